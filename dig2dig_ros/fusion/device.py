@@ -1,0 +1,96 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Where and how precisely to compute: names from the user to torch devices and dtypes."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+DEVICE_CHOICES = ('auto', 'cpu', 'cuda')
+PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+PRECISION_CHOICES = ('auto', *PRECISIONS)
+
+
+class DeviceError(ValueError):
+    """The requested device or precision is not to be had here; the message says why."""
+
+
+def resolve_device(name: str) -> torch.device:
+    """
+    Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a torch device.
+
+    ``auto`` takes the first CUDA device, or the CPU where there is none. A device that was
+    asked for by name is never replaced by another one.
+
+    :raises DeviceError: the name is unknown, or the named device is missing.
+    """
+    if name == 'auto':
+        return torch.device('cuda', 0) if torch.cuda.is_available() else torch.device('cpu')
+    if name == 'cpu':
+        return torch.device('cpu')
+    match = re.fullmatch(r'cuda(?::(\d+))?', name)
+    if match is None:
+        raise DeviceError(f"device '{name}' is unknown: use auto, cpu, cuda or cuda:N")
+    if not torch.cuda.is_available():
+        build = torch.version.cuda or 'no CUDA'
+        raise DeviceError(
+            f"device '{name}' was asked for, but torch {torch.__version__} (built for {build}) "
+            'finds no CUDA device: install a CUDA build of torch and the driver, or set device '
+            "to 'cpu' or 'auto'"
+        )
+    index = int(match.group(1) or 0)
+    if index >= torch.cuda.device_count():
+        raise DeviceError(
+            f"device '{name}' was asked for, but there are only "
+            f'{torch.cuda.device_count()} CUDA devices'
+        )
+    return torch.device('cuda', index)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Tell whether bfloat16 convolutions are faster than float32 ones on ``device``."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    # Without these instructions oneDNN emulates bfloat16, several times slower than float32.
+    if not hasattr(torch.cpu, 'get_capabilities'):  # older torch cannot tell
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get('avx512_bf16') or capabilities.get('amx_bf16'))
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
+    """
+    Turn ``auto``, ``fp32``, ``bf16`` or ``fp16`` into the dtype the prior computes in.
+
+    ``auto`` is bf16 where the hardware has it, else fp16 on a CUDA device, else fp32.
+
+    :raises DeviceError: the name is unknown.
+    """
+    if name == 'auto':
+        if has_fast_bf16(device):
+            return torch.bfloat16
+        return torch.float16 if device.type == 'cuda' else torch.float32
+    if name not in PRECISIONS:
+        raise DeviceError(f"precision '{name}' is unknown: use one of {PRECISION_CHOICES}")
+    return PRECISIONS[name]
+
+
+def describe_device(device: torch.device) -> str:
+    """Return the device's name as people know it."""
+    if device.type == 'cuda':
+        return f'{device} ({torch.cuda.get_device_name(device)})'
+    return f'{device} ({torch.get_num_threads()} threads)'

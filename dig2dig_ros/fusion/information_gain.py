@@ -1,0 +1,132 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Diffusion information gains and the weights that follow from them.
+
+==========================  =======================================================
+here                        Dig2DIG
+==========================  =======================================================
+estimates[r, k]             c_hat_k^t, Eq. 10, at the r-th refresh; the last is c_k
+reconstruction_loss         l(c_hat_k^t, c_k), per pixel over a local window
+information_gain            DIG_k(t), Eq. 8, over the S steps to the next refresh
+softmax_weights             w_k(t), Eq. 11
+==========================  =======================================================
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+import torch.nn.functional as F
+
+GainLoss = Literal['l2', 'l1', 'ssim']
+GAIN_LOSSES: tuple[GainLoss, ...] = ('l2', 'l1', 'ssim')
+
+# SSIM's constants for a dynamic range of 2 ([-1, 1]): (0.01 * 2)^2 and (0.03 * 2)^2.
+_SSIM_C1, _SSIM_C2 = 0.0004, 0.0036
+# The part of the frame's mean gain below which a local gain counts as noise, not information.
+_GAIN_FLOOR = 0.05
+
+
+def local_mean(x: Tensor, window: int) -> Tensor:
+    """
+    Average over a square window, which is cut off at the border of the image.
+
+    :param x: (..., H, W).
+    :param window: odd side in pixels.
+    """
+    flat = x.reshape(-1, 1, *x.shape[-2:])
+    half = window // 2
+    rows = F.avg_pool2d(flat, (1, window), 1, (0, half), count_include_pad=False)
+    mean = F.avg_pool2d(rows, (window, 1), 1, (half, 0), count_include_pad=False)
+    return mean.reshape(x.shape)
+
+
+def reconstruction_loss(estimate: Tensor, source: Tensor, loss: GainLoss, window: int) -> Tensor:
+    """
+    Measure how far an estimate is from its source: l of Eq. 8, per pixel.
+
+    :param estimate: (..., H, W) in [-1, 1].
+    :param source: of a shape that broadcasts to that of ``estimate``.
+    :param loss: ``l2`` squared error, ``l1`` absolute error, ``ssim`` 1 - SSIM.
+    :param window: side of the local window in pixels, odd.
+    :return: (..., H, W), not negative.
+    :raises ValueError: unknown ``loss``.
+    """
+    if loss == 'l2':
+        return local_mean((estimate - source).square(), window)
+    if loss == 'l1':
+        return local_mean((estimate - source).abs(), window)
+    if loss != 'ssim':
+        raise ValueError(f'gain_loss {loss!r} is unknown: use {GAIN_LOSSES}')
+    source = source.expand_as(estimate)
+    mean_e, mean_s = local_mean(estimate, window), local_mean(source, window)
+    variance_e = local_mean(estimate.square(), window) - mean_e.square()
+    variance_s = local_mean(source.square(), window) - mean_s.square()
+    covariance = local_mean(estimate * source, window) - mean_e * mean_s
+    luminance = (2 * mean_e * mean_s + _SSIM_C1) / (mean_e.square() + mean_s.square() + _SSIM_C1)
+    structure = (2 * covariance + _SSIM_C2) / (variance_e + variance_s + _SSIM_C2)
+    return (1 - luminance * structure).clamp_min(0)
+
+
+def information_gain(
+    estimates: Tensor, sources: Tensor, loss: GainLoss = 'l2', window: int = 7
+) -> Tensor:
+    """
+    Return DIG of every source at every refresh (Eq. 8, with the S-step difference).
+
+    :param estimates: (R, K, 1, H, W), c_hat_k^t at the R refreshes, noisiest first.
+    :param sources: (K, 1, H, W) in [-1, 1].
+    :return: (R, K, 1, H, W). The last refresh gains what is left up to the clean source, whose
+        loss is zero.
+    """
+    losses = reconstruction_loss(estimates, sources, loss, window)
+    return losses - torch.cat([losses[1:], torch.zeros_like(losses[:1])])
+
+
+def relative_gain(gain: Tensor) -> Tensor:
+    """
+    Make gains comparable between places, steps and images: divide by their local scale.
+
+    A gain in squared image units is tiny wherever the image is smooth, and Eq. 11 taken on it
+    literally gives weights within a hair of 1/K. Divided by the mean magnitude over the
+    sources at the same pixel, it says which source gains more *there*. A floor relative to the
+    frame's mean keeps flat regions, where every gain is noise, at equal weights.
+
+    :param gain: (R, K, 1, H, W).
+    :return: same shape; over the sources, the magnitudes sum to at most K.
+    """
+    magnitude = gain.abs()
+    local = magnitude.mean(dim=1, keepdim=True)
+    frame = magnitude.mean(dim=(1, 2, 3, 4), keepdim=True)
+    return gain / (local + _GAIN_FLOOR * frame + torch.finfo(gain.dtype).tiny)
+
+
+def softmax_weights(gain: Tensor, temperature: float = 1.0) -> Tensor:
+    """
+    Return the weights of Eq. 11: a softmax over the sources (dimension -4).
+
+    :param gain: (..., K, 1, H, W).
+    :param temperature: divides the gains; 1.0 is Eq. 11 as printed.
+    :return: same shape, in [0, 1], summing to 1 over the sources.
+    """
+    return torch.softmax(gain / temperature, dim=-4)
+
+
+def uniform_weights(gain: Tensor) -> Tensor:
+    """Return 1/K for every source: the static baseline."""
+    return torch.full_like(gain, 1.0 / gain.shape[-4])

@@ -1,0 +1,48 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Luma and chroma on torch tensors, so that colour never leaves the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# BT.601, the luma of JPEG, of OpenCV's grey and of YUV cameras; blue, green, red.
+_LUMA_BGR = (0.114, 0.587, 0.299)
+
+
+def luma(bgr: Tensor) -> Tensor:
+    """
+    Return the BT.601 luma of an image.
+
+    :param bgr: (3, H, W), blue first, any range.
+    :return: (H, W) in the same range.
+    """
+    blue, green, red = _LUMA_BGR
+    return blue * bgr[0] + green * bgr[1] + red * bgr[2]
+
+
+def replace_luma(bgr: Tensor, new_luma: Tensor) -> Tensor:
+    """
+    Give an image another luma and keep its chroma (Cb and Cr).
+
+    Adding the same amount to blue, green and red changes the luma by just that amount and
+    leaves their differences, thus the chroma, alone.
+
+    :param bgr: (3, H, W) in [0, 1].
+    :param new_luma: (H, W) in [0, 1].
+    :return: (3, H, W), clipped to [0, 1].
+    """
+    return torch.clamp(bgr + (new_luma - luma(bgr)), 0.0, 1.0)

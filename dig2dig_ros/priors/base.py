@@ -1,0 +1,88 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The interface between the fusion and any pretrained denoiser."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import nn, Tensor
+
+
+class PriorError(ValueError):
+    """A prior cannot be loaded; the message says which file, why, and what to do."""
+
+
+def linear_alpha_bar(
+    num_train_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
+) -> Tensor:
+    """
+    Return the cumulative signal level of the linear variance schedule.
+
+    ``alpha_bar[t] = prod_{i<=t} (1 - beta_i)`` (Dig2DIG, section 3; DDPM). Index 0 is the
+    cleanest of the trained noise levels, ``num_train_timesteps - 1`` is nearly pure noise.
+
+    :return: float64 tensor of shape (num_train_timesteps,), strictly decreasing in (0, 1).
+    """
+    beta = torch.linspace(beta_start, beta_end, num_train_timesteps, dtype=torch.float64)
+    return torch.cumprod(1.0 - beta, dim=0)
+
+
+class Prior(nn.Module, ABC):
+    """
+    A pretrained denoiser of single-channel images scaled to [-1, 1].
+
+    A prior owns the noise schedule that it was trained for, because its timesteps mean nothing
+    without it. Sub-classes implement :meth:`denoise` and may assume nothing about image sizes:
+    padding to what their network needs is theirs.
+    """
+
+    def __init__(self, name: str, alpha_bar: Tensor) -> None:
+        super().__init__()
+        self.name = name
+        # Not a buffer: casting the network to half precision must not round the schedule.
+        self.alpha_bar = alpha_bar.to(torch.float64)
+
+    @property
+    def num_train_timesteps(self) -> int:
+        """Number of trained noise levels; valid timesteps are 0 .. this - 1."""
+        return int(self.alpha_bar.shape[0])
+
+    @abstractmethod
+    def denoise(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """
+        Estimate the clean image in one step (Dig2DIG, Eq. 10).
+
+        :param noisy: (B, 1, H, W), ``sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps``.
+        :param timesteps: (B,) int64, one noise level an image.
+        :return: (B, 1, H, W) estimate of x_0 in the dtype of ``noisy``, not clipped.
+        """
+
+    def coefficients(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) at ``timesteps`` as (B, 1, 1, 1)."""
+        if self.alpha_bar.device != timesteps.device:
+            self.alpha_bar = self.alpha_bar.to(timesteps.device)
+        level = self.alpha_bar[timesteps].view(-1, 1, 1, 1)
+        return level.sqrt().to(like.dtype), (1.0 - level).sqrt().to(like.dtype)
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what is known about this prior, for logs and reports."""
+        return {
+            'name': self.name,
+            'parameters': sum(p.numel() for p in self.parameters()),
+            'num_train_timesteps': self.num_train_timesteps,
+        }

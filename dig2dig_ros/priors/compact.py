@@ -1,0 +1,222 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The embedded prior: a small U-Net without normalisation, working on 4x4 pixel blocks."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+import json
+import math
+from pathlib import Path
+
+from safetensors import safe_open, SafetensorError
+from safetensors.torch import save_file
+import torch
+from torch import nn, Tensor
+import torch.nn.functional as F
+
+from dig2dig_ros.priors.base import linear_alpha_bar, Prior, PriorError
+
+FORMAT = 'dig2dig-compact-1'
+
+
+@dataclass(frozen=True)
+class CompactConfig:
+    """
+    The shape of a :class:`CompactUNet`.
+
+    :param widths: channels of each resolution level, finest first.
+    :param blocks: residual blocks of each level, on the way down and again on the way up.
+    :param stem: side of the pixel blocks that the stem folds into channels.
+    :param num_train_timesteps: noise levels of the linear schedule it is trained on.
+    """
+
+    widths: tuple[int, ...] = (48, 64, 96)
+    blocks: tuple[int, ...] = (1, 2, 2)
+    stem: int = 4
+    num_train_timesteps: int = 1000
+
+    def __post_init__(self) -> None:
+        if len(self.widths) != len(self.blocks) or not self.widths:
+            raise ValueError(
+                f'widths {self.widths} and blocks {self.blocks} must name the same levels, '
+                'at least one'
+            )
+
+    @property
+    def multiple(self) -> int:
+        """Image sides are padded to a multiple of this many pixels."""
+        return int(self.stem * 2 ** (len(self.widths) - 1))
+
+
+class TimestepEmbedding(nn.Module):
+    """Sinusoidal features of the timestep, followed by a two-layer perceptron."""
+
+    def __init__(self, features: int, channels: int) -> None:
+        super().__init__()
+        half = features // 2
+        frequencies = torch.exp(-math.log(10000.0) * torch.arange(half) / half)
+        self.register_buffer('frequencies', frequencies, persistent=False)
+        self.projection = nn.Linear(features, channels)
+        self.output = nn.Linear(channels, channels)
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        # The phase needs float32: in half precision neighbouring timesteps would coincide.
+        frequencies = torch.as_tensor(self.frequencies, dtype=torch.float32)
+        phase = timesteps.float()[:, None] * frequencies[None, :]
+        features = torch.cat([phase.cos(), phase.sin()], dim=1)
+        hidden = F.silu(self.projection(features.to(self.projection.weight.dtype)))
+        return F.silu(self.output(hidden))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions; the timestep scales and shifts the features between them."""
+
+    def __init__(self, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * channels)
+        self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
+        # A block starts as the identity: that trains stably without normalisation layers,
+        # which would cost memory bandwidth and make a pixel depend on the whole image.
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
+        hidden = F.silu(self.conv_in(x) * (1 + scale) + shift)
+        output: Tensor = x + self.conv_out(hidden)
+        return output
+
+
+class CompactUNet(nn.Module):
+    """
+    A U-Net that predicts v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0.
+
+    The stem is a pixel-unshuffle, so that every convolution runs at 1/stem of the resolution
+    in each direction; skips are added, not concatenated. It is purely convolutional: any
+    height and width, padded inside to :attr:`CompactConfig.multiple`.
+    """
+
+    def __init__(self, config: CompactConfig) -> None:
+        super().__init__()
+        self.config = config
+        embedding = 4 * config.widths[0]
+        pixels = config.stem**2
+        self.embedding = TimestepEmbedding(64, embedding)
+        self.stem = nn.Conv2d(pixels, config.widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList()
+        self.downsample = nn.ModuleList()
+        self.upsample = nn.ModuleList()
+        self.decoder = nn.ModuleList()
+        levels = list(zip(config.widths, config.blocks, strict=True))
+        for level, (width, blocks) in enumerate(levels):
+            self.encoder.append(self._blocks(width, blocks, embedding))
+            if level + 1 < len(levels):
+                below = config.widths[level + 1]
+                self.downsample.append(nn.Conv2d(width, below, 2, stride=2))
+                self.upsample.append(nn.ConvTranspose2d(below, width, 2, stride=2))
+                self.decoder.append(self._blocks(width, blocks, embedding))
+        self.head = nn.Conv2d(config.widths[0], pixels, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+
+    @staticmethod
+    def _blocks(width: int, count: int, embedding: int) -> nn.ModuleList:
+        return nn.ModuleList(ResidualBlock(width, embedding) for _ in range(count))
+
+    @staticmethod
+    def _run(blocks: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
+        for block in blocks.children():
+            x = block(x, embedding)
+        return x
+
+    def forward(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        height, width = noisy.shape[-2:]
+        multiple = self.config.multiple
+        padding = (0, -width % multiple, 0, -height % multiple)
+        padded = F.pad(noisy, padding, mode='replicate') if any(padding) else noisy
+        embedding = self.embedding(timesteps)
+        x = F.pixel_unshuffle(padded, self.config.stem)
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        skips: list[Tensor] = []
+        for level, blocks in enumerate(self.encoder):
+            x = self._run(blocks, x, embedding)
+            if level < len(self.downsample):
+                skips.append(x)
+                x = self.downsample[level](x)
+        for level in reversed(range(len(self.upsample))):
+            x = self.upsample[level](x) + skips[level]
+            x = self._run(self.decoder[level], x, embedding)
+        velocity = F.pixel_shuffle(self.head(x), self.config.stem)
+        return velocity[..., :height, :width]
+
+
+class CompactPrior(Prior):
+    """The embedded denoiser behind the :class:`~dig2dig_ros.priors.base.Prior` interface."""
+
+    def __init__(self, network: CompactUNet, name: str = 'compact') -> None:
+        super().__init__(name, linear_alpha_bar(network.config.num_train_timesteps))
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def denoise(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        signal, noise = self.coefficients(timesteps, noisy)
+        dtype = self.network.stem.weight.dtype
+        velocity: Tensor = self.network(noisy.to(dtype), timesteps).to(noisy.dtype)
+        return signal * noisy - noise * velocity
+
+    @classmethod
+    def from_file(cls, path: Path, name: str = 'compact') -> CompactPrior:
+        """
+        Load weights that :func:`save` wrote.
+
+        :raises PriorError: the file is missing, truncated, or not of this architecture.
+        """
+        try:
+            with safe_open(path, framework='pt') as file:
+                metadata = file.metadata() or {}
+                state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise PriorError(f'prior {path} cannot be read as safetensors: {error}') from error
+        if metadata.get('format') != FORMAT:
+            raise PriorError(
+                f'prior {path} has format {metadata.get("format")!r}, but {FORMAT!r} is needed: '
+                'use the embedded "compact" or a file that train_prior wrote'
+            )
+        try:
+            fields = json.loads(metadata['config'])
+            fields.update({key: tuple(fields[key]) for key in ('widths', 'blocks')})
+            network = CompactUNet(CompactConfig(**fields))
+            network.load_state_dict(state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise PriorError(
+                f'prior {path} does not match its own description: {reason}'
+            ) from error
+        return cls(network, name)
+
+
+def save(network: CompactUNet, path: Path, facts: dict[str, str]) -> None:
+    """
+    Write weights as float16 safetensors, with the configuration beside them.
+
+    :param facts: what a reader should know of the training (data, steps, ...).
+    """
+    metadata = {'format': FORMAT, 'config': json.dumps(asdict(network.config)), **facts}
+    state = {
+        key: value.detach().to('cpu', torch.float16).contiguous()
+        for key, value in network.state_dict().items()
+    }
+    save_file(state, str(path), metadata=metadata)

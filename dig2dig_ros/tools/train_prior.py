@@ -1,0 +1,322 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Train the compact prior on folders of images.
+
+Every batch is a function of (seed, step), so that a run that was stopped and resumed sees the
+same data as one that was not. The learning rate is constant after a warm-up and falls to zero
+over the last ``--decay-steps``: a run can be prolonged by asking for more ``--steps``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import copy
+from datetime import datetime, timezone
+import math
+from pathlib import Path
+import sys
+import time
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+import torch
+from torch import Tensor
+
+from dig2dig_ros.fusion.device import describe_device, has_fast_bf16, resolve_device
+from dig2dig_ros.priors.base import linear_alpha_bar, Prior
+from dig2dig_ros.priors.compact import CompactConfig, CompactPrior, CompactUNet, save
+
+IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff'}
+# Noise levels of the report, as standard deviations on the 8-bit scale.
+REPORTED_SIGMAS = (15, 25, 50, 100)
+
+
+def load_luma(folders: Sequence[Path], limit: int | None = None) -> list[NDArray[np.uint8]]:
+    """
+    Load every image below ``folders`` as 8-bit luma of shape (H, W).
+
+    :param limit: keep this many images of each folder that holds images, in name order.
+    """
+    images = []
+    for folder in folders:
+        paths = sorted(p for p in folder.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
+        kept: dict[Path, int] = {}
+        for path in paths:
+            kept[path.parent] = kept.get(path.parent, 0) + 1
+            if limit is not None and kept[path.parent] > limit:
+                continue
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            if image is None:
+                print(f'skipped {path}: not a readable image', file=sys.stderr)
+                continue
+            images.append(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False))
+    if not images:
+        raise SystemExit(f'no images below {", ".join(map(str, folders))}')
+    return images
+
+
+def augmented_patch(
+    image: NDArray[np.uint8], side: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """
+    Cut a random patch and vary what cameras vary: zoom, orientation, polarity, tone, exposure.
+
+    :return: (side, side) in [-1, 1].
+    """
+    largest = min(min(image.shape) / side, 3.0)
+    zoom = rng.uniform(1.0, max(1.0, largest)) if rng.random() < 0.6 else 1.0
+    cut = max(min(round(side * zoom), *image.shape), 1)
+    top = rng.integers(0, image.shape[0] - cut + 1)
+    left = rng.integers(0, image.shape[1] - cut + 1)
+    patch = image[top : top + cut, left : left + cut]
+    if cut != side:
+        patch = cv2.resize(patch, (side, side), interpolation=cv2.INTER_AREA)
+    patch = np.rot90(patch, int(rng.integers(0, 4)))
+    if rng.random() < 0.5:
+        patch = patch[:, ::-1]
+    unit = patch.astype(np.float32) / 255.0
+    if rng.random() < 0.1:  # thermal cameras show hot as black or as white
+        unit = 1.0 - unit
+    if rng.random() < 0.4:
+        unit = unit ** np.float32(math.exp(rng.uniform(-0.7, 0.7)))
+    if rng.random() < 0.4:  # dark and low-contrast scenes
+        contrast = rng.uniform(0.25, 1.2)
+        offset = rng.uniform(0.0, 1.0 - min(contrast, 1.0))
+        unit = np.clip(unit * contrast + offset, 0.0, 1.0)
+    return np.ascontiguousarray(unit * 2.0 - 1.0, dtype=np.float32)
+
+
+def batch_at(
+    step: int, images: list[NDArray[np.uint8]], args: argparse.Namespace, alpha_bar: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the batch of ``step``: noisy patches, timesteps, and the v to predict."""
+    rng = np.random.default_rng([args.seed, step])
+    area = np.array([image.size for image in images], dtype=np.float64)
+    # The square root keeps a few large images from drowning the many small ones.
+    chance = np.sqrt(area) / np.sqrt(area).sum()
+    chosen = rng.choice(len(images), size=args.batch, p=chance)
+    patches = np.stack([augmented_patch(images[i], args.patch, rng) for i in chosen])
+    clean = torch.from_numpy(patches)[:, None]
+    noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
+    # Squaring a uniform draw puts half of the batch below a quarter of the schedule, where
+    # image detail is decided.
+    uniform = (np.arange(args.batch) + rng.random(args.batch)) / args.batch
+    steps = len(alpha_bar)
+    timesteps = torch.from_numpy((uniform**2 * steps).astype(np.int64).clip(0, steps - 1))
+    level = alpha_bar[timesteps].view(-1, 1, 1, 1)
+    signal, sigma = level.sqrt().float(), (1 - level).sqrt().float()
+    return signal * clean + sigma * noise, timesteps, signal * noise - sigma * clean
+
+
+@torch.inference_mode()
+def denoising_psnr(
+    prior: Prior, images: Sequence[NDArray[np.uint8]], device: torch.device
+) -> dict[int, float]:
+    """
+    Return the mean PSNR (dB, peak 255) of one-step denoising at each reported noise level.
+
+    The timestep is the one whose noise-to-signal ratio is nearest to sigma.
+    """
+    ratio = ((1 - prior.alpha_bar) / prior.alpha_bar).sqrt().cpu()
+    result = {}
+    for sigma in REPORTED_SIGMAS:
+        scaled = 2.0 * sigma / 255.0
+        timestep = int((ratio - scaled).abs().argmin())
+        signal = float(prior.alpha_bar[timestep].sqrt())
+        values = []
+        for index, image in enumerate(images):
+            generator = torch.Generator().manual_seed(1000 * sigma + index)
+            clean = torch.from_numpy(image).float()[None, None] / 127.5 - 1.0
+            noisy = clean + scaled * torch.randn(clean.shape, generator=generator)
+            estimate = prior.denoise(
+                (signal * noisy).to(device), torch.tensor([timestep], device=device)
+            )
+            error = (estimate.float().cpu().clamp(-1, 1) - clean) * 127.5
+            values.append(10 * math.log10(255**2 / float(error.square().mean())))
+        result[sigma] = float(np.mean(values))
+    return result
+
+
+def learning_rate(step: int, args: argparse.Namespace) -> float:
+    """Return the rate of ``step``: linear warm-up, constant, linear decay at the end."""
+    warm = min(1.0, (step + 1) / args.warmup_steps)
+    decay = min(1.0, (args.steps - step) / max(1, args.decay_steps))
+    return float(args.learning_rate * min(warm, decay))
+
+
+def write_card(path: Path, facts: dict[str, str], psnr: dict[int, float]) -> None:
+    """Write the model card that travels with the weights."""
+    rows = '\n'.join(f'| {sigma} | {value:.2f} |' for sigma, value in psnr.items())
+    lines = '\n'.join(f'- {key}: {value}' for key, value in facts.items())
+    path.write_text(
+        f'# Model card: {path.stem}\n\n'
+        'A denoiser of luma images in [-1, 1] on the linear noise schedule (T = 1000), used as '
+        'the diffusion prior of dig2dig. Written by `train_prior`.\n\n'
+        f'## Training\n\n{lines}\n\n'
+        '## One-step denoising\n\n'
+        'Mean PSNR over the evaluation images, weights as shipped (EMA, float16).\n\n'
+        f'| noise sigma (8-bit scale) | PSNR (dB) |\n| --- | --- |\n{rows}\n\n'
+        '## Limits\n\n'
+        'Trained on daylight and night street scenes of one data set; other scenes and cameras '
+        'are outside of what it saw. It restores images and generates nothing by itself: do not '
+        'use it to judge whether an image is real.\n',
+        encoding='utf-8',
+    )
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--data', type=Path, nargs='+', required=True, help='folders of images')
+    parser.add_argument('--data-name', help='what the model card calls the data')
+    parser.add_argument('--evaluation', type=Path, nargs='+', help='folders of held-out images')
+    parser.add_argument('--evaluation-name', help='what the model card calls the held-out data')
+    parser.add_argument(
+        '--evaluation-limit', type=int, default=8, help='images of each held-out folder'
+    )
+    parser.add_argument('--output', type=Path, required=True, help='weights, *.safetensors')
+    parser.add_argument('--checkpoint', type=Path, help='default: OUTPUT with .checkpoint.pt')
+    parser.add_argument('--steps', type=int, default=12000)
+    parser.add_argument('--decay-steps', type=int, default=2500)
+    parser.add_argument('--warmup-steps', type=int, default=200)
+    parser.add_argument('--batch', type=int, default=24)
+    parser.add_argument('--patch', type=int, default=128, help='side of a patch in pixels')
+    parser.add_argument('--learning-rate', type=float, default=1e-3)
+    parser.add_argument('--ema', type=float, default=0.998, help='decay of the averaged weights')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
+    parser.add_argument('--widths', type=int, nargs='+', default=[32, 64, 128])
+    parser.add_argument('--blocks', type=int, nargs='+', default=[1, 2, 2])
+    parser.add_argument('--stem', type=int, default=4)
+    parser.add_argument('--log-every', type=int, default=100, help='steps')
+    parser.add_argument('--checkpoint-every', type=int, default=500, help='steps')
+    return parser.parse_args(argv)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train, or resume, until ``args.steps``; write the weights and their card."""
+    device = resolve_device(args.device)
+    checkpoint_path = args.checkpoint or args.output.with_suffix('.checkpoint.pt')
+    torch.manual_seed(args.seed)
+    config = CompactConfig(tuple(args.widths), tuple(args.blocks), args.stem)
+    network = CompactUNet(config).to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = copy.deepcopy(network)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=args.learning_rate, weight_decay=1e-4)
+    start, seconds = 0, 0.0
+    if checkpoint_path.exists():
+        # Weights only: a checkpoint is data and must not be able to run code.
+        state = torch.load(checkpoint_path, map_location=device, weights_only=True)
+        network.load_state_dict(state['network'])
+        average.load_state_dict(state['average'])
+        optimizer.load_state_dict(state['optimizer'])
+        start, seconds = state['step'], state['seconds']
+        print(f'resumed {checkpoint_path} at step {start}', flush=True)
+
+    images = load_luma(args.data)
+    evaluation = load_luma(args.evaluation, args.evaluation_limit) if args.evaluation else []
+    parameters = sum(p.numel() for p in network.parameters())
+    print(
+        f'{len(images)} images, {parameters / 1e6:.2f} M parameters, '
+        f'{describe_device(device)}, torch {torch.__version__}',
+        flush=True,
+    )
+    alpha_bar = linear_alpha_bar(config.num_train_timesteps)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device))
+
+    def checkpoint(step: int) -> None:
+        state: dict[str, Any] = {
+            'network': network.state_dict(),
+            'average': average.state_dict(),
+            'optimizer': optimizer.state_dict(),
+            'step': step,
+            'seconds': seconds,
+        }
+        partial = checkpoint_path.with_suffix('.partial')
+        torch.save(state, partial)
+        partial.replace(checkpoint_path)
+
+    losses: list[float] = []
+    tick = time.monotonic()
+    for step in range(start, args.steps):
+        for group in optimizer.param_groups:
+            group['lr'] = learning_rate(step, args)
+        noisy, timesteps, velocity = (
+            tensor.to(device) for tensor in batch_at(step, images, args, alpha_bar)
+        )
+        with autocast:
+            predicted = network(noisy, timesteps)
+        loss = (predicted.float() - velocity).square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        # A short memory at the start, or the average would keep the random initialisation.
+        decay = min(args.ema, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for mean, value in zip(average.parameters(), network.parameters(), strict=True):
+                mean.lerp_(value, 1 - decay)
+        losses.append(float(loss.detach()))
+        done = step + 1
+        if done % args.log_every == 0 or done == args.steps:
+            elapsed = time.monotonic() - tick
+            tick = time.monotonic()
+            seconds += elapsed
+            rate = len(losses) / elapsed
+            left = (args.steps - done) / rate / 60
+            print(
+                f'step {done}/{args.steps}  loss {np.mean(losses):.5f}  '
+                f'{rate:.2f} steps/s  {left:.0f} min left',
+                flush=True,
+            )
+            losses.clear()
+        if done % args.checkpoint_every == 0 or done == args.steps:
+            checkpoint(done)
+
+    facts = {
+        'data': f'{args.data_name or args.data[0].name}, {len(images)} images as luma',
+        'architecture': f'widths {config.widths}, blocks {config.blocks}, stem {config.stem}, '
+        f'{parameters / 1e6:.2f} M parameters, v-prediction',
+        'steps': f'{args.steps} of {args.batch} patches of {args.patch}x{args.patch}, '
+        f'seed {args.seed}',
+        'time': f'{seconds / 60:.0f} min on {describe_device(device)}',
+        'software': f'torch {torch.__version__}',
+        'date': datetime.now(timezone.utc).date().isoformat(),
+        'licence': 'Apache-2.0',
+    }
+    save(average, args.output, facts)
+    psnr = {}
+    if evaluation:
+        prior = CompactPrior.from_file(args.output).to(device).eval()
+        psnr = denoising_psnr(prior, evaluation, device)
+        facts['evaluation'] = (
+            f'{args.evaluation_name or args.evaluation[0].name}, {len(evaluation)} images'
+        )
+        print('  '.join(f'sigma {k}: {v:.2f} dB' for k, v in psnr.items()), flush=True)
+    write_card(args.output.with_suffix('.md'), facts, psnr)
+    print(f'wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB)', flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    train(parse_arguments(argv))
+
+
+if __name__ == '__main__':
+    main()
