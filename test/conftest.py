@@ -28,3 +28,13 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f'development data not found in {folder}')
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a CUDA device where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if 'cuda' in item.keywords:
+                item.add_marker(pytest.mark.skip(reason='needs a CUDA device'))

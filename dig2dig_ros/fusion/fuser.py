@@ -17,9 +17,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 import time
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,25 +29,17 @@ import torch.nn.functional as F
 
 from dig2dig_ros.fusion.device import describe_device, resolve_device, resolve_precision
 from dig2dig_ros.fusion.information_gain import (
-    GAIN_LOSSES,
-    GainLoss,
     information_gain,
     relative_gain,
     softmax_weights,
     uniform_weights,
 )
 from dig2dig_ros.fusion.sampler import sample, StepState
-from dig2dig_ros.fusion.schedule import (
-    reduced_timesteps,
-    ReverseChain,
-    TIMESTEP_SPACINGS,
-    TimestepSpacing,
-)
+from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.colour import luma, replace_luma
 from dig2dig_ros.priors import load_prior, Prior
 
-WeightRule = Literal['dig', 'uniform']
-WEIGHT_RULES: tuple[WeightRule, ...] = ('dig', 'uniform')
+__all__ = ['Fuser', 'FusionInputError', 'FusionResult', 'FusionSettings', 'FusionStatistics']
 
 # Resolutions whose noise stays in memory; a robot has one, a folder of images has many.
 _KEPT_RESOLUTIONS = 4
@@ -55,77 +47,6 @@ _KEPT_RESOLUTIONS = 4
 
 class FusionInputError(ValueError):
     """The images cannot be fused; the message says which one, why, and what is expected."""
-
-
-@dataclass(frozen=True)
-class FusionSettings:
-    """
-    How to fuse. Every value is checked; the error names the setting, its value and the range.
-
-    :param num_inference_steps: N, steps of the reverse chain.
-    :param dig_refresh_interval: S, steps between two refreshes of the information gains.
-    :param timestep_spacing: ``quadratic`` (larger steps at high noise) or ``uniform``.
-    :param first_timestep: t_N, where the chain starts; 999 is pure noise.
-    :param weights: ``dig`` (Eq. 11) or ``uniform`` (1/K, the static baseline).
-    :param gain_loss: l of Eq. 8: ``l2``, ``l1`` or ``ssim`` (1 - SSIM).
-    :param gain_window: side of the window that l averages over, odd, in pixels.
-    :param normalize_gain: divide the gains by their local scale; false is Eq. 11 as printed.
-    :param temperature: of the softmax over the sources; small is decisive, large is uniform.
-    :param guidance_scale: strength of the sources against the prior, 0 to 1.
-    :param seed: of the noise, which is drawn once for each resolution.
-    """
-
-    num_inference_steps: int = 6
-    dig_refresh_interval: int = 3
-    timestep_spacing: TimestepSpacing = 'quadratic'
-    first_timestep: int = 400
-    weights: WeightRule = 'dig'
-    gain_loss: GainLoss = 'l2'
-    gain_window: int = 7
-    normalize_gain: bool = True
-    temperature: float = 0.5
-    guidance_scale: float = 0.9
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        def require(condition: bool, name: str, expected: str) -> None:
-            if not condition:
-                raise ValueError(f'{name} is {getattr(self, name)!r}, but must be {expected}')
-
-        require(1 <= self.num_inference_steps <= 1000, 'num_inference_steps', '1 to 1000')
-        require(1 <= self.dig_refresh_interval <= 1000, 'dig_refresh_interval', '1 to 1000')
-        require(
-            self.timestep_spacing in TIMESTEP_SPACINGS,
-            'timestep_spacing',
-            f'one of {TIMESTEP_SPACINGS}',
-        )
-        require(
-            self.num_inference_steps <= self.first_timestep <= 999,
-            'first_timestep',
-            f'{self.num_inference_steps} (num_inference_steps) to 999',
-        )
-        require(self.weights in WEIGHT_RULES, 'weights', f'one of {WEIGHT_RULES}')
-        require(self.gain_loss in GAIN_LOSSES, 'gain_loss', f'one of {GAIN_LOSSES}')
-        require(
-            1 <= self.gain_window <= 99 and self.gain_window % 2 == 1,
-            'gain_window',
-            'odd, 1 to 99',
-        )
-        require(0 < self.temperature < float('inf'), 'temperature', 'positive and finite')
-        require(0 <= self.guidance_scale <= 1, 'guidance_scale', '0 to 1')
-        require(0 <= self.seed < 2**63, 'seed', '0 to 2^63 - 1')
-
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """Return the names of all settings."""
-        return tuple(item.name for item in fields(cls))
-
-    def chain(self) -> ReverseChain:
-        """Return the steps and refreshes that these settings ask for."""
-        timesteps = reduced_timesteps(
-            self.num_inference_steps, self.first_timestep, self.timestep_spacing
-        )
-        return ReverseChain(timesteps, self.dig_refresh_interval)
 
 
 @dataclass(frozen=True)
@@ -239,6 +160,24 @@ class Fuser:
             'torch': torch.__version__,
         }
 
+    def memory(self) -> dict[str, str]:
+        """Return the device memory in use as texts; empty on the CPU."""
+        if self.device.type != 'cuda':
+            return {}
+        free, total = torch.cuda.mem_get_info(self.device)
+        own = torch.cuda.memory_reserved(self.device)
+        return {
+            'GPU memory of this process (MiB)': f'{own / 2**20:.0f}',
+            'GPU memory free (MiB)': f'{free / 2**20:.0f} of {total / 2**20:.0f}',
+        }
+
+    def close(self) -> None:
+        """Give the device memory back; the fuser cannot be used afterwards."""
+        self._noise.clear()
+        del self.prior
+        if self.device.type == 'cuda':
+            torch.cuda.empty_cache()
+
     def warm_up(self, width: int, height: int) -> float:
         """
         Fuse one synthetic pair, so that the first real one does not pay for the set-up.
@@ -325,8 +264,10 @@ class Fuser:
         if array.dtype == np.uint16:
             # Few torch operations know uint16, and none of them on older versions.
             array = array.astype(np.float32)
-        # Flipped and swapped views have negative strides, which torch cannot hold.
-        tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self.device).float()
+        if not array.flags.writeable or not array.flags.c_contiguous:
+            # Torch holds neither read-only memory nor the negative strides of a flipped view.
+            array = array.copy()
+        tensor = torch.from_numpy(array).to(self.device).float()
         if full_scale is not None:
             tensor = tensor / full_scale
         else:

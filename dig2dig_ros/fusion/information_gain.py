@@ -27,14 +27,11 @@ softmax_weights             w_k(t), Eq. 11
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 import torch.nn.functional as F
 
-GainLoss = Literal['l2', 'l1', 'ssim']
-GAIN_LOSSES: tuple[GainLoss, ...] = ('l2', 'l1', 'ssim')
+from dig2dig_ros.fusion.settings import GAIN_LOSSES, GainLoss
 
 # SSIM's constants for a dynamic range of 2 ([-1, 1]): (0.01 * 2)^2 and (0.03 * 2)^2.
 _SSIM_C1, _SSIM_C2 = 0.0004, 0.0036

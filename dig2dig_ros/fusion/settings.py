@@ -1,0 +1,98 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""How to fuse: the settings of a fuser, checked. Free of torch, so that a node starts fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dig2dig_ros.fusion.schedule import (
+    reduced_timesteps,
+    ReverseChain,
+    TIMESTEP_SPACINGS,
+    TimestepSpacing,
+)
+
+WeightRule = Literal['dig', 'uniform']
+WEIGHT_RULES: tuple[WeightRule, ...] = ('dig', 'uniform')
+GainLoss = Literal['l2', 'l1', 'ssim']
+GAIN_LOSSES: tuple[GainLoss, ...] = ('l2', 'l1', 'ssim')
+
+
+@dataclass(frozen=True)
+class FusionSettings:
+    """
+    How to fuse. Every value is checked; the error names the setting, its value and the range.
+
+    :param num_inference_steps: N, steps of the reverse chain.
+    :param dig_refresh_interval: S, steps between two refreshes of the information gains.
+    :param timestep_spacing: ``quadratic`` (larger steps at high noise) or ``uniform``.
+    :param first_timestep: t_N, where the chain starts; 999 is pure noise.
+    :param weights: ``dig`` (Eq. 11) or ``uniform`` (1/K, the static baseline).
+    :param gain_loss: l of Eq. 8: ``l2``, ``l1`` or ``ssim`` (1 - SSIM).
+    :param gain_window: side of the window that l averages over, odd, in pixels.
+    :param normalize_gain: divide the gains by their local scale; false is Eq. 11 as printed.
+    :param temperature: of the softmax over the sources; small is decisive, large is uniform.
+    :param guidance_scale: strength of the sources against the prior, 0 to 1.
+    :param seed: of the noise, which is drawn once for each resolution.
+    """
+
+    num_inference_steps: int = 6
+    dig_refresh_interval: int = 3
+    timestep_spacing: TimestepSpacing = 'quadratic'
+    first_timestep: int = 400
+    weights: WeightRule = 'dig'
+    gain_loss: GainLoss = 'l2'
+    gain_window: int = 7
+    normalize_gain: bool = True
+    temperature: float = 0.5
+    guidance_scale: float = 0.9
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        def require(condition: bool, name: str, expected: str) -> None:
+            if not condition:
+                raise ValueError(f'{name} is {getattr(self, name)!r}, but must be {expected}')
+
+        require(1 <= self.num_inference_steps <= 1000, 'num_inference_steps', '1 to 1000')
+        require(1 <= self.dig_refresh_interval <= 1000, 'dig_refresh_interval', '1 to 1000')
+        require(
+            self.timestep_spacing in TIMESTEP_SPACINGS,
+            'timestep_spacing',
+            f'one of {TIMESTEP_SPACINGS}',
+        )
+        require(
+            self.num_inference_steps <= self.first_timestep <= 999,
+            'first_timestep',
+            f'{self.num_inference_steps} (num_inference_steps) to 999',
+        )
+        require(self.weights in WEIGHT_RULES, 'weights', f'one of {WEIGHT_RULES}')
+        require(self.gain_loss in GAIN_LOSSES, 'gain_loss', f'one of {GAIN_LOSSES}')
+        require(
+            1 <= self.gain_window <= 99 and self.gain_window % 2 == 1,
+            'gain_window',
+            'odd, 1 to 99',
+        )
+        require(0 < self.temperature < float('inf'), 'temperature', 'positive and finite')
+        require(0 <= self.guidance_scale <= 1, 'guidance_scale', '0 to 1')
+        require(0 <= self.seed < 2**63, 'seed', '0 to 2^63 - 1')
+
+    def chain(self) -> ReverseChain:
+        """Return the steps and refreshes that these settings ask for."""
+        timesteps = reduced_timesteps(
+            self.num_inference_steps, self.first_timestep, self.timestep_spacing
+        )
+        return ReverseChain(timesteps, self.dig_refresh_interval)

@@ -1,0 +1,227 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The range of a thermal image: raw counts to [0, 1], steady over time.
+
+A 14- or 16-bit camera fills a few hundred of its counts with a scene, somewhere in its range.
+Stretching every frame by itself makes the picture flicker as soon as something hot enters it, so
+the range follows the scene with a time constant.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MODES = ('auto', 'percentile', 'fixed', 'encoding')
+
+# Pixels that the percentiles are taken from, at most.
+_SAMPLE_PIXELS = 65536
+# After a gap of so many time constants the old range says nothing about the new frame.
+_GAP = 5.0
+# Two ranges that share less than this part of the smaller one are of two different scenes.
+_SAME_SCENE = 0.25
+
+
+class ThermalRangeError(ValueError):
+    """An image is not thermal, or a setting is wrong; the text says what to do."""
+
+
+class ThermalRange:
+    """
+    Map thermal images to float32 in [0, 1], where 1 is hot.
+
+    Modes:
+
+    - ``auto``: ``encoding`` for uint8 (the camera has chosen a range already), ``percentile``
+      for everything else.
+    - ``percentile``: two percentiles of the frame, smoothed over time. Each bound follows its
+      percentile with the time constant ``smoothing``, and never by more than
+      ``1 - exp(-dt / smoothing)`` times the present span a frame, so that no pixel of a still
+      background changes by more than that share, however hot what enters. When the new
+      range hardly overlaps the present one (another scene, the camera's gain switched), it is
+      taken over at once; likewise after a stamp that went back or a gap of five time constants.
+      The span is at least ``minimum_span`` around its centre: noise is not stretched to full
+      contrast, and a constant image becomes 0.5.
+    - ``fixed``: ``limits``, in counts of the image.
+    - ``encoding``: the full range of the integer type; [0, 1] for floating point.
+
+    Values outside the range are clipped. NaN counts as coldest (0), infinities as what their
+    sign says; neither takes part in the percentiles.
+
+    Not thread-safe: frames have an order.
+    """
+
+    def __init__(
+        self,
+        mode: str = 'auto',
+        percentiles: tuple[float, float] = (1.0, 99.5),
+        limits: tuple[float, float] = (0.0, 65535.0),
+        smoothing: float = 1.0,
+        minimum_span: float | None = None,
+    ) -> None:
+        """
+        Check and keep the settings.
+
+        :param mode: one of :data:`MODES`.
+        :param percentiles: low and high, in percent.
+        :param limits: of mode ``fixed``: the counts that become 0 and 1.
+        :param smoothing: time constant of mode ``percentile`` in s; 0 takes each frame by itself.
+        :param minimum_span: of mode ``percentile``, in counts. None means 16 counts for 8-bit
+            and 64 for wider integers (sensor noise of 3 counts spans 15). For floating point,
+            whose unit is not known, it means a thousandth of the magnitude, 0.3 K for kelvin,
+            and at least 0.001; an image in degrees Celsius has no such scale, so state it.
+        :raises ThermalRangeError: a setting is out of its range.
+        """
+        if mode not in MODES:
+            raise ThermalRangeError(f"thermal range '{mode}' is unknown: use {', '.join(MODES)}")
+        low, high = (float(value) for value in percentiles)
+        if not 0.0 <= low < high <= 100.0:
+            raise ThermalRangeError(f'percentiles {low:g}, {high:g} do not rise within 0 to 100')
+        bottom, top = (float(value) for value in limits)
+        if not (math.isfinite(bottom) and math.isfinite(top) and bottom < top):
+            raise ThermalRangeError(f'limits {bottom:g}, {top:g} do not rise')
+        if not (math.isfinite(smoothing) and smoothing >= 0.0):
+            raise ThermalRangeError(f'smoothing {smoothing:g} is not a time of 0 s or more')
+        if minimum_span is not None and not (math.isfinite(minimum_span) and minimum_span > 0.0):
+            raise ThermalRangeError(f'minimum span {minimum_span:g} is not above 0')
+        self.mode = mode
+        self.percentiles = (low, high)
+        self.limits = (bottom, top)
+        self.smoothing = float(smoothing)
+        self.minimum_span = minimum_span
+        self._range: tuple[float, float] | None = None
+        self._stamp = 0.0
+
+    def reset(self) -> None:
+        """Forget the past: the next frame sets the range by itself."""
+        self._range = None
+
+    def __call__(self, array: NDArray[Any], stamp: float) -> NDArray[np.float32]:
+        """
+        Map one frame.
+
+        :param array: (H, W) integers or floating point, or grey (H, W, 3) with equal channels.
+        :param stamp: time of the frame in s, from the header.
+        :return: new (H, W) array in [0, 1].
+        :raises ThermalRangeError: the image has colour, no pixels or no finite value.
+        """
+        image = _grey(array)
+        sample = _finite_sample(image)
+        mode = self.mode
+        if mode == 'auto':
+            mode = 'encoding' if image.dtype == np.uint8 else 'percentile'
+        if mode == 'fixed':
+            low, high = self.limits
+        elif mode == 'encoding':
+            low, high = _encoding_range(image.dtype)
+        else:
+            low, high = self._follow(self._measure(sample), float(stamp))
+
+        with np.errstate(over='ignore'):
+            mapped = image.astype(np.float32, order='C')
+            mapped -= np.float32(low)
+            mapped *= np.float32(1.0 / (high - low))
+        np.clip(mapped, 0.0, 1.0, out=mapped)
+        if image.dtype.kind == 'f':
+            np.copyto(mapped, 0.0, where=np.isnan(mapped))
+        return mapped
+
+    def _measure(self, sample: NDArray[Any]) -> tuple[float, float]:
+        """Return the percentiles of one frame (nearest rank), at least the minimum span apart."""
+        ranks = [round((sample.size - 1) * percent / 100.0) for percent in self.percentiles]
+        if sample.dtype in (np.uint8, np.uint16):
+            cumulative = np.bincount(sample).cumsum()
+            low, high = (float(np.searchsorted(cumulative, rank, 'right')) for rank in ranks)
+        else:
+            # One after the other: partition is much slower for two ranks in one call.
+            below = np.partition(sample, ranks[1])[: ranks[1] + 1]
+            low, high = float(np.partition(below, ranks[0])[ranks[0]]), float(below[-1])
+        span = self.minimum_span
+        if span is None:
+            if sample.dtype.kind == 'f':
+                span = max(1e-3, 1e-3 * abs(low), 1e-3 * abs(high))
+            else:
+                span = 16.0 if sample.dtype.itemsize == 1 else 64.0
+        if high - low < span:
+            centre = 0.5 * (low + high)
+            low, high = centre - 0.5 * span, centre + 0.5 * span
+        return low, high
+
+    def _follow(self, measured: tuple[float, float], stamp: float) -> tuple[float, float]:
+        """Move the range towards the measured one, as the class describes."""
+        elapsed = stamp - self._stamp
+        self._stamp = stamp
+        if (
+            self._range is None
+            or self.smoothing == 0.0
+            or not 0.0 <= elapsed <= _GAP * self.smoothing
+        ):
+            self._range = measured
+            return measured
+        low, high = self._range
+        span = high - low
+        overlap = max(0.0, min(high, measured[1]) - max(low, measured[0]))
+        overlap /= min(span, measured[1] - measured[0])
+        other_scene = max(0.0, 1.0 - overlap / _SAME_SCENE)
+        share = -math.expm1(-elapsed / self.smoothing)
+
+        def follow(bound: float, target: float) -> float:
+            bound += share * min(max(target - bound, -span), span)
+            return bound + other_scene * (target - bound)
+
+        self._range = follow(low, measured[0]), follow(high, measured[1])
+        return self._range
+
+
+def _grey(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the image as (H, W), or say why it is no thermal image."""
+    if array.ndim == 3 and array.shape[2] == 3:
+        first = array[:, :, 0]
+        if not ((first == array[:, :, 1]).all() and (first == array[:, :, 2]).all()):
+            raise ThermalRangeError(
+                'the thermal image is in colour: a palette is not intensity, so have the camera '
+                'publish grey (mono8) or raw counts (mono16, 16UC1)'
+            )
+        array = first
+    if array.ndim != 2 or array.size == 0 or array.dtype.kind not in 'iuf':
+        raise ThermalRangeError(
+            f'a thermal image is (H, W) of numbers, not {array.dtype} of shape {array.shape}'
+        )
+    return array
+
+
+def _finite_sample(image: NDArray[Any]) -> NDArray[Any]:
+    """Return finite pixels on a regular grid, at most :data:`_SAMPLE_PIXELS` of them."""
+    stride = math.ceil(math.sqrt(image.size / _SAMPLE_PIXELS))
+    sample: NDArray[Any] = image[::stride, ::stride].ravel()
+    if image.dtype.kind != 'f':
+        return sample
+    sample = sample[np.isfinite(sample)]
+    if sample.size == 0:
+        sample = image[np.isfinite(image)]
+    if sample.size == 0:
+        raise ThermalRangeError('the thermal image has no finite value')
+    return sample
+
+
+def _encoding_range(dtype: np.dtype[Any]) -> tuple[float, float]:
+    if dtype.kind == 'f':
+        return 0.0, 1.0
+    info = np.iinfo(dtype)
+    return float(info.min), float(info.max)

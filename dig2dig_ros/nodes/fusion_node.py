@@ -1,0 +1,564 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The fusion node: two image streams in, the fused stream and its weight maps out.
+
+The way of one pair: the executor's callbacks check each message and hand it to the pairer;
+a decided pair goes to the worker, which decodes it (without a copy where possible), maps the
+thermal counts to an image, fuses, and publishes. Callbacks never wait for the fusion.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+import sys
+from typing import Any, TYPE_CHECKING
+
+import cv2
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+import numpy as np
+from numpy.typing import NDArray
+from rcl_interfaces.msg import SetParametersResult
+import rclpy
+from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    ParameterUninitializedException,
+)
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from dig2dig_ros.images.thermal_range import ThermalRange
+from dig2dig_ros.nodes.parameters import fusion_settings, PARAMETERS, PARAMETERS_BY_NAME
+from dig2dig_ros.nodes.statistics import NodeStatistics
+from dig2dig_ros.nodes.worker import LatestWorker
+from dig2dig_ros.streams.codec import check, CodecError, decode, decode_compressed, encode
+from dig2dig_ros.streams.pairing import make_pairer, Pair, Pairer, Source, SOURCES
+
+if TYPE_CHECKING:
+    # Imports torch, which takes seconds: at run time it comes with on_configure.
+    from dig2dig_ros.fusion.fuser import Fuser, FusionResult
+
+# At most one log line in so many seconds for what may happen with every frame.
+_LOG_PERIOD = 5.0
+# When neither camera has sent anything for so many seconds, what can be paired is.
+_QUIET_SECONDS = 0.2
+_NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class ArrivedMessage:
+    """A message with the time of its arrival, in seconds of a steady clock."""
+
+    message: Any
+    arrival: float
+
+
+ArrivedPair = Pair[ArrivedMessage]
+
+
+class FusionNode(LifecycleNode):  # type: ignore[misc]
+    """Lifecycle node that pairs, fuses and publishes; see the README for its interface."""
+
+    def __init__(self) -> None:
+        super().__init__('fusion_node')
+        self._values: dict[str, Any] = {spec.name: spec.default for spec in PARAMETERS}
+        self._state = 'unconfigured'
+        self._failure = ''
+        self._statistics = NodeStatistics()
+        self._fuser: Fuser | None = None
+        self._fuser_facts: dict[str, str] = {}
+        self._pairer: Pairer[ArrivedMessage] | None = None
+        self._worker: LatestWorker[ArrivedPair] | None = None
+        self._thermal_range: tuple[tuple[Any, ...], ThermalRange] | None = None
+        self._camera_info: CameraInfo | None = None
+        self._resolution = ''
+        self._reported_drops: Counter[str] = Counter()
+        self._outputs: dict[str, Any] = {}
+        self._inputs: list[Any] = []
+        self._quiet_timer: Any = None
+
+        # Before the declarations, so that values from the command line are checked as well.
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        for spec in PARAMETERS:
+            self._values[spec.name] = self.declare_parameter(
+                spec.name, spec.default, spec.descriptor()
+            ).value
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        # A steady timer: diagnostics matter most when simulated time stands still.
+        self._diagnostics_timer = self.create_timer(
+            self._values['diagnostics_period'],
+            self._publish_diagnostics,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
+        self._jump_handle = self.get_clock().create_jump_callback(
+            JumpThreshold(
+                min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True
+            ),
+            post_callback=self._on_clock_jump,
+        )
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """Return the parameters' present values by name."""
+        return self._values
+
+    # Parameters
+
+    def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        values = dict(self._values)
+        for parameter in parameters:
+            spec = PARAMETERS_BY_NAME.get(parameter.name)
+            if spec is None:  # use_sim_time, qos_overrides and the like are not ours
+                continue
+            value = parameter.value
+            problem = spec.problem(value)
+            if problem is None and not spec.live and self._state != 'unconfigured':
+                if value == values[spec.name]:
+                    continue
+                problem = (
+                    f'{spec.name} is fixed while the node is {self._state}: '
+                    'deactivate and clean up first'
+                )
+            if problem is not None:
+                return SetParametersResult(successful=False, reason=problem)
+            values[spec.name] = value
+        try:
+            fusion_settings(values)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        # One assignment, so that the worker sees either all old or all new values.
+        self._values = values
+        if self._pairer is not None:
+            self._pairer.tolerance = values['sync_tolerance']
+            self._pairer.thermal_time_offset = values['thermal_time_offset']
+        return SetParametersResult(successful=True)
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the prior, warm up at the real resolution, and create the publishers."""
+        try:
+            self._configure()
+        except Exception as error:
+            self._failure = f'configuration failed: {error}'
+            self.get_logger().error(self._failure)
+            self._release()
+            return TransitionCallbackReturn.FAILURE
+        self._failure = ''
+        self._state = 'inactive'
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        import torch
+
+        from dig2dig_ros.fusion.fuser import Fuser
+
+        values = self._values
+        self._pairer = make_pairer(
+            values['sync_policy'],
+            values['sync_tolerance'],
+            values['queue_size'],
+            values['thermal_time_offset'],
+        )
+        if values['num_threads']:
+            torch.set_num_threads(values['num_threads'])
+        fuser = Fuser(
+            fusion_settings(values),
+            prior=values['prior'],
+            device=values['device'],
+            precision=values['precision'],
+        )
+        width, height = values['warmup_size']
+        warm_up = fuser.warm_up(width, height)
+        self._fuser = fuser
+        facts = fuser.describe()
+        self._fuser_facts = {key: str(facts[key]) for key in ('device', 'precision', 'prior')}
+        self.get_logger().info(
+            f'torch {facts["torch"]} of {sys.executable}, device {facts["device"]}, '
+            f'precision {facts["precision"]}, prior {facts["prior"]}, N {facts["N"]}, '
+            f'S {facts["S"]}, resolution {width}x{height}, warm-up {warm_up:.2f} s'
+        )
+        self._create_outputs()
+
+    def _create_outputs(self) -> None:
+        reliable = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
+        for topic, message_type in (
+            ('fused/image_raw', Image),
+            ('fused/camera_info', CameraInfo),
+            ('fused/weights/visible', Image),
+            ('fused/weights/thermal', Image),
+            ('fused/weights/overlay', Image),
+        ):
+            self._outputs[topic] = self.create_lifecycle_publisher(
+                message_type,
+                topic,
+                reliable,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the worker and subscribe."""
+        try:
+            self._start_streams()
+        except Exception as error:  # rclpy would swallow it
+            self._failure = f'activation failed: {error}'
+            self.get_logger().error(self._failure)
+            self._stop_streams()
+            return TransitionCallbackReturn.FAILURE
+        self._state = 'active'
+        return super().on_activate(state)
+
+    def _start_streams(self) -> None:
+        self._statistics.reset()
+        self._reported_drops.clear()
+        self._worker = LatestWorker(self._process)
+        for source in SOURCES:
+            topic = f'{source}/image_raw'
+            compressed = self._values[f'{source}_transport'] == 'compressed'
+            self._subscribe(
+                CompressedImage if compressed else Image,
+                f'{topic}/compressed' if compressed else topic,
+                partial(self._on_image, source, compressed),
+            )
+        self._quiet_timer = self.create_timer(
+            _QUIET_SECONDS, self._on_quiet, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        self._subscribe(CameraInfo, 'visible/camera_info', self._on_camera_info)
+
+    def _subscribe(self, message_type: type, topic: str, callback: Any) -> None:
+        self._inputs.append(
+            self.create_subscription(
+                message_type,
+                topic,
+                callback,
+                qos_profile_sensor_data,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+        )
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe and finish the pair in work."""
+        self._stop_streams()
+        self._state = 'inactive'
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the device and remove the publishers."""
+        self._release()
+        self._state = 'unconfigured'
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop whatever runs and free the device."""
+        self._stop_streams()
+        self._release()
+        self._state = 'finalized'
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Return to unconfigured, from where the node can be configured again."""
+        self._stop_streams()
+        self._release()
+        self._state = 'unconfigured'
+        return TransitionCallbackReturn.SUCCESS
+
+    def _stop_streams(self) -> None:
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs.clear()
+        if self._quiet_timer is not None:
+            self.destroy_timer(self._quiet_timer)
+            self._quiet_timer = None
+        if self._worker is not None:
+            waiting = self._worker.stop()
+            if waiting is not None:
+                self._statistics.dropped('shutdown')
+            self._worker = None
+        if self._pairer is not None:
+            self._pairer.clear('shutdown')
+            self._report_pairer_drops()
+        self._camera_info = None
+
+    def _release(self) -> None:
+        for publisher in self._outputs.values():
+            self.destroy_lifecycle_publisher(publisher)
+        self._outputs.clear()
+        self._pairer = None
+        self._thermal_range = None
+        if self._fuser is not None:
+            self._fuser.close()
+            self._fuser = None
+
+    # Messages in (the executor's thread)
+
+    def _on_image(self, source: Source, compressed: bool, message: Any) -> None:
+        arrival = self._statistics.received(source)
+        pairer, worker = self._pairer, self._worker
+        if pairer is None or worker is None:
+            return
+        try:
+            if not compressed:
+                check(message, f'{source}/image_raw')
+        except CodecError as error:
+            self._drop(f'{source} malformed', str(error))
+            return
+        stamp = message.header.stamp.sec * _NANOSECONDS + message.header.stamp.nanosec
+        pairs = pairer.add(source, stamp, ArrivedMessage(message, arrival))
+        self._hand_over(pairs, worker)
+        if self._quiet_timer is not None and pairer.pending:
+            self._quiet_timer.reset()
+
+    def _on_quiet(self) -> None:
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
+        if self._pairer is not None and self._worker is not None:
+            self._hand_over(self._pairer.settle(), self._worker)
+
+    def _hand_over(self, pairs: list[ArrivedPair], worker: LatestWorker[ArrivedPair]) -> None:
+        self._report_pairer_drops()
+        for pair in pairs:
+            self._statistics.paired(pair.offset)
+            if worker.offer(pair) is not None:
+                self._statistics.dropped('superseded')
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._camera_info = message
+
+    def _on_clock_jump(self, jump: TimeJump) -> None:
+        if self._pairer is not None:
+            self._pairer.clear('clock jump')
+            self._report_pairer_drops()
+
+    def _report_pairer_drops(self) -> None:
+        """Move what the pairer has dropped since the last call to the statistics."""
+        if self._pairer is None:
+            return
+        for cause, count in self._pairer.counters.items():
+            new = count - self._reported_drops[cause]
+            if cause != 'pairs' and new > 0:
+                self._statistics.dropped(cause, new)
+                if cause.endswith('zero stamp'):
+                    self._log_drop(cause, 'the driver sends images without a time stamp')
+            self._reported_drops[cause] = count
+
+    def _drop(self, cause: str, reason: str) -> None:
+        self._statistics.dropped(cause, reason=reason)
+        self._log_drop(cause, reason)
+
+    def _log_drop(self, cause: str, reason: str) -> None:
+        self.get_logger().warning(
+            f'dropped ({cause}): {reason}', throttle_duration_sec=_LOG_PERIOD
+        )
+
+    # From a pair to the outputs (the worker's thread)
+
+    def _process(self, pair: ArrivedPair) -> None:
+        cause = 'fusion error'
+        try:
+            cause = 'visible malformed'
+            visible = self._decode('visible', pair.visible.message)
+            cause = 'thermal malformed'
+            counts = self._decode('thermal', pair.thermal.message)
+            thermal = self._thermal_to_image(counts, pair.thermal_stamp)
+            cause = 'fusion error'
+            assert self._fuser is not None
+            self._fuser.settings = fusion_settings(self._values)
+            result = self._fuser.fuse(visible, thermal)
+            self._resolution = f'{visible.shape[1]}x{visible.shape[0]}'
+            self._publish(result, pair.visible.message.header)
+        except Exception as error:  # nothing that one pair does may end the node
+            self._drop(cause, f'{type(error).__name__}: {error}')
+            return
+        arrival = max(pair.visible.arrival, pair.thermal.arrival)
+        self._statistics.fused(arrival, result.statistics.seconds)
+
+    def _decode(self, source: str, message: Any) -> NDArray[Any]:
+        topic = f'{source}/image_raw'
+        if self._values[f'{source}_transport'] == 'compressed':
+            return decode_compressed(message, f'{topic}/compressed')
+        return decode(message, topic)
+
+    def _thermal_to_image(self, counts: NDArray[Any], stamp: int) -> NDArray[np.float32]:
+        values = self._values
+        key = (
+            values['thermal_range'],
+            tuple(values['thermal_range_percentiles']),
+            tuple(values['thermal_range_limits']),
+            values['thermal_range_smoothing'],
+        )
+        if self._thermal_range is None or self._thermal_range[0] != key:
+            mode, percentiles, limits, smoothing = key
+            self._thermal_range = (key, ThermalRange(mode, percentiles, limits, smoothing))
+        return self._thermal_range[1](counts, stamp / _NANOSECONDS)
+
+    def _publish(self, result: FusionResult, header: Any) -> None:
+        """Publish a result under the header of its visible image; only what is listened to."""
+        encoding = self._values['output_encoding']
+        image = result.image
+        if image.ndim == 2 and encoding != 'mono8':
+            image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+        elif image.ndim == 3 and encoding == 'mono8':
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        # camera_info first: who waits for both should have it when the image comes.
+        info = self._camera_info
+        if info is not None:
+            self._outputs['fused/camera_info'].publish(_with_header(info, header))
+        self._outputs['fused/image_raw'].publish(encode(image, encoding, header, Image))
+        for source, weights in zip(SOURCES, result.weights, strict=True):
+            publisher = self._outputs[f'fused/weights/{source}']
+            if publisher.get_subscription_count() > 0:
+                map_encoding = self._values['weights_encoding']
+                plane = _weight_map(weights, map_encoding)
+                publisher.publish(encode(plane, map_encoding, header, Image))
+        overlay = self._outputs['fused/weights/overlay']
+        if overlay.get_subscription_count() > 0:
+            picture = weight_overlay(result.image, result.weights[1])
+            overlay.publish(encode(picture, 'bgr8', header, Image))
+
+    # Diagnostics
+
+    def _publish_diagnostics(self) -> None:
+        level, text = self._health()
+        table = {
+            'state': self._state,
+            **self._fuser_facts,
+            'N': str(self._values['num_inference_steps']),
+            'S': str(self._values['dig_refresh_interval']),
+            'resolution': self._resolution,
+            **self._statistics.table(),
+        }
+        if self._fuser is not None:
+            table.update(self._fuser.memory())
+        status = DiagnosticStatus(
+            level=level,
+            name=f'{self.get_fully_qualified_name()}: fusion',
+            message=text,
+            hardware_id=self._fuser_facts.get('device', ''),
+            values=[KeyValue(key=key, value=value) for key, value in table.items()],
+        )
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+    def _health(self) -> tuple[bytes, str]:
+        if self._failure:
+            return DiagnosticStatus.ERROR, self._failure
+        if self._state != 'active':
+            return DiagnosticStatus.OK, self._state
+        for source, subscription in zip(SOURCES, self._inputs, strict=False):
+            silence = self._statistics.silence(source)
+            if silence is None or silence > self._values['stale_timeout']:
+                topic = subscription.topic_name
+                text = (
+                    f'no {source} image on {topic} '
+                    + ('yet' if silence is None else f'for {silence:.1f} s')
+                    + f' (publishers: {self.count_publishers(topic)})'
+                )
+                self.get_logger().warning(text, throttle_duration_sec=30.0)
+                return DiagnosticStatus.WARN, text
+        return DiagnosticStatus.OK, 'fusing'
+
+    def close(self) -> None:
+        """End the worker and free the device, whatever state the node is in."""
+        self._diagnostics_timer.cancel()
+        if self._worker is not None:
+            self._stop_streams()
+            self.get_logger().info(self._statistics.summary())
+        self._release()
+
+
+def _with_header(info: CameraInfo, header: Any) -> CameraInfo:
+    """Return a copy of ``info`` under another header."""
+    copy = CameraInfo()
+    for field in info.get_fields_and_field_types():
+        setattr(copy, field, getattr(info, field))
+    copy.header = header
+    return copy
+
+
+def _weight_map(weights: NDArray[np.float32], encoding: str) -> NDArray[Any]:
+    if encoding == '32FC1':
+        return weights
+    return np.rint(weights * 255).astype(np.uint8)
+
+
+def weight_overlay(
+    image: NDArray[np.uint8], thermal_weight: NDArray[np.float32]
+) -> NDArray[np.uint8]:
+    """
+    Colour the fused image by whose it is: warm where the thermal weight rules, cool elsewhere.
+
+    :param image: (H, W) or (H, W, 3) fused image.
+    :param thermal_weight: (H, W) in [0, 1].
+    :return: (H, W, 3) blue-green-red.
+    """
+    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    colour = cv2.applyColorMap(_weight_map(thermal_weight, 'mono8'), cv2.COLORMAP_TURBO)
+    background = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
+    blended: NDArray[np.uint8] = cv2.addWeighted(background, 0.55, colour, 0.45, 0.0)
+    return blended
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is interrupted; return the process's exit code."""
+    node: FusionNode | None = None
+    try:
+        rclpy.init(args=args)
+        node = FusionNode()
+        # A failure is logged and shown in diagnostics; the node stays, so that a parameter
+        # can be put right and the node configured again.
+        autostart = node.values['autostart']
+        if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            node.trigger_activate()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except (
+        InvalidParameterTypeException,
+        InvalidParameterValueException,
+        ParameterUninitializedException,
+    ) as error:
+        rclpy.logging.get_logger('fusion_node').fatal(str(error))
+        return 1
+    except Exception:
+        # A signal may end the context inside of rclpy, which then fails in ways of its own.
+        if rclpy.ok():
+            raise
+    finally:
+        try:
+            if node is not None:
+                node.close()
+                node.destroy_node()
+            if rclpy.ok():
+                rclpy.shutdown()
+        except KeyboardInterrupt:
+            pass  # asked twice; the process ends anyway
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,347 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The parameters of the fusion node: one table of names, defaults, ranges and meanings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+import re
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
+from dig2dig_ros.fusion.schedule import TIMESTEP_SPACINGS
+from dig2dig_ros.fusion.settings import FusionSettings, GAIN_LOSSES, WEIGHT_RULES
+
+_FUSION = FusionSettings()
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """
+    One parameter of the node.
+
+    :param name: as in YAML files.
+    :param default: its Python type fixes the parameter's type.
+    :param description: one sentence; units in it.
+    :param live: may change while the node is configured; takes effect on the next pair.
+    :param minimum: smallest number allowed.
+    :param maximum: largest number allowed.
+    :param choices: the strings allowed.
+    :param check: returns what is wrong with a value, or nothing.
+    """
+
+    name: str
+    default: Any
+    description: str
+    live: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    check: Callable[[Any], str | None] | None = None
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Return the descriptor that ``ros2 param describe`` shows."""
+        descriptor = ParameterDescriptor(description=self.description)
+        constraints = [f'one of: {", ".join(self.choices)}'] if self.choices else []
+        if not self.live:
+            constraints.append('fixed while the node is configured: clean up first')
+        descriptor.additional_constraints = '; '.join(constraints)
+        if self.minimum is not None and self.maximum is not None:
+            if isinstance(self.default, float):
+                bounds = FloatingPointRange(
+                    from_value=float(self.minimum), to_value=float(self.maximum), step=0.0
+                )
+                descriptor.floating_point_range = [bounds]
+            else:
+                descriptor.integer_range = [
+                    IntegerRange(from_value=int(self.minimum), to_value=int(self.maximum), step=1)
+                ]
+        return descriptor
+
+    def problem(self, value: Any) -> str | None:
+        """Return why ``value`` is refused, beyond type and range, or None where it is fine."""
+        if self.choices and value not in self.choices:
+            return f"{self.name} is '{value}', but must be one of: {', '.join(self.choices)}"
+        reason = self.check(value) if self.check else None
+        return f'{self.name} is {value!r}, but {reason}' if reason else None
+
+
+def _check_device(value: str) -> str | None:
+    if re.fullmatch(r'auto|cpu|cuda(:\d+)?', value):
+        return None
+    return 'must be auto, cpu, cuda or cuda:N'
+
+
+def _check_odd(value: int) -> str | None:
+    return None if value % 2 else 'must be odd'
+
+
+def _check_size(value: Any) -> str | None:
+    if len(value) == 2 and all(1 <= side <= 16384 for side in value):
+        return None
+    return 'must be [width, height] in pixels, each 1 to 16384'
+
+
+def _check_percentiles(value: Any) -> str | None:
+    if len(value) == 2 and 0.0 <= value[0] < value[1] <= 100.0:
+        return None
+    return 'must be [low, high] with 0 <= low < high <= 100'
+
+
+def _check_limits(value: Any) -> str | None:
+    if len(value) == 2 and value[0] < value[1]:
+        return None
+    return 'must be [low, high] with low < high'
+
+
+PARAMETERS: tuple[ParameterSpec, ...] = (
+    # The device and the prior
+    ParameterSpec(
+        'autostart', True, 'Configure and activate at start, without a lifecycle manager.'
+    ),
+    ParameterSpec(
+        'device',
+        'auto',
+        'Where to compute: auto (CUDA where there is one), cpu, cuda or cuda:N; a device asked '
+        'for by name is never replaced by another.',
+        check=_check_device,
+    ),
+    ParameterSpec(
+        'precision',
+        'auto',
+        'Number format of the prior; auto takes the fastest that the device has in hardware.',
+        choices=('auto', 'fp32', 'bf16', 'fp16'),
+    ),
+    ParameterSpec(
+        'prior', 'compact', 'The denoiser: compact (embedded), or the path of a .safetensors file.'
+    ),
+    ParameterSpec(
+        'num_threads',
+        0,
+        'CPU threads for the fusion; 0 leaves the choice to torch.',
+        minimum=0,
+        maximum=256,
+    ),
+    ParameterSpec(
+        'warmup_size',
+        [640, 512],
+        '[width, height] in pixels of the visible camera, to warm up with before the first pair.',
+        check=_check_size,
+    ),
+    # The fusion
+    ParameterSpec(
+        'num_inference_steps',
+        _FUSION.num_inference_steps,
+        'Steps of the reverse chain (N of the paper).',
+        live=True,
+        minimum=1,
+        maximum=999,
+    ),
+    ParameterSpec(
+        'dig_refresh_interval',
+        _FUSION.dig_refresh_interval,
+        'Steps between two refreshes of the information gains (S of the paper).',
+        live=True,
+        minimum=1,
+        maximum=999,
+    ),
+    ParameterSpec(
+        'timestep_spacing',
+        _FUSION.timestep_spacing,
+        'How the steps are spread over the noise levels; quadratic: larger at high noise.',
+        live=True,
+        choices=TIMESTEP_SPACINGS,
+    ),
+    ParameterSpec(
+        'first_timestep',
+        _FUSION.first_timestep,
+        'Noise level at which the chain starts; 999 is pure noise.',
+        live=True,
+        minimum=1,
+        maximum=999,
+    ),
+    ParameterSpec(
+        'weights',
+        _FUSION.weights,
+        'Rule of the weights: dig (information gains) or uniform (1/2 each).',
+        live=True,
+        choices=WEIGHT_RULES,
+    ),
+    ParameterSpec(
+        'gain_loss',
+        _FUSION.gain_loss,
+        'Distance between an estimate and its source; ssim is 1 - SSIM.',
+        live=True,
+        choices=GAIN_LOSSES,
+    ),
+    ParameterSpec(
+        'gain_window',
+        _FUSION.gain_window,
+        'Side in pixels of the window over which the gains are averaged; odd.',
+        live=True,
+        minimum=1,
+        maximum=99,
+        check=_check_odd,
+    ),
+    ParameterSpec(
+        'normalize_gain',
+        _FUSION.normalize_gain,
+        "Divide the gains by their local scale; false is the paper's formula as printed.",
+        live=True,
+    ),
+    ParameterSpec(
+        'temperature',
+        _FUSION.temperature,
+        'Of the softmax over the sources; small decides, large gives equal weights.',
+        live=True,
+        minimum=0.001,
+        maximum=1000.0,
+    ),
+    ParameterSpec(
+        'guidance_scale',
+        _FUSION.guidance_scale,
+        'Strength of the sources against the prior; 1 ignores the prior.',
+        live=True,
+        minimum=0.0,
+        maximum=1.0,
+    ),
+    ParameterSpec(
+        'seed',
+        _FUSION.seed,
+        'Of the noise, which is drawn once for each resolution.',
+        live=True,
+        minimum=0,
+        maximum=2**62,
+    ),
+    # The two streams
+    ParameterSpec(
+        'sync_policy',
+        'nearest',
+        'How visible and thermal images are paired; the latter two need message_filters.',
+        choices=('nearest', 'approximate', 'exact'),
+    ),
+    ParameterSpec(
+        'sync_tolerance',
+        0.05,
+        'Largest difference in seconds between the stamps of a pair.',
+        live=True,
+        minimum=0.0,
+        maximum=10.0,
+    ),
+    ParameterSpec(
+        'queue_size',
+        10,
+        'Images of each camera that wait for their counterpart.',
+        minimum=1,
+        maximum=1000,
+    ),
+    ParameterSpec(
+        'thermal_time_offset',
+        0.0,
+        'Seconds added to thermal stamps before pairing; negative where they are late.',
+        live=True,
+        minimum=-10.0,
+        maximum=10.0,
+    ),
+    ParameterSpec(
+        'visible_transport',
+        'raw',
+        'Image transport of the visible input; compressed subscribes to <topic>/compressed.',
+        choices=('raw', 'compressed'),
+    ),
+    ParameterSpec(
+        'thermal_transport',
+        'raw',
+        'Image transport of the thermal input; compressed subscribes to <topic>/compressed.',
+        choices=('raw', 'compressed'),
+    ),
+    # From thermal counts to an image
+    ParameterSpec(
+        'thermal_range',
+        'auto',
+        'How thermal counts become an image: percentile, fixed (thermal_range_limits), encoding '
+        '(full range of the type), or auto: percentile, but encoding for 8-bit images.',
+        live=True,
+        choices=('auto', 'percentile', 'fixed', 'encoding'),
+    ),
+    ParameterSpec(
+        'thermal_range_percentiles',
+        [1.0, 99.5],
+        '[low, high] percentiles of the counts that become black and white.',
+        live=True,
+        check=_check_percentiles,
+    ),
+    ParameterSpec(
+        'thermal_range_limits',
+        [0.0, 65535.0],
+        '[low, high] counts that become black and white where thermal_range is fixed.',
+        live=True,
+        check=_check_limits,
+    ),
+    ParameterSpec(
+        'thermal_range_smoothing',
+        1.0,
+        'Time constant in seconds of the percentile range, against flicker; 0 is off.',
+        live=True,
+        minimum=0.0,
+        maximum=60.0,
+    ),
+    # What comes out
+    ParameterSpec(
+        'output_encoding',
+        'bgr8',
+        'Encoding of fused/image_raw.',
+        live=True,
+        choices=('bgr8', 'rgb8', 'mono8'),
+    ),
+    ParameterSpec(
+        'weights_encoding',
+        'mono8',
+        'Encoding of the weight maps: mono8 (weight x 255) or 32FC1 (exact).',
+        live=True,
+        choices=('mono8', '32FC1'),
+    ),
+    ParameterSpec(
+        'stale_timeout',
+        2.0,
+        'Seconds without an image of a camera until diagnostics warn.',
+        live=True,
+        minimum=0.1,
+        maximum=3600.0,
+    ),
+    ParameterSpec(
+        'diagnostics_period',
+        1.0,
+        'Seconds between two diagnostics messages.',
+        minimum=0.1,
+        maximum=60.0,
+    ),
+)
+
+PARAMETERS_BY_NAME: dict[str, ParameterSpec] = {spec.name: spec for spec in PARAMETERS}
+
+# The parameters that are settings of the fuser, under the same names.
+FUSION_PARAMETERS: tuple[str, ...] = tuple(item.name for item in fields(FusionSettings))
+
+
+def fusion_settings(values: Mapping[str, Any]) -> FusionSettings:
+    """
+    Build the fuser's settings from parameter values.
+
+    :raises ValueError: the values do not fit together; the message says which and why.
+    """
+    return FusionSettings(**{name: values[name] for name in FUSION_PARAMETERS})

@@ -1,0 +1,168 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the node counts and times, and how diagnostics tell it."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+import threading
+import time
+
+import numpy as np
+
+from dig2dig_ros.streams.pairing import Source, SOURCES
+
+# Every reason for which an image or a pair may end unfused, in the order of its way.
+DROP_CAUSES = (
+    'visible malformed',
+    'thermal malformed',
+    'visible zero stamp',
+    'thermal zero stamp',
+    'visible duplicate stamp',
+    'thermal duplicate stamp',
+    'visible late',
+    'thermal late',
+    'visible unpaired',
+    'thermal unpaired',
+    'clock jump',
+    'superseded',
+    'fusion error',
+    'shutdown',
+)
+
+# Rates, latencies and offsets are those of this many most recent events.
+_WINDOW = 200
+# A rate is that of the events of the last so many seconds.
+_RATE_SECONDS = 5.0
+
+
+def _percentile(values: Sequence[float], percent: float) -> float:
+    return float(np.percentile(values, percent)) if values else float('nan')
+
+
+class _Rate:
+    """Events per second over the recent past, by a steady clock."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque(maxlen=2000)
+
+    def add(self, now: float) -> None:
+        self._times.append(now)
+
+    def value(self, now: float) -> float:
+        while self._times and self._times[0] < now - _RATE_SECONDS:
+            self._times.popleft()
+        if len(self._times) < 2:
+            return 0.0
+        return (len(self._times) - 1) / max(now - self._times[0], 1e-9)
+
+
+class NodeStatistics:
+    """
+    Counters and recent timings of the fusion node; safe to use from several threads.
+
+    Times are seconds of a steady clock: ROS time may stand still or jump in a simulation.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        """Start counting anew."""
+        with self._lock:
+            self._received: Counter[str] = Counter()
+            self._dropped: Counter[str] = Counter()
+            self._fused = 0
+            self._pairs = 0
+            self._input_rates: dict[Source, _Rate] = {source: _Rate() for source in SOURCES}
+            self._output_rate = _Rate()
+            self._last_arrival: dict[Source, float] = {}
+            self._latencies: deque[float] = deque(maxlen=_WINDOW)
+            self._fusion_times: deque[float] = deque(maxlen=_WINDOW)
+            self._offsets: deque[float] = deque(maxlen=_WINDOW)
+            self._last_error = ''
+
+    def received(self, source: Source) -> float:
+        """Count an image that arrived; return its arrival time."""
+        now = self._clock()
+        with self._lock:
+            self._received[source] += 1
+            self._input_rates[source].add(now)
+            self._last_arrival[source] = now
+        return now
+
+    def paired(self, offset: float) -> None:
+        """Count a pair whose thermal stamp is ``offset`` seconds after the visible one."""
+        with self._lock:
+            self._pairs += 1
+            self._offsets.append(offset)
+
+    def dropped(self, cause: str, count: int = 1, reason: str = '') -> None:
+        """Count what ended unfused; ``cause`` is one of :data:`DROP_CAUSES`."""
+        with self._lock:
+            self._dropped[cause] += count
+            if reason:
+                self._last_error = f'{cause}: {reason}'
+
+    def fused(self, arrival: float, fusion_seconds: float) -> None:
+        """Count a published pair whose later image came at ``arrival``."""
+        now = self._clock()
+        with self._lock:
+            self._fused += 1
+            self._output_rate.add(now)
+            self._latencies.append(now - arrival)
+            self._fusion_times.append(fusion_seconds)
+
+    def silence(self, source: Source) -> float | None:
+        """Return the seconds since the last image of ``source``, or None before the first."""
+        with self._lock:
+            last = self._last_arrival.get(source)
+        return None if last is None else self._clock() - last
+
+    def table(self) -> dict[str, str]:
+        """Return all figures as texts, in the order in which diagnostics show them."""
+        now = self._clock()
+        with self._lock:
+            offsets = [abs(offset) * 1e3 for offset in self._offsets]
+            latencies = [latency * 1e3 for latency in self._latencies]
+            fusion_times = [seconds * 1e3 for seconds in self._fusion_times]
+            table = {f'{source} received': str(self._received[source]) for source in SOURCES}
+            table['pairs'] = str(self._pairs)
+            table['fused'] = str(self._fused)
+            for source in SOURCES:
+                rate = self._input_rates[source].value(now)
+                table[f'input rate {source} (Hz)'] = f'{rate:.2f}'
+            table['output rate (Hz)'] = f'{self._output_rate.value(now):.2f}'
+            table['latency p50 (ms)'] = f'{_percentile(latencies, 50):.1f}'
+            table['latency p95 (ms)'] = f'{_percentile(latencies, 95):.1f}'
+            table['fusion time p50 (ms)'] = f'{_percentile(fusion_times, 50):.1f}'
+            table['pair offset median (ms)'] = f'{_percentile(offsets, 50):.1f}'
+            table['pair offset max (ms)'] = f'{_percentile(offsets, 100):.1f}'
+            table.update({f'dropped: {cause}': str(self._dropped[cause]) for cause in DROP_CAUSES})
+            table['last error'] = self._last_error
+        return table
+
+    def summary(self) -> str:
+        """Return the counters as one line for a log."""
+        with self._lock:
+            drops = ', '.join(f'{cause} {n}' for cause, n in self._dropped.items() if n)
+            return (
+                f'received visible {self._received["visible"]}, '
+                f'thermal {self._received["thermal"]}; pairs {self._pairs}; '
+                f'fused {self._fused}; dropped: {drops or "none"}'
+            )

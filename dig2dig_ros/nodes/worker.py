@@ -1,0 +1,74 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One thread that always works on the latest item, so that callbacks never wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import threading
+from typing import Generic, TypeVar
+
+ItemT = TypeVar('ItemT')
+
+
+class LatestWorker(Generic[ItemT]):
+    """
+    Runs a function on items in its own thread; holds at most one item that waits.
+
+    :param process: called with each item, in the worker's thread. It must not raise: what can
+        go wrong with an item is the owner's to count.
+    """
+
+    def __init__(self, process: Callable[[ItemT], None]) -> None:
+        self._process = process
+        self._condition = threading.Condition()
+        self._waiting: ItemT | None = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name='fusion', daemon=True)
+        self._thread.start()
+
+    def offer(self, item: ItemT) -> ItemT | None:
+        """Hand over an item; return the one that was waiting and is now superseded, if any."""
+        with self._condition:
+            superseded, self._waiting = self._waiting, item
+            self._condition.notify()
+        return superseded
+
+    def stop(self, timeout: float = 30.0) -> ItemT | None:
+        """
+        Finish the item in work, then end the thread.
+
+        :param timeout: seconds to wait for the item in work.
+        :return: the item that was waiting and will not be processed, if any.
+        :raises TimeoutError: the item in work is not done in time.
+        """
+        with self._condition:
+            self._stopping = True
+            waiting, self._waiting = self._waiting, None
+            self._condition.notify()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            raise TimeoutError(f'the fusion in work did not end within {timeout:g} s')
+        return waiting
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._stopping or self._waiting is not None)
+                if self._stopping:
+                    return
+                item, self._waiting = self._waiting, None
+            if item is not None:
+                self._process(item)

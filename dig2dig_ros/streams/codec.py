@@ -1,0 +1,420 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Image messages to NumPy arrays and back, without ROS at import.
+
+Reading shares memory with the message where the layout allows, writing copies once. Any object
+with the fields of ``sensor_msgs/Image`` will do, so messages from a bag reader need no ROS
+either. Colour arrays are (H, W, 3) uint8 in **BGR** order, as OpenCV has them.
+
+Encodings are those of ``sensor_msgs/image_encodings``; cv_bridge is asked only for what is not
+in :data:`SUPPORTED_ENCODINGS`, because its extension module of a distribution may not load under
+the NumPy of a virtual environment.
+"""
+
+from __future__ import annotations
+
+from array import array as byte_array
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+import re
+import sys
+from typing import Any, Protocol, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_PIXELS = 64_000_000
+
+
+class CodecError(ValueError):
+    """A message cannot be read or written; the text names topic, encoding and what is wrong."""
+
+
+class ImageMessage(Protocol):
+    """The fields of ``sensor_msgs/Image``; ``data`` is any buffer of bytes."""
+
+    header: Any
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: Any
+
+
+class CompressedImageMessage(Protocol):
+    """The fields of ``sensor_msgs/CompressedImage``; ``data`` is any buffer of bytes."""
+
+    header: Any
+    format: str
+    data: Any
+
+
+ImageMessageT = TypeVar('ImageMessageT', bound=ImageMessage)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How one encoding lies in memory, and what turns it into BGR (None: it needs nothing)."""
+
+    dtype: str
+    channels: int = 1
+    to_bgr: int | None = None
+    # Pixels that share one chroma sample, (across, down). Down 2 means a second plane below.
+    chroma: tuple[int, int] = (1, 1)
+    smallest: int = 1
+
+
+def _bayer(dtype: str, to_bgr: int) -> _Layout:
+    # OpenCV leaves the border to its neighbours and fills an image without an interior with 0.
+    return _Layout(dtype, to_bgr=to_bgr, smallest=3)
+
+
+# ROS names a Bayer pattern by its first row, OpenCV by the second and third pixel of its second
+# row: rggb is OpenCV's BG.
+_BAYER = {
+    'rggb': cv2.COLOR_BayerBG2BGR,
+    'bggr': cv2.COLOR_BayerRG2BGR,
+    'gbrg': cv2.COLOR_BayerGR2BGR,
+    'grbg': cv2.COLOR_BayerGB2BGR,
+}
+
+_LAYOUTS = {
+    'mono8': _Layout('u1'),
+    '8UC1': _Layout('u1'),
+    'mono16': _Layout('u2'),
+    '16UC1': _Layout('u2'),
+    '32FC1': _Layout('f4'),
+    'bgr8': _Layout('u1', 3),
+    '8UC3': _Layout('u1', 3),
+    'rgb8': _Layout('u1', 3, cv2.COLOR_RGB2BGR),
+    'bgra8': _Layout('u1', 4, cv2.COLOR_BGRA2BGR),
+    'rgba8': _Layout('u1', 4, cv2.COLOR_RGBA2BGR),
+    'yuv422': _Layout('u1', 2, cv2.COLOR_YUV2BGR_UYVY, chroma=(2, 1)),
+    'uyvy': _Layout('u1', 2, cv2.COLOR_YUV2BGR_UYVY, chroma=(2, 1)),
+    'yuv422_yuy2': _Layout('u1', 2, cv2.COLOR_YUV2BGR_YUY2, chroma=(2, 1)),
+    'yuyv': _Layout('u1', 2, cv2.COLOR_YUV2BGR_YUY2, chroma=(2, 1)),
+    'nv12': _Layout('u1', 1, cv2.COLOR_YUV2BGR_NV12, chroma=(2, 2)),
+    'nv21': _Layout('u1', 1, cv2.COLOR_YUV2BGR_NV21, chroma=(2, 2)),
+    **{f'bayer_{name}8': _bayer('u1', code) for name, code in _BAYER.items()},
+    **{f'bayer_{name}16': _bayer('u2', code) for name, code in _BAYER.items()},
+}
+
+SUPPORTED_ENCODINGS = tuple(_LAYOUTS)
+_SUPPORTED_TEXT = f'supported without it are {", ".join(SUPPORTED_ENCODINGS)}'
+
+WRITABLE_ENCODINGS = (
+    'mono8',
+    '8UC1',
+    'mono16',
+    '16UC1',
+    '32FC1',
+    'bgr8',
+    '8UC3',
+    'rgb8',
+)
+
+
+def decode(msg: ImageMessage, topic: str = '', *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+    """
+    Return the pixels of an image message.
+
+    mono8, 8UC1, mono16, 16UC1, 32FC1, bgr8 and 8UC3 are views of the message's memory (padded
+    rows included): keep them for as long as you like, but do not write to them. Samples in the
+    other byte order or at odd addresses cost one copy, other colour encodings their conversion.
+    bayer_*16 is taken to use the full range of 16 bits and is reduced to 8. 32FC1 may hold NaN
+    and infinities.
+
+    :param msg: a ``sensor_msgs/Image`` or an object with its fields.
+    :param topic: where it came from, for the error text.
+    :param max_pixels: larger images are refused before anything is allocated.
+    :return: (H, W) uint8, uint16 or float32, or (H, W, 3) uint8 in BGR order.
+    :raises CodecError: the encoding is unknown, or size, step and data contradict each other.
+    """
+    refuse = partial(_refusal, topic, f"encoding '{msg.encoding}'")
+    layout = _checked_layout(msg, refuse, max_pixels)
+    if layout is None:
+        return _decode_with_cv_bridge(msg, refuse)
+    image = _view(msg, layout, refuse)
+    if not image.dtype.isnative:
+        image = image.astype(image.dtype.newbyteorder('='))
+    elif not image.flags.aligned:
+        image = image.copy()
+    if layout.to_bgr is None:
+        return image
+    try:
+        return _colour(cv2.cvtColor(_to_8_bit(image), layout.to_bgr))
+    except cv2.error as error:
+        raise refuse(f'OpenCV cannot convert it: {error}') from error
+
+
+def check(msg: ImageMessage, topic: str = '', *, max_pixels: int = MAX_PIXELS) -> None:
+    """
+    Refuse what :func:`decode` would refuse, in microseconds: no pixel is looked at.
+
+    Only encodings that are left to cv_bridge can still fail later.
+
+    :raises CodecError: the encoding is unknown, or size, step and data contradict each other.
+    """
+    refuse = partial(_refusal, topic, f"encoding '{msg.encoding}'")
+    layout = _checked_layout(msg, refuse, max_pixels)
+    if layout is not None:
+        _view(msg, layout, refuse)
+    else:
+        _require_cv_bridge(refuse)
+
+
+def _checked_layout(
+    msg: ImageMessage, refuse: Callable[[str], CodecError], max_pixels: int
+) -> _Layout | None:
+    """Return the layout of an image of a plausible size; None leaves it to cv_bridge."""
+    height, width = int(msg.height), int(msg.width)
+    if height <= 0 or width <= 0:
+        raise refuse(f'the size {width}x{height} has no pixels')
+    if height * width > max_pixels:
+        raise refuse(f'the size {width}x{height} is beyond the limit of {max_pixels} pixels')
+    layout = _LAYOUTS.get(msg.encoding)
+    if layout is None:
+        return None
+    across, down = layout.chroma
+    if width % across or height % down:
+        raise refuse(f'{width}x{height} does not divide into its blocks of {across}x{down} pixels')
+    if min(width, height) < layout.smallest:
+        raise refuse(f'{width}x{height} is too small, at least 3x3 pixels are needed')
+    return layout
+
+
+def _view(msg: ImageMessage, layout: _Layout, refuse: Callable[[str], CodecError]) -> NDArray[Any]:
+    """Return the samples as they lie in the message's memory, padded rows left out."""
+    height, width, step = int(msg.height), int(msg.width), int(msg.step)
+    dtype = np.dtype(('>' if msg.is_bigendian else '<') + layout.dtype)
+    pixel_bytes = layout.channels * dtype.itemsize
+    row_bytes = width * pixel_bytes
+    down = layout.chroma[1]
+    rows = height if down == 1 else height + height // down
+    buffer = _as_bytes(msg.data, refuse)
+    if down > 1 and buffer.size == row_bytes * rows:
+        # Publishers disagree about the step of a two-plane image; this size has one reading.
+        step = row_bytes
+    if step < row_bytes:
+        raise refuse(f'step {step} is less than the {row_bytes} bytes of a row of {width} pixels')
+    needed = step * (rows - 1) + row_bytes
+    if buffer.size < needed:
+        raise refuse(
+            f'{buffer.size} bytes of data are too few: {width}x{height} with step {step} '
+            f'needs {needed}'
+        )
+    shape: tuple[int, ...] = (rows, width)
+    strides: tuple[int, ...] = (step, pixel_bytes)
+    if layout.channels > 1:
+        shape += (layout.channels,)
+        strides += (dtype.itemsize,)
+    view: NDArray[Any] = np.ndarray(shape, dtype, buffer=buffer, strides=strides)
+    return view
+
+
+def decode_compressed(
+    msg: CompressedImageMessage, topic: str = '', *, max_pixels: int = MAX_PIXELS
+) -> NDArray[Any]:
+    """
+    Return the pixels of a JPEG or PNG message, as image_transport's ``compressed`` writes them.
+
+    What the data is, its first bytes tell. ``format`` adds what they cannot: channels that were
+    compressed in RGB order (``'rgb8; jpeg compressed rgb8'``), and 16-bit counts that JPEG
+    reduced to 8 bits (``'mono16; jpeg compressed '``), which are scaled back to 16.
+
+    :param msg: a ``sensor_msgs/CompressedImage`` or an object with its fields.
+    :param topic: where it came from, for the error text.
+    :param max_pixels: larger images are refused before they are decompressed.
+    :return: (H, W) uint8 or uint16, or (H, W, 3) uint8 in BGR order.
+    :raises CodecError: the data is of another kind, cut short or damaged.
+    """
+
+    def refuse(reason: str) -> CodecError:
+        return _refusal(topic, f"format '{msg.format}'", reason)
+
+    if 'compressedDepth' in msg.format:
+        raise refuse('this is the compressedDepth transport: use raw or compressed')
+    buffer = _as_bytes(msg.data, refuse)
+    data = buffer.tobytes()
+    if data.startswith(b'\xff\xd8\xff'):
+        kind, end, size = 'JPEG', b'\xff\xd9', _jpeg_size(data)
+    elif data.startswith(b'\x89PNG\r\n\x1a\n'):
+        kind, end, size = 'PNG', b'IEND', _png_size(data)
+    else:
+        raise refuse(f'its {buffer.size} bytes are neither JPEG nor PNG')
+    if size is None or 0 in size:
+        raise refuse(f'the {kind} data is damaged: it does not state a size')
+    if size[0] * size[1] > max_pixels:
+        raise refuse(f'the size {size[0]}x{size[1]} is beyond the limit of {max_pixels} pixels')
+    # OpenCV 4 fills the missing part of a truncated JPEG with grey and calls it a success.
+    if data.rfind(end) < 0:
+        raise refuse(f'the {kind} data ends early: its end marker is missing')
+    try:
+        # Unchanged keeps 16 bits, and leaves pixels where the sensor has them (no EXIF rotation).
+        image = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise refuse(f'OpenCV cannot decompress it: {error}') from error
+    if image is None:
+        raise refuse(f'the {kind} data is damaged')
+
+    image = _supported(image, refuse)
+    if image.ndim == 3 and 'compressed rgb' in msg.format:
+        return _colour(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if image.ndim == 2 and kind == 'JPEG' and re.match(r'(mono16|16UC1)\s*;', msg.format):
+        return image.astype(np.uint16) << 8
+    return image
+
+
+def encode(
+    array: NDArray[Any], encoding: str, header: Any, message_type: Callable[[], ImageMessageT]
+) -> ImageMessageT:
+    """
+    Return an image message with the pixels of ``array``.
+
+    :param array: (H, W) for mono8, 8UC1 (uint8), mono16, 16UC1 (uint16) and 32FC1 (float32);
+        (H, W, 3) uint8 **in BGR order** for bgr8, 8UC3 and rgb8, which is swapped here.
+    :param encoding: one of :data:`WRITABLE_ENCODINGS`.
+    :param header: becomes the header of the message as it is, not a copy of it.
+    :param message_type: ``sensor_msgs.msg.Image``.
+    :raises CodecError: encoding and array do not belong together.
+    """
+    layout = _LAYOUTS.get(encoding)
+    if layout is None or encoding not in WRITABLE_ENCODINGS:
+        raise CodecError(
+            f"cannot write encoding '{encoding}': use one of {', '.join(WRITABLE_ENCODINGS)}"
+        )
+    dtype = np.dtype(layout.dtype)
+    tail = () if layout.channels == 1 else (layout.channels,)
+    if array.dtype != dtype or array.ndim < 2 or array.shape[2:] != tail or array.size == 0:
+        wanted = ', '.join(['H', 'W', *map(str, tail)])
+        raise CodecError(
+            f"cannot write encoding '{encoding}' from {array.dtype} of shape {array.shape}: "
+            f'it takes {dtype} of shape ({wanted})'
+        )
+    if layout.to_bgr is None:
+        pixels = np.ascontiguousarray(array)
+    else:
+        pixels = cv2.cvtColor(array, cv2.COLOR_BGR2RGB)
+    # The setter of a ROS message takes an array.array as it is, and walks over anything else.
+    data = byte_array('B')
+    data.frombytes(pixels.reshape(-1).view(np.uint8).data)
+
+    message = message_type()
+    message.header = header
+    message.height, message.width = array.shape[:2]
+    message.encoding = encoding
+    message.is_bigendian = int(sys.byteorder == 'big')
+    message.step = array.shape[1] * layout.channels * dtype.itemsize
+    message.data = data
+    return message
+
+
+def _refusal(topic: str, kind: str, reason: str) -> CodecError:
+    place = f" on '{topic}'" if topic else ''
+    return CodecError(f'image{place} with {kind}: {reason}')
+
+
+def _as_bytes(data: Any, refuse: Callable[[str], CodecError]) -> NDArray[np.uint8]:
+    """Return the data field as a flat uint8 array that shares its memory."""
+    try:
+        # An empty buffer is an error to frombuffer in some versions of NumPy.
+        return np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
+    except (TypeError, ValueError, BufferError) as error:
+        raise refuse(f'its data ({type(data).__name__}) is no buffer of bytes') from error
+
+
+def _to_8_bit(image: NDArray[Any]) -> NDArray[Any]:
+    if image.dtype == np.uint16:
+        scaled: NDArray[np.uint8] = cv2.convertScaleAbs(image, alpha=255.0 / 65535.0)
+        return scaled
+    return image
+
+
+def _colour(image: Any) -> NDArray[np.uint8]:
+    """Name the type of what OpenCV returned."""
+    colour: NDArray[np.uint8] = image
+    return colour
+
+
+def _supported(image: NDArray[Any], refuse: Callable[[str], CodecError]) -> NDArray[Any]:
+    """Bring what another decoder made (BGR or BGRA order) into the types that we return."""
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if image.ndim == 2 and image.dtype.kind in 'iuf':
+        if image.dtype in (np.uint8, np.uint16, np.float32):
+            return image
+        return image.astype(np.float32)
+    if image.ndim == 3 and image.dtype in (np.uint8, np.uint16) and image.shape[2] in (3, 4):
+        image = _to_8_bit(image)
+        return _colour(cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)) if image.shape[2] == 4 else image
+    raise refuse(f'{image.dtype} of shape {image.shape} is no image that can be fused')
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    """Return (width, height) from the header chunk, which comes first (PNG, 11.2.2)."""
+    if data[12:16] != b'IHDR' or len(data) < 24:
+        return None
+    return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Return (width, height) from the frame header (ITU-T T.81, B.2.2)."""
+    position = 2
+    while position + 9 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:
+            position += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height = int.from_bytes(data[position + 5 : position + 7], 'big')
+            return int.from_bytes(data[position + 7 : position + 9], 'big'), height
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], 'big')
+    return None
+
+
+@lru_cache(maxsize=1)
+def _cv_bridge() -> tuple[Any, str]:
+    """Return (a CvBridge, '') or (None, why there is none). Tried once, not with every frame."""
+    try:
+        from cv_bridge import CvBridge
+
+        return CvBridge(), ''
+    except ImportError as error:
+        return None, f'cv_bridge, which knows more, is not installed ({error})'
+    except Exception as error:
+        # Built for another NumPy it may end in AttributeError, SystemError and others.
+        return None, f'cv_bridge does not load ({type(error).__name__}: {error})'
+
+
+def _require_cv_bridge(refuse: Callable[[str], CodecError]) -> Any:
+    bridge, reason = _cv_bridge()
+    if bridge is None:
+        raise refuse(f'{reason}; {_SUPPORTED_TEXT}')
+    return bridge
+
+
+def _decode_with_cv_bridge(msg: ImageMessage, refuse: Callable[[str], CodecError]) -> NDArray[Any]:
+    bridge = _require_cv_bridge(refuse)
+    has_colour = re.match('bgr|rgb|bayer|yuv|uyvy|yuyv|nv', msg.encoding) is not None
+    try:
+        image = bridge.imgmsg_to_cv2(msg, 'bgr8' if has_colour else 'passthrough')
+    except Exception as error:
+        # Its own error class is out of reach where only its extension module fails to load.
+        raise refuse(f'cv_bridge cannot convert it ({error}); {_SUPPORTED_TEXT}') from error
+    return _supported(np.asarray(image), refuse)

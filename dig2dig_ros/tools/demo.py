@@ -1,0 +1,811 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Show the fusion at work: a camera process and the fusion node over real DDS, then pictures.
+
+Starts ``fusion_node`` and ``pair_camera`` as processes of their own, listens to every topic of
+the node as any subscriber would, stops both after a bounded number of pairs, and leaves pictures,
+a video and a summary behind. Ends with code 0 only if all went well.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+import os
+from pathlib import Path
+import platform
+import re
+import signal
+import subprocess
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+import numpy as np
+from numpy.typing import NDArray
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import Image as ImageMessage
+
+from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError, load_pair
+from dig2dig_ros.images.thermal_range import ThermalRange
+from dig2dig_ros.streams.codec import decode
+from dig2dig_ros.tools.demo_report import (
+    ContactSheet,
+    counter,
+    DemoError,
+    drops,
+    Frame,
+    is_settled,
+    number,
+    OutputFolder,
+    percentiles_ms,
+    render_summary,
+    SOURCES,
+    subtract_counters,
+    to_bgr,
+    unit_to_bgr,
+    Video,
+    waiting_images,
+    write_json,
+)
+from dig2dig_ros.tools.resources import config_file
+
+PRESETS = ('realtime', 'fusion', 'paper')
+FAST_DDS_PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+STATUS_SUFFIX = 'fusion_node: fusion'
+
+# Without any progress for so long, something is wrong.
+STALL_SECONDS = 60.0
+# The node loads torch and the prior and warms up; from a cold disk that takes its time.
+START_SECONDS = 180.0
+STOP_SECONDS = 20.0
+# Images kept until the fused one comes; a slow node may be tens of images behind.
+KEPT_IMAGES = 128
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; ends the program with code 2 where it makes no sense."""
+    parser = argparse.ArgumentParser(
+        prog='demo',
+        description='Fuse a synthetic night street, or image pairs from a folder, over real DDS.',
+    )
+    add = parser.add_argument
+    # fmt: off
+    add('--pairs', type=Path, metavar='DIR', help='fuse the pairs of this folder, each once: '
+        'same-named images in visible/ and thermal/, or NAME_A and NAME_B; without it, a '
+        'built-in night street')
+    add('--count', type=int, metavar='PAIRS', help='pairs to send; without it, 40 of the '
+        'built-in scene, all of a folder')
+    add('--rate', type=float, metavar='HZ', help='pairs sent per second; without it, 10 of the '
+        'built-in scene, of a folder as many as the node turns out to manage')
+    add('--width', type=int, default=640, help='of the built-in scene in pixels (%(default)s)')
+    add('--height', type=int, default=512, help='of the built-in scene in pixels (%(default)s)')
+    add('--params', default='realtime', metavar='PRESET|FILE', help='parameters of the node: '
+        f'{", ".join(PRESETS)}, or a YAML file (%(default)s)')
+    add('--N', type=int, metavar='STEPS', help='steps of the reverse chain, instead of the '
+        "preset's")
+    add('--S', type=int, metavar='STEPS', help='steps between two refreshes of the information '
+        "gains, instead of the preset's")
+    add('--device', help="auto, cpu, cuda or cuda:N, instead of the preset's")
+    add('--output', type=Path, default=Path('demo_output'), metavar='DIR',
+        help='folder for pictures, video and summary (%(default)s)')
+    add('--domain-id', type=int, metavar='ID', help='ROS domain, 0 to 101; without it, one made '
+        'from the process id, to stay away from whatever else runs')
+    add('--time-limit', type=float, default=900.0, metavar='SECONDS',
+        help='give up after so long (%(default)g)')
+    # fmt: on
+    options = parser.parse_args(arguments)
+
+    if options.pairs is not None and not options.pairs.is_dir():
+        parser.error(f'--pairs: {options.pairs} is not a folder')
+    for name in ('count', 'N', 'S', 'width', 'height', 'rate', 'time_limit'):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            parser.error(f'--{name.replace("_", "-")} must be positive, not {value}')
+    if options.domain_id is not None and not 0 <= options.domain_id <= 101:
+        parser.error(f'--domain-id must be 0 to 101, not {options.domain_id}')
+    if options.params not in PRESETS and not Path(options.params).is_file():
+        parser.error(
+            f'--params: {options.params} is neither a preset ({", ".join(PRESETS)}) nor a file'
+        )
+    if options.output.exists() and not options.output.is_dir():
+        parser.error(f'--output: {options.output} exists and is not a folder')
+    return options
+
+
+def middleware_environment(domain_id: int) -> dict[str, str]:
+    """
+    Return the variables that keep the demo's processes to themselves, on Fast DDS.
+
+    The profile with the large shared-memory segment is the shipped one unless the user has one.
+    """
+    variables = {
+        'ROS_DOMAIN_ID': str(domain_id),
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+        'RMW_IMPLEMENTATION': 'rmw_fastrtps_cpp',
+        # Waiting threads that spin take the cores from the processes beside them.
+        'OMP_WAIT_POLICY': os.environ.get('OMP_WAIT_POLICY', 'PASSIVE'),
+        'PYTHONUNBUFFERED': '1',
+    }
+    if os.environ.get('ROS_DISTRO') == 'humble':
+        variables['ROS_LOCALHOST_ONLY'] = '1'  # it does not know the discovery range yet
+    if not any(os.environ.get(name) for name in FAST_DDS_PROFILE_VARIABLES):
+        # Fast DDS 2 only knows the second name, and Fast DDS 3 complains about it.
+        is_old = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
+        variables[FAST_DDS_PROFILE_VARIABLES[is_old]] = str(config_file('fast_dds.xml'))
+    return variables
+
+
+class Child:
+    """
+    A node as a process of its own, its output in a file.
+
+    :param name: of the module in ``dig2dig_ros.nodes``, and of the node.
+    :param arguments: ROS arguments, after ``--ros-args``.
+    :param log: where its output goes.
+    """
+
+    def __init__(self, name: str, arguments: Sequence[str], log: Path) -> None:
+        self.name = name
+        self._log = log
+        command = [sys.executable, '-m', f'dig2dig_ros.nodes.{name}', '--ros-args', *arguments]
+        with log.open('wb') as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C is for the demo, which then stops its children in good order.
+                start_new_session=True,
+            )
+
+    @property
+    def running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def output(self) -> str:
+        """Return what the process printed so far."""
+        return self._log.read_text(encoding='utf-8', errors='replace')
+
+    def require_running(self) -> None:
+        """
+        Check that the process is there.
+
+        :raises DemoError: it has ended; with its last lines.
+        """
+        if not self.running:
+            raise DemoError(self.describe(f'ended by itself with code {self.code}'))
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, or nothing while the process runs."""
+        return self._process.returncode
+
+    def require_success(self) -> None:
+        """
+        Check the exit code of a process that has ended.
+
+        :raises DemoError: it is not 0; with the process's last lines.
+        """
+        if self.code != 0:
+            raise DemoError(self.describe(f'ended with code {self.code}'))
+
+    def stop(self) -> None:
+        """
+        Interrupt the process as Ctrl-C does and wait for its end; kill it if it does not come.
+
+        :raises DemoError: it had to be killed; with its last lines.
+        """
+        if not self.running:
+            return
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise DemoError(
+                self.describe(f'did not end within {STOP_SECONDS:.0f} s of Ctrl-C')
+            ) from None
+
+    def kill(self) -> None:
+        """End the process at once."""
+        if self.running:
+            self._process.kill()
+            self._process.wait()
+
+    def describe(self, what: str) -> str:
+        """Say what is wrong with the process, with the last lines that it printed."""
+        lines = self.output().strip().splitlines()[-15:]
+        tail = '\n'.join(f'    {line}' for line in lines) or '    (it printed nothing)'
+        return f'{self.name} {what}. Its last lines (all of them: {self._log}):\n{tail}'
+
+
+@dataclass
+class Seen:
+    """A message and when it came, on the steady clock."""
+
+    message: Any
+    at: float
+    number: int = 0
+
+
+class Observer:
+    """
+    Subscribes to everything that the fusion node takes and gives, as any other node could.
+
+    Not a thread: messages come while :meth:`spin` runs. Images are kept by stamp, the last few
+    of each topic, until :meth:`take` puts those that belong together into a frame.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._executor = SingleThreadedExecutor(context=context)
+        self._node = Node('demo', context=context, enable_rosout=False)
+        self._executor.add_node(self._node)
+        self._images: dict[str, OrderedDict[int, Seen]] = {}
+        self._thermal_range = ThermalRange('auto')
+        self._waiting: list[int] = []
+        self._first_stamp: int | None = None
+        self.received: dict[str, int] = {}
+        self.values: dict[str, str] = {}
+        self.error = ''
+        self.diagnostics_count = 0
+        self.latencies: list[float] = []
+        self.fused_times: list[float] = []
+
+        sensor = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
+        reliable = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
+        for topic in ('visible/image_raw', 'thermal/image_raw'):
+            self._subscribe(ImageMessage, topic, sensor)
+        for topic in (
+            'fused/image_raw',
+            'fused/weights/visible',
+            'fused/weights/thermal',
+            'fused/weights/overlay',
+        ):
+            self._subscribe(ImageMessage, topic, reliable)
+        self._subscribe(CameraInfo, 'fused/camera_info', reliable)
+        self._node.create_subscription(
+            DiagnosticArray, '/diagnostics', self._on_diagnostics, reliable
+        )
+
+    def _subscribe(self, kind: Any, topic: str, qos: QoSProfile) -> None:
+        self._images[topic] = OrderedDict()
+        self.received[topic] = 0
+        self._node.create_subscription(kind, topic, lambda m: self._on_message(topic, m), qos)
+
+    def _on_message(self, topic: str, message: Any) -> None:
+        now = time.monotonic()
+        stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+        kept = self._images[topic]
+        self.received[topic] += 1
+        kept[stamp] = Seen(message, now, self.received[topic])
+        while len(kept) > KEPT_IMAGES:
+            kept.popitem(last=False)
+        if topic == 'fused/image_raw':
+            self.fused_times.append(now)
+            self._waiting.append(stamp)
+            if stamp in self._images['visible/image_raw']:
+                self.latencies.append(now - self._images['visible/image_raw'][stamp].at)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name.endswith(STATUS_SUFFIX):
+                self.values = {item.key: item.value for item in status.values}
+                self.error = status.message if status.level == DiagnosticStatus.ERROR else ''
+                self.diagnostics_count += 1
+
+    def spin(self, seconds: float) -> None:
+        """Take messages for so long."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+    def forget(self) -> None:
+        """Begin anew: what came so far was only a warm-up."""
+        self._waiting.clear()
+        self._first_stamp = None
+        self.latencies.clear()
+        self.fused_times.clear()
+        for topic, kept in self._images.items():
+            kept.clear()
+            self.received[topic] = 0
+
+    def take(self, rest: bool = False) -> list[Frame]:
+        """
+        Return the frames that are complete, each once.
+
+        :param rest: also those whose overlay has not come.
+        """
+        overlays = self._images['fused/weights/overlay']
+        ready = [stamp for stamp in self._waiting if rest or stamp in overlays]
+        self._waiting = [stamp for stamp in self._waiting if stamp not in ready]
+        frames = [self._frame(stamp) for stamp in ready]
+        return [frame for frame in frames if frame is not None]
+
+    def _frame(self, stamp: int) -> Frame | None:
+        visible = self._images['visible/image_raw'].get(stamp)
+        thermals = self._images['thermal/image_raw']
+        fused = self._images['fused/image_raw'].get(stamp)
+        if visible is None or fused is None or not thermals:
+            return None
+        thermal = thermals[min(thermals, key=lambda other: abs(other - stamp))]
+        overlay = self._images['fused/weights/overlay'].get(stamp)
+        weight = self._images['fused/weights/thermal'].get(stamp)
+        if self._first_stamp is None:
+            self._first_stamp = stamp
+        seconds = (stamp - self._first_stamp) / 1e9
+        return Frame(
+            number=visible.number,
+            stamp_s=seconds,
+            visible=to_bgr(_array(visible)),
+            thermal=self._show_thermal(_array(thermal), seconds),
+            fused=to_bgr(_array(fused)),
+            overlay=None if overlay is None else to_bgr(_array(overlay)),
+            thermal_weight=None if weight is None else _mean_weight(_array(weight)),
+        )
+
+    def _show_thermal(self, thermal: NDArray[Any], stamp_s: float) -> NDArray[np.uint8]:
+        if thermal.dtype == np.uint8:
+            return to_bgr(thermal)
+        return unit_to_bgr(self._thermal_range(thermal, stamp_s))
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._executor.shutdown()
+        self._node.destroy_node()
+
+
+def _array(seen: Seen) -> NDArray[Any]:
+    return decode(seen.message)
+
+
+def _mean_weight(weights: NDArray[Any]) -> float:
+    scale = 255.0 if weights.dtype == np.uint8 else 1.0
+    return round(float(weights.mean()) / scale, 4)
+
+
+class Demo:
+    """One run: the two processes, the observer, and what it writes."""
+
+    def __init__(self, options: argparse.Namespace, folder: OutputFolder) -> None:
+        self._options = options
+        self._folder = folder
+        self._started = time.monotonic()
+        self._pairs = [] if options.pairs is None else find_pairs(options.pairs)
+        self._next_pair = 0
+        self._children: list[Child] = []
+        self._context = Context()
+        domain_id = options.domain_id
+        if domain_id is None:
+            # Domain 0 is everybody's; above 101 the ports collide with short-lived ones.
+            domain_id = 1 + os.getpid() % 101
+        os.environ.update(middleware_environment(domain_id))
+        rclpy.init(
+            args=[],
+            context=self._context,
+            domain_id=domain_id,
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+        self._observer = Observer(self._context)
+        self._sheet = ContactSheet()
+        self._rate = options.rate or 10.0
+        self._video: Video | None = None
+        self._frames = 0
+        self._sizes: set[str] = set()
+        self._streaming_values: dict[str, str] = {}
+        self._baseline: dict[str, str] = {}
+        print(f'ROS domain {domain_id}, discovery on this machine only')
+
+    def run(self) -> dict[str, Any]:
+        """
+        Do it all and return the summary.
+
+        :raises DemoError: what went wrong, in words for the person who started it.
+        """
+        options = self._options
+        fusion = self._start('fusion_node', self._fusion_arguments())
+        print('waiting for fusion_node: it loads torch and the prior and warms up ...', flush=True)
+        self._wait_for_active(fusion)
+        values = self._observer.values
+        print(
+            f'fusion_node is active: {values.get("device", "?")}, '
+            f'{values.get("precision", "?")}, prior {values.get("prior", "?")}, '
+            f'N {values.get("N", "?")}, S {values.get("S", "?")}',
+            flush=True,
+        )
+        if options.pairs is not None and options.rate is None:
+            self._rate = self._measure_rate(fusion)
+        self._video = Video(self._folder, 1.0 if options.pairs else self._rate)
+        camera = self._start('pair_camera', self._camera_arguments(options.count))
+        sent = self._stream(fusion, camera)
+        self._settle(fusion)
+        fusion.stop()
+        fusion.require_success()
+        return self._finish(sent)
+
+    def _start(self, name: str, arguments: Sequence[str]) -> Child:
+        child = Child(name, arguments, self._folder.file(f'{name}.log'))
+        self._children.append(child)
+        return child
+
+    def _fusion_arguments(self) -> list[str]:
+        options = self._options
+        params = options.params
+        path = config_file(f'{params}.yaml') if params in PRESETS else Path(params).resolve()
+        values: dict[str, Any] = {'diagnostics_period': 0.5}
+        if options.pairs is None:
+            values['warmup_size'] = f'[{options.width}, {options.height}]'
+        if options.N is not None:
+            values['num_inference_steps'] = options.N
+        if options.S is not None:
+            values['dig_refresh_interval'] = options.S
+        if options.device is not None:
+            values['device'] = options.device
+        return ['--params-file', str(path), *_assignments('fusion_node', values)]
+
+    def _camera_arguments(self, count: int | None) -> list[str]:
+        options = self._options
+        values: dict[str, Any] = {
+            'visible_rate': float(self._rate),
+            'thermal_rate': float(self._rate),
+            'loop': False,
+            'wait_for_subscribers': True,
+        }
+        if options.pairs is None:
+            # As of two free-running cameras.
+            values.update(
+                width=options.width,
+                height=options.height,
+                thermal_offset=0.012,
+                stamp_jitter=0.002,
+                count=count or 40,
+            )
+        else:
+            values.update(directory=_quoted(str(options.pairs.resolve())))
+            values.update(thermal_offset=0.0, stamp_jitter=0.0)
+            if count is not None:
+                values['count'] = count
+        return _assignments('pair_camera', values)
+
+    def _check_time(self) -> None:
+        limit = self._options.time_limit
+        if time.monotonic() - self._started > limit:
+            raise DemoError(
+                f'not done within {limit:.0f} s (--time-limit); fused so far: '
+                f'{len(self._observer.fused_times)}'
+            )
+
+    def _wait_for_active(self, fusion: Child) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while self._observer.values.get('state') != 'active':
+            self._observer.spin(0.1)
+            fusion.require_running()
+            self._check_time()
+            if self._observer.error:
+                raise DemoError(f'fusion_node: {self._observer.error}')
+            if time.monotonic() > deadline:
+                state = self._observer.values.get('state', 'not heard of')
+                raise DemoError(
+                    fusion.describe(
+                        f'was not active within {START_SECONDS:.0f} s (its state: {state})'
+                    )
+                )
+
+    def _measure_rate(self, fusion: Child) -> float:
+        """
+        Fuse the first pair of the folder ahead of the run and return a rate that suits it.
+
+        The pairs of a folder may all differ in size, and the first one of a size costs the node
+        more than those that follow. The node keeps only the newest pair while it is busy, so
+        the pairs must come slower than it can fuse; twice as slow leaves room.
+        """
+        print('fusing one pair to find a pace ...', flush=True)
+        camera = self._start('pair_camera', self._camera_arguments(1))
+        deadline = time.monotonic() + STALL_SECONDS
+        while not self._observer.latencies:
+            self._observer.spin(0.05)
+            fusion.require_running()
+            self._check_time()
+            if time.monotonic() > deadline:
+                raise DemoError(fusion.describe(f'fused nothing for {STALL_SECONDS:.0f} s'))
+        while camera.running:
+            self._observer.spin(0.05)
+            self._check_time()
+        camera.require_success()
+        seconds = self._observer.latencies[0]
+        self._settle(fusion)
+        self._baseline = dict(self._observer.values)
+        self._observer.forget()
+        rate = min(5.0, 0.5 / seconds)
+        print(f'one pair took {seconds:.2f} s: sending {rate:.2g} pairs a second', flush=True)
+        return rate
+
+    def _stream(self, fusion: Child, camera: Child) -> dict[str, int]:
+        """Let the camera run to its end and return what it says that it sent."""
+        print('streaming ...', flush=True)
+        progress = (0, 0)
+        since = time.monotonic()
+        while camera.running:
+            self._observer.spin(0.05)
+            fusion.require_running()
+            self._check_time()
+            self._show(self._observer.take())
+            if self._observer.received['visible/image_raw'] > 0 and camera.running:
+                self._streaming_values = self._observer.values
+            seen = self._observer.received
+            now = (seen['visible/image_raw'], seen['fused/image_raw'])
+            if now != progress:
+                progress, since = now, time.monotonic()
+            elif time.monotonic() - since > max(STALL_SECONDS, 5.0 / self._rate):
+                raise DemoError(
+                    camera.describe(
+                        f'sent nothing new for {time.monotonic() - since:.0f} s '
+                        f'({now[0]} visible images so far)'
+                    )
+                )
+        camera.require_success()
+        return parse_sent(camera.output())
+
+    def _settle(self, fusion: Child) -> None:
+        """Wait until the node has nothing left to do, by two equal diagnostics in a row."""
+        observer = self._observer
+        first = observer.diagnostics_count
+        previous: Mapping[str, str] = {}
+        seen = first
+        since = time.monotonic()
+        while True:
+            observer.spin(0.1)
+            fusion.require_running()
+            self._check_time()
+            self._show(observer.take())
+            if observer.diagnostics_count > seen:
+                seen = observer.diagnostics_count
+                counters = _progress(observer.values)
+                if counters != previous:
+                    previous, since = counters, time.monotonic()
+                # The first one may tell of the time before the last pair arrived.
+                elif seen > first + 2 and is_settled(observer.values):
+                    return
+            if time.monotonic() - since > STALL_SECONDS:
+                raise DemoError(
+                    fusion.describe(
+                        f'did not finish: for {STALL_SECONDS:.0f} s no pair was fused or dropped '
+                        f'(pairs {observer.values.get("pairs", "?")}, '
+                        f'fused {observer.values.get("fused", "?")})'
+                    )
+                )
+
+    def _show(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            self._frames += 1
+            self._sizes.add(f'{frame.fused.shape[1]}x{frame.fused.shape[0]}')
+            if self._pairs:
+                frame = replace(frame, name=self._name_of(frame.visible))
+            self._folder.write_image(f'fused/{frame.file_name}', frame.fused)
+            if frame.overlay is not None:
+                self._folder.write_image(f'overlay/{frame.file_name}', frame.overlay)
+            self._sheet.add(frame)
+            if self._video is not None:
+                self._video.add(frame)
+            if self._frames % 10 == 0:
+                print(f'{self._frames} pairs fused', flush=True)
+
+    def _name_of(self, visible: NDArray[np.uint8]) -> str:
+        """Return the name of the pair that a visible image is from, or nothing."""
+        # They come in order; a few may have been dropped.
+        for index in range(self._next_pair, min(self._next_pair + 5, len(self._pairs))):
+            if np.array_equal(load_pair(self._pairs[index])[0], visible):
+                self._next_pair = index + 1
+                return self._pairs[index].name
+        return ''
+
+    def _finish(self, sent: dict[str, int]) -> dict[str, Any]:
+        self._show(self._observer.take(rest=True))
+        values = subtract_counters(self._observer.values, self._baseline)
+        summary = self._summary(sent, values)
+        self.write_pictures(summary)
+        summary['files'] = sorted([*self._folder.files, 'summary.json'])
+        write_json(self._folder, 'summary.json', summary)
+        return summary
+
+    def write_pictures(self, facts: Mapping[str, Any] | None = None) -> None:
+        """Finish the video and write the contact sheet with what came so far."""
+        if self._video is not None:
+            self._video.close()
+        node = (facts or {}).get('node', self._observer.values)
+        sheet = self._sheet.render(
+            f'dig2dig: {node.get("device", "?")}, {node.get("precision", "?")}, '
+            f'N {node.get("N", "?")}, S {node.get("S", "?")}'
+        )
+        if sheet is not None:
+            self._folder.write_image('contact_sheet.png', sheet)
+
+    def _summary(self, sent: dict[str, int], values: Mapping[str, str]) -> dict[str, Any]:
+        observer = self._observer
+        times = observer.fused_times
+        span = times[-1] - times[0] if len(times) > 1 else 0.0
+        streaming = self._streaming_values
+        node_facts = ('device', 'precision', 'prior', 'N', 'S')
+        options = self._options
+        return {
+            'source': str(options.pairs) if options.pairs else 'synthetic scene',
+            'params': options.params,
+            'node': {key: values.get(key, '') for key in node_facts},
+            'system': {'python': platform.python_version(), 'machine': platform.machine()},
+            'sizes': sorted(self._sizes),
+            'send_rate_hz': round(float(self._rate), 4),
+            'sent': sent,
+            'received': {source: counter(values, f'{source} received') for source in SOURCES},
+            'pairs': counter(values, 'pairs'),
+            'fused': counter(values, 'fused'),
+            'dropped': drops(values),
+            'waiting': waiting_images(values),
+            'seen': dict(observer.received),
+            'input_rate_hz': {
+                source: number(streaming, f'input rate {source} (Hz)') for source in SOURCES
+            },
+            'output_rate_hz': round((len(times) - 1) / span, 2) if span > 0 else None,
+            'latency_ms': {
+                'p50': number(values, 'latency p50 (ms)'),
+                'p95': number(values, 'latency p95 (ms)'),
+            },
+            'seen_latency_ms': percentiles_ms(observer.latencies),
+            'fusion_time_ms': {'p50': number(values, 'fusion time p50 (ms)')},
+            'pair_offset_ms': {
+                'median': number(values, 'pair offset median (ms)'),
+                'max': number(values, 'pair offset max (ms)'),
+            },
+            'last_error': values.get('last error', ''),
+        }
+
+    def close(self) -> None:
+        """End whatever still runs."""
+        for child in reversed(self._children):
+            try:
+                child.stop()
+            except DemoError as error:
+                print(f'demo: {error}', file=sys.stderr)
+            except KeyboardInterrupt:
+                child.kill()
+        self._observer.close()
+        rclpy.try_shutdown(context=self._context)
+
+
+def _progress(values: Mapping[str, str]) -> dict[str, str]:
+    """Return those diagnostics that change as long as the node has something to do."""
+    keys = ('visible received', 'thermal received', 'pairs', 'fused')
+    return {
+        key: value for key, value in values.items() if key in keys or key.startswith('dropped: ')
+    }
+
+
+def _assignments(node: str, values: Mapping[str, Any]) -> list[str]:
+    """
+    Return ROS arguments that set parameters of ``node``.
+
+    With the node's name, as an assignment without one gives way to a file that has it.
+    """
+    arguments = []
+    for name, value in values.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        arguments += ['-p', f'{node}:{name}:={text}']
+    return arguments
+
+
+def _quoted(text: str) -> str:
+    """Return ``text`` as a YAML string, so that no folder's name is taken for a number."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def parse_sent(output: str) -> dict[str, int]:
+    """
+    Return what pair_camera says at its end: 'sent: visible=40, thermal=36, pairs=36'.
+
+    :raises DemoError: it did not say it.
+    """
+    found = re.findall(r'sent: visible=(\d+), thermal=(\d+), pairs=(\d+)', output)
+    if not found:
+        raise DemoError('pair_camera ended without saying what it sent')
+    return dict(zip((*SOURCES, 'pairs'), map(int, found[-1]), strict=True))
+
+
+def problems(summary: Mapping[str, Any], each_pair_once: bool) -> list[str]:
+    """
+    Return what is wrong with a finished run, in sentences.
+
+    :param each_pair_once: the pairs came one by one, so that none may still wait for its other
+        half and none may be lost on its way.
+    """
+    found = []
+    fused, dropped = summary['fused'], summary['dropped']
+    if fused == 0:
+        found.append('nothing was fused')
+    if dropped.get('fusion error', 0):
+        found.append(f'{dropped["fusion error"]} pairs failed: {summary["last_error"]}')
+    if each_pair_once:
+        for source in SOURCES:
+            lost = summary['sent'][source] - summary['received'][source]
+            if lost > 0:
+                found.append(f'{lost} {source} images were lost on the way to fusion_node')
+            if summary['waiting'][source] > 0:
+                found.append(
+                    f'{summary["waiting"][source]} {source} images were neither paired nor '
+                    'dropped for a stated reason'
+                )
+    seen = summary['seen']['fused/image_raw']
+    if seen < fused:
+        found.append(f'only {seen} of {fused} fused images reached the demo')
+    return found
+
+
+def _raise_interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; return the process's exit code."""
+    options = parse_arguments(arguments)
+    # A closed terminal or a supervisor's request must not leave the two processes behind.
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _raise_interrupt)
+    demo: Demo | None = None
+    try:
+        folder = OutputFolder(options.output)
+        demo = Demo(options, folder)
+        try:
+            summary = demo.run()
+        except (DemoError, KeyboardInterrupt):
+            demo.write_pictures()
+            raise
+        wrong = problems(summary, each_pair_once=options.pairs is not None)
+        print(render_summary(summary))
+        print(f'written to {folder.path}: {", ".join(_main_files(folder))}')
+        if options.pairs is not None and summary['dropped'].get('superseded', 0):
+            rate = summary['send_rate_hz']
+            print(f'Superseded pairs came while the node was busy: try --rate {rate / 2:.2g}')
+        for sentence in wrong:
+            print(f'demo: {sentence}', file=sys.stderr)
+        return 1 if wrong else 0
+    except (DemoError, ImagePairError, FileNotFoundError) as error:
+        print(f'demo: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('demo: interrupted', file=sys.stderr)
+        return 130
+    finally:
+        if demo is not None:
+            demo.close()
+
+
+def _main_files(folder: OutputFolder) -> list[str]:
+    """Return the files a person looks at first, and the folders of the many."""
+    top = [name for name in folder.files if '/' not in name and not name.endswith('.log')]
+    return sorted(top) + sorted({name.split('/')[0] + '/' for name in folder.files if '/' in name})
+
+
+if __name__ == '__main__':
+    sys.exit(main())

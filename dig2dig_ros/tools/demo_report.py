@@ -1,0 +1,439 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the demo leaves behind: pictures, a video and a summary, in a folder of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+MANIFEST = 'demo_files.txt'
+COLUMNS = ('visible', 'thermal', 'fused', 'weights (red: thermal)')
+
+SOURCES = ('visible', 'thermal')
+# Drops of whole pairs; all others are drops of single images, most of them before pairing.
+PAIR_CAUSES = ('superseded', 'fusion error')
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_PAPER = 245
+_INK = (40, 40, 40)
+_GAP = 6
+
+
+class DemoError(RuntimeError):
+    """The demo cannot go on; the message is for the person who started it."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """
+    One fused pair, ready to be shown.
+
+    :param number: of the visible image among those of the run, from 1.
+    :param stamp_s: the visible image's stamp in seconds since the first one of the run.
+    :param visible: (H, W, 3) BGR.
+    :param thermal: (H', W', 3), grey, mapped to 8 bits.
+    :param fused: (H, W, 3) BGR.
+    :param overlay: (H, W, 3) BGR, or nothing when none came.
+    :param thermal_weight: mean weight of the thermal source, 0 to 1, or nothing.
+    :param name: of the pair in its folder; empty for the built-in scene.
+    """
+
+    number: int
+    stamp_s: float
+    visible: Image
+    thermal: Image
+    fused: Image
+    overlay: Image | None
+    thermal_weight: float | None = None
+    name: str = ''
+
+    @property
+    def file_name(self) -> str:
+        """The name of the frame's pictures."""
+        return f'{self.name or f"{self.number:04d}"}.png'
+
+    @property
+    def caption(self) -> str:
+        """One line that tells this frame from the others."""
+        weight = self.thermal_weight
+        share = '' if weight is None else f'   mean thermal weight {weight:.2f}'
+        return (self.name or f'pair {self.number}   t = {self.stamp_s:.2f} s') + share
+
+
+class OutputFolder:
+    """
+    A folder whose files the demo replaces at every run, leaving other people's files alone.
+
+    The names of the files that a run writes are kept in a manifest beside them, each added
+    before its file is written, so that a run that was killed is cleaned up too.
+
+    :raises DemoError: the folder cannot be made or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.files: list[str] = []
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._remove_previous()
+            self._manifest = path / MANIFEST
+            self._manifest.write_text(
+                '# Files written by the dig2dig demo; its next run replaces them.\n',
+                encoding='utf-8',
+            )
+        except OSError as error:
+            raise DemoError(f'cannot write to the output folder {path}: {error}') from None
+
+    def _remove_previous(self) -> None:
+        manifest = self.path / MANIFEST
+        if not manifest.is_file():
+            return
+        root = self.path.resolve()
+        folders = set()
+        for name in manifest.read_text(encoding='utf-8').splitlines():
+            if not name or name.startswith('#'):
+                continue
+            file = self.path / name
+            # A manifest is a text file that anybody may have edited: stay inside the folder.
+            if root not in file.resolve().parents or not file.is_file():
+                continue
+            file.unlink()
+            if file.parent != self.path:
+                folders.add(file.parent)
+        for folder in folders:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        manifest.unlink()
+
+    def file(self, name: str) -> Path:
+        """
+        Return the path to write ``name`` to and remember it as the demo's own.
+
+        :raises DemoError: somebody else's file is there already.
+        """
+        path = self.path / name
+        if name not in self.files:
+            if path.exists():
+                raise DemoError(
+                    f'{path} exists and was not written by the demo; '
+                    'choose another folder with --output'
+                )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.files.append(name)
+            with self._manifest.open('a', encoding='utf-8') as manifest:
+                manifest.write(name + '\n')
+        return path
+
+    def write_image(self, name: str, image: Image) -> None:
+        """Write ``image`` as PNG."""
+        # imwrite() fails silently, and on names that are not ASCII on some systems.
+        done, data = cv2.imencode('.png', image)
+        if not done:
+            raise DemoError(f'OpenCV could not encode {name}')
+        self.file(name).write_bytes(data.tobytes())
+
+
+def to_bgr(image: NDArray[Any]) -> Image:
+    """Return an 8-bit image of shape (H, W) or (H, W, 3) as (H, W, 3) BGR, contiguous."""
+    if image.ndim == 2:
+        image = np.repeat(image[:, :, None], 3, axis=2)
+    return np.ascontiguousarray(image, dtype=np.uint8)
+
+
+def unit_to_bgr(image: NDArray[np.floating[Any]]) -> Image:
+    """Return a grey image in [0, 1], shape (H, W), as 8-bit (H, W, 3)."""
+    return to_bgr(np.rint(np.clip(image, 0.0, 1.0) * 255.0))
+
+
+def letterbox(image: Image, width: int, height: int) -> Image:
+    """Scale ``image`` to fit into ``width`` x ``height`` and centre it on black."""
+    scale = min(width / image.shape[1], height / image.shape[0])
+    inner_width = _fit(image.shape[1] * scale, width)
+    inner_height = _fit(image.shape[0] * scale, height)
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    canvas = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - inner_height) // 2, (width - inner_width) // 2
+    canvas[top : top + inner_height, left : left + inner_width] = cv2.resize(
+        image, (inner_width, inner_height), interpolation=method
+    )
+    return canvas
+
+
+def _fit(side: float, available: int) -> int:
+    """Round a side to whole pixels, and up to all of them where only a sliver would be left."""
+    rounded = max(1, round(side))
+    return available if rounded >= available - 1 else rounded
+
+
+class ContactSheet:
+    """
+    Rows of visible, thermal, fused and overlay, evenly spread over a run of unknown length.
+
+    :param max_rows: at most so many rows.
+    :param tile_width: width of one picture in pixels.
+    """
+
+    def __init__(self, max_rows: int = 8, tile_width: int = 320) -> None:
+        self._max_rows = max_rows
+        self._tile_width = tile_width
+        self._stride = 1
+        self._seen = 0
+        self._rows: list[tuple[str, Image]] = []
+
+    def add(self, frame: Frame) -> None:
+        """Offer a frame; memory stays bounded however many come."""
+        chosen = self._seen % self._stride == 0
+        self._seen += 1
+        if not chosen:
+            return
+        self._rows.append((frame.caption, self._tiles(frame)))
+        if len(self._rows) > 2 * self._max_rows:
+            self._rows = self._rows[::2]
+            self._stride *= 2
+
+    def _tiles(self, frame: Frame) -> Image:
+        width = self._tile_width
+        aspect = frame.fused.shape[0] / frame.fused.shape[1]
+        height = max(1, round(width * min(aspect, 1.5)))
+        tiles = []
+        for picture in (frame.visible, frame.thermal, frame.fused, frame.overlay):
+            if picture is None:
+                tile = np.full((height, width, 3), 128, np.uint8)
+                cv2.putText(tile, 'none', (10, 24), _FONT, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+            else:
+                tile = letterbox(picture, width, height)
+            tiles += [tile, np.full((height, _GAP, 3), _PAPER, np.uint8)]
+        return np.hstack(tiles[:-1])
+
+    def render(self, title: str = '') -> Image | None:
+        """Return the sheet as (H, W, 3) BGR, or nothing when no frame came."""
+        if not self._rows:
+            return None
+        count = min(self._max_rows, len(self._rows))
+        chosen = np.unique(np.linspace(0, len(self._rows) - 1, count).round().astype(int))
+        parts = [self._strip(title, 0.55)] if title else []
+        parts.append(self._header())
+        for index in chosen:
+            caption, tiles = self._rows[index]
+            parts += [self._strip(caption, 0.45), tiles]
+        margins = ((_GAP, _GAP), (_GAP, _GAP), (0, 0))
+        return np.pad(np.vstack(parts), margins, constant_values=_PAPER)
+
+    @property
+    def _width(self) -> int:
+        return len(COLUMNS) * self._tile_width + (len(COLUMNS) - 1) * _GAP
+
+    def _strip(self, text: str, scale: float) -> Image:
+        strip = np.full((26, self._width, 3), _PAPER, np.uint8)
+        cv2.putText(strip, text, (2, 18), _FONT, scale, _INK, 1, cv2.LINE_AA)
+        return strip
+
+    def _header(self) -> Image:
+        header = np.full((28, self._width, 3), _PAPER, np.uint8)
+        for column, name in enumerate(COLUMNS):
+            left = 2 + column * (self._tile_width + _GAP)
+            cv2.putText(header, name, (left, 20), _FONT, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
+        return header
+
+
+class Video:
+    """
+    A video of visible, thermal and fused side by side, made as the frames come.
+
+    Each frame is held until the next one's stamp, so that the video runs as fast as the scene
+    did. MPEG-4 in ``video.mp4`` where OpenCV can write it, else Motion JPEG in ``video.avi``.
+
+    :param folder: where to write.
+    :param rate: frames per second of the file.
+    :param max_panel_width: of one of the three pictures in pixels.
+    """
+
+    def __init__(self, folder: OutputFolder, rate: float, max_panel_width: int = 640) -> None:
+        self._folder = folder
+        self._rate = rate
+        self._max_panel_width = max_panel_width
+        self._panel = (0, 0)
+        self._writer: Any = None
+        self._failed = False
+        self._last: tuple[float, Image] | None = None
+        self.name: str | None = None
+
+    def add(self, frame: Frame) -> None:
+        """Append a frame; the first one sets the size, others are fitted into it."""
+        if self._failed:
+            return
+        if self._writer is None:
+            height, width = frame.fused.shape[:2]
+            scale = min(1.0, self._max_panel_width / width)
+            # MPEG-4 stores colour at half the resolution: sides must be even.
+            self._panel = (_even(width * scale), _even(height * scale))
+            self._open()
+            if self._failed:
+                return
+        picture = np.hstack(
+            [letterbox(p, *self._panel) for p in (frame.visible, frame.thermal, frame.fused)]
+        )
+        if self._last is not None:
+            stamp, previous = self._last
+            repeats = round((frame.stamp_s - stamp) * self._rate)
+            # A pause longer than a few seconds teaches nobody anything.
+            for _ in range(min(max(repeats, 1), round(5 * self._rate))):
+                self._writer.write(previous)
+        self._last = (frame.stamp_s, picture)
+
+    def _open(self) -> None:
+        size = (3 * self._panel[0], self._panel[1])
+        for name, codec in (('video.mp4', 'mp4v'), ('video.avi', 'MJPG')):
+            path = self._folder.file(name)
+            code = cv2.VideoWriter_fourcc(*codec)  # type: ignore[attr-defined]
+            writer = cv2.VideoWriter(str(path), code, self._rate, size)
+            if writer.isOpened():
+                self._writer, self.name = writer, name
+                return
+            writer.release()
+            path.unlink(missing_ok=True)
+        self._failed = True
+
+    def close(self) -> None:
+        """Finish the file; without any frame there is none."""
+        if self._writer is not None:
+            if self._last is not None:
+                self._writer.write(self._last[1])
+            self._writer.release()
+            self._writer = None
+
+
+def _even(side: float) -> int:
+    return max(2, int(side) // 2 * 2)
+
+
+def number(values: Mapping[str, str], key: str) -> float | None:
+    """Return a diagnostics value as a number, or nothing where it is missing or is none."""
+    try:
+        value = float(values[key])
+    except (KeyError, ValueError):
+        return None
+    return value if np.isfinite(value) else None
+
+
+def counter(values: Mapping[str, str], key: str) -> int:
+    """Return a counter of the diagnostics; 0 where it is missing."""
+    return int(number(values, key) or 0)
+
+
+def drops(values: Mapping[str, str]) -> dict[str, int]:
+    """Return the drop counters of the diagnostics by cause, zeros included."""
+    prefix = 'dropped: '
+    return {key[len(prefix) :]: counter(values, key) for key in values if key.startswith(prefix)}
+
+
+def is_settled(values: Mapping[str, str]) -> bool:
+    """Tell whether every pair that the node made is either fused or dropped."""
+    dropped = drops(values)
+    done = counter(values, 'fused') + sum(dropped.get(cause, 0) for cause in PAIR_CAUSES)
+    # An image that cannot be decoded may be found out before or after it was paired.
+    malformed = sum(dropped.get(f'{source} malformed', 0) for source in SOURCES)
+    return 0 <= counter(values, 'pairs') - done <= malformed
+
+
+def waiting_images(values: Mapping[str, str]) -> dict[str, int]:
+    """Return how many images of each source are neither paired nor dropped by now."""
+    dropped = drops(values)
+    return {
+        source: max(
+            0,
+            counter(values, f'{source} received')
+            - counter(values, 'pairs')
+            - sum(count for cause, count in dropped.items() if cause.startswith(source)),
+        )
+        for source in SOURCES
+    }
+
+
+def percentiles_ms(seconds: Sequence[float]) -> dict[str, float] | None:
+    """Return median and 95th percentile in milliseconds, or nothing without values."""
+    if not seconds:
+        return None
+    p50, p95 = np.percentile(np.asarray(seconds) * 1000.0, [50, 95])
+    return {'p50': round(float(p50), 1), 'p95': round(float(p95), 1)}
+
+
+def subtract_counters(values: Mapping[str, str], baseline: Mapping[str, str]) -> dict[str, str]:
+    """Return ``values`` with the counters of ``baseline`` taken off, for a run after a warm-up."""
+    result = dict(values)
+    for key in values:
+        is_counter = key in ('pairs', 'fused') or key.endswith(' received')
+        if is_counter or key.startswith('dropped: '):
+            result[key] = str(counter(values, key) - counter(baseline, key))
+    return result
+
+
+def render_summary(summary: Mapping[str, Any]) -> str:
+    """Return the summary as the lines that the demo prints."""
+    sent, received, node = summary['sent'], summary['received'], summary['node']
+    rates = summary['input_rate_hz']
+    causes = ', '.join(f'{count} {cause}' for cause, count in summary['dropped'].items() if count)
+    waiting = ', '.join(
+        f'{count} {source}' for source, count in summary['waiting'].items() if count
+    )
+    arrived = ', '.join(
+        f'{source} {received[source]} ({_figure(rates[source], "Hz", 1)})' for source in SOURCES
+    )
+    rows = [
+        ('pairs sent', f'{sent["pairs"]} (visible {sent["visible"]}, thermal {sent["thermal"]})'),
+        ('received', arrived),
+        ('pairs made', f'{summary["pairs"]}' + (f'; still alone: {waiting}' if waiting else '')),
+        ('pairs fused', f'{summary["fused"]}'),
+        ('dropped', causes or 'none'),
+        ('latency', f'{_latency(summary["latency_ms"])}, from arrival to publication'),
+        ('', f'{_latency(summary["seen_latency_ms"])}, as a subscriber of both sees it'),
+        ('output', f'{_figure(summary["output_rate_hz"], "frames/s", 1)}, {_sizes(summary)}'),
+        (
+            'with',
+            f'{node["device"]}, {node["precision"]}, prior {node["prior"]}, '
+            f'N {node["N"]}, S {node["S"]}',
+        ),
+    ]
+    return '\n'.join(f'  {name:<12} {text}' for name, text in rows)
+
+
+def _sizes(summary: Mapping[str, Any]) -> str:
+    sizes = summary['sizes']
+    return ', '.join(sizes) if len(sizes) <= 3 else f'{len(sizes)} different sizes'
+
+
+def _figure(value: float | None, unit: str, digits: int = 0) -> str:
+    return f'? {unit}' if value is None else f'{value:.{digits}f} {unit}'
+
+
+def _latency(values: Mapping[str, float | None] | None) -> str:
+    values = values or {'p50': None, 'p95': None}
+    return f'median {_figure(values["p50"], "ms")}, p95 {_figure(values["p95"], "ms")}'
+
+
+def write_json(folder: OutputFolder, name: str, content: Mapping[str, Any]) -> None:
+    """Write ``content`` as readable JSON."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    folder.file(name).write_text(text + '\n', encoding='utf-8')

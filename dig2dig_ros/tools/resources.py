@@ -1,0 +1,69 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Find what is installed beside the Python module: config and launch files."""
+
+from pathlib import Path
+
+PACKAGE = 'dig2dig'
+
+
+def share_directory() -> Path:
+    """
+    Return the folder that holds ``config``, ``launch`` and ``package.xml``.
+
+    The source tree itself when the module runs from one (also after an editable or a
+    ``--symlink-install`` build); else ``share/dig2dig`` of the prefix into which pip or colcon
+    installed the module: the nearest one above it.
+
+    :raises FileNotFoundError: when there is neither, naming where the module lies.
+    """
+    module = Path(__file__).resolve().parents[1]
+    source = module.parent
+    if (source / 'package.xml').is_file() and (source / 'setup.py').is_file():
+        return source
+    for prefix in module.parents:
+        share = prefix / 'share' / PACKAGE
+        if (share / 'package.xml').is_file():
+            return share
+    return _ament_share_directory(module)
+
+
+def _ament_share_directory(module: Path) -> Path:
+    """Ask ROS 2's index, for the module and its data installed under different prefixes."""
+    try:
+        from ament_index_python.packages import get_package_share_directory
+
+        return Path(get_package_share_directory(PACKAGE))
+    # Without an environment that is set up the index raises OSError, without the package KeyError.
+    except (ImportError, OSError, LookupError, ValueError):
+        raise FileNotFoundError(
+            f'the installed files of {PACKAGE} (config, launch) were not found: there is no '
+            f'share/{PACKAGE} above {module} and ROS 2 does not know the package; install it '
+            'again, or source its install/setup.bash'
+        ) from None
+
+
+def config_file(name: str) -> Path:
+    """
+    Return the path of the shipped configuration file ``name``, for example 'realtime.yaml'.
+
+    :raises FileNotFoundError: when it is not shipped, naming those that are.
+    """
+    folder = share_directory() / 'config'
+    path = folder / name
+    if not path.is_file():
+        shipped = ', '.join(sorted(p.name for p in folder.glob('*.*'))) or 'nothing'
+        raise FileNotFoundError(f'{folder} has no {name}; it has {shipped}')
+    return path

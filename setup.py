@@ -1,0 +1,73 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+package_name = 'dig2dig'
+
+# OpenCV's wheel is no plain requirement: a ROS installation has python3-opencv of the
+# distribution, which pip does not know, and a second cv2 beside it would take its place.
+opencv = ['opencv-python-headless>=4.6,<6']
+
+setup(
+    name=package_name,
+    version='0.1.0',
+    description=(
+        'ROS 2 node that fuses a visible and a thermal image stream with a diffusion prior, '
+        'weighted by diffusion information gains'
+    ),
+    author='The dig2dig Authors',
+    author_email='noreply@example.org',
+    maintainer='The dig2dig Authors',
+    maintainer_email='noreply@example.org',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(include=['dig2dig_ros', 'dig2dig_ros.*']),
+    package_data={'dig2dig_ros.priors': ['weights/*.safetensors', 'weights/*.md']},
+    zip_safe=False,
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{package_name}']),
+        (f'share/{package_name}', ['package.xml']),
+        (f'share/{package_name}/launch', sorted(glob('launch/*.launch.py'))),
+        (f'share/{package_name}/config', sorted(glob('config/*.yaml') + glob('config/*.xml'))),
+    ],
+    install_requires=['numpy>=1.26,<3', 'pyyaml', 'safetensors>=0.4'],
+    extras_require={
+        'opencv': opencv,
+        # What a ROS installation would bring, as wheels (ROS 2 Kilted): rclpy, its middleware,
+        # the messages, and OpenCV.
+        'ros': [
+            'ros-rclpy[fastrtps]>=9.1.2,<9.2',
+            'ros-diagnostic-msgs>=5.5.1,<5.6',
+            'ros-lifecycle-msgs>=2.3,<2.4',
+            'ros-sensor-msgs>=5.5.1,<5.6',
+            'ros-std-msgs>=5.5.1,<5.6',
+            *opencv,
+        ],
+        'torch': ['torch>=2.13,<2.14'],
+        'evaluation': ['scikit-image>=0.22', 'scipy>=1.11'],
+        'test': ['pytest>=7.4'],
+    },
+    entry_points={
+        'console_scripts': [
+            'fusion_node = dig2dig_ros.nodes.fusion_node:main',
+            'pair_camera = dig2dig_ros.nodes.pair_camera:main',
+            'evaluate_pairs = dig2dig_ros.tools.evaluate_pairs:main',
+            'train_prior = dig2dig_ros.tools.train_prior:main',
+            'demo = dig2dig_ros.tools.demo:main',
+        ],
+    },
+)

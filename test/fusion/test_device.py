@@ -1,0 +1,50 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import pytest
+import torch
+
+from dig2dig_ros.fusion.device import DeviceError, resolve_device, resolve_precision
+
+
+def test_auto_takes_what_is_there():
+    assert resolve_device('auto').type == ('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device')
+@pytest.mark.parametrize('name', ['cuda', 'cuda:1'])
+def test_missing_cuda_is_an_error_that_says_what_to_do(name):
+    with pytest.raises(DeviceError, match=f"'{name}'.*finds no CUDA device.*'cpu' or 'auto'"):
+        resolve_device(name)
+
+
+@pytest.mark.cuda
+def test_cuda_devices_are_found_by_index():
+    assert resolve_device('cuda') == torch.device('cuda', 0)
+    with pytest.raises(DeviceError, match='only'):
+        resolve_device('cuda:99')
+
+
+@pytest.mark.parametrize('name', ['gpu', 'cuda:', 'cuda:x', ''])
+def test_unknown_devices_are_refused(name):
+    with pytest.raises(DeviceError, match='unknown'):
+        resolve_device(name)
+
+
+def test_precisions():
+    cpu = torch.device('cpu')
+    assert resolve_precision('bf16', cpu) == torch.bfloat16
+    assert resolve_precision('auto', cpu) in (torch.bfloat16, torch.float32)
+    with pytest.raises(DeviceError, match='fp8'):
+        resolve_precision('fp8', cpu)

@@ -1,0 +1,227 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dig2dig_ros.fusion.fuser import Fuser, FusionInputError
+from dig2dig_ros.fusion.settings import FusionSettings
+
+SETTINGS = FusionSettings(num_inference_steps=3, dig_refresh_interval=2)
+
+
+def street(height=60, width=84):
+    """Return a visible image with texture on the left, a thermal one with a warm disc."""
+    rng = np.random.default_rng(5)
+    visible = np.full((height, width, 3), (30, 34, 40), np.uint8)
+    visible[:, : width // 2] += rng.integers(0, 90, (height, width // 2, 1), dtype=np.uint8)
+    rows, columns = np.mgrid[:height, :width]
+    warm = (rows - height / 2) ** 2 + (columns - 0.75 * width) ** 2 < (height / 5) ** 2
+    thermal = np.where(warm, 230, 60).astype(np.uint8)
+    return visible, thermal, warm
+
+
+@pytest.fixture(scope='module')
+def fuser():
+    return Fuser(SETTINGS, device='cpu', precision='fp32')
+
+
+def test_result_has_the_shape_types_and_weights_of_a_fusion(fuser):
+    visible, thermal, _ = street()
+    result = fuser.fuse(visible, thermal)
+    assert result.image.shape == visible.shape
+    assert result.image.dtype == np.uint8
+    assert result.weights.shape == (2, 60, 84)
+    assert result.weights.dtype == np.float32
+    np.testing.assert_allclose(result.weights.sum(axis=0), 1, atol=1e-5)
+    assert result.weights.min() >= 0
+
+
+def test_warm_object_and_visible_texture_are_both_in_the_fused_image(fuser):
+    visible, thermal, warm = street()
+    fused = fuser.fuse(visible, thermal).image.mean(axis=2)
+    assert fused[warm].mean() > fused[:, 42:][~warm[:, 42:]].mean() + 40
+    left = np.s_[10:-10, 5:35]
+    texture = np.corrcoef(fused[left].ravel(), visible[left].mean(axis=2).ravel())[0, 1]
+    assert texture > 0.9
+
+
+def test_weights_follow_the_texture_and_the_warm_edge(fuser):
+    visible, thermal, warm = street()
+    weights = fuser.fuse(visible, thermal).weights
+    assert weights[0][:, 8:30].mean() > 0.6
+    edge = warm ^ np.roll(warm, 1, axis=1)
+    assert weights[1][edge].mean() > 0.6
+
+
+def test_statistics_count_steps_and_prior_calls(fuser):
+    statistics = fuser.fuse(*street()[:2]).statistics
+    assert [step.timestep for step in statistics.steps] == list(SETTINGS.chain().timesteps)
+    # Two refreshes of two sources and three steps of the chain.
+    assert statistics.prior_calls == 2 * 2 + 3
+    assert sum(step.prior_calls for step in statistics.steps) == 7
+    assert statistics.seconds >= sum(step.seconds for step in statistics.steps) > 0
+    for step in statistics.steps:
+        assert sum(step.mean_weights) == pytest.approx(1, abs=1e-5)
+
+
+def test_same_pair_gives_the_same_bytes_also_from_another_fuser(fuser):
+    visible, thermal, _ = street()
+    first = fuser.fuse(visible, thermal)
+    fuser.fuse(*street(32, 40)[:2])
+    for other in (fuser, Fuser(SETTINGS, device='cpu', precision='fp32')):
+        again = other.fuse(visible, thermal)
+        assert np.array_equal(first.image, again.image)
+        assert np.array_equal(first.weights, again.weights)
+
+
+def test_seed_changes_the_result(fuser):
+    visible, thermal, _ = street()
+    other = Fuser(replace(SETTINGS, seed=1, guidance_scale=0.5), device='cpu', precision='fp32')
+    fuser.settings = replace(SETTINGS, guidance_scale=0.5)
+    try:
+        assert not np.array_equal(
+            fuser.fuse(visible, thermal).image, other.fuse(visible, thermal).image
+        )
+    finally:
+        fuser.settings = SETTINGS
+
+
+def test_chroma_is_kept_where_nothing_clips(fuser):
+    visible, thermal, _ = street()
+    visible = np.clip(visible.astype(int) // 3 + (60, 90, 75), 0, 255).astype(np.uint8)
+    fused = fuser.fuse(visible, thermal // 2 + 40).image.astype(int)
+    inside = (fused.min(axis=2) > 0) & (fused.max(axis=2) < 255)
+    assert inside.mean() > 0.9
+    for a, b in ((0, 1), (1, 2)):
+        difference = (fused[..., a] - fused[..., b]) - (
+            visible[..., a].astype(int) - visible[..., b]
+        )
+        assert np.abs(difference[inside]).max() <= 1
+
+
+def test_grey_visible_gives_a_grey_image(fuser):
+    visible, thermal, _ = street()
+    assert fuser.fuse(visible[..., 1], thermal).image.shape == (60, 84)
+
+
+@pytest.mark.parametrize('dtype', [np.uint16, np.float32, np.float64])
+def test_full_scale_of_every_type_means_the_same(fuser, dtype):
+    visible, thermal, _ = street()
+    scale = 257 if dtype == np.uint16 else 1 / 255
+    converted = fuser.fuse(
+        (visible * dtype(scale)).astype(dtype), (thermal * dtype(scale)).astype(dtype)
+    ).image
+    difference = converted.astype(int) - fuser.fuse(visible, thermal).image
+    assert np.abs(difference).max() <= 1
+
+
+def test_views_with_negative_strides_and_read_only_arrays_are_taken(fuser):
+    visible, thermal, _ = street()
+    expected = fuser.fuse(visible, thermal).image
+    swapped = np.ascontiguousarray(visible[..., ::-1])[..., ::-1]
+    swapped.flags.writeable = False
+    assert np.array_equal(fuser.fuse(swapped, thermal).image, expected)
+
+
+def test_thermal_of_another_size_is_resized(fuser):
+    visible, thermal, warm = street()
+    result = fuser.fuse(visible, np.ascontiguousarray(thermal[::2, ::2]))
+    assert result.image.shape == visible.shape
+    fused = result.image.mean(axis=2)
+    assert fused[warm].mean() > fused[:, 42:][~warm[:, 42:]].mean() + 40
+
+
+@pytest.mark.parametrize('size', [(1, 1), (5, 7), (17, 33), (64, 48)])
+def test_any_size_is_fused(fuser, size):
+    visible = np.full((*size, 3), 90, np.uint8)
+    assert fuser.fuse(visible, np.full(size, 120, np.uint8)).image.shape == (*size, 3)
+
+
+def test_constant_sources_give_a_constant_close_to_their_mean(fuser):
+    image = fuser.fuse(np.full((48, 64), 60, np.uint8), np.full((48, 64), 180, np.uint8)).image
+    assert abs(float(image.mean()) - 120) < 8
+    assert image.std() < 3
+
+
+def test_three_sources(fuser):
+    visible, thermal, _ = street()
+    result = fuser.fuse(visible, thermal, thermal[::-1])
+    assert result.weights.shape == (3, 60, 84)
+    np.testing.assert_allclose(result.weights.sum(axis=0), 1, atol=1e-5)
+
+
+def test_uniform_weights_with_full_guidance_are_the_mean():
+    visible, thermal, _ = street()
+    settings = replace(SETTINGS, weights='uniform', guidance_scale=1.0)
+    grey = visible[..., 1]
+    image = Fuser(settings, device='cpu', precision='fp32').fuse(grey, thermal).image
+    mean = (grey.astype(float) + thermal) / 2
+    assert np.abs(image - mean).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ('visible', 'thermal', 'words'),
+    [
+        (np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4), np.uint8), r'visible.*\(4, 4, 2\)'),
+        (np.zeros((4, 4), np.uint8), np.zeros((0, 4), np.uint8), r'thermal.*empty'),
+        (np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.int32), 'thermal.*int32'),
+        (np.full((4, 4), 7.0), np.zeros((4, 4), np.uint8), r'visible.*7'),
+        (np.full((4, 4), np.nan), np.zeros((4, 4), np.uint8), 'visible.*finite'),
+    ],
+)
+def test_bad_images_are_refused_by_name(fuser, visible, thermal, words):
+    with pytest.raises(FusionInputError, match=words):
+        fuser.fuse(visible, thermal)
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        ({'num_inference_steps': 0}, 'num_inference_steps is 0'),
+        ({'dig_refresh_interval': 0}, 'dig_refresh_interval is 0'),
+        ({'first_timestep': 1000}, 'first_timestep is 1000'),
+        ({'num_inference_steps': 500}, 'first_timestep is 400.*500'),
+        ({'temperature': 0.0}, 'temperature'),
+        ({'guidance_scale': 1.5}, 'guidance_scale is 1.5'),
+        ({'gain_window': 4}, 'gain_window is 4.*odd'),
+        ({'gain_loss': 'l3'}, "gain_loss is 'l3'"),
+        ({'weights': 'rd'}, "weights is 'rd'"),
+        ({'timestep_spacing': 'cubic'}, 'timestep_spacing'),
+    ],
+)
+def test_bad_settings_are_refused_by_name(change, words):
+    with pytest.raises(ValueError, match=words):
+        replace(FusionSettings(num_inference_steps=3, first_timestep=400), **change)
+
+
+@pytest.mark.parametrize('precision', ['bf16', 'fp16'])
+def test_reduced_precision_is_close_to_fp32(fuser, precision):
+    visible, thermal, _ = street()
+    expected = fuser.fuse(visible, thermal).image.astype(int)
+    image = Fuser(SETTINGS, device='cpu', precision=precision).fuse(visible, thermal).image
+    assert np.abs(image - expected).mean() < 1.5
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize('precision', ['fp32', 'bf16', 'fp16'])
+def test_cuda_agrees_with_the_cpu(fuser, precision):
+    visible, thermal, _ = street()
+    expected = fuser.fuse(visible, thermal).image.astype(int)
+    on_cuda = Fuser(SETTINGS, device='cuda', precision=precision)
+    image = on_cuda.fuse(visible, thermal).image
+    assert np.abs(image - expected).mean() < (0.1 if precision == 'fp32' else 1.5)
+    assert np.array_equal(image, on_cuda.fuse(visible, thermal).image)

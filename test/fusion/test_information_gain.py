@@ -1,0 +1,137 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The gains and weights against slow literal references in float64."""
+
+import numpy as np
+import pytest
+import torch
+
+from dig2dig_ros.fusion.information_gain import (
+    information_gain,
+    local_mean,
+    reconstruction_loss,
+    relative_gain,
+    softmax_weights,
+    uniform_weights,
+)
+
+
+def windows(image, window):
+    """Yield (row, column, values of the window cut off at the border)."""
+    half = window // 2
+    for row in range(image.shape[0]):
+        for column in range(image.shape[1]):
+            yield (
+                row,
+                column,
+                (
+                    slice(max(0, row - half), row + half + 1),
+                    slice(max(0, column - half), column + half + 1),
+                ),
+            )
+
+
+def literal_loss(estimate, source, loss, window):
+    result = np.zeros_like(estimate)
+    for row, column, area in windows(estimate, window):
+        e, s = estimate[area], source[area]
+        if loss == 'l2':
+            value = ((e - s) ** 2).mean()
+        elif loss == 'l1':
+            value = np.abs(e - s).mean()
+        else:
+            c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+            covariance = ((e - e.mean()) * (s - s.mean())).mean()
+            value = 1 - (2 * e.mean() * s.mean() + c1) * (2 * covariance + c2) / (
+                (e.mean() ** 2 + s.mean() ** 2 + c1) * (e.var() + s.var() + c2)
+            )
+        result[row, column] = value
+    return result
+
+
+@pytest.fixture
+def estimates_and_sources():
+    generator = torch.Generator().manual_seed(1)
+    sources = torch.rand((2, 1, 9, 11), generator=generator, dtype=torch.float64) * 2 - 1
+    noise = torch.randn((3, 2, 1, 9, 11), generator=generator, dtype=torch.float64)
+    strength = torch.tensor([0.5, 0.3, 0.1], dtype=torch.float64).view(3, 1, 1, 1, 1)
+    return sources + strength * noise, sources
+
+
+@pytest.mark.parametrize('window', [1, 3, 7])
+def test_local_mean_is_cut_off_at_the_border(window):
+    image = torch.rand((2, 3, 8, 6), dtype=torch.float64)
+    mean = local_mean(image, window)
+    for row, column, area in windows(image[1, 2].numpy(), window):
+        assert mean[1, 2, row, column] == pytest.approx(image[1, 2].numpy()[area].mean())
+
+
+@pytest.mark.parametrize('loss', ['l2', 'l1', 'ssim'])
+def test_gain_is_the_literal_difference_of_losses(estimates_and_sources, loss):
+    estimates, sources = estimates_and_sources
+    gain = information_gain(estimates, sources, loss, 5)
+    for k in range(2):
+        losses = [literal_loss(e[k, 0].numpy(), sources[k, 0].numpy(), loss, 5) for e in estimates]
+        losses.append(np.zeros_like(losses[0]))  # the end of the chain is the source itself
+        for refresh in range(3):
+            expected = losses[refresh] - losses[refresh + 1]
+            np.testing.assert_allclose(gain[refresh, k, 0], expected, atol=1e-12)
+
+
+def test_gains_sum_up_to_the_loss_of_the_first_estimate(estimates_and_sources):
+    estimates, sources = estimates_and_sources
+    total = information_gain(estimates, sources).sum(dim=0)
+    torch.testing.assert_close(total, reconstruction_loss(estimates[0], sources, 'l2', 7))
+
+
+@pytest.mark.parametrize('temperature', [1.0, 0.1])
+def test_weights_are_the_literal_softmax(estimates_and_sources, temperature):
+    gain = information_gain(*estimates_and_sources)
+    weights = softmax_weights(gain, temperature)
+    powers = np.exp(gain.numpy() / temperature)
+    np.testing.assert_allclose(weights, powers / powers.sum(axis=1, keepdims=True), rtol=1e-12)
+
+
+def test_printed_equation_is_nearly_uniform_and_relative_gain_is_not():
+    flat = torch.zeros((1, 1, 16, 16))
+    textured = flat.clone()
+    textured[..., ::2] = 0.2
+    sources = torch.cat([textured, flat])
+    estimates = torch.zeros((1, 2, 1, 16, 16))
+    gain = information_gain(estimates, sources)
+    assert softmax_weights(gain)[0, 0].max() < 0.51
+    assert softmax_weights(relative_gain(gain))[0, 0].min() > 0.8
+
+
+def test_relative_gain_does_not_depend_on_contrast(estimates_and_sources):
+    gain = information_gain(*estimates_and_sources)
+    torch.testing.assert_close(relative_gain(gain), relative_gain(gain * 1e-3))
+
+
+def test_relative_gain_of_nothing_is_nothing():
+    gain = relative_gain(torch.zeros((2, 2, 1, 4, 4)))
+    assert torch.equal(gain, torch.zeros_like(gain))
+
+
+def test_weights_of_three_sources_sum_to_one():
+    gain = torch.randn((4, 3, 1, 5, 5))
+    for weights in (softmax_weights(relative_gain(gain), 0.3), uniform_weights(gain)):
+        torch.testing.assert_close(weights.sum(dim=1), torch.ones((4, 1, 5, 5)))
+        assert weights.min() >= 0
+
+
+def test_unknown_loss_is_refused():
+    with pytest.raises(ValueError, match='l3'):
+        reconstruction_loss(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), 'l3', 3)

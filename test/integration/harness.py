@@ -1,0 +1,287 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The fusion node as its own process over real DDS, and a client to talk to it."""
+
+from collections import defaultdict
+from contextlib import contextmanager
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+import numpy as np
+from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import parameter_value_to_python
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from dig2dig_ros.streams.codec import encode
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+NODE = '/fusion_node'
+WIDTH, HEIGHT = 64, 48
+FAST = {
+    'device': 'cpu',
+    'num_threads': 1,
+    'warmup_size': [WIDTH, HEIGHT],
+    'num_inference_steps': 1,
+    'dig_refresh_interval': 1,
+    'diagnostics_period': 0.2,
+}
+
+
+def environment(domain):
+    """Return the environment of a process that stays on this host, in a domain of its own."""
+    env = dict(os.environ)
+    env.update(
+        ROS_DOMAIN_ID=str(domain),
+        ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST',
+        ROS_LOG_DIR=tempfile.gettempdir(),
+        OMP_WAIT_POLICY='PASSIVE',
+        PYTHONUNBUFFERED='1',
+        PYTHONPATH=os.pathsep.join([str(CHECKOUT), env.get('PYTHONPATH', '')]),
+    )
+    return env
+
+
+def ros_arguments(parameters):
+    def text(value):
+        if isinstance(value, bool):
+            return str(value).lower()
+        return f"'{value}'" if isinstance(value, str) and not value else str(value)
+
+    arguments = ['--ros-args']
+    for name, value in parameters.items():
+        arguments += ['-p', f'{name}:={text(value)}']
+    return arguments
+
+
+class NodeProcess:
+    """A running fusion node."""
+
+    def __init__(self, domain, parameters=None, arguments=()):
+        self.output_file = tempfile.TemporaryFile('w+')  # noqa: SIM115
+        command = [sys.executable, '-m', 'dig2dig_ros.nodes.fusion_node']
+        command += ros_arguments({**FAST, **(parameters or {})})
+        self.process = subprocess.Popen(
+            [*command, *arguments],
+            env=environment(domain),
+            stdout=self.output_file,
+            stderr=subprocess.STDOUT,
+        )
+
+    def output(self):
+        self.output_file.seek(0)
+        return self.output_file.read()
+
+    def wait(self, timeout=30.0):
+        return self.process.wait(timeout)
+
+    def stop(self, number=signal.SIGINT, timeout=30.0):
+        """Send a signal and return the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(timeout)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+
+
+class Client:
+    """What a robot has around the node: cameras, a detector, and an operator."""
+
+    def __init__(self, domain):
+        os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node('client', context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.received = defaultdict(list)
+        self.status = {}
+        self.level = None
+        self.status_text = ''
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+        reliable = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+        self.reliable = reliable
+        self.visible = self.node.create_publisher(Image, 'visible/image_raw', reliable)
+        self.thermal = self.node.create_publisher(Image, 'thermal/image_raw', reliable)
+        self.info = self.node.create_publisher(CameraInfo, 'visible/camera_info', reliable)
+        self._subscriptions = {}
+        self.clock = 1_000
+
+    def close(self):
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def _on_diagnostics(self, message):
+        for status in message.status:
+            if status.name.endswith(': fusion'):
+                self.level, self.status_text = status.level, status.message
+                self.status = {item.key: item.value for item in status.values}
+
+    def subscribe(self, topic, message_type=Image):
+        if topic not in self._subscriptions:
+            self._subscriptions[topic] = self.node.create_subscription(
+                message_type, topic, self.received[topic].append, self.reliable
+            )
+
+    def unsubscribe(self, topic):
+        self.node.destroy_subscription(self._subscriptions.pop(topic))
+        self.received.pop(topic, None)
+
+    def until(self, condition, timeout=30.0, what='condition'):
+        """Spin until ``condition()`` is true and return its value."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            value = condition()
+            if value:
+                return value
+            self.executor.spin_once(timeout_sec=0.05)
+        raise AssertionError(f'{what} not met in {timeout} s; diagnostics: {self.status}')
+
+    def spin(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def wait_active(self):
+        self.until(lambda: self.status.get('state') == 'active', 60, 'active')
+        self.until(
+            lambda: (
+                self.visible.get_subscription_count() and self.thermal.get_subscription_count()
+            ),
+            what='subscribed',
+        )
+        for topic in self._subscriptions:
+            self.until(lambda t=topic: self.node.count_publishers(t), what=f'publisher of {topic}')
+
+    def header(self, milliseconds=None, frame='visible_optical_frame'):
+        """Return a header; by default 100 ms after the last one."""
+        if milliseconds is None:
+            self.clock += 100
+            milliseconds = self.clock
+        stamp = Time(sec=milliseconds // 1000, nanosec=milliseconds % 1000 * 1_000_000)
+        return Header(stamp=stamp, frame_id=frame)
+
+    def send_pair(self, visible=None, thermal=None, offset_ms=10):
+        """Publish a pair of images (arrays or messages) and return the visible header."""
+        header = self.header()
+        milliseconds = header.stamp.sec * 1000 + header.stamp.nanosec // 1_000_000
+        late = self.header(milliseconds + offset_ms, 'thermal_optical_frame')
+        visible = street() if visible is None else visible
+        thermal = heat() if thermal is None else thermal
+        if isinstance(visible, np.ndarray):
+            visible = encode(visible, 'bgr8', header, Image)
+        if isinstance(thermal, np.ndarray):
+            encoding = 'mono8' if thermal.dtype == np.uint8 else 'mono16'
+            thermal = encode(thermal, encoding, late, Image)
+        visible.header, thermal.header = header, late
+        self.visible.publish(visible)
+        self.thermal.publish(thermal)
+        return header
+
+    def fuse_one(self, topic='fused/image_raw', **pair):
+        """Send one pair and return (its visible header, the message that came of it)."""
+        self.subscribe(topic)
+        self.wait_active()
+        header = self.send_pair(**pair)
+        return header, self.until(
+            lambda: next((m for m in self.received[topic] if m.header == header), None),
+            what=f'{topic} of {header.stamp}',
+        )
+
+    def counter(self, key):
+        return int(self.status.get(key, 0))
+
+    def call(self, service_type, service, request):
+        client = self.node.create_client(service_type, f'{NODE}/{service}')
+        self.until(client.service_is_ready, what=f'service {service}')
+        future = client.call_async(request)
+        self.until(future.done, 60, what=f'answer of {service}')
+        self.node.destroy_client(client)
+        return future.result()
+
+    def set_parameter(self, name, value):
+        """Return (successful, reason)."""
+        parameter = rclpy.parameter.Parameter(name, value=value).to_parameter_msg()
+        request = SetParameters.Request(parameters=[parameter])
+        result = self.call(SetParameters, 'set_parameters', request).results[0]
+        return result.successful, result.reason
+
+    def parameters(self):
+        """Return the node's parameters by name, with their descriptors."""
+        names = self.call(ListParameters, 'list_parameters', ListParameters.Request()).result.names
+        values = self.call(GetParameters, 'get_parameters', GetParameters.Request(names=names))
+        about = self.call(
+            DescribeParameters, 'describe_parameters', DescribeParameters.Request(names=names)
+        )
+        return {
+            name: (parameter_value_to_python(value), descriptor)
+            for name, value, descriptor in zip(
+                names, values.values, about.descriptors, strict=True
+            )
+        }
+
+    def change_state(self, label):
+        transition = Transition(label=label)
+        transition.id = getattr(Transition, f'TRANSITION_{label.upper()}')
+        request = ChangeState.Request(transition=transition)
+        return self.call(ChangeState, 'change_state', request).success
+
+    def state(self):
+        return self.call(GetState, 'get_state', GetState.Request()).current_state.label
+
+
+def street():
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 200, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+def heat(dtype=np.uint16):
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    warm = (rows - HEIGHT / 2) ** 2 + (columns - WIDTH / 2) ** 2 < 100
+    counts = np.where(warm, 9000, 7500) + columns
+    return counts.astype(np.uint16) if dtype == np.uint16 else (counts // 64).astype(np.uint8)
+
+
+@contextmanager
+def running(domain, parameters=None, arguments=()):
+    """Run a node and a client in ``domain``; yield (client, process)."""
+    process = NodeProcess(domain, parameters, arguments)
+    client = Client(domain)
+    try:
+        yield client, process
+    finally:
+        client.close()
+        process.stop()
+
+
+__all__ = ['Client', 'NodeProcess', 'Parameter', 'ParameterValue', 'environment', 'running']

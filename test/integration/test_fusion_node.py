@@ -1,0 +1,361 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The node as a process over real DDS: what a robot sees of it."""
+
+import array
+import re
+import signal
+import time
+
+import cv2
+from diagnostic_msgs.msg import DiagnosticStatus
+import numpy as np
+import pytest
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from dig2dig_ros.nodes.parameters import PARAMETERS
+from dig2dig_ros.streams.codec import decode, encode
+from integration.harness import FAST, heat, HEIGHT, NodeProcess, running, street, WIDTH
+
+
+@pytest.fixture(scope='module')
+def robot(module_domain):
+    """Return a client beside an active node that several tests share."""
+    with running(module_domain) as (client, process):
+        client.wait_active()
+        yield client
+        assert process.process.poll() is None, process.output()
+
+
+def test_fused_image_carries_the_visible_header_and_size(robot):
+    header, fused = robot.fuse_one()
+    assert fused.header == header
+    assert (fused.width, fused.height) == (WIDTH, HEIGHT)
+    assert (fused.encoding, fused.step) == ('bgr8', 3 * WIDTH)
+    assert decode(fused).std() > 5
+
+
+def test_weights_sum_to_one_at_every_pixel(robot):
+    for encoding, one, tolerance in (('mono8', 255, 1), ('32FC1', 1.0, 1e-5)):
+        assert robot.set_parameter('weights_encoding', encoding) == (True, '')
+        robot.subscribe('fused/weights/visible')
+        header, thermal = robot.fuse_one('fused/weights/thermal')
+        visible = robot.until(
+            lambda h=header: next(
+                (m for m in robot.received['fused/weights/visible'] if m.header == h), None
+            )
+        )
+        assert visible.encoding == thermal.encoding == encoding
+        total = decode(visible).astype(float) + decode(thermal)
+        assert total.shape == (HEIGHT, WIDTH)
+        np.testing.assert_allclose(total, one, atol=tolerance)
+    robot.set_parameter('weights_encoding', 'mono8')
+
+
+def test_overlay_is_there_for_who_subscribes(robot):
+    header, overlay = robot.fuse_one('fused/weights/overlay')
+    robot.unsubscribe('fused/weights/overlay')
+    assert overlay.encoding == 'bgr8'
+    assert overlay.header == header
+
+
+def test_camera_info_comes_with_the_same_stamp(robot):
+    robot.subscribe('fused/camera_info', CameraInfo)
+    robot.wait_active()
+    robot.until(robot.info.get_subscription_count)
+    info = CameraInfo(width=WIDTH, height=HEIGHT, distortion_model='plumb_bob')
+    info.k[0] = 123.0
+    info.header = robot.header()
+    robot.info.publish(info)
+    robot.spin(0.3)
+    header, _ = robot.fuse_one()
+    fused = robot.until(
+        lambda: next((m for m in robot.received['fused/camera_info'] if m.header == header), None)
+    )
+    assert fused.k[0] == 123.0
+    assert (fused.width, fused.height) == (WIDTH, HEIGHT)
+    assert fused.distortion_model == 'plumb_bob'
+
+
+@pytest.mark.parametrize('encoding', ['rgb8', 'mono8', 'bgr8'])
+def test_output_encoding_changes_at_run_time(robot, encoding):
+    assert robot.set_parameter('output_encoding', encoding) == (True, '')
+    _, fused = robot.fuse_one()
+    assert fused.encoding == encoding
+    assert fused.step == WIDTH * (1 if encoding == 'mono8' else 3)
+
+
+def test_n_and_s_change_at_run_time(robot):
+    assert robot.set_parameter('num_inference_steps', 4) == (True, '')
+    assert robot.set_parameter('dig_refresh_interval', 2) == (True, '')
+    _, more = robot.fuse_one()
+    robot.until(lambda: (robot.status['N'], robot.status['S']) == ('4', '2'))
+    robot.set_parameter('num_inference_steps', 1)
+    _, less = robot.fuse_one()
+    robot.until(lambda: robot.status['N'] == '1')
+    assert bytes(more.data) != bytes(less.data)
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'reason'),
+    [
+        ('num_inference_steps', 0, 'num_inference_steps'),
+        ('num_inference_steps', 900, r'first_timestep is 400.*900'),
+        ('gain_window', 4, 'gain_window is 4, but must be odd'),
+        ('weights', 'best', 'weights.*one of: dig, uniform'),
+        ('temperature', -1.0, 'temperature'),
+        ('sync_tolerance', 1, 'Wrong parameter type'),
+        ('thermal_range_percentiles', [99.0, 1.0], 'low < high'),
+        ('device', 'cpu:0', 'must be auto, cpu, cuda'),
+        ('prior', '/other.safetensors', 'fixed while the node is active'),
+    ],
+)
+def test_bad_values_are_refused_with_their_reason(robot, name, value, reason):
+    before = robot.parameters()[name][0]
+    successful, text = robot.set_parameter(name, value)
+    assert not successful
+    assert re.search(reason, text), text
+    after = robot.parameters()[name][0]
+    assert list(np.atleast_1d(after)) == list(np.atleast_1d(before))
+
+
+def test_parameters_are_described(robot):
+    declared = robot.parameters()
+    for spec in PARAMETERS:
+        _, descriptor = declared[spec.name]
+        assert descriptor.description == spec.description
+        if spec.minimum is not None:
+            assert descriptor.integer_range or descriptor.floating_point_range
+        for choice in spec.choices:
+            assert choice in descriptor.additional_constraints
+
+
+def test_qos_can_be_overridden_by_parameters(robot):
+    names = robot.parameters()
+    assert 'qos_overrides./fused/image_raw.publisher.reliability' in names
+    assert 'qos_overrides./visible/image_raw.subscription.reliability' in names
+
+
+def malformed(kind):
+    message = encode(street(), 'bgr8', None, Image)
+    if kind == 'short data':
+        message.data = message.data[:-WIDTH]
+    elif kind == 'small step':
+        message.step = WIDTH
+    elif kind == 'zero size':
+        message.width = message.height = 0
+    elif kind == 'absurd size':
+        message.width = message.height = message.step = 2**31
+    else:
+        message.encoding = 'unheard-of'
+    return message
+
+
+@pytest.mark.parametrize(
+    'kind', ['short data', 'small step', 'zero size', 'absurd size', 'unknown encoding']
+)
+def test_malformed_image_is_dropped_counted_and_survived(robot, kind):
+    robot.wait_active()
+    before = robot.counter('dropped: visible malformed')
+    robot.send_pair(visible=malformed(kind))
+    robot.until(lambda: robot.counter('dropped: visible malformed') == before + 1)
+    assert 'visible malformed' in robot.status['last error']
+    robot.fuse_one()
+
+
+def test_images_of_other_sizes_and_types_are_fused(robot):
+    half = np.ascontiguousarray(heat()[::2, ::2])
+    for thermal in (half, heat(np.uint8), heat()):
+        _, fused = robot.fuse_one(thermal=thermal)
+        assert (fused.width, fused.height) == (WIDTH, HEIGHT)
+    wide = np.repeat(street(), 2, axis=1)
+    _, fused = robot.fuse_one(visible=wide)
+    assert fused.width == 2 * WIDTH
+    robot.until(lambda: robot.status['resolution'] == f'{2 * WIDTH}x{HEIGHT}')
+
+
+def test_static_scene_gives_a_static_output(robot):
+    robot.set_parameter('thermal_range', 'encoding')
+    _, first = robot.fuse_one()
+    _, second = robot.fuse_one()
+    robot.set_parameter('thermal_range', 'auto')
+    assert bytes(first.data) == bytes(second.data)
+
+
+def test_stamps_that_cannot_be_paired_are_counted_by_cause(robot):
+    robot.wait_active()
+    before = {cause: robot.counter(f'dropped: {cause}') for cause in ('visible zero stamp',)}
+    image = encode(street(), 'bgr8', Header(), Image)
+    robot.visible.publish(image)
+    robot.until(
+        lambda: robot.counter('dropped: visible zero stamp') == before['visible zero stamp'] + 1
+    )
+    robot.fuse_one()
+    duplicates = robot.counter('dropped: visible duplicate stamp')
+    late = robot.counter('dropped: visible late')
+    image.header = robot.header(robot.clock)
+    robot.visible.publish(image)
+    robot.until(
+        lambda: (
+            robot.counter('dropped: visible duplicate stamp')
+            + robot.counter('dropped: visible late')
+            == duplicates + late + 1
+        )
+    )
+    robot.fuse_one()
+
+
+def test_time_offset_shifts_the_pairing_at_run_time(robot):
+    robot.wait_active()
+    assert robot.set_parameter('thermal_time_offset', -0.5) == (True, '')
+    robot.fuse_one(offset_ms=500)
+    assert robot.set_parameter('thermal_time_offset', 0.0) == (True, '')
+    robot.clock += 2000
+    robot.fuse_one()
+
+
+def test_every_image_is_accounted_for(robot):
+    robot.wait_active()
+    robot.set_parameter('num_inference_steps', 30)
+    for _ in range(40):
+        robot.send_pair()
+        robot.spin(0.005)
+    robot.set_parameter('num_inference_steps', 1)
+    robot.fuse_one()
+
+    def settled():
+        status = {key: robot.counter(key) for key in robot.status if key.startswith('dropped')}
+        pairs = robot.counter('pairs')
+        return pairs == robot.counter('fused') + sum(
+            status[f'dropped: {cause}'] for cause in ('superseded', 'fusion error')
+        )
+
+    robot.until(settled)
+    assert robot.counter('dropped: superseded') > 0
+    singles = sum(
+        robot.counter(f'dropped: visible {cause}')
+        for cause in ('malformed', 'zero stamp', 'duplicate stamp', 'late', 'unpaired')
+    )
+    pending = robot.counter('visible received') - robot.counter('pairs') - singles
+    assert 0 <= pending <= 10
+
+
+def test_lifecycle_goes_round_and_comes_back(robot):
+    robot.fuse_one()
+    assert robot.change_state('deactivate')
+    assert robot.state() == 'inactive'
+    robot.until(lambda: robot.status['state'] == 'inactive')
+    robot.until(lambda: not robot.visible.get_subscription_count())
+    assert robot.change_state('cleanup')
+    assert robot.set_parameter('device', 'auto') == (True, '')
+    assert robot.set_parameter('device', 'cpu') == (True, '')
+    assert robot.change_state('configure')
+    assert robot.change_state('activate')
+    robot.fuse_one()
+    robot.until(lambda: robot.counter('fused') >= 1)
+
+
+def test_compressed_inputs(domain):
+    parameters = {'visible_transport': 'compressed', 'thermal_transport': 'compressed'}
+    with running(domain, parameters) as (client, _):
+        visible = client.node.create_publisher(
+            CompressedImage, 'visible/image_raw/compressed', client.reliable
+        )
+        thermal = client.node.create_publisher(
+            CompressedImage, 'thermal/image_raw/compressed', client.reliable
+        )
+        client.subscribe('fused/image_raw')
+        client.until(
+            lambda: visible.get_subscription_count() and thermal.get_subscription_count(), 60
+        )
+        client.until(lambda: client.node.count_publishers('fused/image_raw'))
+
+        def send(corrupt=False):
+            header = client.header()
+            jpeg = cv2.imencode('.jpg', street())[1].tobytes()
+            data = array.array('B', jpeg[:20] if corrupt else jpeg)
+            visible.publish(CompressedImage(header=header, format='bgr8; jpeg', data=data))
+            png = array.array('B', cv2.imencode('.png', heat())[1].tobytes())
+            thermal.publish(CompressedImage(header=header, format='mono16; png', data=png))
+            return header
+
+        send(corrupt=True)
+        client.until(lambda: client.counter('dropped: visible malformed') == 1)
+        header = send()
+        client.until(lambda: any(m.header == header for m in client.received['fused/image_raw']))
+
+
+@pytest.mark.skipif('__import__("torch").cuda.is_available()', reason='there is a CUDA device')
+def test_missing_cuda_fails_configuration_and_can_be_put_right(domain):
+    with running(domain, {'device': 'cuda'}) as (client, process):
+        client.until(lambda: client.level == DiagnosticStatus.ERROR, 60)
+        assert 'finds no CUDA device' in client.status_text
+        assert client.state() == 'unconfigured'
+        assert 'Traceback' not in process.output()
+        lines = [x for x in process.output().splitlines() if 'configuration failed' in x]
+        assert len(lines) == 1
+        assert client.set_parameter('device', 'cpu') == (True, '')
+        assert client.change_state('configure')
+        assert client.change_state('activate')
+        client.fuse_one()
+
+
+@pytest.mark.parametrize(
+    ('parameters', 'words'),
+    [
+        ({'gain_window': 4}, 'gain_window is 4, but must be odd'),
+        ({'num_inference_steps': 'many'}, 'num_inference_steps'),
+        ({'output_encoding': 'cmyk'}, 'output_encoding'),
+        ({'temperature': 0.0}, 'temperature'),
+    ],
+)
+def test_bad_value_at_start_ends_with_one_sentence(domain, parameters, words):
+    process = NodeProcess(domain, parameters)
+    assert process.wait() == 1
+    output = process.output()
+    assert words in output
+    assert 'Traceback' not in output
+
+
+@pytest.mark.parametrize('delay', [0.0, 0.5, 1.5])
+def test_interrupt_while_configuring_ends_with_code_0(domain, delay):
+    with running(domain) as (client, process):
+        client.until(lambda: client.node.count_publishers('/diagnostics'))
+        time.sleep(delay)
+        assert process.stop(signal.SIGINT) == 0, process.output()
+        assert 'Traceback' not in process.output()
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signal_in_mid_fusion_ends_with_code_0(domain, number):
+    with running(domain, {'num_inference_steps': 50}) as (client, process):
+        client.wait_active()
+        for _ in range(10):
+            client.send_pair()
+        client.until(lambda: client.counter('pairs') > 0)
+        assert process.stop(number) == 0, process.output()
+        assert 'Traceback' not in process.output()
+        assert 'received visible' in process.output()
+
+
+def test_log_at_start_says_what_computes(domain):
+    with running(domain) as (client, process):
+        client.wait_active()
+        line = next(x for x in process.output().splitlines() if 'warm-up' in x)
+    for word in ('torch', 'device cpu', 'precision', 'prior compact', 'N 1', 'S 1'):
+        assert word in line
+    assert f'resolution {WIDTH}x{HEIGHT}' in line
+    assert FAST['device'] == 'cpu'

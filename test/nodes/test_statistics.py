@@ -1,0 +1,94 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import pytest
+
+from dig2dig_ros.nodes.statistics import DROP_CAUSES, NodeStatistics
+
+
+class SteadyClock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return SteadyClock()
+
+
+@pytest.fixture
+def statistics(clock):
+    return NodeStatistics(clock)
+
+
+def test_counters_and_rates(statistics, clock):
+    for _ in range(21):
+        statistics.received('visible')
+        clock.now += 0.1
+    table = statistics.table()
+    assert table['visible received'] == '21'
+    assert table['thermal received'] == '0'
+    assert float(table['input rate visible (Hz)']) == pytest.approx(9.5, abs=0.6)
+    assert table['input rate thermal (Hz)'] == '0.00'
+
+
+def test_rate_forgets_the_past(statistics, clock):
+    statistics.received('visible')
+    statistics.received('visible')
+    clock.now += 60
+    assert statistics.table()['input rate visible (Hz)'] == '0.00'
+
+
+def test_latency_is_from_arrival_to_publication(statistics, clock):
+    for milliseconds in (10, 20, 30):
+        arrival = statistics.received('thermal')
+        clock.now += milliseconds / 1e3
+        statistics.fused(arrival, 0.005)
+    table = statistics.table()
+    assert table['fused'] == '3'
+    assert table['latency p50 (ms)'] == '20.0'
+    assert float(table['latency p95 (ms)']) == pytest.approx(29.0)
+    assert table['fusion time p50 (ms)'] == '5.0'
+
+
+def test_pair_offsets_are_magnitudes(statistics):
+    for offset in (-0.010, 0.004, 0.006):
+        statistics.paired(offset)
+    table = statistics.table()
+    assert (table['pairs'], table['pair offset median (ms)']) == ('3', '6.0')
+    assert table['pair offset max (ms)'] == '10.0'
+
+
+def test_every_cause_of_a_drop_is_listed_and_the_last_reason_kept(statistics):
+    statistics.dropped('superseded')
+    statistics.dropped('visible malformed', 2, 'step is too small')
+    table = statistics.table()
+    for cause in DROP_CAUSES:
+        assert f'dropped: {cause}' in table
+    assert table['dropped: superseded'] == '1'
+    assert table['dropped: visible malformed'] == '2'
+    assert table['last error'] == 'visible malformed: step is too small'
+    assert 'superseded 1' in statistics.summary()
+
+
+def test_silence_is_unknown_before_the_first_image(statistics, clock):
+    assert statistics.silence('thermal') is None
+    statistics.received('thermal')
+    clock.now += 3
+    assert statistics.silence('thermal') == pytest.approx(3)
+    statistics.reset()
+    assert statistics.silence('thermal') is None

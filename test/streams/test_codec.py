@@ -1,0 +1,637 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Image messages to arrays and back: every encoding, layout and way to be malformed."""
+
+from array import array as byte_array
+from dataclasses import dataclass, field, replace
+import sys
+from types import ModuleType, SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from dig2dig_ros.streams import codec
+from dig2dig_ros.streams.codec import CodecError, decode, decode_compressed, encode
+
+HEIGHT, WIDTH = 12, 16
+NATIVE = '>' if sys.byteorder == 'big' else '<'
+
+
+@dataclass
+class PlainImage:
+    """What a bag reader without ROS yields: the same fields, data as a NumPy array."""
+
+    header: object = None
+    height: int = 0
+    width: int = 0
+    encoding: str = ''
+    is_bigendian: int = 0
+    step: int = 0
+    data: object = field(default_factory=lambda: np.empty(0, np.uint8))
+
+
+@pytest.fixture(params=['ros', 'plain'])
+def image_type(request):
+    if request.param == 'ros':
+        return pytest.importorskip('sensor_msgs.msg').Image
+    return PlainImage
+
+
+def plain(encoding, pixels, step=None, is_bigendian=NATIVE == '>', height=None):
+    """Return a message whose rows are those of ``pixels``, padded with 0xAB up to ``step``."""
+    rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(len(pixels), -1)
+    step = step or rows.shape[1]
+    data = np.full((len(rows), step), 0xAB, np.uint8)
+    data[:, : rows.shape[1]] = rows
+    return PlainImage(
+        height=height or len(pixels),
+        width=pixels.shape[1],
+        encoding=encoding,
+        is_bigendian=int(is_bigendian),
+        step=step,
+        data=data.reshape(-1),
+    )
+
+
+def random_pixels(encoding, seed=0):
+    generator = np.random.default_rng(seed)
+    if encoding == '32FC1':
+        return generator.normal(size=(HEIGHT, WIDTH)).astype(np.float32)
+    if encoding in ('mono16', '16UC1'):
+        return generator.integers(0, 65536, (HEIGHT, WIDTH), dtype=np.uint16)
+    if encoding in ('mono8', '8UC1'):
+        return generator.integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
+    return generator.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+def colour_patches(height=32, width=48):
+    """Return a BGR image of six flat colours; flat, so that subsampled chroma loses nothing."""
+    colours = [(200, 30, 40), (30, 180, 60), (20, 40, 220), (60, 90, 120), (0, 0, 0), (255,) * 3]
+    image = np.empty((height, width, 3), np.uint8)
+    for index, colour in enumerate(colours):
+        row, column = divmod(index, 3)
+        rows = slice(row * height // 2, (row + 1) * height // 2)
+        image[rows, column * width // 3 : (column + 1) * width // 3] = colour
+    return image
+
+
+def inside_patches(height=32, width=48, margin=2):
+    """Return the pixels that are not beside a border between patches."""
+    mask = np.zeros((height, width), bool)
+    for row in range(2):
+        for column in range(3):
+            rows = slice(row * height // 2 + margin, (row + 1) * height // 2 - margin)
+            columns = slice(column * width // 3 + margin, (column + 1) * width // 3 - margin)
+            mask[rows, columns] = True
+    return mask
+
+
+def yuv(bgr):
+    """Convert to Y, U, V by ITU-R BT.601 with 8-bit video range."""
+    blue, green, red = (bgr[..., channel].astype(np.float64) / 255.0 for channel in range(3))
+    y = 0.299 * red + 0.587 * green + 0.114 * blue
+    u = (blue - y) / 1.772
+    v = (red - y) / 1.402
+    return tuple(
+        np.rint(plane).astype(np.uint8) for plane in (16 + 219 * y, 128 + 224 * u, 128 + 224 * v)
+    )
+
+
+def mosaic(bgr, pattern):
+    """Sample one colour a pixel; ``pattern`` names the first two rows' colours, as ROS does."""
+    channel = {'b': 0, 'g': 1, 'r': 2}
+    raw = np.empty(bgr.shape[:2], bgr.dtype)
+    for position, colour in enumerate(pattern):
+        row, column = divmod(position, 2)
+        raw[row::2, column::2] = bgr[row::2, column::2, channel[colour]]
+    return raw
+
+
+@pytest.mark.parametrize('encoding', codec.WRITABLE_ENCODINGS)
+def test_round_trip(encoding, image_type):
+    pixels = random_pixels(encoding)
+    header = image_type().header if image_type is not PlainImage else SimpleNamespace(frame_id='')
+    header.frame_id = 'camera_optical_frame'
+
+    message = encode(pixels, encoding, header, image_type)
+
+    assert message.header is header
+    assert (message.height, message.width) == (HEIGHT, WIDTH)
+    assert message.encoding == encoding
+    assert message.step == pixels.strides[0]
+    assert message.is_bigendian == (NATIVE == '>')
+    assert isinstance(message.data, byte_array)
+    assert len(message.data) == pixels.nbytes
+    result = decode(message)
+    assert result.dtype == pixels.dtype
+    np.testing.assert_array_equal(result, pixels)
+
+
+def test_rgb8_is_swapped_on_the_wire():
+    blue = np.zeros((2, 2, 3), np.uint8)
+    blue[..., 0] = 200
+    assert bytes(encode(blue, 'rgb8', None, PlainImage).data[:3]) == bytes([0, 0, 200])
+    assert bytes(encode(blue, 'bgr8', None, PlainImage).data[:3]) == bytes([200, 0, 0])
+
+
+def test_encode_of_a_strided_array_copies_the_right_pixels():
+    pixels = random_pixels('bgr8')
+    for strided in (pixels[::2, ::3], pixels[:, ::-1], pixels[..., ::-1]):
+        for encoding in ('bgr8', 'rgb8'):
+            message = encode(strided, encoding, None, PlainImage)
+            np.testing.assert_array_equal(decode(message), strided)
+
+
+def test_encode_does_not_share_memory():
+    pixels = random_pixels('mono8')
+    message = encode(pixels, 'mono8', None, PlainImage)
+    assert not np.shares_memory(np.frombuffer(message.data, np.uint8), pixels)
+
+
+@pytest.mark.parametrize(
+    ('encoding', 'pixels'),
+    [
+        ('bgr8', np.zeros((4, 4), np.uint8)),
+        ('bgr8', np.zeros((4, 4, 4), np.uint8)),
+        ('bgr8', np.zeros((4, 4, 3), np.float32)),
+        ('mono8', np.zeros((4, 4, 3), np.uint8)),
+        ('mono8', np.zeros((4, 4), np.uint16)),
+        ('mono8', np.zeros(4, np.uint8)),
+        ('mono8', np.zeros((0, 4), np.uint8)),
+        ('mono16', np.zeros((4, 4), np.int16)),
+        ('32FC1', np.zeros((4, 4), np.float64)),
+    ],
+)
+def test_encode_refuses_what_does_not_fit(encoding, pixels):
+    with pytest.raises(CodecError, match=f"'{encoding}'.*{pixels.dtype}.*it takes"):
+        encode(pixels, encoding, None, PlainImage)
+
+
+@pytest.mark.parametrize('encoding', ['yuv422', 'bayer_rggb8', 'h264'])
+def test_encode_refuses_other_encodings(encoding):
+    with pytest.raises(CodecError, match=f"'{encoding}'.*bgr8"):
+        encode(np.zeros((4, 4), np.uint8), encoding, None, PlainImage)
+
+
+@pytest.mark.parametrize('encoding', ['mono8', '8UC1', 'mono16', '16UC1', '32FC1', 'bgr8', '8UC3'])
+@pytest.mark.parametrize('padding', [0, 8])
+def test_no_copy_even_of_padded_rows(encoding, padding):
+    pixels = random_pixels(encoding)
+    message = plain(encoding, pixels, step=pixels.strides[0] + padding)
+    result = decode(message)
+    np.testing.assert_array_equal(result, pixels)
+    assert np.shares_memory(result, message.data)
+    assert result.strides[0] == pixels.strides[0] + padding
+
+
+@pytest.mark.parametrize('kind', [bytes, bytearray, memoryview, byte_array])
+def test_no_copy_of_any_buffer(kind):
+    pixels = random_pixels('mono8')
+    message = plain('mono8', pixels)
+    raw = message.data.tobytes()
+    message.data = byte_array('B', raw) if kind is byte_array else kind(raw)
+    result = decode(message)
+    np.testing.assert_array_equal(result, pixels)
+    assert np.shares_memory(result, np.frombuffer(message.data, np.uint8))
+
+
+def test_the_last_row_needs_no_padding():
+    pixels = random_pixels('mono16')
+    message = plain('mono16', pixels, step=pixels.strides[0] + 6)
+    message.data = message.data[:-6]
+    np.testing.assert_array_equal(decode(message), pixels)
+
+
+@pytest.mark.parametrize('encoding', ['mono16', '16UC1', '32FC1'])
+@pytest.mark.parametrize('padding', [0, 8])
+def test_the_other_byte_order(encoding, padding):
+    pixels = random_pixels(encoding)
+    message = plain(
+        encoding,
+        pixels.byteswap(),
+        step=pixels.strides[0] + padding,
+        is_bigendian=NATIVE == '<',
+    )
+    result = decode(message)
+    assert result.dtype == pixels.dtype
+    assert result.dtype.isnative
+    np.testing.assert_array_equal(result, pixels)
+
+
+def test_bytes_have_no_order():
+    pixels = random_pixels('mono8')
+    np.testing.assert_array_equal(decode(plain('mono8', pixels, is_bigendian=True)), pixels)
+
+
+@pytest.mark.parametrize('encoding', ['mono16', '32FC1'])
+def test_odd_addresses_and_steps_give_an_aligned_array(encoding):
+    pixels = random_pixels(encoding)
+    message = plain(encoding, pixels, step=pixels.strides[0] + 1)
+    storage = np.empty(message.data.size + 1, np.uint8)
+    storage[1:] = message.data
+    message.data = storage[1:]
+    result = decode(message)
+    assert result.flags.aligned
+    np.testing.assert_array_equal(result, pixels)
+
+
+def test_float_keeps_what_is_not_finite():
+    pixels = np.array([[np.nan, np.inf], [-np.inf, 1.0]], np.float32)
+    np.testing.assert_array_equal(decode(plain('32FC1', pixels)), pixels)
+
+
+@pytest.mark.parametrize('padding', [0, 5])
+@pytest.mark.parametrize(
+    ('encoding', 'order'),
+    [
+        ('rgb8', [2, 1, 0]),
+        ('bgra8', [0, 1, 2, 3]),
+        ('rgba8', [2, 1, 0, 3]),
+    ],
+)
+def test_channel_orders_become_bgr(encoding, order, padding):
+    bgr = random_pixels('bgr8')
+    pixels = np.dstack([bgr, np.full((HEIGHT, WIDTH), 77, np.uint8)])[..., order]
+    result = decode(plain(encoding, pixels, step=WIDTH * len(order) + padding))
+    np.testing.assert_array_equal(result, bgr)
+    assert result.flags.c_contiguous
+
+
+@pytest.mark.parametrize('padding', [0, 6])
+@pytest.mark.parametrize(
+    ('encoding', 'luma_first'),
+    [('yuv422', False), ('uyvy', False), ('yuv422_yuy2', True), ('yuyv', True)],
+)
+def test_packed_yuv(encoding, luma_first, padding):
+    bgr = colour_patches()
+    y, u, v = yuv(bgr)
+    chroma = np.where(np.arange(bgr.shape[1]) % 2 == 0, u, v)
+    pixels = np.dstack([y, chroma] if luma_first else [chroma, y])
+    result = decode(plain(encoding, pixels, step=2 * bgr.shape[1] + padding))
+    assert result.shape == bgr.shape
+    assert result.dtype == np.uint8
+    np.testing.assert_allclose(result.astype(int), bgr, atol=3)
+
+
+@pytest.mark.parametrize('padding', [0, 16])
+@pytest.mark.parametrize(('encoding', 'u_first'), [('nv12', True), ('nv21', False)])
+def test_two_plane_yuv(encoding, u_first, padding):
+    bgr = colour_patches()
+    height, width = bgr.shape[:2]
+    y, u, v = yuv(bgr)
+    pair = (u, v) if u_first else (v, u)
+    chroma = np.dstack([plane[::2, ::2] for plane in pair]).reshape(height // 2, width)
+    message = plain(encoding, np.vstack([y, chroma]), step=width + padding, height=height)
+    result = decode(message)
+    assert result.shape == bgr.shape
+    np.testing.assert_allclose(result.astype(int), bgr, atol=3)
+
+
+@pytest.mark.parametrize('step', [0, 72, 96])
+def test_two_plane_yuv_without_padding_needs_no_right_step(step):
+    bgr = colour_patches()
+    height, width = bgr.shape[:2]
+    y, u, v = yuv(bgr)
+    chroma = np.dstack([u[::2, ::2], v[::2, ::2]]).reshape(height // 2, width)
+    message = plain('nv12', np.vstack([y, chroma]), height=height)
+    message.step = step
+    np.testing.assert_allclose(decode(message).astype(int), bgr, atol=3)
+
+
+@pytest.mark.parametrize('padding', [0, 10])
+@pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
+def test_bayer_colours(pattern, padding):
+    bgr = colour_patches()
+    raw = mosaic(bgr, pattern)
+    inside = inside_patches()
+    eight = decode(plain(f'bayer_{pattern}8', raw, step=raw.shape[1] + padding))
+    np.testing.assert_array_equal(eight[inside], bgr[inside])
+    wide = raw.astype(np.uint16) * 257
+    sixteen = decode(plain(f'bayer_{pattern}16', wide, step=2 * raw.shape[1] + padding))
+    assert sixteen.dtype == np.uint8
+    np.testing.assert_array_equal(sixteen[inside], bgr[inside])
+
+
+def test_bayer_16_in_the_other_byte_order():
+    raw = mosaic(colour_patches(), 'rggb').astype(np.uint16) * 257
+    swapped = plain('bayer_rggb16', raw.byteswap(), is_bigendian=NATIVE == '<')
+    np.testing.assert_array_equal(decode(swapped), decode(plain('bayer_rggb16', raw)))
+
+
+def test_every_supported_encoding_is_decoded_to_the_promised_type():
+    for encoding, layout in codec._LAYOUTS.items():
+        rows = 12 if layout.chroma[1] == 2 else 8
+        pixels = np.zeros((rows, 10, layout.channels), layout.dtype)
+        result = decode(plain(encoding, pixels, height=8))
+        assert result.shape in [(8, 10), (8, 10, 3)], encoding
+        assert result.dtype in (np.uint8, np.uint16, np.float32), encoding
+        assert result.ndim == 2 or result.dtype == np.uint8, encoding
+
+
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [
+        ({'width': 0}, 'no pixels'),
+        ({'height': 0}, 'no pixels'),
+        ({'step': WIDTH * 3 - 1}, 'step 47 is less than the 48 bytes'),
+        ({'step': 0}, 'step 0'),
+        ({'data': np.zeros(HEIGHT * WIDTH * 3 - 1, np.uint8)}, '575 bytes of data are too few'),
+        ({'data': b''}, '0 bytes of data'),
+        ({'data': np.empty(0, np.uint8)}, '0 bytes of data'),
+        ({'step': WIDTH * 3 + 1}, 'too few'),
+        ({'height': 2**32 - 1, 'width': 2**32 - 1, 'step': 2**32 - 1}, 'beyond the limit'),
+        ({'height': 8001, 'width': 8000, 'step': 24000}, '8000x8001 is beyond the limit'),
+        ({'data': [0] * (HEIGHT * WIDTH * 3)}, r'data \(list\)'),
+        ({'data': None}, r'data \(NoneType\)'),
+        ({'data': np.zeros((HEIGHT * WIDTH * 3, 2), np.uint8)[:, 0]}, r'data \(ndarray\)'),
+    ],
+)
+def test_malformed_messages_are_refused(change, reason):
+    message = plain('bgr8', random_pixels('bgr8'))
+    for name, value in change.items():
+        setattr(message, name, value)
+    with pytest.raises(CodecError, match=f"'/camera/image_raw'.*'bgr8'.*{reason}"):
+        decode(message, '/camera/image_raw')
+
+
+def test_malformed_ros_message_is_refused(image_type):
+    with pytest.raises(CodecError, match='no pixels'):
+        decode(image_type())
+
+
+@pytest.mark.parametrize(
+    ('encoding', 'shape', 'reason'),
+    [
+        ('yuv422', (4, 5, 2), '2x1'),
+        ('nv12', (6, 5), '2x2'),
+        ('bayer_rggb8', (4, 2), 'too small'),
+    ],
+)
+def test_sizes_that_an_encoding_cannot_have(encoding, shape, reason):
+    with pytest.raises(CodecError, match=reason):
+        decode(plain(encoding, np.zeros(shape, np.uint8), height=4))
+
+
+def test_odd_heights_of_two_plane_images():
+    with pytest.raises(CodecError, match='2x2'):
+        decode(plain('nv12', np.zeros((5, 4), np.uint8)))
+
+
+def test_the_limit_of_pixels_is_a_setting():
+    message = plain('mono8', random_pixels('mono8'))
+    assert decode(message, max_pixels=HEIGHT * WIDTH).shape == (HEIGHT, WIDTH)
+    with pytest.raises(CodecError, match='beyond'):
+        decode(message, max_pixels=HEIGHT * WIDTH - 1)
+
+
+@pytest.fixture
+def forget_cv_bridge():
+    codec._cv_bridge.cache_clear()
+    yield
+    codec._cv_bridge.cache_clear()
+
+
+@pytest.mark.usefixtures('forget_cv_bridge')
+class TestOtherEncodings:
+    """What the codec does not know goes to cv_bridge, or is refused with reasons."""
+
+    message = plain('rgb16', np.zeros((4, 4, 3), np.uint16))
+
+    def with_bridge(self, monkeypatch, imgmsg_to_cv2):
+        module = ModuleType('cv_bridge')
+        module.CvBridge = lambda: SimpleNamespace(imgmsg_to_cv2=imgmsg_to_cv2)
+        monkeypatch.setitem(sys.modules, 'cv_bridge', module)
+
+    def test_without_cv_bridge(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, 'cv_bridge', None)
+        with pytest.raises(CodecError) as caught:
+            decode(self.message, '/camera/image_raw')
+        for part in ('/camera/image_raw', "'rgb16'", 'not installed', *codec.SUPPORTED_ENCODINGS):
+            assert part in str(caught.value)
+
+    @pytest.mark.parametrize('error', ['AttributeError', 'SystemError', 'ImportError'])
+    def test_with_a_broken_cv_bridge(self, monkeypatch, tmp_path, error):
+        monkeypatch.delitem(sys.modules, 'cv_bridge', raising=False)
+        package = tmp_path / 'cv_bridge'
+        package.mkdir()
+        attempts = tmp_path / 'attempts'
+        (package / '__init__.py').write_text(
+            f"with open({str(attempts)!r}, 'a') as file:\n    file.write('x')\n"
+            f"raise {error}('_ARRAY_API not found')\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        for _ in range(3):
+            with pytest.raises(CodecError, match=r'_ARRAY_API not found.*mono8'):
+                decode(self.message)
+        assert attempts.read_text() == 'x'
+
+    def test_cv_bridge_makes_colour(self, monkeypatch):
+        expected = random_pixels('bgr8')
+        asked = []
+
+        def imgmsg_to_cv2(message, desired_encoding):
+            asked.append(desired_encoding)
+            return expected
+
+        self.with_bridge(monkeypatch, imgmsg_to_cv2)
+        np.testing.assert_array_equal(decode(self.message), expected)
+        assert asked == ['bgr8']
+
+    @pytest.mark.parametrize(
+        ('encoding', 'made', 'expected'),
+        [
+            ('16SC1', np.full((4, 4), -5, np.int16), np.full((4, 4), -5, np.float32)),
+            ('64FC1', np.full((4, 4), 0.5), np.full((4, 4), 0.5, np.float32)),
+            ('8UC4', np.full((4, 4, 4), 9, np.uint8), np.full((4, 4, 3), 9, np.uint8)),
+            ('16UC3', np.full((4, 4, 3), 2570, np.uint16), np.full((4, 4, 3), 10, np.uint8)),
+        ],
+    )
+    def test_cv_bridge_passes_the_rest_through(self, monkeypatch, encoding, made, expected):
+        self.with_bridge(monkeypatch, lambda message, desired: made)
+        result = decode(plain(encoding, made))
+        assert result.dtype == expected.dtype
+        np.testing.assert_array_equal(result, expected)
+
+    def test_what_no_fusion_can_use_is_refused(self, monkeypatch):
+        self.with_bridge(monkeypatch, lambda message, desired: np.zeros((4, 4, 2), np.float32))
+        with pytest.raises(CodecError, match=r"'32FC2'.*no image that can be fused"):
+            decode(plain('32FC2', np.zeros((4, 4, 2), np.float32)))
+
+    def test_cv_bridge_that_fails(self, monkeypatch):
+        def imgmsg_to_cv2(message, desired):
+            raise TypeError('no conversion')
+
+        self.with_bridge(monkeypatch, imgmsg_to_cv2)
+        with pytest.raises(CodecError, match=r"'rgb16'.*no conversion"):
+            decode(self.message)
+
+    def test_sizes_are_checked_first(self, monkeypatch):
+        self.with_bridge(monkeypatch, lambda message, desired: pytest.fail('asked'))
+        message = plain('rgb16', np.zeros((4, 4, 3), np.uint16))
+        message.width = 0
+        with pytest.raises(CodecError, match='no pixels'):
+            decode(message)
+
+
+def compressed(extension, pixels, format_text):
+    done, data = cv2.imencode(extension, pixels, [cv2.IMWRITE_JPEG_QUALITY, 98])
+    assert done
+    return SimpleNamespace(format=format_text, data=data.reshape(-1))
+
+
+def smooth(shape, scale=1):
+    ramp = np.linspace(20, 200, shape[1]) + np.linspace(0, 40, shape[0])[:, None]
+    if len(shape) == 3:
+        ramp = np.dstack([ramp, 0.5 * ramp, 255 - ramp])
+    return np.rint(ramp * scale).astype(np.uint8 if scale == 1 else np.uint16)
+
+
+@pytest.mark.parametrize('format_text', ['bgr8; jpeg compressed bgr8', 'jpeg', 'jpg', ''])
+def test_compressed_jpeg_colour(format_text):
+    pixels = smooth((HEIGHT, WIDTH, 3))
+    result = decode_compressed(compressed('.jpg', pixels, format_text))
+    assert result.dtype == np.uint8
+    np.testing.assert_allclose(result.astype(int), pixels, atol=12)
+
+
+def test_compressed_message_of_ros():
+    message = pytest.importorskip('sensor_msgs.msg').CompressedImage()
+    pixels = random_pixels('bgr8')
+    message.format = 'rgb8; png compressed bgr8'
+    message.data = cv2.imencode('.png', pixels)[1].tobytes()
+    np.testing.assert_array_equal(decode_compressed(message), pixels)
+
+
+@pytest.mark.parametrize('extension', ['.jpg', '.png'])
+def test_compressed_in_rgb_order(extension):
+    pixels = smooth((HEIGHT, WIDTH, 3))
+    name = 'jpeg' if extension == '.jpg' else 'png'
+    message = compressed(extension, pixels[..., ::-1], f'rgb8; {name} compressed rgb8')
+    result = decode_compressed(message)
+    np.testing.assert_allclose(result.astype(int), pixels, atol=30)
+
+
+def test_compressed_jpeg_grey():
+    pixels = smooth((HEIGHT, WIDTH))
+    result = decode_compressed(compressed('.jpg', pixels, 'mono8; jpeg compressed '))
+    assert result.shape == pixels.shape
+    assert result.dtype == np.uint8
+    np.testing.assert_allclose(result.astype(int), pixels, atol=4)
+
+
+@pytest.mark.parametrize('source', ['mono16', '16UC1'])
+def test_compressed_jpeg_of_16_bits_is_scaled_back(source):
+    pixels = smooth((HEIGHT, WIDTH))
+    result = decode_compressed(compressed('.jpg', pixels, f'{source}; jpeg compressed '))
+    assert result.dtype == np.uint16
+    np.testing.assert_allclose(result.astype(int), pixels.astype(int) * 256, atol=4 * 256)
+
+
+@pytest.mark.parametrize(
+    ('shape', 'scale', 'format_text'),
+    [
+        ((HEIGHT, WIDTH), 200, 'mono16; png compressed '),
+        ((HEIGHT, WIDTH), 200, '16UC1; png compressed '),
+        ((HEIGHT, WIDTH), 200, 'png'),
+        ((HEIGHT, WIDTH), 1, 'mono8; png compressed '),
+        ((HEIGHT, WIDTH, 3), 1, 'bgr8; png compressed bgr8'),
+    ],
+)
+def test_compressed_png_is_lossless(shape, scale, format_text):
+    pixels = smooth(shape, scale)
+    result = decode_compressed(compressed('.png', pixels, format_text))
+    assert result.dtype == pixels.dtype
+    np.testing.assert_array_equal(result, pixels)
+
+
+def test_compressed_png_of_wide_or_transparent_colour_becomes_bgr8():
+    pixels = smooth((HEIGHT, WIDTH, 3))
+    wide = compressed('.png', pixels.astype(np.uint16) * 257, 'png')
+    np.testing.assert_array_equal(decode_compressed(wide), pixels)
+    alpha = np.dstack([pixels, np.full((HEIGHT, WIDTH), 99, np.uint8)])
+    np.testing.assert_array_equal(decode_compressed(compressed('.png', alpha, 'png')), pixels)
+
+
+@pytest.mark.parametrize('extension', ['.jpg', '.png'])
+@pytest.mark.parametrize('left', [0.02, 0.3, 0.6, 0.95])
+def test_compressed_data_cut_short(extension, left):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    message = compressed(extension, pixels, 'bgr8; compressed bgr8')
+    message.data = message.data[: int(left * message.data.size)]
+    with pytest.raises(CodecError, match=r'ends early|does not state') as caught:
+        decode_compressed(message, '/camera/compressed')
+    assert "'/camera/compressed' with format 'bgr8; compressed bgr8'" in str(caught.value)
+
+
+def test_compressed_png_with_damaged_pixels():
+    message = compressed('.png', random_pixels('bgr8'), 'png')
+    message.data[60:90] = 0xFF
+    with pytest.raises(CodecError, match='damaged'):
+        decode_compressed(message)
+
+
+@pytest.mark.parametrize(
+    ('data', 'reason'),
+    [
+        (b'', '0 bytes are neither'),
+        (b'GIF89a' + bytes(100), 'neither JPEG nor PNG'),
+        (b'\xff\xd8\xff', 'does not state a size'),
+        (b'\xff\xd8\xff\xe0' + bytes(100), 'does not state a size'),
+        (b'\xff\xd8' + b'\xff' * 100 + b'\xff\xd9', 'does not state a size'),
+        (b'\x89PNG\r\n\x1a\n', 'does not state a size'),
+        (b'\x89PNG\r\n\x1a\n' + bytes(100), 'does not state a size'),
+        ('text', r'data \(str\)'),
+    ],
+)
+def test_compressed_garbage(data, reason):
+    with pytest.raises(CodecError, match=reason):
+        decode_compressed(SimpleNamespace(format='jpeg', data=data))
+
+
+@pytest.mark.parametrize('extension', ['.jpg', '.png'])
+def test_compressed_bombs_are_refused_before_they_open(extension, monkeypatch):
+    message = compressed(extension, random_pixels('bgr8'), 'any')
+    monkeypatch.setattr(cv2, 'imdecode', lambda *_: pytest.fail('decompressed'))
+    with pytest.raises(CodecError, match=f'{WIDTH}x{HEIGHT} is beyond the limit'):
+        decode_compressed(message, max_pixels=HEIGHT * WIDTH - 1)
+
+
+def test_compressed_progressive_jpeg_states_its_size():
+    pixels = smooth((HEIGHT, WIDTH, 3))
+    data = cv2.imencode('.jpg', pixels, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].reshape(-1)
+    result = decode_compressed(SimpleNamespace(format='jpeg', data=data))
+    assert result.shape == pixels.shape
+
+
+def test_compressed_depth_is_named():
+    message = SimpleNamespace(format='16UC1; compressedDepth png', data=bytes(100))
+    with pytest.raises(CodecError, match='compressedDepth transport'):
+        decode_compressed(message)
+
+
+@pytest.mark.parametrize('encoding', ['bgr8', 'mono16', 'nv12', 'bayer_rggb8'])
+def test_check_refuses_what_decode_refuses_and_nothing_else(encoding):
+    data = np.zeros(8 * 6 * 3, np.uint8)
+    image = PlainImage(height=6, width=8, encoding=encoding, step=24, data=data)
+    if encoding == 'nv12':
+        image.data = data[: 8 * 6 * 3 // 2]
+    codec.check(image)
+    decode(image)
+    for change in ({'width': 0}, {'step': 1, 'data': b'123'}, {'encoding': 'unheard-of'}):
+        broken = replace(image, **change)
+        for function in (codec.check, decode):
+            with pytest.raises(CodecError, match=broken.encoding):
+                function(broken)

@@ -1,0 +1,471 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The demo: its pictures, its folder, its figures, and a short run over real DDS."""
+
+from collections.abc import Sequence
+import json
+import os
+from pathlib import Path
+import subprocess
+import sys
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+import pytest
+
+from dig2dig_ros.tools.demo_report import (
+    ContactSheet,
+    DemoError,
+    drops,
+    Frame,
+    is_settled,
+    letterbox,
+    OutputFolder,
+    percentiles_ms,
+    render_summary,
+    subtract_counters,
+    Video,
+    waiting_images,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def make_frame(
+    number: int = 1, width: int = 64, height: int = 48, stamp_s: float = 0.0, **changes: object
+) -> Frame:
+    def picture(level: int) -> NDArray[np.uint8]:
+        return np.full((height, width, 3), level, np.uint8)
+
+    fields = {
+        'visible': picture(40),
+        'thermal': picture(90),
+        'fused': picture(140),
+        'overlay': picture(190),
+    }
+    return Frame(number=number, stamp_s=stamp_s, **{**fields, **changes})  # type: ignore[arg-type]
+
+
+def make_values(**changes: int) -> dict[str, str]:
+    values = {
+        'visible received': 40,
+        'thermal received': 40,
+        'pairs': 39,
+        'fused': 12,
+        'dropped: superseded': 27,
+        'dropped: fusion error': 0,
+        'dropped: visible unpaired': 1,
+    }
+    values.update({key.replace('_', ' '): value for key, value in changes.items()})
+    return {key: str(value) for key, value in values.items()}
+
+
+def make_summary(**changes: object) -> dict[str, object]:
+    summary: dict[str, object] = {
+        'sent': {'visible': 40, 'thermal': 40, 'pairs': 40},
+        'received': {'visible': 40, 'thermal': 40},
+        'pairs': 39,
+        'fused': 12,
+        'dropped': {'superseded': 27, 'visible unpaired': 1, 'thermal late': 0},
+        'waiting': {'visible': 0, 'thermal': 1},
+        'seen': {'fused/image_raw': 12},
+        'input_rate_hz': {'visible': 10.01, 'thermal': None},
+        'output_rate_hz': 3.04,
+        'latency_ms': {'p50': 310.4, 'p95': 402.5},
+        'seen_latency_ms': None,
+        'node': {
+            'device': 'cpu',
+            'precision': 'fp32',
+            'prior': 'compact',
+            'N': '4',
+            'S': '2',
+        },
+        'sizes': ['640x512'],
+        'last_error': '',
+    }
+    return {**summary, **changes}
+
+
+# The contact sheet
+
+
+def test_sheet_shows_the_four_pictures_side_by_side() -> None:
+    sheet = ContactSheet(tile_width=64)
+    sheet.add(make_frame())
+    image = sheet.render('title')
+    assert image is not None
+    row = image[-30]  # well within the last row of pictures, above the margin
+    levels = [level for level in (40, 90, 140, 190) if (row == level).all(axis=1).sum() == 64]
+    assert levels == [40, 90, 140, 190]
+    firsts = [int(np.argmax((row == level).all(axis=1))) for level in levels]
+    assert firsts == sorted(firsts)
+
+
+def test_sheet_has_at_most_so_many_rows_spread_over_the_run() -> None:
+    def rows(count: int) -> NDArray[np.uint8]:
+        sheet = ContactSheet(max_rows=3, tile_width=64)
+        for number in range(count):
+            level = np.full((48, 64, 3), number % 200, np.uint8)
+            sheet.add(make_frame(number, fused=level))
+        image = sheet.render()
+        assert image is not None
+        return image
+
+    assert rows(3).shape == rows(100).shape
+    assert rows(2).shape[0] < rows(3).shape[0]
+    # The third column shows frames of the beginning, the middle and the end of 100.
+    middle = rows(100)[:, 2 * (64 + 6) + 6 + 32, 0]
+    shown = {int(level) for level in middle if 0 < level < 100}
+    assert min(shown | {0}) < 34
+    assert any(34 <= level < 67 for level in shown)
+    assert max(shown) >= 67
+
+
+def test_sheet_takes_pictures_of_other_sizes_and_missing_overlays() -> None:
+    sheet = ContactSheet(tile_width=64)
+    sheet.add(make_frame(1, width=64, height=48))
+    small = np.full((20, 30, 3), 90, np.uint8)
+    sheet.add(make_frame(2, width=101, height=33, thermal=small, overlay=None))
+    image = sheet.render()
+    assert image is not None
+    assert image.shape[2] == 3
+    assert image.shape[1] == 4 * 64 + 3 * 6 + 2 * 6
+
+
+def test_sheet_without_frames_is_none() -> None:
+    assert ContactSheet().render('title') is None
+
+
+@pytest.mark.parametrize(('width', 'height'), [(64, 64), (31, 90), (200, 20)])
+def test_letterbox_keeps_the_aspect_ratio(width: int, height: int) -> None:
+    image = np.full((40, 80, 3), 255, np.uint8)
+    fitted = letterbox(image, width, height)
+    assert fitted.shape == (height, width, 3)
+    lit = fitted[:, :, 0] > 0
+    inner_width, inner_height = int(lit.any(axis=0).sum()), int(lit.any(axis=1).sum())
+    assert inner_width == width or inner_height == height
+    assert abs(inner_width - 2 * inner_height) <= 2
+
+
+# The output folder
+
+
+def test_next_run_replaces_the_files_of_the_previous_one(tmp_path: Path) -> None:
+    first = OutputFolder(tmp_path / 'out')
+    first.write_image('fused/0001.png', np.zeros((8, 8, 3), np.uint8))
+    first.file('video.mp4').write_bytes(b'old')
+    (tmp_path / 'out' / 'mine.txt').write_text('keep me')
+    (tmp_path / 'out' / 'fused' / 'mine.png').write_bytes(b'keep me')
+
+    second = OutputFolder(tmp_path / 'out')
+    left = {p.relative_to(tmp_path / 'out').as_posix() for p in (tmp_path / 'out').rglob('*.*')}
+    assert left == {'mine.txt', 'fused/mine.png', 'demo_files.txt'}
+    second.write_image('fused/0001.png', np.full((8, 8, 3), 7, np.uint8))
+    image = cv2.imread(str(tmp_path / 'out' / 'fused' / '0001.png'))
+    assert image is not None
+    assert (image == 7).all()
+
+
+def test_foreign_file_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / 'summary.json').write_text('mine')
+    folder = OutputFolder(tmp_path)
+    with pytest.raises(DemoError, match='not written by the demo'):
+        folder.file('summary.json')
+    assert (tmp_path / 'summary.json').read_text() == 'mine'
+
+
+def test_manifest_cannot_reach_outside_the_folder(tmp_path: Path) -> None:
+    outside = tmp_path / 'outside.txt'
+    outside.write_text('keep me')
+    OutputFolder(tmp_path / 'out')
+    with (tmp_path / 'out' / 'demo_files.txt').open('a') as manifest:
+        manifest.write(f'../outside.txt\n{outside}\n')
+    OutputFolder(tmp_path / 'out')
+    assert outside.read_text() == 'keep me'
+
+
+def test_output_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(DemoError, match='cannot write to the output folder'):
+        OutputFolder(tmp_path / 'file' / 'out')
+
+
+# The video
+
+
+def read_video(path: Path) -> list[NDArray[np.uint8]]:
+    capture = cv2.VideoCapture(str(path))
+    frames: list[NDArray[np.uint8]] = []
+    while True:
+        done, frame = capture.read()
+        if not done:
+            return frames
+        frames.append(frame.astype(np.uint8))
+
+
+def test_video_holds_each_frame_until_the_next_stamp(tmp_path: Path) -> None:
+    video = Video(OutputFolder(tmp_path), rate=10.0)
+    for number, stamp in enumerate((0.0, 0.1, 0.5)):
+        video.add(make_frame(number, width=97, height=64, stamp_s=stamp))
+    video.close()
+    assert video.name is not None
+    frames = read_video(tmp_path / video.name)
+    assert len(frames) == 1 + 4 + 1
+    assert frames[0].shape == (64, 3 * 96, 3)
+    # Visible, thermal, fused: of levels 40, 90 and 140, but for the codec's losses.
+    thirds = [float(part.mean()) for part in np.array_split(frames[0], 3, axis=1)]
+    assert thirds == pytest.approx([40, 90, 140], abs=6)
+
+
+def test_video_without_frames_leaves_no_file(tmp_path: Path) -> None:
+    video = Video(OutputFolder(tmp_path), rate=10.0)
+    video.close()
+    assert video.name is None
+    assert not list(tmp_path.glob('video*'))
+
+
+def test_video_falls_back_to_motion_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = cv2.VideoWriter
+
+    def without_mpeg4(path: str, code: int, rate: float, size: tuple[int, int]) -> object:
+        return real() if path.endswith('.mp4') else real(path, code, rate, size)
+
+    without_mpeg4.fourcc = real.fourcc  # type: ignore[attr-defined]
+    monkeypatch.setattr(cv2, 'VideoWriter', without_mpeg4)
+    video = Video(OutputFolder(tmp_path), rate=10.0)
+    video.add(make_frame())
+    video.close()
+    assert video.name == 'video.avi'
+    assert len(read_video(tmp_path / 'video.avi')) == 1
+
+
+# Figures
+
+
+def test_settled_when_every_pair_is_fused_or_dropped() -> None:
+    assert is_settled(make_values())
+    assert not is_settled(make_values(fused=11))
+    assert is_settled(make_values(fused=11) | {'dropped: fusion error': '1'})
+    # A drop of a single image is no drop of a pair.
+    assert not is_settled(make_values(fused=11) | {'dropped: visible unpaired': '2'})
+
+
+def test_settled_knows_pairs_that_could_not_be_decoded() -> None:
+    values = make_values(fused=11) | {'dropped: thermal malformed': '1'}
+    assert is_settled(values)
+
+
+def test_warm_up_is_taken_off_the_counters() -> None:
+    values = make_values() | {'latency p50 (ms)': '12.5', 'N': '4'}
+    baseline = make_values(visible_received=1, thermal_received=1, pairs=1, fused=1) | {
+        'dropped: superseded': '0',
+        'dropped: visible unpaired': '0',
+    }
+    result = subtract_counters(values, baseline)
+    assert result['fused'] == '11'
+    assert result['visible received'] == '39'
+    assert result['latency p50 (ms)'] == '12.5'
+    assert result['N'] == '4'
+    assert drops(result) == {'superseded': 27, 'fusion error': 0, 'visible unpaired': 1}
+
+
+def test_percentiles() -> None:
+    assert percentiles_ms([]) is None
+    assert percentiles_ms([0.1, 0.2, 0.3]) == {'p50': 200.0, 'p95': 290.0}
+
+
+def test_summary_lines_tell_the_causes_that_happened() -> None:
+    text = render_summary(make_summary())
+    assert '40 (visible 40, thermal 40)' in text
+    assert '27 superseded, 1 visible unpaired' in text
+    assert 'thermal late' not in text
+    assert 'median 310 ms, p95 402 ms' in text
+    assert 'visible 40 (10.0 Hz), thermal 40 (? Hz)' in text
+    assert '3.0 frames/s, 640x512' in text
+    assert 'cpu, fp32, prior compact, N 4, S 2' in text
+    assert 'still alone: 1 thermal' in text
+
+
+def test_waiting_images_are_those_without_a_fate() -> None:
+    values = make_values()
+    assert waiting_images(values) == {'visible': 0, 'thermal': 1}
+    assert waiting_images(values | {'dropped: thermal late': '1'}) == {'visible': 0, 'thermal': 0}
+
+
+# From here on with ROS's Python packages
+
+
+@pytest.fixture
+def demo() -> Any:
+    pytest.importorskip('rclpy')
+    from dig2dig_ros.tools import demo as module
+
+    return module
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'complaint'),
+    [
+        (['--pairs', 'nowhere'], 'nowhere is not a folder'),
+        (['--params', 'fastest'], 'neither a preset'),
+        (['--count', '0'], '--count must be positive'),
+        (['--rate', 'nan'], '--rate must be positive'),
+        (['--N', '-3'], '--N must be positive'),
+        (['--domain-id', '102'], '--domain-id must be 0 to 101'),
+        (['--output', __file__], 'exists and is not a folder'),
+        (['--width', 'wide'], 'invalid int value'),
+    ],
+)
+def test_wrong_argument_ends_with_a_sentence(
+    demo: Any, capsys: pytest.CaptureFixture[str], arguments: Sequence[str], complaint: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        demo.parse_arguments(arguments)
+    assert stop.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_defaults(demo: Any) -> None:
+    options = demo.parse_arguments([])
+    assert (options.params, options.width, options.height) == ('realtime', 640, 512)
+    assert options.pairs is None
+    assert options.output == Path('demo_output')
+
+
+def test_sent_is_read_from_the_camera(demo: Any) -> None:
+    output = 'something else\n[INFO] [x]: sent: visible=40, thermal=36, pairs=35\n'
+    assert demo.parse_sent(output) == {'visible': 40, 'thermal': 36, 'pairs': 35}
+    with pytest.raises(DemoError, match='without saying'):
+        demo.parse_sent('nothing of the kind')
+
+
+def test_own_fast_dds_profile_is_respected(demo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv('FASTDDS_DEFAULT_PROFILES_FILE', raising=False)
+    monkeypatch.delenv('FASTRTPS_DEFAULT_PROFILES_FILE', raising=False)
+    shipped = demo.middleware_environment(42)
+    assert Path(shipped['FASTDDS_DEFAULT_PROFILES_FILE']).is_file()
+    assert shipped['ROS_DOMAIN_ID'] == '42'
+    assert shipped['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+    monkeypatch.setenv('FASTRTPS_DEFAULT_PROFILES_FILE', '/home/me/mine.xml')
+    assert not [key for key in demo.middleware_environment(42) if 'PROFILES' in key]
+
+
+def test_good_run_has_no_problems(demo: Any) -> None:
+    assert demo.problems(make_summary(), each_pair_once=False) == []
+
+
+@pytest.mark.parametrize(
+    ('changes', 'complaint'),
+    [
+        ({'fused': 0}, 'nothing was fused'),
+        (
+            {'dropped': {'fusion error': 2}, 'last_error': 'fusion error: out of memory'},
+            '2 pairs failed: fusion error: out of memory',
+        ),
+        ({'received': {'visible': 38, 'thermal': 40}}, '2 visible images were lost'),
+        ({'waiting': {'visible': 0, 'thermal': 1}}, '1 thermal images were neither'),
+        ({'seen': {'fused/image_raw': 11}}, 'only 11 of 12 fused images'),
+    ],
+)
+def test_problems_are_named(demo: Any, changes: dict[str, Any], complaint: str) -> None:
+    summary = make_summary(waiting={'visible': 0, 'thermal': 0}) | changes
+    found = demo.problems(summary, each_pair_once=True)
+    assert len(found) == 1
+    assert complaint in found[0]
+
+
+def run_demo(folder: Path, *arguments: str) -> 'subprocess.CompletedProcess[str]':
+    environment = os.environ | {'PYTHONPATH': f'{ROOT}{os.pathsep}{os.getenv("PYTHONPATH", "")}'}
+    return subprocess.run(
+        [sys.executable, '-m', 'dig2dig_ros.tools.demo', '--output', str(folder), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def names(folder: Path) -> set[str]:
+    return {p.name for p in folder.iterdir()}
+
+
+def test_scene_over_real_dds(demo: Any, tmp_path: Path) -> None:
+    folder = tmp_path / 'demo output'
+    run = run_demo(
+        folder, '--width', '160', '--height', '128', '--count', '6', '--rate', '5',
+        '--device', 'cpu', '--N', '3', '--S', '1', '--time-limit', '240',
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    summary = json.loads((folder / 'summary.json').read_text())
+    assert summary['sent']['visible'] == 6
+    assert summary['received'] == {'visible': 6, 'thermal': summary['sent']['thermal']}
+    assert summary['node']['N'] == '3'
+    assert summary['sizes'] == ['160x128']
+    fused = summary['fused']
+    assert 1 <= fused <= 6
+    assert summary['pairs'] == fused + summary['dropped']['superseded']
+    # Everything that the node gives has come, once for each fused pair.
+    seen = summary['seen']
+    topics = [
+        'fused/image_raw',
+        'fused/camera_info',
+        'fused/weights/visible',
+        'fused/weights/thermal',
+        'fused/weights/overlay',
+    ]
+    assert [seen[topic] for topic in topics] == [fused] * 5
+    assert len(names(folder / 'fused')) == len(names(folder / 'overlay')) == fused
+    assert {'contact_sheet.png', 'summary.json', 'fusion_node.log'} <= names(folder)
+    assert names(folder) & {'video.mp4', 'video.avi'}
+    image = cv2.imread(str(next((folder / 'fused').iterdir())))
+    assert image is not None
+    assert image.shape == (128, 160, 3)
+    assert image.std() > 5
+
+
+def test_pairs_of_a_folder_are_fused_each_once(demo: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    sizes = [(120, 90), (150, 100), (101, 77)]
+    for index, (width, height) in enumerate(sizes):
+        for source in ('visible', 'thermal'):
+            folder = tmp_path / 'pairs' / source
+            folder.mkdir(parents=True, exist_ok=True)
+            picture = rng.integers(0, 256, (height, width, 3), np.uint8)
+            cv2.imwrite(
+                str(folder / f'{index}.png'), picture if source == 'visible' else picture[..., 0]
+            )
+    run = run_demo(
+        tmp_path / 'out', '--pairs', str(tmp_path / 'pairs'), '--device', 'cpu',
+        '--N', '2', '--S', '1', '--time-limit', '240',
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    summary = json.loads((tmp_path / 'out' / 'summary.json').read_text())
+    assert summary['sent'] == {'visible': 3, 'thermal': 3, 'pairs': 3}
+    assert summary['fused'] + summary['dropped']['superseded'] == 3
+    for name in names(tmp_path / 'out' / 'fused'):
+        image = cv2.imread(str(tmp_path / 'out' / 'fused' / name))
+        assert image is not None
+        width, height = sizes[int(Path(name).stem)]
+        assert image.shape == (height, width, 3)
+
+
+def test_node_that_cannot_start_is_told_with_its_reason(demo: Any, tmp_path: Path) -> None:
+    run = run_demo(tmp_path, '--width', '64', '--height', '64', '--device', 'cuda:99')
+    assert run.returncode == 1
+    assert 'cuda:99' in run.stderr
+    assert 'Traceback' not in run.stderr
