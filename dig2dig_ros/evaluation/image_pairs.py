@@ -147,8 +147,9 @@ def _sources(directory: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
     if not any(by_ending):
         raise ImagePairError(
             f'no pairs in {directory}: looked for two folders of images with the same names '
-            f'({_VISIBLE_FOLDERS[0]} and {_THERMAL_FOLDERS[0]}, or {"/".join(_VISIBLE_FOLDERS[1:])} '
-            f'and {"/".join(_THERMAL_FOLDERS[1:])}), and for images NAME_A and NAME_B'
+            f'({_VISIBLE_FOLDERS[0]} and {_THERMAL_FOLDERS[0]}, or '
+            f'{"/".join(_VISIBLE_FOLDERS[1:])} and '
+            f'{"/".join(_THERMAL_FOLDERS[1:])}), and for images NAME_A and NAME_B'
         )
     return by_ending[0], by_ending[1], 'its images NAME_A and NAME_B'
 

@@ -157,7 +157,7 @@ class _Layer:
     def points(self, metres: Sequence[tuple[float, float]]) -> Array:
         """Return polygon points for OpenCV with a shift of 4 bits."""
         pixels = [(self.centre + x * self.scale, self.top - y * self.scale) for x, y in metres]
-        return np.rint(np.asarray(pixels) * 16).astype(np.int32)
+        return np.asarray(np.rint(np.asarray(pixels) * 16), np.int32)
 
     def develop(self, lights: Sequence[_Light]) -> None:
         """Light the layer and drop what only the drawing needed."""
@@ -220,7 +220,7 @@ _TONES = np.rint(_display(np.arange(65536) * (8.0 / 65536))).astype(np.uint8)
 
 def _value_noise(
     rng: np.random.Generator, rows: int, columns: int, cell: float, octaves: int = 3
-) -> Array:
+) -> NDArray[np.float32]:
     """Return smooth noise of mean 0 and amplitude about 1; ``cell`` is its grain in pixels."""
     total = np.zeros((rows, columns), np.float32)
     for octave in range(octaves):
@@ -658,7 +658,8 @@ def _paint_curb_line(layer: _Layer, posts: Sequence[_Light | float], rng: Any) -
 
 
 def _paint_tree(layer: _Layer, at: float, rng: Any) -> None:
-    bark = np.zeros(layer.mask.shape, np.uint8)
+    rows, columns = layer.heat.shape
+    bark: Array = np.zeros((rows, columns), np.uint8)
     lean = float(rng.uniform(-0.2, 0.2))
     trunk = [(at - 0.17, 0.0), (at + 0.17, 0.0), (at + lean + 0.1, 3.4), (at + lean - 0.1, 3.4)]
     cv2.fillPoly(bark, [layer.points(trunk)], 255, shift=4)
@@ -671,7 +672,7 @@ def _paint_tree(layer: _Layer, at: float, rng: Any) -> None:
             max(1, round(0.09 * layer.scale)), shift=4,
         )  # fmt: skip
     wood = bark > 0
-    grain = _value_noise(rng, *bark.shape, 0.12 * layer.scale, 2)
+    grain = _value_noise(rng, rows, columns, 0.12 * layer.scale, 2)
     layer.albedo[wood] = (0.13 * (1 + 0.5 * grain[wood]))[:, np.newaxis] * np.asarray(
         (0.75, 0.9, 1.0), np.float32
     )
@@ -679,14 +680,14 @@ def _paint_tree(layer: _Layer, at: float, rng: Any) -> None:
     layer.mask[wood] = 255
 
     x, y = np.meshgrid(layer.x, layer.y)
-    crown = np.zeros(bark.shape, np.float32)
+    crown = np.zeros((rows, columns), np.float32)
     for _ in range(7):
         dx, dy = float(rng.uniform(-1.1, 1.1)), float(rng.uniform(3.4, 5.4))
         radius = float(rng.uniform(0.7, 1.1))
         distance = ((x - at - lean - dx) / radius) ** 2 + ((y - dy) / (0.8 * radius)) ** 2
         crown = np.maximum(crown, 1.0 - distance)
-    leaves = _value_noise(rng, *bark.shape, 0.30 * layer.scale, 3)
-    clumps = _value_noise(rng, *bark.shape, 0.75 * layer.scale, 2)
+    leaves = _value_noise(rng, rows, columns, 0.30 * layer.scale, 3)
+    clumps = _value_noise(rng, rows, columns, 0.75 * layer.scale, 2)
     foliage = (crown > 0) & (crown + 0.8 * leaves > 0.30)
     shade = np.clip(0.55 + 0.45 * clumps + 0.5 * leaves, 0.12, 1.6)
     layer.albedo[foliage] = (
@@ -734,12 +735,12 @@ class _Car:
         self.rows = max(2, round((self._height + 0.1) * scale))
         size = (self.rows * fine, self.columns * fine)
         self._pixels = (self.columns * fine / (self.length + 0.4), size[0])
-        albedo = np.zeros((*size, 3), np.float32)
-        emission = np.zeros((*size, 3), np.float32)
-        heat = np.full(size, _ROAD, np.float32)
-        mask = np.zeros(size, np.uint8)
+        albedo: Array = np.zeros((*size, 3), np.float32)
+        emission: Array = np.zeros((*size, 3), np.float32)
+        heat: Array = np.full(size, _ROAD, np.float32)
+        mask: Array = np.zeros(size, np.uint8)
         self._draw(albedo, emission, heat, mask, np.asarray(paint, np.float32), kind)
-        heat += 10 * _value_noise(rng, *size, 0.5 * scale * fine, 2)
+        heat += 10 * _value_noise(rng, size[0], size[1], 0.5 * scale * fine, 2)
         if self.speed < 0:
             albedo, emission, heat, mask = (
                 np.ascontiguousarray(plane[:, ::-1]) for plane in (albedo, emission, heat, mask)
@@ -757,7 +758,7 @@ class _Car:
     def _polygon(self, metres: Sequence[tuple[float, float]]) -> Array:
         scale, bottom = self._pixels
         points = [((x + 0.2) * scale, bottom - y * scale) for x, y in metres]
-        return np.rint(np.asarray(points) * 16).astype(np.int32)
+        return np.asarray(np.rint(np.asarray(points) * 16), np.int32)
 
     def _shape(self, size: tuple[int, ...], metres: Sequence[tuple[float, float]]) -> Array:
         shape = np.zeros(size, np.uint8)
@@ -1030,8 +1031,15 @@ class _Walker:
             dx, dy = q[0] - p[0], q[1] - p[1]
             length = math.hypot(dx, dy) or 1.0
             nx, ny = -dy / length, dx / length
-            fill(part, [(p[0] + nx * r0, p[1] + ny * r0), (q[0] + nx * r1, q[1] + ny * r1),
-                        (q[0] - nx * r1, q[1] - ny * r1), (p[0] - nx * r0, p[1] - ny * r0)])  # fmt: skip
+            fill(
+                part,
+                [
+                    (p[0] + nx * r0, p[1] + ny * r0),
+                    (q[0] + nx * r1, q[1] + ny * r1),
+                    (q[0] - nx * r1, q[1] - ny * r1),
+                    (p[0] - nx * r0, p[1] - ny * r0),
+                ],
+            )
             disc(part, p, r0, r0)
             disc(part, q, r1, r1)
 
@@ -1078,20 +1086,43 @@ class _Walker:
                  (sx - 0.074 * g, sy - 0.01)]  # fmt: skip
         if self.outfit.coat:
             flare = 0.03 * math.sin(phase)
-            fill(_TOP, [(hip[0] + 0.07 * g, hip[1] + 0.02), (0.10 * g + flare, hip[1] - 0.19),
-                        (-0.11 * g + flare, hip[1] - 0.19), (hip[0] - 0.074 * g, hip[1] + 0.02)])  # fmt: skip
+            fill(
+                _TOP,
+                [
+                    (hip[0] + 0.07 * g, hip[1] + 0.02),
+                    (0.10 * g + flare, hip[1] - 0.19),
+                    (-0.11 * g + flare, hip[1] - 0.19),
+                    (hip[0] - 0.074 * g, hip[1] + 0.02),
+                ],
+            )
         limb(_SKIN, (sx, sy + 0.01), head, 0.028, 0.03)
         fill(_TOP, _smooth(chest, 1))
         fill(_SHIRT, [(sx + 0.02, sy + 0.03), (sx + 0.05, sy + 0.028), (sx + 0.045, sy - 0.01)])
         disc(_HAIR, (head[0] - 0.010, head[1] + 0.008), 0.058, 0.066)
         disc(_SKIN, (head[0] + 0.012, head[1] - 0.010), 0.044, 0.056)
-        fill(_HAIR, [(head[0] - 0.06, head[1] + 0.01), (head[0] - 0.045, head[1] + 0.055),
-                     (head[0] + 0.01, head[1] + 0.074), (head[0] + 0.052, head[1] + 0.04),
-                     (head[0] + 0.02, head[1] + 0.032), (head[0] - 0.012, head[1] - 0.01)])  # fmt: skip
+        fill(
+            _HAIR,
+            [
+                (head[0] - 0.06, head[1] + 0.01),
+                (head[0] - 0.045, head[1] + 0.055),
+                (head[0] + 0.01, head[1] + 0.074),
+                (head[0] + 0.052, head[1] + 0.04),
+                (head[0] + 0.02, head[1] + 0.032),
+                (head[0] - 0.012, head[1] - 0.01),
+            ],
+        )
         if self.outfit.hood:
-            fill(_TOP, [(head[0] - 0.07, head[1] - 0.07), (head[0] - 0.068, head[1] + 0.03),
-                        (head[0] - 0.01, head[1] + 0.08), (head[0] + 0.03, head[1] + 0.065),
-                        (head[0] + 0.0, head[1] - 0.02), (head[0] + 0.0, head[1] - 0.08)])  # fmt: skip
+            fill(
+                _TOP,
+                [
+                    (head[0] - 0.07, head[1] - 0.07),
+                    (head[0] - 0.068, head[1] + 0.03),
+                    (head[0] - 0.01, head[1] + 0.08),
+                    (head[0] + 0.03, head[1] + 0.065),
+                    (head[0] + 0.0, head[1] - 0.02),
+                    (head[0] + 0.0, head[1] - 0.08),
+                ],
+            )
         arm(0, _TOP)
 
 

@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from dig2dig_ros.fusion.device import describe_device, resolve_device, resolve_precision
 from dig2dig_ros.fusion.information_gain import (
     information_gain,
+    NOISE_FLOORS,
     relative_gain,
     softmax_weights,
     uniform_weights,
@@ -241,7 +242,7 @@ class Fuser:
         if self.settings.weights == 'uniform':
             return uniform_weights(gain)
         if self.settings.normalize_gain:
-            gain = relative_gain(gain)
+            gain = relative_gain(gain, NOISE_FLOORS[self.settings.gain_loss])
         return softmax_weights(gain, self.settings.temperature)
 
     @staticmethod

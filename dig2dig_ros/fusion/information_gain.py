@@ -35,21 +35,31 @@ from dig2dig_ros.fusion.settings import GAIN_LOSSES, GainLoss
 
 # SSIM's constants for a dynamic range of 2 ([-1, 1]): (0.01 * 2)^2 and (0.03 * 2)^2.
 _SSIM_C1, _SSIM_C2 = 0.0004, 0.0036
-# The part of the frame's mean gain below which a local gain counts as noise, not information.
-_GAIN_FLOOR = 0.05
+# Local gains below this part of the frame's mean gain say little about which source matters.
+_RELATIVE_FLOOR = 0.3
+# Gains of this size come from sensor noise and from the prior's own errors: about 1.3 grey
+# levels of 255, in the units of each loss on [-1, 1].
+NOISE_FLOORS: dict[GainLoss, float] = {'l2': 1e-4, 'l1': 1e-2, 'ssim': 1e-2}
 
 
 def local_mean(x: Tensor, window: int) -> Tensor:
     """
-    Average over a square window, which is cut off at the border of the image.
+    Average over a window that falls off linearly to its sides.
+
+    Two box filters one after the other, whose sides add up to window + 1: a single box prints
+    its square shape around every bright point. At the border of the image, what lies outside
+    does not count.
 
     :param x: (..., H, W).
     :param window: odd side in pixels.
     """
-    flat = x.reshape(-1, 1, *x.shape[-2:])
-    half = window // 2
-    rows = F.avg_pool2d(flat, (1, window), 1, (0, half), count_include_pad=False)
-    mean = F.avg_pool2d(rows, (window, 1), 1, (half, 0), count_include_pad=False)
+    mean = x.reshape(-1, 1, *x.shape[-2:])
+    first = (window + 1) // 2
+    first -= 1 - first % 2
+    for side in (first, window + 1 - first):
+        half = side // 2
+        mean = F.avg_pool2d(mean, (1, side), 1, (0, half), count_include_pad=False)
+        mean = F.avg_pool2d(mean, (side, 1), 1, (half, 0), count_include_pad=False)
     return mean.reshape(x.shape)
 
 
@@ -95,22 +105,25 @@ def information_gain(
     return losses - torch.cat([losses[1:], torch.zeros_like(losses[:1])])
 
 
-def relative_gain(gain: Tensor) -> Tensor:
+def relative_gain(gain: Tensor, noise_floor: float = 0.0) -> Tensor:
     """
     Make gains comparable between places, steps and images: divide by their local scale.
 
     A gain in squared image units is tiny wherever the image is smooth, and Eq. 11 taken on it
     literally gives weights within a hair of 1/K. Divided by the mean magnitude over the
-    sources at the same pixel, it says which source gains more *there*. A floor relative to the
-    frame's mean keeps flat regions, where every gain is noise, at equal weights.
+    sources at the same pixel, it says which source gains more *there*. Two floors keep flat
+    regions, where every gain is noise, at equal weights.
 
     :param gain: (R, K, 1, H, W).
+    :param noise_floor: gain that noise alone makes, such as :data:`NOISE_FLOORS`; with 0, the
+        result does not depend on the contrast of the images.
     :return: same shape; over the sources, the magnitudes sum to at most K.
     """
     magnitude = gain.abs()
     local = magnitude.mean(dim=1, keepdim=True)
     frame = magnitude.mean(dim=(1, 2, 3, 4), keepdim=True)
-    return gain / (local + _GAIN_FLOOR * frame + torch.finfo(gain.dtype).tiny)
+    floor = _RELATIVE_FLOOR * frame + noise_floor + torch.finfo(gain.dtype).tiny
+    return gain / (local + floor)
 
 
 def softmax_weights(gain: Tensor, temperature: float = 1.0) -> Tensor:

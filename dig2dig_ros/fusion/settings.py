@@ -56,7 +56,7 @@ class FusionSettings:
     first_timestep: int = 400
     weights: WeightRule = 'dig'
     gain_loss: GainLoss = 'l2'
-    gain_window: int = 7
+    gain_window: int = 11
     normalize_gain: bool = True
     temperature: float = 0.5
     guidance_scale: float = 0.9

@@ -57,8 +57,8 @@ from dig2dig_ros.evaluation.image_pairs import (
 )
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.nodes.parameters import ParameterSpec
-from dig2dig_ros.nodes.statistics import SOURCES
 from dig2dig_ros.streams.codec import encode
+from dig2dig_ros.streams.pairing import Source, SOURCES
 
 # Of images held in memory: rendered frames, or pairs that were read before.
 _MEMORY = 200_000_000
@@ -148,7 +148,7 @@ class Shot:
     """
 
     exposure: float
-    source: str
+    source: Source
     image: Image
 
 
@@ -200,21 +200,22 @@ class StreetSource:
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._visible_rate = visible_rate = values['visible_rate']
-        self._thermal_rate = thermal_rate = values['thermal_rate']
-        self._count = count = values['count']
+        self._visible_rate: float = values['visible_rate']
+        self._thermal_rate: float = values['thermal_rate']
+        self._count: int = values['count']
+        visible_rate, thermal_rate, count = self._visible_rate, self._thermal_rate, self._count
         width, height = values['width'], values['height']
-        size = {'visible': 3 * width * height, 'thermal': 2 * width * height}
+        size: dict[Source, int] = {'visible': 3 * width * height, 'thermal': 2 * width * height}
         period = 12.0
         if (
-            0 < count
+            count > 0
             and self._visible_count() * size['visible'] + count * size['thermal'] < _MEMORY
         ):
             visible = _Stream(visible_rate, self._visible_count(), 1 / visible_rate, [])
             thermal = _Stream(thermal_rate, count, 1 / thermal_rate, [])
         else:
             # Images of the stream that needs more memory are sent twice, three times, ...
-            rate = {'visible': visible_rate, 'thermal': thermal_rate}
+            rate: dict[Source, float] = {'visible': visible_rate, 'thermal': thermal_rate}
             repeat = dict.fromkeys(SOURCES, 1)
             load = {source: size[source] * rate[source] for source in SOURCES}
             while sum(load.values()) * _SHORTEST_LOOP > _MEMORY:
@@ -227,7 +228,7 @@ class StreetSource:
             period = visible_count / slow[0]
             visible = _Stream(visible_rate, visible_count, period / visible_count, [])
             thermal = _Stream(thermal_rate, thermal_count, period / thermal_count, [])
-        self._streams = {'visible': visible, 'thermal': thermal}
+        self._streams: dict[Source, _Stream] = {'visible': visible, 'thermal': thermal}
         self._scene = SyntheticScene(width, height, seed=values['seed'], period=period)
         self.description = (
             f'a synthetic street of {width}x{height}, visible at {visible_rate:g} Hz, thermal at '
@@ -241,7 +242,7 @@ class StreetSource:
 
     def prepare(self) -> Iterator[None]:
         """Render; yields after each frame, so that the caller may stop."""
-        wanted: dict[float, list[str]] = {}
+        wanted: dict[float, list[Source]] = {}
         for source, stream in self._streams.items():
             for index in range(stream.count):
                 wanted.setdefault(round(index * stream.step, 6), []).append(source)
@@ -259,7 +260,7 @@ class StreetSource:
     def shots(self) -> Iterator[Shot]:
         """Return the images by exposure; visible first where they coincide."""
         index = dict.fromkeys(SOURCES, 0)
-        end = {'visible': math.inf, 'thermal': math.inf}
+        end: dict[Source, float] = {'visible': math.inf, 'thermal': math.inf}
         if self._count:
             end = {'visible': self._visible_count(), 'thermal': self._count}
         while True:
@@ -368,7 +369,7 @@ class PairCamera(Node):  # type: ignore[misc]
             }
             for message_type, topic in ((Image, 'image_raw'), (CameraInfo, 'camera_info'))
         )
-        self.sent = dict.fromkeys(SOURCES, 0)
+        self.sent: dict[Source, int] = dict.fromkeys(SOURCES, 0)
         self.source: StreetSource | DirectorySource = (
             DirectorySource(values, self.get_logger())
             if values['directory']

@@ -473,7 +473,7 @@ class Demo:
             'visible_rate': float(self._rate),
             'thermal_rate': float(self._rate),
             'loop': False,
-            'wait_for_subscribers': True,
+            'wait_for_subscribers': STALL_SECONDS,
         }
         if options.pairs is None:
             # As of two free-running cameras.
@@ -526,16 +526,14 @@ class Demo:
         print('fusing one pair to find a pace ...', flush=True)
         camera = self._start('pair_camera', self._camera_arguments(1))
         deadline = time.monotonic() + STALL_SECONDS
-        while not self._observer.latencies:
+        while camera.running or not self._observer.latencies:
             self._observer.spin(0.05)
+            if not camera.running:
+                camera.require_success()
             fusion.require_running()
             self._check_time()
             if time.monotonic() > deadline:
                 raise DemoError(fusion.describe(f'fused nothing for {STALL_SECONDS:.0f} s'))
-        while camera.running:
-            self._observer.spin(0.05)
-            self._check_time()
-        camera.require_success()
         seconds = self._observer.latencies[0]
         self._settle(fusion)
         self._baseline = dict(self._observer.values)

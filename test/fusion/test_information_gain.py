@@ -28,37 +28,37 @@ from dig2dig_ros.fusion.information_gain import (
 )
 
 
-def windows(image, window):
-    """Yield (row, column, values of the window cut off at the border)."""
-    half = window // 2
+def box_mean(image, side):
+    """Average over a box, cut off at the border of the image."""
+    half = side // 2
+    mean = np.zeros_like(image)
     for row in range(image.shape[0]):
         for column in range(image.shape[1]):
-            yield (
-                row,
-                column,
-                (
-                    slice(max(0, row - half), row + half + 1),
-                    slice(max(0, column - half), column + half + 1),
-                ),
-            )
+            rows = slice(max(0, row - half), row + half + 1)
+            columns = slice(max(0, column - half), column + half + 1)
+            mean[row, column] = image[rows, columns].mean()
+    return mean
+
+
+def literal_mean(image, window):
+    first, second = {1: (1, 1), 3: (1, 3), 5: (3, 3), 7: (3, 5), 11: (5, 7)}[window]
+    return box_mean(box_mean(image, first), second)
 
 
 def literal_loss(estimate, source, loss, window):
-    result = np.zeros_like(estimate)
-    for row, column, area in windows(estimate, window):
-        e, s = estimate[area], source[area]
-        if loss == 'l2':
-            value = ((e - s) ** 2).mean()
-        elif loss == 'l1':
-            value = np.abs(e - s).mean()
-        else:
-            c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
-            covariance = ((e - e.mean()) * (s - s.mean())).mean()
-            value = 1 - (2 * e.mean() * s.mean() + c1) * (2 * covariance + c2) / (
-                (e.mean() ** 2 + s.mean() ** 2 + c1) * (e.var() + s.var() + c2)
-            )
-        result[row, column] = value
-    return result
+    e, s = estimate, source
+    if loss == 'l2':
+        return literal_mean((e - s) ** 2, window)
+    if loss == 'l1':
+        return literal_mean(np.abs(e - s), window)
+    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    mean_e, mean_s = literal_mean(e, window), literal_mean(s, window)
+    variance_e = literal_mean(e**2, window) - mean_e**2
+    variance_s = literal_mean(s**2, window) - mean_s**2
+    covariance = literal_mean(e * s, window) - mean_e * mean_s
+    return 1 - (2 * mean_e * mean_s + c1) * (2 * covariance + c2) / (
+        (mean_e**2 + mean_s**2 + c1) * (variance_e + variance_s + c2)
+    )
 
 
 @pytest.fixture
@@ -70,12 +70,20 @@ def estimates_and_sources():
     return sources + strength * noise, sources
 
 
-@pytest.mark.parametrize('window', [1, 3, 7])
-def test_local_mean_is_cut_off_at_the_border(window):
+@pytest.mark.parametrize('window', [1, 3, 5, 7, 11])
+def test_local_mean_is_two_boxes_cut_off_at_the_border(window):
     image = torch.rand((2, 3, 8, 6), dtype=torch.float64)
     mean = local_mean(image, window)
-    for row, column, area in windows(image[1, 2].numpy(), window):
-        assert mean[1, 2, row, column] == pytest.approx(image[1, 2].numpy()[area].mean())
+    np.testing.assert_allclose(mean[1, 2], literal_mean(image[1, 2].numpy(), window))
+
+
+@pytest.mark.parametrize('window', [1, 3, 5, 7, 11, 99])
+def test_window_is_as_wide_as_it_says_and_sums_to_one(window):
+    point = torch.zeros((1, 1, 201, 201), dtype=torch.float64)
+    point[..., 100, 100] = 1
+    mean = local_mean(point, window)[0, 0]
+    assert int((mean[100] > 0).sum()) == window
+    assert float(mean.sum()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize('loss', ['l2', 'l1', 'ssim'])
@@ -118,6 +126,13 @@ def test_printed_equation_is_nearly_uniform_and_relative_gain_is_not():
 def test_relative_gain_does_not_depend_on_contrast(estimates_and_sources):
     gain = information_gain(*estimates_and_sources)
     torch.testing.assert_close(relative_gain(gain), relative_gain(gain * 1e-3))
+
+
+def test_gains_below_the_noise_floor_give_equal_weights(estimates_and_sources):
+    gain = information_gain(*estimates_and_sources)
+    gain = 1e-6 * gain / gain.abs().max()
+    weights = softmax_weights(relative_gain(gain, noise_floor=1e-4), 0.5)
+    torch.testing.assert_close(weights, torch.full_like(weights, 0.5), atol=0.01, rtol=0)
 
 
 def test_relative_gain_of_nothing_is_nothing():

@@ -412,8 +412,8 @@ def test_scene_over_real_dds(demo: Any, tmp_path: Path) -> None:
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     summary = json.loads((folder / 'summary.json').read_text())
-    assert summary['sent']['visible'] == 6
-    assert summary['received'] == {'visible': 6, 'thermal': summary['sent']['thermal']}
+    assert summary['sent']['pairs'] == summary['sent']['thermal'] == 6
+    assert summary['received']['thermal'] == 6
     assert summary['node']['N'] == '3'
     assert summary['sizes'] == ['160x128']
     fused = summary['fused']
