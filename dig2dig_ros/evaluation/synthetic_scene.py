@@ -183,7 +183,7 @@ def _irradiance(lights: Sequence[_Light], x: Array, y: Array, z: Any) -> Array:
         strength = 1.0 / square
         if light.downward:
             # A street lamp is shielded above and throws its light downward.
-            strength = strength * np.clip(dy / np.sqrt(square) + 0.05, 0.0, 1.0) ** 1.5
+            strength = strength * np.clip(dy / np.sqrt(square) + 0.05, 0.0, 1.0) ** 2.6
         total += np.asarray(strength)[..., np.newaxis] * light.colour
     return total
 
@@ -1270,12 +1270,12 @@ class SyntheticScene:
         self._sway = min(1.6, 0.55 * period / (2 * math.pi))
 
         lamps = [
-            (-10.6 + float(rng.uniform(-0.5, 0.5)), 9.0 * _WARM),
-            (-4.2 + float(rng.uniform(-0.5, 0.5)), 17.0 * _WARM),
+            (-10.6 + float(rng.uniform(-0.5, 0.5)), 12.0 * _WARM),
+            (-4.2 + float(rng.uniform(-0.5, 0.5)), 24.0 * _WARM),
             (3.9 + float(rng.uniform(-0.3, 0.5)), None),
-            (9.6 + float(rng.uniform(-0.5, 0.5)), 11.0 * _WHITE),
+            (9.6 + float(rng.uniform(-0.5, 0.5)), 14.0 * _WHITE),
             (-17.0, None),
-            (16.0, 14.0 * _WARM),
+            (16.0, 20.0 * _WARM),
         ]
         posts: list[_Light | float] = [
             x if colour is None else _Light(x, _LAMP_HEIGHT, _LAMP_DEPTH, colour, True)

@@ -36,7 +36,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from dig2dig_ros.evaluation.baselines import BASELINES, to_uint8
 from dig2dig_ros.evaluation.image_pairs import (
