@@ -58,7 +58,7 @@ setup(
             *opencv,
         ],
         'torch': ['torch>=2.13,<2.14'],
-        'evaluation': ['scikit-image>=0.22', 'scipy>=1.11'],
+        'evaluation': ['scikit-image>=0.22'],
         'test': ['pytest>=7.4'],
     },
     entry_points={

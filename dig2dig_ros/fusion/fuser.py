@@ -33,6 +33,7 @@ from dig2dig_ros.fusion.information_gain import (
     NOISE_FLOORS,
     relative_gain,
     softmax_weights,
+    structure_gain,
     uniform_weights,
 )
 from dig2dig_ros.fusion.sampler import sample, StepState
@@ -90,7 +91,7 @@ class FusionResult:
 
     :param image: uint8; (H, W, 3) with the chroma of a colour first source, else (H, W).
     :param weights: (K, H, W) float32, summing to 1 over the sources at every pixel: the mean
-        over the refreshes, each counting as much as it gained there.
+        over the intervals between refreshes, each counting as much as it gained there.
     """
 
     image: NDArray[np.uint8]
@@ -234,16 +235,21 @@ class Fuser:
         return FusionResult(image, weights, statistics)
 
     def _gain(self, estimates: Tensor, sources: Tensor) -> Tensor:
-        return information_gain(
-            estimates, sources, self.settings.gain_loss, self.settings.gain_window
+        settings = self.settings
+        structure = structure_gain(
+            estimates[0], estimates[1], sources, settings.gain_loss, settings.structure_window
         )
+        detail = information_gain(estimates[1:], sources, settings.gain_loss, settings.gain_window)
+        return torch.cat([structure[None], detail])
 
     def _weigh(self, gain: Tensor) -> Tensor:
-        if self.settings.weights == 'uniform':
+        settings = self.settings
+        if settings.weights == 'uniform':
             return uniform_weights(gain)
-        if self.settings.normalize_gain:
-            gain = relative_gain(gain, NOISE_FLOORS[self.settings.gain_loss])
-        return softmax_weights(gain, self.settings.temperature)
+        if settings.normalize_gain:
+            gain = relative_gain(gain, NOISE_FLOORS[settings.gain_loss])
+        structure = softmax_weights(gain[:1], settings.structure_temperature)
+        return torch.cat([structure, softmax_weights(gain[1:], settings.temperature)])
 
     @staticmethod
     def _source_name(index: int) -> str:
@@ -305,7 +311,7 @@ class Fuser:
 
 def _mean_weights(weights: Tensor, gains: Tensor) -> Tensor:
     """
-    Average the weights over the refreshes, each counting as much as it gained at the pixel.
+    Average the weights over the intervals, each counting as much as it gained at the pixel.
 
     :param weights: (R, K, 1, H, W).
     :param gains: (R, K, 1, H, W).

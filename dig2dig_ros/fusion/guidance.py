@@ -29,15 +29,16 @@ from torch import Tensor
 
 def increment_targets(estimates: Tensor, sources: Tensor, weights: Tensor) -> Tensor:
     """
-    Return what the weighted sources have resolved by the end of each refresh interval.
+    Return what the weighted sources have resolved by the end of each interval.
 
     Between two refreshes, the reverse process of source k resolves the increment
     c_hat_k^{t'} - c_hat_k^t. Each increment is weighted by the gain of the very interval that
     resolves it, and they sum up, so that a pixel can take its coarse structure from one source
-    and its texture from another. With weights that never change, the last target is the
-    weighted mean of the sources.
+    and its texture from another. With equal weights, the last target is the mean of the
+    sources.
 
-    :param estimates: (R, K, 1, H, W), c_hat_k^t (Eq. 10) at the refreshes, noisiest first.
+    :param estimates: (R, K, 1, H, W), c_hat_k^t (Eq. 10) at the beginnings of the intervals,
+        noisiest first.
     :param sources: (K, 1, H, W), the end of every source's chain.
     :param weights: (R, K, 1, H, W), summing to 1 over the sources.
     :return: (R, 1, H, W), the target of each interval.

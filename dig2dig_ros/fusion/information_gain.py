@@ -18,7 +18,7 @@ Diffusion information gains and the weights that follow from them.
 ==========================  =======================================================
 here                        Dig2DIG
 ==========================  =======================================================
-estimates[r, k]             c_hat_k^t, Eq. 10, at the r-th refresh; the last is c_k
+estimates[r, k]             c_hat_k^t, Eq. 10: at pure noise, then at the refreshes
 reconstruction_loss         l(c_hat_k^t, c_k), per pixel over a local window
 information_gain            DIG_k(t), Eq. 8, over the S steps to the next refresh
 softmax_weights             w_k(t), Eq. 11
@@ -35,6 +35,8 @@ from dig2dig_ros.fusion.settings import GAIN_LOSSES, GainLoss
 
 # SSIM's constants for a dynamic range of 2 ([-1, 1]): (0.01 * 2)^2 and (0.03 * 2)^2.
 _SSIM_C1, _SSIM_C2 = 0.0004, 0.0036
+# Pixels of the full resolution to a pixel of the grid for the coarse structure.
+_COARSE = 4
 # Local gains below this part of the frame's mean gain say little about which source matters.
 _RELATIVE_FLOOR = 0.3
 # Gains of this size come from sensor noise and from the prior's own errors: about 1.3 grey
@@ -90,19 +92,56 @@ def reconstruction_loss(estimate: Tensor, source: Tensor, loss: GainLoss, window
     return (1 - luminance * structure).clamp_min(0)
 
 
+def pure_noise_estimate(sources: Tensor) -> Tensor:
+    """
+    Return c_hat_k^T, the estimate from pure noise: all that is known of a source is its mean.
+
+    :param sources: (K, 1, H, W).
+    :return: same shape, constant over each image.
+    """
+    return sources.mean(dim=(-2, -1), keepdim=True).expand_as(sources)
+
+
 def information_gain(
-    estimates: Tensor, sources: Tensor, loss: GainLoss = 'l2', window: int = 7
+    estimates: Tensor, sources: Tensor, loss: GainLoss = 'l2', window: int = 11
 ) -> Tensor:
     """
-    Return DIG of every source at every refresh (Eq. 8, with the S-step difference).
+    Return DIG of every source in every interval (Eq. 8, with the S-step difference).
 
-    :param estimates: (R, K, 1, H, W), c_hat_k^t at the R refreshes, noisiest first.
+    :param estimates: (R, K, 1, H, W), c_hat_k^t at the beginnings of R intervals that follow
+        one another, noisiest first.
     :param sources: (K, 1, H, W) in [-1, 1].
-    :return: (R, K, 1, H, W). The last refresh gains what is left up to the clean source, whose
+    :return: (R, K, 1, H, W). The last interval gains what is left up to the clean source, whose
         loss is zero.
     """
     losses = reconstruction_loss(estimates, sources, loss, window)
     return losses - torch.cat([losses[1:], torch.zeros_like(losses[:1])])
+
+
+def structure_gain(
+    before: Tensor, after: Tensor, sources: Tensor, loss: GainLoss, window: int
+) -> Tensor:
+    """
+    Return DIG of the interval that resolves the coarse structure, on a coarse grid.
+
+    A window that spans objects is wide, and what it averages is smooth: a quarter of the
+    resolution in each direction is enough and costs a sixteenth.
+
+    :param before: (K, 1, H, W), estimates at the beginning of the interval.
+    :param after: (K, 1, H, W), estimates at its end.
+    :param sources: (K, 1, H, W) in [-1, 1].
+    :param window: side of the local window in pixels of the full resolution.
+    :return: (K, 1, H, W).
+    """
+    coarse = [
+        F.avg_pool2d(image, _COARSE, ceil_mode=True, count_include_pad=False)
+        for image in (before, after, sources)
+    ]
+    side = max(1, round(window / _COARSE))
+    side += 1 - side % 2
+    gain = reconstruction_loss(coarse[0], coarse[2], loss, side)
+    gain = gain - reconstruction_loss(coarse[1], coarse[2], loss, side)
+    return F.interpolate(gain, sources.shape[-2:], mode='bilinear', align_corners=False)
 
 
 def relative_gain(gain: Tensor, noise_floor: float = 0.0) -> Tensor:

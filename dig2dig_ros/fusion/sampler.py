@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from dig2dig_ros.fusion.guidance import guide, increment_targets
+from dig2dig_ros.fusion.information_gain import pure_noise_estimate
 from dig2dig_ros.fusion.schedule import ReverseChain
 from dig2dig_ros.priors.base import Prior
 
@@ -74,8 +75,9 @@ class Sample:
     The result of a reverse chain.
 
     :param fused: (1, 1, H, W) in about [-1, 1], not clipped.
-    :param weights: (R, K, 1, H, W), one map a refresh and source.
-    :param gains: (R, K, 1, H, W).
+    :param weights: (1 + R, K, 1, H, W), one map for each source and interval: from pure noise
+        to the first refresh, then from refresh to refresh.
+    :param gains: (1 + R, K, 1, H, W).
     :param prior_calls: images that went through the prior.
     """
 
@@ -115,12 +117,14 @@ def sample(
     Fuse K sources by a guided DDIM chain (Eq. 3 with sigma = 0, guidance on x_0).
 
     The estimates c_hat_k^t depend on the sources alone, never on the chain. They all go
-    through the prior in one batch, together with the first step of the chain.
+    through the prior in one batch, together with the first step of the chain. What has been
+    resolved before the first refresh is an interval as well: it begins at pure noise, where no
+    prior has to be asked.
 
     :param sources: (K, 1, H, W) in [-1, 1].
     :param noise: (1, 1, H, W), standard normal; the result is a function of it.
     :param chain: steps and refreshes.
-    :param gain: (estimates (R, K, 1, H, W), sources) -> gains, such as Eq. 8.
+    :param gain: (estimates (1 + R, K, 1, H, W), sources) -> gains, such as Eq. 8.
     :param weigh: gains -> weights, such as Eq. 11.
     :param guidance_scale: see :func:`~dig2dig_ros.fusion.guidance.guide`.
     :param callback: called after every step.
@@ -137,6 +141,7 @@ def sample(
     batch = torch.cat([add_noise(prior, repeated, times, noise), x])
     denoised = denoise_in_batches(prior, batch, torch.cat([times, steps[:1]]))
     estimates = denoised[:-1].reshape(len(refreshes), *sources.shape)
+    estimates = torch.cat([pure_noise_estimate(sources)[None], estimates])
     x0 = denoised[-1:]
     new_calls = prior_calls = batch.shape[0]
 
@@ -150,8 +155,8 @@ def sample(
             x0 = prior.denoise(x, steps[step : step + 1])
             new_calls = 1
             prior_calls += 1
-        refresh = chain.refresh_of(step)
-        guided = guide(x0, targets[refresh : refresh + 1], guidance_scale)
+        interval = 1 + chain.refresh_of(step)
+        guided = guide(x0, targets[interval : interval + 1], guidance_scale)
         if callback is not None:
             callback(
                 StepState(
@@ -160,8 +165,8 @@ def sample(
                     x,
                     x0,
                     guided,
-                    weights[refresh],
-                    gains[refresh],
+                    weights[interval],
+                    gains[interval],
                     new_calls,
                 )
             )

@@ -44,8 +44,11 @@ class FusionSettings:
     :param weights: ``dig`` (Eq. 11) or ``uniform`` (1/K, the static baseline).
     :param gain_loss: l of Eq. 8: ``l2``, ``l1`` or ``ssim`` (1 - SSIM).
     :param gain_window: side of the window that l averages over, odd, in pixels.
+    :param structure_window: the same for the coarse structure, which the prior resolves before
+        the first refresh; about the size of the objects that matter.
     :param normalize_gain: divide the gains by their local scale; false is Eq. 11 as printed.
     :param temperature: of the softmax over the sources; small is decisive, large is uniform.
+    :param structure_temperature: the same for the coarse structure.
     :param guidance_scale: strength of the sources against the prior, 0 to 1.
     :param seed: of the noise, which is drawn once for each resolution.
     """
@@ -57,8 +60,10 @@ class FusionSettings:
     weights: WeightRule = 'dig'
     gain_loss: GainLoss = 'l2'
     gain_window: int = 11
+    structure_window: int = 45
     normalize_gain: bool = True
     temperature: float = 0.5
+    structure_temperature: float = 1.0
     guidance_scale: float = 0.9
     seed: int = 0
 
@@ -86,7 +91,13 @@ class FusionSettings:
             'gain_window',
             'odd, 1 to 99',
         )
-        require(0 < self.temperature < float('inf'), 'temperature', 'positive and finite')
+        require(
+            1 <= self.structure_window <= 999 and self.structure_window % 2 == 1,
+            'structure_window',
+            'odd, 1 to 999',
+        )
+        for name in ('temperature', 'structure_temperature'):
+            require(0 < getattr(self, name) < float('inf'), name, 'positive and finite')
         require(0 <= self.guidance_scale <= 1, 'guidance_scale', '0 to 1')
         require(0 <= self.seed < 2**63, 'seed', '0 to 2^63 - 1')
 

@@ -62,6 +62,8 @@ from dig2dig_ros.streams.pairing import Source, SOURCES
 
 # Of images held in memory: rendered frames, or pairs that were read before.
 _MEMORY = 200_000_000
+# More visible images than this would take long to render.
+_MOST_FRAMES = 600
 _SHORTEST_LOOP, _LONGEST_LOOP = 4.0, 20.0
 _NANOSECONDS = 1_000_000_000
 # After a longer delay than this many seconds the schedule moves.
@@ -73,15 +75,13 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         '',
         'Directory of pairs: two folders of same-named images, or NAME_A and NAME_B; empty for '
         'the synthetic street.',
-        live=True,
     ),
-    ParameterSpec('width', 640, 'Of the street in pixels.', live=True, minimum=64, maximum=3840),
-    ParameterSpec('height', 512, 'Of the street in pixels.', live=True, minimum=48, maximum=2160),
+    ParameterSpec('width', 640, 'Of the street in pixels.', minimum=64, maximum=3840),
+    ParameterSpec('height', 512, 'Of the street in pixels.', minimum=48, maximum=2160),
     ParameterSpec(
         'visible_rate',
         30.0,
         'Visible images a second, in Hz; a directory is sent at thermal_rate.',
-        live=True,
         minimum=0.01,
         maximum=240.0,
     ),
@@ -89,7 +89,6 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         'thermal_rate',
         9.0,
         'Thermal images a second, in Hz.',
-        live=True,
         minimum=0.01,
         maximum=240.0,
     ),
@@ -97,7 +96,6 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         'thermal_offset',
         0.0,
         'Seconds by which a thermal stamp is later than its exposure.',
-        live=True,
         minimum=-10.0,
         maximum=10.0,
     ),
@@ -105,7 +103,6 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         'stamp_jitter',
         0.0,
         'Largest random error of every stamp in seconds, uniform to either side.',
-        live=True,
         minimum=0.0,
         maximum=1.0,
     ),
@@ -113,16 +110,14 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         'count',
         0,
         'Pairs (thermal images) to send before the node ends with exit code 0; 0 for no end.',
-        live=True,
         minimum=0,
         maximum=2**31 - 1,
     ),
-    ParameterSpec('loop', True, 'Start a directory over after its last pair.', live=True),
+    ParameterSpec('loop', True, 'Start a directory over after its last pair.'),
     ParameterSpec(
         'seed',
         0,
         'Of the street and of the jitter.',
-        live=True,
         minimum=0,
         maximum=2**31 - 1,
     ),
@@ -130,7 +125,6 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         'wait_for_subscribers',
         10.0,
         'Longest wait in seconds until both image topics have a subscriber.',
-        live=True,
         minimum=0.0,
         maximum=3600.0,
     ),
@@ -209,7 +203,8 @@ class StreetSource:
         period = 12.0
         if (
             count > 0
-            and self._visible_count() * size['visible'] + count * size['thermal'] < _MEMORY
+            and max(self._visible_count(), count) <= _MOST_FRAMES
+            and self._visible_count() * size['visible'] + count * size['thermal'] <= _MEMORY
         ):
             visible = _Stream(visible_rate, self._visible_count(), 1 / visible_rate, [])
             thermal = _Stream(thermal_rate, count, 1 / thermal_rate, [])
@@ -222,8 +217,8 @@ class StreetSource:
                 heavy = max(SOURCES, key=lambda source: load[source])
                 repeat[heavy] += 1
                 load[heavy] = size[heavy] * rate[heavy] / repeat[heavy]
-            seconds = min(_LONGEST_LOOP, _MEMORY / sum(load.values()))
             slow = [rate[source] / repeat[source] for source in SOURCES]
+            seconds = min(_LONGEST_LOOP, _MEMORY / sum(load.values()), _MOST_FRAMES / max(slow))
             visible_count, thermal_count = loop_frames(slow[0], slow[1], seconds)
             period = visible_count / slow[0]
             visible = _Stream(visible_rate, visible_count, period / visible_count, [])
@@ -356,19 +351,21 @@ class PairCamera(Node):  # type: ignore[misc]
         values = {spec.name: self._declare(spec) for spec in PARAMETERS}
         self._values = values
         self._random = random.Random(values['seed'])
-        reliable = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
         self._images, self._infos = (
             {
                 source: self.create_publisher(
                     message_type,
                     f'{source}/{topic}',
-                    reliable,
+                    # One each: an override by parameter changes the object.
+                    QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE),
                     qos_overriding_options=QoSOverridingOptions.with_default_policies(),
                 )
                 for source in SOURCES
             }
             for message_type, topic in ((Image, 'image_raw'), (CameraInfo, 'camera_info'))
         )
+        # Steady and node's clock in nanoseconds; images of one instant share it exactly.
+        self._exposure = (-1, 0)
         self.sent: dict[Source, int] = dict.fromkeys(SOURCES, 0)
         self.source: StreetSource | DirectorySource = (
             DirectorySource(values, self.get_logger())
@@ -378,7 +375,8 @@ class PairCamera(Node):  # type: ignore[misc]
 
     def _declare(self, spec: ParameterSpec) -> Any:
         descriptor = spec.descriptor()
-        # The street is rendered for these values.
+        # What is sent is prepared for these values.
+        descriptor.additional_constraints = ''
         descriptor.read_only = True
         return self.declare_parameter(spec.name, spec.default, descriptor).value
 
@@ -388,12 +386,13 @@ class PairCamera(Node):  # type: ignore[misc]
 
         :raises ImagePairError: no pair of the directory can be read.
         """
+        self.get_logger().info(f'preparing {self.source.description}')
         begin = time.monotonic()
         for _ in self.source.prepare():
             if not rclpy.ok():
                 return
         self.get_logger().info(
-            f'ready after {time.monotonic() - begin:.1f} s: {self.source.description}'
+            f'ready after {time.monotonic() - begin:.1f} s; waiting for subscribers of the images'
         )
         self._wait_for_subscribers(executor)
         start = time.monotonic_ns()
@@ -432,18 +431,22 @@ class PairCamera(Node):  # type: ignore[misc]
 
     def _see_off(self, executor: SingleThreadedExecutor) -> None:
         """Leave the subscribers time to take what was sent last."""
+        if not rclpy.ok():
+            return
         for publisher in self._images.values():
             publisher.wait_for_all_acked(Duration(seconds=2))
         self._spin_until(executor, time.monotonic_ns() + _NANOSECONDS // 2)
 
     def _send(self, shot: Shot, due: int) -> None:
         """Publish an image that was due at ``due`` nanoseconds of the steady clock."""
-        # When it was due, by the node's clock: what delayed us does not delay an exposure.
-        stamp = self.get_clock().now().nanoseconds - (time.monotonic_ns() - due)
+        if self._exposure[0] != due:
+            # When it was due, by the node's clock: what delayed us does not delay an exposure.
+            moment = self.get_clock().now().nanoseconds - (time.monotonic_ns() - due)
+            self._exposure = (due, moment)
         error = self._random.uniform(-1, 1) * self._values['stamp_jitter']
         if shot.source == 'thermal':
             error += self._values['thermal_offset']
-        stamp = max(0, stamp + round(error * _NANOSECONDS))
+        stamp = max(0, self._exposure[1] + round(error * _NANOSECONDS))
         image = shot.image
         image.header = Header(
             stamp=Time(nanoseconds=stamp).to_msg(), frame_id=f'{shot.source}_optical_frame'

@@ -198,6 +198,16 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         check=_check_odd,
     ),
     ParameterSpec(
+        'structure_window',
+        _FUSION.structure_window,
+        'The same for the coarse structure: about the size in pixels of the objects that matter; '
+        'odd.',
+        live=True,
+        minimum=1,
+        maximum=999,
+        check=_check_odd,
+    ),
+    ParameterSpec(
         'normalize_gain',
         _FUSION.normalize_gain,
         "Divide the gains by their local scale; false is the paper's formula as printed.",
@@ -207,6 +217,14 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         'temperature',
         _FUSION.temperature,
         'Of the softmax over the sources; small decides, large gives equal weights.',
+        live=True,
+        minimum=0.001,
+        maximum=1000.0,
+    ),
+    ParameterSpec(
+        'structure_temperature',
+        _FUSION.structure_temperature,
+        'The same for the coarse structure; small gives more contrast.',
         live=True,
         minimum=0.001,
         maximum=1000.0,

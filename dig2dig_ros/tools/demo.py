@@ -534,7 +534,7 @@ class Demo:
             self._check_time()
             if time.monotonic() > deadline:
                 raise DemoError(fusion.describe(f'fused nothing for {STALL_SECONDS:.0f} s'))
-        self._settle(fusion)
+        self._settle(fusion, show=False)
         # Not the latency: in front of a single pair the node waits for a closer one.
         milliseconds = number(self._observer.values, 'fusion time p50 (ms)')
         seconds = self._observer.latencies[0] if milliseconds is None else milliseconds / 1e3
@@ -571,8 +571,12 @@ class Demo:
         camera.require_success()
         return parse_sent(camera.output())
 
-    def _settle(self, fusion: Child) -> None:
-        """Wait until the node has nothing left to do, by two equal diagnostics in a row."""
+    def _settle(self, fusion: Child, show: bool = True) -> None:
+        """
+        Wait until the node has nothing left to do, by two equal diagnostics in a row.
+
+        :param show: put the frames that come meanwhile into the pictures.
+        """
         observer = self._observer
         first = observer.diagnostics_count
         previous: Mapping[str, str] = {}
@@ -582,7 +586,8 @@ class Demo:
             observer.spin(0.1)
             fusion.require_running()
             self._check_time()
-            self._show(observer.take())
+            if show:
+                self._show(observer.take())
             if observer.diagnostics_count > seen:
                 seen = observer.diagnostics_count
                 counters = _progress(observer.values)

@@ -14,6 +14,8 @@
 
 """The synthetic street."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,7 @@ def scene():
     return SyntheticScene(WIDTH, HEIGHT, seed=3)
 
 
-@pytest.mark.parametrize(('width', 'height'), [(640, 512), (64, 48), (333, 121), (1920, 1080)])
+@pytest.mark.parametrize(('width', 'height'), [(640, 512), (64, 48), (333, 121), (960, 540)])
 def test_shapes_types_and_range(width, height):
     frame = SyntheticScene(width, height).render(1.0)
     assert frame.visible.shape == (height, width, 3)
@@ -75,7 +77,7 @@ def test_the_street_repeats_after_a_period(period):
 def test_the_street_moves_without_jumps(scene):
     frames = [scene.render(0.1 * k, noise=False) for k in range(30)]
     counts = [frame.thermal.astype(float) for frame in frames]
-    steps = [np.abs(b - a).mean() for a, b in zip(counts, counts[1:], strict=False)]
+    steps = [np.abs(b - a).mean() for a, b in pairwise(counts)]
     assert min(steps) > 1.0
     assert max(steps) < 8 * float(np.median(steps))
     # The camera sways: the background moves, not only what walks on it.

@@ -152,7 +152,7 @@ def test_any_size_is_fused(fuser, size):
 
 
 def test_constant_sources_give_a_constant_close_to_their_mean(fuser):
-    image = fuser.fuse(np.full((48, 64), 60, np.uint8), np.full((48, 64), 180, np.uint8)).image
+    image = fuser.fuse(np.full((128, 160), 60, np.uint8), np.full((128, 160), 180, np.uint8)).image
     assert abs(float(image.mean()) - 120) < 8
     assert image.std() < 3
 

@@ -21,9 +21,11 @@ import torch
 from dig2dig_ros.fusion.information_gain import (
     information_gain,
     local_mean,
+    pure_noise_estimate,
     reconstruction_loss,
     relative_gain,
     softmax_weights,
+    structure_gain,
     uniform_weights,
 )
 
@@ -150,3 +152,31 @@ def test_weights_of_three_sources_sum_to_one():
 def test_unknown_loss_is_refused():
     with pytest.raises(ValueError, match='l3'):
         reconstruction_loss(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), 'l3', 3)
+
+
+def test_all_that_is_known_from_pure_noise_is_the_mean(estimates_and_sources):
+    _, sources = estimates_and_sources
+    estimate = pure_noise_estimate(sources)
+    assert estimate.shape == sources.shape
+    torch.testing.assert_close(estimate[1], torch.full_like(sources[1], sources[1].mean()))
+
+
+def test_structure_gain_is_the_gain_of_what_stands_out():
+    warm = torch.zeros((1, 1, 64, 96))
+    warm[..., 20:44, 60:84] = 1.0
+    sources = torch.cat([torch.zeros_like(warm), warm])
+    before = pure_noise_estimate(sources)
+    gain = structure_gain(before, sources, sources, 'l2', 13)
+    assert gain.shape == sources.shape
+    assert gain[0].abs().max() == 0
+    expected = (1 - float(warm.mean())) ** 2
+    assert float(gain[1, 0, 32, 72]) == pytest.approx(expected, rel=0.01)
+    assert gain[1, 0, 32, 72] > 20 * gain[1, 0, 5, 5]
+
+
+@pytest.mark.parametrize('size', [(1, 1), (5, 3), (30, 41)])
+def test_structure_gain_of_any_size(size):
+    sources = torch.rand((2, 1, *size))
+    gain = structure_gain(pure_noise_estimate(sources), sources, sources, 'ssim', 45)
+    assert gain.shape == sources.shape
+    assert torch.isfinite(gain).all()

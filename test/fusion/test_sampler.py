@@ -55,13 +55,18 @@ def literal_chain(prior, sources, noise, weights, scale):
     def estimate(k, t):
         return denoise(np.sqrt(alpha_bar[t]) * c[k] + np.sqrt(1 - alpha_bar[t]) * eps, t)
 
-    levels = [[estimate(k, t) for k in range(2)] for t in refreshes] + [[c[0], c[1]]]
+    # From pure noise, of which only the mean is known, over the refreshes to the sources.
+    levels = [[np.full_like(c[k], c[k].mean()) for k in range(2)]]
+    levels += [[estimate(k, t) for k in range(2)] for t in refreshes]
+    levels += [[c[0], c[1]]]
     target = (levels[0][0] + levels[0][1]) / 2
+    for k in range(2):
+        target = target + weights[0, k, 0].numpy() * (levels[1][k] - levels[0][k])
     first = CHAIN.timesteps[0]
     x = np.sqrt(alpha_bar[first]) * c.mean(axis=0) + np.sqrt(1 - alpha_bar[first]) * eps
     for step, t in enumerate(CHAIN.timesteps):
         if step % 2 == 0:
-            r = step // 2
+            r = 1 + step // 2
             for k in range(2):
                 target = target + weights[r, k, 0].numpy() * (levels[r + 1][k] - levels[r][k])
         x0 = denoise(x, t)
@@ -126,5 +131,5 @@ def test_three_sources(noise):
     result = run(GaussianPrior(), random_sources(3), noise)
     assert result.fused.shape == (1, 1, 8, 10)
     torch.testing.assert_close(
-        result.weights.sum(dim=1), torch.ones((3, 1, 8, 10), dtype=torch.float64)
+        result.weights.sum(dim=1), torch.ones((4, 1, 8, 10), dtype=torch.float64)
     )

@@ -1,0 +1,360 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The camera without hardware as a process over real DDS."""
+
+from contextlib import contextmanager
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from builtin_interfaces.msg import Time
+import cv2
+import numpy as np
+import pytest
+from rcl_interfaces.srv import DescribeParameters, SetParameters
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
+
+from dig2dig_ros.nodes.pair_camera import loop_frames, PARAMETERS, StreetSource
+from dig2dig_ros.streams.codec import decode
+from integration.harness import environment, ros_arguments
+
+SMALL = {'width': 64, 'height': 48}
+SENT = r'sent: visible=(\d+), thermal=(\d+), pairs=(\d+)'
+
+
+def seconds(stamp: Time) -> float:
+    return stamp.sec + stamp.nanosec * 1e-9
+
+
+class Camera:
+    """A running pair_camera and someone who listens to it."""
+
+    def __init__(self, domain, parameters, arguments=()):
+        self._output = tempfile.TemporaryFile('w+')  # noqa: SIM115
+        command = [sys.executable, '-m', 'dig2dig_ros.nodes.pair_camera']
+        self.process = subprocess.Popen(
+            [*command, *ros_arguments(parameters), *arguments],
+            env=environment(domain),
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node('listener', context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.images = {'visible': [], 'thermal': []}
+        self.infos = {'visible': [], 'thermal': []}
+
+    def listen(self, prefix=''):
+        reliable = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+        for source in self.images:
+            for kind, topic, store in (
+                (CameraInfo, 'camera_info', self.infos),
+                (Image, 'image_raw', self.images),
+            ):
+                self.node.create_subscription(
+                    kind, f'{prefix}{source}/{topic}', store[source].append, reliable
+                )
+
+    def until(self, condition, timeout=60.0):
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end, self.output()
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def finish(self):
+        """Listen until the process has ended and return its exit code."""
+        self.until(lambda: self.process.poll() is not None)
+        for _ in range(20):
+            self.executor.spin_once(timeout_sec=0.01)
+        return self.process.returncode
+
+    def output(self):
+        self._output.seek(0)
+        return self._output.read()
+
+    def sent(self):
+        """Return (visible, thermal, pairs) of the line at the end."""
+        (line,) = re.findall(SENT, self.output())
+        return tuple(map(int, line))
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+@contextmanager
+def camera(domain, parameters, arguments=(), listen=True):
+    running = Camera(domain, parameters, arguments)
+    try:
+        if listen:
+            running.listen()
+        yield running
+    finally:
+        running.close()
+
+
+@pytest.fixture(autouse=True)
+def local_discovery(monkeypatch):
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Return a directory of pairs of different sizes; the last is 16 bits, one is broken."""
+    directory = tmp_path_factory.mktemp('pairs')
+    rng = np.random.default_rng(0)
+    for index, (height, width) in enumerate([(30, 40), (20, 50), (24, 32)]):
+        for source in ('visible', 'thermal'):
+            (directory / source).mkdir(exist_ok=True)
+            shape = (height, width, 3) if source == 'visible' else (height // 2, width // 2)
+            image = rng.integers(0, 255, shape, dtype=np.uint8)
+            if source == 'thermal' and index == 2:
+                image = image.astype(np.uint16) * 100
+            assert cv2.imwrite(str(directory / source / f'{index}.png'), image)
+    for source in ('visible', 'thermal'):
+        (directory / source / '1_broken.png').write_bytes(b'no image')
+    (directory / 'visible' / 'alone.png').write_bytes(b'no image')
+    return directory
+
+
+def test_street_has_two_rates_and_an_offset_and_ends_after_count(domain):
+    parameters = {**SMALL, 'visible_rate': 20.0, 'thermal_rate': 8.0, 'thermal_offset': 0.03}
+    with camera(domain, {**parameters, 'count': 12}) as cam:
+        assert cam.finish() == 0, cam.output()
+        visible, thermal = cam.images['visible'], cam.images['thermal']
+        assert len(thermal) == 12
+        # One visible image after the last thermal one, for who waits for a nearer one.
+        assert len(visible) == 29
+        assert cam.sent() == (29, 12, 12)
+        assert {m.encoding for m in visible} == {'bgr8'}
+        assert {m.encoding for m in thermal} == {'mono16'}
+        assert {m.header.frame_id for m in visible} == {'visible_optical_frame'}
+        assert {m.header.frame_id for m in thermal} == {'thermal_optical_frame'}
+        assert decode(visible[0]).shape == (48, 64, 3)
+        assert 6500 < decode(thermal[0]).min() < decode(thermal[0]).max() < 2**14
+        first = seconds(visible[0].header.stamp)
+        np.testing.assert_allclose(
+            [seconds(m.header.stamp) - first for m in visible], np.arange(29) / 20, atol=0.005
+        )
+        np.testing.assert_allclose(
+            [seconds(m.header.stamp) - first for m in thermal],
+            np.arange(12) / 8 + 0.03,
+            atol=0.005,
+        )
+        assert abs(first - time.time()) < 120
+        assert (decode(visible[0]) != decode(visible[-1])).mean() > 0.3
+
+
+def test_camera_info_fits_its_image(domain):
+    with camera(domain, {**SMALL, 'count': 3}) as cam:
+        assert cam.finish() == 0, cam.output()
+        for source in ('visible', 'thermal'):
+            images = {(m.header.stamp.sec, m.header.stamp.nanosec): m for m in cam.images[source]}
+            infos = cam.infos[source]
+            assert len(infos) == len(images)
+            for info in infos:
+                image = images[info.header.stamp.sec, info.header.stamp.nanosec]
+                assert info.header == image.header
+                assert (info.width, info.height) == (image.width, image.height)
+                assert 0.5 * image.width < info.k[0] == info.k[4] < 3 * image.width
+                assert (info.k[2], info.k[5], info.k[8]) == (32.0, 24.0, 1.0)
+                assert list(info.p[:3]) == list(info.k[:3])
+
+
+def test_jitter_is_bounded_and_of_both_signs(domain):
+    parameters = {**SMALL, 'visible_rate': 20.0, 'thermal_rate': 20.0, 'stamp_jitter': 0.01}
+    with camera(domain, {**parameters, 'count': 30}) as cam:
+        assert cam.finish() == 0, cam.output()
+        stamps = np.array([seconds(m.header.stamp) for m in cam.images['thermal']])
+        error = stamps - np.arange(len(stamps)) / 20
+        error -= (error.max() + error.min()) / 2
+        assert 0.006 < error.max() - error.min() < 0.024
+        pair = stamps - [seconds(m.header.stamp) for m in cam.images['visible']][: len(stamps)]
+        assert pair.min() < -0.001 < 0.001 < pair.max()
+
+
+def test_directory_is_sent_once_as_it_is(domain, folder):
+    parameters = {'directory': folder, 'thermal_rate': 5.0, 'thermal_offset': -0.02, 'loop': False}
+    with camera(domain, parameters) as cam:
+        assert cam.finish() == 0, cam.output()
+        assert cam.sent() == (3, 3, 3)
+        assert 'left out 1_broken' in cam.output()
+        assert 'visible/alone.png' in cam.output()
+        for index, (visible, thermal) in enumerate(
+            zip(cam.images['visible'], cam.images['thermal'], strict=True)
+        ):
+            paths = [str(folder / source / f'{index}.png') for source in ('visible', 'thermal')]
+            np.testing.assert_array_equal(decode(visible), cv2.imread(paths[0]))
+            np.testing.assert_array_equal(
+                decode(thermal), cv2.imread(paths[1], cv2.IMREAD_UNCHANGED)
+            )
+            assert thermal.encoding == ('mono16' if index == 2 else 'mono8')
+            offset = seconds(thermal.header.stamp) - seconds(visible.header.stamp)
+            assert offset == pytest.approx(-0.02, abs=1e-6)
+
+
+def test_directory_starts_over_until_count(domain, folder):
+    parameters = {'directory': folder, 'thermal_rate': 20.0, 'count': 7}
+    with camera(domain, parameters) as cam:
+        assert cam.finish() == 0, cam.output()
+        assert cam.sent() == (7, 7, 7)
+        sizes = [(m.height, m.width) for m in cam.images['visible']]
+        assert sizes == [(30, 40), (20, 50), (24, 32)] * 2 + [(30, 40)]
+        # Without an offset the two stamps of a pair are the same to the nanosecond.
+        assert [m.header.stamp for m in cam.images['visible']] == [
+            m.header.stamp for m in cam.images['thermal']
+        ]
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly_and_it_says_what_it_sent(domain, number):
+    with camera(domain, {**SMALL, 'visible_rate': 10.0}) as cam:
+        cam.until(lambda: len(cam.images['thermal']) >= 3)
+        cam.process.send_signal(number)
+        assert cam.finish() == 0, cam.output()
+        assert 'Traceback' not in cam.output()
+        visible, thermal, pairs = cam.sent()
+        assert pairs == thermal >= 3
+        assert visible >= thermal
+
+
+def test_it_waits_for_subscribers_but_not_for_ever(domain):
+    parameters = {**SMALL, 'visible_rate': 20.0, 'thermal_rate': 20.0, 'count': 4}
+    with camera(domain, {**parameters, 'wait_for_subscribers': 600.0}, listen=False) as cam:
+        cam.until(lambda: 'waiting for subscribers' in cam.output())
+        for _ in range(20):
+            cam.executor.spin_once(timeout_sec=0.05)
+        assert cam.process.poll() is None
+        cam.listen()
+        assert cam.finish() == 0, cam.output()
+        assert len(cam.images['thermal']) == 4
+    with camera(domain, {**parameters, 'wait_for_subscribers': 0.0}, listen=False) as cam:
+        assert cam.finish() == 0, cam.output()
+        assert cam.sent() == (5, 4, 4)
+
+
+def test_topics_follow_namespace_and_quality_of_service(domain):
+    arguments = ['-r', '__ns:=/robot', '-p']
+    arguments += ['qos_overrides./robot/visible/image_raw.publisher.reliability:=best_effort']
+    with camera(domain, SMALL, arguments, listen=False) as cam:
+        topic = '/robot/visible/image_raw'
+        cam.until(lambda: cam.node.count_publishers(topic))
+        (publisher,) = cam.node.get_publishers_info_by_topic(topic)
+        assert publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+        (publisher,) = cam.node.get_publishers_info_by_topic('/robot/thermal/image_raw')
+        assert publisher.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+
+
+def test_parameters_are_described_and_fixed(domain):
+    def call(kind, name, request):
+        client = cam.node.create_client(kind, f'/pair_camera/{name}')
+        cam.until(client.service_is_ready)
+        future = client.call_async(request)
+        cam.until(future.done)
+        return future.result()
+
+    with camera(domain, SMALL) as cam:
+        names = [spec.name for spec in PARAMETERS]
+        request = DescribeParameters.Request(names=names)
+        for spec, about in zip(
+            PARAMETERS,
+            call(DescribeParameters, 'describe_parameters', request).descriptors,
+            strict=True,
+        ):
+            assert about.description == spec.description
+            assert bool(about.integer_range or about.floating_point_range) == (
+                spec.minimum is not None
+            )
+        parameter = Parameter('count', value=5).to_parameter_msg()
+        request = SetParameters.Request(parameters=[parameter])
+        (result,) = call(SetParameters, 'set_parameters', request).results
+        assert not result.successful
+        assert 'read-only' in result.reason
+
+
+@pytest.mark.parametrize(
+    ('parameters', 'reason'),
+    [
+        ({'directory': '/nowhere/to/be/found'}, r'/nowhere/to/be/found: it does not exist'),
+        ({'width': 8}, 'width'),
+        ({'visible_rate': 0.0}, 'visible_rate'),
+        ({'thermal_rate': 9}, 'thermal_rate'),
+        ({'count': -1}, 'count'),
+    ],
+)
+def test_bad_values_end_it_with_one_sentence(domain, parameters, reason):
+    with camera(domain, parameters, listen=False) as cam:
+        assert cam.finish() == 1
+        assert 'Traceback' not in cam.output()
+        (line,) = [text for text in cam.output().splitlines() if 'FATAL' in text]
+        assert re.search(reason, line), line
+
+
+def test_a_directory_without_a_readable_pair_ends_it(domain, tmp_path):
+    for source in ('visible', 'thermal'):
+        (tmp_path / source).mkdir()
+        (tmp_path / source / 'a.png').write_bytes(b'no image')
+    with camera(domain, {'directory': tmp_path}) as cam:
+        assert cam.finish() == 1
+        assert 'none of the 1 pairs can be read' in cam.output()
+
+
+@pytest.mark.parametrize(
+    ('rates', 'frames'), [((30.0, 9.0), (160, 48)), ((10.0, 10.0), (56, 56)), ((0.1, 0.1), (1, 1))]
+)
+def test_a_loop_closes_for_both_cameras(rates, frames):
+    assert loop_frames(*rates, 5.65) == frames
+
+
+@pytest.mark.parametrize('rates', [(30.0, 9.0), (29.97, 8.7), (9.0, 60.0), (1.0, 0.3)])
+def test_a_loop_shows_both_cameras_the_same_moment(rates):
+    visible, thermal = loop_frames(*rates, 15.0)
+    period = visible / rates[0]
+    assert abs(thermal / rates[1] - period) < 0.06 / rates[1]
+
+
+def street(**changed):
+    values = {spec.name: spec.default for spec in PARAMETERS}
+    return StreetSource({**values, **changed})
+
+
+def test_a_long_stream_repeats_a_bounded_number_of_images():
+    source = street(**SMALL, visible_rate=200.0, thermal_rate=50.0)
+    for _ in source.prepare():
+        pass
+    shots = source.shots()
+    seen = {}
+    for _ in range(1500):
+        shot = next(shots)
+        seen.setdefault((shot.source, id(shot.image)), []).append(shot.exposure)
+    visible = [times for (name, _), times in seen.items() if name == 'visible']
+    assert len(visible) == 600
+    period = 3.0
+    for times in seen.values():
+        np.testing.assert_allclose(np.diff(times), period)
