@@ -357,7 +357,7 @@ class PairCamera(Node):  # type: ignore[misc]
                     message_type,
                     f'{source}/{topic}',
                     # One each: an override by parameter changes the object.
-                    QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE),
+                    QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE),
                     qos_overriding_options=QoSOverridingOptions.with_default_policies(),
                 )
                 for source in SOURCES
@@ -501,8 +501,10 @@ def main(args: list[str] | None = None) -> int:
     finally:
         try:
             if node is not None:
-                node.get_logger().info(node.summary())
+                summary = node.summary()
                 node.destroy_node()
+                # Not by the node's logger, whose topic has ended with the context.
+                rclpy.logging.get_logger('pair_camera').info(summary)
             if rclpy.ok():
                 rclpy.shutdown()
         except KeyboardInterrupt:
