@@ -129,6 +129,18 @@ def fast_dds_environment(profile: str) -> dict[str, str]:
     return {chosen[fast_dds_2]: profile}
 
 
+def typed_value(context: LaunchContext, argument: str, value_type: type) -> ParameterValue:
+    """Return the value of ``argument``, which must be of the parameter's type."""
+    value = ParameterValue(LaunchConfiguration(argument), value_type=value_type)
+    try:
+        value.evaluate(context)
+    except ValueError as error:
+        text = LaunchConfiguration(argument).perform(context)
+        expected = {int: 'a whole number', bool: 'true or false', str: 'text'}[value_type]
+        raise RuntimeError(f"{argument} is '{text}', but must be {expected}") from error
+    return value
+
+
 def assemble(context: LaunchContext) -> list[Node]:
     """Return the node with parameters, remappings and environment as the arguments ask."""
     given = {
@@ -137,7 +149,7 @@ def assemble(context: LaunchContext) -> list[Node]:
     }
     parameters: list[object] = [parameter_file(given['params_file'])]
     overrides = {
-        parameter: ParameterValue(LaunchConfiguration(argument), value_type=value_type)
+        parameter: typed_value(context, argument, value_type)
         for argument, (parameter, value_type) in OVERRIDES.items()
         if given[argument]
     }

@@ -1231,11 +1231,11 @@ class _Canvas:
             self.visible[there] = cv2.add(self.visible[there], spot[inside])
 
     def boxes(self) -> list[Box]:
-        """Return the boxes of those of whom at least half is to be seen."""
+        """Return the boxes of those of whom at least six tenths are to be seen."""
         return [
             box
             for box, _, seen, whole in self._walkers
-            if box[2] > box[0] and box[3] > box[1] and cv2.countNonZero(seen) >= 0.5 * whole > 0
+            if box[2] > box[0] and box[3] > box[1] and cv2.countNonZero(seen) >= 0.6 * whole > 0
         ]
 
 

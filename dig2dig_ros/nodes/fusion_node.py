@@ -24,8 +24,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
+import os
 import sys
 from typing import Any, TYPE_CHECKING
 
@@ -171,6 +173,9 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
+        # Read by OpenMP when torch loads. Waiting threads that spin would take the cores from
+        # the robot's other processes, and from this one's callbacks.
+        os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
         import torch
 
         from dig2dig_ros.fusion.fuser import Fuser
@@ -203,7 +208,6 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._create_outputs()
 
     def _create_outputs(self) -> None:
-        reliable = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
         for topic, message_type in (
             ('fused/image_raw', Image),
             ('fused/camera_info', CameraInfo),
@@ -214,7 +218,8 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             self._outputs[topic] = self.create_lifecycle_publisher(
                 message_type,
                 topic,
-                reliable,
+                # One for each: rclpy writes the user's overrides into the profile itself.
+                QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
 
@@ -253,7 +258,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
                 message_type,
                 topic,
                 callback,
-                qos_profile_sensor_data,
+                copy(qos_profile_sensor_data),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
         )
@@ -389,6 +394,9 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             self._resolution = f'{visible.shape[1]}x{visible.shape[0]}'
             self._publish(result, pair.visible.message.header)
         except Exception as error:  # nothing that one pair does may end the node
+            if not self.context.ok():  # a signal came while it was in work
+                self._statistics.dropped('shutdown')
+                return
             self._drop(cause, f'{type(error).__name__}: {error}')
             return
         arrival = max(pair.visible.arrival, pair.thermal.arrival)
@@ -485,17 +493,18 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._diagnostics_timer.cancel()
         if self._worker is not None:
             self._stop_streams()
-            self.get_logger().info(self._statistics.summary())
         self._release()
+
+    def summary(self) -> str:
+        """Return what was received, fused and dropped, as one line."""
+        return self._statistics.summary()
 
 
 def _with_header(info: CameraInfo, header: Any) -> CameraInfo:
     """Return a copy of ``info`` under another header."""
-    copy = CameraInfo()
-    for field in info.get_fields_and_field_types():
-        setattr(copy, field, getattr(info, field))
-    copy.header = header
-    return copy
+    derived = copy(info)
+    derived.header = header
+    return derived
 
 
 def _weight_map(weights: NDArray[np.float32], encoding: str) -> NDArray[Any]:
@@ -553,6 +562,8 @@ def main(args: list[str] | None = None) -> int:
             if node is not None:
                 node.close()
                 node.destroy_node()
+                # Not the node's own logger, which publishes and cannot any more.
+                rclpy.logging.get_logger('fusion_node').info(node.summary())
             if rclpy.ok():
                 rclpy.shutdown()
         except KeyboardInterrupt:

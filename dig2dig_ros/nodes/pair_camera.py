@@ -124,9 +124,16 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         'wait_for_subscribers',
         10.0,
-        'Longest wait in seconds until both image topics have a subscriber.',
+        'Longest wait in seconds until both image topics have their subscribers.',
         minimum=0.0,
         maximum=3600.0,
+    ),
+    ParameterSpec(
+        'min_subscribers',
+        1,
+        'Subscribers of each image topic to wait for; discovery may find them seconds apart.',
+        minimum=1,
+        maximum=100,
     ),
 )
 
@@ -391,6 +398,7 @@ class PairCamera(Node):  # type: ignore[misc]
         for _ in self.source.prepare():
             if not rclpy.ok():
                 return
+            executor.spin_once(timeout_sec=0.0)
         self.get_logger().info(
             f'ready after {time.monotonic() - begin:.1f} s; waiting for subscribers of the images'
         )
@@ -423,7 +431,8 @@ class PairCamera(Node):  # type: ignore[misc]
     def _wait_for_subscribers(self, executor: SingleThreadedExecutor) -> None:
         end = time.monotonic_ns() + round(self._values['wait_for_subscribers'] * _NANOSECONDS)
         while time.monotonic_ns() < end and rclpy.ok():
-            if all(publisher.get_subscription_count() for publisher in self._images.values()):
+            counts = [publisher.get_subscription_count() for publisher in self._images.values()]
+            if min(counts) >= self._values['min_subscribers']:
                 # They know of us as well a little later than we of them.
                 self._spin_until(executor, time.monotonic_ns() + _NANOSECONDS // 2)
                 return

@@ -472,7 +472,9 @@ class MessageFiltersPairer(Pairer[MessageT]):
     The synchronisers are fed with proxies that carry the corrected stamp, and their callback
     only notes the pair, so nothing of the caller's runs inside their lock. They do not tell
     what they drop. Their rule, the oldest goes when a queue is full, is followed here in books
-    of the same size, which is where `pending` and the 'unpaired' counts come from.
+    of the same size, which is where `pending` and the 'unpaired' counts come from. A pair whose
+    visible message is older than that of the last pair comes out of them, too: it is dropped,
+    and both its messages are 'late'.
 
     :raises PairingError: if the package is missing, or for a value out of its range.
     """

@@ -474,6 +474,8 @@ class Demo:
             'thermal_rate': float(self._rate),
             'loop': False,
             'wait_for_subscribers': STALL_SECONDS,
+            # The fusion node and the demo: one may be discovered seconds after the other.
+            'min_subscribers': 2,
         }
         if options.pairs is None:
             # As of two free-running cameras.

@@ -276,11 +276,13 @@ def heat(dtype=np.uint16):
 def running(domain, parameters=None, arguments=()):
     """Run a node and a client in ``domain``; yield (client, process)."""
     process = NodeProcess(domain, parameters, arguments)
-    client = Client(domain)
     try:
-        yield client, process
+        client = Client(domain)
+        try:
+            yield client, process
+        finally:
+            client.close()
     finally:
-        client.close()
         process.stop()
 
 

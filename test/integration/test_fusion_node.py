@@ -149,6 +149,22 @@ def test_qos_can_be_overridden_by_parameters(robot):
     assert 'qos_overrides./visible/image_raw.subscription.reliability' in names
 
 
+def test_an_override_of_one_topic_leaves_the_others_alone(domain):
+    parameters = {
+        'qos_overrides./fused/image_raw.publisher.depth': 7,
+        'qos_overrides./visible/image_raw.subscription.reliability': 'reliable',
+    }
+    with running(domain, parameters) as (client, _):
+        client.wait_active()
+        declared = client.parameters()
+        assert declared['qos_overrides./fused/image_raw.publisher.depth'][0] == 7
+        assert declared['qos_overrides./fused/camera_info.publisher.depth'][0] == 2
+        topic = 'qos_overrides./{}.subscription.reliability'
+        assert declared[topic.format('visible/image_raw')][0] == 'reliable'
+        assert declared[topic.format('thermal/image_raw')][0] == 'best_effort'
+        client.fuse_one()
+
+
 def malformed(kind):
     message = encode(street(), 'bgr8', None, Image)
     if kind == 'short data':
@@ -348,6 +364,7 @@ def test_signal_in_mid_fusion_ends_with_code_0(domain, number):
         client.until(lambda: client.counter('pairs') > 0)
         assert process.stop(number) == 0, process.output()
         assert 'Traceback' not in process.output()
+        assert 'rosout' not in process.output()
         assert 'received visible' in process.output()
 
 

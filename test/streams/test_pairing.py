@@ -175,6 +175,32 @@ def test_irregular_stamps_are_not_decided_early() -> None:
     assert (pair.visible, pair.thermal) == ('nearer', 't')
 
 
+def test_two_stamps_do_not_make_a_period() -> None:
+    pairer = NearestPairer[int](0.05, 10)
+    # The second of four thermal messages at 30 Hz was lost.
+    assert feed(pairer, [('thermal', START), ('thermal', START + 67 * MS)]) == []
+    assert feed(pairer, [('visible', START + 92 * MS)]) == []
+    pairs = feed(pairer, [('thermal', START + 100 * MS)]) + pairer.flush()
+    assert stamps_of(pairs) == [(START + 92 * MS, START + 100 * MS)]
+
+
+@pytest.mark.parametrize('offset', [0.0, 0.5])
+def test_whose_nearest_is_taken_gets_no_worse_one(offset: float) -> None:
+    pairer = NearestPairer[int](0.05, 10, offset)
+
+    def thermal(time: int) -> int:
+        return START + time * MS - round(offset * SECOND)
+
+    pairs = feed(pairer, [('visible', START), ('visible', START + 45 * MS)])
+    pairs += feed(pairer, [('thermal', thermal(2)), ('thermal', thermal(20))])
+    # 20 is nearest to 0, which 2 has; 45 is nearest to 20, which is closer to 0.
+    assert stamps_of(pairs + pairer.flush()) == [(START, thermal(2))]
+    pairer.clear('shutdown')
+    pairs = feed(pairer, [('thermal', thermal(0)), ('thermal', thermal(45))])
+    pairs += feed(pairer, [('visible', START + 2 * MS), ('visible', START + 20 * MS)])
+    assert stamps_of(pairs + pairer.flush()) == [(START + 2 * MS, thermal(0))]
+
+
 def test_a_changed_rate_is_followed() -> None:
     slow, fast = camera(10, 10), camera(30, 10, 10.0)
     visible, thermal = slow + fast, camera(30, 20, 0.002)
@@ -259,6 +285,15 @@ def test_messages_that_are_held_follow_a_changed_offset(policy: str) -> None:
     assert accounted(pairer) == 4
 
 
+def test_what_a_changed_tolerance_matches_is_not_lost_from_a_full_queue() -> None:
+    pytest.importorskip('message_filters')
+    pairer = make_pairer('approximate', 0.001, 1)
+    assert feed(pairer, [('visible', START), ('thermal', START + 5 * MS)]) == []
+    pairer.tolerance = 0.01
+    assert stamps_of(feed(pairer, [('visible', START + 33 * MS)])) == [(START, START + 5 * MS)]
+    assert accounted(pairer) == 3
+
+
 def test_stamps_of_zero_are_counted_and_dropped(policy: str) -> None:
     pairer = make_pairer(policy, 0.05, 10)
     assert feed(pairer, [('visible', 0), ('thermal', 0), ('thermal', 0), ('visible', -1)]) == []
@@ -278,6 +313,17 @@ def test_a_repeated_stamp_is_dropped_whether_held_or_paired(policy: str) -> None
     feed(pairer, [('visible', START + MS)])
     assert pairer.counters['visible duplicate stamp'] == 3
     assert pairer.pending == 90
+
+
+def test_a_repeated_stamp_is_known_however_long_its_message_is_held() -> None:
+    pytest.importorskip('message_filters')
+    pairer = make_pairer('exact', 0.0, 10)
+    stamps = [START + index * 10 * MS for index in range(1, 90)]
+    feed(pairer, [('thermal', START)])
+    assert len(feed(pairer, arrivals(stamps, stamps))) == 89
+    assert feed(pairer, [('thermal', START)]) == []
+    assert pairer.counters == {'pairs': 89, 'thermal duplicate stamp': 1}
+    assert pairer.pending == 1
 
 
 def test_an_overtaken_message_is_put_in_order() -> None:

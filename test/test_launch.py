@@ -1,0 +1,307 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The launch file on the real launch system, first with a stand-in for the node, then with it."""
+
+import json
+import logging
+import os
+from pathlib import Path
+import sys
+
+import pytest
+import yaml
+
+pytest.importorskip('launch', reason='comes with a ROS installation')
+pytest.importorskip('launch_ros', reason='comes with a ROS installation')
+
+from launch import LaunchContext, LaunchDescription, LaunchService
+from launch.actions import (
+    EmitEvent,
+    IncludeLaunchDescription,
+    RegisterEventHandler,
+)
+from launch.event_handlers import OnProcessExit, OnProcessIO
+from launch.events import Shutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+
+# Writes down how it was started, and ends.
+RECORDER = """
+import json, os, sys
+files = [sys.argv[i + 1] for i, word in enumerate(sys.argv) if word == '--params-file']
+record = {
+    'arguments': sys.argv[1:],
+    'environment': dict(os.environ),
+    'parameter_files': [[name, open(name).read()] for name in files],
+}
+json.dump(record, open(os.environ['DIG2DIG_TEST_RECORD'], 'w'))
+"""
+
+NODE = """
+import sys
+from dig2dig_ros.nodes.fusion_node import main
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def prefix(tmp_path, monkeypatch):
+    """Return a prefix in which ROS 2 finds this checkout as the package, without executables."""
+    prefix = tmp_path / 'prefix'
+    index = prefix / 'share' / 'ament_index' / 'resource_index' / 'packages'
+    index.mkdir(parents=True)
+    (index / 'dig2dig').touch()
+    share = prefix / 'share' / 'dig2dig'
+    share.mkdir()
+    for name in ('package.xml', 'config', 'launch'):
+        (share / name).symlink_to(CHECKOUT / name)
+    others = os.environ.get('AMENT_PREFIX_PATH', '')
+    monkeypatch.setenv('AMENT_PREFIX_PATH', os.pathsep.join(filter(None, (str(prefix), others))))
+    monkeypatch.setenv('ROS_LOG_DIR', str(tmp_path / 'log'))
+    for name in (*PROFILE_VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS', 'ROS_DISTRO'):
+        monkeypatch.delenv(name, raising=False)
+    return prefix
+
+
+def install_executable(prefix, code):
+    executable = prefix / 'lib' / 'dig2dig' / 'fusion_node'
+    executable.parent.mkdir(parents=True)
+    executable.write_text(f'#!{sys.executable}\n{code}', encoding='utf-8')
+    executable.chmod(0o755)
+
+
+def included(prefix, arguments):
+    path = prefix / 'share' / 'dig2dig' / 'launch' / 'fusion.launch.py'
+    source = PythonLaunchDescriptionSource(str(path))
+    return IncludeLaunchDescription(source, launch_arguments=arguments.items())
+
+
+@pytest.fixture
+def launched(prefix, tmp_path, monkeypatch):
+    """Return a function that launches a stand-in and returns how it was started."""
+    record = tmp_path / 'record.json'
+    monkeypatch.setenv('DIG2DIG_TEST_RECORD', str(record))
+    install_executable(prefix, RECORDER)
+
+    def launch(**arguments):
+        service = LaunchService(noninteractive=True)
+        service.include_launch_description(
+            LaunchDescription([included(prefix, arguments)]),
+        )
+        code = service.run()
+        if not record.exists():
+            raise RuntimeError(f'the node was not started; launch ended with {code}')
+        result = json.loads(record.read_text(encoding='utf-8'))
+        record.unlink()
+        return result
+
+    return launch
+
+
+def parameters(record):
+    """Return the parameters of all files, where later ones win."""
+    values = {}
+    for _, text in record['parameter_files']:
+        for section in yaml.safe_load(text).values():
+            values.update(section['ros__parameters'])
+    return values
+
+
+def remappings(record):
+    words = record['arguments']
+    pairs = [words[i + 1].split(':=') for i, word in enumerate(words) if word == '-r']
+    return dict(pairs)
+
+
+def test_arguments_are_declared_at_the_top_with_descriptions(prefix):
+    path = prefix / 'share' / 'dig2dig' / 'launch' / 'fusion.launch.py'
+    description = PythonLaunchDescriptionSource(str(path)).get_launch_description(LaunchContext())
+    declared = {argument.name: argument for argument in description.get_launch_arguments()}
+    assert set(declared) == {
+        'namespace',
+        'visible_topic',
+        'thermal_topic',
+        'visible_camera_info_topic',
+        'N',
+        'S',
+        'device',
+        'params_file',
+        'fast_dds_profile',
+        'log_level',
+        'use_sim_time',
+        'autostart',
+    }
+    for argument in declared.values():
+        assert argument.description.endswith('.')
+        assert argument.default_value is not None
+
+
+def test_defaults_start_the_node_with_the_shipped_parameters(launched, prefix):
+    record = launched()
+    ((path, text),) = record['parameter_files']
+    assert Path(path) == prefix / 'share' / 'dig2dig' / 'config' / 'fusion.yaml'
+    assert text == (CHECKOUT / 'config' / 'fusion.yaml').read_text(encoding='utf-8')
+    names = remappings(record)
+    assert names['__node'] == 'fusion_node'
+    assert names['visible/image_raw'] == 'visible/image_raw'
+    assert names['visible/camera_info'] == 'visible/camera_info'
+    assert names['thermal/image_raw'] == 'thermal/image_raw'
+
+
+def test_given_arguments_win_over_the_file_with_their_types(launched):
+    record = launched(N='7', S='3', device='cuda:1', autostart='False', use_sim_time='true')
+    assert len(record['parameter_files']) == 2
+    given = yaml.safe_load(record['parameter_files'][1][1])
+    (values,) = (section['ros__parameters'] for section in given.values())
+    assert values == {
+        'num_inference_steps': 7,
+        'dig_refresh_interval': 3,
+        'device': 'cuda:1',
+        'autostart': False,
+        'use_sim_time': True,
+    }
+    assert type(values['num_inference_steps']) is int
+    assert type(values['autostart']) is bool
+
+
+@pytest.mark.parametrize('preset', ['realtime', 'paper'])
+def test_presets_go_by_name(launched, preset):
+    shipped = yaml.safe_load((CHECKOUT / 'config' / f'{preset}.yaml').read_text(encoding='utf-8'))
+    assert parameters(launched(params_file=preset)) == shipped['/**']['ros__parameters']
+
+
+def test_a_file_of_ones_own_is_taken_and_single_arguments_still_win(launched, tmp_path):
+    own = tmp_path / 'own.yaml'
+    own.write_text('/**:\n  ros__parameters:\n    num_inference_steps: 9\n    seed: 5\n')
+    values = parameters(launched(params_file=str(own), N='4'))
+    assert values == {'num_inference_steps': 4, 'seed': 5}
+
+
+def test_topics_are_remapped_and_camera_info_goes_with_the_image(launched):
+    names = remappings(launched(visible_topic='/front/image', thermal_topic='/boson/image_raw'))
+    assert names['visible/image_raw'] == '/front/image'
+    assert names['visible/image_raw/compressed'] == '/front/image/compressed'
+    assert names['visible/camera_info'] == '/front/camera_info'
+    assert names['thermal/image_raw'] == '/boson/image_raw'
+    assert names['thermal/image_raw/compressed'] == '/boson/image_raw/compressed'
+    names = remappings(launched(visible_topic='image', visible_camera_info_topic='/calibration'))
+    assert names['visible/camera_info'] == '/calibration'
+
+
+def test_namespace_and_log_level_reach_the_node(launched):
+    record = launched(namespace='robot', log_level='debug')
+    assert remappings(record)['__ns'] == '/robot'
+    words = record['arguments']
+    assert words[words.index('--log-level') + 1] == 'debug'
+
+
+@pytest.mark.parametrize(
+    ('distribution', 'variable'),
+    [
+        ('humble', 'FASTRTPS_DEFAULT_PROFILES_FILE'),
+        ('jazzy', 'FASTRTPS_DEFAULT_PROFILES_FILE'),
+        ('kilted', 'FASTDDS_DEFAULT_PROFILES_FILE'),
+        ('', 'FASTDDS_DEFAULT_PROFILES_FILE'),
+    ],
+)
+def test_fast_dds_gets_the_shipped_profile(launched, prefix, monkeypatch, distribution, variable):
+    monkeypatch.setenv('ROS_DISTRO', distribution)
+    environment = launched()['environment']
+    profile = str(prefix / 'share' / 'dig2dig' / 'config' / 'fast_dds.xml')
+    assert {name: environment.get(name) for name in PROFILE_VARIABLES} == {
+        name: profile if name == variable else None for name in PROFILE_VARIABLES
+    }
+    assert variable not in os.environ  # for the node alone
+
+
+@pytest.mark.parametrize('variable', [*PROFILE_VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS'])
+def test_a_choice_in_the_environment_is_left_alone(launched, monkeypatch, variable):
+    monkeypatch.setenv(variable, 'LARGE_DATA')
+    environment = launched()['environment']
+    found = {name: environment[name] for name in PROFILE_VARIABLES if name in environment}
+    assert found == ({variable: 'LARGE_DATA'} if variable in PROFILE_VARIABLES else {})
+
+
+def test_a_profile_named_in_the_command_wins_and_an_empty_one_is_none(
+    launched, monkeypatch, tmp_path
+):
+    assert not set(PROFILE_VARIABLES) & set(launched(fast_dds_profile='')['environment'])
+    own = tmp_path / 'own.xml'
+    own.touch()
+    monkeypatch.setenv('FASTDDS_DEFAULT_PROFILES_FILE', '/elsewhere.xml')
+    environment = launched(fast_dds_profile=str(own))['environment']
+    assert environment['FASTDDS_DEFAULT_PROFILES_FILE'] == str(own)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'reason'),
+    [
+        ({'params_file': 'fast'}, 'neither a file nor a preset (fusion, realtime, paper)'),
+        ({'fast_dds_profile': '/no/such.xml'}, "'/no/such.xml', which is not a file"),
+        ({'N': 'many'}, "N is 'many', but must be a whole number"),
+        ({'N': '2.5'}, "N is '2.5', but must be a whole number"),
+        ({'autostart': '3'}, "autostart is '3', but must be true or false"),
+    ],
+)
+def test_a_bad_argument_ends_the_launch_with_its_reason(launched, caplog, arguments, reason):
+    logger = logging.getLogger('launch')  # does not propagate
+    logger.addHandler(caplog.handler)
+    try:
+        with pytest.raises(RuntimeError, match='launch ended with 1'):
+            launched(**arguments)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert reason in caplog.text
+
+
+def test_the_node_itself_comes_up_and_ends_cleanly(prefix, tmp_path, monkeypatch):
+    for module in ('cv2', 'rclpy', 'torch'):
+        pytest.importorskip(module)
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(1 + os.getpid() % 101))
+    paths = [str(CHECKOUT), os.environ.get('PYTHONPATH', '')]
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(filter(None, paths)))
+    install_executable(prefix, NODE)
+    small = tmp_path / 'small.yaml'
+    small.write_text('/**:\n  ros__parameters:\n    warmup_size: [64, 48]\n')
+    arguments = {'N': '3', 'S': '2', 'device': 'cpu', 'params_file': str(small)}
+    output = []
+    ends = []
+
+    def read(event):
+        # The first sign of an active node: it looks out for its cameras.
+        output.append(event.text.decode())
+        if 'no visible image on' in ''.join(output):
+            return EmitEvent(event=Shutdown(reason='the node is up'))
+        return None
+
+    service = LaunchService(noninteractive=True)
+    service.include_launch_description(
+        LaunchDescription(
+            [
+                RegisterEventHandler(OnProcessIO(on_stdout=read, on_stderr=read)),
+                RegisterEventHandler(
+                    OnProcessExit(on_exit=lambda event, _: ends.append(event.returncode))
+                ),
+                included(prefix, arguments),
+            ]
+        )
+    )
+    assert service.run() == 0
+    assert ends == [0], ''.join(output)
+    log = ''.join(output)
+    assert 'N 3, S 2, resolution 64x48' in log
