@@ -563,7 +563,7 @@ def main(args: list[str] | None = None) -> int:
                 node.close()
                 node.destroy_node()
                 # Not the node's own logger, which publishes and cannot any more.
-                rclpy.logging.get_logger('fusion_node').info(node.summary())
+                rclpy.logging.get_logger('dig2dig').info(node.summary())
             if rclpy.ok():
                 rclpy.shutdown()
         except KeyboardInterrupt:

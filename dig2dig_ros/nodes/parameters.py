@@ -262,8 +262,9 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ),
     ParameterSpec(
         'queue_size',
-        10,
-        'Images of each camera that wait for their counterpart.',
+        30,
+        'Images of each camera that may wait for their counterpart: those of the faster camera '
+        'during a period of the slower one and its extra delay.',
         minimum=1,
         maximum=1000,
     ),

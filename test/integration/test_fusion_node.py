@@ -266,7 +266,7 @@ def test_every_image_is_accounted_for(robot):
         for cause in ('malformed', 'zero stamp', 'duplicate stamp', 'late', 'unpaired')
     )
     pending = robot.counter('visible received') - robot.counter('pairs') - singles
-    assert 0 <= pending <= 10
+    assert 0 <= pending <= 30
 
 
 def test_lifecycle_goes_round_and_comes_back(robot):
@@ -364,7 +364,7 @@ def test_signal_in_mid_fusion_ends_with_code_0(domain, number):
         client.until(lambda: client.counter('pairs') > 0)
         assert process.stop(number) == 0, process.output()
         assert 'Traceback' not in process.output()
-        assert 'rosout' not in process.output()
+        assert 'rosout' not in process.output(), process.output()
         assert 'received visible' in process.output()
 
 

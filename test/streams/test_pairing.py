@@ -471,7 +471,7 @@ def test_flush_decides_what_is_held(policy: str) -> None:
 
 
 def test_settle_decides_the_pair_before_a_pause_and_holds_the_rest() -> None:
-    pairer = NearestPairer(0.05, 10)
+    pairer = NearestPairer[int](0.05, 10)
     assert feed(pairer, [('visible', 1000 * MS), ('thermal', 1010 * MS)]) == []
     assert stamps_of(pairer.settle()) == [(1000 * MS, 1010 * MS)]
     assert pairer.add('visible', 2000 * MS, 2000 * MS) == []
@@ -526,7 +526,10 @@ def test_every_message_is_accounted_for(policy: str, seed: int) -> None:
             latest = dict.fromkeys(SOURCES, 0)
             last_visible = 0
         latest[source] = max(latest[source], stamp)
-        for pair in pairer.add(source, stamp, (source, stamp, received)):
+        pairs = pairer.add(source, stamp, (source, stamp, received))
+        if rng.random() < 0.05:
+            pairs += pairer.settle()
+        for pair in pairs:
             assert pair.visible[:2] == ('visible', pair.visible_stamp)
             assert pair.visible_stamp > last_visible
             last_visible = pair.visible_stamp
