@@ -353,7 +353,7 @@ def entropy(fused: Luma) -> float:
 
 
 def standard_deviation(fused: Luma) -> float:
-    """Standard deviation of the fused image, in grey levels (SD)."""
+    """Return the standard deviation of the fused image, in grey levels (SD)."""
     (fused,) = _checked(fused=fused)
     return float(fused.std())
 

@@ -176,9 +176,15 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         # Read by OpenMP when torch loads. Waiting threads that spin would take the cores from
         # the robot's other processes, and from this one's callbacks.
         os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-        import torch
+        try:
+            import torch
 
-        from dig2dig_ros.fusion.fuser import Fuser
+            from dig2dig_ros.fusion.fuser import Fuser
+        except ImportError as error:
+            raise RuntimeError(
+                f'{error}, for {sys.executable}: install PyTorch and safetensors for this '
+                'interpreter (the README says which build for which platform)'
+            ) from error
 
         values = self._values
         self._pairer = make_pairer(

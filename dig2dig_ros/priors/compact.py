@@ -22,7 +22,7 @@ import math
 from pathlib import Path
 
 from safetensors import safe_open, SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
@@ -219,4 +219,5 @@ def save(network: CompactUNet, path: Path, facts: dict[str, str]) -> None:
         key: value.detach().to('cpu', torch.float16).contiguous()
         for key, value in network.state_dict().items()
     }
-    save_file(state, str(path), metadata=metadata)
+    # Not save_file, which leaves a file that only its owner may read.
+    path.write_bytes(serialize(state, metadata=metadata))
