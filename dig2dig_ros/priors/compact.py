@@ -97,7 +97,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
-        hidden = F.silu(self.conv_in(x) * (1 + scale) + shift)
+        hidden = F.silu(torch.addcmul(shift, self.conv_in(x), 1 + scale))
         output: Tensor = x + self.conv_out(hidden)
         return output
 
