@@ -19,10 +19,12 @@ import re
 import signal
 import time
 
+from builtin_interfaces.msg import Time
 import cv2
 from diagnostic_msgs.msg import DiagnosticStatus
 import numpy as np
 import pytest
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -282,6 +284,28 @@ def test_lifecycle_goes_round_and_comes_back(robot):
     assert robot.change_state('activate')
     robot.fuse_one()
     robot.until(lambda: robot.counter('fused') >= 1)
+
+
+def test_simulated_clock_that_jumps_back_clears_what_waits(domain):
+    with running(domain, {'use_sim_time': True}) as (client, _):
+        clock = client.node.create_publisher(Clock, '/clock', client.reliable)
+        client.wait_active()
+        client.until(clock.get_subscription_count)
+
+        def tick(seconds):
+            clock.publish(Clock(clock=Time(sec=seconds)))
+
+        tick(200)
+        client.clock = 200_000
+        client.fuse_one()
+        client.visible.publish(encode(street(), 'bgr8', client.header(), Image))
+        received = client.counter('visible received')
+        client.until(lambda: client.counter('visible received') > received)
+        tick(100)
+        client.until(lambda: client.counter('dropped: clock jump') == 1)
+        client.clock = 100_000
+        client.fuse_one()
+        assert client.counter('dropped: visible late') == 0
 
 
 def test_compressed_inputs(domain):
