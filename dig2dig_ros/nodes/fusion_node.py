@@ -28,6 +28,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import partial
 import os
+import signal
 import sys
 from typing import Any, TYPE_CHECKING
 
@@ -539,6 +540,7 @@ def weight_overlay(
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; return the process's exit code."""
     node: FusionNode | None = None
+    code = 0
     try:
         rclpy.init(args=args)
         node = FusionNode()
@@ -558,13 +560,22 @@ def main(args: list[str] | None = None) -> int:
         ParameterUninitializedException,
     ) as error:
         rclpy.logging.get_logger('fusion_node').fatal(str(error))
-        return 1
+        code = 1
     except Exception:
         # A signal may end the context inside of rclpy, which then fails in ways of its own.
         if rclpy.ok():
             raise
     finally:
+        _shut_down(node)
+    return code
+
+
+def _shut_down(node: FusionNode | None) -> None:
+    """Close the node, also when more signals come: a terminal and a launch file both send one."""
+    while True:
         try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
             if node is not None:
                 node.close()
                 node.destroy_node()
@@ -573,8 +584,12 @@ def main(args: list[str] | None = None) -> int:
             if rclpy.ok():
                 rclpy.shutdown()
         except KeyboardInterrupt:
-            pass  # asked twice; the process ends anyway
-    return 0
+            continue  # it came before signals were ignored
+        except TimeoutError as error:
+            rclpy.logging.get_logger('dig2dig').warning(str(error))
+            # The interpreter must not be taken down under a thread that computes.
+            os._exit(0)
+        return
 
 
 if __name__ == '__main__':

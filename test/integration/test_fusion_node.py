@@ -392,6 +392,20 @@ def test_signal_in_mid_fusion_ends_with_code_0(domain, number):
         assert 'received visible' in process.output()
 
 
+def test_second_interrupt_does_not_spoil_the_end(domain):
+    large = np.repeat(np.repeat(street(), 4, axis=0), 4, axis=1)
+    with running(domain, {'num_inference_steps': 100}) as (client, process):
+        client.wait_active()
+        for _ in range(5):
+            client.send_pair(visible=large)
+        client.until(lambda: client.counter('pairs') > 0)
+        for _ in range(3):
+            process.process.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+        assert process.wait(60) == 0, process.output()
+        assert 'terminate' not in process.output()
+
+
 def test_log_at_start_says_what_computes(domain):
     with running(domain) as (client, process):
         client.wait_active()
