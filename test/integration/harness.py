@@ -173,6 +173,12 @@ class Client:
             self.executor.spin_once(timeout_sec=0.02)
 
     def wait_active(self):
+        """
+        Wait until the node is active and hears both cameras.
+
+        The two ends of a connection find each other one after the other, and what a camera
+        sends in between is lost: so pairs are sent until the node has counted some.
+        """
         self.until(lambda: self.status.get('state') == 'active', 60, 'active')
         self.until(
             lambda: (
@@ -180,8 +186,16 @@ class Client:
             ),
             what='subscribed',
         )
-        for topic in self._subscriptions:
-            self.until(lambda t=topic: self.node.count_publishers(t), what=f'publisher of {topic}')
+
+        def heard():
+            return self.counter('visible received') and self.counter('thermal received')
+
+        for _ in range(50):
+            if heard():
+                return
+            self.send_pair()
+            self.spin(0.4)
+        raise AssertionError(f'the node hears no images; diagnostics: {self.status}')
 
     def header(self, milliseconds=None, frame='visible_optical_frame'):
         """Return a header; by default 100 ms after the last one."""
@@ -209,14 +223,23 @@ class Client:
         return header
 
     def fuse_one(self, topic='fused/image_raw', **pair):
-        """Send one pair and return (its visible header, the message that came of it)."""
-        self.subscribe(topic)
+        """
+        Send one pair and return (its visible header, the message that came of it).
+
+        More pairs are sent if the output of the first one came before we were connected.
+        """
         self.wait_active()
-        header = self.send_pair(**pair)
-        return header, self.until(
-            lambda: next((m for m in self.received[topic] if m.header == header), None),
-            what=f'{topic} of {header.stamp}',
-        )
+        self.subscribe(topic)
+        self.until(lambda: self.node.count_publishers(topic), what=f'publisher of {topic}')
+        for _ in range(10):
+            header = self.send_pair(**pair)
+            end = time.monotonic() + 3
+            while time.monotonic() < end:
+                for message in self.received[topic]:
+                    if message.header == header:
+                        return header, message
+                self.executor.spin_once(timeout_sec=0.05)
+        raise AssertionError(f'nothing on {topic}; diagnostics: {self.status}')
 
     def counter(self, key):
         return int(self.status.get(key, 0))
