@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 import math
+import os
 from pathlib import Path
 import random
 import sys
@@ -59,6 +60,7 @@ from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.nodes.parameters import ParameterSpec
 from dig2dig_ros.streams.codec import encode
 from dig2dig_ros.streams.pairing import Source, SOURCES
+from dig2dig_ros.tools.resources import fast_dds_environment
 
 # Of images held in memory: rendered frames, or pairs that were read before.
 _MEMORY = 200_000_000
@@ -491,6 +493,8 @@ def main(args: list[str] | None = None) -> int:
     node: PairCamera | None = None
     # Leave the cores to who computes.
     cv2.setNumThreads(1)
+    # Images fit into shared memory only with a larger segment, and that is the sender's.
+    os.environ.update(fast_dds_environment())
     try:
         rclpy.init(args=args)
         node = PairCamera()

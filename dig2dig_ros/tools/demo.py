@@ -71,10 +71,9 @@ from dig2dig_ros.tools.demo_report import (
     waiting_images,
     write_json,
 )
-from dig2dig_ros.tools.resources import config_file
+from dig2dig_ros.tools.resources import config_file, fast_dds_environment
 
 PRESETS = ('realtime', 'fusion', 'paper')
-FAST_DDS_PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 STATUS_SUFFIX = 'fusion_node: fusion'
 
 # Without any progress for so long, something is wrong.
@@ -152,10 +151,7 @@ def middleware_environment(domain_id: int) -> dict[str, str]:
     }
     if os.environ.get('ROS_DISTRO') == 'humble':
         variables['ROS_LOCALHOST_ONLY'] = '1'  # it does not know the discovery range yet
-    if not any(os.environ.get(name) for name in FAST_DDS_PROFILE_VARIABLES):
-        # Fast DDS 2 only knows the second name, and Fast DDS 3 complains about it.
-        is_old = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
-        variables[FAST_DDS_PROFILE_VARIABLES[is_old]] = str(config_file('fast_dds.xml'))
+    variables.update(fast_dds_environment())
     return variables
 
 

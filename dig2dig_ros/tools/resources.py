@@ -14,9 +14,14 @@
 
 """Find what is installed beside the Python module: config and launch files."""
 
+import os
 from pathlib import Path
 
 PACKAGE = 'dig2dig'
+
+# Fast DDS 2 only knows the second name, and Fast DDS 3 complains about it.
+_PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+_TRANSPORTS_VARIABLE = 'FASTDDS_BUILTIN_TRANSPORTS'
 
 
 def share_directory() -> Path:
@@ -67,3 +72,16 @@ def config_file(name: str) -> Path:
         shipped = ', '.join(sorted(p.name for p in folder.glob('*.*'))) or 'nothing'
         raise FileNotFoundError(f'{folder} has no {name}; it has {shipped}')
     return path
+
+
+def fast_dds_environment() -> dict[str, str]:
+    """
+    Return the variables that give a process the shipped Fast DDS profile for large images.
+
+    Empty where the user's environment has made a choice already. They must be set before rclpy
+    is initialised.
+    """
+    if any(os.environ.get(name) for name in (*_PROFILE_VARIABLES, _TRANSPORTS_VARIABLE)):
+        return {}
+    is_old = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
+    return {_PROFILE_VARIABLES[is_old]: str(config_file('fast_dds.xml'))}

@@ -90,3 +90,34 @@ def test_missing_config_names_what_there_is(tmp_path: Path) -> None:
 def test_this_package_has_its_config() -> None:
     for name in ('fusion.yaml', 'realtime.yaml', 'paper.yaml', 'fast_dds.xml'):
         assert resources.config_file(name).is_file()
+
+
+@pytest.mark.parametrize(
+    ('distribution', 'variable'),
+    [
+        ('', 'FASTDDS_DEFAULT_PROFILES_FILE'),
+        ('kilted', 'FASTDDS_DEFAULT_PROFILES_FILE'),
+        ('jazzy', 'FASTRTPS_DEFAULT_PROFILES_FILE'),
+        ('humble', 'FASTRTPS_DEFAULT_PROFILES_FILE'),
+    ],
+)
+def test_fast_dds_gets_the_profile_by_the_name_it_knows(monkeypatch, distribution, variable):
+    for name in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv('FASTDDS_BUILTIN_TRANSPORTS', raising=False)
+    monkeypatch.setenv('ROS_DISTRO', distribution)
+    environment = resources.fast_dds_environment()
+    assert environment == {variable: str(resources.config_file('fast_dds.xml'))}
+
+
+@pytest.mark.parametrize(
+    'chosen',
+    [
+        'FASTDDS_DEFAULT_PROFILES_FILE',
+        'FASTRTPS_DEFAULT_PROFILES_FILE',
+        'FASTDDS_BUILTIN_TRANSPORTS',
+    ],
+)
+def test_a_choice_of_the_user_is_left_alone(monkeypatch, chosen):
+    monkeypatch.setenv(chosen, 'something')
+    assert resources.fast_dds_environment() == {}
