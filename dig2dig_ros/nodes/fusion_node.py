@@ -28,7 +28,6 @@ from copy import copy
 from dataclasses import dataclass
 from functools import partial
 import os
-import signal
 import sys
 from typing import Any, TYPE_CHECKING
 
@@ -37,15 +36,9 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 import numpy as np
 from numpy.typing import NDArray
 from rcl_interfaces.msg import SetParametersResult
-import rclpy
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
-from rclpy.exceptions import (
-    InvalidParameterTypeException,
-    InvalidParameterValueException,
-    ParameterUninitializedException,
-)
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data, QoSProfile, ReliabilityPolicy
@@ -54,6 +47,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.nodes.parameters import fusion_settings, PARAMETERS, PARAMETERS_BY_NAME
+from dig2dig_ros.nodes.process import run_node
 from dig2dig_ros.nodes.statistics import NodeStatistics
 from dig2dig_ros.nodes.worker import LatestWorker
 from dig2dig_ros.streams.codec import check, CodecError, decode, decode_compressed, encode
@@ -495,15 +489,16 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
                 return DiagnosticStatus.WARN, text
         return DiagnosticStatus.OK, 'fusing'
 
-    def close(self) -> None:
-        """End the worker and free the device, whatever state the node is in."""
+    def close(self) -> str:
+        """
+        End the worker and free the device, whatever state the node is in.
+
+        :return: what was received, fused and dropped, as one line.
+        """
         self._diagnostics_timer.cancel()
         if self._worker is not None:
             self._stop_streams()
         self._release()
-
-    def summary(self) -> str:
-        """Return what was received, fused and dropped, as one line."""
         return self._statistics.summary()
 
 
@@ -537,59 +532,18 @@ def weight_overlay(
     return blended
 
 
+def _run(node: FusionNode, executor: SingleThreadedExecutor) -> None:
+    # A failure is logged and shown in diagnostics; the node stays, so that a parameter can be
+    # put right and the node configured again.
+    autostart = node.values['autostart']
+    if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+        node.trigger_activate()
+    executor.spin()
+
+
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; return the process's exit code."""
-    node: FusionNode | None = None
-    code = 0
-    try:
-        rclpy.init(args=args)
-        node = FusionNode()
-        # A failure is logged and shown in diagnostics; the node stays, so that a parameter
-        # can be put right and the node configured again.
-        autostart = node.values['autostart']
-        if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            node.trigger_activate()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except (
-        InvalidParameterTypeException,
-        InvalidParameterValueException,
-        ParameterUninitializedException,
-    ) as error:
-        rclpy.logging.get_logger('fusion_node').fatal(str(error))
-        code = 1
-    except Exception:
-        # A signal may end the context inside of rclpy, which then fails in ways of its own.
-        if rclpy.ok():
-            raise
-    finally:
-        _shut_down(node)
-    return code
-
-
-def _shut_down(node: FusionNode | None) -> None:
-    """Close the node, also when more signals come: a terminal and a launch file both send one."""
-    while True:
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)
-            if node is not None:
-                node.close()
-                node.destroy_node()
-                # Not the node's own logger, which publishes and cannot any more.
-                rclpy.logging.get_logger('dig2dig').info(node.summary())
-            if rclpy.ok():
-                rclpy.shutdown()
-        except KeyboardInterrupt:
-            continue  # it came before signals were ignored
-        except TimeoutError as error:
-            rclpy.logging.get_logger('dig2dig').warning(str(error))
-            # The interpreter must not be taken down under a thread that computes.
-            os._exit(0)
-        return
+    return run_node(FusionNode, _run, FusionNode.close, args)
 
 
 if __name__ == '__main__':

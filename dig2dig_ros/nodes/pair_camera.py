@@ -36,12 +36,7 @@ import cv2
 import numpy as np
 import rclpy
 from rclpy.duration import Duration
-from rclpy.exceptions import (
-    InvalidParameterTypeException,
-    InvalidParameterValueException,
-    ParameterUninitializedException,
-)
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -58,6 +53,7 @@ from dig2dig_ros.evaluation.image_pairs import (
 )
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.nodes.parameters import ParameterSpec
+from dig2dig_ros.nodes.process import run_node
 from dig2dig_ros.streams.codec import encode
 from dig2dig_ros.streams.pairing import Source, SOURCES
 from dig2dig_ros.tools.resources import fast_dds_environment
@@ -490,39 +486,11 @@ def camera_info(image: Image) -> CameraInfo:
 
 def main(args: list[str] | None = None) -> int:
     """Send until the end or an interruption; return the process's exit code."""
-    node: PairCamera | None = None
     # Leave the cores to who computes.
     cv2.setNumThreads(1)
     # Images fit into shared memory only with a larger segment, and that is the sender's.
     os.environ.update(fast_dds_environment())
-    try:
-        rclpy.init(args=args)
-        node = PairCamera()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        node.run(executor)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except (
-        ImagePairError,
-        InvalidParameterTypeException,
-        InvalidParameterValueException,
-        ParameterUninitializedException,
-    ) as error:
-        rclpy.logging.get_logger('pair_camera').fatal(str(error))
-        return 1
-    finally:
-        try:
-            if node is not None:
-                summary = node.summary()
-                node.destroy_node()
-                # Not by the node's logger, whose topic has ended with the context.
-                rclpy.logging.get_logger('pair_camera').info(summary)
-            if rclpy.ok():
-                rclpy.shutdown()
-        except KeyboardInterrupt:
-            pass  # asked twice; the process ends anyway
-    return 0
+    return run_node(PairCamera, PairCamera.run, PairCamera.summary, args, (ImagePairError,))
 
 
 if __name__ == '__main__':

@@ -13,58 +13,60 @@
 # limitations under the License.
 
 import threading
+import time
 
 import pytest
 
 from dig2dig_ros.nodes.worker import LatestWorker
 
 
-def test_latest_item_supersedes_the_waiting_one():
-    started, release, done = threading.Event(), threading.Event(), []
+class Fusion:
+    """Work that lasts until it is released."""
 
-    def process(item):
-        started.set()
-        release.wait(10)
-        done.append(item)
+    def __init__(self):
+        self.started, self.release = threading.Event(), threading.Event()
+        self.done = []
 
-    worker = LatestWorker(process)
+    def __call__(self, item):
+        self.started.set()
+        self.release.wait(10)
+        self.done.append(item)
+
+
+@pytest.fixture
+def fusion():
+    work = Fusion()
+    yield work
+    work.release.set()
+
+
+def test_latest_item_supersedes_the_waiting_one(fusion):
+    worker = LatestWorker(fusion)
     assert worker.offer('first') is None
-    started.wait(10)
+    fusion.started.wait(10)
     assert worker.offer('second') is None
     assert worker.offer('third') == 'second'
-    release.set()
-    while done != ['first', 'third']:
-        assert worker._thread.is_alive()
+    fusion.release.set()
+    end = time.monotonic() + 10
+    while len(fusion.done) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
     assert worker.stop() is None
+    assert fusion.done == ['first', 'third']
 
 
-def test_stop_finishes_the_item_in_work_and_returns_the_waiting_one():
-    started, release, done = threading.Event(), threading.Event(), []
-
-    def process(item):
-        started.set()
-        release.wait(10)
-        done.append(item)
-
-    worker = LatestWorker(process)
+def test_stop_finishes_the_item_in_work_and_returns_the_waiting_one(fusion):
+    worker = LatestWorker(fusion)
     worker.offer('first')
-    started.wait(10)
+    fusion.started.wait(10)
     worker.offer('second')
-    threading.Timer(0.05, release.set).start()
+    threading.Timer(0.05, fusion.release.set).start()
     assert worker.stop() == 'second'
-    assert done == ['first']
+    assert fusion.done == ['first']
 
 
-def test_stop_says_when_the_item_in_work_hangs():
-    release, started = threading.Event(), threading.Event()
-
-    def process(item):
-        started.set()
-        release.wait(10)
-
-    worker = LatestWorker(process)
+def test_stop_says_when_the_item_in_work_hangs(fusion):
+    worker = LatestWorker(fusion)
     worker.offer('stuck')
-    started.wait(10)
+    fusion.started.wait(10)
     with pytest.raises(TimeoutError, match='did not end'):
         worker.stop(timeout=0.05)
-    release.set()

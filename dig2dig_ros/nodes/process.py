@@ -1,0 +1,101 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The life of a node's process: from the command line to a clean end, whatever signals come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import os
+import signal
+from typing import TypeVar
+
+import rclpy
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    ParameterUninitializedException,
+)
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+
+NodeT = TypeVar('NodeT', bound=Node)
+
+_BAD_PARAMETERS = (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    ParameterUninitializedException,
+)
+
+
+def run_node(
+    create: Callable[[], NodeT],
+    run: Callable[[NodeT, SingleThreadedExecutor], None],
+    finish: Callable[[NodeT], str],
+    args: list[str] | None = None,
+    refusals: tuple[type[Exception], ...] = (),
+) -> int:
+    """
+    Create a node, run it until it is done or interrupted, and end it.
+
+    :param create: makes the node.
+    :param run: lets it work; the executor holds the node.
+    :param finish: stops what the node has running and returns a line that says what it did.
+        Called again if a signal breaks into it.
+    :param refusals: exceptions that say in one sentence what the user has to put right.
+    :return: the process's exit code: 0, or 1 where a parameter was bad or ``refusals`` came.
+    """
+    node: NodeT | None = None
+    code = 0
+    try:
+        rclpy.init(args=args)
+        node = create()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        run(node, executor)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except (*_BAD_PARAMETERS, *refusals) as error:
+        rclpy.logging.get_logger('dig2dig').fatal(str(error))
+        code = 1
+    except Exception:
+        # A signal may end the context inside of rclpy, which then fails in ways of its own.
+        if rclpy.ok():
+            raise
+    finally:
+        _end(node, finish)
+    return code
+
+
+def _end(node: NodeT | None, finish: Callable[[NodeT], str]) -> None:
+    """Finish also when more signals come: a terminal and a launch file both send one."""
+    # Not the node's own logger, whose topic ends with the context.
+    logger = rclpy.logging.get_logger('dig2dig')
+    while True:
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+            if node is not None:
+                summary = finish(node)
+                node.destroy_node()
+                logger.info(summary)
+            if rclpy.ok():
+                rclpy.shutdown()
+        except KeyboardInterrupt:
+            continue  # it came before signals were ignored
+        except TimeoutError as error:
+            logger.warning(str(error))
+            # The interpreter must not be taken down under a thread that computes.
+            os._exit(0)
+        return
