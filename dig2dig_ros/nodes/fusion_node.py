@@ -96,12 +96,13 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._inputs: list[Any] = []
         self._quiet_timer: Any = None
 
-        # Before the declarations, so that values from the command line are checked as well.
+        # Before the declarations, so that values from the command line are checked as well;
+        # each by itself, because what it has to fit to may not be declared yet.
+        self._declared = False
         self.add_on_set_parameters_callback(self._on_set_parameters)
         for spec in PARAMETERS:
-            self._values[spec.name] = self.declare_parameter(
-                spec.name, spec.default, spec.descriptor()
-            ).value
+            self.declare_parameter(spec.name, spec.default, spec.descriptor())
+        self._declared = True
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A steady timer: diagnostics matter most when simulated time stands still.
         self._diagnostics_timer = self.create_timer(
@@ -142,7 +143,8 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
                 return SetParametersResult(successful=False, reason=problem)
             values[spec.name] = value
         try:
-            fusion_settings(values)
+            if self._declared:
+                fusion_settings(values)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         # One assignment, so that the worker sees either all old or all new values.
@@ -238,7 +240,9 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
 
     def _start_streams(self) -> None:
         self._statistics.reset()
-        self._reported_drops.clear()
+        assert self._pairer is not None
+        # The pairer goes on counting where it was before a deactivation.
+        self._reported_drops = Counter(self._pairer.counters)
         self._worker = LatestWorker(self._process)
         for source in SOURCES:
             topic = f'{source}/image_raw'

@@ -276,6 +276,20 @@ def test_every_image_is_accounted_for(robot):
     assert 0 <= pending <= 30
 
 
+def test_counters_begin_anew_with_every_activation(robot):
+    robot.wait_active()
+    robot.visible.publish(encode(street(), 'bgr8', Header(), Image))
+    robot.until(lambda: robot.counter('dropped: visible zero stamp') > 0)
+    assert robot.change_state('deactivate')
+    robot.until(lambda: robot.status['state'] == 'inactive')
+    assert robot.change_state('activate')
+    robot.until(lambda: robot.status['state'] == 'active')
+    robot.fuse_one()
+    robot.until(lambda: robot.counter('fused') >= 1)
+    assert robot.counter('dropped: visible zero stamp') == 0
+    assert robot.counter('dropped: shutdown') == 0
+
+
 def test_lifecycle_goes_round_and_comes_back(robot):
     robot.fuse_one()
     assert robot.change_state('deactivate')
@@ -379,6 +393,20 @@ def test_bad_value_at_start_ends_with_one_sentence(domain, parameters, words):
     output = process.output()
     assert words in output
     assert 'Traceback' not in output
+
+
+def test_values_that_only_fit_together_are_taken_at_start(domain):
+    parameters = {'num_inference_steps': 500, 'first_timestep': 999}
+    with running(domain, parameters) as (client, _):
+        client.until(lambda: client.status.get('N') == '500', 60)
+        assert client.parameters()['first_timestep'][0] == 999
+
+
+def test_values_that_do_not_fit_together_fail_configuration(domain):
+    with running(domain, {'num_inference_steps': 500}) as (client, process):
+        client.until(lambda: client.level == DiagnosticStatus.ERROR, 60)
+        assert 'first_timestep is 400' in client.status_text
+        assert 'Traceback' not in process.output()
 
 
 @pytest.mark.parametrize('delay', [0.0, 0.5, 1.5])
