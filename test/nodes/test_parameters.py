@@ -77,6 +77,7 @@ def test_yaml_values_are_declared_typed_and_valid(preset):
 def test_paper_preset_is_the_paper():
     values = yaml_parameters('paper.yaml')
     assert (values['num_inference_steps'], values['dig_refresh_interval']) == (25, 10)
+    assert (values['normalize_gain'], values['temperature']) == (False, 1.0)
 
 
 def test_readme_lists_every_parameter_with_its_default():
