@@ -27,6 +27,8 @@ from dig2dig_ros.fusion.schedule import TIMESTEP_SPACINGS
 from dig2dig_ros.fusion.settings import FusionSettings, GAIN_LOSSES, WEIGHT_RULES
 
 _FUSION = FusionSettings()
+# An 8K image; to warm up with more would only take the robot's memory.
+_MOST_PIXELS = 7680 * 4320
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,9 @@ def _check_odd(value: int) -> str | None:
 
 
 def _check_size(value: Any) -> str | None:
-    if len(value) == 2 and all(1 <= side <= 16384 for side in value):
+    if len(value) == 2 and min(value) >= 1 and value[0] * value[1] <= _MOST_PIXELS:
         return None
-    return 'must be [width, height] in pixels, each 1 to 16384'
+    return f'must be [width, height] in pixels, at least 1 each and {_MOST_PIXELS} together'
 
 
 def _check_percentiles(value: Any) -> str | None:

@@ -94,6 +94,7 @@ def test_readme_lists_every_parameter_with_its_default():
         ('gain_window', 8),
         ('warmup_size', [640]),
         ('warmup_size', [0, 5]),
+        ('warmup_size', [10000, 10000]),
         ('thermal_range_percentiles', [50.0, 50.0]),
         ('thermal_range_limits', [5.0, 1.0]),
         ('sync_policy', 'closest'),
