@@ -67,7 +67,11 @@ class _Rate:
             self._times.popleft()
         if len(self._times) < 2:
             return 0.0
-        return (len(self._times) - 1) / max(now - self._times[0], 1e-9)
+        first, last = self._times[0], self._times[-1]
+        gaps = len(self._times) - 1
+        # The gap that is still open counts once it is longer than usual: the stream pauses.
+        end = now if now - last > 2 * (last - first) / gaps else last
+        return gaps / max(end - first, 1e-9)
 
 
 class NodeStatistics:

@@ -111,6 +111,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add('--device', help="auto, cpu, cuda or cuda:N, instead of the preset's")
     add('--output', type=Path, default=Path('demo_output'), metavar='DIR',
         help='folder for pictures, video and summary (%(default)s)')
+    add('--sheet-rows', type=int, default=8, metavar='ROWS',
+        help='of the contact sheet, at most (%(default)s)')
     add('--domain-id', type=int, metavar='ID', help='ROS domain, 0 to 101; without it, one made '
         'from the process id, to stay away from whatever else runs')
     add('--time-limit', type=float, default=900.0, metavar='SECONDS',
@@ -120,7 +122,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
     if options.pairs is not None and not options.pairs.is_dir():
         parser.error(f'--pairs: {options.pairs} is not a folder')
-    for name in ('count', 'N', 'S', 'width', 'height', 'rate', 'time_limit'):
+    for name in ('count', 'N', 'S', 'width', 'height', 'rate', 'time_limit', 'sheet_rows'):
         value = getattr(options, name)
         if value is not None and not value > 0:
             parser.error(f'--{name.replace("_", "-")} must be positive, not {value}')
@@ -407,7 +409,7 @@ class Demo:
             signal_handler_options=SignalHandlerOptions.NO,
         )
         self._observer = Observer(self._context)
-        self._sheet = ContactSheet()
+        self._sheet = ContactSheet(options.sheet_rows)
         self._rate = options.rate or 10.0
         self._video: Video | None = None
         self._frames = 0

@@ -42,8 +42,17 @@ def test_counters_and_rates(statistics, clock):
     table = statistics.table()
     assert table['visible received'] == '21'
     assert table['thermal received'] == '0'
-    assert float(table['input rate visible (Hz)']) == pytest.approx(9.5, abs=0.6)
+    assert table['input rate visible (Hz)'] == '10.00'
     assert table['input rate thermal (Hz)'] == '0.00'
+
+
+def test_rate_falls_while_a_stream_pauses(statistics, clock):
+    for _ in range(11):
+        statistics.received('visible')
+        clock.now += 0.1
+    clock.now += 1.0
+    rate = float(statistics.table()['input rate visible (Hz)'])
+    assert rate == pytest.approx(10 / 2.1, abs=0.01)
 
 
 def test_rate_forgets_the_past(statistics, clock):

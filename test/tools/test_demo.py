@@ -325,6 +325,7 @@ def demo() -> Any:
         (['--count', '0'], '--count must be positive'),
         (['--rate', 'nan'], '--rate must be positive'),
         (['--N', '-3'], '--N must be positive'),
+        (['--sheet-rows', '0'], '--sheet-rows must be positive'),
         (['--domain-id', '102'], '--domain-id must be 0 to 101'),
         (['--output', __file__], 'exists and is not a folder'),
         (['--width', 'wide'], 'invalid int value'),
