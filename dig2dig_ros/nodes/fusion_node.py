@@ -385,19 +385,20 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
     # From a pair to the outputs (the worker's thread)
 
     def _process(self, pair: ArrivedPair) -> None:
-        cause = 'fusion error'
+        # Read once: all of one pair is done with the same values.
+        values = self._values
+        cause = 'visible malformed'
         try:
-            cause = 'visible malformed'
-            visible = self._decode('visible', pair.visible.message)
+            visible = _decode('visible', pair.visible.message, values)
             cause = 'thermal malformed'
-            counts = self._decode('thermal', pair.thermal.message)
-            thermal = self._thermal_to_image(counts, pair.thermal_stamp)
+            counts = _decode('thermal', pair.thermal.message, values)
+            thermal = self._thermal_to_image(counts, pair.thermal_stamp, values)
             cause = 'fusion error'
             assert self._fuser is not None
-            self._fuser.settings = fusion_settings(self._values)
+            self._fuser.settings = fusion_settings(values)
             result = self._fuser.fuse(visible, thermal)
             self._resolution = f'{visible.shape[1]}x{visible.shape[0]}'
-            self._publish(result, pair.visible.message.header)
+            self._publish(result, pair.visible.message.header, values)
         except Exception as error:  # nothing that one pair does may end the node
             if not self.context.ok():  # a signal came while it was in work
                 self._statistics.dropped('shutdown')
@@ -407,14 +408,9 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         arrival = max(pair.visible.arrival, pair.thermal.arrival)
         self._statistics.fused(arrival, result.statistics.seconds)
 
-    def _decode(self, source: str, message: Any) -> NDArray[Any]:
-        topic = f'{source}/image_raw'
-        if self._values[f'{source}_transport'] == 'compressed':
-            return decode_compressed(message, f'{topic}/compressed')
-        return decode(message, topic)
-
-    def _thermal_to_image(self, counts: NDArray[Any], stamp: int) -> NDArray[np.float32]:
-        values = self._values
+    def _thermal_to_image(
+        self, counts: NDArray[Any], stamp: int, values: Mapping[str, Any]
+    ) -> NDArray[np.float32]:
         key = (
             values['thermal_range'],
             tuple(values['thermal_range_percentiles']),
@@ -426,9 +422,9 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             self._thermal_range = (key, ThermalRange(mode, percentiles, limits, smoothing))
         return self._thermal_range[1](counts, stamp / _NANOSECONDS)
 
-    def _publish(self, result: FusionResult, header: Any) -> None:
+    def _publish(self, result: FusionResult, header: Any, values: Mapping[str, Any]) -> None:
         """Publish a result under the header of its visible image; only what is listened to."""
-        encoding = self._values['output_encoding']
+        encoding = values['output_encoding']
         image = result.image
         if image.ndim == 2 and encoding != 'mono8':
             image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
@@ -442,7 +438,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         for source, weights in zip(SOURCES, result.weights, strict=True):
             publisher = self._outputs[f'fused/weights/{source}']
             if publisher.get_subscription_count() > 0:
-                map_encoding = self._values['weights_encoding']
+                map_encoding = values['weights_encoding']
                 plane = _weight_map(weights, map_encoding)
                 publisher.publish(encode(plane, map_encoding, header, Image))
         overlay = self._outputs['fused/weights/overlay']
@@ -504,6 +500,13 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             self._stop_streams()
         self._release()
         return self._statistics.summary()
+
+
+def _decode(source: Source, message: Any, values: Mapping[str, Any]) -> NDArray[Any]:
+    topic = f'{source}/image_raw'
+    if values[f'{source}_transport'] == 'compressed':
+        return decode_compressed(message, f'{topic}/compressed')
+    return decode(message, topic)
 
 
 def _with_header(info: CameraInfo, header: Any) -> CameraInfo:

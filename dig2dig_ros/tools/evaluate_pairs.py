@@ -133,12 +133,8 @@ def fused_method(
         threads = int(values.get('num_threads', 0))
         if threads > 0:
             torch.set_num_threads(threads)
-        fuser = Fuser(
-            FusionSettings(**settings),
-            device=values.get('device', 'auto'),
-            precision=values.get('precision', 'auto'),
-            prior=values.get('prior', 'compact'),
-        )
+        where = {name: values[name] for name in ('device', 'precision', 'prior') if name in values}
+        fuser = Fuser(FusionSettings(**settings), **where)
         width, height = values.get('warmup_size', (640, 512))
         fuser.warm_up(width, height)
     except (TypeError, ValueError) as error:
@@ -159,13 +155,14 @@ def thermal_range(parameters: Mapping[str, Any]) -> ThermalRange:
 
     :raises UsageError: a value is refused.
     """
+    arguments = {
+        'mode': 'thermal_range',
+        'percentiles': 'thermal_range_percentiles',
+        'limits': 'thermal_range_limits',
+    }
+    given = {name: parameters[key] for name, key in arguments.items() if key in parameters}
     try:
-        return ThermalRange(
-            parameters.get('thermal_range', 'auto'),
-            percentiles=tuple(parameters.get('thermal_range_percentiles', (1.0, 99.5))),
-            limits=tuple(parameters.get('thermal_range_limits', (0.0, 65535.0))),
-            smoothing=0.0,
-        )
+        return ThermalRange(**given, smoothing=0.0)
     except (TypeError, ValueError) as error:
         raise UsageError(f'thermal_range cannot be set up: {error}') from error
 

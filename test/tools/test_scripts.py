@@ -30,6 +30,11 @@ pytestmark = pytest.mark.skipif(
     not SCRIPTS.is_dir() or shutil.which('bash') is None, reason='needs the checkout and bash'
 )
 
+where_wheels_exist = pytest.mark.skipif(
+    sys.platform != 'linux' or platform.machine() != 'x86_64',
+    reason='elsewhere the missing wheels are told first',
+)
+
 Runner = Callable[..., 'subprocess.CompletedProcess[str]']
 
 
@@ -78,10 +83,7 @@ def test_ros_that_this_python_cannot_import(run: Runner) -> None:
     fails_with(run(ROS_DISTRO='jazzy'), 'ROS 2 jazzy is sourced', 'PYTHON=/usr/bin/python3')
 
 
-@pytest.mark.skipif(
-    sys.platform != 'linux' or platform.machine() != 'x86_64',
-    reason='elsewhere the missing wheels are told first',
-)
+@where_wheels_exist
 def test_missing_venv_module(run: Runner, tmp_path: Path) -> None:
     # As on Debian without python3-venv: venv is there, ensurepip is not.
     blocked = tmp_path / 'blocked'
@@ -91,10 +93,7 @@ def test_missing_venv_module(run: Runner, tmp_path: Path) -> None:
     assert not (tmp_path / 'check out' / '.venv').exists()
 
 
-@pytest.mark.skipif(
-    sys.platform != 'linux' or platform.machine() != 'x86_64',
-    reason='elsewhere the missing wheels are told first',
-)
+@where_wheels_exist
 def test_folder_of_somebody_else_is_left_alone(run: Runner, tmp_path: Path) -> None:
     folder = tmp_path / 'mine'
     folder.mkdir()
