@@ -21,6 +21,7 @@ from pathlib import Path
 
 from dig2dig_ros.priors.base import Prior, PriorError
 from dig2dig_ros.priors.compact import CompactPrior
+from dig2dig_ros.priors.pretrained import PretrainedPrior
 
 EMBEDDED_PRIORS = ('compact',)
 
@@ -31,8 +32,16 @@ def load_prior(name: str) -> Prior:
     """
     Load a prior, ready for inference on the CPU in float32.
 
-    :param name: ``compact``, embedded in this package, or the path of a ``.safetensors`` file
-        that ``train_prior`` wrote. Loading never executes code from the file.
+    Loading never executes code from a file, and never uses the network. All but the first two
+    kinds need the Python package diffusers.
+
+    :param name: one of
+
+        - ``compact``, embedded in this package;
+        - the path of a ``.safetensors`` file that ``train_prior`` wrote;
+        - the path of an unconditional checkpoint of guided-diffusion, such as
+          ``256x256_diffusion_uncond.pt``;
+        - the path of a folder with a ``UNet2DModel`` of diffusers or a pipeline around one.
     :raises PriorError: unknown name, or a file that cannot be used; the message says why.
     """
     if name in EMBEDDED_PRIORS:
@@ -41,10 +50,15 @@ def load_prior(name: str) -> Prior:
             prior: Prior = CompactPrior.from_file(path, name)
     else:
         path = Path(name).expanduser()
-        if not path.is_file():
+        if path.is_dir():
+            prior = PretrainedPrior.from_diffusers(path)
+        elif not path.is_file():
             raise PriorError(
-                f"prior '{name}' is neither an embedded prior {EMBEDDED_PRIORS} nor a file: "
-                'give the full path of a .safetensors file'
+                f"prior '{name}' is neither an embedded prior {EMBEDDED_PRIORS} nor a file or "
+                'folder: give the full path of one'
             )
-        prior = CompactPrior.from_file(path, path.stem)
+        elif path.suffix == '.safetensors':
+            prior = CompactPrior.from_file(path, path.stem)
+        else:
+            prior = PretrainedPrior.from_guided_diffusion(path)
     return prior.eval().requires_grad_(False)

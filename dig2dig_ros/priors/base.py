@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -61,6 +62,20 @@ class Prior(nn.Module, ABC):
     def num_train_timesteps(self) -> int:
         """Number of trained noise levels; valid timesteps are 0 .. this - 1."""
         return int(self.alpha_bar.shape[0])
+
+    def check_timesteps(self, timesteps: Sequence[int]) -> None:
+        """
+        Check that this prior was trained for these noise levels.
+
+        :raises PriorError: one of them is not in 0 .. ``num_train_timesteps`` - 1.
+        """
+        last = self.num_train_timesteps - 1
+        unknown = [timestep for timestep in timesteps if not 0 <= timestep <= last]
+        if unknown:
+            raise PriorError(
+                f"prior '{self.name}' was trained for timesteps 0 to {last}, but {max(unknown)} "
+                f'is asked for: set first_timestep to {last} or less, or choose another prior'
+            )
 
     @abstractmethod
     def denoise(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
