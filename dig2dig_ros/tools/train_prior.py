@@ -23,7 +23,8 @@ over the last ``--decay-steps``: a run can be prolonged by asking for more ``--s
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 import copy
 from datetime import datetime, timezone
 import math
@@ -75,7 +76,7 @@ def augmented_patch(
     image: NDArray[np.uint8], side: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """
-    Cut a random patch and vary what cameras vary: zoom, orientation, polarity, tone, exposure.
+    Cut a random patch and vary what cameras vary: scale, pose, tone, exposure, focus, noise.
 
     :return: (side, side) in [-1, 1].
     """
@@ -95,10 +96,16 @@ def augmented_patch(
         unit = 1.0 - unit
     if rng.random() < 0.4:
         unit = unit ** np.float32(math.exp(rng.uniform(-0.7, 0.7)))
-    if rng.random() < 0.4:  # dark and low-contrast scenes
-        contrast = rng.uniform(0.25, 1.2)
+    if rng.random() < 0.4:  # dark and low-contrast scenes, down to almost nothing in view
+        contrast = math.exp(rng.uniform(math.log(0.05), math.log(1.2)))
         offset = rng.uniform(0.0, 1.0 - min(contrast, 1.0))
-        unit = np.clip(unit * contrast + offset, 0.0, 1.0)
+        unit = unit * np.float32(contrast) + np.float32(offset)
+    if rng.random() < 0.1:  # thermal optics are softer than visible ones
+        unit = cv2.GaussianBlur(unit, (0, 0), rng.uniform(0.6, 1.8))
+    if rng.random() < 0.1:  # what a camera at its limit adds belongs to its image
+        grain = rng.standard_normal(unit.shape, dtype=np.float32)
+        unit = unit + grain * np.float32(rng.uniform(1.0, 6.0) / 255.0)
+    unit = np.clip(unit, 0.0, 1.0)
     return np.ascontiguousarray(unit * 2.0 - 1.0, dtype=np.float32)
 
 
@@ -122,6 +129,18 @@ def batch_at(
     level = alpha_bar[timesteps].view(-1, 1, 1, 1)
     signal, sigma = level.sqrt().float(), (1 - level).sqrt().float()
     return signal * clean + sigma * noise, timesteps, signal * noise - sigma * clean
+
+
+def batches(
+    start: int, images: list[NDArray[np.uint8]], args: argparse.Namespace, alpha_bar: Tensor
+) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
+    """Yield (step, batch) from ``start`` on; the next one is made while this one is used."""
+    with ThreadPoolExecutor(1) as loader:
+        upcoming = loader.submit(batch_at, start, images, args, alpha_bar)
+        for step in range(start, args.steps):
+            batch = upcoming.result()
+            upcoming = loader.submit(batch_at, step + 1, images, args, alpha_bar)
+            yield step, batch
 
 
 @torch.inference_mode()
@@ -255,12 +274,10 @@ def train(args: argparse.Namespace) -> None:
 
     losses: list[float] = []
     tick = time.monotonic()
-    for step in range(start, args.steps):
+    for step, batch in batches(start, images, args, alpha_bar):
         for group in optimizer.param_groups:
             group['lr'] = learning_rate(step, args)
-        noisy, timesteps, velocity = (
-            tensor.to(device) for tensor in batch_at(step, images, args, alpha_bar)
-        )
+        noisy, timesteps, velocity = (tensor.to(device) for tensor in batch)
         with autocast:
             predicted = network(noisy, timesteps)
         loss = (predicted.float() - velocity).square().mean()
