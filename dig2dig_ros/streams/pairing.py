@@ -128,9 +128,18 @@ class Pairer(ABC, Generic[MessageT]):
         self._settings_changed()
 
     @property
-    @abstractmethod
     def pending(self) -> int:
         """Messages of both sources that are held for a later decision."""
+        return sum(self.held(source) for source in SOURCES)
+
+    @abstractmethod
+    def held(self, source: Source) -> int:
+        """Return how many messages of one source are held for a later decision."""
+
+    def jumps(self, source: Source, stamp: int) -> bool:
+        """Tell whether a message with this stamp would begin a new timeline."""
+        latest = self._recent[source].latest
+        return latest is not None and 0 < stamp < latest - CLOCK_JUMP
 
     def add(self, source: Source, stamp: int, message: MessageT) -> list[Pair[MessageT]]:
         """
@@ -145,7 +154,7 @@ class Pairer(ABC, Generic[MessageT]):
             self._count(f'{source} zero stamp')
             return []
         recent = self._recent[source]
-        if recent.latest is not None and stamp < recent.latest - CLOCK_JUMP:
+        if self.jumps(source, stamp):
             self.clear('clock jump')
         elif stamp in recent:
             self._count(f'{source} duplicate stamp')
@@ -345,9 +354,8 @@ class NearestPairer(Pairer[MessageT]):
         super().__init__(tolerance, queue_size, thermal_time_offset)
         self._forget()
 
-    @property
-    def pending(self) -> int:
-        return sum(len(queue) for queue in self._queues.values())
+    def held(self, source: Source) -> int:
+        return len(self._queues[source])
 
     def _forget(self) -> None:
         self._queues: dict[Source, _Queue[MessageT]] = {source: _Queue() for source in SOURCES}
@@ -501,9 +509,8 @@ class MessageFiltersPairer(Pairer[MessageT]):
             ) from error
         self._forget()
 
-    @property
-    def pending(self) -> int:
-        return sum(len(held) for held in self._held.values())
+    def held(self, source: Source) -> int:
+        return len(self._held[source])
 
     def _forget(self) -> None:
         self._held: dict[Source, dict[int, MessageT]] = {source: {} for source in SOURCES}

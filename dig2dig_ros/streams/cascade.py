@@ -1,0 +1,195 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Groups of a visible message and one of each other source, by a cascade of pairers.
+
+The first stage pairs visible with thermal. Each further stage pairs what the one before has
+decided, under its visible stamp, with the next source. So every message of a group lies within
+the tolerance of its visible one, and every stage keeps what its pairer promises: bounded queues,
+an early decision, a count for every drop.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from dig2dig_ros.streams.pairing import make_pairer, Pair, Pairer, PairingError, Source, SOURCES
+
+MessageT = TypeVar('MessageT')
+
+
+@dataclass(frozen=True)
+class Group(Generic[MessageT]):
+    """
+    One message of each source that belong together.
+
+    :param messages: as they were added, in the order of the sources: visible, thermal, others.
+    :param stamps: theirs in nanoseconds, `thermal_time_offset` already added.
+    """
+
+    messages: tuple[MessageT, ...]
+    stamps: tuple[int, ...]
+
+    @property
+    def offset(self) -> float:
+        """Seconds from the visible stamp to the one that is farthest from it."""
+        return max((stamp - self.stamps[0] for stamp in self.stamps[1:]), key=abs) * 1e-9
+
+
+class Cascade(Generic[MessageT]):
+    """
+    Groups K streams with K - 1 pairers and accounts for every message.
+
+    With no additional sources it is the pairer of the policy. It is not thread-safe.
+
+    Drops are counted as the pairers count them, under the name of the source. A group that
+    found no message of the source NAME is dropped as 'NAME missing'; a clock that jumps in one
+    source clears all of them. With M the sources that a group already had when it went, this
+    reads: messages added = K * groups + M * 'missing' + all other drops + `pending`.
+
+    :param policy: see :func:`~dig2dig_ros.streams.pairing.make_pairer`; that of every stage.
+    :param tolerance: largest accepted distance to the visible stamp in seconds, inclusive.
+    :param queue_size: messages of each source, and groups that wait for it, held at most.
+    :param thermal_time_offset: seconds that are added to thermal stamps.
+    :param additional_sources: names of the sources beside visible and thermal.
+    :raises PairingError: for a name that is taken, and whatever `make_pairer` refuses.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        tolerance: float,
+        queue_size: int,
+        thermal_time_offset: float = 0.0,
+        additional_sources: Sequence[str] = (),
+    ) -> None:
+        self.sources: tuple[str, ...] = (*SOURCES, *additional_sources)
+        for name in additional_sources:
+            if self.sources.count(name) > 1:
+                raise PairingError(
+                    f"the source '{name}' is there more than once: give each one its own name"
+                )
+        self._pair = make_pairer(policy, tolerance, queue_size, thermal_time_offset)
+        others = [make_pairer(policy, tolerance, queue_size) for _ in additional_sources]
+        self._stages: list[Pairer[Any]] = [self._pair, *others]
+        self._cleared: Counter[str] = Counter()
+
+    @property
+    def tolerance(self) -> float:
+        """Largest accepted distance to the visible stamp in seconds; may be set at any time."""
+        return self._pair.tolerance
+
+    @tolerance.setter
+    def tolerance(self, seconds: float) -> None:
+        for stage in self._stages:
+            stage.tolerance = seconds
+
+    @property
+    def thermal_time_offset(self) -> float:
+        """Seconds added to thermal stamps, those of held messages too; may be set any time."""
+        return self._pair.thermal_time_offset
+
+    @thermal_time_offset.setter
+    def thermal_time_offset(self, seconds: float) -> None:
+        self._pair.thermal_time_offset = seconds
+
+    @property
+    def pending(self) -> int:
+        """Messages of all sources that are held for a later decision."""
+        return sum(
+            stage.held('visible') * (index + 1) + stage.held('thermal')
+            for index, stage in enumerate(self._stages)
+        )
+
+    @property
+    def counters(self) -> Counter[str]:
+        """What was dropped by cause, and the complete 'groups'."""
+        counters = Counter(self._cleared)
+        for index, stage in enumerate(self._stages):
+            name = self.sources[index + 1]
+            for what, number in stage.counters.items():
+                source, _, cause = what.partition(' ')
+                if source == 'thermal':
+                    counters[f'{name} {cause}'] += number
+                elif source == 'visible':
+                    # What comes to a later stage as its visible message is a group.
+                    counters[f'{name} missing' if index else what] += number
+        counters['groups'] += self._stages[-1].counters['pairs']
+        return +counters
+
+    def add(self, source: str, stamp: int, message: MessageT) -> list[Group[MessageT]]:
+        """
+        Take a message in.
+
+        :param source: one of `sources`.
+        :param stamp: the message's own stamp in nanoseconds, not corrected.
+        :param message: whatever the group shall carry; it is never looked into.
+        :return: the groups that this message completes, in the order of their visible stamps.
+        """
+        # Visible messages go to the first stage, each other one to the stage of its source.
+        index = max(self.sources.index(source) - 1, 0)
+        side: Source = 'visible' if source == 'visible' else 'thermal'
+        stage = self._stages[index]
+        if stage.jumps(side, stamp):
+            self.clear('clock jump')
+        item = Group((message,), (stamp,)) if side == 'visible' else message
+        groups = _extended(stage.add(side, stamp, item))
+        for later in self._stages[index + 1 :]:
+            groups = _extended(_feed(later, groups))
+        return groups
+
+    def settle(self) -> list[Group[MessageT]]:
+        """
+        Decide the groups among what is held as if nothing closer came, and hold the rest.
+
+        For live streams that have all paused, see :meth:`Pairer.settle`.
+        """
+        return self._conclude(lambda stage: stage.settle())
+
+    def flush(self) -> list[Group[MessageT]]:
+        """Decide everything that is held as if nothing more came; drop and count the rest."""
+        return self._conclude(lambda stage: stage.flush())
+
+    def clear(self, cause: str) -> None:
+        """
+        Drop everything that is held and begin a new timeline.
+
+        :param cause: what the drops are counted as, such as 'clock jump' or 'shutdown'.
+        """
+        self._cleared[cause] += self.pending
+        for stage in self._stages:
+            stage.clear(cause)
+
+    def _conclude(self, decide: Callable[[Pairer[Any]], list[Pair[Any]]]) -> list[Group[MessageT]]:
+        """Let each stage decide, once it has what the stages before it have decided."""
+        groups: list[Group[MessageT]] = []
+        for stage in self._stages:
+            groups = _extended(_feed(stage, groups) + decide(stage))
+        return groups
+
+
+def _feed(stage: Pairer[Any], groups: list[Group[MessageT]]) -> list[Pair[Any]]:
+    return [pair for group in groups for pair in stage.add('visible', group.stamps[0], group)]
+
+
+def _extended(pairs: list[Pair[Any]]) -> list[Group[Any]]:
+    """Return groups with one more message each, from pairs of a group and that message."""
+    return [
+        Group((*pair.visible.messages, pair.thermal), (*pair.visible.stamps, pair.thermal_stamp))
+        for pair in pairs
+    ]
