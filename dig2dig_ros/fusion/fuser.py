@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 import time
 from typing import Any
@@ -28,23 +29,15 @@ from torch import Tensor
 import torch.nn.functional as F
 
 from dig2dig_ros.fusion.device import describe_device, resolve_device, resolve_precision
-from dig2dig_ros.fusion.information_gain import (
-    information_gain,
-    NOISE_FLOORS,
-    relative_gain,
-    softmax_weights,
-    structure_gain,
-    uniform_weights,
-)
 from dig2dig_ros.fusion.sampler import sample, StepState
 from dig2dig_ros.fusion.settings import FusionSettings
-from dig2dig_ros.images.colour import luma, replace_luma
+from dig2dig_ros.images.colour import luma, mixed_chroma, replace_luma
 from dig2dig_ros.priors import load_prior, Prior
 
 __all__ = ['Fuser', 'FusionInputError', 'FusionResult', 'FusionSettings', 'FusionStatistics']
 
 # Resolutions whose noise stays in memory; a robot has one, a folder of images has many.
-_KEPT_RESOLUTIONS = 4
+_KEPT_NOISE = 16
 
 
 class FusionInputError(ValueError):
@@ -89,7 +82,8 @@ class FusionResult:
     """
     A fused image and how it came about.
 
-    :param image: uint8; (H, W, 3) with the chroma of a colour first source, else (H, W).
+    :param image: uint8; (H, W, 3) with the chroma of the sources that the settings name, where
+        one of them has colour, else (H, W).
     :param weights: (K, H, W) float32, summing to 1 over the sources at every pixel: the mean
         over the intervals between refreshes, each counting as much as it gained there.
     """
@@ -103,10 +97,13 @@ class FusionResult:
 class _Recorder:
     """Collects step statistics without waiting for the device."""
 
+    callback: Callable[[StepState], None] | None = None
     started: float = field(default_factory=time.perf_counter)
     rows: list[tuple[int, int, Tensor, float]] = field(default_factory=list)
 
     def __call__(self, state: StepState) -> None:
+        if self.callback is not None:
+            self.callback(state)
         now = time.perf_counter()
         means = state.weights.mean(dim=(1, 2, 3))
         self.rows.append((state.timestep, state.prior_calls, means, now - self.started))
@@ -149,7 +146,7 @@ class Fuser:
         self.dtype = resolve_precision(precision, self.device)
         loaded = load_prior(prior) if isinstance(prior, str) else prior
         self.prior = loaded.to(self.device, self.dtype)
-        self._noise: OrderedDict[tuple[int, int, int], Tensor] = OrderedDict()
+        self._noise: OrderedDict[tuple[int, int, int, int], Tensor] = OrderedDict()
 
     def describe(self) -> dict[str, Any]:
         """Return what a log or a report should say about this fuser."""
@@ -180,31 +177,38 @@ class Fuser:
         if self.device.type == 'cuda':
             torch.cuda.empty_cache()
 
-    def warm_up(self, width: int, height: int) -> float:
+    def warm_up(self, width: int, height: int, sources: int = 2) -> float:
         """
-        Fuse one synthetic pair, so that the first real one does not pay for the set-up.
+        Fuse synthetic images, so that the first real ones do not pay for the set-up.
 
+        :param sources: K.
         :return: seconds it took.
         """
         rows, columns = np.mgrid[:height, :width]
         pattern = ((rows + columns) % 256).astype(np.uint8)
         start = time.perf_counter()
-        self.fuse(pattern, pattern[::-1])
+        self.fuse(pattern, pattern[::-1], *[pattern] * (sources - 2))
         return time.perf_counter() - start
 
     def fuse(
-        self, visible: NDArray[Any], thermal: NDArray[Any], *others: NDArray[Any]
+        self,
+        visible: NDArray[Any],
+        thermal: NDArray[Any],
+        *others: NDArray[Any],
+        callback: Callable[[StepState], None] | None = None,
     ) -> FusionResult:
         """
-        Fuse a visible image with a thermal one (and any further sources).
+        Fuse a visible image with a thermal one, or any two or more images of one scene.
 
         Sources of another size than the first are resized to it.
 
         :param visible: (H, W) or (H, W, 3) blue-green-red; uint8, uint16 (full range) or float
-            in [0, 1]. Its chroma is kept.
-        :param thermal: likewise; of a colour image, the luma is taken.
+            in [0, 1]. Whose chroma the fused image has is a setting (``chroma``).
+        :param thermal: likewise, as all ``others``.
+        :param callback: called after every step of the sampler, to look inside.
         :return: see :class:`FusionResult`.
         :raises FusionInputError: wrong shape, dtype or values.
+        :raises PriorError: the prior was not trained for the timesteps of the settings.
         """
         start = time.perf_counter()
         settings = self.settings
@@ -213,43 +217,26 @@ class Fuser:
             for index, array in enumerate((visible, thermal, *others))
         ]
         height, width = images[0].shape[-2:]
-        sources = torch.stack([self._luma(image, height, width) for image in images])
-        recorder = _Recorder()
-        result = sample(
-            self.prior,
-            sources * 2 - 1,
-            self._noise_for(height, width, settings.seed),
-            settings.chain(),
-            self._gain,
-            self._weigh,
-            settings.guidance_scale,
-            recorder,
-        )
+        images = [_resized(image, height, width) for image in images]
+        sources = torch.stack([_grey(image) for image in images])
+        recorder = _Recorder(callback)
+
+        def noise(index: int) -> Tensor:
+            return self._noise_for(height, width, settings.seed, index)
+
+        result = sample(self.prior, sources * 2 - 1, noise, settings, recorder)
         fused = ((result.fused[0, 0] + 1) / 2).clamp(0, 1)
-        colour = images[0]
-        output = replace_luma(colour, fused).permute(1, 2, 0) if len(colour) == 3 else fused
+        weights = _mean_weights(result.weights, result.gains)
+        coloured = images if settings.chroma == 'all' else images[:1]
+        coloured = [image if len(image) == 3 else image.expand(3, -1, -1) for image in coloured]
+        if any(len(image) == 3 for image in images[: len(coloured)]):
+            output = replace_luma(mixed_chroma(coloured, weights), fused).permute(1, 2, 0)
+        else:
+            output = fused
         image = (output * 255).round_().to(torch.uint8).cpu().numpy()
-        weights = _mean_weights(result.weights, result.gains).cpu().numpy()
         seconds = time.perf_counter() - start
         statistics = FusionStatistics(recorder.statistics(), result.prior_calls, seconds)
-        return FusionResult(image, weights, statistics)
-
-    def _gain(self, estimates: Tensor, sources: Tensor) -> Tensor:
-        settings = self.settings
-        structure = structure_gain(
-            estimates[0], estimates[1], sources, settings.gain_loss, settings.structure_window
-        )
-        detail = information_gain(estimates[1:], sources, settings.gain_loss, settings.gain_window)
-        return torch.cat([structure[None], detail])
-
-    def _weigh(self, gain: Tensor) -> Tensor:
-        settings = self.settings
-        if settings.weights == 'uniform':
-            return uniform_weights(gain)
-        if settings.normalize_gain:
-            gain = relative_gain(gain, NOISE_FLOORS[settings.gain_loss])
-        structure = softmax_weights(gain[:1], settings.structure_temperature)
-        return torch.cat([structure, softmax_weights(gain[1:], settings.temperature)])
+        return FusionResult(image, weights.cpu().numpy(), statistics)
 
     @staticmethod
     def _source_name(index: int) -> str:
@@ -286,27 +273,32 @@ class Fuser:
                 )
         return tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
 
-    @staticmethod
-    def _luma(image: Tensor, height: int, width: int) -> Tensor:
-        """Return the (1, H, W) luma of an uploaded image, resized to the first source."""
-        grey = luma(image)[None] if len(image) == 3 else image
-        if grey.shape[-2:] == (height, width):
-            return grey
-        return F.interpolate(
-            grey[None], (height, width), mode='bilinear', align_corners=False, antialias=True
-        )[0]
-
-    def _noise_for(self, height: int, width: int, seed: int) -> Tensor:
-        key = (height, width, seed)
+    def _noise_for(self, height: int, width: int, seed: int, index: int) -> Tensor:
+        """Return the ``index``-th draw of the noise of this resolution and seed."""
+        key = (height, width, seed, index)
         if key not in self._noise:
             # Drawn on the CPU, so that all devices see the same noise.
-            generator = torch.Generator().manual_seed(seed)
+            generator = torch.Generator().manual_seed((seed + (index << 32)) % 2**63)
             noise = torch.randn((1, 1, height, width), generator=generator)
             self._noise[key] = noise.to(self.device)
-            if len(self._noise) > _KEPT_RESOLUTIONS:
+            if len(self._noise) > _KEPT_NOISE:
                 self._noise.popitem(last=False)
         self._noise.move_to_end(key)
         return self._noise[key]
+
+
+def _resized(image: Tensor, height: int, width: int) -> Tensor:
+    """Return an uploaded image (C, H, W) in the size of the first source."""
+    if image.shape[-2:] == (height, width):
+        return image
+    return F.interpolate(
+        image[None], (height, width), mode='bilinear', align_corners=False, antialias=True
+    )[0]
+
+
+def _grey(image: Tensor) -> Tensor:
+    """Return the (1, H, W) luma of an uploaded image."""
+    return luma(image)[None] if len(image) == 3 else image
 
 
 def _mean_weights(weights: Tensor, gains: Tensor) -> Tensor:

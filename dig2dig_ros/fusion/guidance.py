@@ -15,45 +15,124 @@
 """
 Multimodal guidance: what the sources want the estimate of the clean image to be (Eq. 2-3).
 
-With a Gaussian likelihood around what is known of source k, the conditional score
-grad log p(c_k | x_t) points from the prior's estimate x_hat_0 to that knowledge. Weighted over
-the sources and applied to x_hat_0 instead of x_t, it needs no back-propagation through the
-prior: x_hat_0 moves towards one target image by ``guidance_scale``.
+Eq. 2 adds the weighted conditional scores of the sources to the score of the prior. Take a
+Gaussian likelihood of source k around the clean image, with a variance that follows the
+noise-to-signal ratio of the step,
+
+    p(c_k | x_t) = N(c_k; x_hat_0(x_t), (1 - alpha_bar_t) / (alpha_bar_t lambda)),
+
+and do not back-propagate through the prior, so that d x_hat_0 / d x_t = 1 / sqrt(alpha_bar_t).
+Then the conditional score is
+
+    grad log p(c_k | x_t) = sqrt(alpha_bar_t) / (1 - alpha_bar_t) lambda (c_k - x_hat_0),
+
+which is what the score becomes when x_hat_0 moves by the fraction lambda towards c_k. Hence
+guidance is written here as a function of estimates, in image units; the sampler turns the
+movement into the score of Eq. 3.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+import math
+
 import torch
 from torch import Tensor
 
+# DDFM's strengths of the smoothness of the fused image's difference to the first source, and
+# of the coupling between that smooth image and the one that obeys the sources.
+EM_SMOOTHNESS = 0.5
+EM_COUPLING = 0.1
+_LEAST_DISTANCE = 1e-3
 
-def increment_targets(estimates: Tensor, sources: Tensor, weights: Tensor) -> Tensor:
+
+def score_guidance(
+    estimate: Tensor, sources: Tensor, weights: Tensor, guidance_scale: float
+) -> Tensor:
     """
-    Return what the weighted sources have resolved by the end of each interval.
+    Follow the weighted conditional scores of the sources (Dig2DIG, Eq. 2).
 
-    Between two refreshes, the reverse process of source k resolves the increment
-    c_hat_k^{t'} - c_hat_k^t. Each increment is weighted by the gain of the very interval that
-    resolves it, and they sum up, so that a pixel can take its coarse structure from one source
-    and its texture from another. With equal weights, the last target is the mean of the
-    sources.
-
-    :param estimates: (R, K, 1, H, W), c_hat_k^t (Eq. 10) at the beginnings of the intervals,
-        noisiest first.
-    :param sources: (K, 1, H, W), the end of every source's chain.
-    :param weights: (R, K, 1, H, W), summing to 1 over the sources.
-    :return: (R, 1, H, W), the target of each interval.
+    :param estimate: (1, 1, H, W), x_hat_0, the prior's estimate of the clean image.
+    :param sources: (K, 1, H, W).
+    :param weights: (K, 1, H, W), summing to 1 over the sources.
+    :param guidance_scale: lambda, strength of the likelihood: 0 ignores the sources, 1 ignores
+        the prior.
+    :return: (1, 1, H, W), the guided estimate.
     """
-    following = torch.cat([estimates[1:], sources[None]])
-    resolved = (weights * (following - estimates)).sum(dim=1)
-    base = estimates[0].mean(dim=0, keepdim=True)
-    return base + resolved.cumsum(dim=0)
+    return torch.lerp(estimate, (weights * sources).sum(dim=0, keepdim=True), guidance_scale)
 
 
-def guide(estimate: Tensor, target: Tensor, guidance_scale: float) -> Tensor:
+def em_guidance(
+    estimate: Tensor, sources: Tensor, scales: Sequence[float]
+) -> tuple[Tensor, Tensor, list[float]]:
     """
-    Move the prior's estimate of the clean image towards the sources' target.
+    Take one expectation-maximisation step of DDFM towards the sources.
 
-    :param guidance_scale: strength of the likelihood against the prior; 0 ignores the sources,
-        1 ignores the prior.
+    The fused image f is to be close to every source in absolute distance: the difference
+    y_k - x, with x = f - c_1 and y_k = c_k - c_1, is Laplacian, which is a Gaussian whose
+    variance m_k is a latent variable with an exponential distribution of mean gamma_k.
+
+    - E-step: given x, 1 / m_k has the expectation sqrt(2 / gamma_k) / |y_k - x|, and m_k the
+      expectation |y_k - x| sqrt(gamma_k / 2) + gamma_k / 2 (a generalised inverse Gaussian).
+    - M-step: gamma_k becomes the mean of the expected m_k. x minimises
+      sum_k (x - y_k)^2 / m_k + psi |grad z|^2 + eta |z - x|^2, first over the smooth z, which
+      is a division in the Fourier domain, then over x, pixel by pixel.
+
+    For K = 2 this is the likelihood rectification of DDFM (Zhao et al., "DDFM: Denoising
+    diffusion model for multi-modality image fusion", ICCV 2023); more sources are treated as the
+    second. The Fourier transform takes the image as periodic.
+
+    :param estimate: (1, 1, H, W), f before the step: the prior's estimate of the clean image.
+    :param sources: (K, 1, H, W), in the range of the estimate.
+    :param scales: gamma_k for each source; 1.0 each at the beginning of a chain.
+    :return: f after the step, (1, 1, H, W); the share of each source in it, (K, 1, H, W), summing
+        to 1 over the sources; the new gamma_k.
     """
-    return torch.lerp(estimate, target, guidance_scale)
+    reference = sources[:1]
+    differences = sources - reference
+    x = estimate - reference
+    distance = (differences - x).abs()
+    gamma = torch.tensor(scales, dtype=sources.dtype, device=sources.device).view(-1, 1, 1, 1)
+    precision = (2 / gamma).sqrt() / distance.clamp_min(_LEAST_DISTANCE)
+    expected = distance * (gamma / 2).sqrt() + gamma / 2
+    smooth = _smoothed(x, EM_SMOOTHNESS / EM_COUPLING)
+    rectified = (precision * differences).sum(dim=0, keepdim=True) + EM_COUPLING * smooth
+    total = precision.sum(dim=0, keepdim=True)
+    rectified = rectified / (total + EM_COUPLING)
+    return rectified + reference, precision / total, expected.mean(dim=(1, 2, 3)).tolist()
+
+
+def _smoothed(x: Tensor, strength: float) -> Tensor:
+    """Return the z that minimises strength |grad z|^2 + |z - x|^2, for a periodic image."""
+    height, width = x.shape[-2:]
+    rows = torch.fft.fftfreq(height, device=x.device, dtype=x.dtype)
+    columns = torch.fft.rfftfreq(width, device=x.device, dtype=x.dtype)
+    # |F(grad)|^2 of forward differences, which is minus the discrete Laplacian.
+    power = 4 * (
+        (math.pi * rows).sin().square()[:, None] + (math.pi * columns).sin().square()[None, :]
+    )
+    spectrum = torch.fft.rfft2(x) / (1 + strength * power)
+    smooth: Tensor = torch.fft.irfft2(spectrum, s=(height, width))
+    return smooth
+
+
+def weighted_increment(increments: Tensor, weights: Tensor, contrast_gain: float) -> Tensor:
+    """
+    Return what the weighted sources resolve in one interval, with the contrast they have.
+
+    Averaging increments that are not the same leaves less contrast than they have:
+    (sum_k w_k D_k)^2 <= sum_k w_k D_k^2. The sum is amplified by what is missing over the frame,
+    at most by ``contrast_gain``. Identical increments miss nothing.
+
+    :param increments: (K, 1, H, W), D_k = c_hat_k^{t'} - c_hat_k^t.
+    :param weights: (K, 1, H, W), summing to 1 over the sources.
+    :param contrast_gain: at least 1; 1 is the plain weighted sum.
+    :return: (1, 1, H, W).
+    """
+    total = (weights * increments).sum(dim=0, keepdim=True)
+    if contrast_gain <= 1:
+        return total
+    available = (weights * increments.square()).sum(dim=0).mean()
+    tiny = torch.finfo(total.dtype).eps
+    missing = ((available + tiny) / (total.square().mean() + tiny)).sqrt()
+    return total * missing.clamp(1.0, contrast_gain)

@@ -22,18 +22,20 @@ estimates[r, k]             c_hat_k^t, Eq. 10: at pure noise, then at the refres
 reconstruction_loss         l(c_hat_k^t, c_k), per pixel over a local window
 information_gain            DIG_k(t), Eq. 8, over the S steps to the next refresh
 softmax_weights             w_k(t), Eq. 11
+weigh_sources               all of it, as the settings ask for
 ==========================  =======================================================
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 import torch.nn.functional as F
 
-from dig2dig_ros.fusion.settings import GAIN_LOSSES, GainLoss
+from dig2dig_ros.fusion.settings import FusionSettings, GAIN_LOSSES, GainLoss
 
 # SSIM's constants for a dynamic range of 2 ([-1, 1]): (0.01 * 2)^2 and (0.03 * 2)^2.
 _SSIM_C1, _SSIM_C2 = 0.0004, 0.0036
@@ -133,30 +135,48 @@ def information_gain(
     return losses - torch.cat([losses[1:], torch.zeros_like(losses[:1])])
 
 
-def structure_gain(
-    before: Tensor, after: Tensor, sources: Tensor, loss: GainLoss, window: int
+def relative_dominability(
+    estimates: Tensor, sources: Tensor, loss: GainLoss = 'l2', window: int = 11
 ) -> Tensor:
     """
-    Return DIG of the interval that resolves the coarse structure, on a coarse grid.
+    Return minus the uni-source reconstruction loss, of which TTD makes its weights.
+
+    TTD (Cao et al., "Test-time dynamic image fusion", NeurIPS 2024) wants weights that are
+    negatively correlated with the reconstruction loss of each source alone: the softmax of this
+    is its relative dominability. Here the uni-source component is the one-step estimate.
+
+    :param estimates: (R, K, 1, H, W), c_hat_k^t.
+    :param sources: (K, 1, H, W) in [-1, 1].
+    :return: (R, K, 1, H, W), not positive.
+    """
+    return -reconstruction_loss(estimates, sources, loss, window)
+
+
+def coarsely(
+    evidence: Callable[[Tensor, Tensor, int], Tensor], images: Tensor, window: int
+) -> Tensor:
+    """
+    Evaluate gains or losses of the coarse structure, on a grid of a quarter of the resolution.
 
     A window that spans objects is wide, and what it averages is smooth: a quarter of the
     resolution in each direction is enough and costs a sixteenth.
 
-    :param before: (K, 1, H, W), estimates at the beginning of the interval.
-    :param after: (K, 1, H, W), estimates at its end.
-    :param sources: (K, 1, H, W) in [-1, 1].
+    :param evidence: (estimates (R, K, 1, h, w), sources, window) -> (R, K, 1, h, w), such as
+        :func:`information_gain` with its loss.
+    :param images: (R + 1, K, 1, H, W), the estimates and, last, the sources.
     :param window: side of the local window in pixels of the full resolution.
-    :return: (K, 1, H, W).
+    :return: (R, K, 1, H, W).
     """
-    coarse = [
-        F.avg_pool2d(image, _COARSE, ceil_mode=True, count_include_pad=False)
-        for image in (before, after, sources)
-    ]
+    count, channels, height, width = images.shape[1:]
+    coarse = F.avg_pool2d(images.flatten(0, 1), _COARSE, ceil_mode=True, count_include_pad=False)
+    coarse = coarse.view(len(images), count, channels, *coarse.shape[-2:])
     side = max(1, round(window / _COARSE))
     side += 1 - side % 2
-    gain = reconstruction_loss(coarse[0], coarse[2], loss, side)
-    gain = gain - reconstruction_loss(coarse[1], coarse[2], loss, side)
-    return F.interpolate(gain, sources.shape[-2:], mode='bilinear', align_corners=False)
+    result = evidence(coarse[:-1], coarse[-1], side)
+    full = F.interpolate(
+        result.flatten(0, 1), (height, width), mode='bilinear', align_corners=False
+    )
+    return full.view(-1, count, channels, height, width)
 
 
 def relative_gain(gain: Tensor, noise_floor: float = 0.0) -> Tensor:
@@ -194,3 +214,37 @@ def softmax_weights(gain: Tensor, temperature: float = 1.0) -> Tensor:
 def uniform_weights(gain: Tensor) -> Tensor:
     """Return 1/K for every source: the static baseline."""
     return torch.full_like(gain, 1.0 / gain.shape[-4])
+
+
+def weigh_sources(
+    estimates: Tensor, sources: Tensor, settings: FusionSettings, from_pure_noise: bool
+) -> tuple[Tensor, Tensor]:
+    """
+    Return the evidence for each source in each interval and the weights that follow from it.
+
+    :param estimates: (R, K, 1, H, W), c_hat_k^t at the beginnings of R intervals that follow
+        one another, noisiest first.
+    :param sources: (K, 1, H, W) in [-1, 1].
+    :param from_pure_noise: the first interval begins at pure noise: it resolves the coarse
+        structure, for which the settings have a window and a temperature of their own.
+    :return: gains and weights, both (R, K, 1, H, W): DIG (Eq. 8) and its softmax (Eq. 11), minus
+        the loss and its softmax (relative dominability), or DIG and 1/K (uniform).
+    """
+    loss = settings.gain_loss
+    rule = relative_dominability if settings.weights == 'rd' else information_gain
+
+    def evidence(estimates: Tensor, sources: Tensor, window: int) -> Tensor:
+        return rule(estimates, sources, loss, window)
+
+    first = 1 if from_pure_noise else 0
+    gains = evidence(estimates[first:], sources, settings.gain_window)
+    if from_pure_noise:
+        images = torch.cat([estimates[:2], sources[None]])
+        structure = coarsely(evidence, images, settings.structure_window)
+        gains = torch.cat([structure[:1], gains])
+    if settings.weights == 'uniform':
+        return gains, uniform_weights(gains)
+    compared = relative_gain(gains, NOISE_FLOORS[loss]) if settings.normalize_gain else gains
+    structure_weights = softmax_weights(compared[:first], settings.structure_temperature)
+    weights = softmax_weights(compared[first:], settings.temperature)
+    return gains, torch.cat([structure_weights, weights])

@@ -13,34 +13,38 @@
 # limitations under the License.
 
 """
-The reverse chain: from a noisy mixture of the sources to the fused image.
+From K sources to the fused image: the reverse chain, and its reduced-step version.
 
 ===============  ==========================================================
 here             Dig2DIG
 ===============  ==========================================================
 chain.timesteps  the N reverse steps t_N > ... > t_1
 chain interval   S, steps between two refreshes of the gains
-noise            eps of Eq. 9, one draw for all sources and timesteps
+noise(i)         eps of Eq. 9, the same for all sources and timesteps; z of Eq. 1
 estimates        c_hat_k^t (Eq. 10)
 gains, weights   DIG_k(t) (Eq. 8), w_k(t) (Eq. 11)
 x, x0            x_t and the estimate of the clean image made from it
 ===============  ==========================================================
+
+Both samplers write every step as Eq. 3 does, as a sum of what is kept of x_t, the unconditional
+and the multimodal guidance, and noise; docs/method.md derives the one from the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+import math
 
 import torch
 from torch import Tensor
 
-from dig2dig_ros.fusion.guidance import guide, increment_targets
-from dig2dig_ros.fusion.information_gain import pure_noise_estimate
-from dig2dig_ros.fusion.schedule import ReverseChain
+from dig2dig_ros.fusion.guidance import em_guidance, score_guidance, weighted_increment
+from dig2dig_ros.fusion.information_gain import pure_noise_estimate, weigh_sources
+from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.priors.base import Prior
 
-# Bounds the memory of one prior call: more images than this many pixels go in several calls.
+# More at once would not be faster, and would not fit on a robot's GPU.
 MAX_BATCH_PIXELS = 16_000_000
 
 
@@ -49,13 +53,21 @@ class StepState:
     """
     What a step callback sees; tensors live on the device and must not be changed.
 
+    The state after the step is ``kept + unconditional + multimodal + noise``, the terms of Eq. 3.
+
     :param step: 0-based, noisiest first.
-    :param timestep: t, an index into the prior's noise levels.
-    :param x: (1, 1, H, W), x_t before the step.
-    :param x0: (1, 1, H, W), the prior's estimate of the clean image.
+    :param timestep: t at the beginning of the step, an index into the prior's noise levels; the
+        first step of ``increments`` begins at pure noise, one above the last of them.
+    :param x: (1, 1, H, W), the state before the step: x_t, or what ``increments`` has resolved.
+    :param x0: (1, 1, H, W), the estimate of the clean image from it: the prior's, or with
+        ``increments`` the state itself.
     :param guided: (1, 1, H, W), that estimate after the guidance.
     :param weights: (K, 1, H, W), in force at this step.
-    :param gains: (K, 1, H, W), DIG_k(t) in force at this step.
+    :param gains: (K, 1, H, W), evidence for the sources in force at this step, such as DIG_k(t).
+    :param kept: (1, 1, H, W), x_t / sqrt(alpha), with alpha over the whole step.
+    :param unconditional: (1, 1, H, W), what the score of the prior adds.
+    :param multimodal: (1, 1, H, W), what the weighted conditional scores of the sources add.
+    :param noise: (1, 1, H, W), sigma z; zero but in the ``ancestral`` chain.
     :param prior_calls: images that went through the prior since the last step.
     """
 
@@ -66,18 +78,22 @@ class StepState:
     guided: Tensor
     weights: Tensor
     gains: Tensor
+    kept: Tensor
+    unconditional: Tensor
+    multimodal: Tensor
+    noise: Tensor
     prior_calls: int
 
 
 @dataclass(frozen=True)
 class Sample:
     """
-    The result of a reverse chain.
+    The result of a sampler, in R intervals between refreshes of the gains.
 
     :param fused: (1, 1, H, W) in about [-1, 1], not clipped.
-    :param weights: (1 + R, K, 1, H, W), one map for each source and interval: from pure noise
-        to the first refresh, then from refresh to refresh.
-    :param gains: (1 + R, K, 1, H, W).
+    :param weights: (R, K, 1, H, W), one map for each source and interval. The first interval of
+        ``increments`` lies between pure noise and the first refresh.
+    :param gains: (R, K, 1, H, W), the evidence that the weights follow from.
     :param prior_calls: images that went through the prior.
     """
 
@@ -85,6 +101,32 @@ class Sample:
     weights: Tensor
     gains: Tensor
     prior_calls: int
+
+
+Callback = Callable[[StepState], None]
+Noise = Callable[[int], Tensor]
+
+
+@torch.inference_mode()
+def sample(
+    prior: Prior,
+    sources: Tensor,
+    noise: Noise,
+    settings: FusionSettings,
+    callback: Callback | None = None,
+) -> Sample:
+    """
+    Fuse K sources as the settings ask for.
+
+    :param sources: (K, 1, H, W) in [-1, 1].
+    :param noise: gives the i-th draw of standard normal noise, (1, 1, H, W), always the same one;
+        the result is a function of it.
+    :param callback: called after every step.
+    :raises PriorError: the prior was not trained for the timesteps of the settings.
+    """
+    prior.check_timesteps(settings.chain().timesteps)
+    sampler = _sum_increments if settings.sampler == 'increments' else _follow_chain
+    return sampler(prior, sources, noise, settings, callback or (lambda state: None))
 
 
 def add_noise(prior: Prior, clean: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
@@ -103,76 +145,146 @@ def denoise_in_batches(prior: Prior, noisy: Tensor, timesteps: Tensor) -> Tensor
 
 
 @torch.inference_mode()
-def sample(
+def estimate_sources(
     prior: Prior,
     sources: Tensor,
-    noise: Tensor,
-    chain: ReverseChain,
-    gain: Callable[[Tensor, Tensor], Tensor],
-    weigh: Callable[[Tensor], Tensor],
-    guidance_scale: float,
-    callback: Callable[[StepState], None] | None = None,
-) -> Sample:
+    timesteps: tuple[int, ...],
+    draws: list[Tensor],
+    x: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
     """
-    Fuse K sources by a guided DDIM chain (Eq. 3 with sigma = 0, guidance on x_0).
+    Return the one-step estimates c_hat_k^t of all sources at all timesteps (Eq. 9-10).
 
-    The estimates c_hat_k^t depend on the sources alone, never on the chain. They all go
-    through the prior in one batch, together with the first step of the chain. What has been
-    resolved before the first refresh is an interval as well: it begins at pure noise, where no
-    prior has to be asked.
+    They depend on the sources alone, never on the chain, and go through the prior in one batch.
 
-    :param sources: (K, 1, H, W) in [-1, 1].
-    :param noise: (1, 1, H, W), standard normal; the result is a function of it.
-    :param chain: steps and refreshes.
-    :param gain: (estimates (1 + R, K, 1, H, W), sources) -> gains, such as Eq. 8.
-    :param weigh: gains -> weights, such as Eq. 11.
-    :param guidance_scale: see :func:`~dig2dig_ros.fusion.guidance.guide`.
-    :param callback: called after every step.
+    :param sources: (K, 1, H, W).
+    :param draws: noise, each (1, 1, H, W), over which the estimates are averaged; none denoises
+        the scaled sources as they are.
+    :param x: (1, 1, H, W), x_t at the first timestep, to be denoised in the same batch.
+    :return: (R, K, 1, H, W) for R timesteps, and the estimate made from ``x``.
     """
     device = sources.device
-    count = sources.shape[0]
-    refreshes = torch.tensor(chain.refresh_timesteps, device=device)
-    steps = torch.tensor(chain.timesteps, device=device)
+    shape = (len(timesteps), max(1, len(draws)), *sources.shape)
+    times = torch.tensor(timesteps, device=device).repeat_interleave(shape[1] * shape[2])
+    repeated = sources.expand(shape).flatten(0, 2)
+    if draws:
+        eps = torch.stack(draws).expand(shape[1:]).expand(shape).flatten(0, 2)
+    else:
+        eps = torch.zeros_like(sources[:1])
+    noisy = add_noise(prior, repeated, times, eps)
+    if x is not None:
+        noisy, times = torch.cat([noisy, x]), torch.cat([times, times[:1]])
+    denoised = denoise_in_batches(prior, noisy, times)
+    count = len(repeated)
+    return denoised[:count].reshape(shape).mean(dim=1), None if x is None else denoised[count:]
 
-    repeated = sources.repeat(len(refreshes), 1, 1, 1)
-    times = refreshes.repeat_interleave(count)
-    # With the same noise for all, the mean of the noisy sources is the noisy mean: x_{t_N}.
-    x = add_noise(prior, sources.mean(dim=0, keepdim=True), steps[:1], noise)
-    batch = torch.cat([add_noise(prior, repeated, times, noise), x])
-    denoised = denoise_in_batches(prior, batch, torch.cat([times, steps[:1]]))
-    estimates = denoised[:-1].reshape(len(refreshes), *sources.shape)
+
+def _sum_increments(
+    prior: Prior, sources: Tensor, noise: Noise, settings: FusionSettings, callback: Callback
+) -> Sample:
+    """
+    Sum up what the sources resolve between refreshes, each increment weighted by its own gain.
+
+    Between two refreshes, the reverse process of source k resolves c_hat_k^{t'} - c_hat_k^t. What
+    has been resolved before the first refresh is an interval as well: it begins at pure noise,
+    where no prior has to be asked.
+    """
+    timesteps = settings.chain().refresh_timesteps
+    draws = [noise(index) for index in range(settings.noise_draws)]
+    estimates, _ = estimate_sources(prior, sources, timesteps, draws)
+    new_calls = prior_calls = len(timesteps) * max(1, len(draws)) * len(sources)
     estimates = torch.cat([pure_noise_estimate(sources)[None], estimates])
-    x0 = denoised[-1:]
-    new_calls = prior_calls = batch.shape[0]
+    gains, weights = weigh_sources(estimates, sources, settings, from_pure_noise=True)
+    increments = torch.cat([estimates[1:], sources[None]]) - estimates
 
-    gains = gain(estimates, sources)
-    weights = weigh(gains)
-    targets = increment_targets(estimates, sources, weights)
+    fused = estimates[0].mean(dim=0, keepdim=True)
+    nothing = torch.zeros_like(fused)
+    for step, timestep in enumerate((prior.num_train_timesteps, *timesteps)):
+        resolved = weighted_increment(increments[step], weights[step], settings.contrast_gain)
+        x, fused = fused, fused + resolved
+        callback(
+            StepState(
+                step=step,
+                timestep=timestep,
+                x=x,
+                x0=x,
+                guided=fused,
+                weights=weights[step],
+                gains=gains[step],
+                kept=x,
+                unconditional=nothing,
+                multimodal=resolved,
+                noise=nothing,
+                prior_calls=new_calls,
+            )
+        )
+        new_calls = 0
+    return Sample(fused, weights, gains, prior_calls)
 
-    guided = x0
-    for step in range(len(chain.timesteps)):
+
+def _follow_chain(
+    prior: Prior, sources: Tensor, noise: Noise, settings: FusionSettings, callback: Callback
+) -> Sample:
+    """
+    Follow the guided reverse chain: Eq. 3, with alpha over the whole of a reduced step.
+
+    The first step of the chain shares the prior call of the estimates.
+    """
+    chain = settings.chain()
+    timesteps = torch.tensor(chain.timesteps, device=sources.device)
+    draws = [noise(index) for index in range(settings.noise_draws)]
+    # With the same noise for all, the mean of the noisy sources is the noisy mean: x_{t_N}.
+    x = add_noise(prior, sources.mean(dim=0, keepdim=True), timesteps[:1], noise(0))
+    estimates, x0 = estimate_sources(prior, sources, chain.refresh_timesteps, draws, x)
+    assert x0 is not None
+    new_calls = len(chain.refresh_timesteps) * max(1, len(draws)) * len(sources) + 1
+    prior_calls = new_calls
+    gains, weights = weigh_sources(estimates, sources, settings, from_pure_noise=False)
+
+    levels = [*prior.alpha_bar[list(chain.timesteps)].tolist(), 1.0]
+    scales = [1.0] * len(sources)
+    for step, timestep in enumerate(chain.timesteps):
         if step > 0:
-            x0 = prior.denoise(x, steps[step : step + 1])
+            x0 = prior.denoise(x, timesteps[step : step + 1])
             new_calls = 1
             prior_calls += 1
-        interval = 1 + chain.refresh_of(step)
-        guided = guide(x0, targets[interval : interval + 1], guidance_scale)
-        if callback is not None:
-            callback(
-                StepState(
-                    step,
-                    chain.timesteps[step],
-                    x,
-                    x0,
-                    guided,
-                    weights[interval],
-                    gains[interval],
-                    new_calls,
-                )
-            )
-        if step + 1 < len(chain.timesteps):
-            # DDIM: keep the noise that x_t holds besides the guided estimate, at the next level.
-            signal, sigma = prior.coefficients(steps[step : step + 1], x)
-            residual = (x - signal * guided) / sigma
-            x = add_noise(prior, guided, steps[step + 1 : step + 2], residual)
-    return Sample(guided, weights, gains, prior_calls)
+        interval = chain.refresh_of(step)
+        share = weights[interval]
+        if settings.guidance == 'em':
+            rectified, share, scales = em_guidance(x0, sources, scales)
+            weights[interval] = share
+            guided = torch.lerp(x0, rectified, settings.guidance_scale)
+        else:
+            guided = score_guidance(x0, sources, share, settings.guidance_scale)
+
+        level, following = levels[step], levels[step + 1]
+        alpha = level / following
+        # How much of a score a step takes in, for Eq. 1 and for the same without fresh noise.
+        if settings.sampler == 'ancestral':
+            rate = (1 - alpha) / math.sqrt(alpha)
+            deviation = math.sqrt((1 - alpha) * (1 - following) / (1 - level))
+        else:
+            rate = (1 - level) / math.sqrt(alpha) - math.sqrt((1 - following) * (1 - level))
+            deviation = 0.0
+        score = (math.sqrt(level) * x0 - x) / (1 - level)
+        conditional = math.sqrt(level) * (guided - x0) / (1 - level)
+        kept = x / math.sqrt(alpha)
+        unconditional, multimodal = rate * score, rate * conditional
+        fresh = deviation * noise(1 + step) if deviation > 0 else torch.zeros_like(x)
+        state = StepState(
+            step=step,
+            timestep=timestep,
+            x=x,
+            x0=x0,
+            guided=guided,
+            weights=share,
+            gains=gains[interval],
+            kept=kept,
+            unconditional=unconditional,
+            multimodal=multimodal,
+            noise=fresh,
+            prior_calls=new_calls,
+        )
+        x = kept + unconditional + multimodal + fresh
+        callback(state)
+    return Sample(x, weights, gains, prior_calls)

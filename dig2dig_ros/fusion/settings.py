@@ -26,10 +26,16 @@ from dig2dig_ros.fusion.schedule import (
     TimestepSpacing,
 )
 
-WeightRule = Literal['dig', 'uniform']
-WEIGHT_RULES: tuple[WeightRule, ...] = ('dig', 'uniform')
+Sampler = Literal['increments', 'ddim', 'ancestral']
+SAMPLERS: tuple[Sampler, ...] = ('increments', 'ddim', 'ancestral')
+WeightRule = Literal['dig', 'rd', 'uniform']
+WEIGHT_RULES: tuple[WeightRule, ...] = ('dig', 'rd', 'uniform')
+Guidance = Literal['score', 'em']
+GUIDANCES: tuple[Guidance, ...] = ('score', 'em')
 GainLoss = Literal['l2', 'l1', 'ssim']
 GAIN_LOSSES: tuple[GainLoss, ...] = ('l2', 'l1', 'ssim')
+Chroma = Literal['first', 'all']
+CHROMAS: tuple[Chroma, ...] = ('first', 'all')
 
 
 @dataclass(frozen=True)
@@ -37,11 +43,18 @@ class FusionSettings:
     """
     How to fuse. Every value is checked; the error names the setting, its value and the range.
 
+    :param sampler: ``increments``, the reduced-step version: no chain, what the sources resolve
+        between the refreshes is weighted and summed up; ``ddim``, the deterministic guided chain;
+        ``ancestral``, the one with fresh noise at every step (Eq. 1 and 3).
     :param num_inference_steps: N, steps of the reverse chain.
     :param dig_refresh_interval: S, steps between two refreshes of the information gains.
     :param timestep_spacing: ``quadratic`` (larger steps at high noise) or ``uniform``.
-    :param first_timestep: t_N, where the chain starts; 999 is pure noise.
-    :param weights: ``dig`` (Eq. 11) or ``uniform`` (1/K, the static baseline).
+    :param first_timestep: t_N, where the chain starts; 999 is nearly pure noise.
+    :param noise_draws: draws of noise over which the sources' estimates are averaged; 0 denoises
+        them without noise, which is sharper and deterministic but needs a ``first_timestep`` of
+        at most about 400, because no prior was trained on such an input.
+    :param weights: ``dig`` (Eq. 11), ``rd`` (relative dominability, TTD) or ``uniform`` (1/K, the
+        static baseline).
     :param gain_loss: l of Eq. 8: ``l2``, ``l1`` or ``ssim`` (1 - SSIM).
     :param gain_window: side of the window that l averages over, odd, in pixels.
     :param structure_window: the same for the coarse structure, which the prior resolves before
@@ -49,14 +62,22 @@ class FusionSettings:
     :param normalize_gain: divide the gains by their local scale; false is Eq. 11 as printed.
     :param temperature: of the softmax over the sources; small is decisive, large is uniform.
     :param structure_temperature: the same for the coarse structure.
-    :param guidance_scale: strength of the sources against the prior, 0 to 1.
+    :param contrast_gain: by how much ``increments`` may be amplified to make up for the contrast
+        that averaging takes from them; 1 is off.
+    :param guidance: of a chain: ``score`` (the weighted conditional scores, Eq. 2) or ``em``
+        (the expectation-maximisation step of DDFM, which makes its own weights).
+    :param guidance_scale: of a chain: strength of the sources against the prior, 0 to 1.
+    :param chroma: whose colour the fused image has: ``first`` (of the first source, the visible
+        camera) or ``all`` (of all sources by weight and saturation: multi-focus, multi-exposure).
     :param seed: of the noise, which is drawn once for each resolution.
     """
 
+    sampler: Sampler = 'increments'
     num_inference_steps: int = 6
     dig_refresh_interval: int = 3
     timestep_spacing: TimestepSpacing = 'quadratic'
     first_timestep: int = 400
+    noise_draws: int = 0
     weights: WeightRule = 'dig'
     gain_loss: GainLoss = 'l2'
     gain_window: int = 11
@@ -64,7 +85,10 @@ class FusionSettings:
     normalize_gain: bool = True
     temperature: float = 0.5
     structure_temperature: float = 1.0
+    contrast_gain: float = 1.2
+    guidance: Guidance = 'score'
     guidance_scale: float = 0.9
+    chroma: Chroma = 'first'
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -72,6 +96,7 @@ class FusionSettings:
             if not condition:
                 raise ValueError(f'{name} is {getattr(self, name)!r}, but must be {expected}')
 
+        require(self.sampler in SAMPLERS, 'sampler', f'one of {SAMPLERS}')
         require(1 <= self.num_inference_steps <= 1000, 'num_inference_steps', '1 to 1000')
         require(1 <= self.dig_refresh_interval <= 1000, 'dig_refresh_interval', '1 to 1000')
         require(
@@ -84,6 +109,7 @@ class FusionSettings:
             'first_timestep',
             f'{self.num_inference_steps} (num_inference_steps) to 999',
         )
+        require(0 <= self.noise_draws <= 16, 'noise_draws', '0 to 16')
         require(self.weights in WEIGHT_RULES, 'weights', f'one of {WEIGHT_RULES}')
         require(self.gain_loss in GAIN_LOSSES, 'gain_loss', f'one of {GAIN_LOSSES}')
         require(
@@ -98,7 +124,15 @@ class FusionSettings:
         )
         for name in ('temperature', 'structure_temperature'):
             require(0 < getattr(self, name) < float('inf'), name, 'positive and finite')
+        require(1 <= self.contrast_gain <= 2, 'contrast_gain', '1 to 2')
+        require(self.guidance in GUIDANCES, 'guidance', f'one of {GUIDANCES}')
+        require(
+            self.guidance == 'score' or self.sampler != 'increments',
+            'guidance',
+            "score, or sampler ddim or ancestral: sampler 'increments' has no chain to guide",
+        )
         require(0 <= self.guidance_scale <= 1, 'guidance_scale', '0 to 1')
+        require(self.chroma in CHROMAS, 'chroma', f'one of {CHROMAS}')
         require(0 <= self.seed < 2**63, 'seed', '0 to 2^63 - 1')
 
     def chain(self) -> ReverseChain:

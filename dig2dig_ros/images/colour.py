@@ -16,6 +16,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -46,3 +48,25 @@ def replace_luma(bgr: Tensor, new_luma: Tensor) -> Tensor:
     :return: (3, H, W), clipped to [0, 1].
     """
     return torch.clamp(bgr + (new_luma - luma(bgr)), 0.0, 1.0)
+
+
+def mixed_chroma(images: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """
+    Return an image with the chroma of several, for :func:`replace_luma`.
+
+    Each pixel's chroma is the mean over the images, weighted by the fusion's weights times the
+    saturation: a washed-out exposure or a thermal image has no say over a coloured one.
+
+    :param images: K images (3, H, W), blue first, in [0, 1].
+    :param weights: (at least K, H, W), not negative; those of the first K count.
+    :return: (3, H, W), of which only the chroma means something; one image comes back as it is.
+    """
+    if len(images) == 1:
+        return images[0]
+    stack = torch.stack(list(images))
+    saturation = stack.amax(dim=1) - stack.amin(dim=1)
+    # Where no image has colour, all have the same: none.
+    share = weights[: len(stack)] * saturation + torch.finfo(stack.dtype).eps
+    share = share / share.sum(dim=0)
+    chroma = stack - torch.stack([luma(image) for image in images])[:, None]
+    return (share[:, None] * chroma).sum(dim=0)

@@ -13,17 +13,19 @@
 # limitations under the License.
 
 """
-The fusion node: two image streams in, the fused stream and its weight maps out.
+The fusion node: two or more image streams in, the fused stream and its weight maps out.
 
-The way of one pair: the executor's callbacks check each message and hand it to the pairer;
-a decided pair goes to the worker, which decodes it (without a copy where possible), maps the
-thermal counts to an image, fuses, and publishes. Callbacks never wait for the fusion.
+The way of one pair (a group, with more than two sources): the executor's callbacks check each
+message and hand it to the pairers; a decided group goes to the worker, which decodes it (without
+a copy where possible), maps the thermal counts to an image, fuses, and publishes. Callbacks
+never wait for the fusion.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+import colorsys
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -46,12 +48,19 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from dig2dig_ros.images.thermal_range import ThermalRange
-from dig2dig_ros.nodes.parameters import fusion_settings, PARAMETERS, PARAMETERS_BY_NAME
+from dig2dig_ros.nodes.parameters import (
+    fusion_settings,
+    PARAMETERS,
+    PARAMETERS_BY_NAME,
+    ParameterSpec,
+    transport_parameter,
+)
 from dig2dig_ros.nodes.process import run_node
 from dig2dig_ros.nodes.statistics import NodeStatistics
 from dig2dig_ros.nodes.worker import LatestWorker
+from dig2dig_ros.streams.cascade import Cascade, Group
 from dig2dig_ros.streams.codec import check, CodecError, decode, decode_compressed, encode
-from dig2dig_ros.streams.pairing import make_pairer, Pair, Pairer, Source, SOURCES
+from dig2dig_ros.streams.pairing import SOURCES
 
 if TYPE_CHECKING:
     # Imports torch, which takes seconds: at run time it comes with on_configure.
@@ -59,7 +68,7 @@ if TYPE_CHECKING:
 
 # At most one log line in so many seconds for what may happen with every frame.
 _LOG_PERIOD = 5.0
-# When neither camera has sent anything for so many seconds, what can be paired is.
+# When no camera has sent anything for so many seconds, what can be paired is.
 _QUIET_SECONDS = 0.2
 _NANOSECONDS = 1_000_000_000
 
@@ -72,7 +81,7 @@ class ArrivedMessage:
     arrival: float
 
 
-ArrivedPair = Pair[ArrivedMessage]
+ArrivedGroup = Group[ArrivedMessage]
 
 
 class FusionNode(LifecycleNode):  # type: ignore[misc]
@@ -80,15 +89,17 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__('fusion_node')
+        self._specs: dict[str, ParameterSpec] = dict(PARAMETERS_BY_NAME)
         self._values: dict[str, Any] = {spec.name: spec.default for spec in PARAMETERS}
+        self._sources: tuple[str, ...] = SOURCES
         self._state = 'unconfigured'
         self._failure = ''
         self._statistics = NodeStatistics()
         self._fuser: Fuser | None = None
         self._fuser_facts: dict[str, str] = {}
-        self._pairer: Pairer[ArrivedMessage] | None = None
-        self._worker: LatestWorker[ArrivedPair] | None = None
-        self._thermal_range: tuple[tuple[Any, ...], ThermalRange] | None = None
+        self._pairer: Cascade[ArrivedMessage] | None = None
+        self._worker: LatestWorker[ArrivedGroup] | None = None
+        self._ranges: dict[str, tuple[tuple[Any, ...], ThermalRange]] = {}
         self._camera_info: CameraInfo | None = None
         self._resolution = ''
         self._reported_drops: Counter[str] = Counter()
@@ -102,7 +113,11 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self.add_on_set_parameters_callback(self._on_set_parameters)
         for spec in PARAMETERS:
             self.declare_parameter(spec.name, spec.default, spec.descriptor())
+            if self._values[spec.name] == []:  # tell its type to who asks
+                empty = Parameter(spec.name, Parameter.Type.STRING_ARRAY, [])
+                self.set_parameters([empty])
         self._declared = True
+        self._declare_transports()
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A steady timer: diagnostics matter most when simulated time stands still.
         self._diagnostics_timer = self.create_timer(
@@ -124,13 +139,24 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
 
     # Parameters
 
+    def _declare_transports(self) -> None:
+        """Declare what an additional source brings along; those that were named stay."""
+        for source in self._values['additional_sources']:
+            spec = transport_parameter(source)
+            if not self.has_parameter(spec.name):
+                self._specs[spec.name] = spec
+                self._values = {**self._values, spec.name: spec.default}
+                self.declare_parameter(spec.name, spec.default, spec.descriptor())
+
     def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         values = dict(self._values)
         for parameter in parameters:
-            spec = PARAMETERS_BY_NAME.get(parameter.name)
+            spec = self._specs.get(parameter.name)
             if spec is None:  # use_sim_time, qos_overrides and the like are not ours
                 continue
             value = parameter.value
+            if value is None and spec.default == [] and not self._declared:
+                value = []  # which comes as no value from YAML files and command lines
             problem = spec.problem(value)
             if problem is None and not spec.live and self._state != 'unconfigured':
                 if value == values[spec.name]:
@@ -183,13 +209,17 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
                 'interpreter (the README says which build for which platform)'
             ) from error
 
+        self._declare_transports()
         values = self._values
-        self._pairer = make_pairer(
+        self._pairer = Cascade(
             values['sync_policy'],
             values['sync_tolerance'],
             values['queue_size'],
             values['thermal_time_offset'],
+            values['additional_sources'],
         )
+        self._sources = self._pairer.sources
+        self._statistics = NodeStatistics(sources=self._sources)
         if values['num_threads']:
             torch.set_num_threads(values['num_threads'])
         fuser = Fuser(
@@ -199,7 +229,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             precision=values['precision'],
         )
         width, height = values['warmup_size']
-        warm_up = fuser.warm_up(width, height)
+        warm_up = fuser.warm_up(width, height, len(self._sources))
         self._fuser = fuser
         facts = fuser.describe()
         self._fuser_facts = {key: str(facts[key]) for key in ('device', 'precision', 'prior')}
@@ -214,8 +244,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         for topic, message_type in (
             ('fused/image_raw', Image),
             ('fused/camera_info', CameraInfo),
-            ('fused/weights/visible', Image),
-            ('fused/weights/thermal', Image),
+            *((f'fused/weights/{source}', Image) for source in self._sources),
             ('fused/weights/overlay', Image),
         ):
             self._outputs[topic] = self.create_lifecycle_publisher(
@@ -244,7 +273,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         # The pairer goes on counting where it was before a deactivation.
         self._reported_drops = Counter(self._pairer.counters)
         self._worker = LatestWorker(self._process)
-        for source in SOURCES:
+        for source in self._sources:
             topic = f'{source}/image_raw'
             compressed = self._values[f'{source}_transport'] == 'compressed'
             self._subscribe(
@@ -316,14 +345,14 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             self.destroy_lifecycle_publisher(publisher)
         self._outputs.clear()
         self._pairer = None
-        self._thermal_range = None
+        self._ranges.clear()
         if self._fuser is not None:
             self._fuser.close()
             self._fuser = None
 
     # Messages in (the executor's thread)
 
-    def _on_image(self, source: Source, compressed: bool, message: Any) -> None:
+    def _on_image(self, source: str, compressed: bool, message: Any) -> None:
         arrival = self._statistics.received(source)
         pairer, worker = self._pairer, self._worker
         if pairer is None or worker is None:
@@ -335,8 +364,8 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             self._drop(f'{source} malformed', str(error))
             return
         stamp = message.header.stamp.sec * _NANOSECONDS + message.header.stamp.nanosec
-        pairs = pairer.add(source, stamp, ArrivedMessage(message, arrival))
-        self._hand_over(pairs, worker)
+        groups = pairer.add(source, stamp, ArrivedMessage(message, arrival))
+        self._hand_over(groups, worker)
         if self._quiet_timer is not None and pairer.pending:
             self._quiet_timer.reset()
 
@@ -346,11 +375,11 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         if self._pairer is not None and self._worker is not None:
             self._hand_over(self._pairer.settle(), self._worker)
 
-    def _hand_over(self, pairs: list[ArrivedPair], worker: LatestWorker[ArrivedPair]) -> None:
+    def _hand_over(self, groups: list[ArrivedGroup], worker: LatestWorker[ArrivedGroup]) -> None:
         self._report_pairer_drops()
-        for pair in pairs:
-            self._statistics.paired(pair.offset)
-            if worker.offer(pair) is not None:
+        for group in groups:
+            self._statistics.paired(group.offset)
+            if worker.offer(group) is not None:
                 self._statistics.dropped('superseded')
 
     def _on_camera_info(self, message: CameraInfo) -> None:
@@ -367,7 +396,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             return
         for cause, count in self._pairer.counters.items():
             new = count - self._reported_drops[cause]
-            if cause != 'pairs' and new > 0:
+            if cause != 'groups' and new > 0:
                 self._statistics.dropped(cause, new)
                 if cause.endswith('zero stamp'):
                     self._log_drop(cause, 'the driver sends images without a time stamp')
@@ -382,45 +411,52 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             f'dropped ({cause}): {reason}', throttle_duration_sec=_LOG_PERIOD
         )
 
-    # From a pair to the outputs (the worker's thread)
+    # From a group to the outputs (the worker's thread)
 
-    def _process(self, pair: ArrivedPair) -> None:
-        # Read once: all of one pair is done with the same values.
+    def _process(self, group: ArrivedGroup) -> None:
+        # Read once: all of one group is done with the same values.
         values = self._values
-        cause = 'visible malformed'
+        images = []
+        cause = 'fusion error'
         try:
-            visible = _decode('visible', pair.visible.message, values)
-            cause = 'thermal malformed'
-            counts = _decode('thermal', pair.thermal.message, values)
-            thermal = self._thermal_to_image(counts, pair.thermal_stamp, values)
+            for source, arrived, stamp in zip(
+                self._sources, group.messages, group.stamps, strict=True
+            ):
+                cause = f'{source} malformed'
+                array = _decode(source, arrived.message, values)
+                images.append(self._to_image(source, array, stamp, values))
+            visible, thermal, *others = images
             cause = 'fusion error'
             assert self._fuser is not None
             self._fuser.settings = fusion_settings(values)
-            result = self._fuser.fuse(visible, thermal)
+            result = self._fuser.fuse(visible, thermal, *others)
             self._resolution = f'{visible.shape[1]}x{visible.shape[0]}'
-            self._publish(result, pair.visible.message.header, values)
-        except Exception as error:  # nothing that one pair does may end the node
+            self._publish(result, group.messages[0].message.header, values)
+        except Exception as error:  # nothing that one group does may end the node
             if not self.context.ok():  # a signal came while it was in work
                 self._statistics.dropped('shutdown')
                 return
             self._drop(cause, f'{type(error).__name__}: {error}')
             return
-        arrival = max(pair.visible.arrival, pair.thermal.arrival)
+        arrival = max(arrived.arrival for arrived in group.messages)
         self._statistics.fused(arrival, result.statistics.seconds)
 
-    def _thermal_to_image(
-        self, counts: NDArray[Any], stamp: int, values: Mapping[str, Any]
-    ) -> NDArray[np.float32]:
+    def _to_image(
+        self, source: str, array: NDArray[Any], stamp: int, values: Mapping[str, Any]
+    ) -> NDArray[Any]:
+        """Map the counts of a source to intensities; each source has a range of its own."""
+        if source == 'visible' or (source != 'thermal' and array.dtype == np.uint8):
+            return array
         key = (
             values['thermal_range'],
             tuple(values['thermal_range_percentiles']),
             tuple(values['thermal_range_limits']),
             values['thermal_range_smoothing'],
         )
-        if self._thermal_range is None or self._thermal_range[0] != key:
+        if source not in self._ranges or self._ranges[source][0] != key:
             mode, percentiles, limits, smoothing = key
-            self._thermal_range = (key, ThermalRange(mode, percentiles, limits, smoothing))
-        return self._thermal_range[1](counts, stamp / _NANOSECONDS)
+            self._ranges[source] = (key, ThermalRange(mode, percentiles, limits, smoothing))
+        return self._ranges[source][1](array, stamp / _NANOSECONDS)
 
     def _publish(self, result: FusionResult, header: Any, values: Mapping[str, Any]) -> None:
         """Publish a result under the header of its visible image; only what is listened to."""
@@ -435,7 +471,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         if info is not None:
             self._outputs['fused/camera_info'].publish(_with_header(info, header))
         self._outputs['fused/image_raw'].publish(encode(image, encoding, header, Image))
-        for source, weights in zip(SOURCES, result.weights, strict=True):
+        for source, weights in zip(self._sources, result.weights, strict=True):
             publisher = self._outputs[f'fused/weights/{source}']
             if publisher.get_subscription_count() > 0:
                 map_encoding = values['weights_encoding']
@@ -443,7 +479,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
                 publisher.publish(encode(plane, map_encoding, header, Image))
         overlay = self._outputs['fused/weights/overlay']
         if overlay.get_subscription_count() > 0:
-            picture = weight_overlay(result.image, result.weights[1])
+            picture = weight_overlay(result.image, result.weights)
             overlay.publish(encode(picture, 'bgr8', header, Image))
 
     # Diagnostics
@@ -476,7 +512,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             return DiagnosticStatus.ERROR, self._failure
         if self._state != 'active':
             return DiagnosticStatus.OK, self._state
-        for source, subscription in zip(SOURCES, self._inputs, strict=False):
+        for source, subscription in zip(self._sources, self._inputs, strict=False):
             silence = self._statistics.silence(source)
             if silence is None or silence > self._values['stale_timeout']:
                 topic = subscription.topic_name
@@ -502,7 +538,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         return self._statistics.summary()
 
 
-def _decode(source: Source, message: Any, values: Mapping[str, Any]) -> NDArray[Any]:
+def _decode(source: str, message: Any, values: Mapping[str, Any]) -> NDArray[Any]:
     topic = f'{source}/image_raw'
     if values[f'{source}_transport'] == 'compressed':
         return decode_compressed(message, f'{topic}/compressed')
@@ -522,18 +558,41 @@ def _weight_map(weights: NDArray[np.float32], encoding: str) -> NDArray[Any]:
     return np.rint(weights * 255).astype(np.uint8)
 
 
-def weight_overlay(
-    image: NDArray[np.uint8], thermal_weight: NDArray[np.float32]
-) -> NDArray[np.uint8]:
+def source_colours(number: int) -> NDArray[np.float32]:
     """
-    Colour the fused image by whose it is: warm where the thermal weight rules, cool elsewhere.
+    Return a colour for each source: blue, red, green, and then what lies between on the wheel.
+
+    :param number: of the sources, K.
+    :return: (K, 3) blue-green-red, 0 to 255; all distinct, and a source keeps its colour
+        whatever comes after it.
+    """
+    colours = []
+    for index in range(number):
+        ring, place = divmod(index, 3)
+        # Thirds of the wheel; each further three halve the widest gaps (van der Corput).
+        turn = sum(((ring >> bit) & 1) / 2 ** (bit + 1) for bit in range(ring.bit_length()))
+        red, green, blue = colorsys.hsv_to_rgb((2 + place + turn) / 3 % 1, 1.0, 1.0)
+        colours.append((blue, green, red))
+    return np.array(colours, np.float32).reshape(-1, 3) * 255
+
+
+def weight_overlay(image: NDArray[np.uint8], weights: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """
+    Colour the fused image by whose it is.
+
+    With two sources: warm where the thermal weight rules, cool elsewhere. With more: the mean of
+    the :func:`source_colours` by weight.
 
     :param image: (H, W) or (H, W, 3) fused image.
-    :param thermal_weight: (H, W) in [0, 1].
+    :param weights: (K, H, W) in [0, 1], summing to 1 over the sources.
     :return: (H, W, 3) blue-green-red.
     """
     grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    colour = cv2.applyColorMap(_weight_map(thermal_weight, 'mono8'), cv2.COLORMAP_TURBO)
+    if len(weights) == 2:
+        colour = cv2.applyColorMap(_weight_map(weights[1], 'mono8'), cv2.COLORMAP_TURBO)
+    else:
+        mean = np.tensordot(weights, source_colours(len(weights)), (0, 0))
+        colour = np.rint(np.clip(mean, 0, 255)).astype(np.uint8)
     background = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
     blended: NDArray[np.uint8] = cv2.addWeighted(background, 0.55, colour, 0.45, 0.0)
     return blended

@@ -24,11 +24,21 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
 from dig2dig_ros.fusion.schedule import TIMESTEP_SPACINGS
-from dig2dig_ros.fusion.settings import FusionSettings, GAIN_LOSSES, WEIGHT_RULES
+from dig2dig_ros.fusion.settings import (
+    CHROMAS,
+    FusionSettings,
+    GAIN_LOSSES,
+    GUIDANCES,
+    SAMPLERS,
+    WEIGHT_RULES,
+)
+from dig2dig_ros.streams.pairing import SOURCES
 
 _FUSION = FusionSettings()
 # An 8K image; to warm up with more would only take the robot's memory.
 _MOST_PIXELS = 7680 * 4320
+# Sources and outputs that the node always has: NAME/image_raw and fused/weights/NAME.
+_TAKEN_NAMES = (*SOURCES, 'fused', 'overlay')
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class ParameterSpec:
     One parameter of the node.
 
     :param name: as in YAML files.
-    :param default: its Python type fixes the parameter's type.
+    :param default: its Python type fixes the parameter's type; of an empty list, ``check`` does.
     :param description: one sentence; units in it.
     :param live: may change while the node is configured; takes effect on the next pair.
     :param minimum: smallest number allowed.
@@ -62,6 +72,8 @@ class ParameterSpec:
         if not self.live:
             constraints.append('fixed while the node is configured: clean up first')
         descriptor.additional_constraints = '; '.join(constraints)
+        # To rclpy an empty list is one of bytes, and one from a YAML file is no value at all.
+        descriptor.dynamic_typing = self.default == []
         if self.minimum is not None and self.maximum is not None:
             if isinstance(self.default, float):
                 bounds = FloatingPointRange(
@@ -98,6 +110,22 @@ def _check_size(value: Any) -> str | None:
     return f'must be [width, height] in pixels, at least 1 each and {_MOST_PIXELS} together'
 
 
+def _check_sources(value: Any) -> str | None:
+    if not (isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)):
+        return "must be a list of names, such as ['nir', 'swir']"
+    for name in value:
+        if not re.fullmatch(r'[A-Za-z_][A-Za-z0-9_]*', name):
+            return (
+                f"'{name}' is no name of a topic: use letters, digits and underscores, and no "
+                'digit first'
+            )
+        if name in _TAKEN_NAMES:
+            return f"'{name}' is taken by a topic of the node: choose another name"
+        if value.count(name) > 1:
+            return f"'{name}' is there more than once: give each source its own name"
+    return None
+
+
 def _check_percentiles(value: Any) -> str | None:
     if len(value) == 2 and 0.0 <= value[0] < value[1] <= 100.0:
         return None
@@ -108,6 +136,16 @@ def _check_limits(value: Any) -> str | None:
     if len(value) == 2 and value[0] < value[1]:
         return None
     return 'must be [low, high] with low < high'
+
+
+def transport_parameter(source: str) -> ParameterSpec:
+    """Return the parameter that chooses the image transport of a source."""
+    return ParameterSpec(
+        f'{source}_transport',
+        'raw',
+        f'Image transport of the {source} input; compressed subscribes to <topic>/compressed.',
+        choices=('raw', 'compressed'),
+    )
 
 
 PARAMETERS: tuple[ParameterSpec, ...] = (
@@ -129,7 +167,11 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         choices=('auto', 'fp32', 'bf16', 'fp16'),
     ),
     ParameterSpec(
-        'prior', 'compact', 'The denoiser: compact (embedded), or the path of a .safetensors file.'
+        'prior',
+        'compact',
+        'The denoiser: compact or nano (embedded), or the path of a .safetensors file of '
+        'train_prior, of a guided-diffusion checkpoint, or of a folder with a UNet2DModel of '
+        'diffusers.',
     ),
     ParameterSpec(
         'num_threads',
@@ -145,6 +187,14 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         check=_check_size,
     ),
     # The fusion
+    ParameterSpec(
+        'sampler',
+        _FUSION.sampler,
+        'increments (no chain: what the cameras resolve between refreshes, weighted and summed '
+        'up), ddim (deterministic guided chain), or ancestral (the same with fresh noise).',
+        live=True,
+        choices=SAMPLERS,
+    ),
     ParameterSpec(
         'num_inference_steps',
         _FUSION.num_inference_steps,
@@ -177,9 +227,19 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         maximum=999,
     ),
     ParameterSpec(
+        'noise_draws',
+        _FUSION.noise_draws,
+        "Draws of noise over which the cameras' estimates are averaged; 0 denoises without noise, "
+        'for first_timestep up to about 400.',
+        live=True,
+        minimum=0,
+        maximum=16,
+    ),
+    ParameterSpec(
         'weights',
         _FUSION.weights,
-        'Rule of the weights: dig (information gains) or uniform (1/2 each).',
+        'Rule of the weights: dig (information gains), rd (relative dominability, TTD) or uniform '
+        '(equal).',
         live=True,
         choices=WEIGHT_RULES,
     ),
@@ -232,12 +292,37 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         maximum=1000.0,
     ),
     ParameterSpec(
+        'contrast_gain',
+        _FUSION.contrast_gain,
+        'How much increments may be amplified to make up for the contrast that averaging takes; '
+        '1 is off.',
+        live=True,
+        minimum=1.0,
+        maximum=2.0,
+    ),
+    ParameterSpec(
+        'guidance',
+        _FUSION.guidance,
+        'Of a chain (sampler ddim or ancestral): score (weighted conditional scores) or em '
+        '(expectation maximisation, DDFM).',
+        live=True,
+        choices=GUIDANCES,
+    ),
+    ParameterSpec(
         'guidance_scale',
         _FUSION.guidance_scale,
-        'Strength of the sources against the prior; 1 ignores the prior.',
+        'Of a chain: strength of the sources against the prior; 1 ignores the prior.',
         live=True,
         minimum=0.0,
         maximum=1.0,
+    ),
+    ParameterSpec(
+        'chroma',
+        _FUSION.chroma,
+        'Whose colour the fused image has: first (the visible camera) or all (every source by its '
+        'weight and saturation).',
+        live=True,
+        choices=CHROMAS,
     ),
     ParameterSpec(
         'seed',
@@ -278,17 +363,13 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         minimum=-10.0,
         maximum=10.0,
     ),
+    *(transport_parameter(source) for source in SOURCES),
     ParameterSpec(
-        'visible_transport',
-        'raw',
-        'Image transport of the visible input; compressed subscribes to <topic>/compressed.',
-        choices=('raw', 'compressed'),
-    ),
-    ParameterSpec(
-        'thermal_transport',
-        'raw',
-        'Image transport of the thermal input; compressed subscribes to <topic>/compressed.',
-        choices=('raw', 'compressed'),
+        'additional_sources',
+        [],
+        'Names of further cameras to fuse, each with the topic NAME/image_raw and a parameter '
+        'NAME_transport.',
+        check=_check_sources,
     ),
     # From thermal counts to an image
     ParameterSpec(

@@ -23,30 +23,26 @@ import time
 
 import numpy as np
 
-from dig2dig_ros.streams.pairing import Source, SOURCES
-
-# Every reason for which an image or a pair may end unfused, in the order of its way.
-DROP_CAUSES = (
-    'visible malformed',
-    'thermal malformed',
-    'visible zero stamp',
-    'thermal zero stamp',
-    'visible duplicate stamp',
-    'thermal duplicate stamp',
-    'visible late',
-    'thermal late',
-    'visible unpaired',
-    'thermal unpaired',
-    'clock jump',
-    'superseded',
-    'fusion error',
-    'shutdown',
-)
+from dig2dig_ros.streams.pairing import SOURCES
 
 # Rates, latencies and offsets are those of this many most recent events.
 _WINDOW = 200
 # A rate is that of the events of the last so many seconds.
 _RATE_SECONDS = 5.0
+
+
+def drop_causes(sources: Sequence[str] = SOURCES) -> tuple[str, ...]:
+    """Return every reason for which an image or a pair may end unfused, in order of its way."""
+    images = ('malformed', 'zero stamp', 'duplicate stamp', 'late', 'unpaired')
+    return (
+        *(f'{source} {cause}' for cause in images for source in sources),
+        # The first two make a pair, which then waits for each of the others.
+        *(f'{source} missing' for source in sources[2:]),
+        'clock jump',
+        'superseded',
+        'fusion error',
+        'shutdown',
+    )
 
 
 def _percentile(values: Sequence[float], percent: float) -> float:
@@ -79,10 +75,16 @@ class NodeStatistics:
     Counters and recent timings of the fusion node; safe to use from several threads.
 
     Times are seconds of a steady clock: ROS time may stand still or jump in a simulation.
+
+    :param clock: returns the time.
+    :param sources: what is fused; with more than two, a pair is one image of each.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, sources: Sequence[str] = SOURCES
+    ) -> None:
         self._clock = clock
+        self._sources = tuple(sources)
         self._lock = threading.Lock()
         self.reset()
 
@@ -93,15 +95,15 @@ class NodeStatistics:
             self._dropped: Counter[str] = Counter()
             self._fused = 0
             self._pairs = 0
-            self._input_rates: dict[Source, _Rate] = {source: _Rate() for source in SOURCES}
+            self._input_rates = {source: _Rate() for source in self._sources}
             self._output_rate = _Rate()
-            self._last_arrival: dict[Source, float] = {}
+            self._last_arrival: dict[str, float] = {}
             self._latencies: deque[float] = deque(maxlen=_WINDOW)
             self._fusion_times: deque[float] = deque(maxlen=_WINDOW)
             self._offsets: deque[float] = deque(maxlen=_WINDOW)
             self._last_error = ''
 
-    def received(self, source: Source) -> float:
+    def received(self, source: str) -> float:
         """Count an image that arrived; return its arrival time."""
         now = self._clock()
         with self._lock:
@@ -111,13 +113,13 @@ class NodeStatistics:
         return now
 
     def paired(self, offset: float) -> None:
-        """Count a pair whose thermal stamp is ``offset`` seconds after the visible one."""
+        """Count a pair whose farthest stamp is ``offset`` seconds after the visible one."""
         with self._lock:
             self._pairs += 1
             self._offsets.append(offset)
 
     def dropped(self, cause: str, count: int = 1, reason: str = '') -> None:
-        """Count what ended unfused; ``cause`` is one of :data:`DROP_CAUSES`."""
+        """Count what ended unfused; ``cause`` is one of :func:`drop_causes`."""
         with self._lock:
             self._dropped[cause] += count
             if reason:
@@ -132,7 +134,7 @@ class NodeStatistics:
             self._latencies.append(now - arrival)
             self._fusion_times.append(fusion_seconds)
 
-    def silence(self, source: Source) -> float | None:
+    def silence(self, source: str) -> float | None:
         """Return the seconds since the last image of ``source``, or None before the first."""
         with self._lock:
             last = self._last_arrival.get(source)
@@ -145,10 +147,10 @@ class NodeStatistics:
             offsets = [abs(offset) * 1e3 for offset in self._offsets]
             latencies = [latency * 1e3 for latency in self._latencies]
             fusion_times = [seconds * 1e3 for seconds in self._fusion_times]
-            table = {f'{source} received': str(self._received[source]) for source in SOURCES}
+            table = {f'{name} received': str(self._received[name]) for name in self._sources}
             table['pairs'] = str(self._pairs)
             table['fused'] = str(self._fused)
-            for source in SOURCES:
+            for source in self._sources:
                 rate = self._input_rates[source].value(now)
                 table[f'input rate {source} (Hz)'] = f'{rate:.2f}'
             table['output rate (Hz)'] = f'{self._output_rate.value(now):.2f}'
@@ -157,7 +159,8 @@ class NodeStatistics:
             table['fusion time p50 (ms)'] = f'{_percentile(fusion_times, 50):.1f}'
             table['pair offset median (ms)'] = f'{_percentile(offsets, 50):.1f}'
             table['pair offset max (ms)'] = f'{_percentile(offsets, 100):.1f}'
-            table.update({f'dropped: {cause}': str(self._dropped[cause]) for cause in DROP_CAUSES})
+            for cause in drop_causes(self._sources):
+                table[f'dropped: {cause}'] = str(self._dropped[cause])
             table['last error'] = self._last_error
         return table
 
@@ -165,8 +168,8 @@ class NodeStatistics:
         """Return the counters as one line for a log."""
         with self._lock:
             drops = ', '.join(f'{cause} {n}' for cause, n in self._dropped.items() if n)
+            received = ', '.join(f'{name} {self._received[name]}' for name in self._sources)
             return (
-                f'received visible {self._received["visible"]}, '
-                f'thermal {self._received["thermal"]}; pairs {self._pairs}; '
-                f'fused {self._fused}; dropped: {drops or "none"}'
+                f'received {received}; pairs {self._pairs}; fused {self._fused}; '
+                f'dropped: {drops or "none"}'
             )

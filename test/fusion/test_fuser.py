@@ -67,12 +67,28 @@ def test_weights_follow_the_texture_and_the_warm_edge(fuser):
     assert weights[1][edge].mean() > 0.6
 
 
-def test_statistics_count_steps_and_prior_calls(fuser):
-    statistics = fuser.fuse(*street()[:2]).statistics
-    assert [step.timestep for step in statistics.steps] == list(SETTINGS.chain().timesteps)
-    # Two refreshes of two sources and three steps of the chain.
-    assert statistics.prior_calls == 2 * 2 + 3
-    assert sum(step.prior_calls for step in statistics.steps) == 7
+@pytest.mark.parametrize(
+    ('change', 'calls', 'steps'),
+    [
+        # Two refreshes of two sources; the interval from pure noise costs nothing.
+        ({}, 2 * 2, 3),
+        ({'noise_draws': 3}, 3 * 2 * 2, 3),
+        # The same and three steps of the chain.
+        ({'sampler': 'ddim'}, 2 * 2 + 3, 3),
+    ],
+)
+def test_statistics_count_steps_and_prior_calls(fuser, change, calls, steps):
+    fuser.settings = replace(SETTINGS, **change)
+    states = []
+    try:
+        result = fuser.fuse(*street()[:2], callback=states.append)
+    finally:
+        fuser.settings = SETTINGS
+    statistics = result.statistics
+    assert len(statistics.steps) == steps
+    assert [s.timestep for s in statistics.steps] == [state.timestep for state in states]
+    assert statistics.prior_calls == calls
+    assert sum(step.prior_calls for step in statistics.steps) == calls
     assert statistics.seconds >= sum(step.seconds for step in statistics.steps) > 0
     for step in statistics.steps:
         assert sum(step.mean_weights) == pytest.approx(1, abs=1e-5)
@@ -88,16 +104,18 @@ def test_same_pair_gives_the_same_bytes_also_from_another_fuser(fuser):
         assert np.array_equal(first.weights, again.weights)
 
 
-def test_seed_changes_the_result(fuser):
+@pytest.mark.parametrize('sampler', ['increments', 'ancestral'])
+def test_seed_changes_the_result_where_there_is_noise(fuser, sampler):
     visible, thermal, _ = street()
-    other = Fuser(replace(SETTINGS, seed=1, guidance_scale=0.5), device='cpu', precision='fp32')
-    fuser.settings = replace(SETTINGS, guidance_scale=0.5)
+    images = []
     try:
-        assert not np.array_equal(
-            fuser.fuse(visible, thermal).image, other.fuse(visible, thermal).image
-        )
+        for seed in (0, 1, 1):
+            fuser.settings = replace(SETTINGS, sampler=sampler, noise_draws=1, seed=seed)
+            images.append(fuser.fuse(visible, thermal).image)
     finally:
         fuser.settings = SETTINGS
+    assert not np.array_equal(images[0], images[1])
+    assert np.array_equal(images[1], images[2])
 
 
 def test_chroma_is_kept_where_nothing_clips(fuser):
@@ -157,6 +175,23 @@ def test_constant_sources_give_a_constant_close_to_their_mean(fuser):
     assert image.std() < 3
 
 
+def test_chroma_of_all_sources_counts_where_it_is_asked_for(fuser):
+    _, thermal, _ = street()
+    red, blue = (np.stack([thermal // 4] * 3, axis=-1) for _ in range(2))
+    red[..., 2] += 120
+    blue[:, 40:, 0] += 120  # grey on its left, where only red has a colour
+    only_first = fuser.fuse(red, blue).image.astype(int)
+    fuser.settings = replace(SETTINGS, chroma='all')
+    try:
+        both = fuser.fuse(red, blue).image.astype(int)
+    finally:
+        fuser.settings = SETTINGS
+    tint = [image[..., 2] - image[..., 0] for image in (only_first, both)]
+    assert tint[0].min() > 60
+    assert tint[1][:, :40].min() > 60
+    assert np.median(tint[1][:, 44:]) < 40
+
+
 def test_three_sources(fuser):
     visible, thermal, _ = street()
     result = fuser.fuse(visible, thermal, thermal[::-1])
@@ -164,9 +199,12 @@ def test_three_sources(fuser):
     np.testing.assert_allclose(result.weights.sum(axis=0), 1, atol=1e-5)
 
 
-def test_uniform_weights_with_full_guidance_are_the_mean():
+@pytest.mark.parametrize('sampler', ['increments', 'ddim'])
+def test_uniform_weights_alone_are_the_mean(sampler):
     visible, thermal, _ = street()
-    settings = replace(SETTINGS, weights='uniform', guidance_scale=1.0)
+    settings = replace(
+        SETTINGS, sampler=sampler, weights='uniform', guidance_scale=1.0, contrast_gain=1.0
+    )
     grey = visible[..., 1]
     image = Fuser(settings, device='cpu', precision='fp32').fuse(grey, thermal).image
     mean = (grey.astype(float) + thermal) / 2
@@ -199,7 +237,12 @@ def test_bad_images_are_refused_by_name(fuser, visible, thermal, words):
         ({'guidance_scale': 1.5}, 'guidance_scale is 1.5'),
         ({'gain_window': 4}, 'gain_window is 4.*odd'),
         ({'gain_loss': 'l3'}, "gain_loss is 'l3'"),
-        ({'weights': 'rd'}, "weights is 'rd'"),
+        ({'weights': 'best'}, "weights is 'best'"),
+        ({'sampler': 'euler'}, "sampler is 'euler'"),
+        ({'guidance': 'em'}, "guidance is 'em'.*sampler ddim or ancestral"),
+        ({'noise_draws': -1}, 'noise_draws is -1'),
+        ({'contrast_gain': 0.5}, 'contrast_gain is 0.5'),
+        ({'chroma': 'none'}, "chroma is 'none'"),
         ({'timestep_spacing': 'cubic'}, 'timestep_spacing'),
     ],
 )

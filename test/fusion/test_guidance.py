@@ -12,44 +12,142 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+"""The guidances against slow literal float64 references, and what they promise."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
 import torch
 
-from dig2dig_ros.fusion.guidance import guide, increment_targets
+from dig2dig_ros.fusion.guidance import (
+    EM_COUPLING,
+    em_guidance,
+    EM_SMOOTHNESS,
+    score_guidance,
+    weighted_increment,
+)
 
 
-def random_chain(refreshes=3, count=2):
-    generator = torch.Generator().manual_seed(2)
-    estimates = torch.randn((refreshes, count, 1, 6, 7), generator=generator)
-    sources = torch.randn((count, 1, 6, 7), generator=generator)
-    return estimates, sources
+def random_images(count=2, height=6, width=7, seed=2):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (count, 1, height, width)
+    return torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1
 
 
-def test_one_trusted_source_is_followed_from_the_common_base():
-    estimates, sources = random_chain()
-    weights = torch.zeros_like(estimates)
-    weights[:, 1] = 1
-    targets = increment_targets(estimates, sources, weights)
-    base = estimates[0].mean(dim=0)
-    torch.testing.assert_close(targets[0], base + estimates[1, 1] - estimates[0, 1])
-    torch.testing.assert_close(targets[-1], base + sources[1] - estimates[0, 1])
+def random_weights(count=2, height=6, width=7):
+    return torch.softmax(2 * random_images(count, height, width, seed=5), dim=0)
 
 
-def test_equal_weights_end_at_the_mean_of_the_sources():
-    estimates, sources = random_chain(count=3)
-    targets = increment_targets(estimates, sources, torch.full_like(estimates, 1 / 3))
-    torch.testing.assert_close(targets[-1], sources.mean(dim=0))
+def test_score_guidance_moves_from_the_prior_to_the_weighted_sources():
+    estimate, sources, weights = random_images(1, seed=1), random_images(3), random_weights(3)
+    target = (weights * sources).sum(dim=0, keepdim=True)
+    assert torch.equal(score_guidance(estimate, sources, weights, 0.0), estimate)
+    torch.testing.assert_close(score_guidance(estimate, sources, weights, 1.0), target)
+    torch.testing.assert_close(
+        score_guidance(estimate, sources, weights, 0.25), estimate + 0.25 * (target - estimate)
+    )
 
 
-def test_identical_sources_end_at_that_source_whatever_the_weights():
-    estimates, sources = random_chain()
-    estimates[:, 1], sources[1] = estimates[:, 0], sources[0]
-    weights = torch.rand((3, 1, 1, 6, 7))
-    targets = increment_targets(estimates, sources, torch.cat([weights, 1 - weights], dim=1))
-    torch.testing.assert_close(targets[-1], sources[0])
+def literal_em(f, sources, gammas):
+    """Follow the E- and the M-step of DDFM pixel by pixel, with a dense linear system."""
+    height, width = f.shape
+    x = f - sources[0]
+    z = np.zeros((height, width))
+    # Normal equations of psi |grad z|^2 + eta |z - x|^2, one row for each pixel.
+    pixels = height * width
+    system, right = np.zeros((pixels, pixels)), np.zeros(pixels)
+    for row in range(height):
+        for column in range(width):
+            here = row * width + column
+            system[here, here] += EM_COUPLING
+            right[here] = EM_COUPLING * x[row, column]
+            for other in (
+                ((row + 1) % height) * width + column,
+                row * width + (column + 1) % width,
+            ):
+                system[here, here] += EM_SMOOTHNESS
+                system[other, other] += EM_SMOOTHNESS
+                system[here, other] -= EM_SMOOTHNESS
+                system[other, here] -= EM_SMOOTHNESS
+    z = np.linalg.solve(system, right).reshape(height, width)
+    fused, new_gammas = np.zeros((height, width)), []
+    for row in range(height):
+        for column in range(width):
+            top, bottom = EM_COUPLING * z[row, column], EM_COUPLING
+            for k, source in enumerate(sources):
+                y = source[row, column] - sources[0][row, column]
+                distance = max(abs(y - x[row, column]), 1e-3)
+                precision = np.sqrt(2 / gammas[k]) / distance
+                top += precision * y
+                bottom += precision
+            fused[row, column] = top / bottom + sources[0][row, column]
+    for k, source in enumerate(sources):
+        distance = np.abs(source - f)
+        new_gammas.append(np.mean(distance * np.sqrt(gammas[k] / 2) + gammas[k] / 2))
+    return fused, new_gammas
 
 
-def test_guidance_scale_moves_from_prior_to_target():
-    prior, target = torch.zeros((1, 1, 2, 2)), torch.ones((1, 1, 2, 2))
-    assert torch.equal(guide(prior, target, 0.0), prior)
-    assert torch.equal(guide(prior, target, 1.0), target)
-    assert torch.equal(guide(prior, target, 0.25), target * 0.25)
+@pytest.mark.parametrize(('count', 'height'), [(2, 6), (3, 6), (2, 5)])
+def test_em_follows_the_literal_equations(count, height):
+    estimate, sources = random_images(1, height, seed=1), random_images(count, height)
+    gammas = [1.0, 0.3, 0.7][:count]
+    fused, shares, scales = em_guidance(estimate, sources, gammas)
+    expected, new_gammas = literal_em(estimate[0, 0].numpy(), sources[:, 0].numpy(), gammas)
+    np.testing.assert_allclose(fused[0, 0], expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(scales, new_gammas, rtol=1e-12)
+    torch.testing.assert_close(shares.sum(dim=0), torch.ones_like(shares[0]))
+
+
+def test_em_comes_closer_to_both_sources_than_a_poor_estimate():
+    estimate, sources = random_images(1, seed=1), random_images(2)
+    scales = [1.0, 1.0]
+    distances = []
+    for _ in range(6):
+        distances.append(float((estimate - sources).abs().sum()))
+        estimate, _, scales = em_guidance(estimate, sources, scales)
+    assert distances[-1] < 0.9 * distances[0]
+    assert all(after <= before + 0.01 for before, after in pairwise(distances))
+
+
+def test_em_trusts_the_source_that_the_estimate_is_near():
+    sources = torch.stack([torch.zeros((1, 4, 4)), torch.ones((1, 4, 4))])
+    estimate = torch.full((1, 1, 4, 4), 0.1)
+    _, shares, _ = em_guidance(estimate, sources, [1.0, 1.0])
+    assert float(shares[0].min()) > 0.8
+
+
+def test_em_keeps_what_all_sources_agree_on():
+    source = random_images(1)
+    fused, _, _ = em_guidance(source, source.repeat(2, 1, 1, 1), [1.0, 1.0])
+    torch.testing.assert_close(fused, source)
+
+
+@pytest.mark.parametrize('gain', [1.0, 1.2, 2.0])
+def test_identical_increments_are_not_amplified(gain):
+    increment = random_images(1)
+    total = weighted_increment(increment.repeat(2, 1, 1, 1), random_weights(), gain)
+    torch.testing.assert_close(total, increment)
+
+
+def test_contrast_that_averaging_takes_comes_back_up_to_the_limit():
+    increments = random_images(2, 32, 32)
+    weights = torch.full_like(increments, 0.5)
+    plain = weighted_increment(increments, weights, 1.0)
+    torch.testing.assert_close(plain, increments.mean(dim=0, keepdim=True))
+    full = weighted_increment(increments, weights, 2.0)
+    assert float(full.square().mean()) == pytest.approx(float(increments.square().mean()))
+    torch.testing.assert_close(weighted_increment(increments, weights, 1.1), 1.1 * plain)
+
+
+def test_one_trusted_increment_comes_back_as_it_is():
+    increments = random_images(3)
+    weights = torch.zeros_like(increments)
+    weights[1] = 1
+    torch.testing.assert_close(weighted_increment(increments, weights, 1.5)[0], increments[1])
+
+
+def test_increments_of_nothing_are_nothing():
+    nothing = torch.zeros((2, 1, 5, 5))
+    total = weighted_increment(nothing, torch.full_like(nothing, 0.5), 1.2)
+    assert torch.equal(total, nothing[:1])

@@ -14,6 +14,8 @@
 
 """The gains and weights against slow literal references in float64."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -21,13 +23,16 @@ import torch
 from dig2dig_ros.fusion.information_gain import (
     information_gain,
     local_mean,
+    NOISE_FLOORS,
     pure_noise_estimate,
     reconstruction_loss,
+    relative_dominability,
     relative_gain,
     softmax_weights,
-    structure_gain,
     uniform_weights,
+    weigh_sources,
 )
+from dig2dig_ros.fusion.settings import FusionSettings
 
 
 def box_mean(image, side):
@@ -161,22 +166,93 @@ def test_all_that_is_known_from_pure_noise_is_the_mean(estimates_and_sources):
     torch.testing.assert_close(estimate[1], torch.full_like(sources[1], sources[1].mean()))
 
 
-def test_structure_gain_is_the_gain_of_what_stands_out():
+def test_relative_dominability_is_the_literal_negative_loss(estimates_and_sources):
+    estimates, sources = estimates_and_sources
+    evidence = relative_dominability(estimates, sources, 'l2', 5)
+    for refresh in range(3):
+        for k in range(2):
+            expected = -literal_loss(
+                estimates[refresh, k, 0].numpy(), sources[k, 0].numpy(), 'l2', 5
+            )
+            np.testing.assert_allclose(evidence[refresh, k, 0], expected, atol=1e-14)
+
+
+SETTINGS = FusionSettings(gain_window=5, structure_window=13)
+
+
+@pytest.mark.parametrize('rule', ['dig', 'rd'])
+@pytest.mark.parametrize('loss', ['l2', 'l1', 'ssim'])
+@pytest.mark.parametrize('normalize', [False, True])
+def test_weights_of_a_chain_follow_the_literal_equations(
+    estimates_and_sources, rule, loss, normalize
+):
+    estimates, sources = estimates_and_sources
+    settings = replace(SETTINGS, weights=rule, gain_loss=loss, normalize_gain=normalize)
+    gains, weights = weigh_sources(estimates, sources, settings, from_pure_noise=False)
+    losses = np.array(
+        [
+            [literal_loss(e[k, 0].numpy(), sources[k, 0].numpy(), loss, 5) for k in range(2)]
+            for e in estimates
+        ]
+    )
+    if rule == 'dig':
+        evidence = losses - np.concatenate([losses[1:], np.zeros_like(losses[:1])])
+    else:
+        evidence = -losses
+    np.testing.assert_allclose(gains[:, :, 0], evidence, atol=1e-12)
+    compared = evidence
+    if normalize:
+        here = np.abs(evidence).mean(axis=1, keepdims=True)
+        frame = np.abs(evidence).mean(axis=(1, 2, 3), keepdims=True)
+        compared = evidence / (here + 0.3 * frame + NOISE_FLOORS[loss])
+    powers = np.exp(compared / settings.temperature)
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(weights[:, :, 0], expected, rtol=1e-9)
+
+
+def test_dominability_falls_where_the_loss_rises(estimates_and_sources):
+    """TTD: the weights are negatively correlated with the uni-source reconstruction loss."""
+    estimates, sources = estimates_and_sources
+    settings = replace(SETTINGS, weights='rd')
+    _, weights = weigh_sources(estimates, sources, settings, from_pure_noise=False)
+    loss = reconstruction_loss(estimates, sources, 'l2', 5)
+    pairs = zip(weights.flatten(0, 1), loss.flatten(0, 1), strict=True)
+    for weight, own in pairs:
+        assert np.corrcoef(weight.flatten(), own.flatten())[0, 1] < 0
+    difference = loss[:, 0] - loss[:, 1]
+    assert torch.equal(weights[:, 0] > 0.5, difference < 0)
+
+
+def test_uniform_weights_still_report_the_gains(estimates_and_sources):
+    settings = replace(SETTINGS, weights='uniform')
+    gains, weights = weigh_sources(*estimates_and_sources, settings, from_pure_noise=True)
+    assert torch.equal(weights, torch.full_like(weights, 0.5))
+    reference, _ = weigh_sources(*estimates_and_sources, SETTINGS, from_pure_noise=True)
+    assert torch.equal(gains, reference)
+
+
+def test_coarse_structure_weighs_what_stands_out():
     warm = torch.zeros((1, 1, 64, 96))
     warm[..., 20:44, 60:84] = 1.0
     sources = torch.cat([torch.zeros_like(warm), warm])
-    before = pure_noise_estimate(sources)
-    gain = structure_gain(before, sources, sources, 'l2', 13)
+    estimates = torch.stack([pure_noise_estimate(sources), sources])
+    gains, weights = weigh_sources(estimates, sources, SETTINGS, from_pure_noise=True)
+    gain = gains[0]
     assert gain.shape == sources.shape
     assert gain[0].abs().max() == 0
     expected = (1 - float(warm.mean())) ** 2
     assert float(gain[1, 0, 32, 72]) == pytest.approx(expected, rel=0.01)
     assert gain[1, 0, 32, 72] > 20 * gain[1, 0, 5, 5]
+    assert float(weights[0, 1, 0, 32, 72]) > 0.75
 
 
+@pytest.mark.parametrize('rule', ['dig', 'rd', 'uniform'])
 @pytest.mark.parametrize('size', [(1, 1), (5, 3), (30, 41)])
-def test_structure_gain_of_any_size(size):
-    sources = torch.rand((2, 1, *size))
-    gain = structure_gain(pure_noise_estimate(sources), sources, sources, 'ssim', 45)
-    assert gain.shape == sources.shape
-    assert torch.isfinite(gain).all()
+def test_any_size_and_number_of_sources(rule, size):
+    sources = torch.rand((3, 1, *size))
+    estimates = torch.stack([pure_noise_estimate(sources), 0.5 * sources])
+    settings = replace(SETTINGS, weights=rule, gain_loss='ssim')
+    gains, weights = weigh_sources(estimates, sources, settings, from_pure_noise=True)
+    assert gains.shape == weights.shape == estimates.shape
+    assert torch.isfinite(gains).all()
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones((2, 1, *size)))

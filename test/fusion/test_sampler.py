@@ -12,124 +12,251 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The chain against a slow literal float64 reference, with a prior whose answers are known."""
+"""The samplers against slow literal float64 references, with a prior whose answers are known."""
+
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
 from dig2dig_ros.fusion import sampler
-from dig2dig_ros.fusion.information_gain import information_gain, relative_gain, softmax_weights
-from dig2dig_ros.fusion.sampler import sample
-from dig2dig_ros.fusion.schedule import ReverseChain
+from dig2dig_ros.fusion.sampler import estimate_sources, sample
+from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.priors import PriorError
 from fusion.priors import GaussianPrior, random_sources
 
-CHAIN = ReverseChain((400, 250, 120, 40, 10), dig_refresh_interval=2)
+CHAIN = FusionSettings(
+    sampler='ddim',
+    num_inference_steps=5,
+    dig_refresh_interval=2,
+    noise_draws=1,
+    gain_window=5,
+    structure_window=9,
+)
+INCREMENTS = replace(CHAIN, sampler='increments', noise_draws=0, guidance='score')
+ALL_SETTINGS = {
+    'increments': INCREMENTS,
+    'increments with noise': replace(INCREMENTS, noise_draws=2),
+    'ddim': CHAIN,
+    'ddim without noise': replace(CHAIN, noise_draws=0),
+    'ancestral': replace(CHAIN, sampler='ancestral'),
+    'em': replace(CHAIN, sampler='ancestral', guidance='em'),
+}
 
 
-def weigh(gain):
-    return softmax_weights(relative_gain(gain), 0.5)
-
-
-def run(prior, sources, noise, guidance_scale=0.8, chain=CHAIN, callback=None):
-    return sample(prior, sources, noise, chain, information_gain, weigh, guidance_scale, callback)
-
-
-@pytest.fixture
-def noise():
-    generator = torch.Generator().manual_seed(4)
+def noise(index):
+    generator = torch.Generator().manual_seed(4 + index)
     return torch.randn((1, 1, 8, 10), generator=generator, dtype=torch.float64)
 
 
-def literal_chain(prior, sources, noise, weights, scale):
-    """Follow the equations one by one in NumPy: Eq. 9, Eq. 10, guided DDIM."""
+def run(settings, sources=None, prior=None, callback=None):
+    prior = prior or GaussianPrior()
+    sources = random_sources() if sources is None else sources
+    return sample(prior, sources, noise, settings, callback)
+
+
+def literal_denoise(prior, x, t):
+    level, variance = float(prior.alpha_bar[t]), prior.variance
+    return np.sqrt(level) * variance / (level * variance + 1 - level) * x
+
+
+def literal_chain(prior, sources, settings, weights):
+    """Follow Eq. 9, 10, 2 and 3 one by one in NumPy."""
     alpha_bar = prior.alpha_bar.numpy()
-
-    def denoise(x, t):
-        level, variance = alpha_bar[t], prior.variance
-        return np.sqrt(level) * variance / (level * variance + 1 - level) * x
-
-    c, eps = sources[:, 0].numpy(), noise[0, 0].numpy()
-    refreshes = [400, 120, 10]
-
-    def estimate(k, t):
-        return denoise(np.sqrt(alpha_bar[t]) * c[k] + np.sqrt(1 - alpha_bar[t]) * eps, t)
-
-    # From pure noise, of which only the mean is known, over the refreshes to the sources.
-    levels = [[np.full_like(c[k], c[k].mean()) for k in range(2)]]
-    levels += [[estimate(k, t) for k in range(2)] for t in refreshes]
-    levels += [[c[0], c[1]]]
-    target = (levels[0][0] + levels[0][1]) / 2
-    for k in range(2):
-        target = target + weights[0, k, 0].numpy() * (levels[1][k] - levels[0][k])
-    first = CHAIN.timesteps[0]
-    x = np.sqrt(alpha_bar[first]) * c.mean(axis=0) + np.sqrt(1 - alpha_bar[first]) * eps
-    for step, t in enumerate(CHAIN.timesteps):
-        if step % 2 == 0:
-            r = 1 + step // 2
-            for k in range(2):
-                target = target + weights[r, k, 0].numpy() * (levels[r + 1][k] - levels[r][k])
-        x0 = denoise(x, t)
-        guided = x0 + scale * (target - x0)
-        if step + 1 < len(CHAIN.timesteps):
-            following = CHAIN.timesteps[step + 1]
-            eps_t = (x - np.sqrt(alpha_bar[t]) * guided) / np.sqrt(1 - alpha_bar[t])
-            x = np.sqrt(alpha_bar[following]) * guided + np.sqrt(1 - alpha_bar[following]) * eps_t
-    return guided
+    times = settings.chain().timesteps
+    c, scale = sources[:, 0].numpy(), settings.guidance_scale
+    eps = noise(0)[0, 0].numpy()
+    x = np.sqrt(alpha_bar[times[0]]) * c.mean(axis=0) + np.sqrt(1 - alpha_bar[times[0]]) * eps
+    for step, t in enumerate(times):
+        here = alpha_bar[t]
+        following = alpha_bar[times[step + 1]] if step + 1 < len(times) else 1.0
+        alpha = here / following
+        x0 = literal_denoise(prior, x, t)
+        eps_theta = (x - np.sqrt(here) * x0) / np.sqrt(1 - here)
+        unconditional = -eps_theta / np.sqrt(1 - here)
+        # Conditional scores of the Gaussian likelihood, with d x0 / d x_t = 1 / sqrt(alpha_bar).
+        variance = (1 - here) / (here * scale) if scale else np.inf
+        conditional = sum(
+            weights[step // settings.dig_refresh_interval, k, 0].numpy()
+            * (c[k] - x0)
+            / variance
+            / np.sqrt(here)
+            for k in range(len(c))
+        )
+        score = unconditional + conditional
+        if settings.sampler == 'ancestral':
+            z = noise(1 + step)[0, 0].numpy()
+            sigma = np.sqrt((1 - alpha) * (1 - following) / (1 - here))
+            x = (x + (1 - alpha) * score) / np.sqrt(alpha) + sigma * z
+        else:
+            guided_eps = -np.sqrt(1 - here) * score
+            guided_x0 = (x - np.sqrt(1 - here) * guided_eps) / np.sqrt(here)
+            x = np.sqrt(following) * guided_x0 + np.sqrt(1 - following) * guided_eps
+    return x
 
 
 @pytest.mark.parametrize('scale', [0.0, 0.3, 0.8, 1.0])
-def test_chain_follows_the_literal_equations(noise, scale):
+@pytest.mark.parametrize('name', ['ddim', 'ancestral'])
+def test_chain_follows_the_literal_equations(name, scale):
     prior, sources = GaussianPrior(), random_sources()
-    result = run(prior, sources, noise, scale)
-    expected = literal_chain(prior, sources, noise, result.weights, scale)
-    np.testing.assert_allclose(result.fused[0, 0], expected, rtol=1e-10, atol=1e-12)
+    settings = replace(ALL_SETTINGS[name], guidance_scale=scale)
+    result = run(settings, sources, prior)
+    expected = literal_chain(prior, sources, settings, result.weights)
+    np.testing.assert_allclose(result.fused[0, 0], expected, rtol=1e-9, atol=1e-11)
 
 
-def test_one_source_given_twice_comes_back_when_the_sources_are_trusted(noise):
+def test_every_timestep_in_turn_is_equation_1():
+    """With all 1000 steps and no guidance, the ancestral chain is Eq. 1 as printed."""
+    prior, sources = GaussianPrior(), random_sources(2, 3, 4)
+    settings = replace(
+        CHAIN,
+        sampler='ancestral',
+        num_inference_steps=60,
+        first_timestep=60,
+        timestep_spacing='uniform',
+        guidance_scale=0.0,
+        dig_refresh_interval=60,
+    )
+
+    def small_noise(index):
+        return noise(index)[..., :3, :4]
+
+    result = sample(prior, sources, small_noise, settings)
+    beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64).numpy()
+    alpha_bar = np.cumprod(1 - beta)
+    start = alpha_bar[60]
+    x = np.sqrt(start) * sources[:, 0].numpy().mean(axis=0)
+    x = x + np.sqrt(1 - start) * small_noise(0)[0, 0].numpy()
+    for step, t in enumerate(range(60, 1, -1)):
+        x0 = literal_denoise(prior, x, t)
+        eps_theta = (x - np.sqrt(alpha_bar[t]) * x0) / np.sqrt(1 - alpha_bar[t])
+        sigma = np.sqrt(beta[t] * (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t]))
+        x = (x - beta[t] / np.sqrt(1 - alpha_bar[t]) * eps_theta) / np.sqrt(1 - beta[t])
+        x = x + sigma * small_noise(1 + step)[0, 0].numpy()
+    x = literal_denoise(prior, x, 1)
+    np.testing.assert_allclose(result.fused[0, 0], x, rtol=1e-9, atol=1e-11)
+
+
+def test_increments_follow_the_literal_sum():
+    prior, sources = GaussianPrior(), random_sources()
+    settings = replace(INCREMENTS, contrast_gain=1.0)
+    result = run(settings, sources, prior)
+    c = sources[:, 0].numpy()
+    levels = [np.stack([np.full_like(image, image.mean()) for image in c])]
+    for t in settings.chain().refresh_timesteps:
+        scaled = np.sqrt(float(prior.alpha_bar[t])) * c
+        levels.append(np.stack([literal_denoise(prior, image, t) for image in scaled]))
+    levels.append(c)
+    fused = levels[0].mean(axis=0)
+    for interval, (before, after) in enumerate(pairwise(levels)):
+        fused = fused + (result.weights[interval, :, 0].numpy() * (after - before)).sum(axis=0)
+    np.testing.assert_allclose(result.fused[0, 0], fused, rtol=1e-10, atol=1e-12)
+
+
+def test_estimates_are_the_mean_over_the_draws():
+    prior, sources = GaussianPrior(), random_sources()
+    draws = [noise(0), noise(1), noise(2)]
+    mean, _ = estimate_sources(prior, sources, (300, 40), draws)
+    single = [estimate_sources(prior, sources, (300, 40), [draw])[0] for draw in draws]
+    torch.testing.assert_close(mean, torch.stack(single).mean(dim=0))
+    assert mean.shape == (2, 2, 1, 8, 10)
+
+
+@pytest.mark.parametrize('name', ALL_SETTINGS)
+def test_terms_of_equation_3_sum_up_to_the_next_state(name):
+    states = []
+    result = run(ALL_SETTINGS[name], callback=states.append)
+    for state, following in zip(states, [*states[1:], None], strict=True):
+        total = state.kept + state.unconditional + state.multimodal + state.noise
+        expected = following.x if following else result.fused
+        torch.testing.assert_close(total, expected)
+    assert sum(state.prior_calls for state in states) == result.prior_calls
+    fresh = [bool(state.noise.abs().max() > 0) for state in states]
+    assert any(fresh) == (ALL_SETTINGS[name].sampler == 'ancestral')
+    assert not fresh[-1]
+
+
+@pytest.mark.parametrize('name', ALL_SETTINGS)
+def test_one_source_given_twice_comes_back_when_the_sources_are_trusted(name):
     source = random_sources(1)
-    result = run(GaussianPrior(), source.repeat(2, 1, 1, 1), noise, guidance_scale=1.0)
-    torch.testing.assert_close(result.fused[0], source[0])
+    settings = replace(ALL_SETTINGS[name], guidance_scale=1.0)
+    result = run(settings, source.repeat(2, 1, 1, 1))
+    # The likelihood of EM is strong, but its smoothness never quite lets go.
+    tolerance = 0.02 if settings.guidance == 'em' else 1e-9
+    torch.testing.assert_close(result.fused[0], source[0], atol=tolerance, rtol=0)
 
 
-def test_swapping_the_sources_changes_nothing_but_the_order_of_the_weights(noise):
+@pytest.mark.parametrize('name', [name for name in ALL_SETTINGS if name != 'em'])
+def test_swapping_the_sources_changes_nothing_but_the_order_of_the_weights(name):
     sources = random_sources()
-    one = run(GaussianPrior(), sources, noise)
-    other = run(GaussianPrior(), sources.flip(0), noise)
+    one, other = run(ALL_SETTINGS[name], sources), run(ALL_SETTINGS[name], sources.flip(0))
     torch.testing.assert_close(one.fused, other.fused)
     torch.testing.assert_close(one.weights, other.weights.flip(1))
 
 
-def test_all_estimates_and_the_first_step_share_one_prior_call(noise):
+@pytest.mark.parametrize(
+    ('name', 'batches'),
+    [
+        ('increments', [3 * 2]),
+        ('increments with noise', [3 * 2 * 2]),
+        ('ddim', [3 * 2 + 1, 1, 1, 1, 1]),
+        ('ancestral', [3 * 2 + 1, 1, 1, 1, 1]),
+    ],
+)
+def test_all_that_does_not_depend_on_the_chain_shares_one_prior_call(name, batches):
     prior = GaussianPrior()
-    result = run(prior, random_sources(), noise)
-    assert prior.batches == [3 * 2 + 1, 1, 1, 1, 1]
-    assert result.prior_calls == sum(prior.batches)
+    result = run(ALL_SETTINGS[name], prior=prior)
+    assert prior.batches == batches
+    assert result.prior_calls == sum(batches)
 
 
-def test_large_batches_are_split_without_changing_the_result(noise, monkeypatch):
-    sources = random_sources()
-    whole = run(GaussianPrior(), sources, noise)
+@pytest.mark.parametrize('name', ['increments with noise', 'ddim'])
+def test_large_batches_are_split_without_changing_the_result(name, monkeypatch):
+    whole = run(ALL_SETTINGS[name])
     prior = GaussianPrior()
     monkeypatch.setattr(sampler, 'MAX_BATCH_PIXELS', 2 * 8 * 10)
-    split = run(prior, sources, noise)
+    split = run(ALL_SETTINGS[name], prior=prior)
     assert max(prior.batches) == 2
     assert torch.equal(whole.fused, split.fused)
 
 
-def test_callback_sees_every_step(noise):
+def test_callback_sees_every_step_of_a_chain():
     states = []
-    result = run(GaussianPrior(), random_sources(), noise, callback=states.append)
-    assert [state.timestep for state in states] == list(CHAIN.timesteps)
-    assert sum(state.prior_calls for state in states) == result.prior_calls
-    assert torch.equal(states[-1].guided, result.fused)
+    result = run(CHAIN, callback=states.append)
+    assert [state.timestep for state in states] == list(CHAIN.chain().timesteps)
+    torch.testing.assert_close(states[-1].guided, result.fused)
     assert torch.equal(states[1].weights, states[0].weights)
     assert not torch.equal(states[2].weights, states[1].weights)
 
 
-def test_three_sources(noise):
-    result = run(GaussianPrior(), random_sources(3), noise)
+def test_callback_sees_every_interval_of_the_increments():
+    states = []
+    result = run(INCREMENTS, callback=states.append)
+    assert [s.timestep for s in states] == [1000, *INCREMENTS.chain().refresh_timesteps]
+    assert torch.equal(states[-1].guided, result.fused)
+    for state, weights, gains in zip(states, result.weights, result.gains, strict=True):
+        assert torch.equal(state.weights, weights)
+        assert torch.equal(state.gains, gains)
+
+
+@pytest.mark.parametrize('name', ALL_SETTINGS)
+def test_three_sources(name):
+    result = run(ALL_SETTINGS[name], random_sources(3))
     assert result.fused.shape == (1, 1, 8, 10)
-    torch.testing.assert_close(
-        result.weights.sum(dim=1), torch.ones((4, 1, 8, 10), dtype=torch.float64)
-    )
+    sums = result.weights.sum(dim=1)
+    torch.testing.assert_close(sums, torch.ones_like(sums))
+
+
+def test_em_makes_its_own_weights():
+    one = run(ALL_SETTINGS['em'])
+    other = run(replace(ALL_SETTINGS['em'], weights='uniform'))
+    assert torch.equal(one.fused, other.fused)
+
+
+def test_timesteps_that_the_prior_does_not_know_are_refused():
+    prior = GaussianPrior()
+    prior.alpha_bar = prior.alpha_bar[:300]
+    with pytest.raises(PriorError, match='first_timestep'):
+        run(INCREMENTS, prior=prior)

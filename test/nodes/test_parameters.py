@@ -28,6 +28,7 @@ from dig2dig_ros.nodes.parameters import (
     fusion_settings,
     PARAMETERS,
     PARAMETERS_BY_NAME,
+    transport_parameter,
 )
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -98,6 +99,19 @@ def test_readme_lists_every_parameter_with_its_default():
         ('thermal_range_percentiles', [50.0, 50.0]),
         ('thermal_range_limits', [5.0, 1.0]),
         ('sync_policy', 'closest'),
+        ('additional_sources', ['1st']),
+        ('additional_sources', ['near infrared']),
+        ('additional_sources', ['nir/left']),
+        ('additional_sources', ['nir\n']),
+        ('additional_sources', ['']),
+        ('additional_sources', ['nir', 'swir', 'nir']),
+        ('additional_sources', ['visible']),
+        ('additional_sources', ['thermal']),
+        ('additional_sources', ['fused']),
+        ('additional_sources', ['overlay']),
+        ('additional_sources', 'nir'),
+        ('additional_sources', [1, 2]),
+        ('additional_sources', None),
     ],
 )
 def test_problems_name_the_parameter_and_the_value(name, bad):
@@ -105,3 +119,21 @@ def test_problems_name_the_parameter_and_the_value(name, bad):
     assert problem is not None
     assert name in problem
     assert str(bad) in problem
+
+
+def test_additional_sources_are_names_and_fixed_once_configured():
+    spec = PARAMETERS_BY_NAME['additional_sources']
+    for names in ([], ['nir'], ['nir', 'swir_2', '_x', 'NIR']):
+        assert spec.problem(names) is None
+    assert not spec.live
+    # rclpy takes an empty list for one of bytes, so the check stands in for the type.
+    assert spec.descriptor().dynamic_typing
+    assert not PARAMETERS_BY_NAME['warmup_size'].descriptor().dynamic_typing
+
+
+def test_every_source_has_the_same_choice_of_transports():
+    for source in ('visible', 'thermal'):
+        assert transport_parameter(source) == PARAMETERS_BY_NAME[f'{source}_transport']
+    spec = transport_parameter('nir')
+    assert (spec.name, spec.default, spec.live) == ('nir_transport', 'raw', False)
+    assert spec.problem('zip') == "nir_transport is 'zip', but must be one of: raw, compressed"

@@ -14,7 +14,7 @@
 
 import pytest
 
-from dig2dig_ros.nodes.statistics import DROP_CAUSES, NodeStatistics
+from dig2dig_ros.nodes.statistics import drop_causes, NodeStatistics
 
 
 class SteadyClock:
@@ -86,12 +86,30 @@ def test_every_cause_of_a_drop_is_listed_and_the_last_reason_kept(statistics):
     statistics.dropped('superseded')
     statistics.dropped('visible malformed', 2, 'step is too small')
     table = statistics.table()
-    for cause in DROP_CAUSES:
+    for cause in drop_causes():
         assert f'dropped: {cause}' in table
     assert table['dropped: superseded'] == '1'
     assert table['dropped: visible malformed'] == '2'
     assert table['last error'] == 'visible malformed: step is too small'
     assert 'superseded 1' in statistics.summary()
+
+
+def test_further_sources_are_counted_by_their_names(clock):
+    statistics = NodeStatistics(clock, ('visible', 'thermal', 'nir'))
+    statistics.received('nir')
+    clock.now += 1
+    statistics.dropped('nir missing', 3)
+    table = statistics.table()
+    assert table['nir received'] == '1'
+    assert table['input rate nir (Hz)'] == '0.00'
+    assert table['dropped: nir missing'] == '3'
+    for cause in ('malformed', 'zero stamp', 'duplicate stamp', 'late', 'unpaired'):
+        assert table[f'dropped: nir {cause}'] == '0'
+    assert statistics.silence('nir') == pytest.approx(1)
+    assert statistics.summary().startswith('received visible 0, thermal 0, nir 1;')
+    # A pair is made of these two, so they are unpaired rather than missing.
+    assert not {'visible missing', 'thermal missing'} & set(drop_causes(('visible', 'thermal')))
+    assert not any('nir' in cause or 'missing' in cause for cause in drop_causes())
 
 
 def test_silence_is_unknown_before_the_first_image(statistics, clock):
