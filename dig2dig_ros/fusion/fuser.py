@@ -36,8 +36,8 @@ from dig2dig_ros.priors import load_prior, Prior
 
 __all__ = ['Fuser', 'FusionInputError', 'FusionResult', 'FusionSettings', 'FusionStatistics']
 
-# Resolutions whose noise stays in memory; a robot has one, a folder of images has many.
-_KEPT_NOISE = 16
+# Noise that stays in memory: 128 MB in float32, a hundred draws at 640x512.
+_KEPT_NOISE_PIXELS = 32_000_000
 
 
 class FusionInputError(ValueError):
@@ -281,8 +281,9 @@ class Fuser:
             generator = torch.Generator().manual_seed((seed + (index << 32)) % 2**63)
             noise = torch.randn((1, 1, height, width), generator=generator)
             self._noise[key] = noise.to(self.device)
-            if len(self._noise) > _KEPT_NOISE:
-                self._noise.popitem(last=False)
+            kept = sum(draw.numel() for draw in self._noise.values())
+            while kept > _KEPT_NOISE_PIXELS and len(self._noise) > 1:
+                kept -= self._noise.popitem(last=False)[1].numel()
         self._noise.move_to_end(key)
         return self._noise[key]
 

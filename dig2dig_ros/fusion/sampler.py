@@ -40,7 +40,11 @@ import torch
 from torch import Tensor
 
 from dig2dig_ros.fusion.guidance import em_guidance, score_guidance, weighted_increment
-from dig2dig_ros.fusion.information_gain import pure_noise_estimate, weigh_sources
+from dig2dig_ros.fusion.information_gain import (
+    pure_noise_estimate,
+    uniform_weights,
+    weigh_sources,
+)
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.priors.base import Prior
 
@@ -63,7 +67,8 @@ class StepState:
         ``increments`` the state itself.
     :param guided: (1, 1, H, W), that estimate after the guidance.
     :param weights: (K, 1, H, W), in force at this step.
-    :param gains: (K, 1, H, W), evidence for the sources in force at this step, such as DIG_k(t).
+    :param gains: (K, 1, H, W), evidence for the sources in force at this step, such as DIG_k(t);
+        zero in a chain whose weights do not ask for it.
     :param kept: (1, 1, H, W), x_t / sqrt(alpha), with alpha over the whole step.
     :param unconditional: (1, 1, H, W), what the score of the prior adds.
     :param multimodal: (1, 1, H, W), what the weighted conditional scores of the sources add.
@@ -228,18 +233,26 @@ def _follow_chain(
     """
     Follow the guided reverse chain: Eq. 3, with alpha over the whole of a reduced step.
 
-    The first step of the chain shares the prior call of the estimates.
+    The first step of the chain shares the prior call of the estimates, where these are needed.
     """
     chain = settings.chain()
     timesteps = torch.tensor(chain.timesteps, device=sources.device)
     draws = [noise(index) for index in range(settings.noise_draws)]
     # With the same noise for all, the mean of the noisy sources is the noisy mean: x_{t_N}.
     x = add_noise(prior, sources.mean(dim=0, keepdim=True), timesteps[:1], noise(0))
-    estimates, x0 = estimate_sources(prior, sources, chain.refresh_timesteps, draws, x)
-    assert x0 is not None
-    new_calls = len(chain.refresh_timesteps) * max(1, len(draws)) * len(sources) + 1
+    if settings.guidance == 'em' or settings.weights == 'uniform':
+        # Such weights do not ask what the sources gain.
+        x0 = prior.denoise(x, timesteps[:1])
+        new_calls = 1
+        gains = sources.new_zeros((len(chain.refresh_timesteps), *sources.shape))
+        weights = uniform_weights(gains)
+    else:
+        estimates, first = estimate_sources(prior, sources, chain.refresh_timesteps, draws, x)
+        assert first is not None
+        x0 = first
+        new_calls = len(chain.refresh_timesteps) * max(1, len(draws)) * len(sources) + 1
+        gains, weights = weigh_sources(estimates, sources, settings, from_pure_noise=False)
     prior_calls = new_calls
-    gains, weights = weigh_sources(estimates, sources, settings, from_pure_noise=False)
 
     levels = [*prior.alpha_bar[list(chain.timesteps)].tolist(), 1.0]
     scales = [1.0] * len(sources)

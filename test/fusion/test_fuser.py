@@ -188,7 +188,8 @@ def test_chroma_of_all_sources_counts_where_it_is_asked_for(fuser):
         fuser.settings = SETTINGS
     tint = [image[..., 2] - image[..., 0] for image in (only_first, both)]
     assert tint[0].min() > 60
-    assert tint[1][:, :40].min() > 60
+    # Who has colour is decided by surroundings: the border is soft.
+    assert tint[1][:, :24].min() > 60
     assert np.median(tint[1][:, 44:]) < 40
 
 

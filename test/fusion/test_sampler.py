@@ -43,6 +43,7 @@ ALL_SETTINGS = {
     'ddim without noise': replace(CHAIN, noise_draws=0),
     'ancestral': replace(CHAIN, sampler='ancestral'),
     'em': replace(CHAIN, sampler='ancestral', guidance='em'),
+    'uniform': replace(CHAIN, weights='uniform'),
 }
 
 
@@ -203,6 +204,9 @@ def test_swapping_the_sources_changes_nothing_but_the_order_of_the_weights(name)
         ('increments with noise', [3 * 2 * 2]),
         ('ddim', [3 * 2 + 1, 1, 1, 1, 1]),
         ('ancestral', [3 * 2 + 1, 1, 1, 1, 1]),
+        # Weights that no gain has a say in.
+        ('em', [1, 1, 1, 1, 1]),
+        ('uniform', [1, 1, 1, 1, 1]),
     ],
 )
 def test_all_that_does_not_depend_on_the_chain_shares_one_prior_call(name, batches):

@@ -122,7 +122,7 @@ def test_n_and_s_change_at_run_time(robot):
         ('num_inference_steps', 0, 'num_inference_steps'),
         ('num_inference_steps', 900, r'first_timestep is 400.*900'),
         ('gain_window', 4, 'gain_window is 4, but must be odd'),
-        ('weights', 'best', 'weights.*one of: dig, uniform'),
+        ('weights', 'best', 'weights.*one of: dig, rd, uniform'),
         ('temperature', -1.0, 'temperature'),
         ('sync_tolerance', 1, 'Wrong parameter type'),
         ('thermal_range_percentiles', [99.0, 1.0], 'low < high'),
