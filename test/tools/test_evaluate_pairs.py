@@ -14,15 +14,19 @@
 
 import csv
 from importlib.util import find_spec
+import json
 from pathlib import Path
+import re
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 import pytest
 
-from dig2dig_ros.evaluation.baselines import mean, to_uint8
+from dig2dig_ros.evaluation.baselines import BASELINES, mean, to_uint8
+from dig2dig_ros.evaluation.comparison import changed_settings, FUSIONS
 from dig2dig_ros.evaluation.metrics import evaluate_pair, luma, METRICS
+from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.tools import evaluate_pairs
 from dig2dig_ros.tools.evaluate_pairs import load_parameters, main, UsageError
 
@@ -31,6 +35,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 Image = NDArray[np.uint8]
+QUICK = ['--time-size', '64x48', '--repetitions', '1']
+FREE = 'fused:num_inference_steps=2,dig_refresh_interval=1'
 SHAPES = {'one': (48, 64), 'two': (44, 52), 'three': (48, 64)}
 
 
@@ -54,13 +60,24 @@ def pairs(tmp_path: Path) -> Path:
     return folder
 
 
+def tables(output: str) -> list[dict[str, dict[str, str]]]:
+    """Parse the Markdown tables that the tool prints, after checking that they are aligned."""
+    found = []
+    for block in re.findall(r'(?:^\|.*\n)+', output, flags=re.MULTILINE):
+        lines = block.splitlines()
+        assert len({len(line) for line in lines}) == 1
+        cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
+        assert all(set(cell) <= {'-', ':'} for cell in cells[1])
+        found.append({row[0]: dict(zip(cells[0][1:], row[1:], strict=True)) for row in cells[2:]})
+    return found
+
+
 def table(output: str) -> dict[str, dict[str, float]]:
-    """Parse the Markdown table that the tool prints, after checking that it is aligned."""
-    lines = [line for line in output.splitlines() if line.startswith('|')]
-    assert len({len(line) for line in lines}) == 1
-    cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
-    assert all(set(cell) <= {'-', ':'} for cell in cells[1])
-    return {row[0]: dict(zip(cells[0][1:], map(float, row[1:]), strict=True)) for row in cells[2:]}
+    """Return the numbers of the first table."""
+    return {
+        name: {key: float(cell) for key, cell in row.items() if cell != 'n/a'}
+        for name, row in tables(output)[0].items()
+    }
 
 
 def test_table_holds_the_means_of_every_metric(
@@ -70,7 +87,10 @@ def test_table_holds_the_means_of_every_metric(
     captured = capsys.readouterr()
     rows = table(captured.out)
     assert list(rows) == ['laplacian', 'mean']
-    assert list(rows['mean']) == [*(metric.title for metric in METRICS.values()), 'ms']
+    titles = [metric.title for metric in METRICS.values()]
+    assert list(rows['mean']) == [*titles, 'mean rank ↓', 'ms']
+    row = tables(captured.out)[0]['mean']
+    assert (row['prior calls'], row['GFLOP']) == ('n/a', 'n/a')
 
     expected = []
     for name in SHAPES:
@@ -81,7 +101,7 @@ def test_table_holds_the_means_of_every_metric(
         value = np.mean([row[name] for row in expected])
         assert rows['mean'][metric.title] == pytest.approx(value, rel=1e-3, abs=1e-4), name
     assert '3 pairs of 52x44 to 64x48 pixels' in captured.out
-    assert '[3/3]' in captured.err
+    assert '[3/3] two: done; 0 s left' in captured.err
 
 
 def test_limit_takes_the_first_pairs(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,7 +202,17 @@ def test_missing_scikit_image_ends_with_the_remedy(
 
 @pytest.mark.parametrize(
     'arguments',
-    [['--compare', 'mean,median'], ['--compare', ','], ['--limit', '0'], ['-N', '0'], ['-S', 'x']],
+    [
+        ['--compare', 'mean,median'],
+        ['--compare', ','],
+        ['--compare', 'fused:N=two'],
+        ['--limit', '0'],
+        ['-N', '0'],
+        ['-S', 'x'],
+        ['--time-size', '640'],
+        ['--time-size', '0x5'],
+        ['--ablation', 'colour'],
+    ],
 )
 def test_bad_arguments_are_refused(
     pairs: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
@@ -229,7 +259,7 @@ def test_unknown_preset_is_refused() -> None:
 def test_fused_is_what_the_fuser_makes(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dig2dig_ros.fusion.fuser import Fuser, FusionSettings
+    from dig2dig_ros.fusion.fuser import Fuser
 
     parameters = tmp_path / 'parameters.yaml'
     parameters.write_text(
@@ -243,7 +273,7 @@ def test_fused_is_what_the_fuser_makes(
         encoding='utf-8',
     )
     arguments = ['--params', str(parameters), '-N', '2', '-S', '1', '--device', 'cpu']
-    arguments += ['--limit', '2', '--save', str(tmp_path)]
+    arguments += ['--limit', '2', '--save', str(tmp_path), *QUICK]
     assert main([str(pairs), *arguments]) == 0
     output = capsys.readouterr().out
     rows = table(output)
@@ -251,6 +281,9 @@ def test_fused_is_what_the_fuser_makes(
     assert rows['fused']['ms'] > 0
     assert 'N 2' in output
     assert 'S 1' in output
+    # What was asked for, as far as it differs from the defaults.
+    line = next(line for line in output.splitlines() if line.startswith('- fused: '))
+    assert 'num_inference_steps=2, dig_refresh_interval=1, temperature=0.25' in line
 
     settings = FusionSettings(num_inference_steps=2, dig_refresh_interval=1, temperature=0.25)
     fuser = Fuser(settings, device='cpu', precision='fp32')
@@ -276,3 +309,275 @@ def test_a_fusion_that_cannot_be_set_up_is_explained(
     assert captured.out == ''
     assert 'fused cannot be set up' in captured.err
     assert message in captured.err
+
+
+def test_every_row_can_be_made(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dig2dig_ros.fusion.fuser import Fuser
+
+    rows = f'all,{FREE}'
+    assert main([str(pairs), '--compare', rows, '--limit', '1', '--device', 'cpu', *QUICK]) == 0
+    output = capsys.readouterr().out
+    found = table(output)
+    assert list(found) == [*BASELINES, *FUSIONS, FREE]
+    # Calls are those of the fuser, operations are proportional to them.
+    settings = FusionSettings(**FUSIONS['dig_chain_4'].overrides)
+    image = structure(0, (48, 64))
+    statistics = Fuser(settings, device='cpu').fuse(image, image).statistics
+    assert found['dig_chain_4']['prior calls'] == statistics.prior_calls
+    a_call = [found[row]['GFLOP'] / found[row]['prior calls'] for row in (*FUSIONS, FREE)]
+    assert a_call == pytest.approx([a_call[0]] * len(a_call), rel=0.01)
+    assert a_call[0] > 0
+    # The literal method is the shipped preset, whatever the parameters are.
+    literal = evaluate_pairs.fusion_settings(load_parameters('paper'))
+    assert (
+        f'- dig_literal: {FUSIONS["dig_literal"].meaning} ({changed_settings(literal)})' in output
+    )
+    # Another rule of weights makes another image.
+    assert found['uniform']['Qabf ↑'] != found['fused']['Qabf ↑'] != found['rd']['Qabf ↑']
+    assert 'among the 13 rows mean, laplacian, fused' in output
+    places = re.search(r'^Ranks of fused: (.*)\.$', output, flags=re.MULTILINE)
+    assert places is not None
+    assert [place.split()[0] for place in places[1].split(', ')] == list(METRICS)
+
+
+def test_settings_of_a_row_come_after_those_of_the_parameters(
+    pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = 'fused,uniform,dig_chain,fused:N=3,S=3,weights=rd'
+    arguments = ['--compare', rows, '-N', '2', '-S', '1', '--device', 'cpu']
+    assert main([str(pairs), *arguments, '--limit', '1', *QUICK]) == 0
+    output = capsys.readouterr().out
+    steps = {'num_inference_steps': 2, 'dig_refresh_interval': 1}
+    expected = {
+        'fused': steps,
+        'uniform': {**steps, 'weights': 'uniform'},
+        'dig_chain': FUSIONS['dig_chain'].overrides,
+        'fused:N=3,S=3,weights=rd': {
+            'num_inference_steps': 3,
+            'dig_refresh_interval': 3,
+            'weights': 'rd',
+        },
+    }
+    lines = [line for line in output.splitlines() if line.startswith('- ')]
+    for line, (name, settings) in zip(lines, expected.items(), strict=True):
+        assert line.startswith(f'- {name}: ')
+        assert line.endswith(f'({changed_settings(FusionSettings(**settings))})')
+
+
+def test_rows_of_the_same_settings_are_made_once(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / 'values.csv'
+    rows = ['--compare', 'fused,fused:N=2,fused:seed=0', '-N', '2', '-S', '2']
+    arguments = [*rows, '--limit', '1', '--csv', str(path), '--save', str(tmp_path), *QUICK]
+    assert main([str(pairs), *arguments]) == 0
+    with path.open(encoding='utf-8', newline='') as file:
+        values = list(csv.DictReader(file))
+    assert [value.pop('method') for value in values] == ['fused', 'fused:N=2', 'fused:seed=0']
+    # The very same measurement, its time included.
+    assert values[0] == values[1] == values[2]
+    assert len(list(tmp_path.glob('*.png'))) == 3
+    assert capsys.readouterr().err.count('setting up') == 1
+
+
+def test_time_over_the_pairs(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(pairs), '--compare', 'mean,laplacian', '--time-size', 'pairs']) == 0
+    captured = capsys.readouterr()
+    assert 'ms: median over the pairs' in captured.out
+    assert 'timing' not in captured.err
+    assert main([str(pairs), '--compare', 'mean', '--time-size', '70x50']) == 0
+    captured = capsys.readouterr()
+    assert 'ms: at 70x50, median of 5 in turns' in captured.out
+    assert 'timing at 70x50: [5/5]' in captured.err
+
+
+def add_pairs(pairs: Path, count: int) -> None:
+    """Add pairs, so that there are enough for an interval."""
+    for index in range(count):
+        for side, seed in (('visible', 20), ('thermal', 30)):
+            path = pairs / side / f'more{index}.png'
+            assert cv2.imwrite(str(path), structure(seed + index, (48, 64)))
+
+
+def test_differences_pair_by_pair(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add_pairs(pairs, 4)
+    rows = ['--compare', 'mean,fused,laplacian', '-N', '1', '-S', '1']
+    assert main([str(pairs), *rows, '--against', 'mean,laplacian', *QUICK]) == 0
+    output = capsys.readouterr().out
+    means, differences = tables(output)
+    assert list(differences) == [metric.title for metric in METRICS.values()]
+    for metric in METRICS.values():
+        cell = differences[metric.title]['fused - mean']
+        match = re.fullmatch(r'(\S+) \[(\S+), (\S+)\]( ✓| ✗)?', cell)
+        assert match is not None
+        value, low, high = (float(match[index]) for index in (1, 2, 3))
+        assert low <= value <= high
+        between = float(means['fused'][metric.title]) - float(means['mean'][metric.title])
+        assert value == pytest.approx(between, rel=0.01, abs=0.02)
+        if low > 0 or high < 0:
+            assert match[4] == (' ✓' if (low > 0) == metric.higher_is_better else ' ✗')
+    # The mean minimises the squared error, and has no edges of its own.
+    assert differences['MSE ↓']['fused - mean'].endswith('✗')
+    assert differences['SD ↑']['fused - mean'].endswith('✓')
+    assert 'over 7 pairs with 95 % percentile intervals of a paired bootstrap' in output
+
+
+@pytest.mark.parametrize(
+    ('rows', 'columns'),
+    [
+        ('mean,fused', ['fused - mean']),
+        ('mean,rd,fused,uniform', ['fused - rd', 'fused - uniform']),
+        ('fused', None),
+        ('mean,laplacian', None),
+    ],
+)
+def test_differences_by_default(
+    pairs: Path, capsys: pytest.CaptureFixture[str], rows: str, columns: list[str] | None
+) -> None:
+    arguments = ['--compare', rows, '-N', '1', '-S', '1', '--limit', '1', *QUICK]
+    assert main([str(pairs), *arguments]) == 0
+    output = capsys.readouterr().out
+    rest = tables(output)[1:]
+    assert [list(row['SSIM ↑']) for row in rest] == ([columns] if columns else [])
+    assert ('Not enough pairs (1) for an interval, which needs 6' in output) == bool(columns)
+
+
+def test_differences_to_a_row_that_is_not_there(
+    pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(pairs), '--compare', 'mean', '--against', 'mean,rd']) == 2
+    assert 'but fused, rd is not among them' in capsys.readouterr().err
+
+
+@pytest.fixture
+def peers(tmp_path: Path) -> list[str]:
+    """Return the options for a file of scores: a perfect method, a hopeless one, one in part."""
+    best = {name: 1e6 if metric.higher_is_better else -1e6 for name, metric in METRICS.items()}
+    document = {
+        'gflops': {'Best': 12.5},
+        'street': {
+            'Best': best,
+            'Worst': {name: -value for name, value in best.items() if name != 'EI'},
+            'Partial': {'SSIM': 1.5},
+            'mean': best,
+        },
+    }
+    path = tmp_path / 'peers.json'
+    path.write_text(json.dumps(document), encoding='utf-8')
+    return ['--peers', str(path), '--peers-set', 'street']
+
+
+def test_other_methods_are_ranked_with_the_rows(
+    pairs: Path, peers: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ['--compare', 'mean,laplacian', '--limit', '1']
+    assert main([str(pairs), *arguments, *peers]) == 0
+    captured = capsys.readouterr()
+    rows = table(captured.out)
+    assert list(rows) == ['mean', 'laplacian', 'Best', 'Worst', 'Partial']
+    assert rows['Best']['mean rank ↓'] == 1
+    assert rows['Worst']['mean rank ↓'] == 4
+    assert rows['mean']['mean rank ↓'] + rows['laplacian']['mean rank ↓'] == 5
+    assert 'mean rank ↓' not in rows['Partial']
+    assert rows['Best']['GFLOP'] == 12.5
+    assert 'EI ↑' not in rows['Worst']
+    assert 'among the 4 rows mean, laplacian, Best, Worst.' in captured.out
+    assert 'peers.json are of more pairs' in captured.err
+
+    # Counted for another size, operations cannot be compared.
+    some = ['--peers-rows', 'Best', '--time-size', '64x48']
+    assert main([str(pairs), *arguments, *peers, *some]) == 0
+    rows = table(capsys.readouterr().out)
+    assert list(rows) == ['mean', 'laplacian', 'Best']
+    assert 'GFLOP' not in rows['Best']
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--peers-rows', 'Best,Other'], 'Other is not in street; it has Best, Worst'),
+        (['--peers-rows', 'mean'], 'mean is a row of --compare as well'),
+        (['--peers-set', 'night'], 'has no set night; it has street'),
+    ],
+)
+def test_other_methods_that_are_not_there(
+    pairs: Path,
+    peers: list[str],
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    assert main([str(pairs), '--compare', 'mean', *peers, *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ''
+    assert message in captured.err
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ['--peers', 'peers.json'],
+        ['--peers-set', 'street'],
+        ['--peers-rows', 'Best'],
+        ['--ablation', 'all', '--compare', 'mean'],
+        ['--ablation', 'all', '--against', 'mean'],
+        ['--ablation', 'steps', '-N', '3'],
+    ],
+)
+def test_options_that_do_not_go_together(pairs: Path, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([str(pairs), *arguments])
+    assert stop.value.code == 2
+
+
+def test_ablations(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / 'values.csv'
+    arguments = ['--ablation', 'all', '--limit', '1', '--csv', str(path), *QUICK]
+    assert main([str(pairs), *arguments]) == 0
+    captured = capsys.readouterr()
+    distance, interval, steps = tables(captured.out)
+    assert list(distance) == ['none', 'l1', 'ssim', 'l2']
+    assert list(interval) == ['S 1', 'S 5', 'S 10', 'S 20']
+    assert list(steps) == ['N 15', 'N 20', 'N 25', 'N 50']
+    names = ('PSNR_sum', 'SSIM', 'MSE', 'CC', 'Qabf', 'VIF')
+    titles = [METRICS[name].title for name in names]
+    assert list(steps['N 50']) == [*titles, 'prior calls', 'ms']
+    # The same settings in all three tables, computed and timed once.
+    assert distance['l2'] == interval['S 5'] == steps['N 25']
+    assert captured.err.count('setting up') == 10
+    assert distance['none'] != distance['l2'] != distance['l1']
+    calls = [int(row['prior calls']) for row in (*interval.values(), *steps.values())]
+    assert sorted(calls[:4], reverse=True) == calls[:4]
+    assert sorted(calls[4:]) == calls[4:]
+    assert 'LPIPS is left out' in captured.out
+    with path.open(encoding='utf-8', newline='') as file:
+        methods = [row['method'] for row in csv.DictReader(file)]
+    assert methods[:4] == ['distance_none', 'distance_l1', 'distance_ssim', 'distance_l2']
+    assert methods[4] == 'interval_S_1'
+    assert len(methods) == 12
+
+
+def test_base_of_an_ablation_is_in_the_parameters(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parameters = tmp_path / 'parameters.yaml'
+    parameters.write_text(
+        'fusion_node: {ros__parameters: {temperature: 0.25, sampler: increments}}\n',
+        encoding='utf-8',
+    )
+    arguments = ['--ablation', 'interval', '--limit', '1', '--params', str(parameters)]
+    assert main([str(pairs), *arguments, *QUICK]) == 0
+    output = capsys.readouterr().out
+    assert len(tables(output)) == 1
+    settings = FusionSettings(**{**FUSIONS['dig_chain'].overrides, 'temperature': 0.25})
+    assert f'What a table does not vary: {changed_settings(settings)}.' in output
+
+
+def test_help_names_every_row(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(['--help'])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for name, fusion in FUSIONS.items():
+        assert f'  {name}' in text
+        assert fusion.meaning in text

@@ -1,0 +1,360 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+What is compared with what, and what the scores say.
+
+First the rows of a table: ways to fuse by name (:data:`FUSIONS`), free changes of their settings
+(:func:`parse_rows`), and the ablations of the paper (:data:`ABLATIONS`). Then the statistics:
+ranks over several metrics, paired differences with their intervals, and the scores of other
+methods from a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+import json
+import math
+from pathlib import Path
+from typing import Any, get_type_hints, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dig2dig_ros.evaluation.baselines import BASELINES
+from dig2dig_ros.evaluation.metrics import METRICS
+from dig2dig_ros.fusion.settings import FusionSettings
+
+# Of the metrics that look at the sources; PSNR would count the MSE twice.
+RANKED_METRICS = ('SSIM', 'MSE', 'CC', 'Nabf', 'Qabf', 'VIF', 'SCD', 'MI')
+# With fewer pairs, even differences of one sign are no evidence at the level of 95 %: all of five
+# differ in the same direction by chance in 2 of 32 cases.
+FEWEST_PAIRS = 6
+
+Array = NDArray[np.float64]
+Scores = Mapping[str, Mapping[str, float]]  # method -> metric -> value
+
+
+class ComparisonError(ValueError):
+    """A comparison makes no sense as asked for; the message says why."""
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """
+    A way to fuse: changes of the settings that were asked for.
+
+    :param meaning: what it is, in a line.
+    :param overrides: settings that it needs, by name.
+    :param preset: the shipped preset that it starts from, in place of the settings asked for.
+    """
+
+    meaning: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    preset: str | None = None
+
+
+def _chain(**changes: Any) -> dict[str, Any]:
+    """Return the settings of the guided chain, with changes."""
+    return {
+        'sampler': 'ddim',
+        'guidance': 'score',
+        'weights': 'dig',
+        'num_inference_steps': 25,
+        'dig_refresh_interval': 5,
+        **changes,
+    }
+
+
+FUSIONS: dict[str, Fusion] = {
+    'fused': Fusion('the fusion that the parameters ask for'),
+    'uniform': Fusion('as fused, but equal weights', {'weights': 'uniform'}),
+    'rd': Fusion('as fused, but relative dominability (TTD)', {'weights': 'rd'}),
+    'dig_chain': Fusion('guided DDIM chain, information gains', _chain()),
+    'dig_chain_4': Fusion(
+        'as dig_chain, in 4 steps', _chain(num_inference_steps=4, dig_refresh_interval=2)
+    ),
+    'dig_chain_10': Fusion('as dig_chain, in 10 steps', _chain(num_inference_steps=10)),
+    'uniform_chain': Fusion('as dig_chain, but equal weights', _chain(weights='uniform')),
+    'rd_chain': Fusion('as dig_chain, but relative dominability', _chain(weights='rd')),
+    # DDFM samples with fresh noise from t 999, which needs a prior that can imagine a scene.
+    'em': Fusion('as dig_chain, but expectation maximisation (DDFM)', _chain(guidance='em')),
+    'dig_literal': Fusion('Dig2DIG as printed: the preset paper', preset='paper'),
+}
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """
+    Rows that differ in one setting from the guided chain ``dig_chain``.
+
+    :param title: what is varied, and where the paper does it.
+    :param rows: settings by the label of their row.
+    """
+
+    title: str
+    rows: Mapping[str, Mapping[str, Any]]
+
+
+ABLATIONS: dict[str, Ablation] = {
+    'distance': Ablation(
+        'Distance l of the information gain; none: equal weights (Dig2DIG, Table 3)',
+        {
+            'none': {'weights': 'uniform'},
+            **{loss: {'gain_loss': loss} for loss in ('l1', 'ssim', 'l2')},
+        },
+    ),
+    'interval': Ablation(
+        'Steps S between two refreshes, N 25 (Dig2DIG, Table 4)',
+        {f'S {steps}': {'dig_refresh_interval': steps} for steps in (1, 5, 10, 20)},
+    ),
+    'steps': Ablation(
+        'Steps N of the chain, S 5 (Dig2DIG, Table 5)',
+        {f'N {steps}': {'num_inference_steps': steps} for steps in (15, 20, 25, 50)},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    A row of a table: a baseline, or a fusion with settings of its own.
+
+    :param name: as the table shows it.
+    :param base: a key of :data:`~dig2dig_ros.evaluation.baselines.BASELINES` or
+        :data:`FUSIONS`.
+    :param overrides: settings that replace those of the base.
+    """
+
+    name: str
+    base: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether no prior is needed."""
+        return self.base in BASELINES
+
+
+def split_rows(text: str) -> list[str]:
+    """Split names of rows at the commas that do not separate their settings."""
+    names: list[str] = []
+    for part in (part.strip() for part in text.split(',')):
+        if '=' in part and ':' not in part and names:
+            names[-1] += f',{part}'
+        elif part:
+            names.append(part)
+    return list(dict.fromkeys(names))
+
+
+def parse_rows(text: str) -> list[Row]:
+    """
+    Read the rows of a table.
+
+    :param text: names of baselines and of :data:`FUSIONS`, separated by commas; the latter
+        perhaps with settings, as in ``fused:num_inference_steps=2,temperature=1``; N and S stand
+        for the paper's; ``all`` is every name there is.
+    :raises ComparisonError: a name, a setting or its value is unknown.
+    """
+    known = [*BASELINES, *FUSIONS]
+    rows: list[Row] = []
+    for name in split_rows(text):
+        if name == 'all':
+            rows += [Row(base, base) for base in known]
+            continue
+        base, colon, settings = name.partition(':')
+        if base not in known:
+            raise ComparisonError(f'{base} is unknown: name one or more of {", ".join(known)}')
+        if colon and base in BASELINES:
+            raise ComparisonError(f'{name}: {base} has no settings')
+        rows.append(Row(name, base, _parse_settings(settings) if colon else {}))
+    if not rows:
+        raise ComparisonError(f'no row is named: name one or more of {", ".join(known)}')
+    return list({row.name: row for row in rows}.values())
+
+
+def _parse_settings(text: str) -> dict[str, Any]:
+    """Read ``key=value,key=value`` as settings of the types that they have."""
+    types = get_type_hints(FusionSettings)
+    short = {'N': 'num_inference_steps', 'S': 'dig_refresh_interval'}
+    settings: dict[str, Any] = {}
+    for part in text.split(','):
+        key, _, value = (piece.strip() for piece in part.partition('='))
+        key = short.get(key, key)
+        if key not in types:
+            raise ComparisonError(f'{part!r} sets nothing: settings are {", ".join(types)}')
+        settings[key] = _parse_value(key, value, types[key])
+    return settings
+
+
+def _parse_value(key: str, value: str, kind: Any) -> Any:
+    if kind is bool:
+        if value not in ('true', 'false'):
+            raise ComparisonError(f'{key} is {value!r}, but must be true or false')
+        return value == 'true'
+    if kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            expected = 'a whole number' if kind is int else 'a number'
+            raise ComparisonError(f'{key} is {value!r}, but must be {expected}') from None
+    # One of several words, which the settings check.
+    return value
+
+
+def changed_settings(settings: FusionSettings) -> str:
+    """Return what differs from the default settings, as ``key=value`` separated by commas."""
+    default = FusionSettings()
+    changes = (
+        f'{f.name}={getattr(settings, f.name)}'
+        for f in fields(settings)
+        if getattr(settings, f.name) != getattr(default, f.name)
+    )
+    return ', '.join(changes) or 'default settings'
+
+
+def ranks(values: Sequence[float], higher_is_better: bool) -> list[float]:
+    """Return the rank of each value, 1 for the best; equal values share their mean rank."""
+    signed = np.asarray(values, dtype=np.float64) * (1 if higher_is_better else -1)
+    better = (signed[None, :] > signed[:, None]).sum(axis=1)
+    equal = (signed[None, :] == signed[:, None]).sum(axis=1)
+    return [float(rank) for rank in better + (equal + 1) / 2]
+
+
+def metric_ranks(scores: Scores, metric: str) -> dict[str, float]:
+    """Return the ranks in one of :data:`METRICS`, of the rows that have it."""
+    own = {row: values[metric] for row, values in scores.items() if metric in values}
+    ordered = ranks(list(own.values()), METRICS[metric].higher_is_better)
+    return dict(zip(own, ordered, strict=True))
+
+
+def mean_ranks(scores: Scores, metrics: Iterable[str] = RANKED_METRICS) -> dict[str, float]:
+    """Return the mean over the metrics of each row's ranks, among the rows that have them all."""
+    metrics = tuple(metrics)
+    complete = {
+        row: values for row, values in scores.items() if all(name in values for name in metrics)
+    }
+    by_metric = [metric_ranks(complete, name) for name in metrics]
+    return {row: float(np.mean([rank[row] for rank in by_metric])) for row in complete}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """
+    By how much one method differs from another on the same pairs.
+
+    :param mean: over the pairs.
+    :param low: lower end of its interval; None for fewer than :data:`FEWEST_PAIRS` pairs, or
+        where a value is infinite.
+    :param high: upper end.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+
+    def verdict(self, higher_is_better: bool) -> Literal['better', 'worse', 'open']:
+        """Return on which side of zero the interval lies; open if it holds zero or is missing."""
+        if self.low is None or self.high is None or self.low <= 0 <= self.high:
+            return 'open'
+        return 'better' if (self.low > 0) == higher_is_better else 'worse'
+
+
+def paired_differences(
+    ours: Array, theirs: Array, resamples: int = 10_000, seed: int = 0
+) -> list[Difference]:
+    """
+    Return the mean differences ``ours - theirs`` with their 95 % bootstrap intervals.
+
+    Pairs of images are drawn with replacement, the same for every metric; the interval is the
+    percentile interval (Efron and Tibshirani, "An introduction to the bootstrap", 1993). What it
+    says is about other pairs of the same kind, and about one metric at a time.
+
+    :param ours: (pairs, metrics).
+    :param theirs: same shape and order of pairs.
+    :return: one for each metric.
+    :raises ValueError: the shapes differ, or there is no pair.
+    """
+    if ours.shape != theirs.shape or ours.ndim != 2 or not len(ours):
+        raise ValueError(
+            f'values have shapes {ours.shape} and {theirs.shape}: both must be (pairs, metrics)'
+        )
+    pairs = len(ours)
+    with np.errstate(invalid='ignore'):  # inf - inf, where both equal a source
+        differences = ours - theirs
+    means = differences.mean(axis=0)
+    finite = np.isfinite(means)
+    if pairs < FEWEST_PAIRS:
+        return [Difference(float(mean), None, None) for mean in means]
+    # How often each pair is drawn says as much as the draws, and makes the means one product.
+    counts = np.random.default_rng(seed).multinomial(pairs, np.full(pairs, 1 / pairs), resamples)
+    drawn = counts @ np.where(finite, differences, 0.0) / pairs
+    lows, highs = np.quantile(drawn, (0.025, 0.975), axis=0)
+    return [
+        Difference(float(mean), float(low) if known else None, float(high) if known else None)
+        for mean, low, high, known in zip(means, lows, highs, finite, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Peers:
+    """
+    Scores of other methods.
+
+    :param scores: mean values over a set of images by method and metric.
+    :param gflop: billions of floating-point operations for a pair of 640x512 pixels, by method.
+    """
+
+    scores: dict[str, dict[str, float]]
+    gflop: dict[str, float]
+
+
+def load_peers(path: Path, name: str) -> Peers:
+    """
+    Read scores of other methods from a JSON file.
+
+    :param path: ``{NAME: {method: {metric: value}}}`` with the names of :data:`METRICS`, other
+        metrics are ignored; ``{"gflops": {method: value}}`` may stand beside the sets.
+    :param name: NAME of the set of images.
+    :raises ComparisonError: the file cannot be read, has no such set, or values are no numbers.
+    """
+    try:
+        document = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise ComparisonError(f'{path} cannot be read as JSON: {error}') from error
+    sets = {
+        key: value
+        for key, value in (document.items() if isinstance(document, dict) else ())
+        if isinstance(value, dict) and value and all(isinstance(v, dict) for v in value.values())
+    }
+    if name not in sets:
+        raise ComparisonError(f'{path} has no set {name}; it has {", ".join(sets) or "none"}')
+
+    def numbers(values: Mapping[str, Any], what: str) -> dict[str, float]:
+        for key, value in values.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ComparisonError(f'{path}: {key} of {what} is {value!r}, not a number')
+            if not math.isfinite(value):
+                raise ComparisonError(f'{path}: {key} of {what} is {value}, but must be finite')
+        return {key: float(value) for key, value in values.items()}
+
+    scores = {}
+    for method, values in sets[name].items():
+        known = {metric: value for metric, value in values.items() if metric in METRICS}
+        if not known:
+            raise ComparisonError(f'{path}: {method} of {name} has none of {", ".join(METRICS)}')
+        scores[method] = numbers(known, method)
+    gflop = document.get('gflops')
+    return Peers(scores, numbers(gflop, 'gflops') if isinstance(gflop, dict) else {})
