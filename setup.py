@@ -57,8 +57,12 @@ setup(
             'ros-std-msgs>=5.5.1,<5.6',
             *opencv,
         ],
+        # Priors other than the embedded ones; brings neither torchvision nor transformers.
+        'pretrained': ['diffusers>=0.37,<1'],
         'torch': ['torch>=2.13,<2.14'],
-        'evaluation': ['scikit-image>=0.22'],
+        'evaluation': ['matplotlib>=3.7', 'scikit-image>=0.22'],
+        # For CUDA, onnxruntime-gpu in its place.
+        'detection': ['onnxruntime>=1.19,<2'],
         'test': ['pytest>=7.4'],
     },
     entry_points={
@@ -66,6 +70,9 @@ setup(
             'fusion_node = dig2dig_ros.nodes.fusion_node:main',
             'pair_camera = dig2dig_ros.nodes.pair_camera:main',
             'evaluate_pairs = dig2dig_ros.tools.evaluate_pairs:main',
+            'evaluate_detection = dig2dig_ros.tools.evaluate_detection:main',
+            'inspect_gains = dig2dig_ros.tools.inspect_gains:main',
+            'fuse_images = dig2dig_ros.tools.fuse_images:main',
             'train_prior = dig2dig_ros.tools.train_prior:main',
             'demo = dig2dig_ros.tools.demo:main',
         ],

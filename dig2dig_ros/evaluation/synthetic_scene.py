@@ -1238,6 +1238,13 @@ class _Canvas:
             if box[2] > box[0] and box[3] > box[1] and cv2.countNonZero(seen) >= 0.6 * whole > 0
         ]
 
+    def people(self) -> NDArray[np.uint8]:
+        """Return how much of each pixel pedestrians cover that are not hidden, (H, W) of 255."""
+        cover: NDArray[np.uint8] = np.zeros(self.thermal.shape, np.uint8)
+        for _, there, seen, _ in self._walkers:
+            cover[there] = np.maximum(cover[there], seen)
+        return cover
+
 
 class SyntheticScene:
     """
@@ -1411,6 +1418,21 @@ class SyntheticScene:
         :param time_s: any time; the scene has no beginning.
         :param noise: whether the sensors add noise and the fixed pattern of the thermal one.
         """
+        canvas = self._compose(time_s)
+        return SceneFrame(*self._expose(canvas, time_s, noise), canvas.boxes())
+
+    def people(self, time_s: float) -> NDArray[np.float32]:
+        """
+        Return where the pedestrians of the frame at ``time_s`` seconds are.
+
+        :return: (H, W) in [0, 1], the part of each pixel that they cover, as sharp as the thermal
+            lens shows them; all of them, also those without a box.
+        """
+        people = self._compose(time_s).people().astype(np.float32) / 255
+        return np.asarray(self._through_thermal_lens(people), np.float32)
+
+    def _compose(self, time_s: float) -> _Canvas:
+        """Draw what is before the lenses at ``time_s`` seconds."""
         view = self._view
         camera = self._sway * math.sin(2 * math.pi * time_s / self.period)
         canvas = _Canvas(view)
@@ -1431,7 +1453,7 @@ class SyntheticScene:
                 self._put_car(canvas, item, time_s, camera)
             else:
                 self._put_walker(canvas, item, time_s, camera)
-        return SceneFrame(*self._expose(canvas, time_s, noise), canvas.boxes())
+        return canvas
 
     def _put_layer(self, canvas: _Canvas, layer: _Layer, camera: float) -> tuple[slice, Array]:
         columns = layer.window(camera, self._view.width)
@@ -1492,10 +1514,8 @@ class SyntheticScene:
         view = self._view
         visible = cv2.GaussianBlur(canvas.visible, (3, 3), 0.5)
         visible = cv2.multiply(visible, self._vignette, scale=1 / 255)
-        blur = 0.9 * max(1.0, view.height / 512)
-        size = 2 * math.ceil(2 * blur) + 1
         # int16 has no fast path in OpenCV; counts of 14 bits are the same in uint16.
-        thermal = cv2.GaussianBlur(canvas.thermal.view(np.uint16), (size, size), blur)
+        thermal = self._through_thermal_lens(canvas.thermal.view(np.uint16))
         if noise:
             # Each frame its own part of the noise, found from seed and time.
             moment = round(time_s * 1e6) & 0xFFFFFFFFFFFFFFFF
@@ -1509,3 +1529,9 @@ class SyntheticScene:
             counts = cv2.add(cv2.add(thermal.view(np.int16), grain), self._pattern)
             thermal = counts.view(np.uint16)
         return visible, thermal
+
+    def _through_thermal_lens(self, picture: Array) -> Array:
+        blur = 0.9 * max(1.0, self._view.height / 512)
+        size = 2 * math.ceil(2 * blur) + 1
+        blurred: Array = cv2.GaussianBlur(picture, (size, size), blur)
+        return blurred

@@ -116,6 +116,19 @@ def test_warm_bodies_fill_their_box(scene):
     assert tight >= 10
 
 
+def test_people_cover_their_boxes_and_nothing_that_is_cold(scene):
+    for time in (0.0, 4.0, 8.0):
+        frame, people = scene.render(time, noise=False), scene.people(time)
+        assert people.shape == (HEIGHT, WIDTH)
+        assert people.dtype == np.float32
+        assert people.min() == 0
+        assert 0.9 < people.max() <= 1
+        for x1, y1, x2, y2 in frame.boxes:
+            assert people[int(y1) : int(y2), int(x1) : int(x2)].max() > 0.8
+        assert np.median(frame.thermal[people > 0.9]) > np.percentile(frame.thermal, 90)
+        assert (people > 0.5).mean() < 0.3
+
+
 def test_a_pedestrian_behind_a_car_or_out_of_view_has_no_box():
     scene = SyntheticScene(WIDTH, HEIGHT, seed=0)
     counts = [len(scene.render(0.5 * k, noise=False).boxes) for k in range(24)]

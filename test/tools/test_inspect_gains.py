@@ -1,0 +1,264 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The command inspect_gains on tiny pairs."""
+
+import csv
+from importlib.util import find_spec
+import math
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from dig2dig_ros.evaluation.information import Alignment, GainCurve
+from dig2dig_ros.tools import inspect_gains
+from dig2dig_ros.tools.inspect_gains import (
+    Chain,
+    half_gained,
+    main,
+    step_table,
+    summary_table,
+)
+
+needs_matplotlib = pytest.mark.skipif(
+    find_spec('matplotlib') is None, reason='matplotlib (extra "evaluation") is not installed'
+)
+
+TINY = ['--size', '48x40', '-N', '3', '-S', '2', '--device', 'cpu']
+
+
+def tables(output):
+    """Return the rows of all Markdown tables, after checking that each is aligned."""
+    result = []
+    for block in output.split('\n\n'):
+        rows = [line for line in block.splitlines() if line.startswith('|')]
+        if not rows:
+            continue
+        assert len({len(line) for line in rows}) == 1
+        cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in rows]
+        assert all(set(cell) <= {'-', ':'} for cell in cells[1])
+        result.append([dict(zip(cells[0], row, strict=True)) for row in cells[2:]])
+    return result
+
+
+def alignment(covariance, correlation=0.5, coefficient=2.0):
+    return Alignment(
+        timestep=7,
+        coefficient=coefficient,
+        covariance=(covariance, covariance),
+        weight=(0.75, 0.25),
+        projection=(0.4, 0.0),
+        correlation=correlation,
+        distance=0.1,
+    )
+
+
+def test_tables_for_all_rules_and_kinds_of_pairs(capsys, tmp_path):
+    values = tmp_path / 'values.csv'
+    assert main([*TINY, '--count', '2', '--csv', str(values)]) == 0
+    captured = capsys.readouterr()
+    scene, scene_sums, complementary, complementary_sums, gains = tables(captured.out)
+    for steps, sums in ((scene, scene_sums), (complementary, complementary_sums)):
+        timesteps = [int(row['t']) for row in steps]
+        assert timesteps[0] == 999
+        assert sorted(set(timesteps), reverse=True) == timesteps
+        assert [row['Cov uniform'] for row in steps] == ['0'] * 3
+        assert all('±' in row['Cov dig'] and '±' in row['A Cov rd'] for row in steps)
+        assert [row['weights'] for row in sums] == ['dig', 'rd', 'uniform']
+        assert sums[2]['~ 0'] == '3'
+        assert sums[2]['sum of mean terms'] == '0'
+    assert [row['region'][:3] for row in gains] == ['(a)', '(b)', '(c)', '(d)']
+    assert gains[-1]['x, y, w, h'] == '0, 0, 48, 40'
+    assert 'prior ' in captured.out
+    assert '[scene 2/2]' in captured.err
+
+    with values.open(newline='', encoding='utf-8') as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 3 * 3 * 2
+    own = [r for r in rows if (r['kind'], r['weights'], r['t']) == ('scene', 'dig', scene[2]['t'])]
+    by_pair = {name: [r for r in own if r['pair'] == name] for name in {r['pair'] for r in own}}
+    totals = [sum(float(r['covariance']) for r in pair) for pair in by_pair.values()]
+    error = np.std(totals, ddof=1) / math.sqrt(2)
+    printed, printed_error = (float(part) for part in scene[2]['Cov dig'].split('±'))
+    assert printed == pytest.approx(np.mean(totals), abs=error)
+    assert printed_error == pytest.approx(error, rel=0.5)
+    for pair in by_pair.values():
+        assert sum(float(r['mean weight']) for r in pair) == pytest.approx(1, abs=1e-5)
+
+
+def test_one_kind_of_pairs_with_a_preset(capsys):
+    arguments = ['--pairs', 'complementary', '--count', '1', '--params', 'paper', *TINY]
+    assert main(arguments) == 0
+    output = capsys.readouterr().out
+    assert 'complementary, 1 pair\n' in output
+    assert 'scene' not in output
+    assert 'ancestral' in output
+    # One pair has no standard error.
+    assert '±' not in ''.join(line for line in output.splitlines() if line.startswith('|'))
+
+
+@pytest.fixture
+def parameters(tmp_path):
+    """Return a function that writes a parameter file and returns the options for it."""
+
+    def write(**values):
+        path = tmp_path / 'parameters.yaml'
+        path.write_text(yaml.safe_dump({'/**': {'ros__parameters': values}}))
+        return ['--params', str(path)]
+
+    return write
+
+
+def test_sampler_without_a_chain_is_replaced(parameters, capsys):
+    options = parameters(sampler='increments', first_timestep=350)
+    assert main(['--pairs', 'scene', '--count', '1', *options, *TINY]) == 0
+    captured = capsys.readouterr()
+    assert 'increments' in captured.err
+    assert 'sampler=ddim' in captured.out
+    assert tables(captured.out)[0][0]['t'] == '350'
+    assert 'from t = 350' in captured.out
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Return the options for a pair whose halves hold texture here and there."""
+    rng = np.random.default_rng(0)
+    visible = np.full((40, 48, 3), 90, np.uint8)
+    thermal = np.full((40, 48), 90, np.uint8)
+    visible[:, :24] = rng.integers(0, 255, (40, 24, 1))
+    thermal[:, 24:] = rng.integers(0, 255, (40, 24))
+    for name, image in (('visible', visible), ('thermal', thermal)):
+        assert cv2.imwrite(str(tmp_path / f'{name}.png'), image)
+    return [
+        '--visible', str(tmp_path / 'visible.png'), '--thermal', str(tmp_path / 'thermal.png'),
+    ]  # fmt: skip
+
+
+def test_own_pair_gains_where_it_has_something_to_show(pair, parameters, capsys):
+    regions = ['--region', '0,0,18,40', '--region', '30,0,18,40']
+    options = parameters(first_timestep=400, noise_draws=1, gain_window=5)
+    assert main([*pair, *regions, *options, *TINY]) == 0
+    output = capsys.readouterr().out
+    assert 'Cov' not in output
+    (gains,) = tables(output)
+    assert [row['x, y, w, h'] for row in gains] == [
+        '0, 0, 18, 40',
+        '30, 0, 18, 40',
+        '0, 0, 48, 40',
+    ]
+    left, right, _ = gains
+    assert float(left['gain visible']) > 5 * float(left['gain thermal'])
+    assert float(right['gain thermal']) > 5 * float(right['gain visible'])
+
+
+@needs_matplotlib
+def test_plots_are_small_pictures(tmp_path, capsys):
+    folder = tmp_path / 'new' / 'plots'
+    assert main([*TINY, '--count', '1', '--output', str(folder)]) == 0
+    for name in ('theorem.png', 'cumulative_gain.png'):
+        data = (folder / name).read_bytes()
+        assert len(data) < 150_000
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape[0] > 400
+        assert picture.shape[1] > 700
+        # More than an empty figure.
+        assert 0.01 < (picture < 200).any(axis=2).mean() < 0.9
+
+
+@needs_matplotlib
+def test_own_pair_has_no_plot_of_the_theorem(pair, tmp_path, capsys):
+    assert main([*pair, *TINY, '--output', str(tmp_path / 'plots')]) == 0
+    assert [path.name for path in (tmp_path / 'plots').iterdir()] == ['cumulative_gain.png']
+
+
+def test_missing_matplotlib_ends_with_the_remedy(monkeypatch, tmp_path, capsys):
+    monkeypatch.delitem(inspect_gains.sys.modules, 'dig2dig_ros.tools.gain_plots', raising=False)
+    monkeypatch.delattr('dig2dig_ros.tools.gain_plots', raising=False)
+    monkeypatch.setitem(inspect_gains.sys.modules, 'matplotlib.figure', None)
+    assert main([*TINY, '--output', str(tmp_path / 'plots')]) == 2
+    assert 'pip install matplotlib' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'reason'),
+    [
+        (['--visible', 'missing.png', '--thermal', 'missing.png'], r'missing.png'),
+        (['--size', '8x8'], '8x8'),
+        (['--seed', '-1'], '-1'),
+        (['-N', '3', '--params', 'none-such'], 'none-such'),
+        (['--region', '40,0,20,20', '--count', '1', *TINY], '48x40'),
+        (['-N', '1001'], 'num_inference_steps'),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(arguments, reason, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith('inspect_gains: ')
+    assert reason in error
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ['--visible', 'a.png'],
+        ['--visible', 'a.png', '--thermal', 'b.png', '--csv', 'c.csv'],
+        ['--size', '320'],
+        ['--region', '1,2,3'],
+        ['--window', '4'],
+        ['--count', '0'],
+        ['--pairs', 'street'],
+    ],
+)
+def test_wrong_options_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+
+
+def test_summary_counts_what_is_beyond_two_standard_errors():
+    chains = []
+    steps = {'dig': (0.1, 0.01), 'rd': (-0.1, -0.1), 'uniform': (0.0, 0.0)}
+    for index in range(4):
+        for rule, (first, second) in steps.items():
+            spread = 1 + 0.1 * index
+            # The second step of dig changes its sign from pair to pair.
+            values = (first * spread, second * spread * (-1) ** (index * (rule == 'dig')))
+            own = [alignment(value, math.nan if rule == 'uniform' else 0.5) for value in values]
+            chains.append(Chain('scene', f'pair {index}', rule, own, 0.1))
+    (rows,) = tables(summary_table(chains))
+    counts = {row['weights']: [row[name] for name in ('steps > 0', '~ 0', '< 0')] for row in rows}
+    assert counts == {
+        'dig': ['1', '1', '0'],
+        'rd': ['0', '0', '2'],
+        'uniform': ['0', '2', '0'],
+    }
+    assert rows[0]['final distance'] == '12.8'
+    # 2 steps of A ((0.75 - 0.5) 0.4 + (0.25 - 0.5) 0), in grey levels.
+    assert rows[0]['sum of mean terms'] == '+51'
+    (steps_table,) = tables(step_table(chains))
+    assert steps_table[0]['r dig'] == '+0.5'
+    assert steps_table[0]['t'] == '7'
+
+
+def test_half_of_the_gain_is_found_between_two_noise_levels():
+    curve = GainCurve(
+        np.array([400, 200, 100, 0]),
+        np.array([[0.0, 0.2, 0.6, 0.8], [0.0, 0.5, 0.3, 0.8], [0.0, 0.0, 0.0, 0.0]]),
+        np.zeros((3, 4)),
+    )
+    assert half_gained(curve, 0) == '150'
+    assert half_gained(curve, 1) == '80'
+    assert half_gained(curve, 2) == 'n/a'
