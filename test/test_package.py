@@ -30,8 +30,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 # Python modules whose rosdep key is not their name.
 ROSDEP_KEYS = {'cv2': 'python3-opencv', 'numpy': 'python3-numpy', 'yaml': 'python3-yaml'}
-# Installed with pip: package.xml says why. The last two are for evaluation alone.
-NOT_IN_PACKAGE_XML = {'safetensors', 'torch', 'scipy', 'skimage'}
+# Installed with pip: package.xml says why. Those but torch and safetensors are for tools alone.
+NOT_IN_PACKAGE_XML = {'matplotlib', 'PIL', 'safetensors', 'torch', 'scipy', 'skimage'}
 
 
 @pytest.fixture(scope='module')
@@ -113,7 +113,9 @@ def test_every_console_script_exists(setup_arguments):
         assert callable(getattr(importlib.import_module(module), function))
 
 
-@pytest.mark.parametrize('preset', ['fusion', 'realtime', 'paper'])
+@pytest.mark.parametrize(
+    'preset', ['fusion', 'realtime', 'paper', 'multi_focus', 'multi_exposure']
+)
 def test_presets_are_parameter_files_for_any_node_name(preset):
     text = (CHECKOUT / 'config' / f'{preset}.yaml').read_text(encoding='utf-8')
     document = yaml.safe_load(text)

@@ -39,11 +39,15 @@ import math
 import torch
 from torch import Tensor
 
+from dig2dig_ros.fusion.information_gain import smooth_local_mean
+
 # DDFM's strengths of the smoothness of the fused image's difference to the first source, and
 # of the coupling between that smooth image and the one that obeys the sources.
 EM_SMOOTHNESS = 0.5
 EM_COUPLING = 0.1
 _LEAST_DISTANCE = 1e-3
+# Half a grey level of 255 on [-1, 1], squared: contrast that is not worth giving back.
+_NEGLIGIBLE_POWER = 1.5e-5
 
 
 def score_guidance(
@@ -116,23 +120,31 @@ def _smoothed(x: Tensor, strength: float) -> Tensor:
     return smooth
 
 
-def weighted_increment(increments: Tensor, weights: Tensor, contrast_gain: float) -> Tensor:
+def weighted_increment(
+    increments: Tensor, weights: Tensor, contrast_gain: float, window: int | None = None
+) -> Tensor:
     """
     Return what the weighted sources resolve in one interval, with the contrast they have.
 
     Averaging increments that are not the same leaves less contrast than they have:
-    (sum_k w_k D_k)^2 <= sum_k w_k D_k^2. The sum is amplified by what is missing over the frame,
-    at most by ``contrast_gain``. Identical increments miss nothing.
+    (sum_k w_k D_k)^2 <= sum_k w_k D_k^2. The sum is amplified by what is missing, at most by
+    ``contrast_gain``. Identical increments miss nothing.
 
     :param increments: (K, 1, H, W), D_k = c_hat_k^{t'} - c_hat_k^t.
     :param weights: (K, 1, H, W), summing to 1 over the sources.
     :param contrast_gain: at least 1; 1 is the plain weighted sum.
+    :param window: side in pixels, odd, of the surroundings over which contrast is compared; None
+        is the whole frame, which keeps the order of brightness between distant places.
     :return: (1, 1, H, W).
     """
     total = (weights * increments).sum(dim=0, keepdim=True)
     if contrast_gain <= 1:
         return total
-    available = (weights * increments.square()).sum(dim=0).mean()
-    tiny = torch.finfo(total.dtype).eps
-    missing = ((available + tiny) / (total.square().mean() + tiny)).sqrt()
-    return total * missing.clamp(1.0, contrast_gain)
+    power = torch.cat([(weights * increments.square()).sum(dim=0, keepdim=True), total.square()])
+    if window is None:
+        power = power.mean(dim=(-2, -1), keepdim=True)
+    else:
+        power = smooth_local_mean(power, window)
+    available, left = power + _NEGLIGIBLE_POWER
+    amplified: Tensor = total * (available / left).sqrt().clamp(1.0, contrast_gain)
+    return amplified

@@ -82,6 +82,30 @@ def _box_mean(x: Tensor, side: int, dim: Literal[-1, -2]) -> Tensor:
     return total.div_(inside if dim == -1 else inside[:, None])
 
 
+def smooth_local_mean(x: Tensor, window: int) -> Tensor:
+    """
+    Average as :func:`local_mean` does, on a grid of a quarter of the resolution.
+
+    The mean over a wide window is smooth; so it costs a sixteenth.
+
+    :param x: (N, C, H, W).
+    :param window: side in pixels of the full resolution.
+    """
+    coarse = F.avg_pool2d(x, _COARSE, ceil_mode=True, count_include_pad=False)
+    return _refined(local_mean(coarse, _coarse_side(window)), x.shape[-2], x.shape[-1])
+
+
+def _coarse_side(window: int) -> int:
+    """Return the odd side on the coarse grid of a window in pixels."""
+    side = max(1, round(window / _COARSE))
+    return side + 1 - side % 2
+
+
+def _refined(coarse: Tensor, height: int, width: int) -> Tensor:
+    """Return (N, C, h, w) of the coarse grid at the full resolution."""
+    return F.interpolate(coarse, (height, width), mode='bilinear', align_corners=False)
+
+
 def reconstruction_loss(estimate: Tensor, source: Tensor, loss: GainLoss, window: int) -> Tensor:
     """
     Measure how far an estimate is from its source: l of Eq. 8, per pixel.
@@ -170,12 +194,8 @@ def coarsely(
     count, channels, height, width = images.shape[1:]
     coarse = F.avg_pool2d(images.flatten(0, 1), _COARSE, ceil_mode=True, count_include_pad=False)
     coarse = coarse.view(len(images), count, channels, *coarse.shape[-2:])
-    side = max(1, round(window / _COARSE))
-    side += 1 - side % 2
-    result = evidence(coarse[:-1], coarse[-1], side)
-    full = F.interpolate(
-        result.flatten(0, 1), (height, width), mode='bilinear', align_corners=False
-    )
+    result = evidence(coarse[:-1], coarse[-1], _coarse_side(window))
+    full = _refined(result.flatten(0, 1), height, width)
     return full.view(-1, count, channels, height, width)
 
 

@@ -205,7 +205,11 @@ def _sum_increments(
     fused = estimates[0].mean(dim=0, keepdim=True)
     nothing = torch.zeros_like(fused)
     for step, timestep in enumerate((prior.num_train_timesteps, *timesteps)):
-        resolved = weighted_increment(increments[step], weights[step], settings.contrast_gain)
+        # Contrast of coarse structure is between distant places, that of details within a window.
+        window = settings.gain_window if step > 0 else None
+        resolved = weighted_increment(
+            increments[step], weights[step], settings.contrast_gain, window
+        )
         x, fused = fused, fused + resolved
         callback(
             StepState(

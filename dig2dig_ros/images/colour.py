@@ -20,9 +20,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+import torch.nn.functional as F
 
 # BT.601, the luma of JPEG, of OpenCV's grey and of YUV cameras; blue, green, red.
 _LUMA_BGR = (0.114, 0.587, 0.299)
+# Side in pixels: more than a blurred edge or a clipped spot is wide, less than an object.
+_CELL = 16
+# The only image with colour keeps its chroma also where the fusion chooses another one.
+_LEAST_WEIGHT = 1e-3
 
 
 def luma(bgr: Tensor) -> Tensor:
@@ -55,7 +60,9 @@ def mixed_chroma(images: Sequence[Tensor], weights: Tensor) -> Tensor:
     Return an image with the chroma of several, for :func:`replace_luma`.
 
     Each pixel's chroma is the mean over the images, weighted by the fusion's weights times the
-    saturation: a washed-out exposure or a thermal image has no say over a coloured one.
+    saturation of the surroundings: a washed-out or dark exposure says little beside one that has
+    colour, and a grey image nothing. Of the surroundings, because the saturation of single pixels
+    would prefer the fringes of a blurred image, and switch between exposures where one clips.
 
     :param images: K images (3, H, W), blue first, in [0, 1].
     :param weights: (at least K, H, W), not negative; those of the first K count.
@@ -65,8 +72,19 @@ def mixed_chroma(images: Sequence[Tensor], weights: Tensor) -> Tensor:
         return images[0]
     stack = torch.stack(list(images))
     saturation = stack.amax(dim=1) - stack.amin(dim=1)
-    # Where no image has colour, all have the same: none.
-    share = weights[: len(stack)] * saturation + torch.finfo(stack.dtype).eps
-    share = share / share.sum(dim=0)
+    share = (weights[: len(stack)] + _LEAST_WEIGHT) * _surroundings(saturation)
+    # Where no image has colour, there is no share and no chroma.
+    share = share / share.sum(dim=0).clamp_min(torch.finfo(stack.dtype).tiny)
     chroma = stack - torch.stack([luma(image) for image in images])[:, None]
     return (share[:, None] * chroma).sum(dim=0)
+
+
+def _surroundings(x: Tensor) -> Tensor:
+    """Smooth (K, H, W), not negative; 0 only where all that is nearer than half a cell is 0."""
+    height, width = x.shape[-2:]
+    # Whole cells, so that every pixel is near the centre of its own. What zeros take from those at
+    # the edge, they take from all images alike.
+    padded = F.pad(x[None], (0, -width % _CELL, 0, -height % _CELL))
+    cells = F.avg_pool2d(padded, _CELL)
+    smooth = F.interpolate(cells, padded.shape[-2:], mode='bilinear', align_corners=False)
+    return smooth[0, :, :height, :width]

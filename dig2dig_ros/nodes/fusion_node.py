@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-import colorsys
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +46,7 @@ from rclpy.qos import qos_profile_sensor_data, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from dig2dig_ros.images.overlay import weight_map, weight_overlay
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.nodes.parameters import (
     fusion_settings,
@@ -475,7 +475,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             publisher = self._outputs[f'fused/weights/{source}']
             if publisher.get_subscription_count() > 0:
                 map_encoding = values['weights_encoding']
-                plane = _weight_map(weights, map_encoding)
+                plane = weights if map_encoding == '32FC1' else weight_map(weights)
                 publisher.publish(encode(plane, map_encoding, header, Image))
         overlay = self._outputs['fused/weights/overlay']
         if overlay.get_subscription_count() > 0:
@@ -550,52 +550,6 @@ def _with_header(info: CameraInfo, header: Any) -> CameraInfo:
     derived = copy(info)
     derived.header = header
     return derived
-
-
-def _weight_map(weights: NDArray[np.float32], encoding: str) -> NDArray[Any]:
-    if encoding == '32FC1':
-        return weights
-    return np.rint(weights * 255).astype(np.uint8)
-
-
-def source_colours(number: int) -> NDArray[np.float32]:
-    """
-    Return a colour for each source: blue, red, green, and then what lies between on the wheel.
-
-    :param number: of the sources, K.
-    :return: (K, 3) blue-green-red, 0 to 255; all distinct, and a source keeps its colour
-        whatever comes after it.
-    """
-    colours = []
-    for index in range(number):
-        ring, place = divmod(index, 3)
-        # Thirds of the wheel; each further three halve the widest gaps (van der Corput).
-        turn = sum(((ring >> bit) & 1) / 2 ** (bit + 1) for bit in range(ring.bit_length()))
-        red, green, blue = colorsys.hsv_to_rgb((2 + place + turn) / 3 % 1, 1.0, 1.0)
-        colours.append((blue, green, red))
-    return np.array(colours, np.float32).reshape(-1, 3) * 255
-
-
-def weight_overlay(image: NDArray[np.uint8], weights: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """
-    Colour the fused image by whose it is.
-
-    With two sources: warm where the thermal weight rules, cool elsewhere. With more: the mean of
-    the :func:`source_colours` by weight.
-
-    :param image: (H, W) or (H, W, 3) fused image.
-    :param weights: (K, H, W) in [0, 1], summing to 1 over the sources.
-    :return: (H, W, 3) blue-green-red.
-    """
-    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    if len(weights) == 2:
-        colour = cv2.applyColorMap(_weight_map(weights[1], 'mono8'), cv2.COLORMAP_TURBO)
-    else:
-        mean = np.tensordot(weights, source_colours(len(weights)), (0, 0))
-        colour = np.rint(np.clip(mean, 0, 255)).astype(np.uint8)
-    background = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
-    blended: NDArray[np.uint8] = cv2.addWeighted(background, 0.55, colour, 0.45, 0.0)
-    return blended
 
 
 def _run(node: FusionNode, executor: SingleThreadedExecutor) -> None:

@@ -136,8 +136,21 @@ def test_contrast_that_averaging_takes_comes_back_up_to_the_limit():
     plain = weighted_increment(increments, weights, 1.0)
     torch.testing.assert_close(plain, increments.mean(dim=0, keepdim=True))
     full = weighted_increment(increments, weights, 2.0)
-    assert float(full.square().mean()) == pytest.approx(float(increments.square().mean()))
+    power = float(increments.square().mean())
+    assert float(full.square().mean()) == pytest.approx(power, rel=1e-3)
     torch.testing.assert_close(weighted_increment(increments, weights, 1.1), 1.1 * plain)
+
+
+def test_contrast_within_a_window_comes_back_only_where_it_is_missing():
+    increments = random_images(2, 64, 96)
+    increments[1, :, :, :48] = increments[0, :, :, :48]  # the sources agree on the left
+    weights = torch.full_like(increments, 0.5)
+    plain = weighted_increment(increments, weights, 1.0)
+    local = weighted_increment(increments, weights, 1.3, window=9)
+    torch.testing.assert_close(local[..., :36], plain[..., :36])
+    torch.testing.assert_close(local[..., 60:], 1.3 * plain[..., 60:], rtol=0.05, atol=0)
+    everywhere = weighted_increment(increments, weights, 1.3)
+    assert float((everywhere - plain)[..., :36].abs().max()) > 0.01
 
 
 def test_one_trusted_increment_comes_back_as_it_is():

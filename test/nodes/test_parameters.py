@@ -63,7 +63,10 @@ def test_fusion_yaml_holds_every_parameter_with_its_default():
     assert values == {spec.name: spec.default for spec in PARAMETERS}
 
 
-@pytest.mark.parametrize('preset', ['fusion.yaml', 'realtime.yaml', 'paper.yaml'])
+@pytest.mark.parametrize(
+    'preset',
+    ['fusion.yaml', 'realtime.yaml', 'paper.yaml', 'multi_focus.yaml', 'multi_exposure.yaml'],
+)
 def test_yaml_values_are_declared_typed_and_valid(preset):
     values = yaml_parameters(preset)
     for name, value in values.items():

@@ -1,0 +1,393 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Fuse two or more aligned images of one scene into one, without ROS.
+
+The fused image has the size of the first one, and the colour of all that have colour; with --task
+visible-thermal that of the first only. Images are 8- or 16-bit; grey ones of 16 bits are mapped
+to a range as the node maps thermal counts, except for --task multi-focus and multi-exposure. One
+line on what was done goes to the standard output, everything else to the standard error; the time
+in it is that of a first fusion, without warm-up. Exit code: 0, or 2 after an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+import os
+from pathlib import Path
+import sys
+from typing import Any, TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.images.overlay import weight_map, weight_overlay
+from dig2dig_ros.tools.evaluate_pairs import (
+    fusion_settings,
+    load_parameters,
+    positive,
+    thermal_range,
+    UsageError,
+    with_overrides,
+)
+from dig2dig_ros.tools.resources import config_file
+
+# Importing torch takes seconds, which a mistake in the command line need not cost.
+if TYPE_CHECKING:
+    from dig2dig_ros.fusion.fuser import Fuser, FusionResult
+
+THERMAL_TASK = 'visible-thermal'
+# The preset of each task.
+TASKS = {
+    THERMAL_TASK: 'fusion',
+    'multi-focus': 'multi_focus',
+    'multi-exposure': 'multi_exposure',
+}
+# What the fusion takes, by parameter, and how to say so.
+TYPES = {
+    **{setting.name: type(setting.default) for setting in fields(FusionSettings)},
+    **{'device': str, 'precision': str, 'prior': str, 'num_threads': int},
+}
+TYPE_NAMES = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text'}
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """
+    The files that a fusion writes.
+
+    :param fused: the fused image, in the format that its suffix names.
+    :param weights: one PNG for each source, white where it rules; empty where not asked for.
+    :param overlay: PNG of the fused image coloured by whose it is, or nothing.
+    """
+
+    fused: Path
+    weights: tuple[Path, ...] = ()
+    overlay: Path | None = None
+
+    @classmethod
+    def beside(cls, fused: Path, sources: int, weights: bool) -> Outputs:
+        """Name the files after ``fused``: OUT.weights.1.png and so on, and OUT.overlay.png."""
+        if not weights:
+            return cls(fused)
+        names = (f'{fused.stem}.weights.{index}.png' for index in range(1, sources + 1))
+        maps = tuple(fused.with_name(name) for name in names)
+        return cls(fused, maps, fused.with_name(f'{fused.stem}.overlay.png'))
+
+    def paths(self) -> tuple[Path, ...]:
+        """Return all of them."""
+        return (self.fused, *self.weights, *([self.overlay] if self.overlay else []))
+
+    def check(self, inputs: Sequence[Path]) -> None:
+        """
+        Find out before the work what would fail after it.
+
+        :raises UsageError: a file cannot be written, or is one of the inputs.
+        """
+        suffix = self.fused.suffix
+        if not cv2.haveImageWriter(f'image{suffix}'):
+            problem = f'the suffix {suffix!r}' if suffix else 'a name without a suffix'
+            raise UsageError(
+                f'{self.fused} cannot be written: OpenCV has no image format for {problem}; '
+                'use .png, .tif or .jpg'
+            )
+        folder = self.fused.parent
+        if not folder.is_dir():
+            raise UsageError(f'{self.fused} cannot be written: there is no folder {folder}')
+        taken = {path.resolve() for path in inputs}
+        for path in self.paths():
+            if path.resolve() in taken:
+                raise UsageError(f'{path} is one of the images to fuse: choose another -o')
+            if path.is_dir():
+                raise UsageError(f'{path} cannot be written: it is a folder')
+            if not os.access(path if path.exists() else folder, os.W_OK):
+                raise UsageError(f'{path} cannot be written: permission denied')
+
+
+def read_image(path: Path) -> NDArray[Any]:
+    """
+    Read an image as viewers show it: turned as its EXIF data say, without transparency.
+
+    :return: uint8 or uint16; (H, W), also where it was saved in colour but has none, or
+        (H, W, 3) blue-green-red.
+    :raises UsageError: it cannot be read, or has neither 8 nor 16 bits.
+    """
+    if not path.is_file():
+        reason = 'it is a folder' if path.is_dir() else 'no such file'
+        raise UsageError(f'{path} cannot be read: {reason}')
+    try:
+        image: NDArray[Any] | None = cv2.imread(
+            str(path), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+        )
+    except cv2.error as error:
+        raise UsageError(f'{path} cannot be read: {error.err}') from error
+    if image is None:
+        raise UsageError(f'{path} cannot be read: it is no image that OpenCV knows')
+    if image.dtype not in (np.uint8, np.uint16):
+        raise UsageError(f'{path} holds {image.dtype}, but must have 8 or 16 bits')
+    if image.ndim == 3 and (image == image[:, :, :1]).all():
+        image = np.ascontiguousarray(image[:, :, 0])
+    return image
+
+
+def choose_parameters(args: argparse.Namespace, images: Sequence[NDArray[Any]]) -> dict[str, Any]:
+    """
+    Return the parameters of ``fusion_node`` to fuse with.
+
+    In ascending order: the preset of the task, the file of ``--params``, the other options.
+    Without a task, all images with colour count unless the file says something else.
+
+    :raises UsageError: the parameter file, or a value in it, cannot be used.
+    :raises FileNotFoundError: the preset is not installed.
+    """
+    parameters: dict[str, Any] = {}
+    if args.task is not None:
+        parameters.update(load_parameters(str(config_file(f'{TASKS[args.task]}.yaml'))))
+    elif any(image.ndim == 3 for image in images[1:]):
+        parameters['chroma'] = 'all'
+    if args.params is not None:
+        parameters.update(load_parameters(args.params))
+    overrides = {
+        'num_inference_steps': args.N,
+        'dig_refresh_interval': args.S,
+        'device': args.device,
+        'prior': args.prior,
+    }
+    parameters = with_overrides(parameters, overrides)
+    check_types(parameters)
+    return parameters
+
+
+def check_types(parameters: Mapping[str, Any]) -> None:
+    """
+    Find out what a YAML file has as another type than the fusion takes.
+
+    :raises UsageError: with the parameter, its value and what it must be.
+    """
+    for name, kind in TYPES.items():
+        if name not in parameters:
+            continue
+        value = parameters[name]
+        # A bool is an int to Python, but nobody means a number by it.
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise UsageError(f'{name} is {value!r}, but must be {TYPE_NAMES[kind]}')
+
+
+def prepare_sources(
+    images: Sequence[NDArray[Any]], task: str | None, parameters: Mapping[str, Any]
+) -> list[NDArray[Any]]:
+    """
+    Map thermal images to [0, 1]: all that are grey, but for a first one of 8 bits.
+
+    :raises UsageError: a value of the parameters is refused.
+    """
+    if task not in (None, THERMAL_TASK):
+        return list(images)
+    ranges = thermal_range(parameters)
+
+    def is_thermal(index: int, image: NDArray[Any]) -> bool:
+        return image.ndim == 2 and (index > 0 or image.dtype == np.uint16)
+
+    return [
+        ranges(image, 0.0) if is_thermal(index, image) else image
+        for index, image in enumerate(images)
+    ]
+
+
+def make_fuser(parameters: Mapping[str, Any]) -> Fuser:
+    """
+    Load what the fusion needs.
+
+    :raises UsageError: a value is refused, or the device or the prior is missing.
+    """
+    import torch
+
+    from dig2dig_ros.fusion.fuser import Fuser
+
+    try:
+        threads = parameters.get('num_threads', 0)
+        if threads > 0:
+            torch.set_num_threads(threads)
+        names = ('device', 'precision', 'prior')
+        where = {name: parameters[name] for name in names if name in parameters}
+        return Fuser(fusion_settings(parameters), **where)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f'the fusion cannot be set up: {error}') from error
+
+
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """
+    Write an image in the format that the suffix names.
+
+    :raises UsageError: OpenCV cannot write this image in this format.
+    :raises OSError: the file cannot be written.
+    """
+    # imwrite() does not say why it fails.
+    try:
+        done, data = cv2.imencode(path.suffix, image)
+    except cv2.error:
+        done = False
+    if not done:
+        kind = 'colour' if image.ndim == 3 else 'grey'
+        size = f'{image.shape[1]}x{image.shape[0]}'
+        raise UsageError(
+            f'{path} cannot be written: OpenCV cannot save a {kind} image of {size} pixels as '
+            f'{path.suffix}; use .png, .tif or .jpg'
+        )
+    path.write_bytes(data.tobytes())
+
+
+def write_outputs(outputs: Outputs, result: FusionResult) -> None:
+    """Write all files; raises as :func:`write_image` does."""
+    write_image(outputs.fused, result.image)
+    if outputs.overlay is not None:
+        for path, weight in zip(outputs.weights, result.weights, strict=True):
+            write_image(path, weight_map(weight))
+        write_image(outputs.overlay, weight_overlay(result.image, result.weights))
+
+
+def size_of(image: NDArray[Any]) -> str:
+    """Return the size of an image as WIDTHxHEIGHT."""
+    return f'{image.shape[1]}x{image.shape[0]}'
+
+
+def summary(
+    outputs: Outputs, fuser: Fuser, images: Sequence[NDArray[Any]], result: FusionResult
+) -> str:
+    """Return the line that says what was done."""
+    sizes = list(dict.fromkeys(size_of(image) for image in images))
+    about = fuser.describe()
+    colour = 'grey'
+    if result.image.ndim == 3:
+        colour = f'chroma {fuser.settings.chroma}'
+    parts = [
+        f'{len(images)} images of {" and ".join(sizes)} pixels',
+        colour,
+        f'N {about["N"]}',
+        f'S {about["S"]}',
+        f'prior {about["prior"]}',
+        f'{about["device"]}, {about["precision"]}',
+        f'{result.statistics.seconds * 1e3:.0f} ms',
+        f'{result.statistics.prior_calls} prior calls',
+    ]
+    text = f'{outputs.fused}: {", ".join(parts)}'
+    if outputs.overlay is not None:
+        text += f'; weights in {outputs.weights[0]} to {outputs.weights[-1]}'
+        text += f' and {outputs.overlay}'
+    return text
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; ends the program with code 2 where it makes no sense."""
+    parser = argparse.ArgumentParser(
+        prog='fuse_images',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        'images',
+        nargs='+',
+        type=Path,
+        metavar='IMAGE',
+        help='two or more images of one scene; others are resized to the first',
+    )
+    parser.add_argument(
+        '-o', '--output', type=Path, required=True, metavar='OUT', help='for example fused.png'
+    )
+    parser.add_argument(
+        '--weights',
+        action='store_true',
+        help='also write OUT.weights.1.png and so on, how much each image counted where, and '
+        'OUT.overlay.png, the same in colours',
+    )
+    parser.add_argument(
+        '--task',
+        choices=TASKS,
+        help='what the images are, for settings that fit; default: those of the node, and the '
+        'colour of all images that have colour',
+    )
+    parser.add_argument(
+        '--params',
+        metavar='PRESET|FILE',
+        help='parameters of fusion_node, which win over those of --task: a shipped preset or a '
+        'YAML file',
+    )
+    parser.add_argument('-N', type=positive, metavar='STEPS', help='steps of the reverse chain')
+    parser.add_argument(
+        '-S',
+        type=positive,
+        metavar='STEPS',
+        help='steps between two refreshes of the information gains',
+    )
+    parser.add_argument('--device', help='auto, cpu, cuda or cuda:N')
+    parser.add_argument('--prior', metavar='NAME|FILE', help='the denoiser, default: compact')
+    return parser.parse_args(argv)
+
+
+def report(text: str) -> None:
+    """Tell something that is not the result."""
+    print(f'fuse_images: {text}', file=sys.stderr, flush=True)
+
+
+def fuse(args: argparse.Namespace) -> str:
+    """
+    Do what the command line asks for.
+
+    :return: the line that says what was done.
+    :raises UsageError: it cannot be done.
+    :raises OSError: a file cannot be written.
+    """
+    if len(args.images) < 2:
+        raise UsageError(f'two or more images needed, but there is only {args.images[0]}')
+    outputs = Outputs.beside(args.output, len(args.images), args.weights)
+    outputs.check(args.images)
+    images = [read_image(path) for path in args.images]
+    parameters = choose_parameters(args, images)
+    try:
+        sources = prepare_sources(images, args.task, parameters)
+        fuser = make_fuser(parameters)
+        for path, image in zip(args.images, images, strict=True):
+            if image.shape[:2] != images[0].shape[:2]:
+                report(
+                    f'{path} has {size_of(image)} pixels and is resized to the '
+                    f'{size_of(images[0])} of {args.images[0]}'
+                )
+        result = fuser.fuse(*sources)
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error, UsageError):
+            raise
+        # A prior that does not know the timesteps, or memory that is not enough.
+        raise UsageError(f'the images cannot be fused: {error}') from error
+    write_outputs(outputs, result)
+    return summary(outputs, fuser, images, result)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool; see the module's description."""
+    args = parse_arguments(argv)
+    try:
+        print(fuse(args))
+    except (UsageError, OSError, ImportError) as error:
+        report(str(error))
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

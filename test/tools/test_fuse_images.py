@@ -1,0 +1,515 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The command line from files to files, and what the presets of its tasks do to images."""
+
+from collections.abc import Callable
+import os
+from pathlib import Path
+import struct
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+import pytest
+
+from dig2dig_ros.fusion.fuser import Fuser, FusionResult
+from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.images.overlay import weight_map, weight_overlay
+from dig2dig_ros.images.thermal_range import ThermalRange
+from dig2dig_ros.priors.compact import CompactConfig, CompactUNet, save
+from dig2dig_ros.tools import fuse_images
+from dig2dig_ros.tools.evaluate_pairs import fusion_settings, load_parameters
+from dig2dig_ros.tools.fuse_images import main
+
+Image = NDArray[Any]
+SHAPE = (48, 64)
+
+
+def structure(seed: int, shape: tuple[int, ...] = SHAPE, sigma: float = 2.0) -> Image:
+    """Return soft random structure, 10 to 240."""
+    noise = np.random.default_rng(seed).standard_normal(shape)
+    smooth = cv2.GaussianBlur(noise, (0, 0), sigma)
+    return cv2.normalize(smooth, None, 10, 240, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def colour(seed: int) -> Image:
+    return structure(seed, (*SHAPE, 3))
+
+
+def write(path: Path, image: Image) -> str:
+    assert cv2.imwrite(str(path), image)
+    return str(path)
+
+
+def read(path: Path) -> Image:
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert image is not None, path
+    return image
+
+
+@pytest.fixture(scope='module')
+def prior(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the path of a prior that takes no time: with an untrained head, v = 0."""
+    path = tmp_path_factory.mktemp('prior') / 'tiny.safetensors'
+    save(CompactUNet(CompactConfig(widths=(4,), blocks=(1,))), path, {})
+    return str(path)
+
+
+@pytest.fixture
+def fuse(tmp_path: Path, prior: str) -> Callable[..., int]:
+    """Return the tool on images instead of files, with the tiny prior on the CPU."""
+
+    def run(*images: Image, options: tuple[str, ...] = ()) -> int:
+        paths = [write(tmp_path / f'{index}.png', image) for index, image in enumerate(images)]
+        output = ['-o', str(tmp_path / 'fused.png')]
+        return main([*paths, *output, '--prior', prior, '--device', 'cpu', *options])
+
+    return run
+
+
+def expected(prior: str, *sources: Image, **settings: Any) -> FusionResult:
+    return Fuser(FusionSettings(**settings), prior=prior, device='cpu').fuse(*sources)
+
+
+def exif_orientation(jpeg: bytes, orientation: int) -> bytes:
+    """Put an EXIF segment behind the start of a JPEG file."""
+    tag = struct.pack('>HHIHH', 0x0112, 3, 1, orientation, 0)
+    tiff = b'MM\0*' + struct.pack('>IH', 8, 1) + tag + bytes(4)
+    segment = b'Exif\0\0' + tiff
+    return jpeg[:2] + b'\xff\xe1' + struct.pack('>H', len(segment) + 2) + segment + jpeg[2:]
+
+
+@pytest.mark.parametrize('number', [2, 3, 4])
+def test_colour_sources_and_their_weights(
+    number: int,
+    fuse: Callable[..., int],
+    prior: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images = [colour(seed) for seed in range(number)]
+    assert fuse(*images, options=('--weights',)) == 0
+    result = expected(prior, *images, chroma='all')
+    fused = read(tmp_path / 'fused.png')
+    assert np.array_equal(fused, result.image)
+    assert fused.shape == (*SHAPE, 3)
+    maps = [read(tmp_path / f'fused.weights.{index + 1}.png') for index in range(number)]
+    for plane, weight in zip(maps, result.weights, strict=True):
+        assert np.array_equal(plane, weight_map(weight))
+    assert np.abs(np.sum(maps, axis=0, dtype=int) - 255).max() <= number / 2
+    overlay = read(tmp_path / 'fused.overlay.png')
+    assert np.array_equal(overlay, weight_overlay(result.image, result.weights))
+    assert len(list(tmp_path.iterdir())) == 2 * number + 2
+
+    captured = capsys.readouterr()
+    (line,) = captured.out.splitlines()
+    assert f'fused.png: {number} images of 64x48 pixels, chroma all, N 6, S 3, prior tiny' in line
+    assert f'fused.weights.{number}.png and' in line
+    assert captured.err == ''
+
+
+def test_only_the_fused_image_is_written_unless_weights_are_asked_for(
+    fuse: Callable[..., int], tmp_path: Path
+) -> None:
+    assert fuse(colour(1), colour(2)) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {'0.png', '1.png', 'fused.png'}
+
+
+@pytest.mark.parametrize('suffix', ['.PNG', '.jpg', '.tif', '.bmp', '.webp'])
+def test_format_is_that_of_the_suffix(suffix: str, prior: str, tmp_path: Path) -> None:
+    paths = [write(tmp_path / f'{index}.png', colour(index)) for index in range(2)]
+    output = tmp_path / f'fused{suffix}'
+    assert main([*paths, '-o', str(output), '--prior', prior, '--weights']) == 0
+    image = expected(prior, colour(0), colour(1), chroma='all').image
+    assert np.abs(read(output).astype(int) - image).mean() < 8
+    assert read(tmp_path / 'fused.weights.2.png').shape == SHAPE
+
+
+def test_grey_sources_give_a_grey_image_however_they_were_saved(
+    fuse: Callable[..., int], prior: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = structure(1), structure(2)
+    assert fuse(first, cv2.cvtColor(second, cv2.COLOR_GRAY2BGR)) == 0
+    assert np.array_equal(read(tmp_path / 'fused.png'), expected(prior, first, second).image)
+    assert 'pixels, grey, N' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('options', 'chroma'),
+    [
+        ((), 'all'),
+        (('--task', 'visible-thermal'), None),
+        (('--task', 'visible-thermal', '--params', 'multi_exposure'), 'all'),
+        (('--params', 'fusion'), None),
+    ],
+)
+def test_colour_of_a_later_image_counts_unless_the_first_is_the_visible_one(
+    options: tuple[str, ...],
+    chroma: str | None,
+    fuse: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert fuse(structure(1), colour(2), options=options) == 0
+    fused = read(tmp_path / 'fused.png')
+    assert fused.ndim == (3 if chroma else 2)
+    assert (f'chroma {chroma}' if chroma else 'grey') in capsys.readouterr().out
+
+
+def test_a_colour_and_a_grey_image_keep_the_colour_of_the_first(
+    fuse: Callable[..., int], prior: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fuse(colour(1), structure(2)) == 0
+    image = expected(prior, colour(1), structure(2), chroma='first').image
+    assert np.array_equal(read(tmp_path / 'fused.png'), image)
+    assert 'chroma first' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('task', [None, 'visible-thermal'])
+def test_wide_thermal_counts_are_stretched_each_with_its_own_range(
+    task: str | None, fuse: Callable[..., int], prior: str, tmp_path: Path
+) -> None:
+    counts = [7000 + 3 * structure(2).astype(np.uint16), 21000 + structure(3).astype(np.uint16)]
+    assert fuse(colour(1), *counts, options=('--task', task) if task else ()) == 0
+    mapped = [ThermalRange()(image, 0.0) for image in counts]
+    assert all(image.max() - image.min() == 1 for image in mapped)
+    image = expected(prior, colour(1), *mapped).image
+    assert np.array_equal(read(tmp_path / 'fused.png'), image)
+
+
+def test_the_range_of_thermal_counts_is_a_parameter(
+    fuse: Callable[..., int], prior: str, tmp_path: Path
+) -> None:
+    parameters = tmp_path / 'fixed.yaml'
+    parameters.write_text(
+        'fusion_node:\n'
+        '  ros__parameters:\n'
+        '    thermal_range: fixed\n'
+        '    thermal_range_limits: [7000.0, 9000.0]\n',
+        encoding='utf-8',
+    )
+    counts = 7000 + 3 * structure(2).astype(np.uint16)
+    assert fuse(structure(1), counts, options=('--params', str(parameters))) == 0
+    mapped = (counts.astype(np.float32) - 7000) / 2000
+    difference = read(tmp_path / 'fused.png').astype(int)
+    difference -= expected(prior, structure(1), mapped).image
+    assert np.abs(difference).max() <= 1
+
+
+def test_16_bit_photographs_are_no_thermal_counts(
+    fuse: Callable[..., int], prior: str, tmp_path: Path
+) -> None:
+    dark, bright = structure(1).astype(np.uint16) * 40, structure(1).astype(np.uint16) * 257
+    assert fuse(dark, bright, options=('--task', 'multi-exposure')) == 0
+    settings = fusion_settings(load_parameters('multi_exposure'))
+    image = Fuser(settings, prior=prior, device='cpu').fuse(dark, bright).image
+    assert np.array_equal(read(tmp_path / 'fused.png'), image)
+
+
+def test_images_of_other_sizes_are_resized_and_that_is_said(
+    fuse: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fuse(colour(1), structure(2, (24, 32)), options=('--weights',)) == 0
+    assert read(tmp_path / 'fused.png').shape == (*SHAPE, 3)
+    assert read(tmp_path / 'fused.weights.2.png').shape == SHAPE
+    captured = capsys.readouterr()
+    assert '1.png has 32x24 pixels and is resized to the 64x48 of' in captured.err
+    assert '2 images of 64x48 and 32x24 pixels' in captured.out
+
+
+def test_photographs_are_turned_as_their_exif_data_say(prior: str, tmp_path: Path) -> None:
+    smooth = structure(1, (*SHAPE, 3), sigma=8)
+    upright = tmp_path / 'upright.jpg'
+    write(upright, smooth)
+    jpeg = cv2.imencode('.jpg', np.rot90(smooth))[1].tobytes()
+    turned = tmp_path / 'turned.jpg'
+    turned.write_bytes(exif_orientation(jpeg, 6))
+    output = tmp_path / 'fused.png'
+    assert main([str(turned), str(upright), '-o', str(output), '--prior', prior]) == 0
+    fused = read(output)
+    assert fused.shape == smooth.shape
+    assert np.abs(fused.astype(int) - smooth).mean() < 12
+
+
+def test_transparency_does_not_count(fuse: Callable[..., int], prior: str, tmp_path: Path) -> None:
+    alpha = np.dstack([colour(1), structure(5)])
+    assert fuse(alpha, structure(2)) == 0
+    image = expected(prior, colour(1), structure(2)).image
+    assert np.array_equal(read(tmp_path / 'fused.png'), image)
+
+
+def test_options_win_over_the_file_and_the_file_over_the_task(
+    fuse: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def line(*options: str) -> str:
+        assert fuse(colour(1), colour(2), options=options) == 0
+        return capsys.readouterr().out
+
+    parameters = tmp_path / 'own.yaml'
+    parameters.write_text(
+        '/**:\n  ros__parameters:\n    num_inference_steps: 4\n    chroma: first\n',
+        encoding='utf-8',
+    )
+    assert 'chroma all, N 2, S 2' in line('--params', 'realtime')
+    assert 'chroma all, N 2, S 1' in line('--task', 'multi-exposure')
+    own = ('--task', 'multi-exposure', '--params', str(parameters))
+    assert 'chroma first, N 4, S 1' in line(*own)
+    assert 'chroma first, N 5, S 2' in line(*own, '-N', '5', '-S', '2')
+
+
+@pytest.mark.parametrize(
+    ('task', 'preset'),
+    [
+        ('visible-thermal', 'fusion'),
+        ('multi-focus', 'multi_focus'),
+        ('multi-exposure', 'multi_exposure'),
+    ],
+)
+def test_a_task_is_its_shipped_preset(
+    task: str,
+    preset: str,
+    fuse: Callable[..., int],
+    prior: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = fusion_settings(load_parameters(preset))
+    # A file that happens to have the name of the preset is not meant.
+    (tmp_path / preset).write_text('nothing', encoding='utf-8')
+    monkeypatch.chdir(tmp_path)
+    images = colour(1), colour(2)
+    assert fuse(*images, options=('--task', task)) == 0
+    image = Fuser(settings, prior=prior, device='cpu').fuse(*images).image
+    assert np.array_equal(read(tmp_path / 'fused.png'), image)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ('a.png -o out.png', 'two or more images needed, but there is only a.png'),
+        ('a.png missing.png -o out.png', 'missing.png cannot be read: no such file'),
+        ('a.png folder -o out.png', 'folder cannot be read: it is a folder'),
+        ('a.png text.png -o out.png', 'text.png cannot be read: it is no image that OpenCV knows'),
+        ('a.png float.tif -o out.png', 'float.tif holds float32, but must have 8 or 16 bits'),
+        ('a.png b.png -o out.xyz', "no image format for the suffix '.xyz'; use .png"),
+        ('a.png b.png -o out', 'no image format for a name without a suffix'),
+        ('a.png b.png -o new/out.png', 'new/out.png cannot be written: there is no folder new'),
+        ('a.png b.png -o ./b.png', 'b.png is one of the images to fuse: choose another -o'),
+        ('a.png x.weights.1.png -o x.png --weights', 'x.weights.1.png is one of the images'),
+        ('a.png b.png -o folder.png', 'folder.png cannot be written: it is a folder'),
+        ('a.png b.png -o out.pgm', 'cannot save a colour image of 64x48 pixels as .pgm'),
+        ('a.png b.png -o out.png --params none', 'none is neither a file nor a preset'),
+        ('a.png b.png -o out.png --params text.png', 'has no ros__parameters for fusion_node'),
+        ('a.png b.png -o out.png --device tpu', "device 'tpu' is unknown: use auto, cpu, cuda"),
+        ('a.png b.png -o out.png --prior none', "prior 'none' is neither an embedded prior"),
+        ('a.png b.png -o out.png --prior text.png', 'prior text.png'),
+        ('a.png b.png -o out.png -N 500', 'first_timestep is 400, but must be 500'),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_leaves_no_file(
+    arguments: str,
+    message: str,
+    prior: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ('a.png', 'b.png', 'x.weights.1.png'):
+        write(Path(name), colour(1))
+    write(Path('float.tif'), np.zeros(SHAPE, np.float32))
+    Path('text.png').write_text('no image', encoding='utf-8')
+    for name in ('folder', 'folder.png'):
+        Path(name).mkdir()
+    command = arguments.split()
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
+
+    assert main(command if '--prior' in command else [*command, '--prior', prior]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ''
+    # OpenCV may add lines of its own.
+    (line,) = (x for x in captured.err.splitlines() if x.startswith('fuse_images: '))
+    assert message in line
+    assert 'Traceback' not in captured.err
+    assert {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ('line', 'message'),
+    [
+        ('temperature: 0.0', 'temperature is 0.0, but must be positive'),
+        ('temperature: low', "temperature is 'low', but must be a number"),
+        ('num_inference_steps: 2.5', 'num_inference_steps is 2.5, but must be a whole number'),
+        ('gain_window: true', 'gain_window is True, but must be a whole number'),
+        ('normalize_gain: 1', 'normalize_gain is 1, but must be true or false'),
+        ('prior: 3', 'prior is 3, but must be a text'),
+        ('num_threads: many', "num_threads is 'many', but must be a whole number"),
+        ('thermal_range: narrow', "thermal range 'narrow' is unknown"),
+    ],
+)
+def test_values_that_are_refused_are_named(
+    line: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parameters = tmp_path / 'parameters.yaml'
+    parameters.write_text(f'/**:\n  ros__parameters:\n    {line}\n', encoding='utf-8')
+    paths = [write(tmp_path / f'{index}.png', colour(index)) for index in range(2)]
+    output = tmp_path / 'out.png'
+    assert main([*paths, '-o', str(output), '--params', str(parameters)]) == 2
+    assert message in capsys.readouterr().err
+    assert not output.exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
+def test_a_folder_that_cannot_be_written_is_found_out_before(
+    tmp_path: Path, prior: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [write(tmp_path / f'{index}.png', colour(index)) for index in range(2)]
+    folder = tmp_path / 'closed'
+    folder.mkdir(mode=0o555)
+    assert main([*paths, '-o', str(folder / 'out.png'), '--prior', prior]) == 2
+    assert 'permission denied' in capsys.readouterr().err
+
+
+def test_mistakes_are_found_out_before_anything_is_loaded(
+    fuse: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unexpected(*_: Any) -> None:
+        raise AssertionError('the prior was loaded')
+
+    monkeypatch.setattr(fuse_images, 'make_fuser', unexpected)
+    assert fuse(colour(1)) == 2
+    assert fuse(colour(1), np.zeros(SHAPE, np.uint8), options=('--params', 'none')) == 2
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        'a.png b.png',
+        '-o out.png',
+        'a.png b.png -o out.png --task macro',
+        'a.png b.png -o out.png -N 0',
+        'a.png b.png -o out.png -S many',
+    ],
+)
+def test_command_lines_without_sense_end_with_code_2(
+    arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments.split())
+    assert ended.value.code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+# What follows is with the embedded prior: what the tasks promise.
+
+
+def textured(seed: int, shape: tuple[int, int]) -> Image:
+    """Return a colour image with detail at several scales and hard edges, 0 to 1."""
+    rng = np.random.default_rng(seed)
+    image = np.full((*shape, 3), 0.5)
+    for sigma, strength in ((1.0, 0.10), (3.0, 0.12), (12.0, 0.12)):
+        layer = cv2.GaussianBlur(rng.standard_normal((*shape, 3)), (0, 0), sigma)
+        image += strength * layer / layer.std()
+    for _ in range(24):
+        centre = tuple(int(x) for x in rng.integers(0, shape[::-1]))
+        paint = tuple(float(x) for x in rng.uniform(0.1, 0.9, 3))
+        cv2.circle(image, centre, int(rng.integers(3, 9)), paint, -1)
+    return np.clip(image, 0.02, 0.98)
+
+
+def to_8_bit(image: Image) -> Image:
+    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+
+def run_task(folder: Path, task: str, *images: Image) -> tuple[Image, list[Image]]:
+    """Return what the tool makes of the images: the fused one and the weights, 0 to 1."""
+    paths = [write(folder / f'{index}.png', image) for index, image in enumerate(images)]
+    output = folder / 'fused.png'
+    assert main([*paths, '-o', str(output), '--task', task, '--weights', '--device', 'cpu']) == 0
+    names = (f'fused.weights.{index + 1}.png' for index in range(len(images)))
+    return read(output), [read(folder / name) / 255 for name in names]
+
+
+def squared_error(image: Image, reference: Image) -> float:
+    return float(np.mean((image.astype(float) - reference) ** 2))
+
+
+def chroma(image: Image) -> Image:
+    """Return blue - green and red - green, which no change of the luma touches."""
+    values = image.astype(float)
+    return values[..., [0, 2]] - values[..., [1]]
+
+
+@pytest.mark.parametrize('number', [2, 3])
+def test_multi_focus_takes_every_pixel_from_the_sharp_image(number: int, tmp_path: Path) -> None:
+    sharp = to_8_bit(textured(number, (96, 160)))
+    blurred = cv2.GaussianBlur(sharp, (0, 0), 2.5)
+    owner = np.arange(160) * number // 160
+    images = [np.where((owner == k)[None, :, None], sharp, blurred) for k in range(number)]
+    fused, weights = run_task(tmp_path, 'multi-focus', *images)
+
+    nearest = min(squared_error(image, sharp) for image in images)
+    mean = np.mean(images, axis=0)
+    assert squared_error(fused, sharp) < 0.4 * min(nearest, squared_error(mean, sharp))
+    tint = min(squared_error(chroma(image), chroma(sharp)) for image in (*images, mean))
+    assert squared_error(chroma(fused), chroma(sharp)) < 0.5 * tint
+    for k, weight in enumerate(weights):
+        assert weight[:, owner == k].mean() > 0.75
+
+
+def exposures() -> tuple[Image, Image, Image]:
+    """
+    Return the texture of a scene with a dark red half beside a bright blue one, and two exposures.
+
+    The first one shows hardly anything of the left half, the second nothing of the right one.
+    """
+    texture = textured(5, (96, 160)).mean(axis=2, keepdims=True)
+    left = np.arange(160)[None, :, None] < 80
+    tint = np.where(left, (0.55, 0.7, 1.0), (1.0, 0.7, 0.55))
+    radiance = texture * tint * np.where(left, 0.02, 1.0)
+    under, over = (to_8_bit((radiance * time) ** (1 / 2.2)) for time in (0.5, 12.0))
+    return texture[..., 0], under, over
+
+
+def detail(image: Image) -> Image:
+    """Return what is finer than about ten pixels."""
+    grey = image.astype(np.float32)
+    grey = cv2.cvtColor(grey, cv2.COLOR_BGR2GRAY) if grey.ndim == 3 else grey
+    return grey - cv2.GaussianBlur(grey, (0, 0), 4)
+
+
+def test_multi_exposure_shows_the_detail_and_the_colour_of_both(tmp_path: Path) -> None:
+    texture, under, over = exposures()
+    fused, _ = run_task(tmp_path, 'multi-exposure', under, over)
+
+    for half, lost, shown in (
+        (np.s_[8:-8, 8:72], under, over),
+        (np.s_[8:-8, 88:152], over, under),
+    ):
+        contrast = [float(detail(image)[half].std()) for image in (lost, fused, shown)]
+        assert contrast[1] > 2 * contrast[0]
+        assert contrast[1] > 0.5 * contrast[2]
+        agreement = np.corrcoef(detail(fused)[half].ravel(), detail(texture)[half].ravel())
+        assert agreement[0, 1] > 0.9
+        # The colour is that of the exposure that shows it: neither grey nor of the other hue.
+        colours = [chroma(image)[half].mean(axis=(0, 1)) for image in (fused, shown)]
+        cosine = colours[0] @ colours[1] / np.linalg.norm(colours[0]) / np.linalg.norm(colours[1])
+        assert cosine > 0.95
+        assert np.linalg.norm(colours[0]) > 0.5 * np.linalg.norm(colours[1])
+    # In between the two, and the bright half stays the brighter one.
+    assert under.mean() + 20 < fused.mean() < over.mean() - 20
+    assert fused[:, 88:].mean() > fused[:, :72].mean()
