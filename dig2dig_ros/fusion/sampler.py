@@ -200,17 +200,21 @@ def _sum_increments(
     new_calls = prior_calls = len(timesteps) * max(1, len(draws)) * len(sources)
     estimates = torch.cat([pure_noise_estimate(sources)[None], estimates])
     gains, weights = weigh_sources(estimates, sources, settings, from_pure_noise=True)
-    increments = torch.cat([estimates[1:], sources[None]]) - estimates
+    known = torch.cat([estimates, sources[None]])
+    # Settings speak of the full range, which is [-1, 1] here.
+    lowest = known.amin(dim=1) - 2 * settings.overshoot
+    highest = known.amax(dim=1) + 2 * settings.overshoot
 
     fused = estimates[0].mean(dim=0, keepdim=True)
     nothing = torch.zeros_like(fused)
     for step, timestep in enumerate((prior.num_train_timesteps, *timesteps)):
         # Contrast of coarse structure is between distant places, that of details within a window.
         window = settings.gain_window if step > 0 else None
-        resolved = weighted_increment(
-            increments[step], weights[step], settings.contrast_gain, window
-        )
-        x, fused = fused, fused + resolved
+        increments = known[step + 1] - known[step]
+        resolved = weighted_increment(increments, weights[step], settings.contrast_gain, window)
+        x = fused
+        # Brighter or darker than all sources is a halo.
+        fused = torch.clamp(x + resolved, lowest[step + 1], highest[step + 1])
         callback(
             StepState(
                 step=step,
@@ -222,7 +226,7 @@ def _sum_increments(
                 gains=gains[step],
                 kept=x,
                 unconditional=nothing,
-                multimodal=resolved,
+                multimodal=fused - x,
                 noise=nothing,
                 prior_calls=new_calls,
             )

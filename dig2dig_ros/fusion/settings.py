@@ -64,6 +64,8 @@ class FusionSettings:
     :param structure_temperature: the same for the coarse structure.
     :param contrast_gain: by how much ``increments`` may be amplified to make up for the contrast
         that averaging takes from them; 1 is off.
+    :param overshoot: of ``increments``: by how much, of the full range, the fused image may leave
+        what the sources span at a pixel; 1 is no limit.
     :param guidance: of a chain: ``score`` (the weighted conditional scores, Eq. 2) or ``em``
         (the expectation-maximisation step of DDFM, which makes its own weights).
     :param guidance_scale: of a chain: strength of the sources against the prior, 0 to 1.
@@ -73,19 +75,20 @@ class FusionSettings:
     """
 
     sampler: Sampler = 'increments'
-    num_inference_steps: int = 6
-    dig_refresh_interval: int = 3
+    num_inference_steps: int = 1
+    dig_refresh_interval: int = 1
     timestep_spacing: TimestepSpacing = 'quadratic'
     first_timestep: int = 400
     noise_draws: int = 0
     weights: WeightRule = 'dig'
     gain_loss: GainLoss = 'l2'
-    gain_window: int = 11
+    gain_window: int = 31
     structure_window: int = 45
     normalize_gain: bool = True
-    temperature: float = 0.5
-    structure_temperature: float = 1.0
-    contrast_gain: float = 1.2
+    temperature: float = 1.4
+    structure_temperature: float = 6.0
+    contrast_gain: float = 1.25
+    overshoot: float = 0.01
     guidance: Guidance = 'score'
     guidance_scale: float = 0.9
     chroma: Chroma = 'first'
@@ -125,6 +128,7 @@ class FusionSettings:
         for name in ('temperature', 'structure_temperature'):
             require(0 < getattr(self, name) < float('inf'), name, 'positive and finite')
         require(1 <= self.contrast_gain <= 2, 'contrast_gain', '1 to 2')
+        require(0 <= self.overshoot <= 1, 'overshoot', '0 to 1')
         require(self.guidance in GUIDANCES, 'guidance', f'one of {GUIDANCES}')
         require(
             self.guidance == 'score' or self.sampler != 'increments',

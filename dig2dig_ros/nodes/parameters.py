@@ -301,6 +301,15 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         maximum=2.0,
     ),
     ParameterSpec(
+        'overshoot',
+        _FUSION.overshoot,
+        'How far the fused image may leave what the cameras span at a pixel, as a part of the '
+        'full range; 1 is no limit.',
+        live=True,
+        minimum=0.0,
+        maximum=1.0,
+    ),
+    ParameterSpec(
         'guidance',
         _FUSION.guidance,
         'Of a chain (sampler ddim or ancestral): score (weighted conditional scores) or em '

@@ -236,7 +236,8 @@ def test_coarse_structure_weighs_what_stands_out():
     warm[..., 20:44, 60:84] = 1.0
     sources = torch.cat([torch.zeros_like(warm), warm])
     estimates = torch.stack([pure_noise_estimate(sources), sources])
-    gains, weights = weigh_sources(estimates, sources, SETTINGS, from_pure_noise=True)
+    settings = replace(SETTINGS, structure_temperature=0.5)
+    gains, weights = weigh_sources(estimates, sources, settings, from_pure_noise=True)
     gain = gains[0]
     assert gain.shape == sources.shape
     assert gain[0].abs().max() == 0

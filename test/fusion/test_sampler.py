@@ -142,7 +142,7 @@ def test_every_timestep_in_turn_is_equation_1():
 
 def test_increments_follow_the_literal_sum():
     prior, sources = GaussianPrior(), random_sources()
-    settings = replace(INCREMENTS, contrast_gain=1.0)
+    settings = replace(INCREMENTS, contrast_gain=1.0, overshoot=1.0)
     result = run(settings, sources, prior)
     c = sources[:, 0].numpy()
     levels = [np.stack([np.full_like(image, image.mean()) for image in c])]
@@ -154,6 +154,19 @@ def test_increments_follow_the_literal_sum():
     for interval, (before, after) in enumerate(pairwise(levels)):
         fused = fused + (result.weights[interval, :, 0].numpy() * (after - before)).sum(axis=0)
     np.testing.assert_allclose(result.fused[0, 0], fused, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize('overshoot', [0.0, 0.02])
+def test_increments_stay_between_the_sources(overshoot):
+    sources = random_sources()
+    settings = replace(INCREMENTS, contrast_gain=2.0, overshoot=overshoot)
+    free = run(replace(settings, overshoot=1.0), sources).fused
+    fused = run(settings, sources).fused
+    lowest = sources.amin(dim=0, keepdim=True) - 2 * overshoot
+    highest = sources.amax(dim=0, keepdim=True) + 2 * overshoot
+    assert bool(((free < lowest) | (free > highest)).any())
+    # Rounding of a sum of increments is all that may be left.
+    assert bool(((fused >= lowest - 1e-12) & (fused <= highest + 1e-12)).all())
 
 
 def test_estimates_are_the_mean_over_the_draws():

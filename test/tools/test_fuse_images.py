@@ -116,7 +116,10 @@ def test_colour_sources_and_their_weights(
 
     captured = capsys.readouterr()
     (line,) = captured.out.splitlines()
-    assert f'fused.png: {number} images of 64x48 pixels, chroma all, N 6, S 3, prior tiny' in line
+    default = FusionSettings()
+    steps = f'N {default.num_inference_steps}, S {default.dig_refresh_interval}'
+    start = f'fused.png: {number} images of 64x48 pixels, chroma all, {steps}, prior tiny'
+    assert start in line
     assert f'fused.weights.{number}.png and' in line
     assert captured.err == ''
 
@@ -263,7 +266,7 @@ def test_options_win_over_the_file_and_the_file_over_the_task(
         '/**:\n  ros__parameters:\n    num_inference_steps: 4\n    chroma: first\n',
         encoding='utf-8',
     )
-    assert 'chroma all, N 2, S 2' in line('--params', 'realtime')
+    assert 'chroma all, N 25, S 10' in line('--params', 'paper')
     assert 'chroma all, N 2, S 1' in line('--task', 'multi-exposure')
     own = ('--task', 'multi-exposure', '--params', str(parameters))
     assert 'chroma first, N 4, S 1' in line(*own)
