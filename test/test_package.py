@@ -98,7 +98,7 @@ def test_the_embedded_prior_is_installed_with_its_model_card(setup_arguments):
     files = {entry.name: entry for entry in weights.iterdir()}
     patterns = setup_arguments['package_data']['dig2dig_ros.priors']
     assert all(any(fnmatch(f'weights/{name}', p) for p in patterns) for name in files)
-    assert 'compact.safetensors' in files
+    assert {'compact.safetensors', 'nano.safetensors'} <= set(files)
     assert any(name.endswith('.md') for name in files)
     assert len(files['compact.safetensors'].read_bytes()) <= 10e6
 

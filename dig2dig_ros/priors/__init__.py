@@ -23,7 +23,7 @@ from dig2dig_ros.priors.base import Prior, PriorError
 from dig2dig_ros.priors.compact import CompactPrior
 from dig2dig_ros.priors.pretrained import PretrainedPrior
 
-EMBEDDED_PRIORS = ('compact',)
+EMBEDDED_PRIORS = ('compact', 'nano')
 
 __all__ = ['EMBEDDED_PRIORS', 'Prior', 'PriorError', 'load_prior']
 
@@ -37,7 +37,7 @@ def load_prior(name: str) -> Prior:
 
     :param name: one of
 
-        - ``compact``, embedded in this package;
+        - ``compact``, or ``nano`` of a quarter of its operations, embedded in this package;
         - the path of a ``.safetensors`` file that ``train_prior`` wrote;
         - the path of an unconditional checkpoint of guided-diffusion, such as
           ``256x256_diffusion_uncond.pt``;

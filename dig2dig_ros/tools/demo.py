@@ -73,7 +73,7 @@ from dig2dig_ros.tools.demo_report import (
 )
 from dig2dig_ros.tools.resources import config_file, fast_dds_environment
 
-PRESETS = ('realtime', 'fusion', 'paper')
+PRESETS = ('fusion', 'realtime', 'paper')
 STATUS_SUFFIX = 'fusion_node: fusion'
 
 # Without any progress for so long, something is wrong.
@@ -102,7 +102,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         'built-in scene, of a folder as many as the node turns out to manage')
     add('--width', type=int, default=640, help='of the built-in scene in pixels (%(default)s)')
     add('--height', type=int, default=512, help='of the built-in scene in pixels (%(default)s)')
-    add('--params', default='realtime', metavar='PRESET|FILE', help='parameters of the node: '
+    add('--params', default='fusion', metavar='PRESET|FILE', help='parameters of the node: '
         f'{", ".join(PRESETS)}, or a YAML file (%(default)s)')
     add('--N', type=int, metavar='STEPS', help='steps of the reverse chain, instead of the '
         "preset's")

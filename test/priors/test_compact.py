@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from dig2dig_ros.priors import load_prior, PriorError
+from dig2dig_ros.priors import EMBEDDED_PRIORS, load_prior, PriorError
 from dig2dig_ros.priors.base import linear_alpha_bar
 from dig2dig_ros.priors.compact import CompactConfig, CompactPrior, CompactUNet, save
 
@@ -41,8 +42,9 @@ def test_schedule_is_the_one_of_the_pretrained_models():
     np.testing.assert_allclose(alpha_bar, np.cumprod(1 - beta), rtol=1e-12)
 
 
-def test_embedded_prior_denoises():
-    prior = load_prior('compact')
+@pytest.mark.parametrize('name', EMBEDDED_PRIORS)
+def test_embedded_prior_denoises(name):
+    prior = load_prior(name)
     rows, columns = torch.meshgrid(torch.arange(96), torch.arange(128), indexing='ij')
     clean = (0.5 * torch.sin(rows / 9) * torch.cos(columns / 13))[None, None]
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
@@ -53,6 +55,16 @@ def test_embedded_prior_denoises():
             estimate = prior.denoise(noisy, torch.tensor([timestep]))
             error = (estimate - clean).square().mean()
             assert error < 0.1 * (noisy / level**0.5 - clean).square().mean()
+
+
+def test_nano_needs_at_most_a_third_of_the_operations_of_compact():
+    operations = {}
+    for name in EMBEDDED_PRIORS:
+        prior = load_prior(name)
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            prior.denoise(torch.zeros((1, 1, 64, 64)), torch.tensor([400]))
+        operations[name] = counter.get_total_flops()
+    assert 0 < operations['nano'] <= operations['compact'] / 3
 
 
 def test_velocity_is_turned_into_the_clean_image():

@@ -342,7 +342,7 @@ def test_wrong_argument_ends_with_a_sentence(
 
 def test_defaults(demo: Any) -> None:
     options = demo.parse_arguments([])
-    assert (options.params, options.width, options.height) == ('realtime', 640, 512)
+    assert (options.params, options.width, options.height) == ('fusion', 640, 512)
     assert options.pairs is None
     assert options.output == Path('demo_output')
 
