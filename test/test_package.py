@@ -120,7 +120,7 @@ def test_presets_are_parameter_files_for_any_node_name(preset):
     text = (CHECKOUT / 'config' / f'{preset}.yaml').read_text(encoding='utf-8')
     document = yaml.safe_load(text)
     assert list(document) == ['/**']
-    assert document['/**']['ros__parameters']['num_inference_steps'] >= 1
+    assert document['/**']['ros__parameters']
 
 
 def test_fast_dds_profile_is_the_default_and_holds_several_images():
