@@ -85,10 +85,10 @@ class FusionSettings:
     gain_window: int = 31
     structure_window: int = 45
     normalize_gain: bool = True
-    temperature: float = 1.4
+    temperature: float = 1.3
     structure_temperature: float = 6.0
-    contrast_gain: float = 1.25
-    overshoot: float = 0.01
+    contrast_gain: float = 1.2
+    overshoot: float = 0.005
     guidance: Guidance = 'score'
     guidance_scale: float = 0.9
     chroma: Chroma = 'first'
