@@ -182,7 +182,7 @@ def test_a_sentence_says_whether_fused_and_mean_can_be_told_apart(
     assert sentence in output
     assert output.rstrip().endswith('fused: a stand-in')
     ((parameters, overrides),) = asked
-    assert parameters['num_inference_steps'] == 2
+    assert parameters['prior'] == 'nano'
     assert overrides == {'num_inference_steps': 4, 'dig_refresh_interval': 2, 'device': 'cpu'}
 
 

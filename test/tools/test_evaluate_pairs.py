@@ -283,7 +283,7 @@ def test_fused_is_what_the_fuser_makes(
     assert 'S 1' in output
     # What was asked for, as far as it differs from the defaults.
     line = next(line for line in output.splitlines() if line.startswith('- fused: '))
-    assert 'num_inference_steps=2, dig_refresh_interval=1, temperature=0.25' in line
+    assert line.endswith('(num_inference_steps=2, temperature=0.25)')
 
     settings = FusionSettings(num_inference_steps=2, dig_refresh_interval=1, temperature=0.25)
     fuser = Fuser(settings, device='cpu', precision='fp32')
