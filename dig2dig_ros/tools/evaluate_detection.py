@@ -61,19 +61,17 @@ from dig2dig_ros.evaluation.image_pairs import (
 )
 from dig2dig_ros.evaluation.metrics import luma
 from dig2dig_ros.images.thermal_range import ThermalRange
-from dig2dig_ros.tools.evaluate_pairs import (
-    FUSED,
-    fused_method,
+from dig2dig_ros.tools.methods import FUSED, fused_method, Image
+from dig2dig_ros.tools.options import (
+    add_fusion_options,
     load_parameters,
     markdown_table,
-    NODE,
     positive,
     report,
     thermal_range,
     UsageError,
 )
 
-Image = NDArray[np.uint8]
 # (visible BGR, thermal grey) to the image that the detector sees, grey or BGR.
 Input = Callable[[Image, Image], Image]
 
@@ -302,19 +300,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
 
     group = parser.add_argument_group('fusion')
-    group.add_argument(
-        '--params',
-        metavar='PRESET|FILE',
-        help=f'parameters of {NODE}: a shipped preset or a YAML file; default: its defaults',
-    )
-    group.add_argument('-N', type=positive, metavar='STEPS', help='steps of the reverse chain')
-    group.add_argument(
-        '-S',
-        type=positive,
-        metavar='STEPS',
-        help='steps between two refreshes of the information gains',
-    )
-    group.add_argument('--device', help='auto, cpu, cuda or cuda:N')
+    add_fusion_options(group)
 
     group = parser.add_argument_group('intervals')
     group.add_argument(

@@ -26,7 +26,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import csv
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 import sys
 import time
@@ -35,7 +35,6 @@ from typing import Any, TYPE_CHECKING
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-import yaml
 
 from dig2dig_ros.evaluation.baselines import BASELINES, to_uint8
 from dig2dig_ros.evaluation.comparison import (
@@ -65,28 +64,34 @@ from dig2dig_ros.evaluation.image_pairs import (
 from dig2dig_ros.evaluation.metrics import evaluate_pair, luma, METRICS
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.thermal_range import ThermalRange
-from dig2dig_ros.tools.resources import config_file
+from dig2dig_ros.tools.methods import (
+    baseline_method,
+    COMMON_SIZE,
+    FUSED,
+    FusionMethod,
+    Image,
+    make_fusion,
+    Method,
+)
+from dig2dig_ros.tools.options import (
+    add_fusion_options,
+    fusion_settings,
+    load_parameters,
+    markdown_table,
+    positive,
+    report,
+    thermal_range,
+    UsageError,
+    with_overrides,
+)
 
 # Importing torch takes seconds, which the baselines do not need.
 if TYPE_CHECKING:
-    from dig2dig_ros.fusion.fuser import Fuser
     from dig2dig_ros.priors import Prior
 
-Image = NDArray[np.uint8]
-# (visible BGR or grey, thermal grey) to the fused image, in colour or not.
-Method = Callable[[Image, Image], Image]
-
-FUSED = 'fused'
 METHODS = (*BASELINES, FUSED)
-NODE = 'fusion_node'
-# Width and height in pixels at which costs are compared.
-COMMON_SIZE = (640, 512)
 ABLATION_METRICS = ('PSNR_sum', 'SSIM', 'MSE', 'CC', 'Qabf', 'VIF')
 NOT_AVAILABLE = 'n/a'
-
-
-class UsageError(ValueError):
-    """What was asked for cannot be done; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -119,121 +124,6 @@ class Cost:
     prior_calls: int | None = None
     gflop: float | None = None
     milliseconds: float | None = None
-
-
-class FusionMethod:
-    """The fusion of this package as a :data:`Method`; knows what the last one cost."""
-
-    def __init__(self, fuser: Fuser) -> None:
-        self.fuser = fuser
-        self.prior_calls = 0
-
-    def __call__(self, visible: Image, thermal: Image) -> Image:
-        """Fuse one pair."""
-        result = self.fuser.fuse(visible, thermal)
-        self.prior_calls = result.statistics.prior_calls
-        return result.image
-
-    def about(self) -> str:
-        """Return what a caption should say: device, prior and so on."""
-        return ', '.join(f'{key} {value}' for key, value in self.fuser.describe().items())
-
-
-def load_parameters(name: str) -> dict[str, Any]:
-    """
-    Read the parameters that a ROS 2 parameter file sets for ``fusion_node``.
-
-    :param name: a file, or the name of a shipped preset, for example ``realtime``.
-    :raises UsageError: the file is missing or is not a ROS 2 parameter file.
-    """
-    path = Path(name)
-    if not path.is_file():
-        try:
-            path = config_file(f'{name}.yaml')
-        except FileNotFoundError as error:
-            raise UsageError(f'--params {name} is neither a file nor a preset: {error}') from error
-    try:
-        document = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f'{path} cannot be read as YAML: {error}') from error
-    parameters: dict[str, Any] = {}
-    found = False
-    # The name of the node goes before the wildcard, as in ROS 2.
-    for node in ('/**', f'/**/{NODE}', NODE, f'/{NODE}'):
-        section = document.get(node) if isinstance(document, Mapping) else None
-        values = section.get('ros__parameters') if isinstance(section, Mapping) else None
-        if isinstance(values, Mapping):
-            found = True
-            parameters.update(values)
-    if not found:
-        raise UsageError(f'{path} has no ros__parameters for {NODE} or /**')
-    return parameters
-
-
-def fusion_settings(values: Mapping[str, Any]) -> FusionSettings:
-    """
-    Pick the settings of the fusion from the parameters of ``fusion_node``.
-
-    :raises TypeError: a value has a wrong type.
-    :raises ValueError: a value is out of its range.
-    """
-    names = (f.name for f in fields(FusionSettings))
-    return FusionSettings(**{name: values[name] for name in names if name in values})
-
-
-def make_fusion(
-    parameters: Mapping[str, Any],
-    settings: FusionSettings,
-    size: tuple[int, int],
-    prior: Prior | None = None,
-) -> FusionMethod:
-    """
-    Load what a fusion needs and warm up.
-
-    :param parameters: of ``fusion_node``: device, precision, prior and num_threads count here.
-    :param size: (width, height) in pixels to warm up with.
-    :param prior: a loaded one, to be shared between fusions.
-    :raises TypeError: a value has a wrong type.
-    :raises ValueError: a value is refused, or the device or the prior is missing.
-    """
-    import torch
-
-    from dig2dig_ros.fusion.fuser import Fuser
-
-    threads = int(parameters.get('num_threads', 0))
-    if threads > 0:
-        torch.set_num_threads(threads)
-    names = ('device', 'precision', 'prior')
-    where = {name: parameters[name] for name in names if name in parameters}
-    if prior is not None:
-        where['prior'] = prior
-    fuser = Fuser(settings, **where)
-    fuser.warm_up(*size)
-    return FusionMethod(fuser)
-
-
-def fused_method(
-    parameters: Mapping[str, Any], overrides: Mapping[str, Any]
-) -> tuple[Method, str]:
-    """
-    Load the prior, warm up, and return the fusion of this package and its description.
-
-    :param parameters: of ``fusion_node``; those that do not concern the fusion are ignored.
-    :param overrides: values that replace them, None where they do not.
-    :raises UsageError: a value is refused, or the device or the prior is missing.
-    """
-    values = with_overrides(parameters, overrides)
-    try:
-        width, height = values.get('warmup_size', COMMON_SIZE)
-        method = make_fusion(values, fusion_settings(values), (width, height))
-    except (TypeError, ValueError) as error:
-        raise UsageError(f'{FUSED} cannot be set up: {error}') from error
-    return method, method.about()
-
-
-def with_overrides(parameters: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters with those overrides that are not None."""
-    return {**parameters, **{key: value for key, value in overrides.items() if value is not None}}
 
 
 def row_settings(row: Row, parameters: Mapping[str, Any]) -> FusionSettings:
@@ -276,30 +166,6 @@ def prepare_methods(
             prior = by_settings[settings].fuser.prior
         methods[row.name] = by_settings[settings]
     return methods
-
-
-def baseline_method(name: str) -> Method:
-    """Return the baseline ``name`` on luma, rounded to 8 bits."""
-    fuse = BASELINES[name]
-    return lambda visible, thermal: to_uint8(fuse([luma(visible), thermal]))
-
-
-def thermal_range(parameters: Mapping[str, Any]) -> ThermalRange:
-    """
-    Return the mapping of thermal counts that the parameters ask for, without memory.
-
-    :raises UsageError: a value is refused.
-    """
-    arguments = {
-        'mode': 'thermal_range',
-        'percentiles': 'thermal_range_percentiles',
-        'limits': 'thermal_range_limits',
-    }
-    given = {name: parameters[key] for name, key in arguments.items() if key in parameters}
-    try:
-        return ThermalRange(**given, smoothing=0.0)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f'thermal_range cannot be set up: {error}') from error
 
 
 def score_pair(
@@ -460,19 +326,6 @@ def format_value(value: float) -> str:
     """Return a metric's value with four or five significant digits."""
     digits = 4 if abs(value) < 10 else 2 if abs(value) < 1000 else 1
     return f'{value:.{digits}f}'
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return an aligned Markdown table; the first column is text, the others are numbers."""
-    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
-
-    def line(cells: Sequence[str]) -> str:
-        first = cells[0].ljust(widths[0])
-        others = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-        return f'| {" | ".join([first, *others])} |'
-
-    rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
-    return '\n'.join([line(header), line(rule), *map(line, rows)])
 
 
 def optional(value: float | None, form: Callable[[float], str] = format_value) -> str:
@@ -668,14 +521,6 @@ def size_argument(text: str) -> tuple[int, int] | None:
     return int(width), int(height)
 
 
-def positive(text: str) -> int:
-    """Parse a whole number from 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{value} is not 1 or more')
-    return value
-
-
 def rows_help() -> str:
     """Return the end of the help: which rows there are."""
     lines = [f'  {name:14} baseline, no prior' for name in BASELINES]
@@ -715,19 +560,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="instead: the paper's ablations, on the row dig_chain",
     )
     add('--limit', type=positive, metavar='PAIRS', help='take the first pairs only')
-    add(
-        '--params',
-        metavar='PRESET|FILE',
-        help=f'parameters of {NODE}: a shipped preset or a YAML file; default: its defaults',
-    )
-    add('-N', type=positive, metavar='STEPS', help='steps of the reverse chain')
-    add(
-        '-S',
-        type=positive,
-        metavar='STEPS',
-        help='steps between two refreshes of the information gains',
-    )
-    add('--device', help='auto, cpu, cuda or cuda:N')
+    add_fusion_options(parser)
     add(
         '--against',
         type=split_rows,
@@ -762,11 +595,6 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.ablation and any((args.peers, args.against, args.N, args.S)):
         parser.error('--ablation has its own rows, N and S: no --peers, --against, -N or -S')
     return args
-
-
-def report(text: str) -> None:
-    """Tell something that does not belong to the table."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def rows_against(rows: Sequence[Row], asked: Sequence[str] | None) -> list[str]:

@@ -38,10 +38,10 @@ from numpy.typing import NDArray
 
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.overlay import weight_map, weight_overlay
-from dig2dig_ros.tools.evaluate_pairs import (
+from dig2dig_ros.tools.options import (
+    add_fusion_options,
     fusion_settings,
     load_parameters,
-    positive,
     thermal_range,
     UsageError,
     with_overrides,
@@ -322,20 +322,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='what the images are, for settings that fit; default: those of the node, and the '
         'colour of all images that have colour',
     )
-    parser.add_argument(
-        '--params',
-        metavar='PRESET|FILE',
-        help='parameters of fusion_node, which win over those of --task: a shipped preset or a '
-        'YAML file',
-    )
-    parser.add_argument('-N', type=positive, metavar='STEPS', help='steps of the reverse chain')
-    parser.add_argument(
-        '-S',
-        type=positive,
-        metavar='STEPS',
-        help='steps between two refreshes of the information gains',
-    )
-    parser.add_argument('--device', help='auto, cpu, cuda or cuda:N')
+    add_fusion_options(parser, 'those of --task, over which it wins')
     parser.add_argument('--prior', metavar='NAME|FILE', help='the denoiser, default: compact')
     return parser.parse_args(argv)
 

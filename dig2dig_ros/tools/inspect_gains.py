@@ -47,10 +47,10 @@ from dig2dig_ros.evaluation.known_fusions import known_fusions, KnownFusion, PAI
 from dig2dig_ros.evaluation.metrics import luma
 from dig2dig_ros.fusion.schedule import reduced_timesteps
 from dig2dig_ros.fusion.settings import FusionSettings, WeightRule
-from dig2dig_ros.tools.evaluate_pairs import (
+from dig2dig_ros.tools.options import (
+    add_fusion_options,
     load_parameters,
     markdown_table,
-    NODE,
     positive,
     report,
     thermal_range,
@@ -455,20 +455,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
 
     group = parser.add_argument_group('fusion')
-    group.add_argument(
-        '--params',
-        metavar='PRESET|FILE',
-        help=f'parameters of {NODE}: a shipped preset or a YAML file; default: its defaults, but '
-        + ', '.join(f'{name} {value}' for name, value in DEFAULTS.items()),
-    )
-    group.add_argument('-N', type=positive, metavar='STEPS', help='steps of the reverse chain')
-    group.add_argument(
-        '-S',
-        type=positive,
-        metavar='STEPS',
-        help='steps between two refreshes of the information gains',
-    )
-    group.add_argument('--device', help='auto, cpu, cuda or cuda:N')
+    own = ', '.join(f'{name} {value}' for name, value in DEFAULTS.items())
+    add_fusion_options(group, f'its defaults, but {own}')
     group.add_argument(
         '--window',
         type=odd,

@@ -28,7 +28,8 @@ from dig2dig_ros.evaluation.comparison import changed_settings, FUSIONS
 from dig2dig_ros.evaluation.metrics import evaluate_pair, luma, METRICS
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.tools import evaluate_pairs
-from dig2dig_ros.tools.evaluate_pairs import load_parameters, main, UsageError
+from dig2dig_ros.tools.evaluate_pairs import main
+from dig2dig_ros.tools.options import fusion_settings, load_parameters
 
 pytestmark = pytest.mark.skipif(
     find_spec('skimage') is None, reason='scikit-image (extra "evaluation") is not installed'
@@ -223,39 +224,6 @@ def test_bad_arguments_are_refused(
     assert f'argument {arguments[0]}' in capsys.readouterr().err
 
 
-def test_parameters_of_the_node_win_over_the_wildcard(tmp_path: Path) -> None:
-    path = tmp_path / 'parameters.yaml'
-    path.write_text(
-        '/fusion_node: {ros__parameters: {seed: 7}}\n'
-        '/**: {ros__parameters: {seed: 1, num_inference_steps: 4}}\n'
-        'pair_camera: {ros__parameters: {seed: 9}}\n',
-        encoding='utf-8',
-    )
-    assert load_parameters(str(path)) == {'seed': 7, 'num_inference_steps': 4}
-
-
-@pytest.mark.parametrize(
-    ('text', 'message'),
-    [
-        ('seed: 1', 'has no ros__parameters for fusion_node'),
-        ('- 1', 'has no ros__parameters'),
-        ('', 'has no ros__parameters'),
-        ('other: {ros__parameters: {seed: 1}}', 'has no ros__parameters'),
-        ('{', 'cannot be read as YAML'),
-    ],
-)
-def test_files_that_set_nothing_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / 'parameters.yaml'
-    path.write_text(text, encoding='utf-8')
-    with pytest.raises(UsageError, match=message):
-        load_parameters(str(path))
-
-
-def test_unknown_preset_is_refused() -> None:
-    with pytest.raises(UsageError, match='neither a file nor a preset'):
-        load_parameters('no_such_preset')
-
-
 def test_fused_is_what_the_fuser_makes(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -328,7 +296,7 @@ def test_every_row_can_be_made(pairs: Path, capsys: pytest.CaptureFixture[str]) 
     assert a_call == pytest.approx([a_call[0]] * len(a_call), rel=0.01)
     assert a_call[0] > 0
     # The literal method is the shipped preset, whatever the parameters are.
-    literal = evaluate_pairs.fusion_settings(load_parameters('paper'))
+    literal = fusion_settings(load_parameters('paper'))
     assert (
         f'- dig_literal: {FUSIONS["dig_literal"].meaning} ({changed_settings(literal)})' in output
     )

@@ -31,8 +31,8 @@ from dig2dig_ros.images.overlay import weight_map, weight_overlay
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.priors.compact import CompactConfig, CompactUNet, save
 from dig2dig_ros.tools import fuse_images
-from dig2dig_ros.tools.evaluate_pairs import fusion_settings, load_parameters
 from dig2dig_ros.tools.fuse_images import main
+from dig2dig_ros.tools.options import fusion_settings, load_parameters
 
 Image = NDArray[Any]
 SHAPE = (48, 64)

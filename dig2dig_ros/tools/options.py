@@ -1,0 +1,148 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the commands share: parameters of the node, options of the command line, texts."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+import sys
+from typing import Any
+
+import yaml
+
+from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.images.thermal_range import ThermalRange
+from dig2dig_ros.tools.resources import config_file
+
+NODE = 'fusion_node'
+
+
+class UsageError(ValueError):
+    """What was asked for cannot be done; the message says why."""
+
+
+def load_parameters(name: str) -> dict[str, Any]:
+    """
+    Read the parameters that a ROS 2 parameter file sets for ``fusion_node``.
+
+    :param name: a file, or the name of a shipped preset, for example ``realtime``.
+    :raises UsageError: the file is missing or is not a ROS 2 parameter file.
+    """
+    path = Path(name)
+    if not path.is_file():
+        try:
+            path = config_file(f'{name}.yaml')
+        except FileNotFoundError as error:
+            raise UsageError(f'--params {name} is neither a file nor a preset: {error}') from error
+    try:
+        document = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f'{path} cannot be read as YAML: {error}') from error
+    parameters: dict[str, Any] = {}
+    found = False
+    # The name of the node goes before the wildcard, as in ROS 2.
+    for node in ('/**', f'/**/{NODE}', NODE, f'/{NODE}'):
+        section = document.get(node) if isinstance(document, Mapping) else None
+        values = section.get('ros__parameters') if isinstance(section, Mapping) else None
+        if isinstance(values, Mapping):
+            found = True
+            parameters.update(values)
+    if not found:
+        raise UsageError(f'{path} has no ros__parameters for {NODE} or /**')
+    return parameters
+
+
+def fusion_settings(values: Mapping[str, Any]) -> FusionSettings:
+    """
+    Pick the settings of the fusion from the parameters of ``fusion_node``.
+
+    :raises TypeError: a value has a wrong type.
+    :raises ValueError: a value is out of its range.
+    """
+    names = (f.name for f in fields(FusionSettings))
+    return FusionSettings(**{name: values[name] for name in names if name in values})
+
+
+def with_overrides(parameters: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters with those overrides that are not None."""
+    return {**parameters, **{key: value for key, value in overrides.items() if value is not None}}
+
+
+def thermal_range(parameters: Mapping[str, Any]) -> ThermalRange:
+    """
+    Return the mapping of thermal counts that the parameters ask for, without memory.
+
+    :raises UsageError: a value is refused.
+    """
+    arguments = {
+        'mode': 'thermal_range',
+        'percentiles': 'thermal_range_percentiles',
+        'limits': 'thermal_range_limits',
+    }
+    given = {name: parameters[key] for name, key in arguments.items() if key in parameters}
+    try:
+        return ThermalRange(**given, smoothing=0.0)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f'thermal_range cannot be set up: {error}') from error
+
+
+def positive(text: str) -> int:
+    """Parse a whole number from 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{value} is not 1 or more')
+    return value
+
+
+def report(text: str) -> None:
+    """Tell something that does not belong to the table."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an aligned Markdown table; the first column is text, the others are numbers."""
+    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        first = cells[0].ljust(widths[0])
+        others = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+        return f'| {" | ".join([first, *others])} |'
+
+    rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
+    return '\n'.join([line(header), line(rule), *map(line, rows)])
+
+
+def add_fusion_options(group: argparse._ActionsContainer, default: str = 'its defaults') -> None:
+    """
+    Add ``--params``, ``-N``, ``-S`` and ``--device``.
+
+    :param default: what the parameters are without ``--params``, in words.
+    """
+    group.add_argument(
+        '--params',
+        metavar='PRESET|FILE',
+        help=f'parameters of {NODE}: a shipped preset or a YAML file; default: {default}',
+    )
+    group.add_argument('-N', type=positive, metavar='STEPS', help='steps of the reverse chain')
+    group.add_argument(
+        '-S',
+        type=positive,
+        metavar='STEPS',
+        help='steps between two refreshes of the information gains',
+    )
+    group.add_argument('--device', help='auto, cpu, cuda or cuda:N')
