@@ -88,7 +88,7 @@ class FusionSettings:
     temperature: float = 1.3
     structure_temperature: float = 6.0
     contrast_gain: float = 1.2
-    overshoot: float = 0.005
+    overshoot: float = 0.0
     guidance: Guidance = 'score'
     guidance_scale: float = 0.9
     chroma: Chroma = 'first'
