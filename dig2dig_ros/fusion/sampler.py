@@ -202,19 +202,20 @@ def _sum_increments(
     gains, weights = weigh_sources(estimates, sources, settings, from_pure_noise=True)
     known = torch.cat([estimates, sources[None]])
     # Settings speak of the full range, which is [-1, 1] here.
-    lowest = known.amin(dim=1) - 2 * settings.overshoot
-    highest = known.amax(dim=1) + 2 * settings.overshoot
+    overshoot = 2 * settings.overshoot
 
     fused = estimates[0].mean(dim=0, keepdim=True)
     nothing = torch.zeros_like(fused)
     for step, timestep in enumerate((prior.num_train_timesteps, *timesteps)):
         # Contrast of coarse structure is between distant places, that of details within a window.
         window = settings.gain_window if step > 0 else None
-        increments = known[step + 1] - known[step]
+        target = known[step + 1]
+        increments = target - known[step]
         resolved = weighted_increment(increments, weights[step], settings.contrast_gain, window)
         x = fused
         # Brighter or darker than all sources is a halo.
-        fused = torch.clamp(x + resolved, lowest[step + 1], highest[step + 1])
+        lowest, highest = target.amin(dim=0) - overshoot, target.amax(dim=0) + overshoot
+        fused = torch.clamp(x + resolved, lowest, highest)
         callback(
             StepState(
                 step=step,

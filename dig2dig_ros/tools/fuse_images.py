@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 import os
 from pathlib import Path
 import sys
@@ -36,11 +36,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.overlay import weight_map, weight_overlay
 from dig2dig_ros.tools.options import (
     add_fusion_options,
     fusion_settings,
+    load_fuser,
     load_parameters,
     thermal_range,
     UsageError,
@@ -60,11 +60,6 @@ TASKS = {
     'multi-exposure': 'multi_exposure',
 }
 # What the fusion takes, by parameter, and how to say so.
-TYPES = {
-    **{setting.name: type(setting.default) for setting in fields(FusionSettings)},
-    **{'device': str, 'precision': str, 'prior': str, 'num_threads': int},
-}
-TYPE_NAMES = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text'}
 
 
 @dataclass(frozen=True)
@@ -169,24 +164,7 @@ def choose_parameters(args: argparse.Namespace, images: Sequence[NDArray[Any]]) 
         'device': args.device,
         'prior': args.prior,
     }
-    parameters = with_overrides(parameters, overrides)
-    check_types(parameters)
-    return parameters
-
-
-def check_types(parameters: Mapping[str, Any]) -> None:
-    """
-    Find out what a YAML file has as another type than the fusion takes.
-
-    :raises UsageError: with the parameter, its value and what it must be.
-    """
-    for name, kind in TYPES.items():
-        if name not in parameters:
-            continue
-        value = parameters[name]
-        # A bool is an int to Python, but nobody means a number by it.
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise UsageError(f'{name} is {value!r}, but must be {TYPE_NAMES[kind]}')
+    return with_overrides(parameters, overrides)
 
 
 def prepare_sources(
@@ -216,17 +194,8 @@ def make_fuser(parameters: Mapping[str, Any]) -> Fuser:
 
     :raises UsageError: a value is refused, or the device or the prior is missing.
     """
-    import torch
-
-    from dig2dig_ros.fusion.fuser import Fuser
-
     try:
-        threads = parameters.get('num_threads', 0)
-        if threads > 0:
-            torch.set_num_threads(threads)
-        names = ('device', 'precision', 'prior')
-        where = {name: parameters[name] for name in names if name in parameters}
-        return Fuser(fusion_settings(parameters), **where)
+        return load_fuser(parameters, fusion_settings(parameters))
     except (TypeError, ValueError) as error:
         raise UsageError(f'the fusion cannot be set up: {error}') from error
 

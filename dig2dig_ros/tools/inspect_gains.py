@@ -31,7 +31,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 import csv
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 import math
 from pathlib import Path
 import sys
@@ -49,12 +49,15 @@ from dig2dig_ros.fusion.schedule import reduced_timesteps
 from dig2dig_ros.fusion.settings import FusionSettings, WeightRule
 from dig2dig_ros.tools.options import (
     add_fusion_options,
+    fusion_settings,
+    load_fuser,
     load_parameters,
     markdown_table,
     positive,
     report,
     thermal_range,
     UsageError,
+    with_overrides,
 )
 
 if TYPE_CHECKING:
@@ -122,7 +125,7 @@ def chain_settings(args: argparse.Namespace) -> tuple[dict[str, Any], FusionSett
     """
     values = load_parameters(args.params) if args.params else dict(DEFAULTS)
     given = {'num_inference_steps': args.N, 'dig_refresh_interval': args.S, 'device': args.device}
-    values.update((name, value) for name, value in given.items() if value is not None)
+    values = with_overrides(values, given)
     if values.get('sampler', 'increments') == 'increments':
         values['sampler'] = 'ddim'
         if args.params:
@@ -130,32 +133,20 @@ def chain_settings(args: argparse.Namespace) -> tuple[dict[str, Any], FusionSett
     if values.get('guidance', 'score') != 'score':
         report(f'guidance {values["guidance"]} makes its own weights: score in its place')
     values['guidance'] = 'score'
-    known = {
-        field.name: values[field.name] for field in fields(FusionSettings) if field.name in values
-    }
     try:
-        return values, FusionSettings(**known)
+        return values, fusion_settings(values)
     except (TypeError, ValueError) as error:
         raise UsageError(f'the chain cannot be set up: {error}') from error
 
 
-def load_fuser(values: Mapping[str, Any], settings: FusionSettings) -> Fuser:
+def make_fuser(values: Mapping[str, Any], settings: FusionSettings) -> Fuser:
     """
     Load the prior.
 
     :raises UsageError: device or prior are missing, or the prior does not know the timesteps.
     """
-    # Here, because importing torch takes seconds that a wrong option should not cost.
-    import torch
-
-    from dig2dig_ros.fusion.fuser import Fuser
-
     try:
-        threads = int(values.get('num_threads', 0))
-        if threads > 0:
-            torch.set_num_threads(threads)
-        where = {name: values[name] for name in ('device', 'precision', 'prior') if name in values}
-        fuser = Fuser(settings, **where)
+        fuser = load_fuser(values, settings)
         fuser.prior.check_timesteps(settings.chain().timesteps)
         return fuser
     except (TypeError, ValueError) as error:
@@ -547,7 +538,7 @@ def inspect(args: argparse.Namespace) -> int:
         except ValueError as error:
             raise UsageError(str(error)) from error
         names, sources = example.source_names, example.sources
-    fuser = load_fuser(values, settings)
+    fuser = make_fuser(values, settings)
 
     from dig2dig_ros.evaluation.information import Region
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from dig2dig_ros.evaluation.baselines import BASELINES, to_uint8
 from dig2dig_ros.evaluation.metrics import luma
 from dig2dig_ros.fusion.settings import FusionSettings
-from dig2dig_ros.tools.options import fusion_settings, UsageError, with_overrides
+from dig2dig_ros.tools.options import fusion_settings, load_fuser, UsageError, with_overrides
 
 # Importing torch takes seconds, which the baselines do not need.
 if TYPE_CHECKING:
@@ -74,18 +74,7 @@ def make_fusion(
     :raises TypeError: a value has a wrong type.
     :raises ValueError: a value is refused, or the device or the prior is missing.
     """
-    import torch
-
-    from dig2dig_ros.fusion.fuser import Fuser
-
-    threads = int(parameters.get('num_threads', 0))
-    if threads > 0:
-        torch.set_num_threads(threads)
-    names = ('device', 'precision', 'prior')
-    where = {name: parameters[name] for name in names if name in parameters}
-    if prior is not None:
-        where['prior'] = prior
-    fuser = Fuser(settings, **where)
+    fuser = load_fuser(parameters, settings, prior)
     fuser.warm_up(*size)
     return FusionMethod(fuser)
 

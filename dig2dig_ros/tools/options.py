@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 import sys
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import yaml
 
@@ -29,7 +29,17 @@ from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.tools.resources import config_file
 
+# Importing torch takes seconds, which a mistake in the command line need not cost.
+if TYPE_CHECKING:
+    from dig2dig_ros.fusion.fuser import Fuser
+    from dig2dig_ros.priors import Prior
+
 NODE = 'fusion_node'
+TYPES = {
+    **{setting.name: type(setting.default) for setting in fields(FusionSettings)},
+    **{'device': str, 'precision': str, 'prior': str, 'num_threads': int},
+}
+TYPE_NAMES = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text'}
 
 
 class UsageError(ValueError):
@@ -41,7 +51,8 @@ def load_parameters(name: str) -> dict[str, Any]:
     Read the parameters that a ROS 2 parameter file sets for ``fusion_node``.
 
     :param name: a file, or the name of a shipped preset, for example ``realtime``.
-    :raises UsageError: the file is missing or is not a ROS 2 parameter file.
+    :raises UsageError: the file is missing, is not a ROS 2 parameter file, or has a value of
+        another type than the fusion takes.
     """
     path = Path(name)
     if not path.is_file():
@@ -64,7 +75,23 @@ def load_parameters(name: str) -> dict[str, Any]:
             parameters.update(values)
     if not found:
         raise UsageError(f'{path} has no ros__parameters for {NODE} or /**')
+    check_types(parameters)
     return parameters
+
+
+def check_types(parameters: Mapping[str, Any]) -> None:
+    """
+    Find out what a YAML file has as another type than the fusion takes.
+
+    :raises UsageError: with the parameter, its value and what it must be.
+    """
+    for name, kind in TYPES.items():
+        if name not in parameters:
+            continue
+        value = parameters[name]
+        # A bool is an int to Python, but nobody means a number by it.
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise UsageError(f'{name} is {value!r}, but must be {TYPE_NAMES[kind]}')
 
 
 def fusion_settings(values: Mapping[str, Any]) -> FusionSettings:
@@ -76,6 +103,30 @@ def fusion_settings(values: Mapping[str, Any]) -> FusionSettings:
     """
     names = (f.name for f in fields(FusionSettings))
     return FusionSettings(**{name: values[name] for name in names if name in values})
+
+
+def load_fuser(
+    parameters: Mapping[str, Any], settings: FusionSettings, prior: Prior | None = None
+) -> Fuser:
+    """
+    Load what a fusion needs.
+
+    :param parameters: of ``fusion_node``: device, precision, prior and num_threads count here.
+    :param prior: a loaded one, to be shared between fusers.
+    :raises ValueError: a value is refused, or the device or the prior is missing.
+    """
+    import torch
+
+    from dig2dig_ros.fusion.fuser import Fuser
+
+    threads = parameters.get('num_threads', 0)
+    if threads > 0:
+        torch.set_num_threads(threads)
+    names = ('device', 'precision', 'prior')
+    where = {name: parameters[name] for name in names if name in parameters}
+    if prior is not None:
+        where['prior'] = prior
+    return Fuser(settings, **where)
 
 
 def with_overrides(parameters: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,27 @@ def test_files_that_set_nothing_are_refused(tmp_path: Path, text: str, message: 
         load_parameters(str(path))
 
 
+@pytest.mark.parametrize(
+    ('line', 'message'),
+    [
+        ('prior: 3', 'prior is 3, but must be a text'),
+        ('gain_window: true', 'gain_window is True, but must be a whole number'),
+        ('num_threads: many', "num_threads is 'many', but must be a whole number"),
+    ],
+)
+def test_values_of_another_type_are_refused(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / 'parameters.yaml'
+    path.write_text(f'/**: {{ros__parameters: {{{line}}}}}\n', encoding='utf-8')
+    with pytest.raises(UsageError, match=message):
+        load_parameters(str(path))
+
+
+def test_whole_numbers_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / 'parameters.yaml'
+    path.write_text('/**: {ros__parameters: {temperature: 1}}\n', encoding='utf-8')
+    assert load_parameters(str(path)) == {'temperature': 1}
+
+
 def test_unknown_preset_is_refused() -> None:
     with pytest.raises(UsageError, match='neither a file nor a preset'):
         load_parameters('no_such_preset')
