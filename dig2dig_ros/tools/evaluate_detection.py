@@ -64,6 +64,7 @@ from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.tools.methods import FUSED, fused_method, Image
 from dig2dig_ros.tools.options import (
     add_fusion_options,
+    fusion_overrides,
     load_parameters,
     markdown_table,
     positive,
@@ -318,12 +319,7 @@ def prepare_inputs(
     about = ''
     for name in args.compare:
         if name == FUSED:
-            overrides = {
-                'num_inference_steps': args.N,
-                'dig_refresh_interval': args.S,
-                'device': args.device,
-            }
-            inputs[name], about = fused_method(parameters, overrides)
+            inputs[name], about = fused_method(parameters, fusion_overrides(args))
         else:
             inputs[name] = simple_input(name)
     return inputs, about

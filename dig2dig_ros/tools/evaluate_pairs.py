@@ -75,6 +75,7 @@ from dig2dig_ros.tools.methods import (
 )
 from dig2dig_ros.tools.options import (
     add_fusion_options,
+    fusion_overrides,
     fusion_settings,
     load_parameters,
     markdown_table,
@@ -700,12 +701,7 @@ def evaluate(args: argparse.Namespace) -> int:
     :raises OSError: a result cannot be written.
     """
     parameters = with_overrides(
-        load_parameters(args.params) if args.params else {},
-        {
-            'num_inference_steps': args.N,
-            'dig_refresh_interval': args.S,
-            'device': args.device,
-        },
+        load_parameters(args.params) if args.params else {}, fusion_overrides(args)
     )
     ranges = thermal_range(parameters)
     pairs = find_pairs(args.directory)[: args.limit]

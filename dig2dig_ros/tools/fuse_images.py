@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 from dig2dig_ros.images.overlay import weight_map, weight_overlay
 from dig2dig_ros.tools.options import (
     add_fusion_options,
+    fusion_overrides,
     fusion_settings,
     load_fuser,
     load_parameters,
@@ -158,13 +159,7 @@ def choose_parameters(args: argparse.Namespace, images: Sequence[NDArray[Any]]) 
         parameters['chroma'] = 'all'
     if args.params is not None:
         parameters.update(load_parameters(args.params))
-    overrides = {
-        'num_inference_steps': args.N,
-        'dig_refresh_interval': args.S,
-        'device': args.device,
-        'prior': args.prior,
-    }
-    return with_overrides(parameters, overrides)
+    return with_overrides(parameters, {**fusion_overrides(args), 'prior': args.prior})
 
 
 def prepare_sources(

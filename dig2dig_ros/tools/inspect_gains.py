@@ -49,6 +49,7 @@ from dig2dig_ros.fusion.schedule import reduced_timesteps
 from dig2dig_ros.fusion.settings import FusionSettings, WeightRule
 from dig2dig_ros.tools.options import (
     add_fusion_options,
+    fusion_overrides,
     fusion_settings,
     load_fuser,
     load_parameters,
@@ -124,8 +125,7 @@ def chain_settings(args: argparse.Namespace) -> tuple[dict[str, Any], FusionSett
     :raises UsageError: a value is refused.
     """
     values = load_parameters(args.params) if args.params else dict(DEFAULTS)
-    given = {'num_inference_steps': args.N, 'dig_refresh_interval': args.S, 'device': args.device}
-    values = with_overrides(values, given)
+    values = with_overrides(values, fusion_overrides(args))
     if values.get('sampler', 'increments') == 'increments':
         values['sampler'] = 'ddim'
         if args.params:

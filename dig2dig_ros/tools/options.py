@@ -197,3 +197,12 @@ def add_fusion_options(group: argparse._ActionsContainer, default: str = 'its de
         help='steps between two refreshes of the information gains',
     )
     group.add_argument('--device', help='auto, cpu, cuda or cuda:N')
+
+
+def fusion_overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the options say of the parameters, for :func:`with_overrides`."""
+    return {
+        'num_inference_steps': args.N,
+        'dig_refresh_interval': args.S,
+        'device': args.device,
+    }

@@ -23,6 +23,7 @@ import pytest
 
 from dig2dig_ros.tools.options import (
     add_fusion_options,
+    fusion_overrides,
     fusion_settings,
     load_parameters,
     markdown_table,
@@ -96,8 +97,7 @@ def test_options_override_parameters_where_they_are_given() -> None:
     add_fusion_options(parser, 'something')
     args = parser.parse_args(['-N', '4', '--device', 'cpu'])
     parameters = with_overrides(
-        {'num_inference_steps': 2, 'dig_refresh_interval': 2},
-        {'num_inference_steps': args.N, 'dig_refresh_interval': args.S, 'device': args.device},
+        {'num_inference_steps': 2, 'dig_refresh_interval': 2}, fusion_overrides(args)
     )
     assert parameters == {'num_inference_steps': 4, 'dig_refresh_interval': 2, 'device': 'cpu'}
     assert 'default: something' in ' '.join(parser.format_help().split())
