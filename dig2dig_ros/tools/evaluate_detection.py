@@ -60,13 +60,13 @@ from dig2dig_ros.evaluation.image_pairs import (
     unpaired,
 )
 from dig2dig_ros.evaluation.metrics import luma
+from dig2dig_ros.evaluation.tables import markdown_table
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.tools.methods import FUSED, fused_method, Image
 from dig2dig_ros.tools.options import (
     add_fusion_options,
     fusion_overrides,
     load_parameters,
-    markdown_table,
     positive,
     report,
     thermal_range,

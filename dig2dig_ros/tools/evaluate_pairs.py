@@ -62,6 +62,7 @@ from dig2dig_ros.evaluation.image_pairs import (
     unpaired,
 )
 from dig2dig_ros.evaluation.metrics import evaluate_pair, luma, METRICS
+from dig2dig_ros.evaluation.tables import markdown_table
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.tools.methods import (
@@ -78,7 +79,6 @@ from dig2dig_ros.tools.options import (
     fusion_overrides,
     fusion_settings,
     load_parameters,
-    markdown_table,
     positive,
     report,
     thermal_range,

@@ -45,6 +45,7 @@ from dig2dig_ros.evaluation.comparison import changed_settings
 from dig2dig_ros.evaluation.image_pairs import ImagePair, ImagePairError, load_pair
 from dig2dig_ros.evaluation.known_fusions import known_fusions, KnownFusion, PAIR_KINDS, PairKind
 from dig2dig_ros.evaluation.metrics import luma
+from dig2dig_ros.evaluation.tables import markdown_table
 from dig2dig_ros.fusion.schedule import reduced_timesteps
 from dig2dig_ros.fusion.settings import FusionSettings, WeightRule
 from dig2dig_ros.tools.options import (
@@ -53,7 +54,6 @@ from dig2dig_ros.tools.options import (
     fusion_settings,
     load_fuser,
     load_parameters,
-    markdown_table,
     positive,
     report,
     thermal_range,

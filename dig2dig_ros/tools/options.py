@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 import sys
@@ -163,19 +163,6 @@ def positive(text: str) -> int:
 def report(text: str) -> None:
     """Tell something that does not belong to the table."""
     print(text, file=sys.stderr, flush=True)
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return an aligned Markdown table; the first column is text, the others are numbers."""
-    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
-
-    def line(cells: Sequence[str]) -> str:
-        first = cells[0].ljust(widths[0])
-        others = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-        return f'| {" | ".join([first, *others])} |'
-
-    rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
-    return '\n'.join([line(header), line(rule), *map(line, rows)])
 
 
 def add_fusion_options(group: argparse._ActionsContainer, default: str = 'its defaults') -> None:

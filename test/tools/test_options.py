@@ -26,7 +26,6 @@ from dig2dig_ros.tools.options import (
     fusion_overrides,
     fusion_settings,
     load_parameters,
-    markdown_table,
     UsageError,
     with_overrides,
 )
@@ -101,13 +100,3 @@ def test_options_override_parameters_where_they_are_given() -> None:
     )
     assert parameters == {'num_inference_steps': 4, 'dig_refresh_interval': 2, 'device': 'cpu'}
     assert 'default: something' in ' '.join(parser.format_help().split())
-
-
-def test_tables_are_aligned() -> None:
-    table = markdown_table(['name', 'value'], [['a', '1.25'], ['longer', '10']])
-    assert table.splitlines() == [
-        '| name   | value |',
-        '| ------ | ----: |',
-        '| a      |  1.25 |',
-        '| longer |    10 |',
-    ]
