@@ -32,10 +32,7 @@ import os
 import sys
 from typing import Any, TYPE_CHECKING
 
-import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-import numpy as np
-from numpy.typing import NDArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
@@ -46,8 +43,7 @@ from rclpy.qos import qos_profile_sensor_data, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from dig2dig_ros.images.overlay import weight_map, weight_overlay
-from dig2dig_ros.images.thermal_range import ThermalRange
+from dig2dig_ros.images.overlay import weight_overlay
 from dig2dig_ros.nodes.parameters import (
     fusion_settings,
     PARAMETERS,
@@ -59,8 +55,9 @@ from dig2dig_ros.nodes.process import run_node
 from dig2dig_ros.nodes.statistics import NodeStatistics
 from dig2dig_ros.nodes.worker import LatestWorker
 from dig2dig_ros.streams.cascade import Cascade, Group
-from dig2dig_ros.streams.codec import check, CodecError, decode, decode_compressed, encode
+from dig2dig_ros.streams.codec import check, CodecError, encode
 from dig2dig_ros.streams.pairing import SOURCES
+from dig2dig_ros.streams.pipeline import fused_picture, SourceImages, weight_plane
 
 if TYPE_CHECKING:
     # Imports torch, which takes seconds: at run time it comes with on_configure.
@@ -99,7 +96,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._fuser_facts: dict[str, str] = {}
         self._pairer: Cascade[ArrivedMessage] | None = None
         self._worker: LatestWorker[ArrivedGroup] | None = None
-        self._ranges: dict[str, tuple[tuple[Any, ...], ThermalRange]] = {}
+        self._images = SourceImages()
         self._camera_info: CameraInfo | None = None
         self._resolution = ''
         self._reported_drops: Counter[str] = Counter()
@@ -345,7 +342,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             self.destroy_lifecycle_publisher(publisher)
         self._outputs.clear()
         self._pairer = None
-        self._ranges.clear()
+        self._images.clear()
         if self._fuser is not None:
             self._fuser.close()
             self._fuser = None
@@ -423,8 +420,13 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
                 self._sources, group.messages, group.stamps, strict=True
             ):
                 cause = f'{source} malformed'
-                array = _decode(source, arrived.message, values)
-                images.append(self._to_image(source, array, stamp, values))
+                compressed = values[f'{source}_transport'] == 'compressed'
+                topic = f'{source}/image_raw' + ('/compressed' if compressed else '')
+                images.append(
+                    self._images(
+                        source, arrived.message, stamp, values, compressed=compressed, topic=topic
+                    )
+                )
             visible, thermal, *others = images
             cause = 'fusion error'
             assert self._fuser is not None
@@ -441,31 +443,10 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         arrival = max(arrived.arrival for arrived in group.messages)
         self._statistics.fused(arrival, result.statistics.seconds)
 
-    def _to_image(
-        self, source: str, array: NDArray[Any], stamp: int, values: Mapping[str, Any]
-    ) -> NDArray[Any]:
-        """Map the counts of a source to intensities; each source has a range of its own."""
-        if source == 'visible' or (source != 'thermal' and array.dtype == np.uint8):
-            return array
-        key = (
-            values['thermal_range'],
-            tuple(values['thermal_range_percentiles']),
-            tuple(values['thermal_range_limits']),
-            values['thermal_range_smoothing'],
-        )
-        if source not in self._ranges or self._ranges[source][0] != key:
-            mode, percentiles, limits, smoothing = key
-            self._ranges[source] = (key, ThermalRange(mode, percentiles, limits, smoothing))
-        return self._ranges[source][1](array, stamp / _NANOSECONDS)
-
     def _publish(self, result: FusionResult, header: Any, values: Mapping[str, Any]) -> None:
         """Publish a result under the header of its visible image; only what is listened to."""
         encoding = values['output_encoding']
-        image = result.image
-        if image.ndim == 2 and encoding != 'mono8':
-            image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-        elif image.ndim == 3 and encoding == 'mono8':
-            image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        image = fused_picture(result.image, encoding)
         # camera_info first: who waits for both should have it when the image comes.
         info = self._camera_info
         if info is not None:
@@ -475,7 +456,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             publisher = self._outputs[f'fused/weights/{source}']
             if publisher.get_subscription_count() > 0:
                 map_encoding = values['weights_encoding']
-                plane = weights if map_encoding == '32FC1' else weight_map(weights)
+                plane = weight_plane(weights, map_encoding)
                 publisher.publish(encode(plane, map_encoding, header, Image))
         overlay = self._outputs['fused/weights/overlay']
         if overlay.get_subscription_count() > 0:
@@ -536,13 +517,6 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             self._stop_streams()
         self._release()
         return self._statistics.summary()
-
-
-def _decode(source: str, message: Any, values: Mapping[str, Any]) -> NDArray[Any]:
-    topic = f'{source}/image_raw'
-    if values[f'{source}_transport'] == 'compressed':
-        return decode_compressed(message, f'{topic}/compressed')
-    return decode(message, topic)
 
 
 def _with_header(info: CameraInfo, header: Any) -> CameraInfo:

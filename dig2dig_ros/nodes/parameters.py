@@ -12,16 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The parameters of the fusion node: one table of names, defaults, ranges and meanings."""
+"""
+The parameters of the fusion node: one table of names, defaults, ranges and meanings.
+
+ROS is only needed for the descriptors: tools that run without it read parameter files with the
+same table.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 import re
-from typing import Any
-
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from typing import Any, TYPE_CHECKING
 
 from dig2dig_ros.fusion.schedule import TIMESTEP_SPACINGS
 from dig2dig_ros.fusion.settings import (
@@ -33,6 +36,9 @@ from dig2dig_ros.fusion.settings import (
     WEIGHT_RULES,
 )
 from dig2dig_ros.streams.pairing import SOURCES
+
+if TYPE_CHECKING:
+    from rcl_interfaces.msg import ParameterDescriptor
 
 _FUSION = FusionSettings()
 # An 8K image; to warm up with more would only take the robot's memory.
@@ -67,6 +73,8 @@ class ParameterSpec:
 
     def descriptor(self) -> ParameterDescriptor:
         """Return the descriptor that ``ros2 param describe`` shows."""
+        from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
         descriptor = ParameterDescriptor(description=self.description)
         constraints = [f'one of: {", ".join(self.choices)}'] if self.choices else []
         if not self.live:
@@ -85,6 +93,34 @@ class ParameterSpec:
                     IntegerRange(from_value=int(self.minimum), to_value=int(self.maximum), step=1)
                 ]
         return descriptor
+
+    def checked(self, value: Any) -> Any:
+        """
+        Return a value from a YAML file, checked as the node would.
+
+        :return: the value; a whole number as float where the parameter is one.
+        :raises ValueError: its type or range is wrong, or :meth:`problem` says so.
+        """
+        if isinstance(self.default, float) and type(value) is int:
+            value = float(value)
+        if isinstance(self.default, list):
+            # Of an empty default the check knows the type of the elements.
+            wanted = type(self.default[0]) if self.default else object
+            fits = isinstance(value, list) and all(
+                isinstance(item, wanted) or (wanted is float and type(item) is int)
+                for item in value
+            )
+        else:
+            fits = type(value) is type(self.default)
+        if not fits:
+            raise ValueError(f'{self.name} is {value!r}, but must be like {self.default!r}')
+        low, high = self.minimum, self.maximum
+        if low is not None and high is not None and not low <= value <= high:
+            raise ValueError(f'{self.name} is {value!r}, but must be {low:g} to {high:g}')
+        problem = self.problem(value)
+        if problem is not None:
+            raise ValueError(problem)
+        return value
 
     def problem(self, value: Any) -> str | None:
         """Return why ``value`` is refused, beyond type and range, or None where it is fine."""
@@ -456,3 +492,22 @@ def fusion_settings(values: Mapping[str, Any]) -> FusionSettings:
     :raises ValueError: the values do not fit together; the message says which and why.
     """
     return FusionSettings(**{name: values[name] for name in FUSION_PARAMETERS})
+
+
+def complete_values(given: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return all of the node's parameters: the given ones, and defaults for the rest.
+
+    Names that are not the node's own (``use_sim_time``, ``qos_overrides``) are left out.
+
+    :raises ValueError: a value is refused; the message says which and why.
+    """
+    values = {spec.name: spec.default for spec in PARAMETERS}
+    for spec in PARAMETERS:
+        if spec.name in given:
+            values[spec.name] = spec.checked(given[spec.name])
+    for source in values['additional_sources']:
+        spec = transport_parameter(source)
+        values[spec.name] = spec.checked(given.get(spec.name, spec.default))
+    fusion_settings(values)
+    return values

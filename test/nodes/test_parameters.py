@@ -20,10 +20,9 @@ import re
 import pytest
 import yaml
 
-pytest.importorskip('rcl_interfaces', reason='needs the ROS message packages')
-
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.nodes.parameters import (
+    complete_values,
     FUSION_PARAMETERS,
     fusion_settings,
     PARAMETERS,
@@ -140,3 +139,34 @@ def test_every_source_has_the_same_choice_of_transports():
     spec = transport_parameter('nir')
     assert (spec.name, spec.default, spec.live) == ('nir_transport', 'raw', False)
     assert spec.problem('zip') == "nir_transport is 'zip', but must be one of: raw, compressed"
+
+
+def test_a_parameter_file_is_completed_and_checked_without_ros():
+    values = complete_values({'temperature': 2, 'use_sim_time': True})
+    assert values['temperature'] == 2.0
+    assert isinstance(values['temperature'], float)
+    defaults = {spec.name: spec.default for spec in PARAMETERS}
+    assert values == {**defaults, 'temperature': 2.0}
+    values = complete_values({'additional_sources': ['nir'], 'nir_transport': 'compressed'})
+    assert values['nir_transport'] == 'compressed'
+    assert complete_values({'additional_sources': ['nir']})['nir_transport'] == 'raw'
+
+
+@pytest.mark.parametrize(
+    ('name', 'bad'),
+    [
+        ('sync_tolerance', -0.1),
+        ('sync_tolerance', 'short'),
+        ('num_inference_steps', 2.5),
+        ('num_inference_steps', True),
+        ('num_inference_steps', 0),
+        ('normalize_gain', 1),
+        ('sync_policy', 'closest'),
+        ('thermal_range_percentiles', [1, 'all']),
+        ('thermal_range_percentiles', 5.0),
+        ('additional_sources', [1]),
+    ],
+)
+def test_what_the_node_would_refuse_is_refused_in_files(name, bad):
+    with pytest.raises(ValueError, match=name):
+        complete_values({name: bad})
