@@ -50,6 +50,7 @@ from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMessage
 
 from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError, load_pair
+from dig2dig_ros.evaluation.video import to_bgr, Video
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.streams.codec import decode
 from dig2dig_ros.tools.demo_report import (
@@ -65,9 +66,7 @@ from dig2dig_ros.tools.demo_report import (
     render_summary,
     SOURCES,
     subtract_counters,
-    to_bgr,
     unit_to_bgr,
-    Video,
     waiting_images,
     write_json,
 )
@@ -437,7 +436,7 @@ class Demo:
         )
         if options.pairs is not None and options.rate is None:
             self._rate = self._measure_rate(fusion)
-        self._video = Video(self._folder, 1.0 if options.pairs else self._rate)
+        self._video = Video(self._folder.file, 1.0 if options.pairs else self._rate)
         camera = self._start('pair_camera', self._camera_arguments(options.count))
         sent = self._stream(fusion, camera)
         self._settle(fusion)
@@ -616,7 +615,8 @@ class Demo:
                 self._folder.write_image(f'overlay/{frame.file_name}', frame.overlay)
             self._sheet.add(frame)
             if self._video is not None:
-                self._video.add(frame)
+                pictures = (frame.visible, frame.thermal, frame.fused)
+                self._video.add(pictures, frame.stamp_s)
             if self._frames % 10 == 0:
                 print(f'{self._frames} pairs fused', flush=True)
 

@@ -26,6 +26,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.evaluation.video import letterbox, to_bgr
+
 Image = NDArray[np.uint8]
 
 MANIFEST = 'demo_files.txt'
@@ -155,36 +157,9 @@ class OutputFolder:
         self.file(name).write_bytes(data.tobytes())
 
 
-def to_bgr(image: NDArray[Any]) -> Image:
-    """Return an 8-bit image of shape (H, W) or (H, W, 3) as (H, W, 3) BGR, contiguous."""
-    if image.ndim == 2:
-        image = np.repeat(image[:, :, None], 3, axis=2)
-    return np.ascontiguousarray(image, dtype=np.uint8)
-
-
 def unit_to_bgr(image: NDArray[np.floating[Any]]) -> Image:
     """Return a grey image in [0, 1], shape (H, W), as 8-bit (H, W, 3)."""
     return to_bgr(np.rint(np.clip(image, 0.0, 1.0) * 255.0))
-
-
-def letterbox(image: Image, width: int, height: int) -> Image:
-    """Scale ``image`` to fit into ``width`` x ``height`` and centre it on black."""
-    scale = min(width / image.shape[1], height / image.shape[0])
-    inner_width = _fit(image.shape[1] * scale, width)
-    inner_height = _fit(image.shape[0] * scale, height)
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    canvas = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - inner_height) // 2, (width - inner_width) // 2
-    canvas[top : top + inner_height, left : left + inner_width] = cv2.resize(
-        image, (inner_width, inner_height), interpolation=method
-    )
-    return canvas
-
-
-def _fit(side: float, available: int) -> int:
-    """Round a side to whole pixels, and up to all of them where only a sliver would be left."""
-    rounded = max(1, round(side))
-    return available if rounded >= available - 1 else rounded
 
 
 class ContactSheet:
@@ -256,77 +231,6 @@ class ContactSheet:
             left = 2 + column * (self._tile_width + _GAP)
             cv2.putText(header, name, (left, 20), _FONT, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
         return header
-
-
-class Video:
-    """
-    A video of visible, thermal and fused side by side, made as the frames come.
-
-    Each frame is held until the next one's stamp, so that the video runs as fast as the scene
-    did. MPEG-4 in ``video.mp4`` where OpenCV can write it, else Motion JPEG in ``video.avi``.
-
-    :param folder: where to write.
-    :param rate: frames per second of the file.
-    :param max_panel_width: of one of the three pictures in pixels.
-    """
-
-    def __init__(self, folder: OutputFolder, rate: float, max_panel_width: int = 640) -> None:
-        self._folder = folder
-        self._rate = rate
-        self._max_panel_width = max_panel_width
-        self._panel = (0, 0)
-        self._writer: Any = None
-        self._failed = False
-        self._last: tuple[float, Image] | None = None
-        self.name: str | None = None
-
-    def add(self, frame: Frame) -> None:
-        """Append a frame; the first one sets the size, others are fitted into it."""
-        if self._failed:
-            return
-        if self._writer is None:
-            height, width = frame.fused.shape[:2]
-            scale = min(1.0, self._max_panel_width / width)
-            # MPEG-4 stores colour at half the resolution: sides must be even.
-            self._panel = (_even(width * scale), _even(height * scale))
-            self._open()
-            if self._failed:
-                return
-        picture = np.hstack(
-            [letterbox(p, *self._panel) for p in (frame.visible, frame.thermal, frame.fused)]
-        )
-        if self._last is not None:
-            stamp, previous = self._last
-            repeats = round((frame.stamp_s - stamp) * self._rate)
-            # A pause longer than a few seconds teaches nobody anything.
-            for _ in range(min(max(repeats, 1), round(5 * self._rate))):
-                self._writer.write(previous)
-        self._last = (frame.stamp_s, picture)
-
-    def _open(self) -> None:
-        size = (3 * self._panel[0], self._panel[1])
-        for name, codec in (('video.mp4', 'mp4v'), ('video.avi', 'MJPG')):
-            path = self._folder.file(name)
-            code = cv2.VideoWriter_fourcc(*codec)  # type: ignore[attr-defined]
-            writer = cv2.VideoWriter(str(path), code, self._rate, size)
-            if writer.isOpened():
-                self._writer, self.name = writer, name
-                return
-            writer.release()
-            path.unlink(missing_ok=True)
-        self._failed = True
-
-    def close(self) -> None:
-        """Finish the file; without any frame there is none."""
-        if self._writer is not None:
-            if self._last is not None:
-                self._writer.write(self._last[1])
-            self._writer.release()
-            self._writer = None
-
-
-def _even(side: float) -> int:
-    return max(2, int(side) // 2 * 2)
 
 
 def number(values: Mapping[str, str], key: str) -> float | None:

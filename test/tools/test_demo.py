@@ -33,12 +33,10 @@ from dig2dig_ros.tools.demo_report import (
     drops,
     Frame,
     is_settled,
-    letterbox,
     OutputFolder,
     percentiles_ms,
     render_summary,
     subtract_counters,
-    Video,
     waiting_images,
 )
 
@@ -150,17 +148,6 @@ def test_sheet_without_frames_is_none() -> None:
     assert ContactSheet().render('title') is None
 
 
-@pytest.mark.parametrize(('width', 'height'), [(64, 64), (31, 90), (200, 20)])
-def test_letterbox_keeps_the_aspect_ratio(width: int, height: int) -> None:
-    image = np.full((40, 80, 3), 255, np.uint8)
-    fitted = letterbox(image, width, height)
-    assert fitted.shape == (height, width, 3)
-    lit = fitted[:, :, 0] > 0
-    inner_width, inner_height = int(lit.any(axis=0).sum()), int(lit.any(axis=1).sum())
-    assert inner_width == width or inner_height == height
-    assert abs(inner_width - 2 * inner_height) <= 2
-
-
 # The output folder
 
 
@@ -202,55 +189,6 @@ def test_output_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('')
     with pytest.raises(DemoError, match='cannot write to the output folder'):
         OutputFolder(tmp_path / 'file' / 'out')
-
-
-# The video
-
-
-def read_video(path: Path) -> list[NDArray[np.uint8]]:
-    capture = cv2.VideoCapture(str(path))
-    frames: list[NDArray[np.uint8]] = []
-    while True:
-        done, frame = capture.read()
-        if not done:
-            return frames
-        frames.append(frame.astype(np.uint8))
-
-
-def test_video_holds_each_frame_until_the_next_stamp(tmp_path: Path) -> None:
-    video = Video(OutputFolder(tmp_path), rate=10.0)
-    for number, stamp in enumerate((0.0, 0.1, 0.5)):
-        video.add(make_frame(number, width=97, height=64, stamp_s=stamp))
-    video.close()
-    assert video.name is not None
-    frames = read_video(tmp_path / video.name)
-    assert len(frames) == 1 + 4 + 1
-    assert frames[0].shape == (64, 3 * 96, 3)
-    # Visible, thermal, fused: of levels 40, 90 and 140, but for the codec's losses.
-    thirds = [float(part.mean()) for part in np.array_split(frames[0], 3, axis=1)]
-    assert thirds == pytest.approx([40, 90, 140], abs=6)
-
-
-def test_video_without_frames_leaves_no_file(tmp_path: Path) -> None:
-    video = Video(OutputFolder(tmp_path), rate=10.0)
-    video.close()
-    assert video.name is None
-    assert not list(tmp_path.glob('video*'))
-
-
-def test_video_falls_back_to_motion_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = cv2.VideoWriter
-
-    def without_mpeg4(path: str, code: int, rate: float, size: tuple[int, int]) -> object:
-        return real() if path.endswith('.mp4') else real(path, code, rate, size)
-
-    without_mpeg4.fourcc = real.fourcc  # type: ignore[attr-defined]
-    monkeypatch.setattr(cv2, 'VideoWriter', without_mpeg4)
-    video = Video(OutputFolder(tmp_path), rate=10.0)
-    video.add(make_frame())
-    video.close()
-    assert video.name == 'video.avi'
-    assert len(read_video(tmp_path / 'video.avi')) == 1
 
 
 # Figures

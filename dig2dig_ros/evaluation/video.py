@@ -1,0 +1,166 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A video of pictures side by side, made as the frames come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+import os
+from pathlib import Path
+from typing import Any, TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Image = NDArray[np.uint8]
+
+# (file name, four-character code), in the order in which they are tried.
+MPEG4_FIRST = (('video.mp4', 'mp4v'), ('video.avi', 'MJPG'))
+# VP8 in WebM plays in every browser, which OpenCV's MPEG-4 does not.
+FOR_BROWSERS = (('video.webm', 'VP80'), *MPEG4_FIRST)
+
+# A pause longer than so many seconds teaches nobody anything.
+_LONGEST_PAUSE = 5.0
+
+
+class Video:
+    """
+    Pictures of one moment side by side, each moment held until the next one's stamp.
+
+    So the video runs as fast as the scene did. Where OpenCV can write none of the formats, there
+    is no video, and `name` stays None.
+
+    :param file: returns the path for a file name, and is asked only for what is written.
+    :param rate: frames per second of the file.
+    :param max_panel_width: of one picture in pixels.
+    :param formats: file names and codecs to try.
+    """
+
+    def __init__(
+        self,
+        file: Callable[[str], Path],
+        rate: float,
+        max_panel_width: int = 640,
+        formats: Sequence[tuple[str, str]] = MPEG4_FIRST,
+    ) -> None:
+        self._file = file
+        self._rate = rate
+        self._max_panel_width = max_panel_width
+        self._formats = formats
+        self._panel = (0, 0)
+        self._panels = 0
+        self._writer: Any = None
+        self._failed = False
+        self._last: tuple[float, Image] | None = None
+        self.name: str | None = None
+
+    def add(self, pictures: Sequence[Image], stamp_s: float) -> None:
+        """
+        Append a moment; the first one sets the size, others are fitted into it.
+
+        :param pictures: (H, W) or (H, W, 3) BGR; always as many as at first. The last one
+            decides on the size of a panel.
+        :param stamp_s: in seconds, from any beginning.
+        """
+        if self._failed:
+            return
+        if self._writer is None:
+            height, width = pictures[-1].shape[:2]
+            scale = min(1.0, self._max_panel_width / width)
+            # Most codecs store colour at half the resolution: sides must be even.
+            self._panel = (_even(width * scale), _even(height * scale))
+            self._panels = len(pictures)
+            self._open()
+            if self._failed:
+                return
+        picture = np.hstack([letterbox(to_bgr(image), *self._panel) for image in pictures])
+        if self._last is not None:
+            stamp, previous = self._last
+            repeats = round((stamp_s - stamp) * self._rate)
+            for _ in range(min(max(repeats, 1), round(_LONGEST_PAUSE * self._rate))):
+                self._writer.write(previous)
+        self._last = (stamp_s, picture)
+
+    def _open(self) -> None:
+        size = (self._panels * self._panel[0], self._panel[1])
+        for name, codec in self._formats:
+            path = self._file(name)
+            code = cv2.VideoWriter_fourcc(*codec)  # type: ignore[attr-defined]
+            with _quiet():
+                writer = cv2.VideoWriter(str(path), code, self._rate, size)
+            if writer.isOpened():
+                self._writer, self.name = writer, name
+                return
+            writer.release()
+            path.unlink(missing_ok=True)
+        self._failed = True
+
+    def close(self) -> None:
+        """Finish the file; without any frame there is none."""
+        if self._writer is not None:
+            if self._last is not None:
+                self._writer.write(self._last[1])
+            self._writer.release()
+            self._writer = None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what FFmpeg prints about codecs, on the process's own standard error."""
+    kept = os.dup(2)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(silence, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(silence)
+
+
+def to_bgr(image: NDArray[Any]) -> Image:
+    """Return an 8-bit image of shape (H, W) or (H, W, 3) as (H, W, 3) BGR, contiguous."""
+    if image.ndim == 2:
+        image = np.repeat(image[:, :, None], 3, axis=2)
+    return np.ascontiguousarray(image, dtype=np.uint8)
+
+
+def letterbox(image: Image, width: int, height: int) -> Image:
+    """Scale ``image`` (H, W, 3) to fit into ``width`` x ``height`` and centre it on black."""
+    scale = min(width / image.shape[1], height / image.shape[0])
+    inner_width = _fit(image.shape[1] * scale, width)
+    inner_height = _fit(image.shape[0] * scale, height)
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    canvas = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - inner_height) // 2, (width - inner_width) // 2
+    canvas[top : top + inner_height, left : left + inner_width] = cv2.resize(
+        image, (inner_width, inner_height), interpolation=method
+    )
+    return canvas
+
+
+def _fit(side: float, available: int) -> int:
+    """Round a side to whole pixels, and up to all of them where only a sliver would be left."""
+    rounded = max(1, round(side))
+    return available if rounded >= available - 1 else rounded
+
+
+def _even(side: float) -> int:
+    return max(2, int(side) // 2 * 2)

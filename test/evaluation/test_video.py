@@ -1,0 +1,107 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Videos of pictures side by side."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+import pytest
+
+from dig2dig_ros.evaluation.video import FOR_BROWSERS, letterbox, MPEG4_FIRST, to_bgr, Video
+
+
+def read_video(path: Path) -> list[NDArray[np.uint8]]:
+    capture = cv2.VideoCapture(str(path))
+    frames: list[NDArray[np.uint8]] = []
+    while True:
+        done, frame = capture.read()
+        if not done:
+            return frames
+        frames.append(frame.astype(np.uint8))
+
+
+def pictures(width: int = 97, height: int = 64) -> list[NDArray[np.uint8]]:
+    return [np.full((height, width, 3), level, np.uint8) for level in (40, 90, 140)]
+
+
+@pytest.mark.parametrize('formats', [MPEG4_FIRST, FOR_BROWSERS])
+def test_video_holds_each_frame_until_the_next_stamp(
+    tmp_path: Path, formats: tuple[tuple[str, str], ...]
+) -> None:
+    video = Video(tmp_path.joinpath, rate=10.0, formats=formats)
+    for stamp in (0.0, 0.1, 0.5):
+        video.add(pictures(), stamp)
+    video.close()
+    assert video.name is not None
+    frames = read_video(tmp_path / video.name)
+    assert len(frames) == 1 + 4 + 1
+    assert frames[0].shape == (64, 3 * 96, 3)
+    # But for the codec's losses.
+    thirds = [float(part.mean()) for part in np.array_split(frames[0], 3, axis=1)]
+    assert thirds == pytest.approx([40, 90, 140], abs=6)
+
+
+def test_pictures_of_another_size_are_fitted_into_the_first_one(tmp_path: Path) -> None:
+    video = Video(tmp_path.joinpath, rate=10.0)
+    video.add(pictures(96, 64), 0.0)
+    video.add([np.full((32, 32), 200, np.uint8)] * 3, 0.1)
+    video.close()
+    assert video.name is not None
+    _, second = read_video(tmp_path / video.name)
+    assert second.shape == (64, 3 * 96, 3)
+    assert second[32, 48].mean() > 150
+    assert second[32, 4].mean() < 40
+
+
+def test_video_without_frames_leaves_no_file(tmp_path: Path) -> None:
+    video = Video(tmp_path.joinpath, rate=10.0)
+    video.close()
+    assert video.name is None
+    assert not list(tmp_path.glob('video*'))
+
+
+def test_video_falls_back_to_motion_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = cv2.VideoWriter
+
+    def without_mpeg4(path: str, code: int, rate: float, size: tuple[int, int]) -> object:
+        return real() if path.endswith('.mp4') else real(path, code, rate, size)
+
+    without_mpeg4.fourcc = real.fourcc  # type: ignore[attr-defined]
+    monkeypatch.setattr(cv2, 'VideoWriter', without_mpeg4)
+    video = Video(tmp_path.joinpath, rate=10.0)
+    video.add(pictures(), 0.0)
+    video.close()
+    assert video.name == 'video.avi'
+    assert len(read_video(tmp_path / 'video.avi')) == 1
+
+
+@pytest.mark.parametrize(('width', 'height'), [(64, 64), (31, 90), (200, 20)])
+def test_letterbox_keeps_the_aspect_ratio(width: int, height: int) -> None:
+    image = np.full((40, 80, 3), 255, np.uint8)
+    fitted = letterbox(image, width, height)
+    assert fitted.shape == (height, width, 3)
+    lit = fitted[:, :, 0] > 0
+    inner_width, inner_height = int(lit.any(axis=0).sum()), int(lit.any(axis=1).sum())
+    assert inner_width == width or inner_height == height
+    assert abs(inner_width - 2 * inner_height) <= 2
+
+
+def test_grey_pictures_become_three_equal_channels() -> None:
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    colour = to_bgr(grey)
+    assert colour.shape == (3, 4, 3)
+    assert (colour == grey[..., None]).all()
