@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.baselines import BASELINES
-from dig2dig_ros.evaluation.metrics import METRICS
+from dig2dig_ros.evaluation.metrics import metric_info, METRICS
 from dig2dig_ros.fusion.settings import FusionSettings
 
 # Of the metrics that look at the sources; PSNR would count the MSE twice.
@@ -236,7 +236,7 @@ def ranks(values: Sequence[float], higher_is_better: bool) -> list[float]:
 def metric_ranks(scores: Scores, metric: str) -> dict[str, float]:
     """Return the ranks in one of :data:`METRICS`, of the rows that have it."""
     own = {row: values[metric] for row, values in scores.items() if metric in values}
-    ordered = ranks(list(own.values()), METRICS[metric].higher_is_better)
+    ordered = ranks(list(own.values()), metric_info(metric).higher_is_better)
     return dict(zip(own, ordered, strict=True))
 
 
@@ -292,8 +292,9 @@ def paired_differences(
             f'values have shapes {ours.shape} and {theirs.shape}: both must be (pairs, metrics)'
         )
     pairs = len(ours)
-    with np.errstate(invalid='ignore'):  # inf - inf, where both equal a source
+    with np.errstate(invalid='ignore'):
         differences = ours - theirs
+    differences[ours == theirs] = 0.0  # also of two infinities, where both equal a source
     means = differences.mean(axis=0)
     finite = np.isfinite(means)
     if pairs < FEWEST_PAIRS:

@@ -13,10 +13,11 @@
 # limitations under the License.
 
 """
-Pairs of visible and thermal images in a directory.
+Pairs of images in a directory: visible and thermal, or of other tasks.
 
-Two layouts are known: two sub-folders of images with the same names, one for each camera, and
-one folder of NAME_A and NAME_B, A being the visible image.
+Two layouts are known: two sub-folders of images with the same names, and one folder of NAME_A and
+NAME_B, or NAME-A and NAME-B. The first image of a pair is called visible and the second thermal,
+also where the two differ in focus or exposure instead.
 """
 
 from __future__ import annotations
@@ -33,7 +34,19 @@ from numpy.typing import NDArray
 _SUFFIXES = ('.png', '.tif', '.tiff', '.bmp', '.pgm', '.ppm', '.webp', '.jpg', '.jpeg')
 _VISIBLE_FOLDERS = ('visible', 'vis', 'vi', 'rgb', 'color', 'colour')
 _THERMAL_FOLDERS = ('thermal', 'infrared', 'ir', 'inf', 'tir', 'lwir')
-_VISIBLE_ENDING, _THERMAL_ENDING = '_a', '_b'
+# Of other tasks. Two of them only count together, and only where there are images in both: such
+# names are common.
+_OTHER_FOLDERS = (
+    ('a', 'b'),
+    ('near', 'far'),
+    ('over', 'under'),
+    ('source_1', 'source_2'),
+)
+_ENDINGS = (('_a', '_b'), ('-a', '-b'))
+# By how many of 255 levels the channels of a coloured pixel differ, and what share of all pixels
+# must be coloured: more than lossy compression makes of grey, less than dark photographs have.
+_COLOURED_LEVELS = 8
+_COLOURED_SHARE = 0.01
 
 
 class ImagePairError(ValueError):
@@ -46,8 +59,8 @@ class ImagePair:
     Two images of one scene.
 
     :param name: the common part of their file names.
-    :param visible: path of the visible image.
-    :param thermal: path of the thermal image.
+    :param visible: path of the visible image, or the first one.
+    :param thermal: path of the thermal image, or the second one.
     """
 
     name: str
@@ -60,7 +73,10 @@ def find_pairs(directory: str | Path) -> list[ImagePair]:
     Return the pairs in a directory, sorted by name.
 
     Folders may be named visible, vis, vi, rgb, color or colour, and thermal, infrared, ir, inf,
-    tir or lwir, in upper or lower case. The suffixes of a pair may differ.
+    tir or lwir; for other tasks A and B, near and far, over and under, or source_1 and source_2;
+    all of them in upper or lower case. Where several layouts are there, the first of visible and
+    thermal folders, other folders, and NAME_A and NAME_B counts. The suffixes of a pair may
+    differ.
 
     :raises ImagePairError: the directory is missing or holds no pair.
     """
@@ -87,29 +103,85 @@ def unpaired(directory: str | Path) -> list[str]:
     return sorted(path.relative_to(directory).as_posix() for path in alone)
 
 
-def load_pair(pair: ImagePair) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+def load_pair(
+    pair: ImagePair, *, thermal: bool = True, same_size: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """
-    Read both images as the sensors have them (no EXIF rotation).
+    Read both images.
 
-    :return: visible (H, W, 3) uint8 in blue-green-red order, thermal (H, W) uint8 or uint16; a
-        thermal image that was saved in colour is reduced to its luma.
-    :raises ImagePairError: one cannot be read, or the thermal image is neither 8 nor 16 bits.
+    :param thermal: the second image is a thermal one. Otherwise both are photographs of equal
+        rights, such as two focal planes or exposures, and read as viewers show them.
+    :param same_size: refuse a pair whose images differ in size.
+    :return: with ``thermal``, visible (H, W, 3) uint8 in blue-green-red order, and thermal (H, W)
+        uint8 or uint16, as the sensors have them (no EXIF rotation); a thermal image that was
+        saved in colour is reduced to its luma. Otherwise two uint8 images, (H, W) where both are
+        grey, else (H, W, 3) in blue-green-red order; of 16 bits the full scale becomes 0 to 255.
+    :raises ImagePairError: one cannot be read, or has another number of bits, or the sizes
+        differ and must not.
     """
-    visible = _read(pair.visible, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    # Unchanged keeps 16 bits, and ignores the orientation too.
-    thermal = _read(pair.thermal, cv2.IMREAD_UNCHANGED)
-    if thermal.dtype not in (np.uint8, np.uint16):
-        raise ImagePairError(f'{pair.thermal} holds {thermal.dtype}, but must have 8 or 16 bits')
-    if thermal.ndim == 3:
-        channels = thermal.shape[2]
-        if channels == 3:
-            thermal = cv2.cvtColor(thermal, cv2.COLOR_BGR2GRAY)
-        elif channels == 4:
-            thermal = cv2.cvtColor(thermal, cv2.COLOR_BGRA2GRAY)
-        else:
-            # Grey, perhaps with transparency.
-            thermal = np.ascontiguousarray(thermal[:, :, 0])
-    return visible, thermal
+    if thermal:
+        first = _read(pair.visible, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        # Unchanged keeps 16 bits, and ignores the orientation too.
+        second = _grey(_checked_depth(_read(pair.thermal, cv2.IMREAD_UNCHANGED), pair.thermal))
+    else:
+        first, second = _photograph(pair.visible), _photograph(pair.thermal)
+        if first.ndim != second.ndim:
+            first, second = (
+                image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+                for image in (first, second)
+            )
+    if same_size and first.shape[:2] != second.shape[:2]:
+        names = ('visible', 'thermal') if thermal else (str(pair.visible), str(pair.thermal))
+        sizes = (f'{image.shape[1]}x{image.shape[0]}' for image in (first, second))
+        of_each = ', '.join(f'{name} is {size}' for name, size in zip(names, sizes, strict=True))
+        raise ImagePairError(
+            f'pair {pair.name}: {of_each} pixels, but the two must be registered and of one size'
+        )
+    return first, second
+
+
+def second_is_colour(pair: ImagePair) -> bool:
+    """
+    Tell whether the second image of a pair has colour, as no thermal image has.
+
+    What was saved in colour but is grey has none, and neither have the slight tints that lossy
+    compression leaves. A thermal image in false colours cannot be told from a photograph.
+
+    :raises ImagePairError: it cannot be read.
+    """
+    image = _read(pair.thermal, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    blue, green, red = cv2.split(image)
+    spread = cv2.max(cv2.max(blue, green), red) - cv2.min(cv2.min(blue, green), red)
+    return float((spread > _COLOURED_LEVELS).mean()) > _COLOURED_SHARE
+
+
+def _grey(image: NDArray[Any]) -> NDArray[Any]:
+    """Reduce an image of any number of channels to one."""
+    if image.ndim == 2:
+        return image
+    if image.shape[2] == 3:
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
+    if image.shape[2] == 4:
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGRA2GRAY))
+    # Grey, perhaps with transparency.
+    return np.ascontiguousarray(image[:, :, 0])
+
+
+def _photograph(path: Path) -> NDArray[np.uint8]:
+    """Return an image in 8 bits, (H, W) where it has no colour, without transparency."""
+    image = _checked_depth(_read(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH), path)
+    if image.ndim == 3 and (image == image[:, :, :1]).all():
+        image = image[:, :, 0]
+    if image.dtype == np.uint16:
+        # 65535 = 255 * 257; the sum stays within 32 bits.
+        image = (image.astype(np.uint32) + 128) // 257
+    return np.ascontiguousarray(image, dtype=np.uint8)
+
+
+def _checked_depth(image: NDArray[Any], path: Path) -> NDArray[Any]:
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ImagePairError(f'{path} holds {image.dtype}, but must have 8 or 16 bits')
+    return image
 
 
 def _read(path: Path, flags: int) -> NDArray[Any]:
@@ -136,22 +208,41 @@ def _sources(directory: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
     visible = next((folders[name] for name in _VISIBLE_FOLDERS if name in folders), None)
     thermal = next((folders[name] for name in _THERMAL_FOLDERS if name in folders), None)
     if visible is not None and thermal is not None:
-        place = f'its folders {visible.name} and {thermal.name}'
-        return _images(visible), _images(thermal), place
+        return _images(visible), _images(thermal), _place(visible, thermal)
+    for names in _OTHER_FOLDERS:
+        if all(name in folders for name in names):
+            first, second = (folders[name] for name in names)
+            first_images, second_images = _images(first), _images(second)
+            if first_images and second_images:
+                return first_images, second_images, _place(first, second)
 
     images = _images(directory)
-    by_ending: list[dict[str, Path]] = []
-    for ending in (_VISIBLE_ENDING, _THERMAL_ENDING):
-        cut = len(ending)
-        by_ending.append({n[:-cut]: p for n, p in images.items() if n.lower().endswith(ending)})
-    if not any(by_ending):
-        raise ImagePairError(
-            f'no pairs in {directory}: looked for two folders of images with the same names '
-            f'({_VISIBLE_FOLDERS[0]} and {_THERMAL_FOLDERS[0]}, or '
-            f'{"/".join(_VISIBLE_FOLDERS[1:])} and '
-            f'{"/".join(_THERMAL_FOLDERS[1:])}), and for images NAME_A and NAME_B'
+    by_ending: list[tuple[dict[str, Path], dict[str, Path], str]] = []
+    for endings in _ENDINGS:
+        first_images, second_images = (
+            {name[:-2]: path for name, path in images.items() if name.lower().endswith(ending)}
+            for ending in endings
         )
-    return by_ending[0], by_ending[1], 'its images NAME_A and NAME_B'
+        described = ' and '.join(f'NAME{ending.upper()}' for ending in endings)
+        by_ending.append((first_images, second_images, f'its images {described}'))
+    # Rather the endings of which there are pairs, else those that there are at all.
+    for found in by_ending:
+        if found[0].keys() & found[1].keys():
+            return found
+    for found in by_ending:
+        if found[0] or found[1]:
+            return found
+    others = ', '.join(' and '.join(names) for names in _OTHER_FOLDERS)
+    raise ImagePairError(
+        f'no pairs in {directory}: looked for two folders of images with the same names '
+        f'({_VISIBLE_FOLDERS[0]} and {_THERMAL_FOLDERS[0]}, or '
+        f'{"/".join(_VISIBLE_FOLDERS[1:])} and {"/".join(_THERMAL_FOLDERS[1:])}, or {others}), '
+        'and for images NAME_A and NAME_B'
+    )
+
+
+def _place(first: Path, second: Path) -> str:
+    return f'its folders {first.name} and {second.name}'
 
 
 def _images(folder: Path) -> dict[str, Path]:

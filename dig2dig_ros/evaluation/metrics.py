@@ -25,7 +25,8 @@ sources; Qabf, VIF and SCD reward transferred detail; EN, SD, SF, AG and EI look
 image alone and grow with noise as well.
 
 Degenerate input has a defined value, stated at each function, and is never NaN: identical
-images have an infinite PSNR, and a correlation with a constant image is 0.
+images have an infinite PSNR, and a correlation with a constant image is 0. For anything else a
+metric raises :class:`MetricError`.
 """
 
 from __future__ import annotations
@@ -33,11 +34,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 import math
-from typing import Any, cast
+from typing import Any, cast, TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from dig2dig_ros.evaluation.perceptual import Lpips
 
 LEVELS = 256
 PEAK = 255.0
@@ -68,12 +72,15 @@ def luma(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     )
 
 
-def _checked(smallest_side: int = 1, **images: Luma) -> list[Array]:
+def checked_images(smallest_side: int = 1, **images: Luma) -> list[Array]:
     """
-    Return the images in float64.
+    Return the images in float64, once it is sure that metrics are defined for them.
 
     :param smallest_side: pixels that height and width must have.
-    :raises MetricError: naming the image and what is wrong with it.
+    :param images: luma (H, W) by the name that messages are to use; the first sets the size.
+    :raises MetricError: naming the image and what is wrong with it: another shape, no pixel or
+        too few, another size than the first, values that are no real numbers on the 8-bit scale,
+        or not finite.
     """
     checked: list[Array] = []
     for name, image in images.items():
@@ -94,8 +101,10 @@ def _checked(smallest_side: int = 1, **images: Luma) -> list[Array]:
                 f'the {name} image has shape {image.shape}, the {first} image '
                 f'{checked[0].shape}: sizes must be equal'
             )
-        if image.dtype.kind not in 'buif':
-            raise MetricError(f'the {name} image has the type {image.dtype}: real numbers needed')
+        if image.dtype.kind not in 'uif':
+            raise MetricError(
+                f'the {name} image has the type {image.dtype}: whole or real numbers needed'
+            )
         values = image.astype(np.float64)
         if not np.isfinite(values).all():
             raise MetricError(f'the {name} image has values that are not finite')
@@ -112,9 +121,12 @@ def psnr_sum(fused: Luma, visible: Luma, thermal: Luma) -> float:
     """
     Sum over the sources of the peak signal-to-noise ratio, in dB.
 
-    ``sum_k 10 log10(255^2 / mean((F - c_k)^2))``. Infinite if the fused image equals a source.
+    ``sum_k 10 log10(255^2 / mean((F - c_k)^2))``, infinite if the fused image equals a source.
+    The ratio as in Jagalingam and Hegde, "A review of quality metrics for fused image", Aquatic
+    Procedia 4, 2015. That the paper (Dig2DIG, Table 1) adds up two of them follows from its mean
+    squared errors: 1464 alone would be 16.5 dB, and 33.74 dB stand beside it.
     """
-    fused, visible, thermal = _checked(fused=fused, visible=visible, thermal=thermal)
+    fused, visible, thermal = checked_images(fused=fused, visible=visible, thermal=thermal)
 
     def psnr(source: Array) -> float:
         error = float(np.mean((fused - source) ** 2))
@@ -134,7 +146,7 @@ def ssim(fused: Luma, visible: Luma, thermal: Luma) -> float:
 
     :raises ImportError: scikit-image is not installed.
     """
-    fused, visible, thermal = _checked(7, fused=fused, visible=visible, thermal=thermal)
+    fused, visible, thermal = checked_images(7, fused=fused, visible=visible, thermal=thermal)
     try:
         from skimage.metrics import structural_similarity
     except ImportError as error:
@@ -152,9 +164,9 @@ def mse(fused: Luma, visible: Luma, thermal: Luma) -> float:
     """
     Mean over the sources of the mean squared error, in squared grey levels.
 
-    ``1/2 sum_k mean((F - c_k)^2)``.
+    ``1/2 sum_k mean((F - c_k)^2)``; Jagalingam and Hegde, see :func:`psnr_sum`.
     """
-    fused, visible, thermal = _checked(fused=fused, visible=visible, thermal=thermal)
+    fused, visible, thermal = checked_images(fused=fused, visible=visible, thermal=thermal)
     return float((np.mean((fused - visible) ** 2) + np.mean((fused - thermal) ** 2)) / 2)
 
 
@@ -165,16 +177,20 @@ def _correlation(a: Array, b: Array) -> float:
         return 0.0
     a = a - a.mean()
     b = b - b.mean()
-    return float((a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum()))
+    scale = math.sqrt((a * a).sum()) * math.sqrt((b * b).sum())
+    # Differences below 1e-154 have squares that vanish.
+    return float((a * b).sum()) / scale if scale > 0 else 0.0
 
 
 def correlation(fused: Luma, visible: Luma, thermal: Luma) -> float:
     """
     Mean over the sources of Pearson's correlation coefficient with the fused image (CC).
 
-    In [-1, 1]; a constant image correlates with nothing: 0.
+    ``1/2 sum_k r(F, c_k)``, in [-1, 1]; a constant image correlates with nothing: 0. Zhu and
+    Bamler, "A sparse image fusion algorithm with application to pan-sharpening", IEEE Trans.
+    Geoscience and Remote Sensing 51(5), 2013, with each source in turn as the reference.
     """
-    fused, visible, thermal = _checked(fused=fused, visible=visible, thermal=thermal)
+    fused, visible, thermal = checked_images(fused=fused, visible=visible, thermal=thermal)
     return (_correlation(fused, visible) + _correlation(fused, thermal)) / 2
 
 
@@ -212,7 +228,7 @@ def qabf(fused: Luma, visible: Luma, thermal: Luma) -> float:
     2000, with the constants of that letter. Beyond the border the images are zero. Two
     sources without any edge have nothing to lose: 1.
     """
-    fused, visible, thermal = _checked(fused=fused, visible=visible, thermal=thermal)
+    fused, visible, thermal = checked_images(fused=fused, visible=visible, thermal=thermal)
     strength_f, orientation_f = _edges(fused, cv2.BORDER_CONSTANT)
     preserved = total = 0.0
     for source in (visible, thermal):
@@ -239,7 +255,7 @@ def nabf(fused: Luma, visible: Luma, thermal: Luma) -> float:
     Processing 7, 2013, with the constants given there. Images are mirrored at the border. 0 for
     a constant fused image.
     """
-    fused, visible, thermal = _checked(fused=fused, visible=visible, thermal=thermal)
+    fused, visible, thermal = checked_images(fused=fused, visible=visible, thermal=thermal)
     strength_f, orientation_f = _edges(fused / 8, cv2.BORDER_REFLECT_101)
     lost = np.zeros_like(fused)
     total = 0.0
@@ -302,7 +318,7 @@ def vif(fused: Luma, visible: Luma, thermal: Luma) -> float:
     5 and 3 pixels with a standard deviation of size / 5, noise variance 2. A constant source has
     no information to lose and counts 1. Images need at least 41 pixels a side.
     """
-    fused, visible, thermal = _checked(41, fused=fused, visible=visible, thermal=thermal)
+    fused, visible, thermal = checked_images(41, fused=fused, visible=visible, thermal=thermal)
     return _visual_information(fused, visible) + _visual_information(fused, thermal)
 
 
@@ -315,7 +331,7 @@ def scd(fused: Luma, visible: Luma, thermal: Luma) -> float:
     fusion: the sum of the correlations of differences", AEU Int. J. Electronics and
     Communications 69, 2015. A correlation with a constant counts 0.
     """
-    fused, visible, thermal = _checked(fused=fused, visible=visible, thermal=thermal)
+    fused, visible, thermal = checked_images(fused=fused, visible=visible, thermal=thermal)
     return _correlation(fused - thermal, visible) + _correlation(fused - visible, thermal)
 
 
@@ -335,7 +351,7 @@ def mutual_information(fused: Luma, visible: Luma, thermal: Luma) -> float:
     ``sum_k H(F) + H(c_k) - H(F, c_k)`` with 256 levels. Qu, Zhang and Yan, "Information measure
     for performance of image fusion", Electronics Letters 38(7), 2002. 0 for a constant image.
     """
-    fused, visible, thermal = _checked(fused=fused, visible=visible, thermal=thermal)
+    fused, visible, thermal = checked_images(fused=fused, visible=visible, thermal=thermal)
     levels_f = _levels(fused)
     information = 0.0
     for source in (visible, thermal):
@@ -347,14 +363,25 @@ def mutual_information(fused: Luma, visible: Luma, thermal: Luma) -> float:
 
 
 def entropy(fused: Luma) -> float:
-    """Entropy of the 256 grey levels of the fused image, in bits (EN); 0 if it is constant."""
-    (fused,) = _checked(fused=fused)
+    """
+    Entropy of the 256 grey levels of the fused image, in bits (EN); 0 if it is constant.
+
+    ``-sum_g p_g log2 p_g``. Roberts, van Aardt and Ahmed, "Assessment of image fusion procedures
+    using entropy, image quality, and multispectral classification", J. Applied Remote Sensing 2,
+    2008.
+    """
+    (fused,) = checked_images(fused=fused)
     return _entropy_nats(np.bincount(_levels(fused), minlength=LEVELS)) / math.log(2)
 
 
 def standard_deviation(fused: Luma) -> float:
-    """Return the standard deviation of the fused image, in grey levels (SD)."""
-    (fused,) = _checked(fused=fused)
+    """
+    Return the standard deviation of the fused image, in grey levels (SD); 0 if it is constant.
+
+    ``sqrt(mean((F - mean(F))^2))``. Zhang, Ye and Xiao, "VIFB: a visible and infrared image fusion
+    benchmark", CVPR Workshops, 2020.
+    """
+    (fused,) = checked_images(fused=fused)
     return float(fused.std())
 
 
@@ -366,7 +393,7 @@ def spatial_frequency(fused: Luma) -> float:
     Fisher, "Image quality measures and their performance", IEEE Trans. Communications 43(12),
     1995; here each mean is over the differences that exist.
     """
-    (fused,) = _checked(2, fused=fused)
+    (fused,) = checked_images(2, fused=fused)
     row = np.mean(np.diff(fused, axis=1) ** 2)
     column = np.mean(np.diff(fused, axis=0) ** 2)
     return float(np.sqrt(row + column))
@@ -380,7 +407,7 @@ def average_gradient(fused: Luma) -> float:
     "Detail preserved fusion of visible and infrared images using regional saliency extraction
     and multi-scale image decomposition", Optics Communications 341, 2015.
     """
-    (fused,) = _checked(2, fused=fused)
+    (fused,) = checked_images(2, fused=fused)
     gradient_y, gradient_x = np.gradient(fused)
     return float(np.sqrt((gradient_x**2 + gradient_y**2) / 2).mean())
 
@@ -393,24 +420,38 @@ def edge_intensity(fused: Luma) -> float:
     medical image fusion technique for feature enhancement in medical diagnosis", Int. J.
     Engineering Science Invention 2, 2018.
     """
-    (fused,) = _checked(fused=fused)
+    (fused,) = checked_images(fused=fused)
     strength, _ = _edges(fused, cv2.BORDER_REPLICATE)
     return float(strength.mean())
 
 
 @dataclass(frozen=True)
-class Metric:
+class MetricInfo:
     """
-    A metric as tables show it.
+    How tables show a metric.
 
     :param name: short name, as in the literature.
     :param higher_is_better: the direction that publications reward.
-    :param function: takes (fused, visible, thermal), or (fused) alone.
-    :param uses_sources: whether ``function`` takes the sources.
     """
 
     name: str
     higher_is_better: bool
+
+    @property
+    def title(self) -> str:
+        """The name with an arrow in the direction that is better."""
+        return f'{self.name} {"↑" if self.higher_is_better else "↓"}'
+
+
+@dataclass(frozen=True)
+class Metric(MetricInfo):
+    """
+    A metric that needs nothing but the images.
+
+    :param function: takes (fused, visible, thermal), or (fused) alone.
+    :param uses_sources: whether ``function`` takes the sources.
+    """
+
     function: Callable[..., float]
     uses_sources: bool = True
 
@@ -419,11 +460,6 @@ class Metric:
         if self.uses_sources:
             return self.function(fused, visible, thermal)
         return self.function(fused)
-
-    @property
-    def title(self) -> str:
-        """The name with an arrow in the direction that is better."""
-        return f'{self.name} {"↑" if self.higher_is_better else "↓"}'
 
 
 METRICS: dict[str, Metric] = {
@@ -446,13 +482,38 @@ METRICS: dict[str, Metric] = {
     )
 }
 
+# What the paper reports (Dig2DIG, section 4, evaluation metrics), in its order.
+VISIBLE_INFRARED_METRICS = ('PSNR_sum', 'SSIM', 'MSE', 'Nabf', 'CC', 'LPIPS')
+FOCUS_EXPOSURE_METRICS = ('SD', 'EI', 'EN', 'AG', 'SF', 'MI')
 
-def evaluate_pair(fused: Luma, visible: Luma, thermal: Luma) -> dict[str, float]:
+
+def metric_info(name: str) -> MetricInfo:
+    """
+    Return how tables show a metric: one of :data:`METRICS`, or LPIPS.
+
+    :raises MetricError: there is no such metric.
+    """
+    if name == 'LPIPS':
+        return MetricInfo(name, higher_is_better=False)
+    if name not in METRICS:
+        raise MetricError(f'there is no metric {name}: there are {", ".join(METRICS)} and LPIPS')
+    return METRICS[name]
+
+
+def evaluate_pair(
+    fused: Luma, visible: Luma, thermal: Luma, lpips: Lpips | None = None
+) -> dict[str, float]:
     """
     Return every metric of :data:`METRICS` by name.
 
     :param fused: luma (H, W) on the 8-bit scale, as are ``visible`` and ``thermal``.
+    :param lpips: where given, LPIPS comes last: the mean over the sources of their distance to
+        the fused image, see :class:`~dig2dig_ros.evaluation.perceptual.Lpips`.
+    :return: no NaN; PSNR_sum may be infinite, see :func:`psnr_sum`.
     :raises MetricError: an image is empty, smaller than 41 pixels a side, of another size than
         the others, not finite, or outside 0 to 255.
     """
-    return {name: metric(fused, visible, thermal) for name, metric in METRICS.items()}
+    values = {name: metric(fused, visible, thermal) for name, metric in METRICS.items()}
+    if lpips is not None:
+        values['LPIPS'] = lpips(fused, visible, thermal)
+    return values

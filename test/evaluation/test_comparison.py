@@ -172,8 +172,9 @@ def test_infinite_values_have_no_interval_and_leave_the_others_alone() -> None:
     infinite, finite = paired_differences(ours, np.zeros((6, 2)))
     assert infinite == Difference(math.inf, None, None)
     assert finite.low == pytest.approx(1.0)
-    (undefined,) = paired_differences(ours[:, :1], ours[:, :1])
-    assert math.isnan(undefined.mean)
+    theirs = np.full((6, 1), -np.inf)
+    theirs[0] = np.inf
+    (undefined,) = paired_differences(ours[::-1, :1], theirs)
     assert undefined.low is None
 
 
@@ -219,3 +220,11 @@ def test_scores_that_cannot_be_used_are_refused(tmp_path: Path, text: str, messa
 def test_missing_file_of_scores_is_named(tmp_path: Path) -> None:
     with pytest.raises(ComparisonError, match=r'nowhere\.json cannot be read'):
         load_peers(tmp_path / 'nowhere.json', 'street')
+
+
+def test_equal_infinite_values_do_not_differ() -> None:
+    # Both equal a source on that pair.
+    ours = np.zeros((6, 1))
+    ours[0] = np.inf
+    (difference,) = paired_differences(ours, ours.copy())
+    assert difference == Difference(0.0, 0.0, 0.0)

@@ -23,6 +23,7 @@ from dig2dig_ros.evaluation.image_pairs import (
     ImagePair,
     ImagePairError,
     load_pair,
+    second_is_colour,
     unpaired,
 )
 
@@ -68,6 +69,38 @@ def test_one_folder_of_a_and_b(tmp_path):
     pairs = find_pairs(tmp_path)
     assert [pair.name for pair in pairs] == ['day_1', 'night']
     assert pairs[1] == ImagePair('night', tmp_path / 'night_A.JPG', tmp_path / 'night_B.png')
+
+
+def test_one_folder_of_a_and_b_with_hyphens(tmp_path):
+    for name in ('lytro-01-A.jpg', 'lytro-01-B.jpg', 'lytro-02-A.jpg', 'notes_a.png'):
+        write(tmp_path / name)
+    (pair,) = find_pairs(tmp_path)
+    assert (pair.name, pair.thermal.name) == ('lytro-01', 'lytro-01-B.jpg')
+    assert unpaired(tmp_path) == ['lytro-02-A.jpg']
+
+
+@pytest.mark.parametrize(
+    ('first', 'second'),
+    [('A', 'B'), ('near', 'far'), ('Over', 'Under'), ('source_1', 'source_2')],
+)
+def test_two_folders_of_other_tasks(tmp_path, first, second):
+    for name in (f'{first}/1.jpg', f'{second}/1.png', f'{first}/2.png'):
+        write(tmp_path / name)
+    assert find_pairs(tmp_path) == [
+        ImagePair('1', tmp_path / first / '1.jpg', tmp_path / second / '1.png')
+    ]
+    assert unpaired(tmp_path) == [f'{first}/2.png']
+
+
+def test_folders_that_hold_no_images_do_not_hide_a_and_b(tmp_path):
+    for name in ('a/notes.png', 'x_A.png', 'x_B.png'):
+        write(tmp_path / name)
+    (tmp_path / 'b').mkdir()
+    assert [pair.name for pair in find_pairs(tmp_path)] == ['x']
+    # Visible and thermal folders come before all others.
+    for name in ('vi/y.png', 'ir/y.png', 'b/notes.png'):
+        write(tmp_path / name)
+    assert [pair.name for pair in find_pairs(tmp_path)] == ['y']
 
 
 def test_unpaired_images_are_named(tmp_path):
@@ -124,6 +157,96 @@ def test_load_reduces_thermal_to_one_channel_and_visible_to_three(tmp_path):
         np.testing.assert_array_equal(thermal, grey)
 
 
+def colourful(shape=(12, 16), seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (*shape, 3), np.uint8)
+
+
+def test_photographs_keep_their_colour(tmp_path):
+    first, second = colourful(seed=1), colourful(seed=2)
+    pair = ImagePair('a', write(tmp_path / 'a.png', first), write(tmp_path / 'b.png', second))
+    loaded = load_pair(pair, thermal=False)
+    np.testing.assert_array_equal(loaded, (first, second))
+    assert all(image.dtype == np.uint8 for image in loaded)
+    # As a thermal image, the second one is reduced.
+    assert load_pair(pair)[1].shape == (12, 16)
+
+
+def test_photographs_without_colour_are_grey(tmp_path):
+    grey = colourful()[:, :, 0]
+    single = write(tmp_path / 'single.png', grey)
+    triple = write(tmp_path / 'triple.png', np.dstack([grey] * 3))
+    clear = write(tmp_path / 'clear.png', np.dstack([grey] * 3 + [np.full_like(grey, 99)]))
+    for path in (single, triple, clear):
+        for image in load_pair(ImagePair('a', single, path), thermal=False):
+            np.testing.assert_array_equal(image, grey)
+    # Beside a coloured one, a grey one has three channels too.
+    colour = write(tmp_path / 'colour.png', colourful(seed=3))
+    first, second = load_pair(ImagePair('a', single, colour), thermal=False)
+    np.testing.assert_array_equal(first, np.dstack([grey] * 3))
+    np.testing.assert_array_equal(second, colourful(seed=3))
+
+
+def test_photographs_of_16_bits_keep_their_scale(tmp_path):
+    levels = np.array([[0, 128, 129, 257 * 7, 65406, 65407, 65535]], np.uint16)
+    path = write(tmp_path / 'grey.png', levels)
+    deep = np.dstack([levels, levels[:, ::-1], levels])
+    colour = write(tmp_path / 'colour.png', deep)
+    first, second = load_pair(ImagePair('a', path, colour), thermal=False)
+    assert first[:, :, 0].tolist() == [[0, 0, 1, 7, 254, 255, 255]]
+    assert second[:, :, 1].tolist() == [[255, 255, 254, 7, 1, 0, 0]]
+    assert first.dtype == second.dtype == np.uint8
+    # Thermal counts have no such scale, and stay.
+    assert load_pair(ImagePair('a', colour, path))[1].dtype == np.uint16
+
+
+def test_photographs_are_turned_as_viewers_do(tmp_path):
+    path = write(tmp_path / 'a.jpg', np.zeros((8, 24, 3), np.uint8))
+    orientation = bytes.fromhex('ffe1002245786966000049492a00080000000100120103000100000006000000')
+    plain = path.read_bytes()
+    path.write_bytes(plain[:2] + orientation + bytes(4) + plain[2:])
+    pair = ImagePair('a', path, path)
+    assert [image.shape[:2] for image in load_pair(pair, thermal=False)] == [(24, 8)] * 2
+    assert [image.shape[:2] for image in load_pair(pair)] == [(8, 24)] * 2
+
+
+@pytest.mark.parametrize('thermal', [True, False])
+def test_two_sizes_are_refused_where_they_must_be_one(tmp_path, thermal):
+    pair = ImagePair(
+        'street',
+        write(tmp_path / 'street_A.png', colourful((12, 16))),
+        write(tmp_path / 'street_B.png', colourful((10, 16))),
+    )
+    assert [image.shape[:2] for image in load_pair(pair, thermal=thermal)] == [(12, 16), (10, 16)]
+    names = ('visible', 'thermal') if thermal else (r'.*street_A\.png', r'.*street_B\.png')
+    message = rf'pair street: {names[0]} is 16x12, {names[1]} is 16x10 pixels'
+    with pytest.raises(ImagePairError, match=message):
+        load_pair(pair, thermal=thermal, same_size=True)
+
+
+def test_colour_of_the_second_image(tmp_path):
+    grey = colourful((40, 50))[:, :, 0]
+    tinted = np.dstack([grey // 2 + 40, grey // 2 + 44, grey // 2 + 47])
+    spot = np.dstack([grey] * 3)
+    spot[:3, :4] = (0, 0, 255)  # a mark of the camera's display
+    dark = np.zeros((40, 50, 3), np.uint8)
+    dark[10:20, 10:20] = (10, 20, 40)
+    for name, image, expected in (
+        ('grey', grey, False),
+        ('counts', grey.astype(np.uint16) * 100, False),
+        ('three', np.dstack([grey] * 3), False),
+        ('tinted', tinted, False),
+        ('spot', spot, False),
+        ('dark', dark, True),
+        ('deep', colourful().astype(np.uint16) * 257, True),
+    ):
+        path = write(tmp_path / f'{name}.png', image)
+        assert second_is_colour(ImagePair(name, tmp_path / 'gone.png', path)) == expected, name
+    jpeg = write(tmp_path / 'three.jpg', np.dstack([grey] * 3))
+    assert not second_is_colour(ImagePair('jpeg', jpeg, jpeg))
+    with pytest.raises(ImagePairError, match=r'gone\.png: no such file'):
+        second_is_colour(ImagePair('gone', jpeg, tmp_path / 'gone.png'))
+
+
 def test_unreadable_files_are_named(tmp_path):
     good = write(tmp_path / 'good.png')
     broken = tmp_path / 'broken.png'
@@ -135,6 +258,8 @@ def test_unreadable_files_are_named(tmp_path):
     floats = write(tmp_path / 'float.tif', np.zeros((4, 4), np.float32))
     with pytest.raises(ImagePairError, match='float32'):
         load_pair(ImagePair('a', good, floats))
+    with pytest.raises(ImagePairError, match='float32'):
+        load_pair(ImagePair('a', floats, good), thermal=False)
 
 
 @pytest.mark.parametrize(('folder', 'count'), [('tno', 25), ('roadscene/dev', 28)])
@@ -143,4 +268,15 @@ def test_finds_all_pairs_of_the_development_data(shared, folder, count):
     assert len(pairs) == count
     visible, thermal = load_pair(pairs[0])
     assert visible.shape[:2] == thermal.shape
+    assert unpaired(shared / 'data' / folder) == []
+    assert not any(second_is_colour(pair) for pair in pairs)
+
+
+@pytest.mark.parametrize(('folder', 'count'), [('mffw', 7), ('mefb', 15)])
+def test_finds_all_pairs_of_other_tasks(shared, folder, count):
+    pairs = find_pairs(shared / 'data' / folder)
+    assert len(pairs) == count
+    assert all(second_is_colour(pair) for pair in pairs)
+    first, second = load_pair(pairs[0], thermal=False, same_size=True)
+    assert first.shape == second.shape == (*first.shape[:2], 3)
     assert unpaired(shared / 'data' / folder) == []

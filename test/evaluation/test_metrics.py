@@ -17,7 +17,7 @@ import json
 import math
 from pathlib import Path
 import sys
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -25,7 +25,16 @@ from numpy.typing import NDArray
 import pytest
 
 from dig2dig_ros.evaluation import metrics
-from dig2dig_ros.evaluation.metrics import evaluate_pair, luma, MetricError, METRICS
+from dig2dig_ros.evaluation.metrics import (
+    evaluate_pair,
+    FOCUS_EXPOSURE_METRICS,
+    luma,
+    Metric,
+    metric_info,
+    MetricError,
+    METRICS,
+    VISIBLE_INFRARED_METRICS,
+)
 
 Image = NDArray[np.uint8]
 
@@ -65,7 +74,7 @@ def test_values_agree_with_public_evaluators(shared: Path) -> None:
     tolerance = reference['tolerance']
     assert len(reference['values']) == 8
     wrong = []
-    compared: set[str] = set()
+    images = {'set', 'visible', 'thermal', 'fused'}
     for entry in reference['values']:
         pairs = shared / 'data' / entry['set']
         ours = evaluate_pair(
@@ -73,13 +82,13 @@ def test_values_agree_with_public_evaluators(shared: Path) -> None:
             read_luma(pairs / 'visible' / entry['visible']),
             read_luma(pairs / 'thermal' / entry['thermal']),
         )
-        for name in ours.keys() & entry.keys():
+        # Of edge intensity there is no value of a public evaluator.
+        assert entry.keys() - images == METRICS.keys() - {'EI'}
+        for name in entry.keys() - images:
             allowed = tolerance.get(f'{name}_relative', tolerance['default_relative'])
             if ours[name] != pytest.approx(entry[name], rel=allowed):
                 wrong.append(f'{entry["fused"]} {name}: {ours[name]:g}, not {entry[name]:g}')
-            compared.add(name)
     assert not wrong
-    assert compared == METRICS.keys() - {'EI'}
 
 
 def test_luma_is_rounded_bt601_of_bgr() -> None:
@@ -246,25 +255,120 @@ def test_qabf_of_sources_without_edges_is_perfect() -> None:
     assert metrics.qabf(ramp(5, 5, (8, 8)), black, black) == 1
 
 
+@pytest.fixture(params=[pytest.param(m, id=m.name) for m in METRICS.values()])
+def metric(request: pytest.FixtureRequest) -> Metric:
+    if request.param.name == 'SSIM' and find_spec('skimage') is None:
+        pytest.skip('scikit-image (extra "evaluation") is not installed')
+    return cast(Metric, request.param)
+
+
+PLACES = ('fused', 'visible', 'thermal')
+GOOD = texture(4, (50, 61))
+
+
+def triple_with(bad: Any, place: str) -> list[Any]:
+    """Return three images, of which the one in ``place`` is bad."""
+    return [bad if place == name else GOOD for name in PLACES]
+
+
+def changed(value: float) -> NDArray[np.float64]:
+    """Return a good image but for one pixel."""
+    image = GOOD.astype(np.float64)
+    image[20, 30] = value
+    return image
+
+
+@pytest.mark.parametrize('place', PLACES)
 @pytest.mark.parametrize(
-    ('fused', 'message'),
+    ('bad', 'message'),
     [
-        (np.zeros((50, 60)), r'visible image has shape \(50, 61\), the fused image \(50, 60\)'),
-        (np.zeros((50, 61, 3)), r'the fused image has shape \(50, 61, 3\)'),
-        (np.zeros((0, 61)), 'the fused image is empty'),
-        (np.full((50, 61), np.nan), 'the fused image has values that are not finite'),
-        (np.full((50, 61), np.inf), 'the fused image has values that are not finite'),
-        (np.full((50, 61), 300, dtype=np.uint16), 'values from 300 to 300: .* 8-bit scale'),
-        (np.zeros((50, 61), dtype=complex), 'real numbers needed'),
+        pytest.param(changed(np.nan), 'has values that are not finite', id='NaN'),
+        pytest.param(changed(np.inf), 'has values that are not finite', id='inf'),
+        pytest.param(changed(-np.inf), 'has values that are not finite', id='-inf'),
+        pytest.param(
+            changed(-0.5), r'has values from -0\.5 to .*8-bit scale 0 to 255', id='negative'
+        ),
+        pytest.param(
+            changed(255.5), r'has values from .* to 255\.5: .*8-bit scale', id='above 255'
+        ),
+        pytest.param(GOOD.astype(np.uint16) * 257, 'has values from .*8-bit scale', id='16 bits'),
+        pytest.param(GOOD > 99, 'has the type bool: whole or real numbers', id='bool'),
+        pytest.param(GOOD.astype(complex), 'has the type complex128', id='complex'),
+        pytest.param(GOOD.astype(object), 'has the type object', id='object'),
+        pytest.param(GOOD.astype(str), 'has the type <U', id='text'),
+        pytest.param(np.dstack([GOOD] * 3), r'has shape \(50, 61, 3\): .* luma', id='colour'),
+        pytest.param(GOOD[0], r'has shape \(61,\): .* luma', id='one row'),
+        pytest.param(GOOD[:0], r'is empty \(shape \(0, 61\)\)', id='empty'),
     ],
 )
-def test_bad_images_are_refused_by_every_metric(fused: Any, message: str) -> None:
-    good = np.zeros((50, 61), dtype=np.uint8)
-    for metric in METRICS.values():
-        if 'visible' in message and not metric.uses_sources:
-            continue
-        with pytest.raises(MetricError, match=message):
-            metric(fused, good, good)
+def test_bad_images_are_refused_by_name(
+    metric: Metric, bad: Any, message: str, place: str
+) -> None:
+    if place != 'fused' and not metric.uses_sources:
+        assert metric(*triple_with(bad, place)) == metric(GOOD, GOOD, GOOD)
+        return
+    with pytest.raises(MetricError, match=f'the {place} image {message}'):
+        metric(*triple_with(bad, place))
+
+
+@pytest.mark.parametrize('place', PLACES)
+@pytest.mark.parametrize('bad', [GOOD[:, 1:], GOOD.T, GOOD[:49]])
+def test_images_of_several_sizes_are_refused(metric: Metric, bad: Image, place: str) -> None:
+    if not metric.uses_sources:
+        return
+    named, size = ('visible', GOOD.shape) if place == 'fused' else (place, bad.shape)
+    with pytest.raises(
+        MetricError, match=rf'{named} image has shape \({size[0]}, {size[1]}\), .*'
+    ):
+        metric(*triple_with(bad, place))
+
+
+@pytest.mark.parametrize('level', [0, 90, 255])
+@pytest.mark.parametrize('flat', [*((place,) for place in PLACES), PLACES[1:], PLACES])
+def test_constant_images_give_no_nan(metric: Metric, flat: tuple[str, ...], level: int) -> None:
+    images = [np.full_like(GOOD, level) if place in flat else GOOD for place in PLACES]
+    value = metric(*images)
+    equal = any(np.array_equal(images[0], source) for source in images[1:])
+    if metric.name == 'PSNR_sum' and equal:
+        assert value == math.inf
+    else:
+        assert math.isfinite(value)
+
+
+def test_images_that_are_all_but_constant_give_no_nan(metric: Metric) -> None:
+    # The square of such a difference is too small for any number of 64 bits.
+    tiny = np.zeros((50, 61))
+    tiny[10, 10] = 1e-200
+    almost = np.full((50, 61), 90.0)
+    almost[10, 10] = np.nextafter(90, 91)
+    for images in (
+        (tiny, tiny, GOOD),
+        (tiny, GOOD, tiny),
+        (almost, GOOD, tiny),
+        (GOOD, tiny, tiny),
+    ):
+        assert not math.isnan(metric(*images))
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 50), (50, 1), (2, 2), (2, 3), (7, 7), (41, 40)])
+def test_tiny_images_give_a_value_or_say_what_is_needed(
+    metric: Metric, shape: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, shape, dtype=np.uint8) for _ in PLACES]
+    smallest = {'VIF': 41, 'SSIM': 7, 'SF': 2, 'AG': 2}.get(metric.name, 1)
+    if min(shape) >= smallest:
+        assert math.isfinite(metric(*images))
+    else:
+        with pytest.raises(MetricError, match=rf'needs at least {smallest} on each side'):
+            metric(*images)
+
+
+@needs_skimage
+@pytest.mark.parametrize('place', PLACES)
+def test_a_bad_image_is_refused_by_the_set_of_metrics(place: str) -> None:
+    with pytest.raises(MetricError, match=f'the {place} image has values that are not finite'):
+        evaluate_pair(*triple_with(changed(np.nan), place))
 
 
 def test_too_small_images_are_refused_with_the_size_needed() -> None:
@@ -288,3 +392,14 @@ def test_titles_show_the_direction() -> None:
     assert METRICS['MSE'].title == 'MSE ↓'
     assert METRICS['Qabf'].title == 'Qabf ↑'
     assert [m.name for m in METRICS.values() if not m.higher_is_better] == ['MSE', 'Nabf']
+
+
+def test_sets_of_the_paper_are_known_metrics() -> None:
+    for names in (VISIBLE_INFRARED_METRICS, FOCUS_EXPOSURE_METRICS):
+        assert len(set(names)) == 6
+        assert [metric_info(name).name for name in names] == list(names)
+    assert set(VISIBLE_INFRARED_METRICS) - METRICS.keys() == {'LPIPS'}
+    assert metric_info('LPIPS').title == 'LPIPS ↓'
+    assert metric_info('SSIM') is METRICS['SSIM']
+    with pytest.raises(MetricError, match='there is no metric PSNR: there are PSNR_sum, '):
+        metric_info('PSNR')
