@@ -670,13 +670,19 @@ class ImageMatches:
     :param scores: (n,), best first.
     :param right: (T, n) bool for each threshold of :data:`IOU_THRESHOLDS`: found a person.
     :param ignored: (T, n) bool: counts neither as right nor as wrong.
-    :param persons: number of persons to be found.
+    :param found_with: (m,) for each person to be found, the score of the detection that found it
+        at an IoU of 0.5; -1 where none did.
     """
 
     scores: Array
     right: NDArray[np.bool_]
     ignored: NDArray[np.bool_]
-    persons: int
+    found_with: Array
+
+    @property
+    def persons(self) -> int:
+        """Return the number of persons to be found."""
+        return len(self.found_with)
 
 
 def match(detections: Detections, labels: ImageLabels) -> ImageMatches:
@@ -695,6 +701,7 @@ def match(detections: Detections, labels: ImageLabels) -> ImageMatches:
         np.broadcast_to(_area(boxes)[:, None], (len(boxes), len(labels.ignore))),
     ).max(axis=1, initial=0.0)
     right = np.zeros((len(IOU_THRESHOLDS), len(boxes)), dtype=bool)
+    found_with = np.full(len(labels.boxes), -1.0)
     for level, threshold in enumerate(IOU_THRESHOLDS):
         free = np.ones(len(labels.boxes), dtype=bool)
         for index, overlap in enumerate(overlaps):
@@ -704,8 +711,10 @@ def match(detections: Detections, labels: ImageLabels) -> ImageMatches:
                 best = len(candidates) - 1 - int(candidates[::-1].argmax())
                 free[best] = False
                 right[level, index] = True
+                if level == 0:
+                    found_with[best] = scores[index]
     ignored = ~right & (covered[None] >= np.array(IOU_THRESHOLDS)[:, None])
-    return ImageMatches(scores, right, ignored, len(labels.boxes))
+    return ImageMatches(scores, right, ignored, found_with)
 
 
 class Evaluation:
@@ -731,7 +740,7 @@ class Evaluation:
         self._wrong = ~right & ~ignored
 
     def average_precision(
-        self, threshold: float = 0.5, counts: NDArray[np.int64] | None = None
+        self, threshold: float = 0.5, counts: NDArray[np.integer[Any]] | None = None
     ) -> float:
         """
         Return the average precision at one IoU threshold, in [0, 1].
@@ -772,7 +781,7 @@ class Evaluation:
         """Return wrong detections of at least ``score`` at an IoU of 0.5, per image."""
         return float(self._wrong[0][self._scores >= score].sum()) / max(self.images, 1)
 
-    def bootstrap(self, draws: NDArray[np.int64]) -> Array:
+    def bootstrap(self, draws: NDArray[np.integer[Any]]) -> Array:
         """
         Return the AP50 of resampled sets of images.
 
@@ -782,7 +791,7 @@ class Evaluation:
         return np.array([self.average_precision(0.5, counts) for counts in draws])
 
 
-def draw_images(images: int, resamples: int, seed: int = 0) -> NDArray[np.int64]:
+def draw_images(images: int, resamples: int, seed: int = 0) -> NDArray[np.int32]:
     """
     Draw sets of images with replacement (Efron, "Bootstrap methods", 1979).
 
@@ -791,8 +800,11 @@ def draw_images(images: int, resamples: int, seed: int = 0) -> NDArray[np.int64]
 
     :return: (resamples, images), how often each image is in each set.
     """
-    draws = np.random.default_rng(seed).integers(0, images, (resamples, images))
-    return np.stack([np.bincount(draw, minlength=images) for draw in draws]).astype(np.int64)
+    generator = np.random.default_rng(seed)
+    draws = np.empty((resamples, images), dtype=np.int32)
+    for draw in draws:  # one by one, for the memory that thousands of images would take
+        draw[:] = np.bincount(generator.integers(0, images, images), minlength=images)
+    return draws
 
 
 def interval(values: Array, level: float = 0.95) -> tuple[float, float]:

@@ -176,6 +176,13 @@ def test_miss_rate_counts_detections_of_the_stated_score() -> None:
     assert result.false_positives_per_image(0.4) == 0.0
 
 
+def test_a_match_says_with_which_score_each_person_was_found() -> None:
+    found = Detections(boxes_of([C, A, A]), np.array([0.9, 0.6, 0.5]))
+    result = match(found, ImageLabels(boxes_of([A, B, C]), boxes_of([])))
+    assert result.found_with.tolist() == [0.6, -1.0, 0.9]
+    assert result.persons == 3
+
+
 # --- Bootstrap ----------------------------------------------------------------------------------
 
 

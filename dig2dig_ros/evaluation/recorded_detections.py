@@ -1,0 +1,259 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+What a live detector published, read from the messages of a recording.
+
+Messages are objects whose attributes are the fields of the definition, as rosbags and rclpy make
+them; nothing of ROS is needed.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping
+import math
+from typing import Any
+
+import numpy as np
+
+from dig2dig_ros.evaluation.detection import Detections
+
+DETECTION_2D_ARRAY = 'vision_msgs/msg/Detection2DArray'
+DETECTION_ARRAY = 'yolo_msgs/msg/DetectionArray'
+TYPES = (DETECTION_2D_ARRAY, DETECTION_ARRAY)
+
+PERSON_NAMES = ('person', 'pedestrian')
+PERSON_NUMBER = '0'
+# Between the stamps of an image and of its detections, for detectors that round.
+TOLERANCE_NS = 1_000_000
+
+# Class (name, number as text; either may be empty), score and box of one hypothesis.
+_Hypothesis = tuple[str, str, float, tuple[float, float, float, float]]
+
+
+class RecordedDetectionsError(ValueError):
+    """A message holds no detections; the text says why."""
+
+
+def detections_of(message: Any, type_name: str, person: str | None = None) -> Detections:
+    """
+    Return the persons in a message.
+
+    A rotated box becomes the upright one around it. Boxes without area, and numbers that are not
+    finite, are left out.
+
+    :param message: of that type; of ``Detection2DArray`` the layouts of vision_msgs 1 to 4.
+    :param type_name: one of :data:`TYPES`.
+    :param person: name or number of the class of persons. Default: the name person or
+        pedestrian; where classes have no names, the number 0.
+    :return: boxes in pixels of the image that the detector saw, best first.
+    :raises RecordedDetectionsError: the type is another one, or the message is not of it.
+    """
+    return _persons(_hypotheses(message, type_name), person)
+
+
+def stamp_of(message: Any) -> int:
+    """
+    Return the stamp of a message's header in nanoseconds.
+
+    :raises RecordedDetectionsError: it has none.
+    """
+    try:
+        stamp = message.header.stamp
+        return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+    except AttributeError as error:
+        raise RecordedDetectionsError(f'the message has no stamp: {error}') from error
+
+
+class RecordedDetections:
+    """
+    Finds the detections that belong to an image, by the stamp that a detector passes on.
+
+    Detections come after their image, by as much as the detector takes. So first :meth:`add` all
+    messages of a recording, then :meth:`take` what belongs to each image, in any order and as
+    often as needed: an image may be part of two pairs. What is kept of a message are the boxes
+    of its persons.
+
+    A live detector publishes only what is above its own threshold, so an average precision from
+    its messages is lower than one from the detector itself.
+
+    :param topics: topic by input, see
+        :class:`~dig2dig_ros.evaluation.detection_study.DetectionStudy`.
+    :param person: see :func:`detections_of`.
+    """
+
+    def __init__(self, topics: Mapping[str, str], person: str | None = None) -> None:
+        self.topics = dict(topics)
+        self._person = person
+        self._detections: dict[str, dict[int, Detections]] = {name: {} for name in topics}
+        self._stamps: dict[str, list[int]] = {}
+        self._taken: dict[str, set[int]] = {name: set() for name in topics}
+        self._missed = Counter(dict.fromkeys(topics, 0))
+        self._replaced = Counter(dict.fromkeys(topics, 0))
+        self._classes: dict[str, Counter[str]] = {name: Counter() for name in topics}
+
+    def add(self, name: str, message: Any, type_name: str) -> None:
+        """
+        Take a message from the topic of an input; a later one with the same stamp replaces it.
+
+        :param name: of the input.
+        :param type_name: of the message, one of :data:`TYPES`.
+        :raises RecordedDetectionsError: the type is another one, or the message is not of it.
+        """
+        stamp = stamp_of(message)
+        hypotheses = _hypotheses(message, type_name)
+        self._classes[name].update({kind or number for kind, number, _, _ in hypotheses})
+        self._replaced[name] += stamp in self._detections[name]
+        self._detections[name][stamp] = _persons(hypotheses, self._person)
+        self._stamps.pop(name, None)
+
+    def take(self, name: str, stamp_ns: int) -> Detections | None:
+        """
+        Return the detections in an image: those of its stamp, or the nearest within 1 ms.
+
+        :param name: of the input.
+        :param stamp_ns: of the image, in nanoseconds.
+        :return: None if there is no message for the image; one without persons has no boxes.
+        """
+        known = self._detections[name]
+        stamp = stamp_ns if stamp_ns in known else self._nearest(name, stamp_ns)
+        if stamp is None:
+            self._missed[name] += 1
+            return None
+        self._taken[name].add(stamp)
+        return known[stamp]
+
+    def messages(self, name: str) -> int:
+        """Return how many messages of an input are kept."""
+        return len(self._detections[name])
+
+    def unmatched(self, name: str) -> int:
+        """Return how many of them have not been taken."""
+        return len(self._detections[name]) - len(self._taken[name])
+
+    def missed(self, name: str) -> int:
+        """Return how often an image of the input had no message."""
+        return self._missed[name]
+
+    def warnings(self) -> list[str]:
+        """Return a sentence for everything that a user should look into, none if all fitted."""
+        sentences = []
+        for name, topic in self.topics.items():
+            if not self.messages(name):
+                sentences.append(f'{name}: there is no message on {topic}')
+                continue
+            if self._replaced[name]:
+                sentences.append(
+                    f'{name}: {self._replaced[name]} messages on {topic} have the stamp of '
+                    'another one, of which the last counts'
+                )
+            if self.missed(name):
+                sentences.append(
+                    f'{name}: no message on {topic} has the stamp of the image for '
+                    f'{self.missed(name)} images; a detector has to pass the stamp of the image on'
+                )
+            if self.unmatched(name):
+                sentences.append(
+                    f'{name}: {self.unmatched(name)} of {self.messages(name)} messages on '
+                    f'{topic} belong to no image that was evaluated'
+                )
+            if self._classes[name] and not any(
+                len(entry.scores) for entry in self._detections[name].values()
+            ):
+                usual = ', '.join(repr(kind) for kind, _ in self._classes[name].most_common(5))
+                wanted = self._person or f'{" or ".join(PERSON_NAMES)} or {PERSON_NUMBER}'
+                sentences.append(
+                    f'{name}: no class on {topic} is {wanted}; there are {usual}: name the one '
+                    'of persons'
+                )
+        return sentences
+
+    def _nearest(self, name: str, stamp: int) -> int | None:
+        """Return the known stamp nearest to one, None where none is within the tolerance."""
+        if name not in self._stamps:
+            self._stamps[name] = sorted(self._detections[name])
+        stamps = self._stamps[name]
+        place = bisect_left(stamps, stamp)
+        near = min(
+            stamps[max(0, place - 1) : place + 1], key=lambda s: abs(s - stamp), default=None
+        )
+        return near if near is not None and abs(near - stamp) <= TOLERANCE_NS else None
+
+
+def _persons(hypotheses: Iterable[_Hypothesis], person: str | None) -> Detections:
+    """Return those of persons that make sense, best first."""
+    found = [
+        (score, box) for name, number, score, box in hypotheses if _is_person(name, number, person)
+    ]
+    boxes = np.array([box for _, box in found], dtype=np.float64).reshape(-1, 4)
+    scores = np.array([score for score, _ in found], dtype=np.float64)
+    usable = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
+    usable &= (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    boxes, scores = boxes[usable], scores[usable]
+    order = np.argsort(-scores, kind='stable')
+    return Detections(boxes[order], scores[order])
+
+
+def _is_person(name: str, number: str, person: str | None) -> bool:
+    if person is not None:
+        return person in (name, number)
+    return name.lower() in PERSON_NAMES if name else number == PERSON_NUMBER
+
+
+def _hypotheses(message: Any, type_name: str) -> list[_Hypothesis]:
+    """
+    Return all that a message says, persons or not.
+
+    :raises RecordedDetectionsError: the type is unknown, or the message is not of it.
+    """
+    if type_name not in TYPES:
+        raise RecordedDetectionsError(
+            f'{type_name} holds no detections that can be read: {" or ".join(TYPES)} needed'
+        )
+    found: list[_Hypothesis] = []
+    try:
+        for detection in message.detections:
+            if type_name == DETECTION_ARRAY:
+                box = detection.bbox
+                corners = _upright(box.center, box.size.x, box.size.y)
+                name, number = str(detection.class_name), str(detection.class_id)
+                found.append((name, number, float(detection.score), corners))
+                continue
+            corners = _upright(detection.bbox.center, detection.bbox.size_x, detection.bbox.size_y)
+            for result in detection.results:
+                # Up to vision_msgs 2 a result has the fields of its hypothesis itself.
+                known = getattr(result, 'hypothesis', result)
+                kind = str(known.class_id if hasattr(known, 'class_id') else known.id)
+                name, number = ('', kind) if kind.lstrip('-').isdigit() else (kind, '')
+                found.append((name, number, float(known.score), corners))
+    except AttributeError as error:
+        raise RecordedDetectionsError(f'the message is not a {type_name}: {error}') from error
+    return found
+
+
+def _upright(center: Any, width: float, height: float) -> tuple[float, float, float, float]:
+    """
+    Return the corners of the upright box around a rotated one.
+
+    :param center: with ``x``, ``y`` and ``theta``, or with ``position`` and ``theta``.
+    """
+    position = getattr(center, 'position', center)
+    x, y, angle = float(position.x), float(position.y), float(center.theta)
+    width, height = float(width), float(height)
+    if angle and math.isfinite(angle):
+        cosine, sine = abs(math.cos(angle)), abs(math.sin(angle))
+        width, height = width * cosine + height * sine, width * sine + height * cosine
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
