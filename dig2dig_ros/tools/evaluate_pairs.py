@@ -15,459 +15,307 @@
 """
 Fuse the image pairs of a folder and compare methods in tables.
 
-DIR holds the folders visible and thermal (or such) with images of the same names, or images
-NAME_A and NAME_B. Metrics are those of the luma of the fused images against the two sources,
-averaged over the pairs. Tables go to the standard output, everything else to the standard error.
-Exit code: 0, 1 if a pair was skipped, 2 if nothing could be done.
+DIR holds two folders of images with the same names (visible and thermal or such; A and B, near and
+far, or over and under for other tasks), or images NAME_A and NAME_B. Metrics are those of the luma
+of the fused images against the two sources, averaged over the pairs. Tables go to the standard
+output, everything else to the standard error. With --output, a folder gets the fused images,
+metrics.csv, timing.csv, summary.json, a video and report.html, a page to open in a browser. Ctrl-C
+ends with what there is.
+
+Exit code: 0, 1 if a pair was skipped, 2 if nothing could be done, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping, Sequence
-import csv
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+import signal
 import sys
 import time
-from typing import Any, TYPE_CHECKING
+from types import FrameType
+from typing import Any
 
 import cv2
-import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.evaluation.baselines import BASELINES, to_uint8
+from dig2dig_ros.evaluation.baselines import BASELINES
 from dig2dig_ros.evaluation.comparison import (
     ABLATIONS,
     changed_settings,
     ComparisonError,
-    Difference,
-    FEWEST_PAIRS,
     FUSIONS,
     load_peers,
-    mean_ranks,
-    metric_ranks,
-    paired_differences,
     parse_rows,
     Peers,
-    RANKED_METRICS,
     Row,
     split_rows,
 )
+from dig2dig_ros.evaluation.detection import Detector, DetectorError, LabelError
+from dig2dig_ros.evaluation.detection_study import DetectionStudy, detector_inputs
 from dig2dig_ros.evaluation.image_pairs import (
     find_pairs,
     ImagePair,
     ImagePairError,
     load_pair,
+    second_is_colour,
     unpaired,
 )
-from dig2dig_ros.evaluation.metrics import evaluate_pair, luma, METRICS
-from dig2dig_ros.evaluation.tables import markdown_table
-from dig2dig_ros.fusion.settings import FusionSettings
-from dig2dig_ros.images.thermal_range import ThermalRange
-from dig2dig_ros.tools.methods import (
-    baseline_method,
-    COMMON_SIZE,
+from dig2dig_ros.evaluation.metrics import METRICS
+from dig2dig_ros.evaluation.perceptual import load_lpips, Lpips, LpipsError
+from dig2dig_ros.evaluation.scores import (
+    ablation_table,
+    comparison_table,
+    Cost,
+    difference_table,
+    format_value,
+    fuse_with,
     FUSED,
-    FusionMethod,
+    Fused,
+    grey_8_bits,
     Image,
-    make_fusion,
+    LPIPS,
+    LPIPS_MISSING,
     Method,
+    score_images,
+    ScoreBook,
+    ScoreFile,
+    to_8_bits,
+)
+from dig2dig_ros.evaluation.study import Findings, Frame, Study
+from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.images.thermal_range import ThermalRange
+from dig2dig_ros.tools.detecting import (
+    add_detector_options,
+    describe_detector,
+    detector_options,
+    DetectorOptions,
+)
+from dig2dig_ros.tools.methods import (
+    COMMON_SIZE,
+    describe_rows,
+    FusionMethod,
+    method_costs,
+    prepare_methods,
+    row_settings,
+    time_left,
+    time_methods,
 )
 from dig2dig_ros.tools.options import (
     add_fusion_options,
     fusion_overrides,
-    fusion_settings,
     load_parameters,
     positive,
     report,
+    TASKS,
     thermal_range,
+    THERMAL_TASK,
     UsageError,
     with_overrides,
 )
-
-# Importing torch takes seconds, which the baselines do not need.
-if TYPE_CHECKING:
-    from dig2dig_ros.priors import Prior
+from dig2dig_ros.tools.resources import config_file
 
 METHODS = (*BASELINES, FUSED)
-ABLATION_METRICS = ('PSNR_sum', 'SSIM', 'MSE', 'CC', 'Qabf', 'VIF')
-NOT_AVAILABLE = 'n/a'
+ABLATION_METRICS = ('PSNR_sum', 'SSIM', 'MSE', 'CC', LPIPS, 'Qabf', 'VIF')
 
 
 @dataclass(frozen=True)
-class Score:
+class Scene:
     """
-    What one method made of one pair.
+    A pair as it was read.
 
-    :param size: (width, height) of the pair in pixels.
-    :param metrics: values by name, see :data:`~dig2dig_ros.evaluation.metrics.METRICS`.
-    :param milliseconds: from the two images to the fused one.
-    """
-
-    pair: str
-    method: str
-    size: tuple[int, int]
-    metrics: dict[str, float]
-    milliseconds: float
-
-
-@dataclass(frozen=True)
-class Cost:
-    """
-    What a row costs for one pair; None where it is not known or there is no such thing.
-
-    :param prior_calls: images that go through the prior.
-    :param gflop: billions of floating-point operations of the prior.
-    :param milliseconds: from the two images to the fused one, median.
+    :param images: what the methods take: uint8, or float in [0, 1] for mapped thermal counts.
+    :param shown: the same on the 8-bit scale.
     """
 
-    prior_calls: int | None = None
-    gflop: float | None = None
-    milliseconds: float | None = None
+    name: str
+    images: tuple[NDArray[Any], NDArray[Any]]
+    shown: tuple[Image, Image]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.shown[0].shape[1], self.shown[0].shape[0]
 
 
-def row_settings(row: Row, parameters: Mapping[str, Any]) -> FusionSettings:
+def read_scene(pair: ImagePair, ranges: ThermalRange | None) -> Scene:
     """
-    Return the settings of a row that is not a baseline.
+    Read one pair.
 
-    :raises UsageError: they do not exist, or the preset of the row is missing.
+    :param ranges: maps thermal counts; None for two photographs.
+    :raises ImagePairError: it cannot be read, or the two images differ in size.
+    :raises ThermalRangeError: the second image is not thermal.
     """
-    fusion = FUSIONS[row.base]
-    base = load_parameters(fusion.preset) if fusion.preset else parameters
-    try:
-        return fusion_settings({**base, **fusion.overrides, **row.overrides})
-    except (TypeError, ValueError) as error:
-        raise UsageError(f'{row.name} cannot be set up: {error}') from error
-
-
-def prepare_methods(
-    rows: Sequence[Row], parameters: Mapping[str, Any], size: tuple[int, int]
-) -> dict[str, Method]:
-    """
-    Set up every row. Rows of the same settings share one method, and all fusions one prior.
-
-    :param size: (width, height) in pixels to warm up with.
-    :raises UsageError: a row cannot be set up; the message names it.
-    """
-    methods: dict[str, Method] = {}
-    by_settings: dict[FusionSettings, FusionMethod] = {}
-    prior: Prior | None = None
-    for row in rows:
-        if row.is_baseline:
-            methods[row.name] = baseline_method(row.base)
-            continue
-        settings = row_settings(row, parameters)
-        if settings not in by_settings:
-            report(f'setting up {row.name}')
-            try:
-                by_settings[settings] = make_fusion(parameters, settings, size, prior)
-            except (TypeError, ValueError) as error:
-                raise UsageError(f'{row.name} cannot be set up: {error}') from error
-            prior = by_settings[settings].fuser.prior
-        methods[row.name] = by_settings[settings]
-    return methods
-
-
-def score_pair(
-    pair: ImagePair, methods: Mapping[str, Method], ranges: ThermalRange, save: Path | None
-) -> list[Score]:
-    """
-    Fuse one pair with every method.
-
-    :param save: folder that takes the fused images as ``PAIR__METHOD.png``.
-    :raises ValueError: the pair cannot be read, fused or evaluated; the message says why.
-    """
-    visible, counts = load_pair(pair)
+    first, second = load_pair(pair, thermal=ranges is not None, same_size=True)
+    if ranges is None:
+        return Scene(pair.name, (first, second), (first, second))
     # All methods, and the metrics, see the same 8-bit thermal image.
-    thermal = to_uint8(ranges(counts, 0.0) * 255)
-    visible_luma = luma(visible)
-    height, width = visible_luma.shape
-    if thermal.shape != visible_luma.shape:
-        raise ValueError(
-            f'visible is {width}x{height}, thermal {thermal.shape[1]}x{thermal.shape[0]} pixels: '
-            'metrics need registered pairs of one size'
-        )
-    scores: list[Score] = []
-    done: dict[Method, tuple[Image, Score]] = {}
-    for name, method in methods.items():
-        if method not in done:
-            start = time.perf_counter()
-            fused = method(visible, thermal)
-            milliseconds = (time.perf_counter() - start) * 1e3
-            values = evaluate_pair(luma(fused), visible_luma, thermal)
-            done[method] = fused, Score(pair.name, name, (width, height), values, milliseconds)
-        fused, score = done[method]
-        scores.append(replace(score, method=name))
-        if save is not None:
-            path = save / f'{pair.name}__{name}.png'
-            if not cv2.imwrite(str(path), fused):
-                raise OSError(f'{path} cannot be written')
-    return scores
+    thermal = to_8_bits(ranges(second, 0.0))
+    return Scene(pair.name, (first, thermal), (first, thermal))
 
 
-def score_pairs(
-    pairs: Sequence[ImagePair],
-    methods: Mapping[str, Method],
-    ranges: ThermalRange,
-    save: Path | None,
-) -> tuple[list[Score], list[str]]:
-    """Fuse all pairs with every method; return the scores, and the pairs that were skipped."""
-    scores: list[Score] = []
-    skipped: list[str] = []
-    started = time.perf_counter()
-    for index, pair in enumerate(pairs, start=1):
-        try:
-            scores += score_pair(pair, methods, ranges, save)
-            result = 'done'
-        except (ValueError, RuntimeError, OSError, cv2.error) as error:
-            skipped.append(pair.name)
-            result = f'skipped, {error}'
-        left = time_left(started, index, len(pairs))
-        report(f'[{index}/{len(pairs)}] {pair.name}: {result}; {left}')
-    return scores, skipped
-
-
-def time_left(started: float, done: int, total: int) -> str:
-    """Return in words how long the rest takes, at the pace so far."""
-    seconds = (time.perf_counter() - started) / done * (total - done)
-    if seconds >= 120:
-        return f'{seconds / 60:.0f} min left'
-    return f'{seconds:.0f} s left'
-
-
-def time_methods(
-    methods: Mapping[str, Method], size: tuple[int, int], repetitions: int
-) -> dict[str, float]:
+class PairEvaluation:
     """
-    Measure every method on one synthetic colour pair, in turns.
+    Goes through the pairs of a folder, scores every method, and hands results on.
 
-    In turns, so that what else the machine does meanwhile affects all of them alike.
-
-    :param size: (width, height) in pixels; the methods have been warmed up with it.
-    :return: median in milliseconds by name.
+    :param methods: ways to fuse by name.
+    :param ranges: maps thermal counts; None for photographs.
+    :param lpips: the metric, where its weights are given.
+    :param save: folder that takes the fused images as ``PAIR__METHOD.png``.
+    :param lines: takes the values of every pair.
+    :param study: takes everything for a report.
     """
-    width, height = size
-    levels = np.random.default_rng(0).integers(0, 256, (height, width, 4), dtype=np.uint8)
-    visible, thermal = levels[..., :3].copy(), levels[..., 3].copy()
-    times: dict[Method, list[float]] = {method: [] for method in methods.values()}
-    started = time.perf_counter()
-    for index in range(1, repetitions + 1):
-        for method, own in times.items():
-            start = time.perf_counter()
-            method(visible, thermal)
-            own.append((time.perf_counter() - start) * 1e3)
-        left = time_left(started, index, repetitions)
-        report(f'timing at {width}x{height}: [{index}/{repetitions}]; {left}')
-    return {name: float(np.median(times[method])) for name, method in methods.items()}
 
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        ranges: ThermalRange | None,
+        lpips: Lpips | None,
+        save: Path | None = None,
+        lines: ScoreFile | None = None,
+        study: Study | None = None,
+    ) -> None:
+        self._methods = methods
+        self._ranges = ranges
+        self._lpips = lpips
+        self._save = save
+        self._lines = lines
+        self._study = study
+        self.detector: Detector | None = None
+        self.persons: DetectionStudy | None = None
+        metrics = [*METRICS, *([LPIPS] if lpips is not None else [])]
+        self.scores = study.scores if study is not None else ScoreBook(methods, metrics)
+        self.sizes: set[tuple[int, int]] = set()
+        self.skipped: list[str] = []
+        self.unlabelled: list[str] = []
 
-def prior_gflop(prior: Prior, size: tuple[int, int]) -> float:
-    """
-    Count the floating-point operations of one call of the prior with one image.
+    def run(self, pairs: Sequence[ImagePair], stopping: Stopping) -> None:
+        """Take pair after pair; one that cannot be evaluated is named and skipped."""
+        started = time.perf_counter()
+        for index, pair in enumerate(pairs, start=1):
+            if stopping.requested:
+                break
+            try:
+                self._take(pair)
+                result = 'done'
+            except (ValueError, RuntimeError, OSError, cv2.error) as error:
+                self.skipped.append(pair.name)
+                result = f'skipped, {error}'
+            left = time_left(started, index, len(pairs))
+            report(f'[{index}/{len(pairs)}] {pair.name}: {result}; {left}')
 
-    Those of convolutions and matrix products, two for a multiplication with its addition.
-
-    :param size: (width, height) in pixels.
-    :return: in billions.
-    """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    device = next((parameter.device for parameter in prior.parameters()), None)
-    image = torch.zeros((1, 1, size[1], size[0]), device=device)
-    timestep = torch.zeros(1, dtype=torch.int64, device=device)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        prior.denoise(image, timestep)
-    return float(counter.get_total_flops()) / 1e9
-
-
-def method_costs(
-    methods: Mapping[str, Method], milliseconds: Mapping[str, float], size: tuple[int, int]
-) -> dict[str, Cost]:
-    """
-    Return the costs of all methods, which must have been used at least once.
-
-    :param milliseconds: median by name.
-    :param size: (width, height) in pixels for which operations are counted.
-    """
-    costs: dict[str, Cost] = {}
-    gflop: float | None = None
-    for name, method in methods.items():
-        if isinstance(method, FusionMethod):
-            if gflop is None:
-                gflop = prior_gflop(method.fuser.prior, size)
-            calls = method.prior_calls
-            costs[name] = Cost(calls, calls * gflop, milliseconds[name])
+    def _take(self, pair: ImagePair) -> None:
+        scene = read_scene(pair, self._ranges)
+        fused = fuse_with(self._methods, scene.images)
+        first, second = (grey_8_bits(image) for image in scene.shown)
+        values = score_images(fused, first, second, self._lpips)
+        persons = self._detect(pair, scene, fused)
+        self.sizes.add(scene.size)
+        if self._lines is not None:
+            for name, row in values.items():
+                after = [fused[name].milliseconds]
+                self._lines.add([scene.name, name, *scene.size], row, after)
+        if self._save is not None:
+            for name, entry in fused.items():
+                write_image(self._save / f'{scene.name}__{name}.png', entry.image)
+        if self._study is None:
+            times = {name: entry.milliseconds for name, entry in fused.items()}
+            self.scores.add(values, times)
         else:
-            costs[name] = Cost(milliseconds=milliseconds[name])
-    return costs
+            self._hand_over(self._study, scene, fused, values, persons)
 
+    def _detect(
+        self, pair: ImagePair, scene: Scene, fused: Mapping[str, Fused]
+    ) -> dict[str, int] | None:
+        if self.detector is None or self.persons is None:
+            return None
+        visible, thermal = scene.shown[0], grey_8_bits(scene.shown[1])
+        own = {n: entry.image for n, entry in fused.items() if entry.image.shape == visible.shape}
+        images = detector_inputs(self.persons.inputs, visible, thermal, own)
+        found = {name: self.detector.detect(image) for name, image in images.items()}
+        names = (pair.name, pair.visible.stem, pair.thermal.stem)
+        return self.persons.add(names, visible, found)
 
-def mean_scores(scores: Sequence[Score], methods: Iterable[str]) -> dict[str, dict[str, float]]:
-    """Return the means over the pairs, by method and metric."""
-    return {
-        method: {
-            name: float(np.mean([s.metrics[name] for s in scores if s.method == method]))
-            for name in METRICS
-        }
-        for method in methods
-    }
-
-
-def median_milliseconds(scores: Sequence[Score], methods: Iterable[str]) -> dict[str, float]:
-    """Return the median over the pairs of the time of a fusion, by method."""
-    return {
-        method: float(np.median([s.milliseconds for s in scores if s.method == method]))
-        for method in methods
-    }
-
-
-def format_value(value: float) -> str:
-    """Return a metric's value with four or five significant digits."""
-    digits = 4 if abs(value) < 10 else 2 if abs(value) < 1000 else 1
-    return f'{value:.{digits}f}'
-
-
-def optional(value: float | None, form: Callable[[float], str] = format_value) -> str:
-    """Return a value as text, ``n/a`` where there is none."""
-    return NOT_AVAILABLE if value is None else form(value)
-
-
-def comparison_table(
-    scores: Mapping[str, Mapping[str, float]],
-    ranking: Mapping[str, float],
-    costs: Mapping[str, Cost],
-) -> str:
-    """
-    Return the table of all rows.
-
-    :param scores: mean values by row and metric.
-    :param ranking: mean rank by row, for those that have one.
-    :param costs: by row, for those that have been measured.
-    """
-    rows = []
-    for name, values in scores.items():
-        cost = costs.get(name, Cost())
-        rows.append(
-            [
-                name,
-                *(optional(values.get(metric)) for metric in METRICS),
-                optional(ranking.get(name), '{:.2f}'.format),
-                optional(cost.prior_calls, '{:d}'.format),
-                optional(cost.gflop),
-                optional(cost.milliseconds, '{:.1f}'.format),
-            ]
+    def _hand_over(
+        self,
+        study: Study,
+        scene: Scene,
+        fused: Mapping[str, Fused],
+        values: Mapping[str, Mapping[str, float]],
+        persons: Mapping[str, int] | None,
+    ) -> None:
+        method = self._methods[FUSED]
+        assert isinstance(method, FusionMethod)
+        assert method.result is not None
+        result = fused[FUSED].image
+        write_image(study.folder / 'fused' / f'{scene.name}.png', result)
+        frame = Frame(
+            name=scene.name,
+            sources=dict(zip(study.sources, scene.shown, strict=True)),
+            fused=result,
+            weights=method.result.weights,
+            milliseconds=fused[FUSED].milliseconds,
+            time=float(study.pairs),
+            cells=(scene.name, *scene.size),
         )
-    titles = (metric.title for metric in METRICS.values())
-    return markdown_table(['method', *titles, 'mean rank ↓', 'prior calls', 'GFLOP', 'ms'], rows)
+        study.add(frame, fused, values, persons)
 
 
-def rank_sentences(scores: Mapping[str, Mapping[str, float]], ranking: Sequence[str]) -> str:
+class Stopping:
+    """Whether somebody pressed Ctrl-C; the second time ends the program at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    @contextmanager
+    def on_interrupt(self) -> Iterator[None]:
+        """Take SIGINT as the wish to end with what there is."""
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self.requested:
+                raise KeyboardInterrupt
+            self.requested = True
+            report('interrupted: ending with what there is; again to end at once')
+
+        try:
+            previous = signal.signal(signal.SIGINT, handle)
+        except ValueError:  # not the main thread, which alone gets signals
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+
+def write_image(path: Path, image: Image) -> None:
     """
-    Say over which rows the mean ranks are, and which rank the fusion has in every metric.
+    Write an image in the format that the suffix names.
 
-    :param scores: mean values by row and metric.
-    :param ranking: the rows that have a mean rank.
+    :raises OSError: it cannot be written.
     """
-    text = (
-        f'Mean rank: over {", ".join(RANKED_METRICS)}, among the {len(ranking)} rows '
-        f'{", ".join(ranking)}.'
-    )
-    if FUSED in scores:
-        places = []
-        for metric in METRICS:
-            place = metric_ranks(scores, metric)
-            places.append(f'{metric} {place[FUSED]:g}/{len(place)}')
-        text += f'\nRanks of {FUSED}: {", ".join(places)}.'
-    return text
-
-
-def format_difference(difference: Difference, higher_is_better: bool) -> str:
-    """Return a mean difference with its interval, marked where that excludes zero."""
-    low, high = difference.low, difference.high
-    size = max(abs(value) for value in (difference.mean, low or 0.0, high or 0.0))
-    digits = 4 if size < 10 else 2 if size < 1000 else 1
-
-    def signed(value: float) -> str:
-        return f'{round(value, digits) + 0.0:+.{digits}f}'
-
-    if low is None or high is None:
-        return signed(difference.mean)
-    mark = {'better': ' ✓', 'worse': ' ✗', 'open': ''}[difference.verdict(higher_is_better)]
-    return f'{signed(difference.mean)} [{signed(low)}, {signed(high)}]{mark}'
-
-
-def difference_table(scores: Sequence[Score], against: Sequence[str]) -> str:
-    """
-    Return the table of the paired differences of the fusion to other rows, and its caption.
-
-    :param against: the other rows.
-    """
-
-    def values(method: str) -> NDArray[np.float64]:
-        own = [score for score in scores if score.method == method]
-        return np.array([[score.metrics[name] for name in METRICS] for score in own])
-
-    ours = values(FUSED)
-    columns = [paired_differences(ours, values(name)) for name in against]
-    rows = [
-        [
-            metric.title,
-            *(format_difference(column[index], metric.higher_is_better) for column in columns),
-        ]
-        for index, metric in enumerate(METRICS.values())
-    ]
-    table = markdown_table(['metric', *(f'{FUSED} - {name}' for name in against)], rows)
-    if len(ours) < FEWEST_PAIRS:
-        text = (
-            f'Mean differences. Not enough pairs ({len(ours)}) for an interval, which needs '
-            f'{FEWEST_PAIRS}.'
-        )
-    else:
-        text = (
-            f'Mean differences over {len(ours)} pairs with 95 % percentile intervals of a paired '
-            'bootstrap (10,000 resamples, seed 0), each metric by itself. ✓ better, ✗ worse: the '
-            'interval excludes zero.'
-        )
-    return f'{table}\n\n{text}'
-
-
-def ablation_table(
-    labels: Mapping[str, str],
-    scores: Mapping[str, Mapping[str, float]],
-    costs: Mapping[str, Cost],
-) -> str:
-    """
-    Return the table of one ablation.
-
-    :param labels: what the table calls each row, by the name of the row.
-    """
-    rows = [
-        [
-            label,
-            *(format_value(scores[name][metric]) for metric in ABLATION_METRICS),
-            optional(costs[name].prior_calls, '{:d}'.format),
-            optional(costs[name].milliseconds, '{:.1f}'.format),
-        ]
-        for name, label in labels.items()
-    ]
-    titles = (METRICS[name].title for name in ABLATION_METRICS)
-    return markdown_table(['', *titles, 'prior calls', 'ms'], rows)
+    # imwrite() fails silently, and on names that are not ASCII on some systems.
+    done, data = cv2.imencode(path.suffix, image)
+    if not done:
+        raise OSError(f'{path} cannot be written')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.tobytes())
 
 
 def caption(
-    scores: Sequence[Score], skipped: int, args: argparse.Namespace, methods: Mapping[str, Method]
+    evaluation: PairEvaluation, args: argparse.Namespace, methods: Mapping[str, Method]
 ) -> str:
     """Return what the tables were measured on, and with what."""
-    sizes = sorted({score.size for score in scores}, key=lambda size: size[0] * size[1])
+    sizes = sorted(evaluation.sizes, key=lambda size: size[0] * size[1])
     ends = ' to '.join(
         f'{width}x{height}' for width, height in dict.fromkeys((sizes[0], sizes[-1]))
     )
-    pairs = len({score.pair for score in scores})
+    pairs = evaluation.scores.pairs
     text = f'{pairs} pair{"s" if pairs > 1 else ""} of {ends} pixels'
-    if skipped:
-        text += f', {skipped} skipped'
+    if evaluation.skipped:
+        text += f', {len(evaluation.skipped)} skipped'
     width, height = args.time_size or COMMON_SIZE
     if args.time_size:
         times = f'at {width}x{height}, median of {args.repetitions} in turns'
@@ -481,27 +329,6 @@ def caption(
         name = FUSED if FUSED in fusions else next(iter(fusions))
         text += f'; {name}: {fusions[name].about()}'
     return text
-
-
-def describe_rows(rows: Sequence[Row], methods: Mapping[str, Method]) -> str:
-    """Return a line for every fusion among the rows: what it is, and its settings."""
-    text = ''
-    for row in rows:
-        method = methods[row.name]
-        if isinstance(method, FusionMethod):
-            settings = changed_settings(method.fuser.settings)
-            text += f'\n- {row.name}: {FUSIONS[row.base].meaning} ({settings})'
-    return text
-
-
-def write_csv(path: Path, scores: Sequence[Score]) -> None:
-    """Write one line for each pair and method."""
-    with path.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.writer(file)
-        writer.writerow(['pair', 'method', 'width', 'height', *METRICS, 'ms'])
-        for score in scores:
-            values = (score.metrics[name] for name in METRICS)
-            writer.writerow([score.pair, score.method, *score.size, *values, score.milliseconds])
 
 
 def rows_argument(text: str) -> list[Row]:
@@ -547,6 +374,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add('directory', type=Path, metavar='DIR', help='folder of image pairs')
+    add(
+        '--task',
+        choices=tuple(TASKS),
+        help=f'what the images are, which chooses parameters; default: {THERMAL_TASK}, or two '
+        'photographs with the same parameters where the second image has colour',
+    )
     tables = parser.add_mutually_exclusive_group()
     tables.add_argument(
         '--compare',
@@ -578,6 +411,14 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='which of them; default: all whose name is not among the rows',
     )
     add(
+        '--lpips',
+        type=Path,
+        nargs='+',
+        default=[],
+        metavar='FILE',
+        help='weights of the metric LPIPS: backbone and heads, or one file with both',
+    )
+    add(
         '--time-size',
         type=size_argument,
         default=COMMON_SIZE,
@@ -587,14 +428,22 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add('--repetitions', type=positive, default=5, metavar='COUNT', help='for that; default: 5')
     add('--csv', type=Path, metavar='FILE', help='write the values of every pair')
-    add('--save', type=Path, metavar='DIR', help='write the fused images')
+    add('--save', type=Path, metavar='DIR', help='write the fused images of every row')
+    add('-o', '--output', type=Path, metavar='DIR', help='write the results and a report page')
+    add('--overwrite', action='store_true', help='replace the results in that folder')
+    group = parser.add_argument_group('detection')
+    add_detector_options(group, 'labels.json of DIR')
     args = parser.parse_args(argv)
     if (args.peers is None) != (args.peers_set is None):
         parser.error('--peers and --peers-set belong together')
     if args.peers_rows and args.peers is None:
         parser.error('--peers-rows needs --peers')
-    if args.ablation and any((args.peers, args.against, args.N, args.S)):
-        parser.error('--ablation has its own rows, N and S: no --peers, --against, -N or -S')
+    if args.ablation and any((args.peers, args.against, args.N, args.S, args.output)):
+        parser.error(
+            '--ablation has its own rows, N and S: no --peers, --against, -N, -S or --output'
+        )
+    if args.labels is not None and args.detector is None:
+        parser.error('--labels needs --detector')
     return args
 
 
@@ -655,39 +504,53 @@ def ablation_rows(choice: str) -> dict[str, dict[str, str]]:
     }
 
 
-def print_ablations(
-    tables: Mapping[str, Mapping[str, str]],
-    scores: Mapping[str, Mapping[str, float]],
-    costs: Mapping[str, Cost],
-) -> None:
-    """Print the tables of ``--ablation``."""
-    for name, labels in tables.items():
-        print(f'{ABLATIONS[name].title}:\n')
-        print(ablation_table(labels, scores, costs))
-        print()
-    print(
-        'PSNR and SSIM are sums over the sources. LPIPS is left out: its weights are not shipped.'
-    )
+def choose_task(
+    args: argparse.Namespace, pairs: Sequence[ImagePair]
+) -> tuple[bool, dict[str, Any]]:
+    """
+    Return whether the second images are thermal, and the parameters of ``fusion_node``.
+
+    In ascending order: the preset of the task, the file of ``--params``, the other options.
+
+    :raises UsageError: the parameter file, or a value in it, cannot be used.
+    :raises FileNotFoundError: the preset is not installed.
+    """
+    thermal = args.task in (None, THERMAL_TASK)
+    parameters: dict[str, Any] = {}
+    if args.task is not None:
+        parameters.update(load_parameters(str(config_file(f'{TASKS[args.task]}.yaml'))))
+    elif _is_colour(pairs[0]):
+        thermal = False
+        parameters['chroma'] = 'all'
+        report(
+            'the second images have colour: they are taken as photographs; --task multi-focus or '
+            f'multi-exposure chooses parameters for such, --task {THERMAL_TASK} takes their luma'
+        )
+    if args.params is not None:
+        parameters.update(load_parameters(args.params))
+    return thermal, with_overrides(parameters, fusion_overrides(args))
 
 
-def print_comparison(
-    scores: Sequence[Score],
-    means: Mapping[str, Mapping[str, float]],
-    costs: Mapping[str, Cost],
-    peers: Peers,
-    against: Sequence[str],
-) -> None:
-    """Print the tables of ``--compare``."""
-    together = {**means, **peers.scores}
-    ranking = mean_ranks(together)
-    published = {name: Cost(gflop=value) for name, value in peers.gflop.items()}
-    print(comparison_table(together, ranking, {**costs, **published}))
-    print()
-    print(rank_sentences(together, list(ranking)))
-    if against:
-        print()
-        print(difference_table(scores, against))
-    print()
+def _is_colour(pair: ImagePair) -> bool:
+    try:
+        return second_is_colour(pair)
+    except ImagePairError:
+        return False  # it will be skipped, with the reason
+
+
+def prepare_output(folder: Path, overwrite: bool) -> None:
+    """
+    Make the folder of ``--output``.
+
+    :raises UsageError: it has files that are not to be replaced.
+    :raises OSError: it cannot be made.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise UsageError(
+            f'{folder} is not empty: choose another --output, or replace the results in it with '
+            '--overwrite'
+        )
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -700,55 +563,202 @@ def evaluate(args: argparse.Namespace) -> int:
     :raises ImagePairError: there are no pairs.
     :raises OSError: a result cannot be written.
     """
-    parameters = with_overrides(
-        load_parameters(args.params) if args.params else {}, fusion_overrides(args)
-    )
-    ranges = thermal_range(parameters)
     pairs = find_pairs(args.directory)[: args.limit]
+    thermal, parameters = choose_task(args, pairs)
+    ranges = thermal_range(parameters)
     alone = unpaired(args.directory)
     if alone:
         report(f'without a counterpart, left out: {", ".join(alone)}')
-    tables = ablation_rows(args.ablation) if args.ablation else {}
+    ablations = ablation_rows(args.ablation) if args.ablation else {}
     rows: list[Row] = args.compare
-    if tables:
+    if ablations:
         rows = [
             Row(name, 'dig_chain', ABLATIONS[table].rows[label])
-            for table, labels in tables.items()
+            for table, labels in ablations.items()
             for name, label in labels.items()
         ]
     against = rows_against(rows, args.against)
     peers = choose_peers(args)
+    lpips = load_lpips(args.lpips) if args.lpips else None
+    if args.output is not None:
+        if FUSED not in [row.name for row in rows]:
+            raise UsageError(f'--output shows the row {FUSED}: name it in --compare')
+        prepare_output(args.output, args.overwrite)
     if args.save is not None:
         args.save.mkdir(parents=True, exist_ok=True)
 
     warm_up_size = args.time_size or tuple(parameters.get('warmup_size', COMMON_SIZE))
     methods = prepare_methods(rows, parameters, warm_up_size)
+    options = detector_options(args)
+    detector, persons = prepare_detection(options, args, list(methods))
     size = args.time_size or COMMON_SIZE
     times = time_methods(methods, size, args.repetitions) if args.time_size else {}
-    scores, skipped = score_pairs(pairs, methods, ranges, args.save)
-    if not scores:
-        raise UsageError(f'none of the {len(pairs)} pairs of {args.directory} could be evaluated')
-    means = mean_scores(scores, methods)
-    costs = method_costs(methods, times or median_milliseconds(scores, methods), size)
 
-    if tables:
-        print_ablations(tables, means, costs)
+    metrics = [*METRICS, *([LPIPS] if lpips is not None else [])]
+    study = None
+    if args.output is not None:
+        sources = ('visible', 'thermal') if thermal else ('first', 'second')
+        study = Study(
+            args.output,
+            sources,
+            ScoreBook(methods, metrics),
+            ('pair', 'width', 'height'),
+            persons.inputs if persons is not None else (),
+        )
+    lines = None
+    if args.csv is not None:
+        lines = ScoreFile(args.csv, ('pair', 'method', 'width', 'height'), metrics, ('ms',))
+    evaluation = PairEvaluation(
+        methods, ranges if thermal else None, lpips, args.save, lines, study
+    )
+    evaluation.detector, evaluation.persons = detector, persons
+    stopping = Stopping()
+    with stopping.on_interrupt():
+        evaluation.run(pairs, stopping)
+    for file in (lines, study):
+        if file is not None:
+            file.close()
+    scores = evaluation.scores
+    if not scores.pairs:
+        raise UsageError(f'none of the {len(pairs)} pairs of {args.directory} could be evaluated')
+
+    means = scores.means()
+    costs = method_costs(methods, times or scores.median_milliseconds(), size)
+    about = caption(evaluation, args, methods)
+    tables = result_tables(scores, means, costs, peers, against, ablations)
+    if persons is not None and persons.frames:
+        tables += persons.tables()
+        assert detector is not None
+        about += f'; detector: {describe_detector(options, detector)}'
+    for table in tables:
+        print(table.markdown(), end='\n\n')
+    if ablations:
         base = changed_settings(row_settings(Row('dig_chain', 'dig_chain'), parameters))
-        notes = f'\nWhat a table does not vary: {base}.'
+        print(f'{about}\nWhat a table does not vary: {base}.')
     else:
-        print_comparison(scores, means, costs, peers, against)
-        notes = describe_rows(rows, methods)
+        notes = [f'{name}: {text}' for name, text in describe_rows(rows, methods).items()]
         if peers.scores:
             names = ', '.join(peers.scores)
-            notes += f'\n- as in {args.peers.name}, {args.peers_set}, over all its pairs: {names}'
-    print(caption(scores, len(skipped), args, methods) + notes)
-    if peers.scores and (args.limit or skipped):
+            notes.append(f'as in {args.peers.name}, {args.peers_set}, over all its pairs: {names}')
+        print('\n- '.join([about, *notes]))
+    if peers.scores and (args.limit or evaluation.skipped):
         report(f'the scores of {args.peers.name} are of more pairs than those made here')
-    if args.csv is not None:
-        write_csv(args.csv, scores)
+    skipped = evaluation.skipped
+    if study is not None:
+        warnings = []
+        if stopping.requested:
+            warnings.append(f'interrupted after {scores.pairs} of {len(pairs)} pairs')
+        if skipped:
+            warnings.append(f'skipped, as they could not be evaluated: {", ".join(skipped)}')
+        if alone:
+            warnings.append(f'without a counterpart, left out: {", ".join(alone)}')
+        findings = Findings(
+            title=f'{args.directory.resolve().name}: fusion evaluated',
+            subtitle=about,
+            summary=summary_rows(study),
+            warnings=warnings,
+            tables=tables,
+            against=against,
+            files=[('fused images', 'fused/')],
+            settings=setting_rows(args, rows, methods),
+            facts={
+                'directory': str(args.directory),
+                'task': args.task or (THERMAL_TASK if thermal else 'photographs'),
+                'skipped': skipped,
+                'unpaired': alone,
+                'sizes': sorted(f'{width}x{height}' for width, height in evaluation.sizes),
+                'fuser': fuser_facts(methods),
+                'rows': describe_rows(rows, methods),
+                'parameters': parameters,
+                'costs': {name: vars(cost) for name, cost in costs.items()},
+                'interrupted': stopping.requested,
+                'detection': persons.summary() if persons and persons.frames else {},
+            },
+        )
+        study.finish(findings)
+        report(f'written: {args.output / "report.html"}')
     if skipped:
         report(f'skipped {len(skipped)} of {len(pairs)} pairs: {", ".join(skipped)}')
+    if stopping.requested:
+        return 130
     return 1 if skipped else 0
+
+
+def prepare_detection(
+    options: DetectorOptions, args: argparse.Namespace, methods: Sequence[str]
+) -> tuple[Detector | None, DetectionStudy | None]:
+    """
+    Load the detector and the labels, if there is to be one.
+
+    :raises DetectorError: it cannot be used.
+    :raises LabelError: the labels cannot be read.
+    """
+    if options.model is None:
+        return None, None
+    labels = options.load_labels(args.directory / 'labels.json')
+    inputs = ('visible', 'thermal', *methods)
+    study = DetectionStudy(inputs, labels, options.score, night=options.night)
+    return options.load(), study
+
+
+def result_tables(
+    scores: ScoreBook,
+    means: Mapping[str, Mapping[str, float]],
+    costs: Mapping[str, Cost],
+    peers: Peers,
+    against: Sequence[str],
+    ablations: Mapping[str, Mapping[str, str]],
+) -> list[Table]:
+    """Return the tables of ``--compare`` or ``--ablation``."""
+    if ablations:
+        metrics = [name for name in ABLATION_METRICS if name in scores.metrics]
+        tables = [
+            ablation_table(ABLATIONS[name].title, labels, metrics, means, costs)
+            for name, labels in ablations.items()
+        ]
+        notes = ['PSNR and SSIM are sums over the sources.']
+        if LPIPS not in metrics:
+            notes.append(LPIPS_MISSING)
+        return [*tables[:-1], replace(tables[-1], notes=tuple(notes))]
+    together = {**means, **peers.scores}
+    published = {name: Cost(gflop=value) for name, value in peers.gflop.items()}
+    tables = [comparison_table(together, scores.metrics, {**costs, **published})]
+    if against:
+        tables.append(difference_table(scores, against))
+    return tables
+
+
+def fuser_facts(methods: Mapping[str, Method]) -> dict[str, Any]:
+    """Return what the fusion runs on, and with what."""
+    method = methods[FUSED]
+    return method.fuser.describe() if isinstance(method, FusionMethod) else {}
+
+
+def summary_rows(study: Study) -> list[tuple[str, str]]:
+    """Return what the report page shows first."""
+    means = study.scores.means()[FUSED]
+    quality = ', '.join(f'{name} {format_value(means[name])}' for name in ('SSIM', 'Qabf'))
+    weights = ', '.join(f'{name} {value:.2f}' for name, value in study.mean_weights().items())
+    median = '{p50:.0f} ms median, {p95:.0f} ms 95th percentile'.format(**study.fusion_times())
+    return [
+        ('pairs fused', str(study.pairs)),
+        (f'quality of {FUSED}', quality),
+        ('mean weight', weights),
+        ('time of a fusion', median),
+    ]
+
+
+def setting_rows(
+    args: argparse.Namespace, rows: Sequence[Row], methods: Mapping[str, Method]
+) -> list[tuple[str, str]]:
+    """Return what the report page shows at its end."""
+    settings = [('folder', str(args.directory.resolve()))]
+    settings += [(key, str(value)) for key, value in fuser_facts(methods).items()]
+    settings += [(f'row {n}', text) for n, text in describe_rows(rows, methods).items()]
+    method = methods[FUSED]
+    if isinstance(method, FusionMethod):
+        settings += [(key, str(value)) for key, value in vars(method.fuser.settings).items()]
+    return settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -756,9 +766,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     try:
         return evaluate(args)
-    except (UsageError, ComparisonError, ImagePairError, OSError, ImportError) as error:
+    except (
+        UsageError,
+        ComparisonError,
+        ImagePairError,
+        DetectorError,
+        LabelError,
+        LpipsError,
+        OSError,
+        ImportError,
+    ) as error:
         report(f'evaluate_pairs: {error}')
         return 2
+    except KeyboardInterrupt:
+        report('evaluate_pairs: interrupted twice, nothing more is written')
+        return 130
 
 
 if __name__ == '__main__':

@@ -43,7 +43,9 @@ from dig2dig_ros.tools.options import (
     fusion_settings,
     load_fuser,
     load_parameters,
+    TASKS,
     thermal_range,
+    THERMAL_TASK,
     UsageError,
     with_overrides,
 )
@@ -52,15 +54,6 @@ from dig2dig_ros.tools.resources import config_file
 # Importing torch takes seconds, which a mistake in the command line need not cost.
 if TYPE_CHECKING:
     from dig2dig_ros.fusion.fuser import Fuser, FusionResult
-
-THERMAL_TASK = 'visible-thermal'
-# The preset of each task.
-TASKS = {
-    THERMAL_TASK: 'fusion',
-    'multi-focus': 'multi_focus',
-    'multi-exposure': 'multi_exposure',
-}
-# What the fusion takes, by parameter, and how to say so.
 
 
 @dataclass(frozen=True)

@@ -12,47 +12,55 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Ways to fuse a pair of images, as the evaluating commands compare them."""
+"""Ways to fuse images, as the evaluating commands compare them, and what they cost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+import time
 from typing import Any, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.baselines import BASELINES, to_uint8
-from dig2dig_ros.evaluation.metrics import luma
+from dig2dig_ros.evaluation.comparison import changed_settings, FUSIONS, Row
+from dig2dig_ros.evaluation.scores import Cost, fuse_with, FUSED, grey_8_bits, Image, Method
 from dig2dig_ros.fusion.settings import FusionSettings
-from dig2dig_ros.tools.options import fusion_settings, load_fuser, UsageError, with_overrides
+from dig2dig_ros.tools.options import (
+    fusion_settings,
+    load_fuser,
+    load_parameters,
+    report,
+    UsageError,
+    with_overrides,
+)
 
 # Importing torch takes seconds, which the baselines do not need.
 if TYPE_CHECKING:
-    from dig2dig_ros.fusion.fuser import Fuser
+    from dig2dig_ros.fusion.fuser import Fuser, FusionResult
     from dig2dig_ros.priors import Prior
 
-Image = NDArray[np.uint8]
-# (visible BGR or grey, thermal grey) to the fused image, in colour or not.
-Method = Callable[[Image, Image], Image]
-
-FUSED = 'fused'
 # Width and height in pixels at which costs are compared.
 COMMON_SIZE = (640, 512)
 
 
 class FusionMethod:
-    """The fusion of this package as a :data:`Method`; knows what the last one cost."""
+    """The fusion of this package as a :data:`Method`; keeps what the last one made."""
 
     def __init__(self, fuser: Fuser) -> None:
         self.fuser = fuser
-        self.prior_calls = 0
+        self.result: FusionResult | None = None
 
-    def __call__(self, visible: Image, thermal: Image) -> Image:
+    def __call__(self, *images: NDArray[Any]) -> Image:
         """Fuse one pair."""
-        result = self.fuser.fuse(visible, thermal)
-        self.prior_calls = result.statistics.prior_calls
-        return result.image
+        self.result = self.fuser.fuse(*images)
+        return self.result.image
+
+    @property
+    def prior_calls(self) -> int:
+        """Images that went through the prior for the last fusion."""
+        return 0 if self.result is None else self.result.statistics.prior_calls
 
     def about(self) -> str:
         """Return what a caption should say: device, prior and so on."""
@@ -99,6 +107,138 @@ def fused_method(
 
 
 def baseline_method(name: str) -> Method:
-    """Return the baseline ``name`` on luma, rounded to 8 bits."""
+    """Return the baseline ``name`` on luma, rounded to 8 bits, in the size of the first image."""
     fuse = BASELINES[name]
-    return lambda visible, thermal: to_uint8(fuse([luma(visible), thermal]))
+
+    def method(*images: NDArray[Any]) -> Image:
+        size = (images[0].shape[1], images[0].shape[0])
+        return to_uint8(fuse([grey_8_bits(image, size) for image in images]))
+
+    return method
+
+
+def row_settings(row: Row, parameters: Mapping[str, Any]) -> FusionSettings:
+    """
+    Return the settings of a row that is not a baseline.
+
+    :raises UsageError: they do not exist, or the preset of the row is missing.
+    """
+    fusion = FUSIONS[row.base]
+    base = load_parameters(fusion.preset) if fusion.preset else parameters
+    try:
+        return fusion_settings({**base, **fusion.overrides, **row.overrides})
+    except (TypeError, ValueError) as error:
+        raise UsageError(f'{row.name} cannot be set up: {error}') from error
+
+
+def prepare_methods(
+    rows: Sequence[Row], parameters: Mapping[str, Any], size: tuple[int, int]
+) -> dict[str, Method]:
+    """
+    Set up every row. Rows of the same settings share one method, and all fusions one prior.
+
+    :param size: (width, height) in pixels to warm up with.
+    :raises UsageError: a row cannot be set up; the message names it.
+    """
+    methods: dict[str, Method] = {}
+    by_settings: dict[FusionSettings, FusionMethod] = {}
+    prior: Prior | None = None
+    for row in rows:
+        if row.is_baseline:
+            methods[row.name] = baseline_method(row.base)
+            continue
+        settings = row_settings(row, parameters)
+        if settings not in by_settings:
+            report(f'setting up {row.name}')
+            try:
+                by_settings[settings] = make_fusion(parameters, settings, size, prior)
+            except (TypeError, ValueError) as error:
+                raise UsageError(f'{row.name} cannot be set up: {error}') from error
+            prior = by_settings[settings].fuser.prior
+        methods[row.name] = by_settings[settings]
+    return methods
+
+
+def time_left(started: float, done: int, total: int) -> str:
+    """Return in words how long the rest takes, at the pace so far."""
+    seconds = (time.perf_counter() - started) / done * (total - done)
+    if seconds >= 120:
+        return f'{seconds / 60:.0f} min left'
+    return f'{seconds:.0f} s left'
+
+
+def time_methods(
+    methods: Mapping[str, Method], size: tuple[int, int], repetitions: int
+) -> dict[str, float]:
+    """
+    Measure every method on one synthetic colour pair, in turns.
+
+    In turns, so that what else the machine does meanwhile affects all of them alike.
+
+    :param size: (width, height) in pixels; the methods have been warmed up with it.
+    :return: median in milliseconds by name.
+    """
+    width, height = size
+    levels = np.random.default_rng(0).integers(0, 256, (height, width, 4), dtype=np.uint8)
+    images = (levels[..., :3].copy(), levels[..., 3].copy())
+    times: dict[str, list[float]] = {name: [] for name in methods}
+    started = time.perf_counter()
+    for index in range(1, repetitions + 1):
+        for name, entry in fuse_with(methods, images).items():
+            times[name].append(entry.milliseconds)
+        left = time_left(started, index, repetitions)
+        report(f'timing at {width}x{height}: [{index}/{repetitions}]; {left}')
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def prior_gflop(prior: Prior, size: tuple[int, int]) -> float:
+    """
+    Count the floating-point operations of one call of the prior with one image.
+
+    Those of convolutions and matrix products, two for a multiplication with its addition.
+
+    :param size: (width, height) in pixels.
+    :return: in billions.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = next((parameter.device for parameter in prior.parameters()), None)
+    image = torch.zeros((1, 1, size[1], size[0]), device=device)
+    timestep = torch.zeros(1, dtype=torch.int64, device=device)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        prior.denoise(image, timestep)
+    return float(counter.get_total_flops()) / 1e9
+
+
+def method_costs(
+    methods: Mapping[str, Method], milliseconds: Mapping[str, float], size: tuple[int, int]
+) -> dict[str, Cost]:
+    """
+    Return the costs of all methods, which must have been used at least once.
+
+    :param milliseconds: median by name.
+    :param size: (width, height) in pixels for which operations are counted.
+    """
+    costs: dict[str, Cost] = {}
+    gflop: float | None = None
+    for name, method in methods.items():
+        if isinstance(method, FusionMethod):
+            if gflop is None:
+                gflop = prior_gflop(method.fuser.prior, size)
+            calls = method.prior_calls
+            costs[name] = Cost(calls, calls * gflop, milliseconds[name])
+        else:
+            costs[name] = Cost(milliseconds=milliseconds[name])
+    return costs
+
+
+def describe_rows(rows: Sequence[Row], methods: Mapping[str, Method]) -> dict[str, str]:
+    """Return for every fusion among the rows what it is, and its settings, by name."""
+    about = {}
+    for row in rows:
+        method = methods[row.name]
+        if isinstance(method, FusionMethod):
+            settings = changed_settings(method.fuser.settings)
+            about[row.name] = f'{FUSIONS[row.base].meaning} ({settings})'
+    return about

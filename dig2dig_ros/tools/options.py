@@ -35,6 +35,13 @@ if TYPE_CHECKING:
     from dig2dig_ros.priors import Prior
 
 NODE = 'fusion_node'
+THERMAL_TASK = 'visible-thermal'
+# What images are, and the preset for it.
+TASKS = {
+    THERMAL_TASK: 'fusion',
+    'multi-focus': 'multi_focus',
+    'multi-exposure': 'multi_exposure',
+}
 TYPES = {
     **{setting.name: type(setting.default) for setting in fields(FusionSettings)},
     **{'device': str, 'precision': str, 'prior': str, 'num_threads': int},

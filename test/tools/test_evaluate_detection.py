@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 import pytest
 
 from dig2dig_ros.evaluation.detection import Detections, DetectorError
-from dig2dig_ros.tools import evaluate_detection
-from dig2dig_ros.tools.evaluate_detection import main, with_chroma_of
+from dig2dig_ros.tools import detecting, evaluate_detection
+from dig2dig_ros.tools.evaluate_detection import main
 
 Image = NDArray[np.uint8]
 WIDTH, HEIGHT = 96, 64
@@ -62,7 +62,7 @@ class BrightAreas:
 @pytest.fixture
 def detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the arguments that choose the stand-in of the detector."""
-    monkeypatch.setattr(evaluate_detection, 'Detector', BrightAreas)
+    monkeypatch.setattr(detecting, 'Detector', BrightAreas)
     path = tmp_path / 'detector.onnx'
     path.touch()
     return ['--detector', str(path)]
@@ -77,26 +77,39 @@ def draw(boxes: list[list[int]], level: int, channels: int) -> Image:
 
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
-    """Return a folder of three labelled pairs, the third without a person."""
+    """Return a folder of six labelled pairs of three kinds, the third without a person."""
     folder = tmp_path / 'pairs'
     for side in ('visible', 'thermal'):
         (folder / side).mkdir(parents=True)
     contents = {'one': ([SEEN], [SEEN, HIDDEN]), 'two': ([], [HIDDEN]), 'three': ([], [])}
+    boxes = {}
     for name, (visible, thermal) in contents.items():
-        assert cv2.imwrite(str(folder / 'visible' / f'{name}.png'), draw(visible, 200, 3))
-        assert cv2.imwrite(str(folder / 'thermal' / f'{name}.png'), draw(thermal, 240, 1))
-    labels = {'boxes': {'one': [SEEN, HIDDEN], 'two': [HIDDEN], 'three': []}}
-    (folder / 'labels.json').write_text(json.dumps(labels), encoding='utf-8')
+        for number in '12':
+            file = f'{name}{number}.png'
+            assert cv2.imwrite(str(folder / 'visible' / file), draw(visible, 200, 3))
+            assert cv2.imwrite(str(folder / 'thermal' / file), draw(thermal, 240, 1))
+            boxes[f'{name}{number}'] = thermal
+    (folder / 'labels.json').write_text(json.dumps({'boxes': boxes}), encoding='utf-8')
     return folder
 
 
+def tables(output: str) -> list[dict[str, list[str]]]:
+    """Parse the Markdown tables that the tool prints, after checking that they are aligned."""
+    found = []
+    for part in output.split('\n\n'):
+        lines = part.splitlines()
+        if not part.startswith('|'):
+            continue
+        assert len({len(line) for line in lines}) == 1
+        cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
+        assert all(set(cell) <= {'-', ':'} for cell in cells[1])
+        found.append({row[0]: row[1:] for row in cells if row is not cells[1]})
+    return found
+
+
 def table(output: str) -> dict[str, list[str]]:
-    """Parse the Markdown table that the tool prints, after checking that it is aligned."""
-    lines = [line for line in output.splitlines() if line.startswith('|')]
-    assert len({len(line) for line in lines}) == 1
-    cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
-    assert all(set(cell) <= {'-', ':'} for cell in cells[1])
-    return {row[0]: row[1:] for row in cells if row is not cells[1]}
+    """Parse the first of the tables."""
+    return tables(output)[0]
 
 
 def test_one_row_for_each_input(
@@ -114,15 +127,58 @@ def test_one_row_for_each_input(
     # One of three: the 34 lowest of 101 recall levels.
     assert rows['visible'][0] == f'{100 * 34 / 101:.1f}'
     assert rows['visible'][2:5] == [f'{100 * 34 / 101:.1f}', '66.7', '0.00']
-    # From the pair two alone, where nothing is found, to the pair one alone.
-    assert rows['visible'][1] == f'0.0 to {100 * 51 / 101:.1f}'
+    low, high = map(float, rows['visible'][1].split(' to '))
+    assert low < 100 * 34 / 101 < high
     assert rows['thermal'][:5] == ['100.0', '100.0 to 100.0', '100.0', '0.0', '0.00']
-    assert all(row[-2:] == ['3', '3'] for name, row in rows.items() if name != 'input')
+    assert all(row[-2:] == ['6', '6'] for name, row in rows.items() if name != 'input')
     assert rows['mean'][5:7] == ['', '']
-    assert (
-        '3 pairs of 96x64 pixels; detector: bright areas, NMS 0.6; 200 resamples' in captured.out
-    )
-    assert '[1/3] one: persons 2, found in visible 1, thermal 2, mean 2' in captured.err
+    assert '6 pairs of 96x64 pixels; detector: bright areas, NMS 0.6' in captured.out
+    assert '200 resamples of the images, seed 0' in captured.out
+    assert '[1/6] one1: persons 2, detections in visible 1, thermal 2, mean 2' in captured.err
+
+
+def test_a_second_table_has_sizes_and_times_of_day(
+    pairs: Path, detector: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(pairs), *detector, '--compare', 'visible,thermal']
+    assert main(arguments) == 0
+    _, groups = tables(capsys.readouterr().out)
+    assert groups['input'] == [
+        *('missed near (6)', 'missed medium (0)', 'missed far (0)'),
+        *('AP50 day (0)', 'missed day (0)', 'AP50 night (6)', 'missed night (6)'),
+    ]
+    assert groups['visible'] == ['66.7', '', '', '', '', f'{100 * 34 / 101:.1f}', '66.7']
+    assert main([*arguments, '--night', 'two*', '--night', '*x']) == 0
+    output = capsys.readouterr().out
+    _, groups = tables(output)
+    assert groups['input'][3:] == [
+        *('AP50 day (4)', 'missed day (4)', 'AP50 night (2)', 'missed night (2)')
+    ]
+    assert groups['visible'][3:] == [f'{100 * 51 / 101:.1f}', '50.0', '0.0', '100.0']
+    assert groups['thermal'][3:] == ['100.0', '0.0', '100.0', '0.0']
+    assert 'the name fits two* or *x' in output
+
+
+def test_without_labels_the_agreement_of_the_inputs_is_measured(
+    pairs: Path, detector: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pairs / 'labels.json').unlink()
+    assert main([str(pairs), *detector, '--compare', 'visible,thermal,mean']) == 0
+    captured = capsys.readouterr()
+    agreement, fusions = tables(captured.out)
+    assert agreement == {
+        'input': [
+            *('persons', 'persons per image'),
+            *('also in visible', 'also in thermal', 'also in mean'),
+        ],
+        'visible': ['2', '0.33', '', '100.0', '100.0'],
+        'thermal': ['6', '1.00', '33.3', '', '100.0'],
+        'mean': ['6', '1.00', '33.3', '100.0', ''],
+    }
+    assert fusions['mean'] == ['6', '33.3', '100.0', '0.0', '6', '0.0']
+    assert 'Agreement is not truth' in captured.out
+    assert 'labels.json: only the agreement of the inputs can be measured' in captured.err
+    assert '[1/6] one1: detections in visible 1, thermal 2, mean 2' in captured.err
 
 
 def test_difference_to_the_mean_is_paired_and_repeatable(
@@ -141,7 +197,7 @@ def test_without_the_mean_there_is_no_difference(
     pairs: Path, detector: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(pairs), *detector, '--compare', 'thermal']) == 0
-    assert 'mean' not in capsys.readouterr().out
+    assert 'mean' not in table(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +231,10 @@ def test_a_sentence_says_whether_fused_and_mean_can_be_told_apart(
     monkeypatch.setattr(evaluate_detection, 'fused_method', fused_method)
     # Half of 130 is too dark for the detector, half of 240 is not.
     for name, boxes in {'one': [SEEN, HIDDEN], 'two': [HIDDEN]}.items():
-        assert cv2.imwrite(str(pairs / 'thermal' / f'{name}.png'), draw(boxes, level, 1))
+        for number in '12':
+            assert cv2.imwrite(
+                str(pairs / 'thermal' / f'{name}{number}.png'), draw(boxes, level, 1)
+            )
     arguments = ['--compare', 'mean,fused', '--params', 'realtime', '-N', '4', '-S', '2']
     assert main([str(pairs), *detector, *arguments, '--device', 'cpu']) == 0
     output = capsys.readouterr().out
@@ -204,7 +263,8 @@ def test_score_is_that_of_miss_rate_and_false_positives(
     pairs: Path, detector: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     labels = pairs / 'labels.json'
-    labels.write_text(json.dumps({'boxes': {'one': [HIDDEN], 'two': [HIDDEN]}}), encoding='utf-8')
+    boxes = {'boxes': {'one1': [HIDDEN], 'two1': [HIDDEN]}}
+    labels.write_text(json.dumps(boxes), encoding='utf-8')
     for score, values in (('0.5', ['0.0', '0.50']), ('0.95', ['100.0', '0.00'])):
         assert main([str(pairs), *detector, '--compare', 'thermal', '--score', score]) == 0
         captured = capsys.readouterr()
@@ -212,15 +272,15 @@ def test_score_is_that_of_miss_rate_and_false_positives(
         assert rows['input'][3] == f'miss rate at {score}'
         assert rows['thermal'][3:5] == values
         assert rows['thermal'][-2:] == ['2', '2']
-        assert 'without labels, left out: three' in captured.err
+        assert 'without labels, left out: one2, three1, three2, two2' in captured.err
 
 
 def test_fusions_keep_the_colour_of_the_visible_image(pairs: Path, detector: list[str]) -> None:
     rng = np.random.default_rng(0)
     visible = rng.integers(90, 160, (HEIGHT, WIDTH, 3)).astype(np.uint8)
     thermal = rng.integers(90, 160, (HEIGHT, WIDTH)).astype(np.uint8)
-    assert cv2.imwrite(str(pairs / 'visible' / 'one.png'), visible)
-    assert cv2.imwrite(str(pairs / 'thermal' / 'one.png'), thermal)
+    assert cv2.imwrite(str(pairs / 'visible' / 'one1.png'), visible)
+    assert cv2.imwrite(str(pairs / 'thermal' / 'one1.png'), thermal)
     arguments = ['--compare', 'visible,thermal,mean,laplacian', '--limit', '1']
     assert main([str(pairs), *detector, *arguments]) == 0
     shown = dict(zip(('visible', 'thermal', 'mean', 'laplacian'), BrightAreas.shown, strict=True))
@@ -232,19 +292,6 @@ def test_fusions_keep_the_colour_of_the_visible_image(pairs: Path, detector: lis
         assert np.abs(fused[..., 1:] - source[..., 1:]).max() <= 1, name
     luma = cv2.cvtColor(shown['mean'], cv2.COLOR_BGR2GRAY).astype(int)
     assert np.abs(luma - (source[..., 0] + thermal) / 2).max() <= 1
-
-
-def test_colour_is_given_as_the_fused_image_has_it() -> None:
-    import torch
-
-    from dig2dig_ros.images.colour import replace_luma
-
-    rng = np.random.default_rng(1)
-    visible = rng.integers(0, 256, (8, 9, 3)).astype(np.uint8)
-    fused = rng.uniform(0, 255, (8, 9)).astype(np.float32)
-    colour = torch.from_numpy(visible).permute(2, 0, 1) / 255
-    expected = replace_luma(colour, torch.from_numpy(fused) / 255).permute(1, 2, 0) * 255
-    assert np.abs(with_chroma_of(visible, fused) - expected.numpy()).max() <= 0.51
 
 
 def test_wide_thermal_counts_are_mapped(
@@ -288,42 +335,52 @@ def test_labels_may_be_named_after_one_of_the_two_images(
 def test_a_pair_that_fails_is_named_and_skipped(
     pairs: Path, detector: list[str], capsys: pytest.CaptureFixture[str], problem: str
 ) -> None:
-    path = pairs / 'thermal' / 'two.png'
+    path = pairs / 'thermal' / 'two1.png'
     if problem == 'broken':
         path.write_bytes(b'not an image')
     else:
         assert cv2.imwrite(str(path), np.zeros((60, 60), np.uint8))
     assert main([str(pairs), *detector, '--compare', 'thermal']) == 1
     captured = capsys.readouterr()
-    assert table(captured.out)['thermal'][-2:] == ['2', '2']
-    assert 'two: skipped, ' in captured.err
-    assert 'skipped 1 of 3 pairs: two' in captured.err
+    assert table(captured.out)['thermal'][-2:] == ['5', '5']
+    assert 'two1: skipped, ' in captured.err
+    assert 'skipped 1 of 6 pairs: two1' in captured.err
 
 
 @pytest.mark.parametrize(
     ('labels', 'message'),
     [
-        ({'boxes': {'three': []}}, 'no labelled person in 1 of the 3 pairs'),
-        ({'boxes': {'four': [SEEN]}}, 'no labelled person in 0 of the 3 pairs'),
-        ({'boxes': {'one': [[1, 2]]}}, 'not a list of boxes'),
-        (None, 'there are no labels'),
+        ({'boxes': {'three1': []}}, 'no labelled person in 1 of the 6 pairs'),
+        ({'boxes': {'four': [SEEN]}}, 'no labelled person in 0 of the 6 pairs'),
+        ({'boxes': {'one1': [[1, 2]]}}, 'not a list of boxes'),
     ],
 )
 def test_labels_that_do_not_serve_are_an_error(
     pairs: Path,
     detector: list[str],
     capsys: pytest.CaptureFixture[str],
-    labels: dict[str, Any] | None,
+    labels: dict[str, Any],
     message: str,
 ) -> None:
-    if labels is None:
-        (pairs / 'labels.json').unlink()
-    else:
-        (pairs / 'labels.json').write_text(json.dumps(labels), encoding='utf-8')
+    (pairs / 'labels.json').write_text(json.dumps(labels), encoding='utf-8')
     assert main([str(pairs), *detector, '--compare', 'thermal']) == 2
     captured = capsys.readouterr()
     assert captured.out == ''
     assert message in captured.err
+
+
+def test_without_labels_a_pair_has_to_be_usable(
+    tmp_path: Path, detector: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / 'pairs'
+    folder.mkdir()
+    assert cv2.imwrite(str(folder / 'one_A.png'), draw([], 0, 3))
+    assert cv2.imwrite(str(folder / 'one_B.png'), np.zeros((60, 60), np.uint8))
+    assert main([str(folder), *detector, '--compare', 'thermal']) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ''
+    assert 'one: skipped, visible is 96x64, thermal 60x60 pixels' in captured.err
+    assert 'none of the 1 pairs' in captured.err
 
 
 def test_what_is_missing_is_named(
@@ -331,6 +388,8 @@ def test_what_is_missing_is_named(
 ) -> None:
     assert main([str(pairs), '--detector', str(tmp_path / 'none.onnx')]) == 2
     assert 'there is no detector' in capsys.readouterr().err
+    assert main([str(pairs), *detector, '--labels', str(tmp_path / 'none.json')]) == 2
+    assert 'there are no labels' in capsys.readouterr().err
     assert main([str(tmp_path / 'nowhere'), *detector]) == 2
     assert 'nowhere' in capsys.readouterr().err
     assert main([str(pairs), *detector, '--params', 'none']) == 2
@@ -346,7 +405,6 @@ def test_what_is_missing_is_named(
         ['--score', '1.5'],
         ['--iou', 'x'],
         ['--layout', 'ssd'],
-        ['--person-class', '-1'],
         ['--seed', '-1'],
     ],
 )
@@ -357,6 +415,13 @@ def test_bad_arguments_are_refused(
         main([str(pairs), *detector, *arguments])
     assert stop.value.code == 2
     assert f'argument {arguments[0]}' in capsys.readouterr().err
+
+
+def test_classes_of_a_model_have_no_names(
+    pairs: Path, detector: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(pairs), *detector, '--person-class', 'person']) == 2
+    assert "--person-class is 'person', but the classes of" in capsys.readouterr().err
 
 
 def test_help_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:

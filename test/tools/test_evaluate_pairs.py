@@ -517,7 +517,7 @@ def test_ablations(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     calls = [int(row['prior calls']) for row in (*interval.values(), *steps.values())]
     assert sorted(calls[:4], reverse=True) == calls[:4]
     assert sorted(calls[4:]) == calls[4:]
-    assert 'LPIPS is left out' in captured.out
+    assert 'LPIPS is missing' in captured.out
     with path.open(encoding='utf-8', newline='') as file:
         methods = [row['method'] for row in csv.DictReader(file)]
     assert methods[:4] == ['distance_none', 'distance_l1', 'distance_ssim', 'distance_l2']

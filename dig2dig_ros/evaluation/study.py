@@ -1,0 +1,379 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+What an evaluation keeps of every pair, and the files that it leaves behind.
+
+Bags and folders of pairs are evaluated by the same :class:`Study`: `metrics.csv` and
+`timing.csv` are written as the pairs come, `summary.json`, the video and `report.html` at the
+end. Memory does not grow but for a few numbers a pair.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+import json
+import math
+from pathlib import Path
+import platform
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dig2dig_ros.evaluation.comparison import Difference
+from dig2dig_ros.evaluation.gallery import Gallery, jpeg
+from dig2dig_ros.evaluation.metrics import metric_info
+from dig2dig_ros.evaluation.plots import (
+    difference_plot,
+    line_plot,
+    quality_runtime_plot,
+    Series,
+)
+from dig2dig_ros.evaluation.report import Report, write_report
+from dig2dig_ros.evaluation.scores import (
+    differences,
+    format_value,
+    FUSED,
+    Fused,
+    ScoreBook,
+    ScoreFile,
+)
+from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.evaluation.video import FOR_BROWSERS, Image, Video
+from dig2dig_ros.images.overlay import weight_overlay
+
+# The best and worst frames of the page are those in which the fused image keeps most and least of
+# the sources' edges.
+GALLERY_METRIC = 'Qabf'
+# Plotted over the run: one that rewards the mean of the sources, and two that reward detail.
+PLOTTED_METRICS = ('SSIM', 'Qabf', 'VIF')
+# Frames that share a video have no time between them.
+_FOLDER_RATE = 1.0
+_PACKAGES = ('dig2dig', 'torch', 'numpy', 'opencv-python-headless', 'opencv-python', 'rosbags')
+
+
+@dataclass(frozen=True)
+class Frame:
+    """
+    One fused pair.
+
+    :param name: its stamp or file name.
+    :param sources: 8-bit images, in colour or grey, by name; visible first.
+    :param fused: the fused image, in the size of the first source.
+    :param weights: (K, H, W), see :class:`~dig2dig_ros.fusion.fuser.FusionResult`.
+    :param milliseconds: of its fusion.
+    :param time: in seconds from the first pair, or its number in a folder.
+    :param offset: seconds between the stamps of the pair; None in a folder.
+    :param cells: what `metrics.csv` says of it, in the order of the study's columns.
+    """
+
+    name: str
+    sources: Mapping[str, Image]
+    fused: Image
+    weights: NDArray[np.float32]
+    milliseconds: float
+    time: float
+    offset: float | None = None
+    cells: tuple[object, ...] = ()
+
+
+@dataclass
+class Findings:
+    """
+    What the ones who evaluate know beyond the pairs, for the report and for `summary.json`.
+
+    :param title: of the page.
+    :param subtitle: a line below it.
+    :param summary: (name, value) to be shown first.
+    :param warnings: sentences on what was left out, or looks wrong.
+    :param tables: of results.
+    :param against: rows from which the fusion is told apart.
+    :param files: (what, path relative to the folder).
+    :param settings: (name, value) at the end of the page.
+    :param facts: what `summary.json` has beside the study's own entries.
+    """
+
+    title: str
+    subtitle: str = ''
+    summary: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    against: Sequence[str] = ()
+    files: list[tuple[str, str]] = field(default_factory=list)
+    settings: list[tuple[str, str]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Study:
+    """
+    Takes the pairs of one evaluation one after the other.
+
+    :param folder: where to write; it must be there.
+    :param sources: their names.
+    :param scores: takes the scores of the pairs that have some.
+    :param columns: what `metrics.csv` has before the metrics, beside the method.
+    :param inputs: of a detector, whose persons are plotted; empty without one.
+    :param rate: frames per second of the video; None for pairs without time.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sources: Sequence[str],
+        scores: ScoreBook,
+        columns: Sequence[str],
+        inputs: Sequence[str] = (),
+        rate: float | None = None,
+    ) -> None:
+        self.folder = folder
+        self.scores = scores
+        self.pairs = 0
+        self.sources = tuple(sources)
+        self._timed = rate is not None
+        self._metrics = ScoreFile(
+            folder / 'metrics.csv', [*columns, 'method'], scores.metrics, self._weight_columns()
+        )
+        self._timing = ScoreFile(folder / 'timing.csv', ['pair', 'method', 'ms'], ())
+        self._gallery = Gallery()
+        self._video = Video(folder.joinpath, rate or _FOLDER_RATE, 640, FOR_BROWSERS)
+        self._times = array('d')
+        self._scored_times = array('d')
+        self._offsets = array('d')
+        self._milliseconds = array('d')
+        self._weights = {source: array('d') for source in self.sources}
+        self._persons = {name: array('d') for name in inputs}
+        self._person_times = array('d')
+
+    def _weight_columns(self) -> list[str]:
+        return [f'mean weight of {source}' for source in self.sources]
+
+    def add(
+        self,
+        frame: Frame,
+        fused: Mapping[str, Fused],
+        values: Mapping[str, Mapping[str, float]] | None = None,
+        persons: Mapping[str, int] | None = None,
+    ) -> None:
+        """
+        Take a pair in.
+
+        :param fused: what every method made of it.
+        :param values: their scores by method and metric, for pairs that are scored.
+        :param persons: found by a detector, by input.
+        """
+        means = [float(plane.mean()) for plane in frame.weights]
+        self._times.append(frame.time)
+        self._milliseconds.append(frame.milliseconds)
+        if frame.offset is not None:
+            self._offsets.append(frame.offset * 1e3)
+        for source, mean in zip(self.sources, means, strict=True):
+            self._weights[source].append(mean)
+        if persons is not None:
+            self._person_times.append(frame.time)
+            for name, count in persons.items():
+                self._persons[name].append(count)
+        for name, entry in fused.items():
+            self._timing.add([frame.name, name, f'{entry.milliseconds:.3f}'], {})
+        score = math.nan
+        if values is not None:
+            self._scored_times.append(frame.time)
+            self.scores.add(values, {name: entry.milliseconds for name, entry in fused.items()})
+            score = values.get(FUSED, {}).get(GALLERY_METRIC, math.nan)
+            for name, row in values.items():
+                # The weights are those of the fusion, and say nothing of other rows.
+                own = means if name == FUSED else [''] * len(means)
+                self._metrics.add([*frame.cells, name], row, own)
+        self._metrics.flush()
+        self._timing.flush()
+        self._gallery.add(
+            self.pairs,
+            frame.name,
+            score,
+            lambda: self._pictures(frame),
+            self._facts(frame, means, values, persons),
+        )
+        shown = [frame.sources[source] for source in self.sources[:2]]
+        self._video.add([*shown, frame.fused], frame.time)
+        self.pairs += 1
+
+    @staticmethod
+    def _pictures(frame: Frame) -> dict[str, bytes]:
+        pictures = {name: jpeg(image) for name, image in frame.sources.items()}
+        pictures[FUSED] = jpeg(frame.fused)
+        pictures['weights'] = jpeg(weight_overlay(frame.fused, frame.weights))
+        return pictures
+
+    def _facts(
+        self,
+        frame: Frame,
+        means: Sequence[float],
+        values: Mapping[str, Mapping[str, float]] | None,
+        persons: Mapping[str, int] | None,
+    ) -> dict[str, str]:
+        facts = {}
+        if self._timed:
+            facts['time'] = f'{frame.time:.2f} s'
+        height, width = frame.fused.shape[:2]
+        facts['size'] = f'{width}x{height}'
+        if frame.offset is not None:
+            facts['pair offset'] = f'{frame.offset * 1e3:+.1f} ms'
+        for source, mean in zip(self.sources, means, strict=True):
+            facts[f'weight of {source}'] = f'{mean:.2f}'
+        for name, value in (values or {}).get(FUSED, {}).items():
+            facts[metric_info(name).title] = format_value(value)
+        for name, count in (persons or {}).items():
+            facts[f'persons in {name}'] = str(count)
+        return facts
+
+    def mean_weights(self) -> dict[str, float]:
+        """Return the mean over the pairs of each source's mean weight."""
+        return {source: float(np.mean(values)) for source, values in self._weights.items()}
+
+    def fusion_times(self) -> dict[str, float]:
+        """Return median and 95th percentile of the fusion's time in milliseconds."""
+        p50, p95 = np.percentile(np.asarray(self._milliseconds), [50, 95])
+        return {'p50': round(float(p50), 2), 'p95': round(float(p95), 2)}
+
+    def close(self) -> None:
+        """Finish the files that grow with the pairs."""
+        self._metrics.close()
+        self._timing.close()
+        self._video.close()
+
+    def finish(self, findings: Findings) -> dict[str, Any]:
+        """
+        Write what is said of all pairs together: `summary.json` and `report.html`.
+
+        Call :meth:`close` before.
+
+        :return: what `summary.json` holds.
+        """
+        apart: dict[str, list[Difference]] = {}
+        if self.scores.pairs and FUSED in self.scores.methods:
+            apart = differences(self.scores, findings.against)
+        summary: dict[str, Any] = {**findings.facts, 'versions': versions(), 'pairs': self.pairs}
+        if self.pairs:
+            summary['mean_weights'] = self.mean_weights()
+            summary['fusion_ms'] = self.fusion_times()
+        if self.scores.pairs:
+            summary['scored_pairs'] = self.scores.pairs
+            summary['metrics'] = self.scores.means()
+            summary['differences'] = {
+                f'{FUSED} - {name}': {
+                    metric: [entry.mean, entry.low, entry.high]
+                    for metric, entry in zip(self.scores.metrics, own, strict=True)
+                }
+                for name, own in apart.items()
+            }
+        summary['warnings'] = list(findings.warnings)
+        text = json.dumps(as_json(summary), indent=2, ensure_ascii=False, allow_nan=False)
+        (self.folder / 'summary.json').write_text(text + '\n', encoding='utf-8')
+
+        files = [*findings.files]
+        if self._video.name:
+            files.append(('video: visible, thermal, fused', self._video.name))
+        files += [
+            ('scores of every pair', 'metrics.csv'),
+            ('times of every pair', 'timing.csv'),
+            ('all figures and settings', 'summary.json'),
+        ]
+        report = Report(
+            title=findings.title,
+            subtitle=findings.subtitle,
+            summary=tuple(findings.summary),
+            warnings=tuple(findings.warnings),
+            frames=tuple(self._gallery.frames()),
+            tables=tuple(findings.tables),
+            plots=tuple(self._plots(apart)),
+            files=tuple(files),
+            settings=tuple(findings.settings),
+            ranking=metric_info(GALLERY_METRIC).name,
+        )
+        write_report(self.folder / 'report.html', report)
+        return summary
+
+    def _plots(self, apart: Mapping[str, Sequence[Difference]]) -> list[tuple[str, str]]:
+        plots: list[tuple[str, str]] = []
+        x_label = 'time (s)' if self._timed else 'pair'
+
+        def over_run(
+            title: str, unit: str, x: Sequence[float], lines: Mapping[str, Sequence[float]]
+        ) -> None:
+            if len(x) > 1:
+                plots.append((title, line_plot(Series(title, unit, x, lines, x_label))))
+
+        over_run('Mean weight of each source', '', self._times, self._weights)
+        scores = self.scores
+        for metric in PLOTTED_METRICS:
+            if metric in scores.metrics and scores.pairs:
+                lines = {name: scores.column(name, metric).tolist() for name in scores.methods}
+                over_run(metric_info(metric).title, '', self._scored_times, lines)
+        if self._persons:
+            over_run('Persons found by the detector', '', self._person_times, self._persons)
+        if self._offsets:
+            title = 'Pair offset: thermal stamp less visible stamp'
+            over_run(title, 'ms', self._times, {'offset': self._offsets})
+        over_run('Time of the fusion', 'ms', self._times, {FUSED: self._milliseconds})
+        if scores.pairs and len(scores.methods) > 1:
+            means, times = scores.means(), scores.median_milliseconds()
+            for metric in PLOTTED_METRICS[:2]:
+                points = {name: (times[name], means[name][metric]) for name in scores.methods}
+                title = metric_info(metric).title
+                plots.append((f'{title} against time', quality_runtime_plot(points, title)))
+        for name, own in apart.items():
+            rows = {
+                metric: (entry, metric_info(metric).higher_is_better)
+                for metric, entry in zip(scores.metrics, own, strict=True)
+            }
+            title = f'{FUSED} less {name}, metric by metric'
+            plots.append((title, difference_plot(rows, title)))
+        return plots
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what decides on the results, and the machine."""
+    found = {'python': platform.python_version(), 'machine': platform.machine()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    torch = sys.modules.get('torch')
+    if torch is not None:
+        found['torch'] = str(torch.__version__)
+    return found
+
+
+def as_json(value: Any) -> Any:
+    """Return a value as JSON can hold it: infinities and NaN as texts, paths and the like too."""
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, array)):
+        return [as_json(item) for item in value]
+    if isinstance(value, (bool, int, str)) or value is None:
+        return value
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if isinstance(value, np.integer):
+        return int(value)
+    return str(value)
+
+
+Progress = Callable[[int, int, str], None]
+"""Called with the number of pairs done, the number expected, and a word on the last one."""

@@ -1,0 +1,583 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The evaluation of one bag: replay it, fuse, score, detect, and leave the results in a folder.
+
+A job and its result can be pickled, so that it may run in another process or on another machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+import math
+from pathlib import Path
+import shutil
+import time
+from typing import Any
+import uuid
+
+import cv2
+
+from dig2dig_ros.evaluation.bags import (
+    BagError,
+    BagReader,
+    BagWriter,
+    find_sources,
+    image_message,
+    SourceTopics,
+)
+from dig2dig_ros.evaluation.comparison import Row
+from dig2dig_ros.evaluation.detection import Detections, LabelError
+from dig2dig_ros.evaluation.detection_study import DetectionStudy, detector_inputs
+from dig2dig_ros.evaluation.metrics import METRICS
+from dig2dig_ros.evaluation.perceptual import load_lpips
+from dig2dig_ros.evaluation.recorded_detections import (
+    RecordedDetections,
+    RecordedDetectionsError,
+)
+from dig2dig_ros.evaluation.recorded_detections import TYPES as DETECTION_TYPES
+from dig2dig_ros.evaluation.replay import BagReplay, ReplayedPair, stamp_text
+from dig2dig_ros.evaluation.scores import (
+    comparison_table,
+    difference_table,
+    format_value,
+    fuse_with,
+    FUSED,
+    Fused,
+    grey_8_bits,
+    Image,
+    score_images,
+    ScoreBook,
+    to_8_bits,
+)
+from dig2dig_ros.evaluation.study import Findings, Frame, Study
+from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.streams.pipeline import fused_picture, weight_plane
+from dig2dig_ros.tools.detecting import describe_detector, DetectorOptions
+from dig2dig_ros.tools.methods import (
+    describe_rows,
+    FusionMethod,
+    method_costs,
+    prepare_methods,
+)
+from dig2dig_ros.tools.options import UsageError
+
+# What an evaluation of a bag is known by, and may be replaced by the next one.
+RESULTS = (
+    'metrics.csv',
+    'timing.csv',
+    'summary.json',
+    'report.html',
+    'video.webm',
+    'video.mp4',
+    'video.avi',
+    'fused',
+)
+COLUMNS = ('pair', 'thermal stamp', 'offset (s)', 'width', 'height')
+# Reading and writing go on between two of these, so that they need not be frequent.
+_PROGRESS_SECONDS = 0.2
+
+ProgressFunction = Callable[[int, int, str], None]
+StoppingFunction = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class TopicChoice:
+    """
+    The topics that were asked for; None leaves the choice to what is in the bag.
+
+    :param others: topics of additional sources by name.
+    """
+
+    visible: str | None = None
+    thermal: str | None = None
+    camera_info: str | None = None
+    others: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class BagJob:
+    """
+    One bag and all that decides on its results.
+
+    :param folder: of the results; it appears when they are complete.
+    :param values: all parameters of ``fusion_node`` by name.
+    :param rows: ways to fuse that are compared; ``fused`` is always among them.
+    :param against: rows from which ``fused`` is told apart.
+    :param every: score and detect in every so many pairs only; all are fused.
+    :param limit: fuse so many pairs at most.
+    :param lpips: files of LPIPS weights, see
+        :func:`~dig2dig_ros.evaluation.perceptual.load_lpips`.
+    :param detector: what to detect with, or None.
+    :param recorded: topics of recorded detections by input, taken in place of a detector.
+    """
+
+    bag: Path
+    folder: Path
+    values: Mapping[str, Any]
+    rows: tuple[Row, ...]
+    against: tuple[str, ...] = ()
+    topics: TopicChoice = TopicChoice()
+    every: int = 1
+    limit: int | None = None
+    lpips: tuple[Path, ...] = ()
+    detector: DetectorOptions | None = None
+    recorded: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class BagResult:
+    """
+    What came of a bag.
+
+    :param pairs: fused.
+    :param dropped: images and pairs that were not, by cause.
+    :param metrics: mean values by row and metric; empty if no pair was scored.
+    :param tables: as the report page shows them.
+    :param device: what it ran on, in words.
+    :param interrupted: it was ended early.
+    """
+
+    bag: str
+    folder: Path
+    pairs: int
+    dropped: dict[str, int]
+    metrics: dict[str, dict[str, float]]
+    tables: tuple[Table, ...]
+    warnings: tuple[str, ...]
+    device: str
+    interrupted: bool = False
+    detection: dict[str, Any] = field(default_factory=dict)
+
+
+def evaluate_bag(job: BagJob, progress: ProgressFunction, stopping: StoppingFunction) -> BagResult:
+    """
+    Evaluate one bag.
+
+    :param progress: called with pairs done, pairs expected, and the stamp of the last one.
+    :param stopping: asked between two pairs; once it is true, what there is counts.
+    :raises BagError: the bag cannot be read, lacks a topic, or gave no pair.
+    :raises UsageError: the fusion cannot be set up.
+    :raises ValueError: labels, detector or LPIPS weights cannot be used.
+    """
+    with BagReader(job.bag) as reader, _results_folder(job.folder) as folder:
+        return _BagEvaluation(job, reader, folder).run(progress, stopping)
+
+
+@contextmanager
+def _results_folder(folder: Path) -> Iterator[Path]:
+    """
+    Yield a new folder whose files take their place when all went well.
+
+    So there is no half of a result, and a lost process does not get in the way of the next.
+    """
+    partial = folder.with_name(f'.{folder.name}.{uuid.uuid4().hex[:8]}')
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in RESULTS:
+        old = folder / name
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)
+    for path in partial.iterdir():
+        path.rename(folder / path.name)
+    partial.rmdir()
+
+
+class _BagEvaluation:
+    """One bag on its way through; the methods are in the order in which they are used."""
+
+    def __init__(self, job: BagJob, reader: BagReader, folder: Path) -> None:
+        self._job = job
+        self._reader = reader
+        self._folder = folder
+        self._warnings: list[str] = []
+        self._unscored: dict[str, int] = {}
+        self._first_stamp: int | None = None
+        self._topics: SourceTopics = find_sources(
+            reader.topics,
+            job.topics.visible,
+            job.topics.thermal,
+            job.topics.camera_info,
+            dict(job.topics.others),
+        )
+        self._lpips = load_lpips(job.lpips, 'cpu') if job.lpips else None
+        self._recorded = self._read_detections()
+        self._detector = (
+            job.detector.load() if job.detector and job.detector.model is not None else None
+        )
+        size = job.values['warmup_size']
+        self._methods = prepare_methods(job.rows, job.values, (size[0], size[1]))
+        fused = self._methods[FUSED]
+        assert isinstance(fused, FusionMethod)
+        self._fused = fused
+        self._replay = BagReplay(reader, self._topics, job.values, fused.fuser)
+        self._persons = self._detection_study()
+
+    def _read_detections(self) -> RecordedDetections | None:
+        """Read what a live detector published; it comes later than its images."""
+        topics = dict(self._job.recorded)
+        if not topics:
+            return None
+        recorded = RecordedDetections(topics, _person(self._job.detector))
+        known = self._reader.topics
+        for topic in topics.values():
+            if topic not in known or known[topic].type not in DETECTION_TYPES:
+                found = known[topic].type if topic in known else 'not in the bag'
+                some = [name for name, entry in known.items() if entry.type in DETECTION_TYPES]
+                raise BagError(
+                    f'no detections on {topic} of {self._reader.path}: it is {found}; topics of '
+                    f'{" or ".join(DETECTION_TYPES)}: {", ".join(some) or "none"}'
+                )
+        inputs = {topic: name for name, topic in topics.items()}
+        damaged = 0
+        for record in self._reader.records(inputs):
+            try:
+                recorded.add(inputs[record.topic], self._reader.decode(record), record.type)
+            except (BagError, RecordedDetectionsError) as error:
+                damaged += 1
+                if damaged == 1:
+                    self._warnings.append(f'detections that cannot be read: {error}')
+        return recorded
+
+    def _detection_study(self) -> DetectionStudy | None:
+        options = self._job.detector
+        if self._recorded is not None:
+            inputs = tuple(self._recorded.topics)
+        elif self._detector is not None:
+            inputs = ('visible', 'thermal', *self._methods)
+        else:
+            return None
+        assert options is not None
+        return DetectionStudy(inputs, options.load_labels(), options.score, night=options.night)
+
+    def run(self, progress: ProgressFunction, stopping: StoppingFunction) -> BagResult:
+        job, replay = self._job, self._replay
+        metrics = [*METRICS, *(['LPIPS'] if self._lpips is not None else [])]
+        study = Study(
+            self._folder,
+            replay.sources,
+            ScoreBook(self._methods, metrics),
+            [*COLUMNS],
+            self._persons.inputs if self._persons is not None else (),
+            self._rate(),
+        )
+        expected = min(replay.expected, job.limit or replay.expected)
+        interrupted = False
+        told = -math.inf
+        # What is in it stays readable if the evaluation ends by an error.
+        with BagWriter(self._folder / 'fused', self._reader.storage) as writer:
+            self._add_topics(writer)
+            for pair in replay.pairs():
+                self._write(writer, pair)
+                self._take(study, pair)
+                if (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
+                    told = now
+                    progress(study.pairs, max(expected, study.pairs), pair.name)
+                if study.pairs == job.limit:
+                    replay.finish('beyond the limit')
+                    break
+                if stopping():
+                    interrupted = True
+                    replay.finish('interrupted')
+                    break
+        progress(study.pairs, study.pairs, 'writing the report')
+        study.close()
+        if interrupted:
+            self._warnings.insert(0, f'interrupted after {study.pairs} of about {expected} pairs')
+        return self._finish(study, interrupted)
+
+    def _rate(self) -> float:
+        """Return frames per second of the video: those of the slowest source."""
+        seconds = (self._reader.end - self._reader.start) * 1e-9
+        rate = (self._replay.expected - 1) / seconds if seconds > 0 else 10.0
+        return min(max(rate, 1.0), 60.0)
+
+    def _add_topics(self, writer: BagWriter) -> None:
+        writer.add_topic('/fused/image_raw', 'sensor_msgs/msg/Image')
+        if self._topics.camera_info is not None:
+            writer.add_topic('/fused/camera_info', 'sensor_msgs/msg/CameraInfo')
+        for source in self._replay.sources:
+            writer.add_topic(f'/fused/weights/{source}', 'sensor_msgs/msg/Image')
+
+    def _write(self, writer: BagWriter, pair: ReplayedPair) -> None:
+        """Write what the node would publish, under the header of the visible image."""
+        values, header, result = self._job.values, pair.headers[0], pair.result
+        encoding, map_encoding = values['output_encoding'], values['weights_encoding']
+        images = {'/fused/image_raw': (fused_picture(result.image, encoding), encoding)}
+        for source, weights in zip(self._replay.sources, result.weights, strict=True):
+            plane = weight_plane(weights, map_encoding)
+            images[f'/fused/weights/{source}'] = (plane, map_encoding)
+        if pair.camera_info is not None:
+            info = replace(pair.camera_info, header=header)
+            writer.write('/fused/camera_info', info, pair.recorded)
+        for topic, (image, kind) in images.items():
+            writer.write(topic, image_message(image, kind, header), pair.recorded)
+
+    def _take(self, study: Study, pair: ReplayedPair) -> None:
+        """Score a pair, detect in it, and hand it to the study."""
+        visible = to_8_bits(pair.images[0])
+        size = (visible.shape[1], visible.shape[0])
+        sources = {'visible': visible}
+        for source, image in zip(self._replay.sources[1:], pair.images[1:], strict=True):
+            sources[source] = grey_8_bits(image, size)
+        milliseconds = pair.result.statistics.seconds * 1e3
+        fused = {FUSED: Fused(pair.result.image, milliseconds)}
+        values: dict[str, dict[str, float]] | None = None
+        persons: dict[str, int] | None = None
+        if study.pairs % self._job.every == 0:
+            fused = fuse_with(self._methods, pair.images, fused)
+            try:
+                thermal = sources['thermal']
+                values = score_images(fused, grey_8_bits(visible), thermal, self._lpips)
+            except ValueError as error:
+                self._leave_out(f'not scored: {error}')
+            try:
+                persons = self._detect(pair, sources, fused)
+            except (LabelError, ValueError) as error:
+                self._leave_out(f'no detections: {error}')
+        if self._first_stamp is None:
+            self._first_stamp = pair.stamps[0]
+        frame = Frame(
+            name=pair.name,
+            sources=sources,
+            fused=pair.result.image,
+            weights=pair.result.weights,
+            milliseconds=milliseconds,
+            time=(pair.stamps[0] - self._first_stamp) * 1e-9,
+            offset=pair.offset,
+            cells=(pair.name, stamp_text(pair.stamps[1]), f'{pair.offset:.9f}', *size),
+        )
+        study.add(frame, fused, values, persons)
+
+    def _leave_out(self, reason: str) -> None:
+        self._unscored[reason] = self._unscored.get(reason, 0) + 1
+
+    def _detect(
+        self, pair: ReplayedPair, sources: Mapping[str, Image], fused: Mapping[str, Fused]
+    ) -> dict[str, int] | None:
+        if self._persons is None:
+            return None
+        found: dict[str, Detections] = {}
+        if self._recorded is not None:
+            taken = {name: self._take_recorded(pair, name) for name in self._persons.inputs}
+            found = {name: entry for name, entry in taken.items() if entry is not None}
+            if len(found) < len(taken):
+                return None
+        else:
+            assert self._detector is not None
+            shape = sources['visible'].shape
+            own = {n: entry.image for n, entry in fused.items() if entry.image.shape == shape}
+            images = detector_inputs(
+                self._persons.inputs, sources['visible'], sources['thermal'], own
+            )
+            found = {name: self._detector.detect(image) for name, image in images.items()}
+        return self._persons.add((pair.name,), sources['visible'], found)
+
+    def _take_recorded(self, pair: ReplayedPair, name: str) -> Detections | None:
+        """Return recorded detections in pixels of the visible image."""
+        assert self._recorded is not None
+        index = self._replay.sources.index(name) if name in self._replay.sources else 0
+        stamp = pair.headers[index].stamp
+        found = self._recorded.take(name, stamp.sec * 1_000_000_000 + stamp.nanosec)
+        if found is None or index == 0:
+            return found
+        (height, width), (own_height, own_width) = (pair.images[i].shape[:2] for i in (0, index))
+        scale = (width / own_width, height / own_height)
+        return replace(found, boxes=found.boxes * (*scale, *scale))
+
+    # What is said of all pairs together
+
+    def _finish(self, study: Study, interrupted: bool) -> BagResult:
+        replay = self._replay
+        warnings = [*self._reader.problems, *self._warnings, *self._stream_warnings()]
+        if not study.pairs:
+            raise BagError(
+                f'no pair of {self._reader.path} could be fused: '
+                + ('; '.join(warnings) or 'it was interrupted before the first one')
+            )
+        tables = self._tables(study)
+        fuser = self._fused.fuser.describe()
+        device = ', '.join(f'{key} {value}' for key, value in fuser.items())
+        dropped = dict(sorted(replay.dropped.items()))
+        detection = self._persons.summary() if self._persons and self._persons.frames else {}
+        findings = Findings(
+            title=f'{self._reader.name}: fusion evaluated',
+            subtitle=self._subtitle(study),
+            summary=self._summary(study, dropped, detection),
+            warnings=warnings,
+            tables=tables,
+            against=self._job.against,
+            files=[('fused images and weight maps, a bag', 'fused/')],
+            settings=self._settings(fuser),
+            facts={
+                'bag': {
+                    'name': self._reader.name,
+                    'path': str(self._reader.path),
+                    'storage': self._reader.storage,
+                    'start': stamp_text(self._reader.start),
+                    'seconds': (self._reader.end - self._reader.start) * 1e-9,
+                },
+                'topics': {
+                    'visible': self._topics.visible,
+                    'thermal': self._topics.thermal,
+                    **self._topics.others,
+                    'visible camera_info': self._topics.camera_info,
+                },
+                'received': dict(replay.received),
+                'dropped': dropped,
+                'sizes': {
+                    source: {f'{w}x{h}': count for (w, h), count in sizes.items()}
+                    for source, sizes in replay.sizes.items()
+                },
+                'fuser': fuser,
+                'rows': describe_rows(self._job.rows, self._methods),
+                'parameters': dict(self._job.values),
+                'every': self._job.every,
+                'limit': self._job.limit,
+                'interrupted': interrupted,
+                'detection': detection,
+            },
+        )
+        study.finish(findings)
+        return BagResult(
+            bag=self._reader.name,
+            folder=self._job.folder,
+            pairs=study.pairs,
+            dropped=dropped,
+            metrics=study.scores.means() if study.scores.pairs else {},
+            tables=tuple(tables),
+            warnings=tuple(warnings),
+            device=device,
+            interrupted=interrupted,
+            detection=detection,
+        )
+
+    def _stream_warnings(self) -> list[str]:
+        """Return what is odd about the streams, in sentences."""
+        replay = self._replay
+        warnings = []
+        for source, sizes in replay.sizes.items():
+            if len(sizes) > 1:
+                text = ', '.join(
+                    f'{w}x{h} in {count} pairs' for (w, h), count in sizes.most_common(3)
+                )
+                more = f' and {len(sizes) - 3} sizes more' if len(sizes) > 3 else ''
+                warnings.append(
+                    f'{source} changes its size: {text}{more}; each pair was fused in the size of '
+                    'its visible image'
+                )
+        visible, thermal = (set(replay.sizes[source]) for source in ('visible', 'thermal'))
+        if visible and thermal and visible != thermal and len(visible) == len(thermal) == 1:
+            warnings.append(
+                'thermal images were resized to the size of the visible ones, for the fusion and '
+                'for the scores: they must be registered'
+            )
+        for cause, example in replay.examples.items():
+            warnings.append(f'{cause} ({replay.dropped[cause]}), the first: {example}')
+        for reason, count in self._unscored.items():
+            warnings.append(f'{count} pairs {reason}')
+        lonely = {k: n for k, n in replay.dropped.items() if k.endswith((' unpaired', ' missing'))}
+        made = sum(replay.sizes['visible'].values())
+        if lonely and not made:
+            offsets = ', '.join(f'{count} {cause}' for cause, count in lonely.items())
+            warnings.append(
+                f'no two stamps lie within sync_tolerance, '
+                f'{self._job.values["sync_tolerance"]:g} s ({offsets}): widen it, or set '
+                'thermal_time_offset to what separates the two cameras'
+            )
+        if self._recorded is not None:
+            warnings += self._recorded.warnings()
+        return warnings
+
+    def _tables(self, study: Study) -> list[Table]:
+        tables = []
+        scores = study.scores
+        if scores.pairs:
+            ((size, _),) = self._replay.sizes['visible'].most_common(1)
+            costs = method_costs(self._methods, scores.median_milliseconds(), size)
+            table = comparison_table(scores.means(), scores.metrics, costs)
+            pairs = f'Means over {scores.pairs} pairs; GFLOP of the prior at {size[0]}x{size[1]}'
+            tables.append(replace(table, title=f'{pairs}; ms: median'))
+            if self._job.against:
+                table = difference_table(scores, self._job.against)
+                tables.append(replace(table, title='Differences pair by pair'))
+        if self._persons is not None and self._persons.frames:
+            tables += self._persons.tables()
+        return tables
+
+    def _subtitle(self, study: Study) -> str:
+        seconds = (self._reader.end - self._reader.start) * 1e-9
+        sizes = ', '.join(f'{w}x{h}' for w, h in list(self._replay.sizes['visible'])[:3])
+        return (
+            f'{seconds:.1f} s recorded ({self._reader.storage}), {self._topics.visible} with '
+            f'{self._topics.thermal}, {sizes}; {study.scores.pairs} of {study.pairs} pairs scored'
+        )
+
+    def _summary(
+        self, study: Study, dropped: Mapping[str, int], detection: Mapping[str, Any]
+    ) -> list[tuple[str, str]]:
+        causes = ', '.join(f'{count} {cause}' for cause, count in dropped.items())
+        weights = study.mean_weights()
+        rows = [
+            ('pairs fused', str(study.pairs)),
+            ('images without a pair, or not fused', causes or 'none'),
+            ('mean weight', ', '.join(f'{name} {value:.2f}' for name, value in weights.items())),
+            (
+                'time of a fusion',
+                '{p50:.0f} ms median, {p95:.0f} ms 95th percentile'.format(**study.fusion_times()),
+            ),
+        ]
+        if study.scores.pairs:
+            means = study.scores.means()[FUSED]
+            text = ', '.join(f'{name} {format_value(means[name])}' for name in ('SSIM', 'Qabf'))
+            rows.append((f'quality of {FUSED}', text))
+        if detection:
+            rows.append(('images with detections', str(detection['frames'])))
+        return rows
+
+    def _settings(self, fuser: Mapping[str, Any]) -> list[tuple[str, str]]:
+        rows = [('bag', str(self._reader.path))]
+        rows += [(key, str(value)) for key, value in fuser.items()]
+        about = describe_rows(self._job.rows, self._methods)
+        rows += [(f'row {name}', text) for name, text in about.items()]
+        if self._detector is not None and self._job.detector is not None:
+            rows.append(('detector', describe_detector(self._job.detector, self._detector)))
+        rows += [(f'detections of {name}', topic) for name, topic in self._job.recorded]
+        rows += [('OpenCV', cv2.__version__)]
+        rows += [(name, str(value)) for name, value in self._job.values.items()]
+        return rows
+
+
+def _person(options: DetectorOptions | None) -> str | None:
+    return options.person_class if options is not None else None
+
+
+def check_rows(rows: tuple[Row, ...]) -> None:
+    """
+    Check that ``fused`` is among the rows: it is what is written and shown.
+
+    :raises UsageError: it is not.
+    """
+    if FUSED not in [row.name for row in rows]:
+        raise UsageError(f'--compare needs the row {FUSED}, which is what a bag is fused with')

@@ -1,0 +1,407 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Replay ROS 2 bags through the fusion and evaluate what comes out.
+
+Every pair of a visible and a thermal image is made by the node's own pairing and fused as the
+node would, with its parameters; nothing is dropped, and no clock is looked at, so a bag gives the
+same images and the same scores wherever it is replayed. For each bag, a folder gets: fused/ (a
+bag of the same storage with the fused images, weight maps and camera_info), metrics.csv,
+timing.csv, summary.json, a video and report.html, a page to open in a browser. Tables go to the
+standard output, everything else to the standard error. Ctrl-C ends with what there is.
+
+Exit code: 0, 1 if a bag could not be evaluated, 2 if none could, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import os
+from pathlib import Path
+import sys
+import time
+from typing import Any
+
+from dig2dig_ros.evaluation.bags import BagError
+from dig2dig_ros.evaluation.comparison import ComparisonError, parse_rows, Row
+from dig2dig_ros.evaluation.jobs import (
+    ClusterError,
+    Interruption,
+    Outcome,
+    Progress,
+    run_jobs,
+)
+from dig2dig_ros.evaluation.perceptual import LpipsError
+from dig2dig_ros.evaluation.scores import format_value, FUSED
+from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.nodes.parameters import complete_values
+from dig2dig_ros.tools.bag_evaluation import (
+    BagJob,
+    BagResult,
+    check_rows,
+    evaluate_bag,
+    TopicChoice,
+)
+from dig2dig_ros.tools.detecting import add_detector_options, detector_options
+from dig2dig_ros.tools.evaluate_pairs import rows_against, rows_argument, rows_help
+from dig2dig_ros.tools.options import (
+    add_fusion_options,
+    fusion_overrides,
+    load_parameters,
+    positive,
+    report,
+    UsageError,
+    with_overrides,
+)
+
+COMPARED = 'mean,laplacian,fused'
+# What the table over several bags shows of each.
+OVERVIEW_METRICS = ('SSIM', 'Qabf', 'VIF', 'MI', 'EN', 'SD')
+_LINE_SECONDS = 10.0
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; ends the program with code 2 where it makes no sense."""
+    parser = argparse.ArgumentParser(
+        prog='evaluate_bag',
+        description=__doc__,
+        epilog=rows_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add('bags', type=Path, nargs='+', metavar='BAG', help='folder of a bag, or a .mcap or .db3')
+    add(
+        '-o',
+        '--output',
+        type=Path,
+        default=Path('evaluation'),
+        metavar='DIR',
+        help='gets a folder for each bag, of its name; default: evaluation',
+    )
+    add('--overwrite', action='store_true', help='replace the results of an earlier evaluation')
+    add_fusion_options(parser)
+
+    group = parser.add_argument_group('topics', 'found by their names where these are not given')
+    group.add_argument('--visible', metavar='TOPIC', help='images of the visible camera')
+    group.add_argument('--thermal', metavar='TOPIC', help='images of the thermal camera')
+    group.add_argument('--camera-info', metavar='TOPIC', help='of the visible camera')
+    group.add_argument(
+        '--source',
+        type=named_topic,
+        action='append',
+        default=[],
+        metavar='NAME=TOPIC',
+        help='a further source; may be given more than once',
+    )
+
+    group = parser.add_argument_group('scores')
+    group.add_argument(
+        '--compare',
+        type=rows_argument,
+        default=parse_rows(COMPARED),
+        metavar='ROWS',
+        help=f'ways to fuse that are scored, see below, default: {COMPARED}',
+    )
+    group.add_argument(
+        '--against',
+        type=lambda text: [part.strip() for part in text.split(',') if part.strip()],
+        metavar='ROWS',
+        help=f'rows from which {FUSED} is told apart pair by pair; default: uniform and rd where '
+        'present, else mean',
+    )
+    group.add_argument(
+        '--every',
+        type=positive,
+        default=1,
+        metavar='PAIRS',
+        help='score every so many pairs only, to save time; all are fused; default: 1',
+    )
+    group.add_argument('--limit', type=positive, metavar='PAIRS', help='fuse the first only')
+    group.add_argument(
+        '--lpips',
+        type=Path,
+        nargs='+',
+        default=[],
+        metavar='FILE',
+        help='weights of the metric LPIPS: backbone and heads, or one file with both',
+    )
+
+    group = parser.add_argument_group('detection')
+    add_detector_options(group, 'none; names are visible stamps, as in metrics.csv')
+    group.add_argument(
+        '--detections',
+        type=named_topic,
+        action='append',
+        default=[],
+        metavar='INPUT=TOPIC',
+        help='take what a live detector published instead: vision_msgs/Detection2DArray or '
+        'yolo_msgs/DetectionArray, of the input visible, thermal or fused; may be given more '
+        'than once',
+    )
+
+    group = parser.add_argument_group('many bags')
+    group.add_argument(
+        '-j',
+        '--jobs',
+        type=positive,
+        default=1,
+        metavar='COUNT',
+        help='evaluate so many bags at a time, each in a process of its own; default: 1',
+    )
+    group.add_argument(
+        '--scheduler',
+        metavar='ADDRESS',
+        help='evaluate on the workers of a Dask cluster, for example tcp://host:8786; they need '
+        'this package, and bags and output under the same paths',
+    )
+    args = parser.parse_args(argv)
+    if args.detector is not None and args.detections:
+        parser.error('--detector and --detections exclude each other')
+    return args
+
+
+def named_topic(text: str) -> tuple[str, str]:
+    """Parse ``NAME=TOPIC``."""
+    name, equals, topic = text.partition('=')
+    if not (name and equals and topic):
+        raise argparse.ArgumentTypeError(f'{text!r} is not NAME=TOPIC')
+    return name, topic
+
+
+def parameter_values(args: argparse.Namespace) -> dict[str, Any]:
+    """
+    Return all parameters of the node as the command line has them.
+
+    :raises UsageError: one is refused, or does not go together with ``--source``.
+    """
+    given = with_overrides(
+        load_parameters(args.params) if args.params else {}, fusion_overrides(args)
+    )
+    sources = [name for name, _ in args.source]
+    if sources:
+        given['additional_sources'] = sources
+    try:
+        values = complete_values(given)
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    missing = [name for name in values['additional_sources'] if name not in sources]
+    if missing:
+        raise UsageError(
+            f'the parameters have the additional source {missing[0]}: name its topic, '
+            f'--source {missing[0]}=TOPIC'
+        )
+    return values
+
+
+def result_folders(bags: Sequence[Path], output: Path, overwrite: bool) -> list[Path]:
+    """
+    Return a folder for the results of each bag: of its name, with a number where it is taken.
+
+    :raises UsageError: a folder has files already, and they are not to be replaced.
+    """
+    folders: list[Path] = []
+    for bag in bags:
+        stem = bag.resolve().name
+        for suffix in ('.zstd', '.mcap', '.db3'):
+            stem = stem.removesuffix(suffix)
+        names = [output / stem, *(output / f'{stem}_{n}' for n in range(2, len(bags) + 1))]
+        folders.append(next(name for name in names if name not in folders))
+    for folder in folders:
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f'{folder} is a file: choose another --output')
+        if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+            raise UsageError(
+                f'{folder} is not empty: choose another --output, or replace the results in it '
+                'with --overwrite'
+            )
+    return folders
+
+
+class Console:
+    """
+    Shows how far the bags are: one line that changes on a terminal, a line now and then elsewhere.
+
+    :param bags: their names.
+    """
+
+    def __init__(self, bags: Sequence[str]) -> None:
+        self._bags = bags
+        self._terminal = sys.stderr.isatty()
+        self._latest: dict[int, Progress] = {}
+        self._started: dict[int, float] = {}
+        self._shown = time.monotonic()
+        self._width = 0
+
+    def progress(self, progress: Progress) -> None:
+        """Take in how far a bag is."""
+        now = time.monotonic()
+        if progress.done == 0 or progress.job not in self._started:
+            self._started[progress.job] = now
+        self._latest[progress.job] = progress
+        if self._terminal:
+            self._rewrite('; '.join(map(self._describe, self._latest.values())))
+        elif now - self._shown >= _LINE_SECONDS:
+            self._shown = now
+            for entry in self._latest.values():
+                report(self._describe(entry))
+
+    def _describe(self, progress: Progress) -> str:
+        text = f'{self._bags[progress.job]}: {progress.done}'
+        if progress.total:
+            text += f'/{progress.total} pairs'
+        elapsed = time.monotonic() - self._started[progress.job]
+        if progress.done and progress.total > progress.done and elapsed > 1:
+            left = elapsed / progress.done * (progress.total - progress.done)
+            text += f', {progress.done / elapsed:.1f}/s, '
+            text += f'{left / 60:.0f} min left' if left >= 120 else f'{left:.0f} s left'
+        elif progress.text:
+            text += f', {progress.text}'
+        return text
+
+    def _rewrite(self, text: str) -> None:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns if self._terminal else 80
+        text = text[: max(columns - 1, 20)]
+        sys.stderr.write('\r' + text.ljust(self._width))
+        sys.stderr.flush()
+        self._width = len(text)
+
+    def outcome(self, outcome: Outcome[BagResult]) -> None:
+        """Tell what became of a bag, in lines that stay."""
+        self._latest.pop(outcome.job, None)
+        if self._terminal and self._width:
+            self._rewrite('')
+            sys.stderr.write('\r')
+            self._width = 0
+        name = self._bags[outcome.job]
+        again = f' (at attempt {outcome.attempts})' if outcome.attempts > 1 else ''
+        result = outcome.result
+        if result is None:
+            report(f'{name}: not evaluated{again}, {outcome.error}')
+            return
+        for warning in result.warnings:
+            report(f'{name}: {warning}')
+        state = 'interrupted, ' if result.interrupted else ''
+        report(f'{name}: {state}{result.pairs} pairs{again}, {result.folder / "report.html"}')
+
+
+def overview(outcomes: Sequence[Outcome[BagResult]], names: Sequence[str]) -> Table:
+    """Return the table over all bags: one line each."""
+    rows = []
+    for outcome, name in zip(outcomes, names, strict=True):
+        result = outcome.result
+        if result is None:
+            rows.append((name, '', '', *('' for _ in OVERVIEW_METRICS)))
+            continue
+        own = result.metrics.get(FUSED, {})
+        cells = (format_value(own[m]) if m in own else '' for m in OVERVIEW_METRICS)
+        rows.append((name, str(result.pairs), str(sum(result.dropped.values())), *cells))
+    header = ('bag', 'pairs', 'dropped', *OVERVIEW_METRICS)
+    devices = {o.result.device for o in outcomes if o.result is not None}
+    notes = [f'Means of {FUSED} over the scored pairs of each bag; {"; ".join(sorted(devices))}.']
+    if len(devices) > 1:
+        notes.append(
+            'The bags were fused on different devices or in different precisions, which shows in '
+            'the last digits: set device and precision to compare closely.'
+        )
+    return Table('All bags', header, tuple(rows), tuple(notes))
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """
+    Do what the command line asks for.
+
+    :return: exit code.
+    :raises UsageError: nothing can be done.
+    :raises ClusterError: the cluster cannot be used.
+    """
+    values = parameter_values(args)
+    rows: tuple[Row, ...] = tuple(args.compare)
+    check_rows(rows)
+    against = tuple(rows_against(rows, args.against))
+    folders = result_folders(args.bags, args.output, args.overwrite)
+    options = detector_options(args)
+    wanted = args.detector is not None or bool(args.detections)
+    if args.labels is not None and not wanted:
+        raise UsageError('--labels needs --detector or --detections')
+    jobs = [
+        BagJob(
+            bag=bag.resolve(),
+            folder=folder.resolve(),
+            values=values,
+            rows=rows,
+            against=against,
+            topics=TopicChoice(args.visible, args.thermal, args.camera_info, tuple(args.source)),
+            every=args.every,
+            limit=args.limit,
+            lpips=tuple(path.resolve() for path in args.lpips),
+            detector=options if wanted else None,
+            recorded=tuple(args.detections),
+        )
+        for bag, folder in zip(args.bags, folders, strict=True)
+    ]
+    names = [folder.name for folder in folders]
+    console = Console(names)
+    interruption = Interruption()
+    processes = min(args.jobs, len(jobs))
+    outcomes = run_jobs(
+        evaluate_bag,
+        jobs,
+        processes=processes,
+        scheduler=args.scheduler,
+        on_progress=console.progress,
+        on_outcome=console.outcome,
+        # Together they use the machine once, unless the parameters say how many each.
+        threads_per_job=values['num_threads'] or max(1, (os.cpu_count() or 1) // processes),
+        interruption=interruption,
+    )
+    results = [outcome.result for outcome in outcomes if outcome.result is not None]
+    for result in results:
+        title = f'# {result.bag}\n\n' if len(results) > 1 else ''
+        print(title + '\n\n'.join(table.markdown() for table in result.tables), end='\n\n')
+    if len(jobs) > 1:
+        print(overview(outcomes, names).markdown())
+    if interruption.requested:
+        return 130
+    if not results:
+        return 2
+    return 0 if len(results) == len(jobs) else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool; see the module's description."""
+    # Read by OpenMP when torch loads: threads that wait must not take the cores from others.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    args = parse_arguments(argv)
+    try:
+        return evaluate(args)
+    except (
+        UsageError,
+        ComparisonError,
+        BagError,
+        ClusterError,
+        LpipsError,
+        OSError,
+        ImportError,
+    ) as error:
+        report(f'evaluate_bag: {error}')
+        return 2
+    except KeyboardInterrupt:
+        report('evaluate_bag: interrupted twice, nothing more is written')
+        return 130
+
+
+if __name__ == '__main__':
+    sys.exit(main())
