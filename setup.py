@@ -36,7 +36,10 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['dig2dig_ros', 'dig2dig_ros.*']),
-    package_data={'dig2dig_ros.priors': ['weights/*.safetensors', 'weights/*.md']},
+    package_data={
+        'dig2dig_ros.evaluation': ['report_page/*'],
+        'dig2dig_ros.priors': ['weights/*.safetensors', 'weights/*.md'],
+    },
     zip_safe=False,
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{package_name}']),
@@ -53,6 +56,7 @@ setup(
             'ros-rclpy[fastrtps]>=9.1.2,<9.2',
             'ros-diagnostic-msgs>=5.5.1,<5.6',
             'ros-lifecycle-msgs>=2.3,<2.4',
+            'ros-rosgraph-msgs>=2.3,<2.4',
             'ros-sensor-msgs>=5.5.1,<5.6',
             'ros-std-msgs>=5.5.1,<5.6',
             *opencv,
@@ -60,15 +64,25 @@ setup(
         # Priors other than the embedded ones; brings neither torchvision nor transformers.
         'pretrained': ['diffusers>=0.37,<1'],
         'torch': ['torch>=2.13,<2.14'],
-        'evaluation': ['matplotlib>=3.7', 'scikit-image>=0.22'],
+        'evaluation': [
+            'matplotlib>=3.7',
+            'mcap>=1.2,<2',
+            'rosbags>=0.11,<0.12',
+            'scikit-image>=0.22',
+        ],
+        # To evaluate bags on the machines of a Dask cluster.
+        'cluster': ['distributed>=2024.8'],
         # For CUDA, onnxruntime-gpu in its place.
         'detection': ['onnxruntime>=1.19,<2'],
-        'test': ['pytest>=7.4'],
+        # selenium drives the Chromium that is there, if any.
+        'test': ['pytest>=7.4', 'selenium>=4.20,<5'],
     },
     entry_points={
         'console_scripts': [
             'fusion_node = dig2dig_ros.nodes.fusion_node:main',
             'pair_camera = dig2dig_ros.nodes.pair_camera:main',
+            'play_bag = dig2dig_ros.nodes.play_bag:main',
+            'evaluate_bag = dig2dig_ros.tools.evaluate_bag:main',
             'evaluate_pairs = dig2dig_ros.tools.evaluate_pairs:main',
             'evaluate_detection = dig2dig_ros.tools.evaluate_detection:main',
             'inspect_gains = dig2dig_ros.tools.inspect_gains:main',

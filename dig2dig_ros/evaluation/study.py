@@ -304,6 +304,11 @@ class Study:
             files=tuple(files),
             settings=tuple(findings.settings),
             ranking=metric_info(GALLERY_METRIC).name,
+            picture_note=(
+                f'Weights: cool where {self.sources[0]} rules, warm where {self.sources[1]} does.'
+                if len(self.sources) == 2
+                else 'Weights: a colour for each source, in their order: blue, red, green ...'
+            ),
         )
         write_report(self.folder / 'report.html', report)
         return summary

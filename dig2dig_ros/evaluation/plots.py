@@ -1,0 +1,408 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Plots for the report page, as SVG that takes its colours from the page.
+
+Drawn by matplotlib, without the state of its pyplot and whatever a user's matplotlibrc says. Text
+stays text in the font of the page. The colours of text and axes are ``currentColor``, all others
+CSS variables (``--plot-grid``, ``--plot-1`` and so on) with a fallback, so that one plot is
+legible on light and dark ground.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+import hashlib
+import io
+import math
+import re
+from typing import Any, TYPE_CHECKING
+import warnings
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dig2dig_ros.evaluation.comparison import Difference
+
+Array = NDArray[np.float64]
+
+# Told apart by people who see colours differently, too (Okabe and Ito).
+_COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#a6761d', '#56b4e9')
+# A source keeps its colour in all plots: cool visible, warm thermal, as in the weight overlay.
+_COLOUR_OF = {'visible': 0, 'thermal': 1, 'fused': 2, 'mean': 3}
+# What matplotlib is told, and what the page gets: colours that nobody would choose.
+_INK, _GRID, _LINE = '#010101', '#010102', '#0102{:02x}'
+# In points, of which the page makes pixels; two plots side by side on a desk, one on a phone.
+_WIDTH, _HEIGHT, _FONT = 400.0, 195.0, 11.0
+# Twice the pixels of the plot: more points cannot be told apart.
+_BINS = 400
+
+
+@dataclass(frozen=True)
+class Series:
+    """
+    Values over the course of a run.
+
+    :param title: what they are.
+    :param unit: of the values; empty where they have none.
+    :param x: place of each value, ascending.
+    :param lines: values by what they are of, each as long as ``x``; NaN where there is none.
+    :param x_label: what ``x`` is.
+    """
+
+    title: str
+    unit: str
+    x: Sequence[float]
+    lines: Mapping[str, Sequence[float]]
+    x_label: str = 'time (s)'
+
+
+def line_plot(series: Series) -> str:
+    """
+    Draw values over the course of a run.
+
+    A line ends where a value is missing or infinite; a value between two such places is a dot.
+    Of long runs, the extremes of each of 400 parts are drawn.
+
+    :return: SVG to stand in an HTML page.
+    :raises ValueError: a line has another length than ``x``.
+    :raises ImportError: matplotlib is missing.
+    """
+    x = np.asarray(series.x, np.float64)
+    drawn = False
+    with _figure(_WIDTH, _HEIGHT) as figure:
+        axes = figure.subplots()
+        handles = []
+        for name, looks in _looks(series.lines).items():
+            values = np.asarray(series.lines[name], np.float64)
+            if values.shape != x.shape:
+                raise ValueError(f'{name} has {len(values)} values at {len(x)} places')
+            at, of = _thinned(x, values)
+            drawn = drawn or bool(len(of))
+            handles += axes.plot(at, of, lw=1.3, **looks)
+            alone = _alone(of)
+            axes.plot(at[alone], of[alone], '.', color=looks['color'], ms=4)
+        axes.set_xlabel(series.x_label)
+        axes.set_ylabel(series.unit)
+        axes.margins(x=0.01)
+        if not drawn:
+            _say_empty(axes)
+        elif len(series.lines) > 1:
+            _legend(figure, handles, list(series.lines))
+        return _svg(figure, series.title)
+
+
+def quality_runtime_plot(points: Mapping[str, tuple[float, float]], metric_title: str) -> str:
+    """
+    Draw quality against runtime (Dig2DIG, Table 5, as a picture).
+
+    :param points: (milliseconds a pair, value of the metric) by name; those that are not finite,
+        or take no time, are named below the plot.
+    :param metric_title: name of the metric, best with the direction that is better.
+    :return: SVG to stand in an HTML page.
+    :raises ImportError: matplotlib is missing.
+    """
+    known = {
+        name: point
+        for name, point in points.items()
+        if point[0] > 0 and all(map(math.isfinite, point))
+    }
+    missing = [name for name in points if name not in known]
+    with _figure(_WIDTH, 1.35 * _HEIGHT) as figure:
+        from matplotlib.ticker import LogLocator, NullFormatter
+
+        axes = figure.subplots()
+        axes.set_xscale('log')
+        axes.set_xlabel(
+            'time for a pair (ms)' + (f'\nnot drawn: {", ".join(missing)}' if missing else '')
+        )
+        axes.set_ylabel(metric_title)
+        looks = _looks(known)
+        for name, (milliseconds, value) in known.items():
+            axes.plot(milliseconds, value, 'o', color=looks[name]['color'], ms=6)
+        # Labels need room beside the outermost points.
+        axes.margins(x=0.18, y=0.14)
+        if len({point[0] for point in known.values()}) == 1:
+            milliseconds = next(iter(known.values()))[0]
+            axes.set_xlim(milliseconds / 3, milliseconds * 3)
+        low, high = axes.get_xlim()
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+        axes.xaxis.set_major_formatter(lambda value, _: f'{value:g}')
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        if not known:
+            _say_empty(axes)
+        _label_points(axes, known)
+        return _svg(figure, f'{metric_title} against the time for a pair')
+
+
+def difference_plot(rows: Mapping[str, tuple[Difference, bool]], title: str) -> str:
+    """
+    Draw paired differences with their 95 % intervals, a row for each metric.
+
+    Metrics have different units: each row is scaled by the end of its interval that is further
+    from zero, and says its numbers. All are turned such that right is better.
+
+    :param rows: the difference, and whether higher is better, by metric.
+    :param title: what is compared with what.
+    :return: SVG to stand in an HTML page.
+    :raises ImportError: matplotlib is missing.
+    """
+    colours = {'better': _line_colour(2), 'worse': _line_colour(1), 'open': _INK}
+    with _figure(_WIDTH, 58 + 22 * len(rows)) as figure:
+        axes = figure.subplots()
+        axes.axvline(0, color=_INK, lw=0.8)
+        for place, (difference, higher_is_better) in enumerate(rows.values()):
+            sign = 1 if higher_is_better else -1
+            low, mean, high = difference.low, difference.mean, difference.high
+            known = low is not None and high is not None
+            ends = [end for end in (low, mean, high) if end is not None and math.isfinite(end)]
+            scale = sign / (max(map(abs, ends), default=0) or 1)
+            colour = colours[difference.verdict(higher_is_better)]
+            if low is not None and high is not None:
+                axes.plot([low * scale, high * scale], [place, place], color=colour, lw=2)
+            if math.isfinite(mean):
+                fill = colour if known else 'none'
+                axes.plot(mean * scale, place, 'o', color=colour, markerfacecolor=fill, ms=6)
+            text = f'{mean:+.3g}' if math.isfinite(mean) else 'no value'
+            text += f' [{low:+.3g}, {high:+.3g}]' if known else ''
+            beside = axes.get_yaxis_transform()
+            axes.text(1.02, place, text, va='center_baseline', transform=beside)
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(-1.1, 1.1)
+        axes.set_xticks([-1, 1], ['worse', 'better'])
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        return _svg(figure, title)
+
+
+def _say_empty(axes: Any) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.text(0.5, 0.5, 'no values', ha='center', transform=axes.transAxes)
+
+
+def _thinned(x: Array, values: Array) -> tuple[Array, Array]:
+    """
+    Return the points to draw: of each bin the lowest and the highest, with a NaN for each gap.
+
+    :return: places and values; every gap of ``values`` between two of them is one NaN.
+    """
+    finite = np.flatnonzero(np.isfinite(values))
+    kept = finite
+    if len(finite) > 2 * _BINS:
+        parts = np.array_split(finite, _BINS)
+        extremes = ([part[values[part].argmin()], part[values[part].argmax()]] for part in parts)
+        kept = np.unique(np.concatenate([*extremes, finite[[0, -1]]]))
+    # Between neighbours of one run of finite values, places and ranks differ by the same.
+    gaps_before = kept - np.searchsorted(finite, kept)
+    breaks = np.flatnonzero(np.diff(gaps_before)) + 1
+    return np.insert(x[kept], breaks, np.nan), np.insert(values[kept], breaks, np.nan)
+
+
+def _alone(values: Array) -> NDArray[np.bool_]:
+    """Tell which values have no neighbour to draw a line to."""
+    known = np.concatenate([[False], np.isfinite(values), [False]])
+    alone: NDArray[np.bool_] = known[1:-1] & ~known[:-2] & ~known[2:]
+    return alone
+
+
+def _line_colour(number: int) -> str:
+    return _LINE.format(number % len(_COLOURS))
+
+
+def _looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return a colour for each name, and dashes where the colours begin anew."""
+    names = list(names)
+    own = {name: _COLOUR_OF[name] for name in names if name in _COLOUR_OF}
+    # Beside a name that has its colour, rather not that of another one.
+    reserved = set(_COLOUR_OF.values()) if own else set()
+    free = sorted(set(range(len(_COLOURS))) - set(own.values()), key=lambda n: (n in reserved, n))
+    others = iter([*free, *range(len(_COLOURS), len(_COLOURS) + len(names))])
+    numbers = {name: own[name] if name in own else next(others) for name in names}
+    return {
+        name: {
+            'color': _line_colour(number),
+            'linestyle': ('-', '--', ':', '-.')[number // len(_COLOURS) % 4],
+        }
+        for name, number in numbers.items()
+    }
+
+
+def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """Name the lines above the plot, in as many columns as there is room for."""
+    widest = max(map(len, names)) * 0.6 * _FONT + 36
+    columns = int(max(1, min(len(names), _WIDTH // widest)))
+    numbers = [str(number) for number in range(len(names))]
+    legend = figure.legend(
+        handles, numbers, loc='outside upper left', ncols=columns, handlelength=1.2
+    )
+    # Set afterwards, as labels that begin with an underscore would be left out.
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(name)
+
+
+def _label_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write names beside points where they hide neither points nor names already there."""
+    figure = axes.figure
+    figure.canvas.draw()
+    frame = axes.bbox
+    to_pixels = axes.transData.transform
+    height, half = 1.1 * _FONT, 5.0
+    taken = [(x - half, y - half, x + half, y + half) for x, y in map(to_pixels, points.values())]
+
+    def cost(box: tuple[float, float, float, float]) -> float:
+        covered = sum(
+            max(0.0, min(box[2], other[2]) - max(box[0], other[0]))
+            * max(0.0, min(box[3], other[3]) - max(box[1], other[1]))
+            for other in taken
+        )
+        outside = max(0.0, box[2] - frame.x1) + max(0.0, frame.x0 - box[0])
+        return float(covered + height * outside)
+
+    for name, point in sorted(points.items(), key=lambda entry: entry[1]):
+        x, y = to_pixels(point)
+        width = 0.58 * _FONT * len(name)
+        places: list[tuple[float, int, int, float, tuple[float, float, float, float]]] = []
+        for shift in (0.0, height, -height, 2 * height, -2 * height):
+            for side in (1, -1):
+                left = x + 8 if side > 0 else x - 8 - width
+                bottom = y + shift - height / 2
+                box = (left, bottom, left + width, bottom + height)
+                places.append((cost(box), len(places), side, shift, box))
+        _, _, side, shift, box = min(places)
+        taken.append(box)
+        axes.annotate(
+            name,
+            point,
+            xytext=(8 * side, shift),
+            textcoords='offset points',
+            ha='left' if side > 0 else 'right',
+            va='center_baseline',
+        )
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[Figure]:
+    """
+    Give a figure in the style of the page.
+
+    :param width: points.
+    :param height: points.
+    :raises ImportError: matplotlib is missing.
+    """
+    try:
+        from matplotlib import style
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            'plots need matplotlib: install the extra "evaluation" of dig2dig, or pip install '
+            'matplotlib, or apt install python3-matplotlib'
+        ) from error
+    colours = dict.fromkeys(
+        ('text.color', 'axes.labelcolor', 'axes.edgecolor', 'xtick.color', 'ytick.color'), _INK
+    )
+    looks: dict[str, Any] = {
+        **colours,
+        'figure.facecolor': 'none',
+        'axes.facecolor': 'none',
+        'axes.linewidth': 0.8,
+        'axes.spines.top': False,
+        'axes.spines.right': False,
+        'axes.axisbelow': True,
+        'axes.grid': True,
+        'grid.color': _GRID,
+        'grid.linewidth': 0.8,
+        'font.size': _FONT,
+        'axes.labelsize': _FONT,
+        'legend.frameon': False,
+        'legend.borderpad': 0,
+        # Names are not formulas.
+        'text.parse_math': False,
+        'svg.fonttype': 'none',
+        'svg.hashsalt': 'dig2dig',
+    }
+    # The whole drawing happens in this context: matplotlib asks for its settings to the end.
+    with style.context(looks, after_reset=True), warnings.catch_warnings():
+        # The page has glyphs that the font that matplotlib measures with has not.
+        warnings.filterwarnings('ignore', message='Glyph')
+        figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout='constrained')
+        FigureCanvasSVG(figure)
+        yield figure
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """Return a figure as SVG for HTML: no prologue, no namespaces, colours of the page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format='svg', metadata={'Date': None})
+    root = ElementTree.fromstring(buffer.getvalue())
+    # A page holds several plots: what refers to parts by name must find those of its own.
+    prefix = f'p{hashlib.sha256(buffer.getvalue().encode()).hexdigest()[:8]}-'
+    names = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', buffer.getvalue()))
+    for element in root.iter():
+        for child in list(element):
+            if _local(child.tag) in ('metadata', 'style'):
+                element.remove(child)
+        element.tag = _local(element.tag)
+        attributes = {_local(key): value for key, value in element.attrib.items()}
+        element.attrib.clear()
+        for key, value in attributes.items():
+            if key == 'id':
+                if value not in names:
+                    continue
+                value = prefix + value
+            elif key == 'style':
+                value = _page_style(value)
+            elif key == 'href':
+                value = value.replace('#', f'#{prefix}')
+            elif key == 'clip-path':
+                value = value.replace('url(#', f'url(#{prefix}')
+            elif key == 'transform' and value.startswith('rotate(-0 '):
+                continue
+            elif key == 'd':
+                value = value.replace('\n', '').strip()
+            if value:
+                element.set(key, value)
+    box = root.attrib['viewBox']
+    root.attrib.clear()
+    root.attrib |= {
+        'viewBox': box,
+        'role': 'img',
+        'aria-label': title,
+        'style': 'stroke-linejoin: round',
+    }
+    return ElementTree.tostring(root, encoding='unicode', short_empty_elements=False)
+
+
+def _local(name: str) -> str:
+    return name.rpartition('}')[2]
+
+
+def _page_style(style: str) -> str:
+    """Return a style with the colours of the page, and without a font of its own."""
+    # Older versions of matplotlib write size and family as one.
+    style = re.sub(r'font: [^;]*?([\d.]+px)[^;]*', r'font-size: \1', style)
+    style = re.sub(r'font-family:[^;]*(; *|$)', '', style)
+    style = style.replace(_INK, 'currentColor').replace(_GRID, 'var(--plot-grid, #cccccc)')
+    for number, fallback in enumerate(_COLOURS):
+        style = style.replace(_line_colour(number), f'var(--plot-{number + 1}, {fallback})')
+    return style.strip('; ')

@@ -1,0 +1,240 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The report on an evaluation: one HTML file that opens from disk.
+
+The page holds all it needs: pictures, plots, style and script, and its content security policy
+keeps it from loading anything else. Everything but the before/after slider and the sorting of
+tables is static HTML, and without scripts the pictures of the frames stand side by side.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+import hashlib
+import html
+from importlib.resources import files
+import math
+import os
+from pathlib import Path
+from string import Template
+from urllib.parse import quote
+
+from dig2dig_ros.evaluation.gallery import GalleryFrame
+from dig2dig_ros.evaluation.tables import Table
+
+# More warnings than these are folded away, so that the pictures stay in reach.
+_WARNINGS_SHOWN = 5
+# Characters of a fact that fit on one line in large type.
+_LONG = 14
+
+
+@dataclass(frozen=True)
+class Report:
+    """
+    What the page shows, in its order.
+
+    All texts are plain text, and may hold any characters.
+
+    :param title: what was evaluated.
+    :param subtitle: a line below it: with what, on what, when.
+    :param summary: (name, value) of the facts to know first, in order of importance.
+    :param warnings: sentences on what was left out or looks wrong.
+    :param frames: for the before/after slider.
+    :param tables: of results.
+    :param plots: (title, SVG as :mod:`~dig2dig_ros.evaluation.plots` draws it).
+    :param files: (what it is, path relative to the page).
+    :param settings: (name, value) of all that is needed to repeat the run.
+    :param ranking: by what frames are best or worst, as in 'Qabf'; empty if it goes without
+        saying.
+    :param picture_note: a sentence on the pictures, such as what the colours of one mean.
+    """
+
+    title: str
+    subtitle: str = ''
+    summary: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+    frames: tuple[GalleryFrame, ...] = ()
+    tables: tuple[Table, ...] = ()
+    plots: tuple[tuple[str, str], ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+    ranking: str = ''
+    picture_note: str = ''
+
+
+def render(report: Report) -> str:
+    """Return the page as HTML."""
+    style, script, page = map(_resource, ('page.css', 'page.js', 'page.html'))
+    sections = [
+        ('frames', 'Frames', _frames(report)),
+        ('plots', 'Plots', ''.join(_plot(title, svg) for title, svg in report.plots)),
+        ('tables', 'Tables', ''.join(map(_table, report.tables))),
+        ('files', 'Files', _files(report.files)),
+        ('settings', 'Settings', _settings(report.settings)),
+    ]
+    present = [(name, title, body) for name, title, body in sections if body]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return Template(page).substitute(
+        title=_text(report.title),
+        subtitle=_tag('p', report.subtitle, 'subtitle') if report.subtitle else '',
+        links=''.join(f'<a href="#{name}">{title}</a>' for name, title, _ in present),
+        summary=_summary(report.summary),
+        warnings=_warnings(report.warnings),
+        sections='\n'.join(
+            f'<section id="{name}" aria-labelledby="{name}-title">\n'
+            f'<h2 id="{name}-title">{title}</h2>\n{body}\n</section>'
+            for name, title, body in present
+        ),
+        style=style,
+        script=script,
+        script_digest=digest,
+    )
+
+
+def write_report(path: Path, report: Report) -> None:
+    """
+    Write the page; a reader of ``path`` sees the page of before or the new one, whole.
+
+    :raises OSError: it cannot be written; what stood there is left as it was.
+    """
+    # Names of files need not be text: what is not is shown as a question mark.
+    page = render(report).encode('utf-8', errors='replace')
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        temporary.write_bytes(page)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _resource(name: str) -> str:
+    resource = files('dig2dig_ros.evaluation') / 'report_page' / name
+    return resource.read_text(encoding='utf-8')
+
+
+def _text(text: str) -> str:
+    return html.escape(text, quote=True)
+
+
+def _tag(name: str, text: str, style: str = '') -> str:
+    start = f'<{name} class="{style}">' if style else f'<{name}>'
+    return f'{start}{_text(text)}</{name}>'
+
+
+def _definitions(pairs: Iterable[tuple[str, str]], style: str) -> str:
+    rows = ''.join(f'<div>{_tag("dt", name)}{_tag("dd", value)}</div>\n' for name, value in pairs)
+    return f'<dl class="{style}">\n{rows}</dl>'
+
+
+def _summary(summary: Sequence[tuple[str, str]]) -> str:
+    if not summary:
+        return ''
+    cards = (
+        f'<div>{_tag("dt", name)}{_tag("dd", value, "long" if len(value) > _LONG else "")}</div>\n'
+        for name, value in summary
+    )
+    return f'<dl class="cards">\n{"".join(cards)}</dl>'
+
+
+def _warnings(warnings: Sequence[str]) -> str:
+    if not warnings:
+        return ''
+
+    def items(texts: Sequence[str]) -> str:
+        return f'<ul>{"".join(_tag("li", text) for text in texts)}</ul>'
+
+    shown, folded = warnings[:_WARNINGS_SHOWN], warnings[_WARNINGS_SHOWN:]
+    rest = f'<details><summary>{len(folded)} more</summary>{items(folded)}</details>'
+    title = '1 warning' if len(warnings) == 1 else f'{len(warnings)} warnings'
+    return (
+        '<section class="warnings" aria-labelledby="warnings-title">\n'
+        f'<h2 id="warnings-title">{title}</h2>\n{items(shown)}{rest if folded else ""}\n'
+        '</section>'
+    )
+
+
+def _frames(report: Report) -> str:
+    if not report.frames:
+        return ''
+    ranking = f'Best and worst by {report.ranking}.' if report.ranking else ''
+    note = ' '.join(filter(None, (ranking, report.picture_note)))
+    return (
+        f'{_tag("p", note, "note") if note else ""}\n'
+        '<div id="comparer"></div>\n'
+        f'<ol class="frames" id="frame-list">\n{"".join(map(_frame, report.frames))}</ol>'
+    )
+
+
+def _frame(frame: GalleryFrame) -> str:
+    pictures = ''.join(
+        f'<figure><img alt="{_text(name)}" decoding="async" src="data:image/jpeg;base64,'
+        f'{base64.b64encode(data).decode()}">{_tag("figcaption", name)}</figure>\n'
+        for name, data in frame.pictures.items()
+    )
+    score = '' if math.isnan(frame.score) else f'{frame.score:#.4g}'.rstrip('.')
+    labels = ', '.join(_tag('span', label, 'label') for label in frame.labels)
+    return (
+        f'<li data-index="{frame.index}" data-score="{score}">\n'
+        f'{_tag("h3", frame.name)}\n<p class="labels">{labels}</p>\n'
+        f'<div class="pictures">\n{pictures}</div>\n'
+        f'{_definitions(frame.facts.items(), "facts")}\n</li>\n'
+    )
+
+
+def _plot(title: str, svg: str) -> str:
+    return (
+        f'<figure class="plot">{_tag("figcaption", title)}\n<div class="drawing">{svg}</div>\n'
+        '</figure>\n'
+    )
+
+
+def _table(table: Table) -> str:
+    header = ''.join(f'<th scope="col">{_text(cell)}</th>' for cell in table.header)
+    rows = ''.join(
+        f'<tr><th scope="row">{_text(row[0])}</th>'
+        f'{"".join(_tag("td", cell) for cell in row[1:])}</tr>\n'
+        for row in table.rows
+    )
+    title = _tag('h3', table.title) if table.title else ''
+    name = _text(table.title or 'Table')
+    notes = ''.join(_tag('p', note, 'note') for note in table.notes)
+    return (
+        f'<div class="table">{title}\n'
+        f'<div class="box" tabindex="0" role="region" aria-label="{name}">\n'
+        f'<table><thead><tr>{header}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n'
+        f'{notes}</div>\n'
+    )
+
+
+def _files(entries: Sequence[tuple[str, str]]) -> str:
+    def row(what: str, path: str) -> str:
+        # The leading dot keeps a name such as "javascript:x" a name.
+        address = './' + quote(path, errors='surrogateescape')
+        return f'<div>{_tag("dt", what)}<dd><a href="{address}">{_text(path)}</a></dd></div>\n'
+
+    rows = ''.join(row(what, path) for what, path in entries)
+    return f'<dl class="files">\n{rows}</dl>' if rows else ''
+
+
+def _settings(settings: Sequence[tuple[str, str]]) -> str:
+    if not settings:
+        return ''
+    return (
+        f'<details><summary>All {len(settings)} settings of this run</summary>\n'
+        f'{_definitions(settings, "settings")}\n</details>'
+    )
