@@ -67,7 +67,7 @@ setup(
         'evaluation': [
             'matplotlib>=3.7',
             'mcap>=1.2,<2',
-            'rosbags>=0.11,<0.12',
+            'rosbags>=0.11.9,<0.12',
             'scikit-image>=0.22',
         ],
         # To evaluate bags on the machines of a Dask cluster.
