@@ -32,6 +32,8 @@ PRESETS = ('fusion', 'realtime', 'paper')
 OVERRIDES = {
     'N': ('num_inference_steps', int),
     'S': ('dig_refresh_interval', int),
+    'visible_transport': ('visible_transport', str),
+    'thermal_transport': ('thermal_transport', str),
     'device': ('device', str),
     'autostart': ('autostart', bool),
     'use_sim_time': ('use_sim_time', bool),
@@ -50,6 +52,18 @@ ARGUMENTS = (
         'thermal_topic',
         default_value='thermal/image_raw',
         description='Topic of the thermal images, without the suffix of an image transport.',
+    ),
+    DeclareLaunchArgument(
+        'visible_transport',
+        default_value='',
+        description='raw, or compressed for visible_topic/compressed; empty: the value of '
+        'params_file.',
+    ),
+    DeclareLaunchArgument(
+        'thermal_transport',
+        default_value='',
+        description='raw, or compressed for thermal_topic/compressed; empty: the value of '
+        'params_file.',
     ),
     DeclareLaunchArgument(
         'visible_camera_info_topic',

@@ -14,11 +14,8 @@
 
 """The launch file on the real launch system, first with a stand-in for the node, then with it."""
 
-import json
-import logging
 import os
 from pathlib import Path
-import sys
 
 import pytest
 import yaml
@@ -26,115 +23,58 @@ import yaml
 pytest.importorskip('launch', reason='comes with a ROS installation')
 pytest.importorskip('launch_ros', reason='comes with a ROS installation')
 
-from launch import LaunchContext, LaunchDescription, LaunchService
-from launch.actions import (
-    EmitEvent,
-    IncludeLaunchDescription,
-    RegisterEventHandler,
-)
+from launch import LaunchContext
+from launch.actions import EmitEvent, RegisterEventHandler
 from launch.event_handlers import OnProcessExit, OnProcessIO
 from launch.events import Shutdown
-from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_files import (
+    CHECKOUT,
+    Installation,
+    launch_log,
+    NODE,
+    parameters,
+    PROFILE_VARIABLES,
+    RECORDER,
+    remappings,
+)
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-
-# Writes down how it was started, and ends.
-RECORDER = """
-import json, os, sys
-files = [sys.argv[i + 1] for i, word in enumerate(sys.argv) if word == '--params-file']
-record = {
-    'arguments': sys.argv[1:],
-    'environment': dict(os.environ),
-    'parameter_files': [[name, open(name).read()] for name in files],
-}
-json.dump(record, open(os.environ['DIG2DIG_TEST_RECORD'], 'w'))
-"""
-
-NODE = """
-import sys
-from dig2dig_ros.nodes.fusion_node import main
-sys.exit(main())
-"""
+FILE = 'fusion.launch.py'
 
 
 @pytest.fixture
-def prefix(tmp_path, monkeypatch):
-    """Return a prefix in which ROS 2 finds this checkout as the package, without executables."""
-    prefix = tmp_path / 'prefix'
-    index = prefix / 'share' / 'ament_index' / 'resource_index' / 'packages'
-    index.mkdir(parents=True)
-    (index / 'dig2dig').touch()
-    share = prefix / 'share' / 'dig2dig'
-    share.mkdir()
-    for name in ('package.xml', 'config', 'launch'):
-        (share / name).symlink_to(CHECKOUT / name)
-    others = os.environ.get('AMENT_PREFIX_PATH', '')
-    monkeypatch.setenv('AMENT_PREFIX_PATH', os.pathsep.join(filter(None, (str(prefix), others))))
-    monkeypatch.setenv('ROS_LOG_DIR', str(tmp_path / 'log'))
-    for name in (*PROFILE_VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS', 'ROS_DISTRO'):
-        monkeypatch.delenv(name, raising=False)
-    return prefix
-
-
-def install_executable(prefix, code):
-    executable = prefix / 'lib' / 'dig2dig' / 'fusion_node'
-    executable.parent.mkdir(parents=True)
-    executable.write_text(f'#!{sys.executable}\n{code}', encoding='utf-8')
-    executable.chmod(0o755)
-
-
-def included(prefix, arguments):
-    path = prefix / 'share' / 'dig2dig' / 'launch' / 'fusion.launch.py'
-    source = PythonLaunchDescriptionSource(str(path))
-    return IncludeLaunchDescription(source, launch_arguments=arguments.items())
+def installation(tmp_path, monkeypatch):
+    return Installation(tmp_path, monkeypatch)
 
 
 @pytest.fixture
-def launched(prefix, tmp_path, monkeypatch):
+def prefix(installation):
+    return installation.prefix
+
+
+@pytest.fixture
+def launched(installation):
     """Return a function that launches a stand-in and returns how it was started."""
-    record = tmp_path / 'record.json'
-    monkeypatch.setenv('DIG2DIG_TEST_RECORD', str(record))
-    install_executable(prefix, RECORDER)
+    installation.add_executable('fusion_node', RECORDER)
 
     def launch(**arguments):
-        service = LaunchService(noninteractive=True)
-        service.include_launch_description(
-            LaunchDescription([included(prefix, arguments)]),
-        )
-        code = service.run()
-        if not record.exists():
+        code = installation.launch(FILE, arguments)
+        record = installation.record('fusion_node')
+        if record is None:
             raise RuntimeError(f'the node was not started; launch ended with {code}')
-        result = json.loads(record.read_text(encoding='utf-8'))
-        record.unlink()
-        return result
+        return record
 
     return launch
 
 
-def parameters(record):
-    """Return the parameters of all files, where later ones win."""
-    values = {}
-    for _, text in record['parameter_files']:
-        for section in yaml.safe_load(text).values():
-            values.update(section['ros__parameters'])
-    return values
-
-
-def remappings(record):
-    words = record['arguments']
-    pairs = [words[i + 1].split(':=') for i, word in enumerate(words) if word == '-r']
-    return dict(pairs)
-
-
-def test_arguments_are_declared_at_the_top_with_descriptions(prefix):
-    path = prefix / 'share' / 'dig2dig' / 'launch' / 'fusion.launch.py'
-    description = PythonLaunchDescriptionSource(str(path)).get_launch_description(LaunchContext())
+def test_arguments_are_declared_at_the_top_with_descriptions(installation):
+    description = installation.source(FILE).get_launch_description(LaunchContext())
     declared = {argument.name: argument for argument in description.get_launch_arguments()}
     assert set(declared) == {
         'namespace',
         'visible_topic',
         'thermal_topic',
+        'visible_transport',
+        'thermal_transport',
         'visible_camera_info_topic',
         'N',
         'S',
@@ -258,24 +198,15 @@ def test_a_profile_named_in_the_command_wins_and_an_empty_one_is_none(
     ],
 )
 def test_a_bad_argument_ends_the_launch_with_its_reason(launched, caplog, arguments, reason):
-    logger = logging.getLogger('launch')  # does not propagate
-    logger.addHandler(caplog.handler)
-    try:
-        with pytest.raises(RuntimeError, match='launch ended with 1'):
-            launched(**arguments)
-    finally:
-        logger.removeHandler(caplog.handler)
+    with launch_log(caplog), pytest.raises(RuntimeError, match='launch ended with 1'):
+        launched(**arguments)
     assert reason in caplog.text
 
 
-def test_the_node_itself_comes_up_and_ends_cleanly(prefix, tmp_path, monkeypatch):
+def test_the_node_itself_comes_up_and_ends_cleanly(installation, tmp_path):
     for module in ('cv2', 'rclpy', 'torch'):
         pytest.importorskip(module)
-    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(1 + os.getpid() % 101))
-    paths = [str(CHECKOUT), os.environ.get('PYTHONPATH', '')]
-    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(filter(None, paths)))
-    install_executable(prefix, NODE)
+    installation.add_executable('fusion_node', NODE.format(module='fusion_node'))
     small = tmp_path / 'small.yaml'
     small.write_text('/**:\n  ros__parameters:\n    warmup_size: [64, 48]\n')
     arguments = {'N': '3', 'S': '2', 'device': 'cpu', 'params_file': str(small)}
@@ -289,19 +220,15 @@ def test_the_node_itself_comes_up_and_ends_cleanly(prefix, tmp_path, monkeypatch
             return EmitEvent(event=Shutdown(reason='the node is up'))
         return None
 
-    service = LaunchService(noninteractive=True)
-    service.include_launch_description(
-        LaunchDescription(
-            [
-                RegisterEventHandler(OnProcessIO(on_stdout=read, on_stderr=read)),
-                RegisterEventHandler(
-                    OnProcessExit(on_exit=lambda event, _: ends.append(event.returncode))
-                ),
-                included(prefix, arguments),
-            ]
-        )
+    code = installation.launch(
+        FILE,
+        arguments,
+        RegisterEventHandler(OnProcessIO(on_stdout=read, on_stderr=read)),
+        RegisterEventHandler(
+            OnProcessExit(on_exit=lambda event, _: ends.append(event.returncode))
+        ),
     )
-    assert service.run() == 0
+    assert code == 0
     assert ends == [0], ''.join(output)
     log = ''.join(output)
     assert 'N 3, S 2, resolution 64x48' in log

@@ -271,7 +271,7 @@ class BagReader:
         unknown = sorted(wanted - self.topics.keys())
         if unknown:
             raise BagError(
-                f'no topic {unknown[0]} in {self.path}, which holds\n{_listing(self.topics)}'
+                f'no topic {unknown[0]} in {self.path}, which holds\n{topic_listing(self.topics)}'
             )
         return self._records(wanted)
 
@@ -1178,177 +1178,16 @@ def stamp_of(message: Any) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
-@dataclass(frozen=True)
-class SourceTopics:
-    """
-    The topics of a bag that are to be fused.
-
-    :param others: further thermal streams, by their names.
-    :param camera_info: of the visible camera; None if the bag has none.
-    """
-
-    visible: str
-    thermal: str
-    others: dict[str, str]
-    camera_info: str | None
-
-
-_VISIBLE_WORDS = ('visible', 'vis', 'visual', 'rgb', 'rgbd', 'bgr', 'eo')
-_COLOUR_WORDS = ('color', 'colour')
-_THERMAL_WORDS = ('thermal', 'infrared', 'ir', 'tir', 'lwir', 'mwir', 'longwave')
-# Makers and models of thermal cameras. They say less than a word for what a stream shows: some
-# of them make visible cameras too.
-_THERMAL_MAKES = ('flir', 'boson', 'lepton', 'seek', 'tau', 'tamarisk', 'optris', 'xenics', 'teax')
-# Streams that are made from images, and the near-infrared ones of depth cameras.
-_NO_SOURCE_WORDS = (
-    *('fused', 'fusion', 'depth', 'disparity', 'confidence', 'mask', 'masks', 'overlay'),
-    *('weight', 'weights', 'label', 'labels', 'segmentation', 'detection', 'detections'),
-    *('annotated', 'debug', 'heatmap', 'infra'),
-)
-_TRANSPORT = '/compressed'
-
-
-def find_sources(
-    topics: Mapping[str, Topic],
-    visible: str | None = None,
-    thermal: str | None = None,
-    camera_info: str | None = None,
-    others: Mapping[str, str] = {},
-) -> SourceTopics:
-    """
-    Return the topics to fuse: those that are named, and what can be told without doubt.
-
-    A topic is told by the words in its name: those of its name spaces before those of its last
-    part, and later ones before earlier ones. A plain camera image is the visible one. What is
-    made from images (``fused/...``, depth, masks, overlays) is never taken by itself. Of a raw
-    and a compressed topic of one stream the raw one is taken, if it has messages.
-
-    A given topic may lack ``/compressed`` and the first slash.
-
-    :param topics: as :attr:`BagReader.topics`.
-    :param others: further thermal streams, by their names.
-    :raises BagError: a topic is missing, empty or of another type, or there is not exactly one
-        that may be meant; the text lists what there is.
-    """
-    images = {n: t for n, t in topics.items() if _is_image(t)}
-    given_visible = _given(topics, visible, 'visible')
-    given_thermal = _given(topics, thermal, 'thermal')
-    given_others = {key: _given(topics, name, key) or '' for key, name in others.items()}
-    taken = {given_visible, given_thermal, *given_others.values()}
-    taken_streams = {_stream(name) for name in taken if name is not None}
-    free = [name for name in images if _stream(name) not in taken_streams]
-
-    kinds: dict[str, list[str]] = {'visible': [], 'thermal': [], '': []}
-    for name in free:
-        kind = _kind(name)
-        if kind is not None:
-            kinds[kind].append(name)
-    found_thermal = given_thermal or _only(topics, kinds['thermal'], 'thermal')
-    found_visible = given_visible or _only(topics, kinds['visible'] or kinds[''], 'visible')
-    named = [('visible', found_visible), ('thermal', found_thermal), *given_others.items()]
-    for number, (kind, name) in enumerate(named):
-        if not topics[name].count:
-            raise BagError(
-                f'the {kind} topic {name} has no messages; the bag holds\n{_listing(topics)}'
-            )
-        for other_kind, other in named[:number]:
-            if other == name:
-                raise BagError(f'{name} cannot be both the {other_kind} and the {kind} topic')
-    info = _camera_info(topics, found_visible, camera_info)
-    return SourceTopics(found_visible, found_thermal, given_others, info)
-
-
-def _is_image(topic: Topic) -> bool:
+def is_image(topic: Topic) -> bool:
+    """Tell whether a topic holds images that can be decoded here."""
     if topic.type == COMPRESSED_IMAGE_TYPE:
         return not topic.name.endswith('/compressedDepth')
     return topic.type == IMAGE_TYPE
 
 
-def _stream(name: str) -> str:
-    return name.removesuffix(_TRANSPORT)
-
-
-def _given(topics: Mapping[str, Topic], name: str | None, kind: str) -> str | None:
-    """Return the topic that a user means by a name."""
-    if name is None:
-        return None
-    absolute = f'/{name.lstrip("/")}'
-    names = [name, absolute, f'{absolute}{_TRANSPORT}']
-    found = [topics[n] for n in names if n in topics]
-    if not found:
-        raise BagError(f'no {kind} topic {name} in the bag, which holds\n{_listing(topics)}')
-    fitting = [topic for topic in found if _is_image(topic)]
-    if not fitting:
-        raise BagError(
-            f'the {kind} topic {name} is of type {found[0].type}, but must be an image; the bag '
-            f'holds\n{_listing(topics)}'
-        )
-    return next((topic for topic in fitting if topic.count), fitting[0]).name
-
-
-def _only(topics: Mapping[str, Topic], names: list[str], kind: str) -> str:
-    """Return the one stream among candidates."""
-    if any(topics[name].count for name in names):
-        names = [name for name in names if topics[name].count]
-    streams: dict[str, list[str]] = {}
-    for name in names:
-        streams.setdefault(_stream(name), []).append(name)
-    if len(streams) == 1:
-        (stream,) = streams.values()
-        # The raw topic is the shorter name.
-        return min(stream, key=len)
-    found = 'no topic' if not streams else f'more than one topic ({", ".join(sorted(streams))})'
-    raise BagError(
-        f'{found} in the bag can be told to be the {kind} one: name them with --visible TOPIC '
-        f'--thermal TOPIC; the bag holds\n{_listing(topics)}'
-    )
-
-
-def _kind(name: str) -> str | None:
-    """Return 'visible', 'thermal', '' where the name does not tell, None for no source."""
-    *spaces, leaf = [_words(part) for part in _stream(name).strip('/').split('/')]
-    everywhere = {word for words in (*spaces, leaf) for word in words}
-    if not everywhere.isdisjoint(_NO_SOURCE_WORDS):
-        return None
-    for words in (*reversed(spaces), leaf):
-        # A driver names its topic image_color whatever the camera sees.
-        for word in (w for w in reversed(words) if words is not leaf or w not in _COLOUR_WORDS):
-            if word in _THERMAL_WORDS or word.startswith(('thermal', 'infrared', 'lwir')):
-                return 'thermal'
-            if word in _VISIBLE_WORDS or word.startswith(_COLOUR_WORDS):
-                return 'visible'
-    if not everywhere.isdisjoint(_THERMAL_MAKES):
-        return 'thermal'
-    return '' if everywhere.isdisjoint(_COLOUR_WORDS) else 'visible'
-
-
-def _words(text: str) -> list[str]:
-    """Return the words of ``thermal_cam2`` or ``ThermalCamera`` in lower case."""
-    found = re.findall(r'[A-Z]+(?![a-z])|[A-Z]?[a-z]+', text)
-    return [word.lower() for word in found]
-
-
-def _camera_info(topics: Mapping[str, Topic], visible: str, name: str | None) -> str | None:
-    if name is None:
-        sibling = f'{_stream(visible).rpartition("/")[0]}/camera_info'
-        topic = topics.get(sibling)
-        fits = topic is not None and topic.type == CAMERA_INFO_TYPE and topic.count > 0
-        return sibling if fits else None
-    topic = topics.get(name) or topics.get(f'/{name}')
-    if topic is None:
-        problem = 'is not in the bag'
-    elif topic.type != CAMERA_INFO_TYPE:
-        problem = f'is of type {topic.type}, not {CAMERA_INFO_TYPE}'
-    elif not topic.count:
-        problem = 'has no messages'
-    else:
-        return topic.name
-    raise BagError(f'the camera_info topic {name} {problem}; the bag holds\n{_listing(topics)}')
-
-
-def _listing(topics: Mapping[str, Topic]) -> str:
+def topic_listing(topics: Mapping[str, Topic]) -> str:
     """Return a line for each topic, aligned, images first."""
-    order = sorted(topics.values(), key=lambda topic: (not _is_image(topic), topic.name))
+    order = sorted(topics.values(), key=lambda topic: (not is_image(topic), topic.name))
     if not order:
         return '  no topics'
     width = max(len(topic.name) for topic in order)

@@ -52,22 +52,24 @@ from sensor_msgs.msg import Image as ImageMessage
 from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError, load_pair
 from dig2dig_ros.evaluation.video import to_bgr, Video
 from dig2dig_ros.images.thermal_range import ThermalRange
-from dig2dig_ros.streams.codec import decode
-from dig2dig_ros.tools.demo_report import (
-    ContactSheet,
+from dig2dig_ros.nodes.statistics import (
     counter,
-    DemoError,
     drops,
-    Frame,
     is_settled,
     number,
-    OutputFolder,
     percentiles_ms,
-    render_summary,
-    SOURCES,
     subtract_counters,
-    unit_to_bgr,
     waiting_images,
+)
+from dig2dig_ros.streams.codec import decode
+from dig2dig_ros.streams.pairing import SOURCES
+from dig2dig_ros.tools.demo_report import (
+    ContactSheet,
+    DemoError,
+    Frame,
+    OutputFolder,
+    render_summary,
+    unit_to_bgr,
     write_json,
 )
 from dig2dig_ros.tools.resources import config_file, fast_dds_environment

@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 import json
 from pathlib import Path
@@ -27,15 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.video import letterbox, to_bgr
+from dig2dig_ros.streams.pairing import SOURCES
 
 Image = NDArray[np.uint8]
 
 MANIFEST = 'demo_files.txt'
 COLUMNS = ('visible', 'thermal', 'fused', 'weights (red: thermal)')
 
-SOURCES = ('visible', 'thermal')
-# Drops of whole pairs; all others are drops of single images, most of them before pairing.
-PAIR_CAUSES = ('superseded', 'fusion error')
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _PAPER = 245
@@ -231,67 +229,6 @@ class ContactSheet:
             left = 2 + column * (self._tile_width + _GAP)
             cv2.putText(header, name, (left, 20), _FONT, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
         return header
-
-
-def number(values: Mapping[str, str], key: str) -> float | None:
-    """Return a diagnostics value as a number, or nothing where it is missing or is none."""
-    try:
-        value = float(values[key])
-    except (KeyError, ValueError):
-        return None
-    return value if np.isfinite(value) else None
-
-
-def counter(values: Mapping[str, str], key: str) -> int:
-    """Return a counter of the diagnostics; 0 where it is missing."""
-    return int(number(values, key) or 0)
-
-
-def drops(values: Mapping[str, str]) -> dict[str, int]:
-    """Return the drop counters of the diagnostics by cause, zeros included."""
-    prefix = 'dropped: '
-    return {key[len(prefix) :]: counter(values, key) for key in values if key.startswith(prefix)}
-
-
-def is_settled(values: Mapping[str, str]) -> bool:
-    """Tell whether every pair that the node made is either fused or dropped."""
-    dropped = drops(values)
-    done = counter(values, 'fused') + sum(dropped.get(cause, 0) for cause in PAIR_CAUSES)
-    # An image that cannot be decoded may be found out before or after it was paired.
-    malformed = sum(dropped.get(f'{source} malformed', 0) for source in SOURCES)
-    return 0 <= counter(values, 'pairs') - done <= malformed
-
-
-def waiting_images(values: Mapping[str, str]) -> dict[str, int]:
-    """Return how many images of each source are neither paired nor dropped by now."""
-    dropped = drops(values)
-    return {
-        source: max(
-            0,
-            counter(values, f'{source} received')
-            - counter(values, 'pairs')
-            - sum(count for cause, count in dropped.items() if cause.startswith(source)),
-        )
-        for source in SOURCES
-    }
-
-
-def percentiles_ms(seconds: Sequence[float]) -> dict[str, float] | None:
-    """Return median and 95th percentile in milliseconds, or nothing without values."""
-    if not seconds:
-        return None
-    p50, p95 = np.percentile(np.asarray(seconds) * 1000.0, [50, 95])
-    return {'p50': round(float(p50), 1), 'p95': round(float(p95), 1)}
-
-
-def subtract_counters(values: Mapping[str, str], baseline: Mapping[str, str]) -> dict[str, str]:
-    """Return ``values`` with the counters of ``baseline`` taken off, for a run after a warm-up."""
-    result = dict(values)
-    for key in values:
-        is_counter = key in ('pairs', 'fused') or key.endswith(' received')
-        if is_counter or key.startswith('dropped: '):
-            result[key] = str(counter(values, key) - counter(baseline, key))
-    return result
 
 
 def render_summary(summary: Mapping[str, Any]) -> str:

@@ -49,7 +49,6 @@ from dig2dig_ros.evaluation.bags import (
     BagError,
     BagReader,
     BagWriter,
-    find_sources,
     image_message,
     stamp_of,
     Topic,
@@ -646,127 +645,6 @@ def test_missing_libraries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
             with pytest.raises(BagError, match=r'rosbags: install the extra "evaluation"'):
                 opening()
     assert read(file)[0] == expected(drive(3))
-
-
-# --- finding the topics -------------------------------------------------------------------
-
-
-def table(*names: str, **counts: int) -> dict[str, Topic]:
-    """Return topics by name, of a type that their name tells, with 5 messages."""
-
-    def kind(name: str) -> str:
-        if name.endswith('camera_info'):
-            return INFO
-        return COMPRESSED if name.endswith(('/compressed', '/compressedDepth')) else IMAGE
-
-    return {name: Topic(name, kind(name), counts.get(name, 5)) for name in names}
-
-
-@pytest.mark.parametrize(
-    ('visible', 'thermal'),
-    [
-        ('/visible/image_raw', '/thermal/image_raw'),
-        ('/camera/color/image_raw', '/lepton/image'),
-        ('/camera/image_raw', '/boson640/image_raw'),
-        ('/rgb_cam/image', '/ThermalCam/image'),
-        ('/zed2/left_rgb/image_rect', '/IRCamera/image_raw'),
-        ('/image_raw', '/flir_tau2/image_color'),
-        ('/thermal_rig/visible/image_raw', '/thermal_rig/lwir/image_raw'),
-        ('/flir/rgb/image_raw', '/flir/ir/image_raw'),
-        ('/rig/image_rgb', '/rig/image_thermal'),
-        ('/cam/compressed', '/seek/thermal/compressed'),
-        ('/colour/image_color', '/thermal/image_color'),
-    ],
-)
-def test_sources_by_name(visible: str, thermal: str) -> None:
-    topics = table(
-        *(visible, thermal, '/camera/depth/image_rect_raw', '/camera/infra1/image_rect_raw'),
-        *('/fused/image_raw', '/fused/weights/thermal', '/detections/overlay', '/seg/mask'),
-        *('/camera/depth/image_rect_raw/compressedDepth', '/tf/camera_info'),
-    )
-    found = find_sources(topics)
-    assert (found.visible, found.thermal) == (visible, thermal)
-    assert found.others == {}
-    assert found.camera_info is None
-
-
-def test_raw_before_compressed_and_messages_before_none() -> None:
-    names = [VISIBLE, f'{VISIBLE}/compressed', THERMAL, f'{THERMAL}/compressed', '/old/ir/image']
-    found = find_sources(table(*names, **{THERMAL: 0, '/old/ir/image': 0}))
-    assert found.visible == VISIBLE
-    assert found.thermal == f'{THERMAL}/compressed'
-
-
-def test_camera_info_is_the_sibling_of_the_visible_image() -> None:
-    topics = table(
-        f'{VISIBLE}/compressed', THERMAL, '/visible/camera_info', '/thermal/camera_info'
-    )
-    assert find_sources(topics).camera_info == '/visible/camera_info'
-    given = find_sources(topics, camera_info='/thermal/camera_info')
-    assert given.camera_info == '/thermal/camera_info'
-    empty = {**topics, **table('/visible/camera_info', **{'/visible/camera_info': 0})}
-    assert find_sources(empty).camera_info is None
-    for name, reason in [
-        ('/nope', 'is not in'),
-        (THERMAL, 'is of type'),
-        ('/visible/camera_info', 'no messages'),
-    ]:
-        with pytest.raises(BagError, match=f'camera_info topic {name} .*{reason}'):
-            find_sources(empty, camera_info=name)
-
-
-def test_given_topics() -> None:
-    topics = table('/left/image', '/right/image/compressed', '/fused/image_raw', '/top/image')
-    found = find_sources(topics, 'left/image', '/right/image', others={'far': '/top/image'})
-    assert (found.visible, found.thermal) == ('/left/image', '/right/image/compressed')
-    assert found.others == {'far': '/top/image'}
-    # What is given leaves fewer to guess from, and may be what is never guessed.
-    topics = table('/left/image', '/right/image', '/fused/image_raw')
-    assert (
-        find_sources(topics, thermal='/left/image', visible='/fused/image_raw').thermal
-        == '/left/image'
-    )
-    topics = table(VISIBLE, '/right/image')
-    assert find_sources(topics, thermal='/right/image').visible == VISIBLE
-    topics = table('/left/image', '/ir/image', '/lwir/image')
-    assert find_sources(topics, others={'ir': '/ir/image'}).thermal == '/lwir/image'
-
-
-def test_doubt_is_an_error_with_a_list() -> None:
-    topics = {**table('/a/image', '/bcd/image', THERMAL), '/gps': Topic('/gps', 'x/msg/Y', 12345)}
-    with pytest.raises(BagError) as caught:
-        find_sources(topics)
-    assert str(caught.value).splitlines() == [
-        'more than one topic (/a/image, /bcd/image) in the bag can be told to be the visible one: '
-        'name them with --visible TOPIC --thermal TOPIC; the bag holds',
-        '  /a/image            sensor_msgs/msg/Image      5 messages',
-        '  /bcd/image          sensor_msgs/msg/Image      5 messages',
-        '  /thermal/image_raw  sensor_msgs/msg/Image      5 messages',
-        '  /gps                x/msg/Y                12345 messages',
-    ]
-    with pytest.raises(BagError, match='no topic in the bag can be told to be the thermal one'):
-        find_sources(table(VISIBLE))
-    with pytest.raises(BagError, match='more than one topic'):
-        find_sources(table(VISIBLE, THERMAL, '/rear/ir/image'))
-    with pytest.raises(BagError, match='no topics'):
-        find_sources({})
-
-
-def test_topics_that_cannot_be_taken() -> None:
-    topics = {**table(VISIBLE, THERMAL), '/gps': Topic('/gps', 'x/msg/Y', 1)}
-    with pytest.raises(BagError, match='no thermal topic /nope in the bag'):
-        find_sources(topics, thermal='/nope')
-    with pytest.raises(BagError, match='no far topic /nope in the bag'):
-        find_sources(topics, others={'far': '/nope'})
-    with pytest.raises(BagError, match=r'/gps is of type x/msg/Y, but must be an image'):
-        find_sources(topics, visible='/gps')
-    with pytest.raises(BagError, match='both the visible and the thermal topic'):
-        find_sources(topics, visible=THERMAL, thermal=THERMAL)
-    empty = table(VISIBLE, THERMAL, **{THERMAL: 0})
-    for given in [None, THERMAL]:
-        with pytest.raises(BagError, match=f'thermal topic {THERMAL} has no messages') as caught:
-            find_sources(empty, thermal=given)
-        assert '0 messages' in str(caught.value)
 
 
 # --- writing ------------------------------------------------------------------------------

@@ -14,7 +14,15 @@
 
 import pytest
 
-from dig2dig_ros.nodes.statistics import drop_causes, NodeStatistics
+from dig2dig_ros.nodes.statistics import (
+    drop_causes,
+    drops,
+    is_settled,
+    NodeStatistics,
+    percentiles_ms,
+    subtract_counters,
+    waiting_images,
+)
 
 
 class SteadyClock:
@@ -119,3 +127,58 @@ def test_silence_is_unknown_before_the_first_image(statistics, clock):
     assert statistics.silence('thermal') == pytest.approx(3)
     statistics.reset()
     assert statistics.silence('thermal') is None
+
+
+# Reading the diagnostics back
+
+
+def make_values(**changes):
+    values = {
+        'visible received': 40,
+        'thermal received': 40,
+        'pairs': 39,
+        'fused': 12,
+        'dropped: superseded': 27,
+        'dropped: fusion error': 0,
+        'dropped: visible unpaired': 1,
+    }
+    values.update({key.replace('_', ' '): value for key, value in changes.items()})
+    return {key: str(value) for key, value in values.items()}
+
+
+def test_settled_when_every_pair_is_fused_or_dropped():
+    assert is_settled(make_values())
+    assert not is_settled(make_values(fused=11))
+    assert is_settled(make_values(fused=11) | {'dropped: fusion error': '1'})
+    # A drop of a single image is no drop of a pair.
+    assert not is_settled(make_values(fused=11) | {'dropped: visible unpaired': '2'})
+
+
+def test_settled_knows_pairs_that_could_not_be_decoded():
+    values = make_values(fused=11) | {'dropped: thermal malformed': '1'}
+    assert is_settled(values)
+
+
+def test_warm_up_is_taken_off_the_counters():
+    values = make_values() | {'latency p50 (ms)': '12.5', 'N': '4'}
+    baseline = make_values(visible_received=1, thermal_received=1, pairs=1, fused=1) | {
+        'dropped: superseded': '0',
+        'dropped: visible unpaired': '0',
+    }
+    result = subtract_counters(values, baseline)
+    assert result['fused'] == '11'
+    assert result['visible received'] == '39'
+    assert result['latency p50 (ms)'] == '12.5'
+    assert result['N'] == '4'
+    assert drops(result) == {'superseded': 27, 'fusion error': 0, 'visible unpaired': 1}
+
+
+def test_percentiles():
+    assert percentiles_ms([]) is None
+    assert percentiles_ms([0.1, 0.2, 0.3]) == {'p50': 200.0, 'p95': 290.0}
+
+
+def test_waiting_images_are_those_without_a_fate():
+    values = make_values()
+    assert waiting_images(values) == {'visible': 0, 'thermal': 1}
+    assert waiting_images(values | {'dropped: thermal late': '1'}) == {'visible': 0, 'thermal': 0}

@@ -30,14 +30,9 @@ import pytest
 from dig2dig_ros.tools.demo_report import (
     ContactSheet,
     DemoError,
-    drops,
     Frame,
-    is_settled,
     OutputFolder,
-    percentiles_ms,
     render_summary,
-    subtract_counters,
-    waiting_images,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,20 +51,6 @@ def make_frame(
         'overlay': picture(190),
     }
     return Frame(number=number, stamp_s=stamp_s, **{**fields, **changes})  # type: ignore[arg-type]
-
-
-def make_values(**changes: int) -> dict[str, str]:
-    values = {
-        'visible received': 40,
-        'thermal received': 40,
-        'pairs': 39,
-        'fused': 12,
-        'dropped: superseded': 27,
-        'dropped: fusion error': 0,
-        'dropped: visible unpaired': 1,
-    }
-    values.update({key.replace('_', ' '): value for key, value in changes.items()})
-    return {key: str(value) for key, value in values.items()}
 
 
 def make_summary(**changes: object) -> dict[str, object]:
@@ -194,38 +175,6 @@ def test_output_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
 # Figures
 
 
-def test_settled_when_every_pair_is_fused_or_dropped() -> None:
-    assert is_settled(make_values())
-    assert not is_settled(make_values(fused=11))
-    assert is_settled(make_values(fused=11) | {'dropped: fusion error': '1'})
-    # A drop of a single image is no drop of a pair.
-    assert not is_settled(make_values(fused=11) | {'dropped: visible unpaired': '2'})
-
-
-def test_settled_knows_pairs_that_could_not_be_decoded() -> None:
-    values = make_values(fused=11) | {'dropped: thermal malformed': '1'}
-    assert is_settled(values)
-
-
-def test_warm_up_is_taken_off_the_counters() -> None:
-    values = make_values() | {'latency p50 (ms)': '12.5', 'N': '4'}
-    baseline = make_values(visible_received=1, thermal_received=1, pairs=1, fused=1) | {
-        'dropped: superseded': '0',
-        'dropped: visible unpaired': '0',
-    }
-    result = subtract_counters(values, baseline)
-    assert result['fused'] == '11'
-    assert result['visible received'] == '39'
-    assert result['latency p50 (ms)'] == '12.5'
-    assert result['N'] == '4'
-    assert drops(result) == {'superseded': 27, 'fusion error': 0, 'visible unpaired': 1}
-
-
-def test_percentiles() -> None:
-    assert percentiles_ms([]) is None
-    assert percentiles_ms([0.1, 0.2, 0.3]) == {'p50': 200.0, 'p95': 290.0}
-
-
 def test_summary_lines_tell_the_causes_that_happened() -> None:
     text = render_summary(make_summary())
     assert '40 (visible 40, thermal 40)' in text
@@ -236,12 +185,6 @@ def test_summary_lines_tell_the_causes_that_happened() -> None:
     assert '3.0 frames/s, 640x512' in text
     assert 'cpu, fp32, prior compact, N 4, S 2' in text
     assert 'still alone: 1 thermal' in text
-
-
-def test_waiting_images_are_those_without_a_fate() -> None:
-    values = make_values()
-    assert waiting_images(values) == {'visible': 0, 'thermal': 1}
-    assert waiting_images(values | {'dropped: thermal late': '1'}) == {'visible': 0, 'thermal': 0}
 
 
 # From here on with ROS's Python packages
