@@ -71,7 +71,7 @@ setup(
             'scikit-image>=0.22',
         ],
         # To evaluate bags on the machines of a Dask cluster.
-        'cluster': ['distributed>=2024.8'],
+        'cluster': ['distributed>=2023.12.1,<2027'],
         # For CUDA, onnxruntime-gpu in its place.
         'detection': ['onnxruntime>=1.19,<2'],
         # selenium drives the Chromium that is there, if any.
