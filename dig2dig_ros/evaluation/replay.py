@@ -24,15 +24,24 @@ than wait.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from array import array
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.evaluation.bags import BagError, BagReader, SourceTopics, stamp_of
+from dig2dig_ros.evaluation.bag_topics import SourceTopics
+from dig2dig_ros.evaluation.bags import (
+    BagError,
+    BagReader,
+    COMPRESSED_IMAGE_TYPE,
+    IMAGE_TYPE,
+    Record,
+    stamp_of,
+)
 from dig2dig_ros.streams.cascade import Cascade, Group
 from dig2dig_ros.streams.codec import check, CodecError
 from dig2dig_ros.streams.pairing import PairingError
@@ -42,14 +51,13 @@ from dig2dig_ros.streams.pipeline import SourceImages
 if TYPE_CHECKING:
     from dig2dig_ros.fusion.fuser import Fuser, FusionResult
 
-_COMPRESSED = 'sensor_msgs/msg/CompressedImage'
-
 
 @dataclass(frozen=True)
 class _Recorded:
-    """A message with the time of its recording in nanoseconds."""
+    """A message with its type, and the time of its recording in nanoseconds."""
 
     message: Any
+    type: str
     time: int
 
 
@@ -98,6 +106,10 @@ class BagReplay:
     :param values: all of the node's parameters by name; the transports are told by the types
         of the topics.
     :param fuser: with the settings of ``values``.
+    :ivar received: how many images of each source came, by its name.
+    :ivar sizes: how many of the fused images of each source had which (width, height).
+    :ivar examples: the first reason of every cause in :attr:`dropped` that has reasons.
+    :ivar stopped: whether :meth:`pairs` was told to stop before the bag was through.
     :raises BagError: the pairing cannot be set up as the parameters say.
     """
 
@@ -130,6 +142,9 @@ class BagReplay:
         self._camera_info_topic = topics.camera_info
         self._camera_info: Any = None
         self._dropped: Counter[str] = Counter()
+        self._groups: deque[Group[_Recorded]] = deque()
+        self._stamps = {name: array('q') for name in self._topic_of}
+        self.stopped = False
         self.received: Counter[str] = Counter()
         self.sizes: dict[str, Counter[tuple[int, int]]] = {
             name: Counter() for name in self.sources
@@ -153,48 +168,87 @@ class BagReplay:
         del counters['groups']
         return +(counters + self._dropped)
 
-    def pairs(self) -> Iterator[ReplayedPair]:
+    def pairs(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[ReplayedPair]:
         """
         Fuse pair after pair, in the order of the visible stamps.
 
         What cannot be fused is counted in :attr:`dropped`, with the first reason of each cause
         in :attr:`examples`.
+
+        :param stopping: asked at every message and every pair; once it is true, no pair follows.
         """
-        source_of: dict[str, list[str]] = {}
-        for source, topic in self._topic_of.items():
-            source_of.setdefault(topic, []).append(source)
+        source_of = {topic: source for source, topic in self._topic_of.items()}
         topics = list(source_of)
         if self._camera_info_topic is not None:
             topics.append(self._camera_info_topic)
         for record in self._reader.records(topics):
-            try:
-                message = self._reader.decode(record)
-            except BagError as error:
-                cause = source_of.get(record.topic, ['camera_info'])[0]
-                self._drop(f'{cause} malformed', str(error))
-                continue
-            if record.topic == self._camera_info_topic:
+            if self._stops(stopping):
+                return
+            self._take(record, source_of.get(record.topic))
+            yield from self._fused_groups(stopping)
+        if not self._stops(stopping):
+            self._groups.extend(self._cascade.flush())
+            yield from self._fused_groups(stopping)
+
+    def _stops(self, stopping: Callable[[], bool]) -> bool:
+        self.stopped = self.stopped or stopping()
+        return self.stopped
+
+    def _take(self, record: Record, source: str | None) -> None:
+        """Take a message in; ``source`` is None for the camera_info."""
+        if source is not None:
+            self.received[source] += 1
+        try:
+            message = self._reader.decode(record)
+            if source is None:
                 self._camera_info = message
-                continue
-            for source in source_of[record.topic]:
-                self.received[source] += 1
-                if record.type != _COMPRESSED:
-                    try:
-                        check(message, record.topic)
-                    except CodecError as error:
-                        self._drop(f'{source} malformed', str(error))
-                        continue
-                recorded = _Recorded(message, record.time)
-                for group in self._cascade.add(source, stamp_of(message), recorded):
-                    yield from self._fused(group)
-        for group in self._cascade.flush():
-            yield from self._fused(group)
+                return
+            if record.type == IMAGE_TYPE:
+                check(message, record.topic)
+            elif record.type != COMPRESSED_IMAGE_TYPE:
+                raise BagError(f'a message on {record.topic} is no image, but a {record.type}')
+        except (BagError, CodecError) as error:
+            self._drop(f'{source or "camera_info"} malformed', str(error))
+            return
+        stamp = stamp_of(message)
+        self._stamps[source].append(stamp)
+        recorded = _Recorded(message, record.type, record.time)
+        self._groups.extend(self._cascade.add(source, stamp, recorded))
+
+    def _fused_groups(self, stopping: Callable[[], bool]) -> Iterator[ReplayedPair]:
+        while self._groups and not self._stops(stopping):
+            pair = self._fused(self._groups.popleft())
+            if pair is not None:
+                yield pair
 
     def finish(self, cause: str) -> None:
-        """Give up what waits for a partner, after an interruption, and count it as ``cause``."""
+        """Give up what waits for a partner or to be fused, and count it as ``cause``."""
         self._cascade.clear(cause)
+        self._dropped[cause] += sum(len(group.messages) for group in self._groups)
+        self._groups.clear()
 
-    def _fused(self, group: Group[_Recorded]) -> Iterator[ReplayedPair]:
+    def nearest_offset(self) -> float | None:
+        """
+        Return how far the stamps of the sources are apart, where no pair came of them.
+
+        :return: the median, over the visible images, of the seconds from the visible stamp to the
+            nearest thermal one, as recorded; None if one of the two has no stamps.
+        """
+        visible, thermal = (
+            np.unique(np.array(self._stamps[source], dtype=np.int64))
+            for source in ('visible', 'thermal')
+        )
+        visible, thermal = visible[visible > 0], thermal[thermal > 0]
+        if not (len(visible) and len(thermal)):
+            return None
+        after = np.searchsorted(thermal, visible)
+        around = [
+            thermal[np.clip(after + step, 0, len(thermal) - 1)] - visible for step in (-1, 0)
+        ]
+        nearest = np.where(np.abs(around[0]) <= np.abs(around[1]), *around)
+        return float(np.median(nearest)) * 1e-9
+
+    def _fused(self, group: Group[_Recorded]) -> ReplayedPair | None:
         images = []
         cause = 'fusion error'
         try:
@@ -202,25 +256,27 @@ class BagReplay:
                 self.sources, group.messages, group.stamps, strict=True
             ):
                 cause = f'{source} malformed'
-                topic = self._topic_of[source]
                 images.append(
                     self._images(
                         source,
                         entry.message,
                         stamp,
                         self._values,
-                        compressed=self._reader.topics[topic].type == _COMPRESSED,
-                        topic=topic,
+                        compressed=entry.type == COMPRESSED_IMAGE_TYPE,
+                        topic=self._topic_of[source],
                     )
                 )
             cause = 'fusion error'
             result = self._fuser.fuse(*images)
-        except (ValueError, RuntimeError) as error:
-            self._drop(cause, f'{type(error).__name__}: {error}')
-            return
+        except Exception as error:
+            # As in the node: nothing that one group does may end all others. What is expected is
+            # a ValueError with a sentence, all else needs its type to be understood.
+            expected = isinstance(error, ValueError) and str(error)
+            self._drop(cause, str(error) if expected else f'{type(error).__name__}: {error}')
+            return None
         for source, image in zip(self.sources, images, strict=True):
             self.sizes[source][(image.shape[1], image.shape[0])] += 1
-        yield ReplayedPair(
+        return ReplayedPair(
             stamps=group.stamps,
             headers=tuple(entry.message.header for entry in group.messages),
             camera_info=self._camera_info,

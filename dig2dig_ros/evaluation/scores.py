@@ -327,12 +327,20 @@ def rank_sentences(
 
 
 def format_difference(difference: Difference, higher_is_better: bool) -> str:
-    """Return a mean difference with its interval, marked where that excludes zero."""
+    """
+    Return a mean difference with its interval, marked where that excludes zero.
+
+    Where both methods have infinite values, each for other pairs, there is no mean: ``n/a``.
+    """
+    if math.isnan(difference.mean):
+        return NOT_AVAILABLE
     low, high = difference.low, difference.high
     size = max(abs(value) for value in (difference.mean, low or 0.0, high or 0.0))
     digits = 4 if size < 10 else 2 if size < 1000 else 1
 
     def signed(value: float) -> str:
+        if math.isinf(value):
+            return format_value(value).rjust(2, '+')
         return f'{round(value, digits) + 0.0:+.{digits}f}'
 
     if low is None or high is None:

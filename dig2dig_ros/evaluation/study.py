@@ -23,7 +23,7 @@ end. Memory does not grow but for a few numbers a pair.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 import json
@@ -63,6 +63,14 @@ from dig2dig_ros.images.overlay import weight_overlay
 GALLERY_METRIC = 'Qabf'
 # Plotted over the run: one that rewards the mean of the sources, and two that reward detail.
 PLOTTED_METRICS = ('SSIM', 'Qabf', 'VIF')
+# What it writes, and the next one may replace.
+STUDY_FILES = (
+    'metrics.csv',
+    'timing.csv',
+    'summary.json',
+    'report.html',
+    *(name for name, _ in FOR_BROWSERS),
+)
 # Frames that share a video have no time between them.
 _FOLDER_RATE = 1.0
 _PACKAGES = ('dig2dig', 'torch', 'numpy', 'opencv-python-headless', 'opencv-python', 'rosbags')
@@ -287,7 +295,7 @@ class Study:
 
         files = [*findings.files]
         if self._video.name:
-            files.append(('video: visible, thermal, fused', self._video.name))
+            files.append((f'video: {", ".join((*self.sources[:2], FUSED))}', self._video.name))
         files += [
             ('scores of every pair', 'metrics.csv'),
             ('times of every pair', 'timing.csv'),
@@ -366,7 +374,11 @@ def versions() -> dict[str, str]:
 
 
 def as_json(value: Any) -> Any:
-    """Return a value as JSON can hold it: infinities and NaN as texts, paths and the like too."""
+    """
+    Return a value as JSON can hold it.
+
+    Infinities become texts (which ``float`` reads), as do paths and the like; NaN becomes null.
+    """
     if isinstance(value, Mapping):
         return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, array)):
@@ -374,11 +386,8 @@ def as_json(value: Any) -> Any:
     if isinstance(value, (bool, int, str)) or value is None:
         return value
     if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else str(float(value))
+        number = None if math.isnan(value) else float(value)
+        return str(number) if number is not None and math.isinf(number) else number
     if isinstance(value, np.integer):
         return int(value)
     return str(value)
-
-
-Progress = Callable[[int, int, str], None]
-"""Called with the number of pairs done, the number expected, and a word on the last one."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+import glob
 import math
 from pathlib import Path
 import shutil
@@ -32,19 +33,18 @@ import uuid
 
 import cv2
 
+from dig2dig_ros.evaluation.bag_topics import find_sources, SourceTopics
 from dig2dig_ros.evaluation.bags import (
     BagError,
     BagReader,
     BagWriter,
-    find_sources,
     image_message,
-    SourceTopics,
 )
 from dig2dig_ros.evaluation.comparison import Row
-from dig2dig_ros.evaluation.detection import Detections, LabelError
+from dig2dig_ros.evaluation.detection import Detections, DetectorError, LabelError
 from dig2dig_ros.evaluation.detection_study import DetectionStudy, detector_inputs
 from dig2dig_ros.evaluation.metrics import METRICS
-from dig2dig_ros.evaluation.perceptual import load_lpips
+from dig2dig_ros.evaluation.perceptual import load_lpips, LpipsError
 from dig2dig_ros.evaluation.recorded_detections import (
     RecordedDetections,
     RecordedDetectionsError,
@@ -64,8 +64,9 @@ from dig2dig_ros.evaluation.scores import (
     ScoreBook,
     to_8_bits,
 )
-from dig2dig_ros.evaluation.study import Findings, Frame, Study
+from dig2dig_ros.evaluation.study import Findings, Frame, Study, STUDY_FILES
 from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.nodes.parameters import PARAMETERS_BY_NAME
 from dig2dig_ros.streams.pipeline import fused_picture, weight_plane
 from dig2dig_ros.tools.detecting import describe_detector, DetectorOptions
 from dig2dig_ros.tools.methods import (
@@ -77,16 +78,7 @@ from dig2dig_ros.tools.methods import (
 from dig2dig_ros.tools.options import UsageError
 
 # What an evaluation of a bag is known by, and may be replaced by the next one.
-RESULTS = (
-    'metrics.csv',
-    'timing.csv',
-    'summary.json',
-    'report.html',
-    'video.webm',
-    'video.mp4',
-    'video.avi',
-    'fused',
-)
+RESULTS = (*STUDY_FILES, 'fused')
 COLUMNS = ('pair', 'thermal stamp', 'offset (s)', 'width', 'height')
 # Reading and writing go on between two of these, so that they need not be frequent.
 _PROGRESS_SECONDS = 0.2
@@ -164,6 +156,29 @@ class BagResult:
     detection: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """
+    Why a bag could not be evaluated, if that lies in the bag or in what was asked for.
+
+    :param reason: a sentence, perhaps with a list below it.
+    """
+
+    reason: str
+
+
+def evaluate_or_refuse(
+    job: BagJob, progress: ProgressFunction, stopping: StoppingFunction
+) -> BagResult | Refusal:
+    """Do as :func:`evaluate_bag`, but return what it raises with a message for the user."""
+    try:
+        return evaluate_bag(job, progress, stopping)
+    except (BagError, UsageError, DetectorError, LabelError, LpipsError) as error:
+        return Refusal(str(error))
+    except (OSError, ImportError) as error:
+        return Refusal(f'{type(error).__name__}: {error}')
+
+
 def evaluate_bag(job: BagJob, progress: ProgressFunction, stopping: StoppingFunction) -> BagResult:
     """
     Evaluate one bag.
@@ -185,7 +200,7 @@ def _results_folder(folder: Path) -> Iterator[Path]:
 
     So there is no half of a result, and a lost process does not get in the way of the next.
     """
-    partial = folder.with_name(f'.{folder.name}.{uuid.uuid4().hex[:8]}')
+    partial = folder.with_name(f'{_partial_prefix(folder)}{uuid.uuid4().hex[:8]}')
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -202,6 +217,16 @@ def _results_folder(folder: Path) -> Iterator[Path]:
     for path in partial.iterdir():
         path.rename(folder / path.name)
     partial.rmdir()
+
+
+def _partial_prefix(folder: Path) -> str:
+    return f'.{folder.name}.part-'
+
+
+def remove_partial_results(folder: Path) -> None:
+    """Remove what lost or killed processes left of the results that were to be in a folder."""
+    for path in folder.parent.glob(f'{glob.escape(_partial_prefix(folder))}*'):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 class _BagEvaluation:
@@ -250,14 +275,16 @@ class _BagEvaluation:
                     f'{" or ".join(DETECTION_TYPES)}: {", ".join(some) or "none"}'
                 )
         inputs = {topic: name for name, topic in topics.items()}
-        damaged = 0
+        damaged: list[str] = []
         for record in self._reader.records(inputs):
             try:
                 recorded.add(inputs[record.topic], self._reader.decode(record), record.type)
             except (BagError, RecordedDetectionsError) as error:
-                damaged += 1
-                if damaged == 1:
-                    self._warnings.append(f'detections that cannot be read: {error}')
+                damaged.append(str(error))
+        if damaged:
+            self._warnings.append(
+                f'{len(damaged)} messages with detections cannot be read, the first: {damaged[0]}'
+            )
         return recorded
 
     def _detection_study(self) -> DetectionStudy | None:
@@ -283,12 +310,10 @@ class _BagEvaluation:
             self._rate(),
         )
         expected = min(replay.expected, job.limit or replay.expected)
-        interrupted = False
         told = -math.inf
-        # What is in it stays readable if the evaluation ends by an error.
         with BagWriter(self._folder / 'fused', self._reader.storage) as writer:
             self._add_topics(writer)
-            for pair in replay.pairs():
+            for pair in replay.pairs(stopping):
                 self._write(writer, pair)
                 self._take(study, pair)
                 if (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
@@ -297,15 +322,14 @@ class _BagEvaluation:
                 if study.pairs == job.limit:
                     replay.finish('beyond the limit')
                     break
-                if stopping():
-                    interrupted = True
-                    replay.finish('interrupted')
-                    break
-        progress(study.pairs, study.pairs, 'writing the report')
+        if replay.stopped:
+            replay.finish('interrupted')
+        if study.pairs:
+            progress(study.pairs, study.pairs, 'writing the report')
         study.close()
-        if interrupted:
+        if replay.stopped:
             self._warnings.insert(0, f'interrupted after {study.pairs} of about {expected} pairs')
-        return self._finish(study, interrupted)
+        return self._finish(study)
 
     def _rate(self) -> float:
         """Return frames per second of the video: those of the slowest source."""
@@ -342,20 +366,24 @@ class _BagEvaluation:
         for source, image in zip(self._replay.sources[1:], pair.images[1:], strict=True):
             sources[source] = grey_8_bits(image, size)
         milliseconds = pair.result.statistics.seconds * 1e3
+        # It was not called for this pair, but knows from its result what a fusion costs.
+        self._fused.result = pair.result
         fused = {FUSED: Fused(pair.result.image, milliseconds)}
         values: dict[str, dict[str, float]] | None = None
         persons: dict[str, int] | None = None
         if study.pairs % self._job.every == 0:
-            fused = fuse_with(self._methods, pair.images, fused)
+            # What goes wrong with one pair does not end the others.
             try:
+                compared = fuse_with(self._methods, pair.images, fused)
                 thermal = sources['thermal']
-                values = score_images(fused, grey_8_bits(visible), thermal, self._lpips)
-            except ValueError as error:
+                values = score_images(compared, grey_8_bits(visible), thermal, self._lpips)
+                fused = compared
+            except (ValueError, RuntimeError, cv2.error) as error:
                 self._leave_out(f'not scored: {error}')
             try:
                 persons = self._detect(pair, sources, fused)
-            except (LabelError, ValueError) as error:
-                self._leave_out(f'no detections: {error}')
+            except (ValueError, RuntimeError, cv2.error) as error:
+                self._leave_out(f'without detections: {error}')
         if self._first_stamp is None:
             self._first_stamp = pair.stamps[0]
         frame = Frame(
@@ -408,7 +436,7 @@ class _BagEvaluation:
 
     # What is said of all pairs together
 
-    def _finish(self, study: Study, interrupted: bool) -> BagResult:
+    def _finish(self, study: Study) -> BagResult:
         replay = self._replay
         warnings = [*self._reader.problems, *self._warnings, *self._stream_warnings()]
         if not study.pairs:
@@ -455,7 +483,7 @@ class _BagEvaluation:
                 'parameters': dict(self._job.values),
                 'every': self._job.every,
                 'limit': self._job.limit,
-                'interrupted': interrupted,
+                'interrupted': replay.stopped,
                 'detection': detection,
             },
         )
@@ -469,7 +497,7 @@ class _BagEvaluation:
             tables=tuple(tables),
             warnings=tuple(warnings),
             device=device,
-            interrupted=interrupted,
+            interrupted=replay.stopped,
             detection=detection,
         )
 
@@ -479,16 +507,14 @@ class _BagEvaluation:
         warnings = []
         for source, sizes in replay.sizes.items():
             if len(sizes) > 1:
-                text = ', '.join(
-                    f'{w}x{h} in {count} pairs' for (w, h), count in sizes.most_common(3)
-                )
+                text = ', '.join(f'{w}x{h} ({count})' for (w, h), count in sizes.most_common(3))
                 more = f' and {len(sizes) - 3} sizes more' if len(sizes) > 3 else ''
                 warnings.append(
-                    f'{source} changes its size: {text}{more}; each pair was fused in the size of '
-                    'its visible image'
+                    f'{source} changes its size (pairs of each): {text}{more}; each pair was '
+                    'fused in the size of its visible image'
                 )
         visible, thermal = (set(replay.sizes[source]) for source in ('visible', 'thermal'))
-        if visible and thermal and visible != thermal and len(visible) == len(thermal) == 1:
+        if visible and visible.isdisjoint(thermal):
             warnings.append(
                 'thermal images were resized to the size of the visible ones, for the fusion and '
                 'for the scores: they must be registered'
@@ -496,19 +522,38 @@ class _BagEvaluation:
         for cause, example in replay.examples.items():
             warnings.append(f'{cause} ({replay.dropped[cause]}), the first: {example}')
         for reason, count in self._unscored.items():
-            warnings.append(f'{count} pairs {reason}')
+            warnings.append(f'{count} pair{"s" if count > 1 else ""} {reason}')
+        for cause, count in replay.dropped.items():
+            source, _, what = cause.partition(' ')
+            if what == 'zero stamp':
+                warnings.append(
+                    f'{count} of {replay.received[source]} {source} images have no time stamp, '
+                    'which the driver must set: without one they cannot be paired'
+                )
         lonely = {k: n for k, n in replay.dropped.items() if k.endswith((' unpaired', ' missing'))}
-        made = sum(replay.sizes['visible'].values())
-        if lonely and not made:
-            offsets = ', '.join(f'{count} {cause}' for cause, count in lonely.items())
-            warnings.append(
-                f'no two stamps lie within sync_tolerance, '
-                f'{self._job.values["sync_tolerance"]:g} s ({offsets}): widen it, or set '
-                'thermal_time_offset to what separates the two cameras'
-            )
+        if lonely and not sum(replay.sizes['visible'].values()):
+            warnings.append(self._pairing_hint(lonely))
         if self._recorded is not None:
             warnings += self._recorded.warnings()
         return warnings
+
+    def _pairing_hint(self, lonely: Mapping[str, int]) -> str:
+        """Say why there may be no pair at all, and what helps."""
+        tolerance = self._job.values['sync_tolerance']
+        counts = ', '.join(f'{count} {cause}' for cause, count in lonely.items())
+        text = f'no stamps lie within sync_tolerance, {tolerance:g} s ({counts})'
+        offset = self._replay.nearest_offset()
+        if offset is None or abs(offset) <= tolerance:
+            return f'{text}: widen it, or set thermal_time_offset to what separates the cameras'
+        side = 'after' if offset > 0 else 'before'
+        text += (
+            f'; the nearest thermal stamp is {abs(offset):.3f} s {side} the visible one (median)'
+        )
+        spec = PARAMETERS_BY_NAME['thermal_time_offset']
+        assert spec.maximum is not None
+        if abs(offset) > spec.maximum:
+            return f'{text}: the clocks of the cameras differ, synchronise them before recording'
+        return f'{text}: set thermal_time_offset: {-offset:.3f}, or widen sync_tolerance'
 
     def _tables(self, study: Study) -> list[Table]:
         tables = []
@@ -541,7 +586,7 @@ class _BagEvaluation:
         weights = study.mean_weights()
         rows = [
             ('pairs fused', str(study.pairs)),
-            ('images without a pair, or not fused', causes or 'none'),
+            ('not fused', causes or 'none'),
             ('mean weight', ', '.join(f'{name} {value:.2f}' for name, value in weights.items())),
             (
                 'time of a fusion',

@@ -36,7 +36,7 @@ import time
 from typing import Any
 
 from dig2dig_ros.evaluation.bags import BagError
-from dig2dig_ros.evaluation.comparison import ComparisonError, parse_rows, Row
+from dig2dig_ros.evaluation.comparison import ComparisonError, parse_rows, Row, split_rows
 from dig2dig_ros.evaluation.jobs import (
     ClusterError,
     Interruption,
@@ -52,7 +52,9 @@ from dig2dig_ros.tools.bag_evaluation import (
     BagJob,
     BagResult,
     check_rows,
-    evaluate_bag,
+    evaluate_or_refuse,
+    Refusal,
+    remove_partial_results,
     TopicChoice,
 )
 from dig2dig_ros.tools.detecting import add_detector_options, detector_options
@@ -117,7 +119,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     group.add_argument(
         '--against',
-        type=lambda text: [part.strip() for part in text.split(',') if part.strip()],
+        type=split_rows,
         metavar='ROWS',
         help=f'rows from which {FUSED} is told apart pair by pair; default: uniform and rd where '
         'present, else mean',
@@ -170,6 +172,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.detector is not None and args.detections:
         parser.error('--detector and --detections exclude each other')
+    inputs = [name for name, _ in args.detections]
+    known = ('visible', 'thermal', FUSED, *(name for name, _ in args.source))
+    for name in inputs:
+        if name not in known:
+            parser.error(f'--detections: {name} is no input, but one of {", ".join(known)} is')
+        if inputs.count(name) > 1:
+            parser.error(f'--detections: {name} has more than one topic')
+    if args.labels is not None and not (args.detector or args.detections):
+        parser.error('--labels needs --detector or --detections')
     return args
 
 
@@ -214,7 +225,9 @@ def result_folders(bags: Sequence[Path], output: Path, overwrite: bool) -> list[
     """
     folders: list[Path] = []
     for bag in bags:
-        stem = bag.resolve().name
+        # Either names the bag.
+        path = bag.resolve()
+        stem = path.parent.name if path.name == 'metadata.yaml' else path.name
         for suffix in ('.zstd', '.mcap', '.db3'):
             stem = stem.removesuffix(suffix)
         names = [output / stem, *(output / f'{stem}_{n}' for n in range(2, len(bags) + 1))]
@@ -227,6 +240,12 @@ def result_folders(bags: Sequence[Path], output: Path, overwrite: bool) -> list[
                 f'{folder} is not empty: choose another --output, or replace the results in it '
                 'with --overwrite'
             )
+        own = folder / 'fused'
+        if own.is_dir() and any(own.iterdir()) and not (own / 'metadata.yaml').is_file():
+            raise UsageError(
+                f'{own} is no bag of an earlier evaluation, so --overwrite does not replace it: '
+                'choose another --output'
+            )
     return folders
 
 
@@ -235,10 +254,13 @@ class Console:
     Shows how far the bags are: one line that changes on a terminal, a line now and then elsewhere.
 
     :param bags: their names.
+    :param interruption: is confirmed once it was requested.
     """
 
-    def __init__(self, bags: Sequence[str]) -> None:
+    def __init__(self, bags: Sequence[str], interruption: Interruption) -> None:
         self._bags = bags
+        self._interruption = interruption
+        self._confirmed = False
         self._terminal = sys.stderr.isatty()
         self._latest: dict[int, Progress] = {}
         self._started: dict[int, float] = {}
@@ -251,7 +273,13 @@ class Console:
         if progress.done == 0 or progress.job not in self._started:
             self._started[progress.job] = now
         self._latest[progress.job] = progress
-        if self._terminal:
+        if self._interruption.requested and not self._confirmed:
+            self._confirmed = True
+            self._tell('interrupted: ending with what there is; again to end at once')
+        if progress.text and not progress.total:
+            # What happened to the job, such as the loss of its process.
+            self._tell(self._describe(progress))
+        elif self._terminal:
             self._rewrite('; '.join(map(self._describe, self._latest.values())))
         elif now - self._shown >= _LINE_SECONDS:
             self._shown = now
@@ -259,49 +287,57 @@ class Console:
                 report(self._describe(entry))
 
     def _describe(self, progress: Progress) -> str:
-        text = f'{self._bags[progress.job]}: {progress.done}'
-        if progress.total:
-            text += f'/{progress.total} pairs'
+        name = self._bags[progress.job]
+        if not progress.total:
+            return f'{name}: {progress.text}'
+        text = f'{name}: {progress.done}/{progress.total} pairs'
         elapsed = time.monotonic() - self._started[progress.job]
         if progress.done and progress.total > progress.done and elapsed > 1:
             left = elapsed / progress.done * (progress.total - progress.done)
             text += f', {progress.done / elapsed:.1f}/s, '
             text += f'{left / 60:.0f} min left' if left >= 120 else f'{left:.0f} s left'
-        elif progress.text:
+        elif progress.text and progress.done >= progress.total:
             text += f', {progress.text}'
         return text
 
     def _rewrite(self, text: str) -> None:
-        columns = os.get_terminal_size(sys.stderr.fileno()).columns if self._terminal else 80
+        # Zero is that of a terminal that does not know, such as a serial line.
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
         text = text[: max(columns - 1, 20)]
         sys.stderr.write('\r' + text.ljust(self._width))
         sys.stderr.flush()
         self._width = len(text)
 
-    def outcome(self, outcome: Outcome[BagResult]) -> None:
-        """Tell what became of a bag, in lines that stay."""
-        self._latest.pop(outcome.job, None)
+    def _tell(self, text: str) -> None:
+        """Write a line that stays, in place of the one that changes."""
         if self._terminal and self._width:
             self._rewrite('')
             sys.stderr.write('\r')
             self._width = 0
+        report(text)
+
+    def outcome(self, outcome: Outcome[BagResult | Refusal]) -> None:
+        """Tell what became of a bag, in lines that stay."""
+        self._latest.pop(outcome.job, None)
         name = self._bags[outcome.job]
         again = f' (at attempt {outcome.attempts})' if outcome.attempts > 1 else ''
         result = outcome.result
-        if result is None:
-            report(f'{name}: not evaluated{again}, {outcome.error}')
+        if not isinstance(result, BagResult):
+            reason = outcome.error if result is None else result.reason
+            # Nobody expected what has a traceback, so it helps whoever looks for the cause.
+            details = f'\n{outcome.details.rstrip()}' if outcome.details else ''
+            self._tell(f'{name}: not evaluated{again}, {reason}{details}')
             return
         for warning in result.warnings:
-            report(f'{name}: {warning}')
+            self._tell(f'{name}: {warning}')
         state = 'interrupted, ' if result.interrupted else ''
-        report(f'{name}: {state}{result.pairs} pairs{again}, {result.folder / "report.html"}')
+        self._tell(f'{name}: {state}{result.pairs} pairs{again}, {result.folder / "report.html"}')
 
 
-def overview(outcomes: Sequence[Outcome[BagResult]], names: Sequence[str]) -> Table:
-    """Return the table over all bags: one line each."""
+def overview(results: Sequence[BagResult | None], names: Sequence[str]) -> Table:
+    """Return the table over all bags: one line each, with None for those without results."""
     rows = []
-    for outcome, name in zip(outcomes, names, strict=True):
-        result = outcome.result
+    for result, name in zip(results, names, strict=True):
         if result is None:
             rows.append((name, '', '', *('' for _ in OVERVIEW_METRICS)))
             continue
@@ -309,7 +345,7 @@ def overview(outcomes: Sequence[Outcome[BagResult]], names: Sequence[str]) -> Ta
         cells = (format_value(own[m]) if m in own else '' for m in OVERVIEW_METRICS)
         rows.append((name, str(result.pairs), str(sum(result.dropped.values())), *cells))
     header = ('bag', 'pairs', 'dropped', *OVERVIEW_METRICS)
-    devices = {o.result.device for o in outcomes if o.result is not None}
+    devices = {result.device for result in results if result is not None}
     notes = [f'Means of {FUSED} over the scored pairs of each bag; {"; ".join(sorted(devices))}.']
     if len(devices) > 1:
         notes.append(
@@ -334,8 +370,6 @@ def evaluate(args: argparse.Namespace) -> int:
     folders = result_folders(args.bags, args.output, args.overwrite)
     options = detector_options(args)
     wanted = args.detector is not None or bool(args.detections)
-    if args.labels is not None and not wanted:
-        raise UsageError('--labels needs --detector or --detections')
     jobs = [
         BagJob(
             bag=bag.resolve(),
@@ -353,31 +387,38 @@ def evaluate(args: argparse.Namespace) -> int:
         for bag, folder in zip(args.bags, folders, strict=True)
     ]
     names = [folder.name for folder in folders]
-    console = Console(names)
     interruption = Interruption()
+    console = Console(names, interruption)
     processes = min(args.jobs, len(jobs))
-    outcomes = run_jobs(
-        evaluate_bag,
-        jobs,
-        processes=processes,
-        scheduler=args.scheduler,
-        on_progress=console.progress,
-        on_outcome=console.outcome,
-        # Together they use the machine once, unless the parameters say how many each.
-        threads_per_job=values['num_threads'] or max(1, (os.cpu_count() or 1) // processes),
-        interruption=interruption,
-    )
-    results = [outcome.result for outcome in outcomes if outcome.result is not None]
-    for result in results:
-        title = f'# {result.bag}\n\n' if len(results) > 1 else ''
-        print(title + '\n\n'.join(table.markdown() for table in result.tables), end='\n\n')
-    if len(jobs) > 1:
-        print(overview(outcomes, names).markdown())
+    try:
+        outcomes = run_jobs(
+            evaluate_or_refuse,
+            jobs,
+            processes=processes,
+            scheduler=args.scheduler,
+            on_progress=console.progress,
+            on_outcome=console.outcome,
+            # Together they use the machine once, unless the parameters say how many each.
+            threads_per_job=values['num_threads'] or max(1, (os.cpu_count() or 1) // processes),
+            interruption=interruption,
+        )
+    finally:
+        for job in jobs:
+            remove_partial_results(job.folder)
+    results = [
+        outcome.result if isinstance(outcome.result, BagResult) else None for outcome in outcomes
+    ]
+    for name, result in zip(names, results, strict=True):
+        if result is not None:
+            title = f'# {name}\n\n' if len(jobs) > 1 else ''
+            print(title + '\n\n'.join(table.markdown() for table in result.tables), end='\n\n')
+    if len(jobs) > 1 and any(results):
+        print(overview(results, names).markdown())
     if interruption.requested:
         return 130
-    if not results:
+    if not any(results):
         return 2
-    return 0 if len(results) == len(jobs) else 1
+    return 0 if all(results) else 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -399,7 +440,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report(f'evaluate_bag: {error}')
         return 2
     except KeyboardInterrupt:
-        report('evaluate_bag: interrupted twice, nothing more is written')
+        report('evaluate_bag: interrupted, nothing more is written')
         return 130
 
 

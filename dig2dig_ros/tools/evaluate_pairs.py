@@ -84,7 +84,7 @@ from dig2dig_ros.evaluation.scores import (
     ScoreFile,
     to_8_bits,
 )
-from dig2dig_ros.evaluation.study import Findings, Frame, Study
+from dig2dig_ros.evaluation.study import Findings, Frame, Study, STUDY_FILES
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.tools.detecting import (
@@ -540,17 +540,21 @@ def _is_colour(pair: ImagePair) -> bool:
 
 def prepare_output(folder: Path, overwrite: bool) -> None:
     """
-    Make the folder of ``--output``.
+    Make the folder of ``--output``, without the files of an earlier evaluation.
 
-    :raises UsageError: it has files that are not to be replaced.
+    :raises UsageError: it has files that are not to be replaced, or is none.
     :raises OSError: it cannot be made.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f'{folder} is a file: choose another --output')
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise UsageError(
             f'{folder} is not empty: choose another --output, or replace the results in it with '
             '--overwrite'
         )
     folder.mkdir(parents=True, exist_ok=True)
+    for name in STUDY_FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -619,6 +623,9 @@ def evaluate(args: argparse.Namespace) -> int:
         if file is not None:
             file.close()
     scores = evaluation.scores
+    if not scores.pairs and stopping.requested:
+        report('evaluate_pairs: interrupted before the first pair, so there are no results')
+        return 130
     if not scores.pairs:
         raise UsageError(f'none of the {len(pairs)} pairs of {args.directory} could be evaluated')
 
@@ -779,7 +786,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report(f'evaluate_pairs: {error}')
         return 2
     except KeyboardInterrupt:
-        report('evaluate_pairs: interrupted twice, nothing more is written')
+        report('evaluate_pairs: interrupted, nothing more is written')
         return 130
 
 

@@ -15,8 +15,13 @@
 import csv
 from importlib.util import find_spec
 import json
+import os
 from pathlib import Path
 import re
+import signal
+import threading
+import time
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,9 +30,10 @@ import pytest
 
 from dig2dig_ros.evaluation.baselines import BASELINES, mean, to_uint8
 from dig2dig_ros.evaluation.comparison import changed_settings, FUSIONS
+from dig2dig_ros.evaluation.detection import Detections
 from dig2dig_ros.evaluation.metrics import evaluate_pair, luma, METRICS
 from dig2dig_ros.fusion.settings import FusionSettings
-from dig2dig_ros.tools import evaluate_pairs
+from dig2dig_ros.tools import detecting, evaluate_pairs
 from dig2dig_ros.tools.evaluate_pairs import main
 from dig2dig_ros.tools.options import fusion_settings, load_parameters
 
@@ -549,3 +555,296 @@ def test_help_names_every_row(capsys: pytest.CaptureFixture[str]) -> None:
     for name, fusion in FUSIONS.items():
         assert f'  {name}' in text
         assert fusion.meaning in text
+
+
+# A folder of results
+
+needs_matplotlib = pytest.mark.skipif(
+    find_spec('matplotlib') is None, reason='matplotlib (extra "evaluation") is not installed'
+)
+NANO = ['--params', 'realtime', '--device', 'cpu', '--time-size', 'pairs']
+
+
+def summary_of(folder: Path) -> Any:
+    def refuse(name: str) -> None:
+        raise AssertionError(f'{name} is not JSON')
+
+    text = (folder / 'summary.json').read_text(encoding='utf-8')
+    return json.loads(text, parse_constant=refuse)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding='utf-8', newline='') as file:
+        return list(csv.DictReader(file))
+
+
+@needs_matplotlib
+def test_a_folder_of_results(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dig2dig_ros.fusion.fuser import Fuser
+
+    (pairs / 'visible' / 'alone.png').write_bytes((pairs / 'visible' / 'one.png').read_bytes())
+    (pairs / 'visible' / 'two.png').write_bytes(b'not an image')
+    folder = tmp_path / 'results' / 'street'
+    assert main([str(pairs), *NANO, '-o', str(folder)]) == 1
+    captured = capsys.readouterr()
+    assert f'written: {folder / "report.html"}' in captured.err
+    video = next(folder.glob('video.*')).name
+    assert {path.name for path in folder.iterdir()} == {
+        *('metrics.csv', 'timing.csv', 'summary.json', 'report.html', 'fused', video),
+    }
+    assert {path.name for path in (folder / 'fused').iterdir()} == {'one.png', 'three.png'}
+    visible = cv2.imread(str(pairs / 'visible' / 'one.png'), cv2.IMREAD_COLOR)
+    thermal = cv2.imread(str(pairs / 'thermal' / 'one.png'), cv2.IMREAD_GRAYSCALE)
+    result = Fuser(prior='nano', device='cpu').fuse(visible, thermal)
+    saved = cv2.imread(str(folder / 'fused' / 'one.png'), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(saved, result.image)
+
+    rows, summary = rows_of(folder / 'metrics.csv'), summary_of(folder)
+    assert [(row['pair'], row['method']) for row in rows] == [
+        (name, method) for name in ('one', 'three') for method in ('mean', 'laplacian', 'fused')
+    ]
+    assert 'ms' not in rows[0]
+    printed = table(captured.out)
+    for method in ('mean', 'laplacian', 'fused'):
+        for name, metric in METRICS.items():
+            values = [float(row[name]) for row in rows if row['method'] == method]
+            assert summary['metrics'][method][name] == pytest.approx(np.mean(values))
+            shown = pytest.approx(float(np.mean(values)), rel=1e-3, abs=1e-4)
+            assert printed[method][metric.title] == shown
+    weights = [float(row['mean weight of visible']) for row in rows if row['method'] == 'fused']
+    assert weights[0] == pytest.approx(float(result.weights[0].mean()))
+    assert summary['mean_weights']['visible'] == pytest.approx(np.mean(weights))
+    assert (summary['pairs'], summary['interrupted']) == (2, False)
+    assert (summary['skipped'], summary['unpaired']) == (['two'], ['visible/alone.png'])
+    assert summary['sizes'] == ['64x48']
+    assert summary['task'] == 'visible-thermal'
+    assert summary['fuser']['prior'] == 'nano'
+    assert {'numpy', 'torch'} <= set(summary['versions'])
+    assert len(rows_of(folder / 'timing.csv')) == 6
+    page = (folder / 'report.html').read_text(encoding='utf-8')
+    for text in ('pairs: fusion evaluated', 'skipped, as they could', 'alone.png', 'fused/'):
+        assert text in page
+
+
+@needs_matplotlib
+def test_results_are_the_same_bytes_and_replaced_only_if_asked_for(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / 'results'
+    arguments = [str(pairs), *NANO, '--compare', 'fused,mean', '-o', str(folder)]
+    assert main(arguments) == 0
+    before = (folder / 'metrics.csv').read_bytes()
+    (folder / 'notes.txt').write_text('mine', encoding='utf-8')
+    assert main(arguments) == 2
+    assert f'{folder} is not empty: choose another --output' in capsys.readouterr().err
+    assert main([*arguments, '--overwrite']) == 0
+    assert (folder / 'metrics.csv').read_bytes() == before
+    assert (folder / 'notes.txt').read_text(encoding='utf-8') == 'mine'
+    # Results of before do not stand beside those of a run that comes to nothing.
+    for path in (pairs / 'visible').iterdir():
+        path.write_bytes(b'')
+    assert main([*arguments, '--overwrite']) == 2
+    assert not (folder / 'summary.json').exists()
+    assert not (folder / 'report.html').exists()
+    file = tmp_path / 'file'
+    file.touch()
+    assert main([str(pairs), *NANO, '-o', str(file), '--overwrite']) == 2
+    assert f'{file} is a file: choose another --output' in capsys.readouterr().err
+
+
+def test_a_folder_of_results_needs_the_fusion(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / 'results'
+    assert main([str(pairs), '--compare', 'mean', '-o', str(folder)]) == 2
+    assert '--output shows the row fused: name it in --compare' in capsys.readouterr().err
+    assert not folder.exists()
+    with pytest.raises(SystemExit):
+        main([str(pairs), '--ablation', 'steps', '-o', str(folder)])
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Return a folder of one pair, each of which has another half in focus, in colour."""
+    sharp = structure(40, (48, 64, 3))
+    blurred = cv2.GaussianBlur(sharp, (0, 0), 3)
+    folder = tmp_path / 'focus'
+    folder.mkdir()
+    for side, columns in (('A', slice(0, 32)), ('B', slice(32, 64))):
+        image = blurred.copy()
+        image[:, columns] = sharp[:, columns]
+        assert cv2.imwrite(str(folder / f'scene_{side}.png'), image)
+    return folder
+
+
+@needs_matplotlib
+def test_photographs_of_a_task_keep_the_colour_of_both(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dig2dig_ros.fusion.fuser import Fuser
+
+    folder = tmp_path / 'results'
+    arguments = [str(photographs), '--compare', 'mean,fused', '--time-size', 'pairs']
+    task = ['--task', 'multi-focus', '--device', 'cpu', '-o', str(folder)]
+    assert main([*arguments, *task]) == 0
+    assert 'the second images have colour' not in capsys.readouterr().err
+    first, second = (
+        cv2.imread(str(photographs / f'scene_{side}.png'), cv2.IMREAD_COLOR) for side in 'AB'
+    )
+    settings = fusion_settings(load_parameters('multi_focus'))
+    result = Fuser(settings, device='cpu').fuse(first, second)
+    saved = cv2.imread(str(folder / 'fused' / 'scene.png'), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(saved, result.image)
+    # Each half is that of the photograph in which it is sharp, colour included.
+    sharp = structure(40, (48, 64, 3))
+    for columns, blurred in ((slice(4, 24), second), (slice(40, 60), first)):
+        own, other = (
+            np.abs(image[:, columns].astype(int) - sharp[:, columns]).mean()
+            for image in (saved, blurred)
+        )
+        assert own < other / 2
+    summary = summary_of(folder)
+    assert summary['task'] == 'multi-focus'
+    assert set(summary['mean_weights']) == {'first', 'second'}
+    assert 'mean weight of second' in rows_of(folder / 'metrics.csv')[0]
+
+
+def test_photographs_without_a_task_get_a_hint(
+    photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(photographs), '--compare', 'mean', '--time-size', 'pairs']
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert '--task multi-focus or multi-exposure chooses parameters for such' in captured.err
+    assert main([*arguments, '--task', 'visible-thermal']) == 0
+    assert 'photographs' not in capsys.readouterr().err
+
+
+class Bright:
+    """Stands in for the network: everything that is bright is one person."""
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        self._name = path.name
+
+    def describe(self) -> str:
+        return self._name
+
+    def detect(self, image: Image) -> Detections:
+        rows, columns = np.nonzero(luma(image) > 128)
+        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        return Detections(np.array([box], dtype=np.float64), np.array([0.9]))
+
+
+@needs_matplotlib
+def test_a_detector_sees_sources_and_fusions(
+    pairs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(detecting, 'Detector', Bright)
+    labels = {'boxes': {'one': [[0, 0, 64, 48]], 'three': [[0, 0, 64, 48]]}}
+    (pairs / 'labels.json').write_text(json.dumps(labels), encoding='utf-8')
+    folder = tmp_path / 'results'
+    arguments = ['--compare', 'mean,fused', '--detector', 'bright.onnx', '-o', str(folder)]
+    assert main([str(pairs), *NANO, *arguments]) == 0
+    captured = capsys.readouterr()
+    assert 'detector: bright.onnx, NMS 0.6, score 0.25' in captured.out
+    found = summary_of(folder)['detection']
+    assert (found['frames'], found['labelled']) == (3, 2)
+    assert list(found['inputs']) == ['visible', 'thermal', 'mean', 'fused']
+    assert 'Persons found by the detector' in (folder / 'report.html').read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--detector', 'none.onnx'], 'there is no detector'),
+        (['--detector', 'none.onnx', '--labels', 'none.json'], 'there are no labels'),
+        (['--lpips', 'none.pth'], 'none.pth'),
+        (['--task', 'multi-focus', '--params', 'nowhere'], 'neither a file nor a preset'),
+    ],
+)
+def test_files_that_are_not_there(
+    pairs: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main([str(pairs), '--compare', 'mean', *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ''
+    assert message in captured.err
+
+
+def test_lpips_with_weights(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from evaluation.test_perceptual import ALEXNET, random_weights
+    import torch
+
+    files = [tmp_path / 'backbone.pth', tmp_path / 'heads.pth']
+    for path, state in zip(files, random_weights(ALEXNET), strict=True):
+        torch.save(state, path)
+    arguments = [str(pairs), '--compare', 'mean', '--limit', '1', '--time-size', 'pairs']
+    assert main([*arguments, '--lpips', *map(str, files)]) == 0
+    output = capsys.readouterr().out
+    assert table(output)['mean']['LPIPS ↓'] > 0
+    assert 'LPIPS is missing' not in output
+
+
+def interrupt_after(lines: int, path: Path) -> threading.Thread:
+    """Send SIGINT to this process once a file has so many lines."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if path.exists() and path.read_text(encoding='utf-8').count('\n') >= lines:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+@needs_matplotlib
+def test_ctrl_c_ends_with_what_there_is(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_pairs(pairs, 300)
+    folder = tmp_path / 'results'
+    before = signal.getsignal(signal.SIGINT)
+    watcher = interrupt_after(3, folder / 'metrics.csv')
+    code = main([str(pairs), *NANO, '--compare', 'fused', '-o', str(folder)])
+    watcher.join()
+    assert code == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    captured = capsys.readouterr()
+    assert 'interrupted: ending with what there is; again to end at once' in captured.err
+    summary = summary_of(folder)
+    done = summary['pairs']
+    assert 2 <= done < 303
+    assert summary['interrupted'] is True
+    assert f'interrupted after {done} of 303 pairs' in summary['warnings']
+    assert len(rows_of(folder / 'metrics.csv')) == done
+    assert len(list((folder / 'fused').iterdir())) == done
+    assert f'{done} pairs of' in captured.out
+    assert 'interrupted after' in (folder / 'report.html').read_text(encoding='utf-8')
+
+
+def test_ctrl_c_before_the_first_pair(
+    pairs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = evaluate_pairs.load_pair
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        (pairs / 'visible' / 'one.png').write_bytes(b'')
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(evaluate_pairs, 'load_pair', interrupted)
+    assert main([str(pairs), '--compare', 'mean', '--time-size', 'pairs']) == 130
+    captured = capsys.readouterr()
+    assert captured.out == ''
+    assert 'interrupted before the first pair' in captured.err

@@ -1,0 +1,1124 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""evaluate_bag on small bags: its files, its messages, interruptions and lost processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+import csv
+from dataclasses import dataclass
+from functools import lru_cache
+from io import StringIO
+import json
+import math
+import multiprocessing
+import os
+from pathlib import Path
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+import pytest
+
+pytest.importorskip('rosbags')
+pytest.importorskip('mcap')
+pytest.importorskip('skimage')
+pytest.importorskip('matplotlib')
+
+from evaluation.bag_files import (
+    camera_info,
+    compressed_image,
+    image,
+    SECOND,
+    serialised,
+    START,
+    store_with,
+    write_bag,
+    write_mcap,
+)
+from rosbags.highlevel import AnyReader
+
+from dig2dig_ros.evaluation.detection import Detections
+from dig2dig_ros.evaluation.metrics import METRICS
+from dig2dig_ros.evaluation.replay import stamp_text
+from dig2dig_ros.evaluation.scores import format_value
+from dig2dig_ros.fusion.fuser import Fuser
+from dig2dig_ros.images.thermal_range import ThermalRange
+from dig2dig_ros.streams.cascade import Cascade
+from dig2dig_ros.streams.codec import decode, decode_compressed
+from dig2dig_ros.tools import detecting
+from dig2dig_ros.tools.evaluate_bag import main
+
+Image = NDArray[np.uint8]
+Message = tuple[str, Any, int]
+VISIBLE, THERMAL, INFO = '/visible/image_raw', '/thermal/image_raw', '/visible/camera_info'
+MS = SECOND // 1000
+STEP = SECOND // 10
+# Where the thermal stamps are, after the visible ones.
+LAG = 4 * MS
+FUSION = ('--params', 'realtime', '--device', 'cpu')
+# One pair is scored.
+QUICK = (*FUSION, '--compare', 'fused', '--every', '1000')
+PATIENCE_S = 90.0
+
+
+@lru_cache(maxsize=256)
+def picture(seed: int, *shape: int) -> Image:
+    """Return an image with structure, of 64x48 pixels or of another shape."""
+    noise = np.random.default_rng(seed).standard_normal(shape or (48, 64))
+    smooth = cv2.GaussianBlur(noise, (0, 0), 2)
+    return np.asarray(cv2.normalize(smooth, None, 10, 240, cv2.NORM_MINMAX)).astype(np.uint8)
+
+
+def visible_of(number: int) -> Image:
+    return picture(number, 48, 64, 3)
+
+
+def thermal_of(number: int) -> Image:
+    return picture(1000 + number)
+
+
+def drive(count: int = 8) -> list[Message]:
+    """Return pairs at 10 Hz with camera_info, as two cameras would have them recorded."""
+    messages: list[Message] = []
+    for number in range(count):
+        stamp = START + number * STEP
+        message = image(stamp, visible_of(number % 8), frame='front')
+        messages.append((INFO, camera_info(stamp, 64, 48, 'elsewhere'), stamp + MS))
+        messages.append((VISIBLE, message, stamp + 2 * MS))
+        message = image(stamp + LAG, thermal_of(number % 8), frame='heat')
+        messages.append((THERMAL, message, stamp + LAG + 3 * MS))
+    return messages
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of the tool: exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def call(*arguments: object) -> Run:
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main([str(argument) for argument in arguments])
+    assert 'Traceback' not in err.getvalue()
+    return Run(code, out.getvalue(), err.getvalue())
+
+
+def rows_of(folder: Path, name: str = 'metrics.csv') -> list[dict[str, str]]:
+    with (folder / name).open(encoding='utf-8', newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def summary_of(folder: Path) -> Any:
+    def refuse(name: str) -> None:
+        raise AssertionError(f'{name} is not JSON')
+
+    text = (folder / 'summary.json').read_text(encoding='utf-8')
+    return json.loads(text, parse_constant=refuse)
+
+
+def fused_bag(folder: Path) -> dict[str, list[Any]]:
+    """Return the messages of a fused bag by topic, as another library's user reads them."""
+    messages: dict[str, list[Any]] = {}
+    with AnyReader([folder / 'fused']) as reader:
+        for connection, _, data in reader.messages():
+            message = reader.deserialize(data, connection.msgtype)
+            messages.setdefault(connection.topic, []).append(message)
+    return messages
+
+
+def stamp(message: Any) -> int:
+    return int(message.header.stamp.sec) * SECOND + int(message.header.stamp.nanosec)
+
+
+@pytest.fixture(scope='module')
+def bags(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with bags of eight pairs in both storages."""
+    folder = tmp_path_factory.mktemp('bags')
+    write_bag(folder / 'drive', 'mcap', drive())
+    write_bag(folder / 'drive_sqlite', 'sqlite3', drive())
+    return folder
+
+
+@pytest.fixture(scope='module')
+def first(bags: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+    """Evaluate the drive once; return the call and its folder."""
+    output = tmp_path_factory.mktemp('first')
+    run = call(bags / 'drive', '-o', output, *FUSION)
+    return run, output / 'drive'
+
+
+def markdown_rows(text: str) -> dict[str, dict[str, str]]:
+    """Parse the first table that was printed."""
+    block = re.search(r'(?:^\|.*\n)+', text, flags=re.MULTILINE)
+    assert block is not None
+    cells = [
+        [cell.strip() for cell in line.strip('|').split('|')] for line in block[0].splitlines()
+    ]
+    return {row[0]: dict(zip(cells[0][1:], row[1:], strict=True)) for row in cells[2:]}
+
+
+def test_every_file_is_there_and_they_agree(first: tuple[Run, Path]) -> None:
+    run, folder = first
+    assert run.code == 0
+    assert run.err.splitlines()[-1] == f'drive: 8 pairs, {folder / "report.html"}'
+    video = next(folder.glob('video.*')).name
+    assert {path.name for path in folder.iterdir()} == {
+        *('metrics.csv', 'timing.csv', 'summary.json', 'report.html', 'fused', video),
+    }
+    assert [path.name for path in folder.parent.iterdir()] == ['drive']
+
+    rows, summary = rows_of(folder), summary_of(folder)
+    methods = ['mean', 'laplacian', 'fused']
+    assert [row['method'] for row in rows] == methods * 8
+    assert [row['pair'] for row in rows[::3]] == [stamp_text(START + n * STEP) for n in range(8)]
+    assert {(row['width'], row['height'], row['offset (s)']) for row in rows} == {
+        ('64', '48', '0.004000000')
+    }
+    assert rows[0]['thermal stamp'] == stamp_text(START + LAG)
+    printed = markdown_rows(run.out)
+    for method in methods:
+        own = [row for row in rows if row['method'] == method]
+        for name, metric in METRICS.items():
+            mean = np.mean([float(row[name]) for row in own])
+            assert summary['metrics'][method][name] == pytest.approx(mean, rel=1e-12)
+            assert printed[method][metric.title] == format_value(float(mean))
+    weights = [float(row['mean weight of visible']) for row in rows if row['method'] == 'fused']
+    assert summary['mean_weights']['visible'] == pytest.approx(np.mean(weights))
+    assert sum(summary['mean_weights'].values()) == pytest.approx(1)
+    text = run.out + (folder / 'metrics.csv').read_text() + (folder / 'summary.json').read_text()
+    assert re.search(r'\bnan\b', text, re.IGNORECASE) is None
+    assert len(rows_of(folder, 'timing.csv')) == 24
+    # What a fusion costs is that of the pairs, not of a fusion beside them.
+    fuser = Fuser(prior='nano', device='cpu')
+    calls = fuser.fuse(visible_of(0), thermal_of(0)).statistics.prior_calls
+    assert printed['fused']['prior calls'] == str(calls)
+    assert 'fused - mean' in run.out
+
+
+def test_the_summary_has_what_decides(first: tuple[Run, Path]) -> None:
+    _, folder = first
+    summary = summary_of(folder)
+    assert summary['topics'] == {
+        'visible': VISIBLE,
+        'thermal': THERMAL,
+        'visible camera_info': INFO,
+    }
+    assert summary['sizes'] == {'visible': {'64x48': 8}, 'thermal': {'64x48': 8}}
+    assert summary['received'] == {'visible': 8, 'thermal': 8}
+    assert summary['dropped'] == {}
+    assert summary['interrupted'] is False
+    assert (summary['pairs'], summary['scored_pairs']) == (8, 8)
+    assert summary['bag']['storage'] == 'mcap'
+    fuser = summary['fuser']
+    assert fuser == Fuser(prior='nano', device='cpu').describe()
+    assert {'device', 'precision', 'N', 'S'} <= set(fuser)
+    assert {'python', 'numpy', 'torch', 'machine'} <= set(summary['versions'])
+    assert summary['parameters']['sync_tolerance'] == 0.05
+    assert summary['parameters']['device'] == 'cpu'
+    assert 'the fusion that the parameters ask for' in summary['rows']['fused']
+
+
+def test_the_page_shows_all(first: tuple[Run, Path]) -> None:
+    _, folder = first
+    page = (folder / 'report.html').read_text(encoding='utf-8')
+    for text in (
+        'drive: fusion evaluated',
+        f'{VISIBLE} with {THERMAL}',
+        'Pair offset',
+        'Means over 8 pairs',
+        'Differences pair by pair',
+        'fused less mean',
+        'href="./fused/"',
+        'sync_tolerance',
+        stamp_text(START),
+    ):
+        assert text in page
+
+
+def test_bytes_depend_neither_on_the_run_nor_on_the_storage(
+    bags: Path, first: tuple[Run, Path], tmp_path: Path
+) -> None:
+    run = call(bags / 'drive', bags / 'drive_sqlite', '-o', tmp_path, *FUSION)
+    assert run.code == 0
+    expected = (first[1] / 'metrics.csv').read_bytes()
+    images = fused_bag(first[1])
+    for name in ('drive', 'drive_sqlite'):
+        assert (tmp_path / name / 'metrics.csv').read_bytes() == expected
+        again = fused_bag(tmp_path / name)
+        assert {t: len(m) for t, m in again.items()} == {t: len(m) for t, m in images.items()}
+        for topic in ('/fused/image_raw', '/fused/weights/visible'):
+            for one, other in zip(images[topic], again[topic], strict=True):
+                assert np.array_equal(one.data, other.data)
+    # Both are in a table of their own.
+    assert '# drive\n' in run.out
+    assert '# drive_sqlite\n' in run.out
+    assert 'All bags:' in run.out
+
+
+@pytest.mark.parametrize(
+    ('storage', 'kind', 'lone'),
+    [
+        ('sqlite3', 'raw', False),
+        ('mcap', 'raw', True),
+        ('mcap', 'compressed', False),
+        ('sqlite3', 'compressed', True),
+    ],
+)
+def test_the_fused_bag_is_what_the_node_would_publish(
+    tmp_path: Path, storage: str, kind: str, lone: bool
+) -> None:
+    counts = [7000 + 3 * thermal_of(n).astype(np.uint16) for n in range(3)]
+    messages: list[Message] = []
+    for topic, message, time_ns in drive(3):
+        number = (stamp(message) - START) // STEP
+        if topic == THERMAL:
+            message = image(stamp(message), counts[number], frame='heat')
+        if kind == 'compressed' and topic != INFO:
+            array = visible_of(number) if topic == VISIBLE else counts[number]
+            form = 'jpeg' if topic == VISIBLE else 'png'
+            message = compressed_image(stamp(message), array, form, message.header.frame_id)
+            topic += '/compressed'
+        messages.append((topic, message, time_ns))
+    file = write_bag(tmp_path / 'bag', storage, messages)
+    run = call(file if lone else tmp_path / 'bag', '-o', tmp_path / 'out', *QUICK)
+    assert run.code == 0
+    folder = tmp_path / 'out' / (file.stem if lone else 'bag')
+    suffix = {'sqlite3': '.db3', 'mcap': '.mcap'}[storage]
+    assert any(path.suffix == suffix for path in (folder / 'fused').iterdir())
+
+    found = fused_bag(folder)
+    topics = ('image_raw', 'camera_info', 'weights/visible', 'weights/thermal')
+    assert set(found) == {f'/fused/{name}' for name in topics}
+    fuser, ranges = Fuser(prior='nano', device='cpu'), ThermalRange()
+    inputs = [message for topic, message, _ in messages if topic.startswith(VISIBLE)]
+    for number, message in enumerate(inputs):
+        visible = decode(message) if kind == 'raw' else decode_compressed(message)
+        time_s = (START + number * STEP + LAG) / SECOND
+        expected = fuser.fuse(visible, ranges(counts[number], time_s))
+        fused, info, *maps = (found[f'/fused/{name}'][number] for name in topics)
+        assert np.array_equal(decode(fused), expected.image)
+        assert fused.encoding == 'bgr8'
+        for plane, weights in zip(maps, expected.weights, strict=True):
+            assert np.abs(decode(plane) - 255.0 * weights).max() <= 0.51
+        total = sum(decode(plane).astype(int) for plane in maps)
+        assert np.abs(total - 255).max() <= 1
+        for output in (fused, info, *maps):
+            assert (stamp(output), output.header.frame_id) == (START + number * STEP, 'front')
+        assert (info.width, info.height, info.k[0]) == (64, 48, 64.0)
+
+
+def test_pairs_are_those_of_the_node_with_a_parameter_file(tmp_path: Path) -> None:
+    # 30 and 9 Hz, one thermal image missing; thermal stamps are 40 ms late.
+    times = {
+        VISIBLE: [START + 33 * MS * n for n in range(40)],
+        THERMAL: [START + 111 * MS * n + 40 * MS for n in range(11) if n != 4],
+    }
+    colour, grey = visible_of(0), thermal_of(0)
+    messages = [
+        (topic, image(moment, colour if topic == VISIBLE else grey), moment + 5 * MS)
+        for topic, moments in times.items()
+        for moment in moments
+    ]
+    messages.sort(key=lambda message: message[2])
+    write_bag(tmp_path / 'rates', 'sqlite3', messages)
+    parameters = tmp_path / 'mine.yaml'
+    parameters.write_text(
+        'fusion_node:\n'
+        '  ros__parameters:\n'
+        '    prior: nano\n'
+        '    device: cpu\n'
+        '    sync_tolerance: 0.015\n'
+        '    thermal_time_offset: -0.04\n'
+        '    output_encoding: mono8\n'
+        '    weights_encoding: 32FC1\n',
+        encoding='utf-8',
+    )
+    cascade: Cascade[None] = Cascade('nearest', 0.015, 30, -0.04)
+    groups = []
+    for topic, message, _ in messages:
+        groups += cascade.add('visible' if topic == VISIBLE else 'thermal', stamp(message), None)
+    groups += cascade.flush()
+    arguments = ('--params', parameters, '--compare', 'fused')
+    assert call(tmp_path / 'rates', '-o', tmp_path / 'out', *arguments).code == 0
+    folder = tmp_path / 'out' / 'rates'
+    rows = [(row['pair'], row['thermal stamp'], row['offset (s)']) for row in rows_of(folder)]
+    assert rows == [(*map(stamp_text, group.stamps), f'{group.offset:.9f}') for group in groups]
+    drops = cascade.counters
+    assert len(rows) == drops.pop('groups') > 5
+    summary = summary_of(folder)
+    assert summary['dropped'] == drops
+    assert summary['parameters']['thermal_time_offset'] == -0.04
+    found = fused_bag(folder)
+    assert {message.encoding for message in found['/fused/image_raw']} == {'mono8'}
+    maps = [found[f'/fused/weights/{name}'][0] for name in ('visible', 'thermal')]
+    assert np.allclose(sum(map(decode, maps)), 1, atol=1e-5)
+
+
+def test_the_first_pairs_and_every_third_of_them(
+    bags: Path, first: tuple[Run, Path], tmp_path: Path
+) -> None:
+    run = call(bags / 'drive', '-o', tmp_path, *FUSION, '--limit', '5', '--every', '3')
+    assert run.code == 0
+    folder = tmp_path / 'drive'
+    everything = rows_of(first[1])
+    assert rows_of(folder) == everything[:3] + everything[9:12]
+    assert len(rows_of(folder, 'timing.csv')) == 5 + 2 * 2
+    assert len(fused_bag(folder)['/fused/image_raw']) == 5
+    summary = summary_of(folder)
+    assert (summary['pairs'], summary['scored_pairs']) == (5, 2)
+    assert (summary['limit'], summary['every']) == (5, 3)
+    assert summary['interrupted'] is False
+
+
+def test_sources_that_are_equal_give_an_infinite_psnr(tmp_path: Path) -> None:
+    messages: list[Message] = []
+    for number in range(7):
+        moment = START + number * STEP
+        messages += [(VISIBLE, image(moment, thermal_of(number)), moment)]
+        messages += [(THERMAL, image(moment, thermal_of(number)), moment)]
+    write_bag(tmp_path / 'equal', 'mcap', messages)
+    run = call(tmp_path / 'equal', '-o', tmp_path / 'out', *FUSION, '--compare', 'mean,fused')
+    assert run.code == 0
+    folder = tmp_path / 'out' / 'equal'
+    summary = summary_of(folder)
+    assert summary['metrics']['mean']['PSNR_sum'] == 'inf'
+    values = [float(row['PSNR_sum']) for row in rows_of(folder) if row['method'] == 'mean']
+    assert values == [math.inf] * 7
+    assert markdown_rows(run.out)['mean']['PSNR_sum ↑'] == '∞'
+    assert 'A PSNR is infinite where the fused image equals a source' in run.out
+    text = run.out + (folder / 'metrics.csv').read_text() + (folder / 'summary.json').read_text()
+    assert re.search(r'\bnan\b', text, re.IGNORECASE) is None
+
+
+def truncated_mcap(folder: Path) -> Path:
+    file = write_mcap(folder / 'cut.mcap', drive(12), chunk_size=40_000)
+    os.truncate(file, int(file.stat().st_size * 0.6))
+    return file
+
+
+def truncated_db3(folder: Path) -> Path:
+    file = write_bag(folder / 'cut', 'sqlite3', drive(12))
+    os.truncate(file, int(file.stat().st_size * 0.6) // 4096 * 4096)
+    return folder / 'cut'
+
+
+def malformed_db3(folder: Path) -> Path:
+    file = write_bag(folder / 'cut', 'sqlite3', drive(12))
+    with file.open('r+b') as data:
+        data.seek(int(file.stat().st_size * 0.6))
+        data.write(b'\xff' * 20_000)
+    return folder / 'cut'
+
+
+@pytest.mark.parametrize('damage', [truncated_mcap, truncated_db3, malformed_db3])
+def test_what_is_left_of_a_damaged_bag_is_evaluated(tmp_path: Path, damage: Any) -> None:
+    run = call(damage(tmp_path), '-o', tmp_path / 'out', *QUICK)
+    assert run.code == 0
+    folder = tmp_path / 'out' / 'cut'
+    summary = summary_of(folder)
+    assert 3 <= summary['pairs'] < 12
+    assert len(fused_bag(folder)['/fused/image_raw']) == summary['pairs']
+    assert summary['warnings']
+    warning = summary['warnings'][0]
+    assert re.search('cut short|damaged|lacks', warning)
+    assert f'cut: {warning}' in run.err
+    assert str(tmp_path) in (folder / 'report.html').read_text(encoding='utf-8')
+
+
+def shifted(topic: str, shift: int) -> list[Message]:
+    """Return a drive at 1 Hz, one of whose cameras has its own clock."""
+    messages: list[Message] = []
+    for number in range(4):
+        moment = START + number * SECOND
+        for name, array in ((VISIBLE, visible_of(0)), (THERMAL, thermal_of(0))):
+            messages.append((name, image(moment + shift * (name == topic), array), moment))
+    return messages
+
+
+UNKNOWN = {'acme_msgs/msg/Frame': 'uint8[] data'}
+
+
+def unknown_types(folder: Path) -> None:
+    store = store_with(UNKNOWN)
+    message = store.types['acme_msgs/msg/Frame'](data=np.zeros(5, np.uint8))
+    write_bag(folder, 'mcap', [('/acme/frames', message, START)], store=store)
+
+
+@pytest.mark.parametrize(
+    ('messages', 'options', 'expected'),
+    [
+        ([m for m in drive(2) if m[0] != THERMAL], (), ['no topic', 'thermal', f'\n  {VISIBLE}']),
+        (drive(2), ('--visible', '/front'), ['no visible topic /front', f'\n  {THERMAL}']),
+        (drive(2), ('--thermal', INFO), ['must be an image', f'\n  {VISIBLE}']),
+        (drive(2), ('--camera-info', '/front/info'), ['/front/info is not in the bag']),
+        (
+            [*drive(2), *[('/lwir/image_raw', m, t) for n, m, t in drive(2) if n == THERMAL]],
+            (),
+            ['more than one topic (/lwir/image_raw, /thermal/image_raw)', '--thermal TOPIC', '\n'],
+        ),
+        (
+            shifted(THERMAL, 300 * MS),
+            (),
+            ['no stamps lie within sync_tolerance, 0.05 s', 'set thermal_time_offset: -0.300'],
+        ),
+        (shifted(THERMAL, -30 * SECOND), (), ['28.500 s before', 'the clocks of the cameras']),
+        (
+            [(topic, image(0) if topic == VISIBLE else m, time) for topic, m, time in drive(2)],
+            (),
+            ['2 of 2 visible images have no time stamp', 'driver'],
+        ),
+        (drive(2), ('--detections', 'fused=/yolo'), ['no detections on /yolo', 'not in the bag']),
+        (drive(2), ('--detections', f'fused={INFO}'), ['it is sensor_msgs/msg/CameraInfo']),
+        (drive(2), ('--lpips', 'none.pth'), ['none.pth']),
+        (drive(2), ('--detector', 'none.onnx'), ['there is no detector', 'none.onnx']),
+    ],
+)
+def test_a_bag_that_cannot_be_evaluated_gets_one_clear_message(
+    tmp_path: Path, messages: list[Message], options: tuple[str, ...], expected: list[str]
+) -> None:
+    write_bag(tmp_path / 'bag', 'mcap', messages)
+    run = call(tmp_path / 'bag', '-o', tmp_path / 'out', *QUICK, *options)
+    assert run.code == 2
+    assert run.out == ''
+    lines = [text for text in run.err.splitlines() if text.startswith('bag: ')]
+    assert len(lines) == 1
+    assert lines[0].startswith('bag: not evaluated, ')
+    assert 'Error' not in run.err
+    for text in expected:
+        assert text in run.err
+    # Nothing half done is left.
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_topics_that_are_empty_or_of_unknown_types(tmp_path: Path) -> None:
+    only = [m for m in drive(2) if m[0] != THERMAL]
+    kinds = {THERMAL: 'sensor_msgs/msg/Image'}
+    write_bag(tmp_path / 'empty', 'sqlite3', only, empty_topics=kinds)
+    unknown_types(tmp_path / 'unknown')
+    write_bag(tmp_path / 'good', 'mcap', drive(2))
+    names = ('empty', 'missing', 'good', 'unknown')
+    run = call(*(tmp_path / name for name in names), '-o', tmp_path / 'out', *QUICK)
+    assert run.code == 1
+    assert f'empty: not evaluated, the thermal topic {THERMAL} has no messages' in run.err
+    assert 'missing: not evaluated, no bag at' in run.err
+    assert 'unknown: not evaluated, no topic' in run.err
+    assert '/acme/frames  acme_msgs/msg/Frame  1 messages' in run.err
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['good']
+    assert summary_of(tmp_path / 'out' / 'good')['pairs'] == 2
+    table = markdown_rows(run.out[run.out.index('All bags:') :])
+    assert list(table) == list(names)
+    assert [table[name]['pairs'] for name in names] == ['', '', '2', '']
+
+
+def test_what_is_odd_in_a_bag_is_said_and_the_rest_evaluated(tmp_path: Path) -> None:
+    messages: list[Message] = []
+    for number in range(8):
+        moment = START + number * STEP
+        side = (60, 80, 3) if number in (2, 3) else (48, 64, 3)
+        visible: Any = compressed_image(moment, picture(number, *side))
+        thermal: Any = image(moment, picture(number, 24, 32))
+        if number == 4:
+            visible.data[20:] = 0
+        if number == 5:
+            thermal.encoding = 'nonsense'
+        if number == 6:
+            kind, data = serialised(thermal)
+            thermal = (kind, data[:-100])
+        messages.append((f'{VISIBLE}/compressed', visible, moment))
+        messages.append((THERMAL, thermal, moment + MS))
+    write_bag(tmp_path / 'odd', 'mcap', messages)
+    run = call(tmp_path / 'odd', '-o', tmp_path / 'out', *FUSION, '--compare', 'mean,fused')
+    assert run.code == 0
+    folder = tmp_path / 'out' / 'odd'
+    summary = summary_of(folder)
+    assert summary['pairs'] == summary['scored_pairs'] == 5
+    assert summary['dropped'] == {
+        'thermal malformed': 2,
+        'visible malformed': 1,
+        'visible unpaired': 2,
+    }
+    assert summary['sizes'] == {
+        'visible': {'64x48': 3, '80x60': 2},
+        'thermal': {'32x24': 5},
+    }
+    found = fused_bag(folder)['/fused/image_raw']
+    assert [(message.width, message.height) for message in found] == [
+        *[(64, 48)] * 2,
+        *[(80, 60)] * 2,
+        (64, 48),
+    ]
+    warnings = '\n'.join(summary['warnings'])
+    assert 'visible changes its size (pairs of each): 64x48 (3), 80x60 (2)' in warnings
+    assert 'resized' in warnings
+    assert re.search(r"thermal malformed \(2\), the first: .*encoding 'nonsense'", warnings)
+    assert re.search('visible malformed .*JPEG|visible malformed .*jpeg', warnings)
+    for warning in summary['warnings']:
+        assert f'odd: {warning}' in run.err
+    assert 'nonsense' in (folder / 'report.html').read_text(encoding='utf-8')
+
+
+def test_images_too_small_for_the_metrics_are_fused_all_the_same(tmp_path: Path) -> None:
+    messages: list[Message] = []
+    for number in range(2):
+        moment = START + number * STEP
+        messages += [(VISIBLE, image(moment, picture(0, 24, 32, 3)), moment)]
+        messages += [(THERMAL, image(moment, picture(1, 24, 32)), moment)]
+    write_bag(tmp_path / 'small', 'mcap', messages)
+    run = call(tmp_path / 'small', '-o', tmp_path / 'out', *FUSION)
+    assert run.code == 0
+    assert re.search('small: 2 pairs not scored: .*24', run.err)
+    summary = summary_of(tmp_path / 'out' / 'small')
+    assert summary['pairs'] == 2
+    assert 'metrics' not in summary
+
+
+def test_results_are_replaced_only_if_asked_for(bags: Path, tmp_path: Path) -> None:
+    arguments = (bags / 'drive', '-o', tmp_path, *QUICK, '--limit', '1')
+    folder = tmp_path / 'drive'
+    folder.mkdir()
+    (folder / 'notes.txt').write_text('mine', encoding='utf-8')
+    (folder / 'summary.json').write_text('old', encoding='utf-8')
+    run = call(*arguments)
+    assert run.code == 2
+    assert f'{folder} is not empty: choose another --output, or replace' in run.err
+    for _ in range(2):
+        assert call(*arguments, '--overwrite').code == 0
+        assert summary_of(folder)['pairs'] == 1
+        assert (folder / 'notes.txt').read_text(encoding='utf-8') == 'mine'
+        assert len(fused_bag(folder)['/fused/image_raw']) == 1
+    # A failure leaves what was there.
+    before = (folder / 'metrics.csv').read_bytes()
+    assert call(*arguments, '--overwrite', '--visible', '/none').code == 2
+    assert (folder / 'metrics.csv').read_bytes() == before
+    # So does a folder that is somebody else's.
+    shutil.rmtree(folder / 'fused')
+    (folder / 'fused').mkdir()
+    (folder / 'fused' / 'mine.png').touch()
+    run = call(*arguments, '--overwrite')
+    assert run.code == 2
+    assert f'{folder / "fused"} is no bag of an earlier evaluation' in run.err
+    assert (folder / 'fused' / 'mine.png').exists()
+    shutil.rmtree(folder)
+    folder.touch()
+    run = call(*arguments, '--overwrite')
+    assert (run.code, 'is a file: choose another --output' in run.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('temperature: hot', "temperature is 'hot', but must be a number"),
+        ('sync_tolerance: -1.0', 'sync_tolerance is -1.0, but must be 0 to 10'),
+        ('sync_policy: soon', "sync_policy is 'soon', but must be one of: nearest"),
+        ('additional_sources: [nir]', 'name its topic, --source nir=TOPIC'),
+        ('num_inference_steps: 900', 'first_timestep'),
+    ],
+)
+def test_parameters_that_are_refused(bags: Path, tmp_path: Path, text: str, message: str) -> None:
+    parameters = tmp_path / 'bad.yaml'
+    parameters.write_text(f'/**: {{ros__parameters: {{{text}}}}}\n', encoding='utf-8')
+    run = call(bags / 'drive', '-o', tmp_path / 'out', '--params', parameters)
+    assert run.code == 2
+    (line,) = run.err.splitlines()
+    assert line.startswith('evaluate_bag: ')
+    assert message in line
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (('--params', 'nowhere'), 'neither a file nor a preset'),
+        (('--compare', 'mean'), '--compare needs the row fused'),
+        (('--against', 'rd'), 'rd is not among them'),
+        (('--source', 'visible=/x'), "'visible' is taken"),
+        (('--device', 'tpu'), 'device'),
+    ],
+)
+def test_options_that_are_refused(
+    bags: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    run = call(bags / 'drive', '-o', tmp_path / 'out', *options)
+    assert run.code == 2
+    assert message in run.err
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (('--detections', 'termal=/a'), 'termal is no input, but one of visible, thermal, fused'),
+        (('--detections', 'fused=/a', '--detections', 'fused=/b'), 'fused has more than one'),
+        (('--detections', 'fused=/a', '--detector', 'x.onnx'), 'exclude each other'),
+        (('--labels', 'x.json'), '--labels needs --detector or --detections'),
+        (('--source', '/nir'), "'/nir' is not NAME=TOPIC"),
+        (('--limit', '0'), '0 is not 1 or more'),
+        (('--compare', 'fused:X=1'), 'sets nothing'),
+    ],
+)
+def test_command_lines_that_make_no_sense(
+    capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(['bag', *options])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_names_rows_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(['--help'])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for part in ('Exit code', '--scheduler', 'uniform', 'bag of the same storage'):
+        assert part in text
+
+
+def test_a_further_source(tmp_path: Path) -> None:
+    messages = [
+        *drive(2),
+        *[
+            ('/nir/image_raw', image(START + n * STEP - MS, picture(50 + n)), START + n * STEP)
+            for n in range(2)
+        ],
+    ]
+    write_bag(tmp_path / 'three', 'mcap', sorted(messages, key=lambda message: message[2]))
+    source = ('--source', 'nir=/nir/image_raw')
+    run = call(tmp_path / 'three', '-o', tmp_path / 'out', *QUICK, *source)
+    assert run.code == 0
+    folder = tmp_path / 'out' / 'three'
+    assert summary_of(folder)['topics']['nir'] == '/nir/image_raw'
+    assert 'mean weight of nir' in rows_of(folder)[0]
+    found = fused_bag(folder)
+    fuser = Fuser(prior='nano', device='cpu')
+    result = fuser.fuse(visible_of(1), thermal_of(1), picture(51))
+    assert np.array_equal(decode(found['/fused/image_raw'][1]), result.image)
+    maps = [found[f'/fused/weights/{name}'][1] for name in ('visible', 'thermal', 'nir')]
+    total = sum(decode(plane).astype(int) for plane in maps)
+    assert np.abs(total - 255).max() <= 2
+
+
+def test_lpips_joins_the_metrics_where_its_weights_are_given(bags: Path, tmp_path: Path) -> None:
+    from evaluation.test_perceptual import ALEXNET, random_weights
+    import torch
+
+    files = [tmp_path / 'backbone.pth', tmp_path / 'heads.pth']
+    for path, state in zip(files, random_weights(ALEXNET), strict=True):
+        torch.save(state, path)
+    run = call(bags / 'drive', '-o', tmp_path / 'out', *QUICK, '--limit', '1', '--lpips', *files)
+    assert run.code == 0
+    assert 'LPIPS is missing' not in run.out
+    folder = tmp_path / 'out' / 'drive'
+    (row,) = rows_of(folder)
+    assert float(row['LPIPS']) == summary_of(folder)['metrics']['fused']['LPIPS'] > 0
+
+
+# Detection. A person whom both cameras see, and one whom the thermal camera alone sees.
+SEEN, HIDDEN = [4, 4, 20, 40], [40, 8, 56, 44]
+
+
+def draw(boxes: Sequence[Sequence[int]], level: int, *shape: int) -> Image:
+    canvas = np.zeros(shape, np.uint8)
+    for x1, y1, x2, y2 in boxes:
+        canvas[y1:y2, x1:x2] = level
+    return canvas
+
+
+def night_walk(count: int) -> list[Message]:
+    """Return pairs with persons; the thermal image has half the size."""
+    half = [[side // 2 for side in box] for box in (SEEN, HIDDEN)]
+    messages: list[Message] = []
+    for number in range(count):
+        moment = START + number * STEP
+        messages.append((VISIBLE, image(moment, draw([SEEN], 200, 48, 64, 3)), moment))
+        messages.append((THERMAL, image(moment + LAG, draw(half, 240, 24, 32)), moment + LAG))
+    return messages
+
+
+class BrightAreas:
+    """Stands in for the network: finds bright areas."""
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        self._name = path.name
+
+    def describe(self) -> str:
+        return self._name
+
+    def detect(self, image: Image) -> Detections:
+        grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        _, _, statistics, _ = cv2.connectedComponentsWithStats((grey >= 100).astype(np.uint8))
+        x, y, width, height = statistics[1:, :4].T.astype(np.float64)
+        boxes = np.stack([x, y, x + width, y + height], axis=1)
+        return Detections(boxes, np.full(len(boxes), 0.9))
+
+
+def write_labels(path: Path, count: int) -> Path:
+    boxes = {stamp_text(START + n * STEP): [SEEN, HIDDEN] for n in range(count)}
+    path.write_text(json.dumps({'boxes': boxes}), encoding='utf-8')
+    return path
+
+
+def test_a_detector_sees_sources_and_fusions_and_labels_are_found_by_stamp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detecting, 'Detector', BrightAreas)
+    write_bag(tmp_path / 'walk', 'mcap', night_walk(3))
+    labels = write_labels(tmp_path / 'labels.json', 2)
+    arguments = ('--detector', 'bright.onnx', '--labels', labels, '--compare', 'mean,fused')
+    run = call(tmp_path / 'walk', '-o', tmp_path / 'out', *FUSION, *arguments)
+    assert run.code == 0
+    folder = tmp_path / 'out' / 'walk'
+    found = summary_of(folder)['detection']
+    assert (found['frames'], found['labelled'], found['persons']) == (3, 2, 4)
+    assert list(found['inputs']) == ['visible', 'thermal', 'mean', 'fused']
+    assert found['inputs']['thermal']['ap50'] == 1
+    assert found['inputs']['visible']['miss_rate'] == 0.5
+    assert '| thermal |  100.0 |' in re.sub(' +', ' ', run.out).replace('| 100', '|  100')
+    page = (folder / 'report.html').read_text(encoding='utf-8')
+    for text in ('Persons found by the detector', 'persons in fused', 'bright.onnx'):
+        assert text in page
+
+
+def built(kind: str, **fields: Any) -> Any:
+    """Return a message of a type that is known without ROS, zero where nothing is given."""
+    from dig2dig_ros.evaluation.bags import _default_typestore
+
+    store = _default_typestore()
+    values = {}
+    for name, (node, details) in store.fielddefs[kind][1]:
+        if name in fields:
+            values[name] = fields[name]
+        elif node.name == 'NAME':
+            values[name] = built(details)
+        elif node.name == 'BASE':
+            values[name] = '' if details[0] == 'string' else 0
+        elif node.name == 'ARRAY':
+            values[name] = np.zeros(details[1])
+        else:
+            values[name] = []
+    return store.types[kind](**values)
+
+
+def vision_detections(moment: int, boxes: Sequence[Sequence[float]]) -> Any:
+    package = 'vision_msgs/msg'
+    detections = []
+    for x1, y1, x2, y2 in boxes:
+        position = built(f'{package}/Point2D', x=(x1 + x2) / 2, y=(y1 + y2) / 2)
+        center = built(f'{package}/Pose2D', position=position)
+        bbox = built(f'{package}/BoundingBox2D', center=center, size_x=x2 - x1, size_y=y2 - y1)
+        hypothesis = built(f'{package}/ObjectHypothesis', class_id='person', score=0.9)
+        result = built(f'{package}/ObjectHypothesisWithPose', hypothesis=hypothesis)
+        detections.append(built(f'{package}/Detection2D', results=[result], bbox=bbox))
+    return built(f'{package}/Detection2DArray', header=header_of(moment), detections=detections)
+
+
+def yolo_detections(moment: int, boxes: Sequence[Sequence[float]]) -> Any:
+    package = 'yolo_msgs/msg'
+    detections = []
+    for x1, y1, x2, y2 in boxes:
+        position = built(f'{package}/Point2D', x=(x1 + x2) / 2, y=(y1 + y2) / 2)
+        center = built(f'{package}/Pose2D', position=position)
+        size = built(f'{package}/Vector2', x=x2 - x1, y=y2 - y1)
+        bbox = built(f'{package}/BoundingBox2D', center=center, size=size)
+        names = {'class_id': 0, 'class_name': 'person', 'score': 0.8}
+        detections.append(built(f'{package}/Detection', bbox=bbox, **names))
+    return built(f'{package}/DetectionArray', header=header_of(moment), detections=detections)
+
+
+def header_of(moment: int) -> Any:
+    return image(moment).header
+
+
+def test_detections_of_a_live_detector_are_found_by_the_stamps_of_their_images(
+    tmp_path: Path,
+) -> None:
+    from dig2dig_ros.evaluation.bags import _default_typestore
+
+    half = [[side / 2 for side in box] for box in (SEEN, HIDDEN)]
+    messages = night_walk(4)
+    for number in range(4):
+        moment = START + number * STEP
+        # They come when the next images are there already; one does not come at all.
+        late = moment + 150 * MS
+        messages.append(('/detections/visible', vision_detections(moment, [SEEN]), late))
+        if number != 2:
+            thermal = yolo_detections(moment + LAG, half)
+            messages.append(('/detections/thermal', thermal, late))
+        fused = vision_detections(moment, [SEEN, HIDDEN])
+        messages.append(('/detections/fused', fused, late))
+    messages.sort(key=lambda message: message[2])
+    write_bag(tmp_path / 'walk', 'sqlite3', messages, store=_default_typestore())
+    labels = write_labels(tmp_path / 'labels.json', 4)
+    inputs = ('visible', 'thermal', 'fused')
+    topics = [part for name in inputs for part in ('--detections', f'{name}=/detections/{name}')]
+    arguments = (*FUSION, '--compare', 'fused', '--labels', labels)
+    run = call(tmp_path / 'walk', '-o', tmp_path / 'out', *arguments, *topics)
+    assert run.code == 0
+    found = summary_of(tmp_path / 'out' / 'walk')['detection']
+    assert (found['frames'], found['labelled']) == (3, 3)
+    # Thermal boxes are in pixels of thermal images, half as large as those of the labels.
+    assert {name: entry['ap50'] for name, entry in found['inputs'].items()} == {
+        'visible': pytest.approx(51 / 101),
+        'thermal': 1,
+        'fused': 1,
+    }
+    assert 'has the stamp of the image for 1 images' in run.err
+
+
+# Ctrl-C and lost processes
+
+
+LONG = 900
+
+
+@pytest.fixture(scope='module')
+def long_bags(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of bags that take longer than any of these tests needs."""
+    folder = tmp_path_factory.mktemp('long')
+    write_bag(folder / 'one', 'mcap', drive(LONG))
+    # Too small for the metrics, and so without what they cost.
+    messages: list[Message] = []
+    for number in range(LONG):
+        moment = START + number * STEP
+        messages += [(VISIBLE, image(moment, picture(0, 24, 32, 3)), moment)]
+        messages += [(THERMAL, image(moment, picture(1, 24, 32)), moment)]
+    write_bag(folder / 'small', 'mcap', messages)
+    return folder
+
+
+class Terminal:
+    """Runs the tool in processes of its own with a terminal for its messages."""
+
+    def __init__(self, *arguments: object) -> None:
+        self._master, slave = os.openpty()
+        self._text = b''
+        command = [sys.executable, '-m', 'dig2dig_ros.tools.evaluate_bag', *map(str, arguments)]
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=slave,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+            start_new_session=True,
+        )
+        os.close(slave)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self._master, 4096)
+            except OSError:
+                return
+            self._text += data
+
+    @property
+    def shown(self) -> str:
+        return self._text.decode('utf-8', 'replace')
+
+    def wait_for(self, pattern: str) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while re.search(pattern, self.shown, re.DOTALL) is None:
+            assert time.monotonic() < deadline, self.shown
+            assert self.process.poll() is None, self.shown
+            time.sleep(0.05)
+
+    def end(self) -> tuple[int, str]:
+        """Return the exit code and the standard output."""
+        output, _ = self.process.communicate(timeout=PATIENCE_S)
+        self._reader.join(PATIENCE_S)
+        return self.process.returncode, output
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.communicate()
+        os.close(self._master)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Any]:
+    started: list[Terminal] = []
+
+    def start(*arguments: object) -> Terminal:
+        started.append(Terminal(*arguments))
+        return started[-1]
+
+    yield start
+    for entry in started:
+        entry.close()
+
+
+@pytest.mark.parametrize(
+    ('names', 'options', 'whole_group'),
+    [
+        (['one'], (), True),
+        (['small', 'small_2'], ('--jobs', '2'), False),
+        (['small', 'small_2'], ('--jobs', '2'), True),
+    ],
+)
+def test_ctrl_c_ends_with_what_there_is(
+    long_bags: Path,
+    tmp_path: Path,
+    terminal: Any,
+    names: list[str],
+    options: tuple[str, ...],
+    whole_group: bool,
+) -> None:
+    bags = [long_bags / names[0]] * len(names)
+    running = terminal(*bags, '-o', tmp_path, *QUICK, *options)
+    running.wait_for('.*'.join(rf'{name}: \d+/{LONG} pairs' for name in names))
+    # A terminal signals all processes, `kill` one.
+    (os.killpg if whole_group else os.kill)(running.process.pid, signal.SIGINT)
+    code, output = running.end()
+    assert code == 130
+    assert 'interrupted: ending with what there is; again to end at once' in running.shown
+    assert 'Traceback' not in running.shown
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    for name in names:
+        folder = tmp_path / name
+        summary = summary_of(folder)
+        pairs = summary['pairs']
+        assert 0 < pairs < LONG
+        assert summary['interrupted'] is True
+        assert f'interrupted after {pairs} of about {LONG} pairs' in summary['warnings'][0]
+        assert f'{name}: interrupted, {pairs} pairs, {folder / "report.html"}' in running.shown
+        assert len(rows_of(folder, 'timing.csv')) == pairs
+        scored = [stamp_text(START)] if name == 'one' else []
+        assert [row['pair'] for row in rows_of(folder)] == scored
+        assert len(fused_bag(folder)['/fused/image_raw']) == pairs
+        assert 'interrupted after' in (folder / 'report.html').read_text(encoding='utf-8')
+        received = sum(summary['received'].values())
+        assert received == 2 * pairs + sum(summary['dropped'].values())
+    assert ('| fused' in output) == ('one' in names)
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    """Return a bag, and its metrics.csv as one process makes it."""
+    folder = tmp_path_factory.mktemp('alone')
+    write_bag(folder / 'one', 'mcap', drive(40))
+    assert call(folder / 'one', '-o', folder / 'out', *SPREAD).code == 0
+    return folder / 'one', (folder / 'out' / 'one' / 'metrics.csv').read_bytes()
+
+
+SPREAD = (*FUSION, '--compare', 'fused', '--every', '20')
+
+
+def kill_what_evaluates(output: Path, name: str, processes: Any) -> threading.Thread:
+    """
+    Kill the process that evaluates a bag, once it has fused a few pairs.
+
+    :param processes: returns the ids of those that it may be.
+    """
+
+    def works_on_it(pid: int) -> bool:
+        for descriptor in Path(f'/proc/{pid}/fd').iterdir():
+            try:
+                if f'/.{name}.part-' in os.readlink(descriptor):
+                    return True
+            except OSError:
+                continue
+        return False
+
+    def watch() -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            for file in output.glob(f'.{name}.part-*/timing.csv'):
+                if file.read_text(encoding='utf-8').count('\n') > 5:
+                    for pid in processes():
+                        if works_on_it(pid):
+                            os.kill(pid, signal.SIGKILL)
+                            return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+needs_proc = pytest.mark.skipif(not Path('/proc/self/fd').is_dir(), reason='needs /proc')
+
+
+@needs_proc
+def test_a_killed_process_costs_nothing_but_time(
+    alone: tuple[Path, bytes], tmp_path: Path
+) -> None:
+    bag, expected = alone
+
+    def children() -> list[int]:
+        return [child.pid for child in multiprocessing.active_children() if child.pid]
+
+    killer = kill_what_evaluates(tmp_path, 'one', children)
+    run = call(bag, bag, '-o', tmp_path, *SPREAD, '--jobs', '2')
+    killer.join()
+    assert run.code == 0
+    assert re.search('one: .*SIGKILL.*attempt 2 of 3', run.err)
+    assert 'one: 40 pairs (at attempt 2)' in run.err
+    assert 'one_2: 40 pairs, ' in run.err
+    for name in ('one', 'one_2'):
+        assert (tmp_path / name / 'metrics.csv').read_bytes() == expected
+    # Nothing of the lost attempt is left.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['one', 'one_2']
+
+
+@needs_proc
+def test_a_killed_worker_of_a_cluster_costs_nothing_but_time(
+    alone: tuple[Path, bytes], tmp_path: Path
+) -> None:
+    distributed = pytest.importorskip('distributed')
+    bag, expected = alone
+    with distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        host='127.0.0.1',
+        dashboard_address=None,
+    ) as cluster:
+        with distributed.Client(cluster, set_as_default=False) as client:
+            pids = list(client.run(os.getpid).values())
+        killer = kill_what_evaluates(tmp_path, 'one', lambda: pids)
+        address = cluster.scheduler_address
+        run = call(bag, bag, '-o', tmp_path, *SPREAD, '--scheduler', address)
+        killer.join()
+    assert run.code == 0
+    assert 'one: 40 pairs (at attempt 2)' in run.err
+    for name in ('one', 'one_2'):
+        assert (tmp_path / name / 'metrics.csv').read_bytes() == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['one', 'one_2']
+
+
+def test_a_cluster_that_is_not_there(bags: Path, tmp_path: Path) -> None:
+    pytest.importorskip('distributed')
+    run = call(bags / 'drive', '-o', tmp_path, *QUICK, '--scheduler', 'udp://127.0.0.1:1')
+    assert run.code == 2
+    assert 'no Dask scheduler can be reached at udp://127.0.0.1:1' in run.err
