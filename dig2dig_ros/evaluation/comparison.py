@@ -42,6 +42,8 @@ RANKED_METRICS = ('SSIM', 'MSE', 'CC', 'Nabf', 'Qabf', 'VIF', 'SCD', 'MI')
 # With fewer pairs, even differences of one sign are no evidence at the level of 95 %: all of five
 # differ in the same direction by chance in 2 of 32 cases.
 FEWEST_PAIRS = 6
+# Draws of a bootstrap that are in memory at a time: 8 MB.
+_BLOCK_NUMBERS = 1_000_000
 
 Array = NDArray[np.float64]
 Scores = Mapping[str, Mapping[str, float]]  # method -> metric -> value
@@ -294,18 +296,27 @@ def paired_differences(
     pairs = len(ours)
     with np.errstate(invalid='ignore'):
         differences = ours - theirs
-    differences[ours == theirs] = 0.0  # also of two infinities, where both equal a source
-    means = differences.mean(axis=0)
+        differences[ours == theirs] = 0.0  # also of two infinities, where both equal a source
+        means = differences.mean(axis=0)
     finite = np.isfinite(means)
     if pairs < FEWEST_PAIRS:
         return [Difference(float(mean), None, None) for mean in means]
-    # How often each pair is drawn says as much as the draws, and makes the means one product.
-    counts = np.random.default_rng(seed).multinomial(pairs, np.full(pairs, 1 / pairs), resamples)
-    drawn = counts @ np.where(finite, differences, 0.0) / pairs
+    known = np.where(finite, differences, 0.0)
+    rng = np.random.default_rng(seed)
+    drawn = np.empty((resamples, differences.shape[1]))
+    # How often each pair is drawn says as much as the draws, and makes the means one product; in
+    # blocks, as there may be thousands of pairs.
+    block = max(1, _BLOCK_NUMBERS // pairs)
+    for start in range(0, resamples, block):
+        end = min(start + block, resamples)
+        counts = rng.multinomial(pairs, np.full(pairs, 1 / pairs), end - start)
+        drawn[start:end] = counts @ known / pairs
     lows, highs = np.quantile(drawn, (0.025, 0.975), axis=0)
     return [
-        Difference(float(mean), float(low) if known else None, float(high) if known else None)
-        for mean, low, high, known in zip(means, lows, highs, finite, strict=True)
+        Difference(
+            float(mean), float(low) if is_finite else None, float(high) if is_finite else None
+        )
+        for mean, low, high, is_finite in zip(means, lows, highs, finite, strict=True)
     ]
 
 

@@ -15,6 +15,7 @@
 import json
 import math
 from pathlib import Path
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -220,6 +221,20 @@ def test_scores_that_cannot_be_used_are_refused(tmp_path: Path, text: str, messa
 def test_missing_file_of_scores_is_named(tmp_path: Path) -> None:
     with pytest.raises(ComparisonError, match=r'nowhere\.json cannot be read'):
         load_peers(tmp_path / 'nowhere.json', 'street')
+
+
+def test_many_pairs_take_little_memory() -> None:
+    rng = np.random.default_rng(0)
+    ours = rng.normal(0.1, 1.0, (3000, 2))
+    tracemalloc.start()
+    try:
+        first, _ = paired_differences(ours, np.zeros((3000, 2)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 40e6
+    assert first.low is not None
+    assert first.low < ours[:, 0].mean() < (first.high or 0)
 
 
 def test_equal_infinite_values_do_not_differ() -> None:
