@@ -112,6 +112,8 @@ class Findings:
     :param warnings: sentences on what was left out, or looks wrong.
     :param tables: of results.
     :param against: rows from which the fusion is told apart.
+    :param groups: rows whose quality is drawn against their time together, with their labels, by
+        the title of the group; empty for all rows in one plot.
     :param files: (what, path relative to the folder).
     :param settings: (name, value) at the end of the page.
     :param facts: what `summary.json` has beside the study's own entries.
@@ -123,6 +125,7 @@ class Findings:
     warnings: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     against: Sequence[str] = ()
+    groups: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     files: list[tuple[str, str]] = field(default_factory=list)
     settings: list[tuple[str, str]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -138,6 +141,8 @@ class Study:
     :param columns: what `metrics.csv` has before the metrics, beside the method.
     :param inputs: of a detector, whose persons are plotted; empty without one.
     :param rate: frames per second of the video; None for pairs without time.
+    :param shown: the row whose images and weights are shown, and by whose scores frames are best
+        and worst.
     """
 
     def __init__(
@@ -148,10 +153,12 @@ class Study:
         columns: Sequence[str],
         inputs: Sequence[str] = (),
         rate: float | None = None,
+        shown: str = FUSED,
     ) -> None:
         self.folder = folder
         self.scores = scores
         self.pairs = 0
+        self.shown = shown
         self.sources = tuple(sources)
         self._timed = rate is not None
         self._metrics = ScoreFile(
@@ -202,10 +209,10 @@ class Study:
         if values is not None:
             self._scored_times.append(frame.time)
             self.scores.add(values, {name: entry.milliseconds for name, entry in fused.items()})
-            score = values.get(FUSED, {}).get(GALLERY_METRIC, math.nan)
+            score = values.get(self.shown, {}).get(GALLERY_METRIC, math.nan)
             for name, row in values.items():
                 # The weights are those of the fusion, and say nothing of other rows.
-                own = means if name == FUSED else [''] * len(means)
+                own = means if name == self.shown else [''] * len(means)
                 self._metrics.add([*frame.cells, name], row, own)
         self._metrics.flush()
         self._timing.flush()
@@ -243,7 +250,7 @@ class Study:
             facts['pair offset'] = f'{frame.offset * 1e3:+.1f} ms'
         for source, mean in zip(self.sources, means, strict=True):
             facts[f'weight of {source}'] = f'{mean:.2f}'
-        for name, value in (values or {}).get(FUSED, {}).items():
+        for name, value in (values or {}).get(self.shown, {}).items():
             facts[metric_info(name).title] = format_value(value)
         for name, count in (persons or {}).items():
             facts[f'persons in {name}'] = str(count)
@@ -308,7 +315,7 @@ class Study:
             warnings=tuple(findings.warnings),
             frames=tuple(self._gallery.frames()),
             tables=tuple(findings.tables),
-            plots=tuple(self._plots(apart)),
+            plots=tuple(self._plots(apart, findings.groups)),
             files=tuple(files),
             settings=tuple(findings.settings),
             ranking=metric_info(GALLERY_METRIC).name,
@@ -321,7 +328,11 @@ class Study:
         write_report(self.folder / 'report.html', report)
         return summary
 
-    def _plots(self, apart: Mapping[str, Sequence[Difference]]) -> list[tuple[str, str]]:
+    def _plots(
+        self,
+        apart: Mapping[str, Sequence[Difference]],
+        groups: Mapping[str, Mapping[str, str]],
+    ) -> list[tuple[str, str]]:
         plots: list[tuple[str, str]] = []
         x_label = 'time (s)' if self._timed else 'pair'
 
@@ -345,10 +356,14 @@ class Study:
         over_run('Time of the fusion', 'ms', self._times, {FUSED: self._milliseconds})
         if scores.pairs and len(scores.methods) > 1:
             means, times = scores.means(), scores.median_milliseconds()
-            for metric in PLOTTED_METRICS[:2]:
-                points = {name: (times[name], means[name][metric]) for name in scores.methods}
-                title = metric_info(metric).title
-                plots.append((f'{title} against time', quality_runtime_plot(points, title)))
+            for group, labels in (groups or {'': {name: name for name in scores.methods}}).items():
+                for metric in PLOTTED_METRICS[:2]:
+                    points = {
+                        label: (times[name], means[name][metric]) for name, label in labels.items()
+                    }
+                    title = metric_info(metric).title
+                    heading = f'{title} against time' + (f': {group}' if group else '')
+                    plots.append((heading, quality_runtime_plot(points, title)))
         for name, own in apart.items():
             rows = {
                 metric: (entry, metric_info(metric).higher_is_better)

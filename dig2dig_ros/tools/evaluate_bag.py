@@ -36,7 +36,7 @@ import time
 from typing import Any
 
 from dig2dig_ros.evaluation.bags import BagError
-from dig2dig_ros.evaluation.comparison import ComparisonError, parse_rows, Row, split_rows
+from dig2dig_ros.evaluation.comparison import ComparisonError, Row
 from dig2dig_ros.evaluation.jobs import (
     ClusterError,
     Interruption,
@@ -57,8 +57,13 @@ from dig2dig_ros.tools.bag_evaluation import (
     remove_partial_results,
     TopicChoice,
 )
+from dig2dig_ros.tools.comparing import (
+    add_compare_option,
+    add_score_options,
+    rows_against,
+    rows_help,
+)
 from dig2dig_ros.tools.detecting import add_detector_options, detector_options
-from dig2dig_ros.tools.evaluate_pairs import rows_against, rows_argument, rows_help
 from dig2dig_ros.tools.options import (
     add_fusion_options,
     fusion_overrides,
@@ -110,20 +115,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
 
     group = parser.add_argument_group('scores')
-    group.add_argument(
-        '--compare',
-        type=rows_argument,
-        default=parse_rows(COMPARED),
-        metavar='ROWS',
-        help=f'ways to fuse that are scored, see below, default: {COMPARED}',
-    )
-    group.add_argument(
-        '--against',
-        type=split_rows,
-        metavar='ROWS',
-        help=f'rows from which {FUSED} is told apart pair by pair; default: uniform and rd where '
-        'present, else mean',
-    )
+    add_compare_option(group, COMPARED)
+    add_score_options(group)
     group.add_argument(
         '--every',
         type=positive,
@@ -132,14 +125,6 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='score every so many pairs only, to save time; all are fused; default: 1',
     )
     group.add_argument('--limit', type=positive, metavar='PAIRS', help='fuse the first only')
-    group.add_argument(
-        '--lpips',
-        type=Path,
-        nargs='+',
-        default=[],
-        metavar='FILE',
-        help='weights of the metric LPIPS: backbone and heads, or one file with both',
-    )
 
     group = parser.add_argument_group('detection')
     add_detector_options(group, 'none; names are visible stamps, as in metrics.csv')

@@ -46,9 +46,7 @@ from dig2dig_ros.evaluation.comparison import (
     ABLATIONS,
     changed_settings,
     ComparisonError,
-    FUSIONS,
     load_peers,
-    parse_rows,
     Peers,
     Row,
     split_rows,
@@ -87,6 +85,12 @@ from dig2dig_ros.evaluation.scores import (
 from dig2dig_ros.evaluation.study import Findings, Frame, Study, STUDY_FILES
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.images.thermal_range import ThermalRange
+from dig2dig_ros.tools.comparing import (
+    add_compare_option,
+    add_score_options,
+    rows_against,
+    rows_help,
+)
 from dig2dig_ros.tools.detecting import (
     add_detector_options,
     describe_detector,
@@ -246,17 +250,17 @@ class PairEvaluation:
         values: Mapping[str, Mapping[str, float]],
         persons: Mapping[str, int] | None,
     ) -> None:
-        method = self._methods[FUSED]
+        method = self._methods[study.shown]
         assert isinstance(method, FusionMethod)
         assert method.result is not None
-        result = fused[FUSED].image
+        result = fused[study.shown].image
         write_image(study.folder / 'fused' / f'{scene.name}.png', result)
         frame = Frame(
             name=scene.name,
             sources=dict(zip(study.sources, scene.shown, strict=True)),
             fused=result,
             weights=method.result.weights,
-            milliseconds=fused[FUSED].milliseconds,
+            milliseconds=fused[study.shown].milliseconds,
             time=float(study.pairs),
             cells=(scene.name, *scene.size),
         )
@@ -331,14 +335,6 @@ def caption(
     return text
 
 
-def rows_argument(text: str) -> list[Row]:
-    """Parse the value of ``--compare``."""
-    try:
-        return parse_rows(text)
-    except ComparisonError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
 def size_argument(text: str) -> tuple[int, int] | None:
     """Parse ``WIDTHxHEIGHT``, or ``pairs``, which is None."""
     if text == 'pairs':
@@ -347,21 +343,6 @@ def size_argument(text: str) -> tuple[int, int] | None:
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise argparse.ArgumentTypeError(f'{text!r} is neither WIDTHxHEIGHT nor pairs')
     return int(width), int(height)
-
-
-def rows_help() -> str:
-    """Return the end of the help: which rows there are."""
-    lines = [f'  {name:14} baseline, no prior' for name in BASELINES]
-    for name, fusion in FUSIONS.items():
-        changes = ', '.join(f'{key}={value}' for key, value in fusion.overrides.items())
-        lines.append(f'  {name:14} {fusion.meaning}' + (f'\n{"":17}{changes}' if changes else ''))
-    return (
-        'rows for --compare (all: every one of them):\n'
-        + '\n'.join(lines)
-        + '\nWhat a row does not set is as --params, -N and -S say. Settings may follow the name '
-        'of a\nfusion, such as fused:num_inference_steps=2,temperature=1; N and S stand for the '
-        "paper's."
-    )
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -381,13 +362,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'photographs with the same parameters where the second image has colour',
     )
     tables = parser.add_mutually_exclusive_group()
-    tables.add_argument(
-        '--compare',
-        type=rows_argument,
-        default=[Row(name, name) for name in METHODS],
-        metavar='ROWS',
-        help=f'rows of the table, see below, default: {",".join(METHODS)}',
-    )
+    add_compare_option(tables, ','.join(METHODS))
     tables.add_argument(
         '--ablation',
         choices=(*ABLATIONS, 'all'),
@@ -395,13 +370,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add('--limit', type=positive, metavar='PAIRS', help='take the first pairs only')
     add_fusion_options(parser)
-    add(
-        '--against',
-        type=split_rows,
-        metavar='ROWS',
-        help=f'rows from which {FUSED} is told apart pair by pair, in a second table; default: '
-        'uniform and rd where present, else mean',
-    )
+    add_score_options(parser)
     add('--peers', type=Path, metavar='FILE', help='scores of other methods, as JSON')
     add('--peers-set', metavar='NAME', help='the set of images in that file')
     add(
@@ -409,14 +378,6 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=split_rows,
         metavar='METHODS',
         help='which of them; default: all whose name is not among the rows',
-    )
-    add(
-        '--lpips',
-        type=Path,
-        nargs='+',
-        default=[],
-        metavar='FILE',
-        help='weights of the metric LPIPS: backbone and heads, or one file with both',
     )
     add(
         '--time-size',
@@ -438,35 +399,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error('--peers and --peers-set belong together')
     if args.peers_rows and args.peers is None:
         parser.error('--peers-rows needs --peers')
-    if args.ablation and any((args.peers, args.against, args.N, args.S, args.output)):
-        parser.error(
-            '--ablation has its own rows, N and S: no --peers, --against, -N, -S or --output'
-        )
+    if args.ablation and any((args.peers, args.against, args.N, args.S)):
+        parser.error('--ablation has its own rows, N and S: no --peers, --against, -N or -S')
     if args.labels is not None and args.detector is None:
         parser.error('--labels needs --detector')
     return args
-
-
-def rows_against(rows: Sequence[Row], asked: Sequence[str] | None) -> list[str]:
-    """
-    Return the rows from which the fusion is told apart.
-
-    :param asked: value of ``--against``.
-    :raises UsageError: one of them, or the fusion itself, is not among the rows.
-    """
-    names = [row.name for row in rows]
-    if asked is None:
-        if FUSED not in names:
-            return []
-        rules = [name for name in names if name in ('uniform', 'rd')]
-        return rules or [name for name in names if name == 'mean']
-    missing = [name for name in (FUSED, *asked) if name not in names]
-    if missing:
-        raise UsageError(
-            f'--against compares {FUSED} with other rows of --compare, but {", ".join(missing)} '
-            'is not among them'
-        )
-    return [name for name in asked if name != FUSED]
 
 
 def choose_peers(args: argparse.Namespace) -> Peers:
@@ -585,7 +522,7 @@ def evaluate(args: argparse.Namespace) -> int:
     peers = choose_peers(args)
     lpips = load_lpips(args.lpips) if args.lpips else None
     if args.output is not None:
-        if FUSED not in [row.name for row in rows]:
+        if not ablations and FUSED not in [row.name for row in rows]:
             raise UsageError(f'--output shows the row {FUSED}: name it in --compare')
         prepare_output(args.output, args.overwrite)
     if args.save is not None:
@@ -608,6 +545,8 @@ def evaluate(args: argparse.Namespace) -> int:
             ScoreBook(methods, metrics),
             ('pair', 'width', 'height'),
             persons.inputs if persons is not None else (),
+            # The rows of the ablations are all of one family; the first stands for it.
+            shown=FUSED if FUSED in methods else next(iter(methods)),
         )
     lines = None
     if args.csv is not None:
@@ -666,15 +605,16 @@ def evaluate(args: argparse.Namespace) -> int:
             warnings=warnings,
             tables=tables,
             against=against,
+            groups={ABLATIONS[name].title: labels for name, labels in ablations.items()},
             files=[('fused images', 'fused/')],
-            settings=setting_rows(args, rows, methods),
+            settings=setting_rows(args, rows, methods, study.shown),
             facts={
                 'directory': str(args.directory),
                 'task': args.task or (THERMAL_TASK if thermal else 'photographs'),
                 'skipped': skipped,
                 'unpaired': alone,
                 'sizes': sorted(f'{width}x{height}' for width, height in evaluation.sizes),
-                'fuser': fuser_facts(methods),
+                'fuser': fuser_facts(methods[study.shown]),
                 'rows': describe_rows(rows, methods),
                 'parameters': parameters,
                 'costs': {name: vars(cost) for name, cost in costs.items()},
@@ -735,34 +675,37 @@ def result_tables(
     return tables
 
 
-def fuser_facts(methods: Mapping[str, Method]) -> dict[str, Any]:
-    """Return what the fusion runs on, and with what."""
-    method = methods[FUSED]
+def fuser_facts(method: Method) -> dict[str, Any]:
+    """Return what a fusion runs on, and with what."""
     return method.fuser.describe() if isinstance(method, FusionMethod) else {}
 
 
 def summary_rows(study: Study) -> list[tuple[str, str]]:
     """Return what the report page shows first."""
-    means = study.scores.means()[FUSED]
+    means = study.scores.means()[study.shown]
     quality = ', '.join(f'{name} {format_value(means[name])}' for name in ('SSIM', 'Qabf'))
     weights = ', '.join(f'{name} {value:.2f}' for name, value in study.mean_weights().items())
     median = '{p50:.0f} ms median, {p95:.0f} ms 95th percentile'.format(**study.fusion_times())
     return [
         ('pairs fused', str(study.pairs)),
-        (f'quality of {FUSED}', quality),
+        (f'quality of {study.shown}', quality),
         ('mean weight', weights),
         ('time of a fusion', median),
     ]
 
 
 def setting_rows(
-    args: argparse.Namespace, rows: Sequence[Row], methods: Mapping[str, Method]
+    args: argparse.Namespace, rows: Sequence[Row], methods: Mapping[str, Method], shown: str
 ) -> list[tuple[str, str]]:
-    """Return what the report page shows at its end."""
+    """
+    Return what the report page shows at its end.
+
+    :param shown: the row whose settings are told in full.
+    """
+    method = methods[shown]
     settings = [('folder', str(args.directory.resolve()))]
-    settings += [(key, str(value)) for key, value in fuser_facts(methods).items()]
+    settings += [(key, str(value)) for key, value in fuser_facts(method).items()]
     settings += [(f'row {n}', text) for n, text in describe_rows(rows, methods).items()]
-    method = methods[FUSED]
     if isinstance(method, FusionMethod):
         settings += [(key, str(value)) for key, value in vars(method.fuser.settings).items()]
     return settings

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 import pytest
 
 from dig2dig_ros.evaluation.baselines import BASELINES, mean, to_uint8
-from dig2dig_ros.evaluation.comparison import changed_settings, FUSIONS
+from dig2dig_ros.evaluation.comparison import ABLATIONS, changed_settings, FUSIONS
 from dig2dig_ros.evaluation.detection import Detections
 from dig2dig_ros.evaluation.metrics import evaluate_pair, luma, METRICS
 from dig2dig_ros.fusion.settings import FusionSettings
@@ -661,8 +661,6 @@ def test_a_folder_of_results_needs_the_fusion(
     assert main([str(pairs), '--compare', 'mean', '-o', str(folder)]) == 2
     assert '--output shows the row fused: name it in --compare' in capsys.readouterr().err
     assert not folder.exists()
-    with pytest.raises(SystemExit):
-        main([str(pairs), '--ablation', 'steps', '-o', str(folder)])
 
 
 @pytest.fixture
@@ -848,3 +846,15 @@ def test_ctrl_c_before_the_first_pair(
     captured = capsys.readouterr()
     assert captured.out == ''
     assert 'interrupted before the first pair' in captured.err
+
+
+def test_ablations_get_a_report_too(pairs: Path, tmp_path: Path) -> None:
+    output = tmp_path / 'report'
+    arguments = ['--ablation', 'steps', '--limit', '2', '-o', str(output), *QUICK]
+    assert main([str(pairs), *arguments]) == 0
+    page = (output / 'report.html').read_text(encoding='utf-8')
+    title = ABLATIONS['steps'].title
+    assert f'SSIM ↑ against time: {title}' in page
+    summary = json.loads((output / 'summary.json').read_text(encoding='utf-8'))
+    assert list(summary['metrics']) == ['steps_N_15', 'steps_N_20', 'steps_N_25', 'steps_N_50']
+    assert summary['fuser']['N'] == 15
