@@ -306,6 +306,21 @@ class DetectionStudy:
         results = self._measure(resamples, seed)
         return [self._precision_table(results, resamples, seed), self._group_table(results)]
 
+    def headline(self, resamples: int = 2000, seed: int = 0) -> tuple[str, str]:
+        """
+        Return the one figure to know first, and its values for the cameras and the fusion.
+
+        :param resamples: as in :meth:`tables`.
+        :param seed: as in :meth:`tables`.
+        """
+        inputs = [name for name in self.inputs if name in (VISIBLE, THERMAL, FUSED)]
+        if self._labelled:
+            results = self._measure(resamples, seed)
+            values = [f'{name} {100 * results[name].ap50:.1f}' for name in inputs]
+            return 'AP50 of persons', ', '.join(values)
+        counts = [f'{name} {self._found[name] / max(self.frames, 1):.2f}' for name in inputs]
+        return 'persons per image', ', '.join(counts)
+
     def summary(self, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
         """
         Return the figures for a JSON file: rates as parts of one, None where there is none.

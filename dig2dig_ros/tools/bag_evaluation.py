@@ -452,7 +452,7 @@ class _BagEvaluation:
         findings = Findings(
             title=f'{self._reader.name}: fusion evaluated',
             subtitle=self._subtitle(study),
-            summary=self._summary(study, dropped, detection),
+            summary=self._summary(study, dropped),
             warnings=warnings,
             tables=tables,
             against=self._job.against,
@@ -579,9 +579,7 @@ class _BagEvaluation:
             f'{self._topics.thermal}, {sizes}; {study.scores.pairs} of {study.pairs} pairs scored'
         )
 
-    def _summary(
-        self, study: Study, dropped: Mapping[str, int], detection: Mapping[str, Any]
-    ) -> list[tuple[str, str]]:
+    def _summary(self, study: Study, dropped: Mapping[str, int]) -> list[tuple[str, str]]:
         causes = ', '.join(f'{count} {cause}' for cause, count in dropped.items())
         weights = study.mean_weights()
         rows = [
@@ -597,8 +595,8 @@ class _BagEvaluation:
             means = study.scores.means()[FUSED]
             text = ', '.join(f'{name} {format_value(means[name])}' for name in ('SSIM', 'Qabf'))
             rows.append((f'quality of {FUSED}', text))
-        if detection:
-            rows.append(('images with detections', str(detection['frames'])))
+        if self._persons is not None and self._persons.frames:
+            rows.append(self._persons.headline())
         return rows
 
     def _settings(self, fuser: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -601,7 +601,10 @@ def evaluate(args: argparse.Namespace) -> int:
         findings = Findings(
             title=f'{args.directory.resolve().name}: fusion evaluated',
             subtitle=about,
-            summary=summary_rows(study),
+            summary=[
+                *summary_rows(study),
+                *([persons.headline()] if persons and persons.frames else []),
+            ],
             warnings=warnings,
             tables=tables,
             against=against,

@@ -101,6 +101,17 @@ def test_inputs_are_measured_against_labels() -> None:
     assert any('100 resamples' in note and 'one drive' in note for note in table.notes)
 
 
+def test_the_headline_is_of_the_cameras_and_the_fusion() -> None:
+    half = f'{100 * 51 / 101:.1f}'
+    assert labelled_study().headline() == ('AP50 of persons', f'visible {half}, fused 100.0')
+    study = DetectionStudy(['visible', 'thermal', 'mean', 'fused'])
+    for _ in range(2):
+        persons = {name: found(NEAR) for name in study.inputs}
+        study.add(['image'], BRIGHT, {**persons, 'fused': found(NEAR, MEDIUM)})
+    expected = 'visible 1.00, thermal 1.00, fused 2.00'
+    assert study.headline() == ('persons per image', expected)
+
+
 def test_few_images_have_no_interval() -> None:
     study = labelled_study(5)
     table, _ = study.tables()
