@@ -238,6 +238,8 @@ class DetectionStudy:
         self.persons = 0
         self._heights: set[int] = set()
         self._labels = labels
+        self._labels_fit = False
+        self._first_name = ''
         self._score = score
         self._night_luma = night_luma
         self._night = tuple(night)
@@ -290,9 +292,24 @@ class DetectionStudy:
             self._labelled.append(frame)
             self._heights.add(height)
             self.persons += len(heights)
+        if self._labels is not None:
+            self._labels_fit |= any(name in self._labels.images for name in names)
+        if not self.frames and names:
+            self._first_name = names[0]
         self.frames += 1
         self._compare(likely)
         return {name: len(boxes) for name, boxes in likely.items()}
+
+    def warnings(self) -> list[str]:
+        """Return a sentence if there are labels, but of none of the images so far."""
+        if self._labels is None or self._labels_fit or not self.frames:
+            return []
+        known = next(iter(self._labels.images), None)
+        names = 'none' if known is None else f'names such as {known}'
+        return [
+            f'none of the labels in {self._labels.source} is of an image here: it has {names}, '
+            f'but the first image is {self._first_name}'
+        ]
 
     def tables(self, resamples: int = 2000, seed: int = 0) -> list[Table]:
         """
@@ -314,7 +331,7 @@ class DetectionStudy:
         :param seed: as in :meth:`tables`.
         """
         inputs = [name for name in self.inputs if name in (VISIBLE, THERMAL, FUSED)]
-        if self._labelled:
+        if self.persons:
             results = self._measure(resamples, seed)
             values = [f'{name} {100 * results[name].ap50:.1f}' for name in inputs]
             return 'AP50 of persons', ', '.join(values)

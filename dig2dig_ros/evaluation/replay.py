@@ -231,8 +231,8 @@ class BagReplay:
         """
         Return how far the stamps of the sources are apart, where no pair came of them.
 
-        :return: the median, over the visible images, of the seconds from the visible stamp to the
-            nearest thermal one, as recorded; None if one of the two has no stamps.
+        :return: the median of the seconds from a visible stamp to the nearest thermal one, as
+            recorded, over the images of the source that has fewer; None if one has no stamps.
         """
         visible, thermal = (
             np.unique(np.array(self._stamps[source], dtype=np.int64))
@@ -241,12 +241,9 @@ class BagReplay:
         visible, thermal = visible[visible > 0], thermal[thermal > 0]
         if not (len(visible) and len(thermal)):
             return None
-        after = np.searchsorted(thermal, visible)
-        around = [
-            thermal[np.clip(after + step, 0, len(thermal) - 1)] - visible for step in (-1, 0)
-        ]
-        nearest = np.where(np.abs(around[0]) <= np.abs(around[1]), *around)
-        return float(np.median(nearest)) * 1e-9
+        if len(thermal) < len(visible):
+            return -float(np.median(_to_nearest(thermal, visible))) * 1e-9
+        return float(np.median(_to_nearest(visible, thermal))) * 1e-9
 
     def _fused(self, group: Group[_Recorded]) -> ReplayedPair | None:
         images = []
@@ -288,3 +285,12 @@ class BagReplay:
     def _drop(self, cause: str, reason: str) -> None:
         self._dropped[cause] += 1
         self.examples.setdefault(cause, reason)
+
+
+def _to_nearest(stamps: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how far it is from each stamp to the nearest of others, which are sorted."""
+    after = np.searchsorted(others, stamps)
+    before, behind = (
+        others[np.clip(after + step, 0, len(others) - 1)] - stamps for step in (-1, 0)
+    )
+    return np.where(np.abs(before) <= np.abs(behind), before, behind)

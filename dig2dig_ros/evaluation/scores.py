@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 import csv
 from dataclasses import dataclass
 import math
@@ -144,19 +145,27 @@ def fuse_with(
 
 
 def score_images(
-    fused: Mapping[str, Fused], visible: Image, thermal: Image, lpips: Lpips | None = None
+    fused: Mapping[str, Fused],
+    visible: Image,
+    thermal: Image,
+    lpips: Lpips | None = None,
+    threads: int = 1,
 ) -> dict[str, dict[str, float]]:
     """
     Return every metric of every fused image, by method and metric.
 
     :param visible: luma (H, W).
     :param thermal: likewise, of the same size.
+    :param threads: methods that are scored at a time; without influence on the values.
     :raises MetricError: an image is too small, or sizes differ.
     """
-    done: dict[int, dict[str, float]] = {}
-    for entry in fused.values():
-        if id(entry) not in done:
-            done[id(entry)] = evaluate_pair(luma(entry.image), visible, thermal, lpips)
+    entries = {id(entry): entry for entry in fused.values()}
+
+    def score(entry: Fused) -> dict[str, float]:
+        return evaluate_pair(luma(entry.image), visible, thermal, lpips)
+
+    with ThreadPoolExecutor(max(1, min(threads, len(entries)))) as pool:
+        done = dict(zip(entries, pool.map(score, entries.values()), strict=True))
     return {name: done[id(entry)] for name, entry in fused.items()}
 
 

@@ -351,7 +351,9 @@ class Study:
         if self._persons:
             over_run('Persons found by the detector', '', self._person_times, self._persons)
         if self._offsets:
-            title = 'Pair offset: thermal stamp less visible stamp'
+            # Of more than two sources it is the one that is farthest from the visible one.
+            second = self.sources[1] if len(self.sources) == 2 else 'farthest'
+            title = f'Pair offset: {second} stamp less {self.sources[0]} stamp'
             over_run(title, 'ms', self._times, {'offset': self._offsets})
         over_run('Time of the fusion', 'ms', self._times, {FUSED: self._milliseconds})
         if scores.pairs and len(scores.methods) > 1:

@@ -80,6 +80,8 @@ from dig2dig_ros.tools.options import UsageError
 # What an evaluation of a bag is known by, and may be replaced by the next one.
 RESULTS = (*STUDY_FILES, 'fused')
 COLUMNS = ('pair', 'thermal stamp', 'offset (s)', 'width', 'height')
+# Causes to drop what had been read when the evaluation ended before the bag did.
+EARLY_END = BEYOND_LIMIT, INTERRUPTED = 'beyond the limit', 'interrupted'
 # Reading and writing go on between two of these, so that they need not be frequent.
 _PROGRESS_SECONDS = 0.2
 
@@ -199,9 +201,17 @@ def _results_folder(folder: Path) -> Iterator[Path]:
     Yield a new folder whose files take their place when all went well.
 
     So there is no half of a result, and a lost process does not get in the way of the next.
+
+    :raises UsageError: nothing can be written there.
     """
     partial = folder.with_name(f'{_partial_prefix(folder)}{uuid.uuid4().hex[:8]}')
-    partial.mkdir(parents=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(
+            f'no results can be written to {folder.parent} ({error.strerror}): choose another '
+            '--output'
+        ) from error
     try:
         yield partial
     except BaseException:
@@ -239,13 +249,7 @@ class _BagEvaluation:
         self._warnings: list[str] = []
         self._unscored: dict[str, int] = {}
         self._first_stamp: int | None = None
-        self._topics: SourceTopics = find_sources(
-            reader.topics,
-            job.topics.visible,
-            job.topics.thermal,
-            job.topics.camera_info,
-            dict(job.topics.others),
-        )
+        self._topics = self._find_topics()
         self._lpips = load_lpips(job.lpips, 'cpu') if job.lpips else None
         self._recorded = self._read_detections()
         self._detector = (
@@ -258,6 +262,20 @@ class _BagEvaluation:
         self._fused = fused
         self._replay = BagReplay(reader, self._topics, job.values, fused.fuser)
         self._persons = self._detection_study()
+
+    def _find_topics(self) -> SourceTopics:
+        choice = self._job.topics
+        try:
+            return find_sources(
+                self._reader.topics,
+                choice.visible,
+                choice.thermal,
+                choice.camera_info,
+                dict(choice.others),
+            )
+        except BagError as error:
+            # A topic may be missing because a part of the bag is.
+            raise BagError('; '.join([*self._reader.problems, str(error)])) from error
 
     def _read_detections(self) -> RecordedDetections | None:
         """Read what a live detector published; it comes later than its images."""
@@ -320,10 +338,10 @@ class _BagEvaluation:
                     told = now
                     progress(study.pairs, max(expected, study.pairs), pair.name)
                 if study.pairs == job.limit:
-                    replay.finish('beyond the limit')
+                    replay.finish(BEYOND_LIMIT)
                     break
         if replay.stopped:
-            replay.finish('interrupted')
+            replay.finish(INTERRUPTED)
         if study.pairs:
             progress(study.pairs, study.pairs, 'writing the report')
         study.close()
@@ -522,7 +540,7 @@ class _BagEvaluation:
         for cause, example in replay.examples.items():
             warnings.append(f'{cause} ({replay.dropped[cause]}), the first: {example}')
         for reason, count in self._unscored.items():
-            warnings.append(f'{count} pair{"s" if count > 1 else ""} {reason}')
+            warnings.append(f'{count_of_pairs(count)} {reason}')
         for cause, count in replay.dropped.items():
             source, _, what = cause.partition(' ')
             if what == 'zero stamp':
@@ -532,19 +550,49 @@ class _BagEvaluation:
                 )
         lonely = {k: n for k, n in replay.dropped.items() if k.endswith((' unpaired', ' missing'))}
         if lonely and not sum(replay.sizes['visible'].values()):
-            warnings.append(self._pairing_hint(lonely))
+            warnings += self._pairing_hint(lonely)
         if self._recorded is not None:
             warnings += self._recorded.warnings()
+        if self._persons is not None:
+            warnings += self._persons.warnings()
         return warnings
 
-    def _pairing_hint(self, lonely: Mapping[str, int]) -> str:
-        """Say why there may be no pair at all, and what helps."""
-        tolerance = self._job.values['sync_tolerance']
+    def _pairing_hint(self, lonely: Mapping[str, int]) -> list[str]:
+        """Say why there may be no pair at all, and what helps; nothing if it is not the stamps."""
+        values = self._job.values
+        tolerance = values['sync_tolerance']
         counts = ', '.join(f'{count} {cause}' for cause, count in lonely.items())
-        text = f'no stamps lie within sync_tolerance, {tolerance:g} s ({counts})'
+        missing = [k.removesuffix(' missing') for k in lonely if k.endswith(' missing')]
         offset = self._replay.nearest_offset()
-        if offset is None or abs(offset) <= tolerance:
-            return f'{text}: widen it, or set thermal_time_offset to what separates the cameras'
+        if offset is None:
+            # One of the cameras has no stamps at all, which is said elsewhere.
+            return []
+        if values['sync_policy'] == 'exact':
+            return [
+                f'sync_policy exact pairs equal stamps only, and there are none ({counts}): set '
+                'sync_policy: nearest'
+            ]
+        if missing:
+            return [
+                f'no stamp of {missing[0]} lies within sync_tolerance, {tolerance:g} s, of a pair '
+                f'({counts}): widen it, or fuse without --source {missing[0]}'
+            ]
+        return [self._offset_hint(offset, counts)]
+
+    def _offset_hint(self, offset: float, counts: str) -> str:
+        tolerance, shift = (
+            self._job.values[name] for name in ('sync_tolerance', 'thermal_time_offset')
+        )
+        text = f'no stamps lie within sync_tolerance, {tolerance:g} s ({counts})'
+        if abs(offset) <= tolerance:
+            if abs(offset + shift) > tolerance:
+                return f'{text}: thermal_time_offset, {shift:g} s, separates them: leave it out'
+            # Where stamps fit, only a full queue keeps images apart.
+            return (
+                'the images of one camera were recorded so long after those of the other that '
+                f'more than queue_size, {self._job.values["queue_size"]}, would have had to wait '
+                f'({counts}): set a larger one'
+            )
         side = 'after' if offset > 0 else 'before'
         text += (
             f'; the nearest thermal stamp is {abs(offset):.3f} s {side} the visible one (median)'
@@ -562,8 +610,9 @@ class _BagEvaluation:
             ((size, _),) = self._replay.sizes['visible'].most_common(1)
             costs = method_costs(self._methods, scores.median_milliseconds(), size)
             table = comparison_table(scores.means(), scores.metrics, costs)
-            pairs = f'Means over {scores.pairs} pairs; GFLOP of the prior at {size[0]}x{size[1]}'
-            tables.append(replace(table, title=f'{pairs}; ms: median'))
+            pairs = f'Means over {count_of_pairs(scores.pairs)}'
+            title = f'{pairs}; GFLOP of the prior at {size[0]}x{size[1]}; ms: median'
+            tables.append(replace(table, title=title))
             if self._job.against:
                 table = difference_table(scores, self._job.against)
                 tables.append(replace(table, title='Differences pair by pair'))
@@ -580,10 +629,11 @@ class _BagEvaluation:
         )
 
     def _summary(self, study: Study, dropped: Mapping[str, int]) -> list[tuple[str, str]]:
-        causes = ', '.join(f'{count} {cause}' for cause, count in dropped.items())
+        causes = ', '.join(f'{n} {cause}' for cause, n in not_fused(dropped).items())
         weights = study.mean_weights()
+        limited = ' (--limit)' if study.pairs == self._job.limit else ''
         rows = [
-            ('pairs fused', str(study.pairs)),
+            ('pairs fused', f'{study.pairs}{limited}'),
             ('not fused', causes or 'none'),
             ('mean weight', ', '.join(f'{name} {value:.2f}' for name, value in weights.items())),
             (
@@ -610,6 +660,16 @@ class _BagEvaluation:
         rows += [('OpenCV', cv2.__version__)]
         rows += [(name, str(value)) for name, value in self._job.values.items()]
         return rows
+
+
+def not_fused(dropped: Mapping[str, int]) -> dict[str, int]:
+    """Return what was dropped for reasons that lie in the bag, not in an early end."""
+    return {cause: count for cause, count in dropped.items() if cause not in EARLY_END}
+
+
+def count_of_pairs(count: int) -> str:
+    """Return ``1 pair``, ``2 pairs`` and so on."""
+    return f'{count} pair{"" if count == 1 else "s"}'
 
 
 def _person(options: DetectorOptions | None) -> str | None:

@@ -17,7 +17,7 @@ Replay ROS 2 bags through the fusion and evaluate what comes out.
 
 Every pair of a visible and a thermal image is made by the node's own pairing and fused as the
 node would, with its parameters; nothing is dropped, and no clock is looked at, so a bag gives the
-same images and the same scores wherever it is replayed. For each bag, a folder gets: fused/ (a
+same images and the same scores each time it is replayed. For each bag, a folder gets: fused/ (a
 bag of the same storage with the fused images, weight maps and camera_info), metrics.csv,
 timing.csv, summary.json, a video and report.html, a page to open in a browser. Tables go to the
 standard output, everything else to the standard error. Ctrl-C ends with what there is.
@@ -31,6 +31,7 @@ import argparse
 from collections.abc import Sequence
 import os
 from pathlib import Path
+import re
 import sys
 import time
 from typing import Any
@@ -52,7 +53,9 @@ from dig2dig_ros.tools.bag_evaluation import (
     BagJob,
     BagResult,
     check_rows,
+    count_of_pairs,
     evaluate_or_refuse,
+    not_fused,
     Refusal,
     remove_partial_results,
     TopicChoice,
@@ -215,6 +218,8 @@ def result_folders(bags: Sequence[Path], output: Path, overwrite: bool) -> list[
         stem = path.parent.name if path.name == 'metadata.yaml' else path.name
         for suffix in ('.zstd', '.mcap', '.db3'):
             stem = stem.removesuffix(suffix)
+        # No bag of sqlite3 can be written to a path with one of these.
+        stem = re.sub('[#?%]', '_', stem)
         names = [output / stem, *(output / f'{stem}_{n}' for n in range(2, len(bags) + 1))]
         folders.append(next(name for name in names if name not in folders))
     for folder in folders:
@@ -316,7 +321,11 @@ class Console:
         for warning in result.warnings:
             self._tell(f'{name}: {warning}')
         state = 'interrupted, ' if result.interrupted else ''
-        self._tell(f'{name}: {state}{result.pairs} pairs{again}, {result.folder / "report.html"}')
+        state += count_of_pairs(result.pairs) + again
+        causes = [f'{count} {cause}' for cause, count in not_fused(result.dropped).items()]
+        if causes:
+            self._tell(f'{name}: not fused: {", ".join(causes)}')
+        self._tell(f'{name}: {state}, {result.folder / "report.html"}')
 
 
 def overview(results: Sequence[BagResult | None], names: Sequence[str]) -> Table:
@@ -328,7 +337,8 @@ def overview(results: Sequence[BagResult | None], names: Sequence[str]) -> Table
             continue
         own = result.metrics.get(FUSED, {})
         cells = (format_value(own[m]) if m in own else '' for m in OVERVIEW_METRICS)
-        rows.append((name, str(result.pairs), str(sum(result.dropped.values())), *cells))
+        dropped = sum(not_fused(result.dropped).values())
+        rows.append((name, str(result.pairs), str(dropped), *cells))
     header = ('bag', 'pairs', 'dropped', *OVERVIEW_METRICS)
     devices = {result.device for result in results if result is not None}
     notes = [f'Means of {FUSED} over the scored pairs of each bag; {"; ".join(sorted(devices))}.']

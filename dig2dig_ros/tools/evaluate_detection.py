@@ -27,7 +27,7 @@ rate by size of the person and by day and night. Without labels, tables say how 
 agree, which is not the truth.
 
 The tables go to the standard output, everything else to the standard error. Exit code: 0, 1 if a
-pair was skipped, 2 if nothing could be done.
+pair was skipped, 2 if nothing could be done, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -253,6 +253,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UsageError, ImagePairError, LabelError, DetectorError, OSError, ImportError) as error:
         report(f'evaluate_detection: {error}')
         return 2
+    except KeyboardInterrupt:
+        report('evaluate_detection: interrupted')
+        return 130
 
 
 if __name__ == '__main__':

@@ -29,7 +29,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, ExitStack, suppress
+import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
 import signal
@@ -193,7 +194,6 @@ class PairEvaluation:
         self.scores = study.scores if study is not None else ScoreBook(methods, metrics)
         self.sizes: set[tuple[int, int]] = set()
         self.skipped: list[str] = []
-        self.unlabelled: list[str] = []
 
     def run(self, pairs: Sequence[ImagePair], stopping: Stopping) -> None:
         """Take pair after pair; one that cannot be evaluated is named and skipped."""
@@ -475,12 +475,11 @@ def _is_colour(pair: ImagePair) -> bool:
         return False  # it will be skipped, with the reason
 
 
-def prepare_output(folder: Path, overwrite: bool) -> None:
+def check_output(folder: Path, overwrite: bool) -> None:
     """
-    Make the folder of ``--output``, without the files of an earlier evaluation.
+    Make sure that ``--output`` can take the results.
 
     :raises UsageError: it has files that are not to be replaced, or is none.
-    :raises OSError: it cannot be made.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f'{folder} is a file: choose another --output')
@@ -489,7 +488,20 @@ def prepare_output(folder: Path, overwrite: bool) -> None:
             f'{folder} is not empty: choose another --output, or replace the results in it with '
             '--overwrite'
         )
+
+
+def prepare_output(folder: Path) -> None:
+    """
+    Make the folder of ``--output``, without the results of an earlier evaluation.
+
+    :raises OSError: it cannot be made.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError, UnicodeDecodeError, csv.Error):
+        with (folder / 'metrics.csv').open(encoding='utf-8', newline='') as file:
+            earlier = {row.get('pair') or '' for row in csv.DictReader(file)}
+        for name in earlier:
+            (folder / 'fused' / f'{name}.png').unlink(missing_ok=True)
     for name in STUDY_FILES:
         (folder / name).unlink(missing_ok=True)
 
@@ -504,6 +516,11 @@ def evaluate(args: argparse.Namespace) -> int:
     :raises ImagePairError: there are no pairs.
     :raises OSError: a result cannot be written.
     """
+    with ExitStack() as until_end:
+        return _evaluate(args, until_end)
+
+
+def _evaluate(args: argparse.Namespace, until_end: ExitStack) -> int:
     pairs = find_pairs(args.directory)[: args.limit]
     thermal, parameters = choose_task(args, pairs)
     ranges = thermal_range(parameters)
@@ -524,7 +541,7 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.output is not None:
         if not ablations and FUSED not in [row.name for row in rows]:
             raise UsageError(f'--output shows the row {FUSED}: name it in --compare')
-        prepare_output(args.output, args.overwrite)
+        check_output(args.output, args.overwrite)
     if args.save is not None:
         args.save.mkdir(parents=True, exist_ok=True)
 
@@ -538,6 +555,8 @@ def evaluate(args: argparse.Namespace) -> int:
     metrics = [*METRICS, *([LPIPS] if lpips is not None else [])]
     study = None
     if args.output is not None:
+        # Not before all else is known to be there: an earlier result goes.
+        prepare_output(args.output)
         sources = ('visible', 'thermal') if thermal else ('first', 'second')
         study = Study(
             args.output,
@@ -556,13 +575,15 @@ def evaluate(args: argparse.Namespace) -> int:
     )
     evaluation.detector, evaluation.persons = detector, persons
     stopping = Stopping()
-    with stopping.on_interrupt():
-        evaluation.run(pairs, stopping)
+    # What there is includes the report, which must not be lost to the same wish.
+    until_end.enter_context(stopping.on_interrupt())
+    evaluation.run(pairs, stopping)
+    interrupted = stopping.requested
     for file in (lines, study):
         if file is not None:
             file.close()
     scores = evaluation.scores
-    if not scores.pairs and stopping.requested:
+    if not scores.pairs and interrupted:
         report('evaluate_pairs: interrupted before the first pair, so there are no results')
         return 130
     if not scores.pairs:
@@ -576,6 +597,9 @@ def evaluate(args: argparse.Namespace) -> int:
         tables += persons.tables()
         assert detector is not None
         about += f'; detector: {describe_detector(options, detector)}'
+    odd = persons.warnings() if persons is not None else []
+    for sentence in odd:
+        report(sentence)
     for table in tables:
         print(table.markdown(), end='\n\n')
     if ablations:
@@ -592,12 +616,13 @@ def evaluate(args: argparse.Namespace) -> int:
     skipped = evaluation.skipped
     if study is not None:
         warnings = []
-        if stopping.requested:
+        if interrupted:
             warnings.append(f'interrupted after {scores.pairs} of {len(pairs)} pairs')
         if skipped:
             warnings.append(f'skipped, as they could not be evaluated: {", ".join(skipped)}')
         if alone:
             warnings.append(f'without a counterpart, left out: {", ".join(alone)}')
+        warnings += odd
         findings = Findings(
             title=f'{args.directory.resolve().name}: fusion evaluated',
             subtitle=about,
@@ -621,7 +646,7 @@ def evaluate(args: argparse.Namespace) -> int:
                 'rows': describe_rows(rows, methods),
                 'parameters': parameters,
                 'costs': {name: vars(cost) for name, cost in costs.items()},
-                'interrupted': stopping.requested,
+                'interrupted': interrupted,
                 'detection': persons.summary() if persons and persons.frames else {},
             },
         )

@@ -214,6 +214,7 @@ def test_a_cell_without_persons_is_empty() -> None:
     assert table.rows[0][1:5] == ('', '', '', '')
     assert column(table, 'FPPI') == {'visible': '1.00', 'mean': '0.00'}
     assert study.summary()['inputs']['visible']['ap50'] is None
+    assert study.headline() == ('persons per image', 'visible 1.00')
     json.dumps(study.summary(), allow_nan=False)
 
 
@@ -316,6 +317,10 @@ def test_labels_that_fit_no_image_leave_agreement() -> None:
     (table,) = study.tables()
     assert table.title == 'Agreement of the inputs'
     assert column(table, 'also in thermal')['visible'] == '0.0'
+    (warning,) = study.warnings()
+    assert 'it has names such as other, but the first image is one' in warning
+    study.add(['other'], BRIGHT, {'visible': found(NEAR), 'thermal': found()})
+    assert study.warnings() == []
     # Nothing was found, so there is nothing to agree on.
     assert column(table, 'also in visible')['thermal'] == ''
 

@@ -107,6 +107,7 @@ def test_scores_are_those_of_the_luma() -> None:
     visible, thermal, colour = picture(0), picture(1), picture(2, 48, 64, 3)
     fused = {'one': Fused(colour, 1.0), 'two': Fused(visible, 2.0)}
     values = score_images(fused, visible, thermal)
+    assert score_images(fused, visible, thermal, threads=3) == values
     assert values['one'] == evaluate_pair(luma(colour), visible, thermal)
     # A fused image that equals a source has no error against it.
     assert math.isinf(values['two']['PSNR_sum'])

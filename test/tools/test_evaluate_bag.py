@@ -517,6 +517,116 @@ def test_a_bag_that_cannot_be_evaluated_gets_one_clear_message(
     assert list((tmp_path / 'out').iterdir()) == []
 
 
+def with_nir(pairs: int, late: int) -> list[Message]:
+    """Return a drive with a third camera, whose stamps are late by nanoseconds."""
+    messages = drive(pairs)
+    for number in range(pairs):
+        moment = START + number * STEP - MS
+        messages.append(('/nir/image_raw', image(moment + late, picture(50 + number)), moment))
+    return sorted(messages, key=lambda message: message[2])
+
+
+def of_unknown_encoding(topic: str) -> list[Message]:
+    messages = drive(2)
+    for name, message, _ in messages:
+        if name == topic:
+            message.encoding = 'nonsense'
+    return messages
+
+
+def delayed(topic: str, steps: int, count: int) -> list[Message]:
+    """Return what is recorded of a drive if one camera comes so many steps late."""
+    late = [(t, m, time + steps * STEP * (t == topic)) for t, m, time in drive(count)]
+    end = START + count * STEP
+    return sorted((m for m in late if m[2] < end), key=lambda message: message[2])
+
+
+@pytest.mark.parametrize(
+    ('messages', 'parameters', 'options', 'expected', 'absent'),
+    [
+        # It is not the stamps.
+        (of_unknown_encoding(VISIBLE), '', (), 'visible malformed (2)', 'sync_tolerance'),
+        # It is not the thermal camera.
+        (
+            with_nir(2, 5 * SECOND),
+            '',
+            ('--source', 'nir=/nir/image_raw'),
+            'no stamp of nir lies within sync_tolerance',
+            'thermal_time_offset',
+        ),
+        # It is not the recording.
+        (
+            drive(2),
+            'thermal_time_offset: 5.0',
+            (),
+            'thermal_time_offset, 5 s, separates them: leave it out',
+            'widen',
+        ),
+        # It is not the stamps, but when the images came.
+        (delayed(THERMAL, 8, 12), 'queue_size: 3', (), 'more than queue_size, 3,', 'offset'),
+    ],
+)
+def test_the_advice_where_there_is_no_pair_fits_the_cause(
+    tmp_path: Path,
+    messages: list[Message],
+    parameters: str,
+    options: tuple[str, ...],
+    expected: str,
+    absent: str,
+) -> None:
+    file = tmp_path / 'node.yaml'
+    file.write_text(f'/**:\n  ros__parameters:\n    prior: nano\n    {parameters}\n')
+    write_bag(tmp_path / 'bag', 'mcap', messages)
+    arguments = ('--params', file, '--device', 'cpu', '--compare', 'fused', *options)
+    run = call(tmp_path / 'bag', '-o', tmp_path / 'out', *arguments)
+    assert run.code == 2
+    assert expected in run.err
+    assert absent not in run.err
+
+
+def test_equal_stamps_are_not_to_be_had_by_a_tolerance(tmp_path: Path) -> None:
+    pytest.importorskip('message_filters', reason='the policy exact is its')
+    file = tmp_path / 'node.yaml'
+    file.write_text('/**:\n  ros__parameters:\n    prior: nano\n    sync_policy: exact\n')
+    write_bag(tmp_path / 'bag', 'mcap', drive(2))
+    run = call(tmp_path / 'bag', '-o', tmp_path / 'out', '--params', file, '--device', 'cpu')
+    assert run.code == 2
+    assert 'sync_policy exact pairs equal stamps only' in run.err
+    assert 'widen' not in run.err
+
+
+def test_damage_that_took_the_topics_is_said(tmp_path: Path) -> None:
+    whole = write_bag(tmp_path / 'whole', 'mcap', drive(4)).read_bytes()
+    (tmp_path / 'half.mcap').write_bytes(whole[: len(whole) // 2])
+    run = call(tmp_path / 'half.mcap', '-o', tmp_path / 'out', *QUICK)
+    assert run.code == 2
+    assert re.search('half: not evaluated, .*half.mcap is cut short or damaged', run.err)
+
+
+def test_where_nothing_can_be_written_is_said_before_the_fusion_is_set_up(
+    bags: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / 'file'
+    file.touch()
+    run = call(bags / 'drive', '-o', file / 'out', *QUICK)
+    assert run.code == 2
+    assert f'no results can be written to {file / "out"} (Not a directory): choose' in run.err
+    assert '.part-' not in run.err
+    assert 'setting up' not in run.err
+
+
+def test_a_name_that_sqlite3_cannot_have_does_not_keep_a_bag_from_results(
+    bags: Path, tmp_path: Path
+) -> None:
+    bag = tmp_path / 'drive#1 50%'
+    shutil.copytree(bags / 'drive_sqlite', bag)
+    run = call(bag, '-o', tmp_path / 'out', *QUICK, '--limit', '1')
+    assert run.code == 0
+    folder = tmp_path / 'out' / 'drive_1 50_'
+    assert len(fused_bag(folder)['/fused/image_raw']) == 1
+    assert run.err.splitlines()[-1] == f'drive_1 50_: 1 pair, {folder / "report.html"}'
+
+
 def test_topics_that_are_empty_or_of_unknown_types(tmp_path: Path) -> None:
     only = [m for m in drive(2) if m[0] != THERMAL]
     kinds = {THERMAL: 'sensor_msgs/msg/Image'}
@@ -581,6 +691,7 @@ def test_what_is_odd_in_a_bag_is_said_and_the_rest_evaluated(tmp_path: Path) -> 
     assert re.search('visible malformed .*JPEG|visible malformed .*jpeg', warnings)
     for warning in summary['warnings']:
         assert f'odd: {warning}' in run.err
+    assert 'odd: not fused: 2 thermal malformed, 1 visible malformed, 2 visible' in run.err
     assert 'nonsense' in (folder / 'report.html').read_text(encoding='utf-8')
 
 
@@ -702,19 +813,14 @@ def test_help_names_rows_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_further_source(tmp_path: Path) -> None:
-    messages = [
-        *drive(2),
-        *[
-            ('/nir/image_raw', image(START + n * STEP - MS, picture(50 + n)), START + n * STEP)
-            for n in range(2)
-        ],
-    ]
-    write_bag(tmp_path / 'three', 'mcap', sorted(messages, key=lambda message: message[2]))
+    write_bag(tmp_path / 'three', 'mcap', with_nir(2, 0))
     source = ('--source', 'nir=/nir/image_raw')
     run = call(tmp_path / 'three', '-o', tmp_path / 'out', *QUICK, *source)
     assert run.code == 0
     folder = tmp_path / 'out' / 'three'
     assert summary_of(folder)['topics']['nir'] == '/nir/image_raw'
+    page = (folder / 'report.html').read_text(encoding='utf-8')
+    assert 'Pair offset: farthest stamp less visible stamp' in page
     assert 'mean weight of nir' in rows_of(folder)[0]
     found = fused_bag(folder)
     fuser = Fuser(prior='nano', device='cpu')
@@ -804,6 +910,14 @@ def test_a_detector_sees_sources_and_fusions_and_labels_are_found_by_stamp(
     page = (folder / 'report.html').read_text(encoding='utf-8')
     for text in ('Persons found by the detector', 'persons in fused', 'bright.onnx'):
         assert text in page
+    assert 'none of the labels' not in run.err
+
+    labels.write_text(json.dumps({'boxes': {'frame_1': [SEEN]}}), encoding='utf-8')
+    run = call(tmp_path / 'walk', '-o', tmp_path / 'other', *FUSION, *arguments)
+    assert run.code == 0
+    text = f'it has names such as frame_1, but the first image is {stamp_text(START)}'
+    assert text in run.err
+    assert text in '\n'.join(summary_of(tmp_path / 'other' / 'walk')['warnings'])
 
 
 def built(kind: str, **fields: Any) -> Any:

@@ -383,6 +383,20 @@ def test_without_labels_a_pair_has_to_be_usable(
     assert 'none of the 1 pairs' in captured.err
 
 
+def test_ctrl_c_ends_with_a_sentence(
+    pairs: Path,
+    detector: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(self: BrightAreas, image: Image) -> Detections:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BrightAreas, 'detect', interrupted)
+    assert main([str(pairs), *detector, '--compare', 'thermal']) == 130
+    assert capsys.readouterr().err.endswith('evaluate_detection: interrupted\n')
+
+
 def test_what_is_missing_is_named(
     pairs: Path, detector: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -642,6 +642,14 @@ def test_results_are_the_same_bytes_and_replaced_only_if_asked_for(
     assert main([*arguments, '--overwrite']) == 0
     assert (folder / 'metrics.csv').read_bytes() == before
     assert (folder / 'notes.txt').read_text(encoding='utf-8') == 'mine'
+    # A mistake in what was asked for costs nothing.
+    assert main([*arguments, '--overwrite', '--detector', 'none.onnx']) == 2
+    assert (folder / 'metrics.csv').read_bytes() == before
+    (folder / 'fused' / 'mine.png').touch()
+    assert main([*arguments, '--overwrite', '--limit', '1']) == 0
+    kept = {row['pair'] for row in rows_of(folder / 'metrics.csv')}
+    assert len(kept) == 1
+    assert {path.stem for path in (folder / 'fused').iterdir()} == {*kept, 'mine'}
     # Results of before do not stand beside those of a run that comes to nothing.
     for path in (pairs / 'visible').iterdir():
         path.write_bytes(b'')
@@ -829,6 +837,25 @@ def test_ctrl_c_ends_with_what_there_is(
     assert len(list((folder / 'fused').iterdir())) == done
     assert f'{done} pairs of' in captured.out
     assert 'interrupted after' in (folder / 'report.html').read_text(encoding='utf-8')
+
+
+@needs_matplotlib
+def test_ctrl_c_while_the_report_is_written_does_not_cost_it(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = evaluate_pairs.Study.finish
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return finish(*arguments)
+
+    monkeypatch.setattr(evaluate_pairs.Study, 'finish', interrupted)
+    folder = tmp_path / 'results'
+    assert main([str(pairs), *NANO, '--compare', 'fused', '-o', str(folder)]) == 130
+    summary = summary_of(folder)
+    # All pairs were evaluated by then.
+    assert (summary['pairs'], summary['interrupted'], summary['warnings']) == (3, False, [])
+    assert (folder / 'report.html').is_file()
 
 
 def test_ctrl_c_before_the_first_pair(
