@@ -341,7 +341,8 @@ def _levels(image: Array) -> NDArray[np.int64]:
 
 def _entropy_nats(counts: NDArray[np.int64]) -> float:
     probability = counts[counts > 0] / counts.sum()
-    return float(-(probability * np.log(probability)).sum())
+    # The sum makes 0 of minus 0, which would be printed.
+    return float(-(probability * np.log(probability)).sum()) + 0.0
 
 
 def mutual_information(fused: Luma, visible: Luma, thermal: Luma) -> float:

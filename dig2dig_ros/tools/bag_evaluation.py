@@ -74,6 +74,7 @@ from dig2dig_ros.tools.methods import (
     FusionMethod,
     method_costs,
     prepare_methods,
+    thread_count,
 )
 from dig2dig_ros.tools.options import UsageError
 
@@ -394,7 +395,9 @@ class _BagEvaluation:
             try:
                 compared = fuse_with(self._methods, pair.images, fused)
                 thermal = sources['thermal']
-                values = score_images(compared, grey_8_bits(visible), thermal, self._lpips)
+                values = score_images(
+                    compared, grey_8_bits(visible), thermal, self._lpips, thread_count()
+                )
                 fused = compared
             except (ValueError, RuntimeError, cv2.error) as error:
                 self._leave_out(f'not scored: {error}')
@@ -612,7 +615,13 @@ class _BagEvaluation:
             table = comparison_table(scores.means(), scores.metrics, costs)
             pairs = f'Means over {count_of_pairs(scores.pairs)}'
             title = f'{pairs}; GFLOP of the prior at {size[0]}x{size[1]}; ms: median'
-            tables.append(replace(table, title=title))
+            notes = table.notes
+            if len(self._replay.sources) > 2:
+                others = ', '.join(self._replay.sources[2:])
+                notes += (
+                    f'All rows fuse {others} too; the scores are against visible and thermal.',
+                )
+            tables.append(replace(table, title=title, notes=notes))
             if self._job.against:
                 table = difference_table(scores, self._job.against)
                 tables.append(replace(table, title='Differences pair by pair'))

@@ -105,6 +105,7 @@ from dig2dig_ros.tools.methods import (
     method_costs,
     prepare_methods,
     row_settings,
+    thread_count,
     time_left,
     time_methods,
 )
@@ -214,7 +215,7 @@ class PairEvaluation:
         scene = read_scene(pair, self._ranges)
         fused = fuse_with(self._methods, scene.images)
         first, second = (grey_8_bits(image) for image in scene.shown)
-        values = score_images(fused, first, second, self._lpips)
+        values = score_images(fused, first, second, self._lpips, thread_count())
         persons = self._detect(pair, scene, fused)
         self.sizes.add(scene.size)
         if self._lines is not None:

@@ -17,6 +17,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import os
+import sys
 import time
 from typing import Any, TYPE_CHECKING
 
@@ -157,6 +159,12 @@ def prepare_methods(
             prior = by_settings[settings].fuser.prior
         methods[row.name] = by_settings[settings]
     return methods
+
+
+def thread_count() -> int:
+    """Return how many threads the fusion may use, which scoring then uses as well."""
+    torch = sys.modules.get('torch')
+    return int(torch.get_num_threads()) if torch is not None else os.cpu_count() or 1
 
 
 def time_left(started: float, done: int, total: int) -> str:

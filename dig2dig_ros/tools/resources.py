@@ -69,7 +69,8 @@ def config_file(name: str) -> Path:
     folder = share_directory() / 'config'
     path = folder / name
     if not path.is_file():
-        shipped = ', '.join(sorted(p.name for p in folder.glob('*.*'))) or 'nothing'
+        alike = f'*{Path(name).suffix or ".*"}'
+        shipped = ', '.join(sorted(p.name for p in folder.glob(alike))) or 'nothing'
         raise FileNotFoundError(f'{folder} has no {name}; it has {shipped}')
     return path
 

@@ -166,6 +166,10 @@ def test_squared_error_and_psnr_by_hand() -> None:
 
 
 @needs_skimage
+def test_the_entropy_of_a_constant_is_not_minus_zero() -> None:
+    assert math.copysign(1.0, METRICS['EN'].function(np.full((8, 8), 7, np.uint8))) == 1.0
+
+
 def test_ssim_of_constants_by_hand() -> None:
     fused, visible, thermal = (np.full((9, 9), v, dtype=np.uint8) for v in (100, 50, 200))
     c1 = (0.01 * 255) ** 2
