@@ -46,7 +46,7 @@ from launch_ros.ros_adapters import get_ros_node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 PLAYERS = ('auto', 'play_bag', 'rosbag2')
-FUSED = (
+FUSED_TOPICS = (
     'fused/image_raw',
     'fused/camera_info',
     'fused/weights/visible',
@@ -277,7 +277,7 @@ def play_with_rosbag2(
 ) -> list[LaunchDescriptionEntity]:
     """Return a recorder, and a player that starts when the node is active."""
     namespace = absolute_namespace(context)
-    topics = [f'{namespace}/{name}' for name in FUSED]
+    topics = [f'{namespace}/{name}' for name in FUSED_TOPICS]
     # Before Jazzy, --topics is no option of it.
     option = [] if os.environ.get('ROS_DISTRO') in ('humble', 'iron') else ['--topics']
     storage = 'mcap' if bag.suffix == '.mcap' or any(bag.glob('*.mcap*')) else 'sqlite3'

@@ -15,23 +15,15 @@
 
 from types import SimpleNamespace
 
-import cv2
+from evaluation.bag_files import camera_info, compressed_image, header, START
 import numpy as np
-from rosbags.typesys import get_typestore, Stores
 
 from dig2dig_ros.evaluation.bags import BagWriter, image_message
 
 WIDTH, HEIGHT = 64, 48
-START = 1_700_000_000_000_000_000
 PERIOD = 250_000_000
 # After the exposure, a driver has an image later; the recorder writes down when it came.
 DELAY = 10_000_000
-_TYPES = get_typestore(Stores.ROS2_HUMBLE).types
-
-
-def header(stamp, frame):
-    time = _TYPES['builtin_interfaces/msg/Time'](stamp // 10**9, stamp % 10**9)
-    return _TYPES['std_msgs/msg/Header'](time, frame)
 
 
 def stamps(count=6):
@@ -56,15 +48,15 @@ def write_bag(path, storage='sqlite3', count=6, compressed=False, unknown=False)
         if unknown:
             bag.add_topic('/detections', 'vision_msgs/msg/Point2D')
         for stamp in stamps(count):
-            above = header(stamp, 'visible_optical_frame')
+            frame = 'visible_optical_frame'
             colour = rng.integers(0, 200, (HEIGHT, WIDTH, 3), dtype=np.uint8)
             heat = rng.integers(7000, 9000, (HEIGHT, WIDTH), dtype=np.uint16)
-            bag.write('/camera/camera_info', _camera_info(above), stamp + DELAY - 1_000_000)
+            info = camera_info(stamp, WIDTH, HEIGHT, frame)
+            bag.write('/camera/camera_info', info, stamp + DELAY - 1_000_000)
             if compressed:
-                data = cv2.imencode('.jpg', colour)[1].ravel()
-                message = _TYPES['sensor_msgs/msg/CompressedImage'](above, 'jpeg', data)
+                message = compressed_image(stamp, colour, 'jpeg', frame)
             else:
-                message = image_message(colour, 'bgr8', above)
+                message = image_message(colour, 'bgr8', header(stamp, frame))
             bag.write(visible, message, stamp + DELAY)
             late = header(stamp + 4_000_000, 'thermal_optical_frame')
             message = image_message(heat, 'mono16', late)
@@ -72,21 +64,3 @@ def write_bag(path, storage='sqlite3', count=6, compressed=False, unknown=False)
             if unknown:
                 bag.write('/detections', SimpleNamespace(x=1.0, y=2.0), stamp + DELAY)
     return path
-
-
-def _camera_info(above):
-    region = _TYPES['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
-    matrix = np.eye(3).ravel()
-    return _TYPES['sensor_msgs/msg/CameraInfo'](
-        above,
-        HEIGHT,
-        WIDTH,
-        'plumb_bob',
-        np.zeros(5),
-        matrix,
-        matrix,
-        np.zeros(12),
-        0,
-        0,
-        region,
-    )

@@ -23,6 +23,7 @@ import pytest
 pytest.importorskip('launch', reason='comes with a ROS installation')
 pytest.importorskip('launch_ros', reason='comes with a ROS installation')
 pytest.importorskip('rosbags', reason='comes with the extra evaluation')
+pytest.importorskip('mcap', reason='comes with the extra evaluation')
 
 from launch import LaunchContext
 from launch_files import Installation, launch_log, NODE, parameters, RECORDER, remappings

@@ -1172,12 +1172,6 @@ def image_message(array: NDArray[Any], encoding: str, header: Any) -> Any:
     return _default_typestore().types[IMAGE_TYPE](**fields)
 
 
-def stamp_of(message: Any) -> int:
-    """Return the time stamp in a message's header, in nanoseconds."""
-    stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-
-
 def is_image(topic: Topic) -> bool:
     """Tell whether a topic holds images that can be decoded here."""
     if topic.type == COMPRESSED_IMAGE_TYPE:

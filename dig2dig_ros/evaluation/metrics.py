@@ -483,9 +483,12 @@ METRICS: dict[str, Metric] = {
     )
 }
 
-# What the paper reports (Dig2DIG, section 4, evaluation metrics), in its order.
-VISIBLE_INFRARED_METRICS = ('PSNR_sum', 'SSIM', 'MSE', 'Nabf', 'CC', 'LPIPS')
-FOCUS_EXPOSURE_METRICS = ('SD', 'EI', 'EN', 'AG', 'SF', 'MI')
+LPIPS = 'LPIPS'
+
+
+def metric_names(with_lpips: bool) -> list[str]:
+    """Return the names of all metrics; LPIPS, which needs weights, is the last one."""
+    return [*METRICS, LPIPS] if with_lpips else [*METRICS]
 
 
 def metric_info(name: str) -> MetricInfo:
@@ -494,7 +497,7 @@ def metric_info(name: str) -> MetricInfo:
 
     :raises MetricError: there is no such metric.
     """
-    if name == 'LPIPS':
+    if name == LPIPS:
         return MetricInfo(name, higher_is_better=False)
     if name not in METRICS:
         raise MetricError(f'there is no metric {name}: there are {", ".join(METRICS)} and LPIPS')
@@ -516,5 +519,5 @@ def evaluate_pair(
     """
     values = {name: metric(fused, visible, thermal) for name, metric in METRICS.items()}
     if lpips is not None:
-        values['LPIPS'] = lpips(fused, visible, thermal)
+        values[LPIPS] = lpips(fused, visible, thermal)
     return values

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from dig2dig_ros.evaluation.detection import Detections
+from dig2dig_ros.streams.pipeline import stamp_of
 
 DETECTION_2D_ARRAY = 'vision_msgs/msg/Detection2DArray'
 DETECTION_ARRAY = 'yolo_msgs/msg/DetectionArray'
@@ -63,19 +64,6 @@ def detections_of(message: Any, type_name: str, person: str | None = None) -> De
     :raises RecordedDetectionsError: the type is another one, or the message is not of it.
     """
     return _persons(_hypotheses(message, type_name), person)
-
-
-def stamp_of(message: Any) -> int:
-    """
-    Return the stamp of a message's header in nanoseconds.
-
-    :raises RecordedDetectionsError: it has none.
-    """
-    try:
-        stamp = message.header.stamp
-        return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-    except AttributeError as error:
-        raise RecordedDetectionsError(f'the message has no stamp: {error}') from error
 
 
 class RecordedDetections:
@@ -113,7 +101,10 @@ class RecordedDetections:
         :param type_name: of the message, one of :data:`TYPES`.
         :raises RecordedDetectionsError: the type is another one, or the message is not of it.
         """
-        stamp = stamp_of(message)
+        try:
+            stamp = stamp_of(message.header)
+        except AttributeError as error:
+            raise RecordedDetectionsError(f'the message has no stamp: {error}') from error
         hypotheses = _hypotheses(message, type_name)
         self._classes[name].update({kind or number for kind, number, _, _ in hypotheses})
         self._replaced[name] += stamp in self._detections[name]

@@ -40,12 +40,11 @@ from dig2dig_ros.evaluation.bags import (
     COMPRESSED_IMAGE_TYPE,
     IMAGE_TYPE,
     Record,
-    stamp_of,
 )
 from dig2dig_ros.streams.cascade import Cascade, Group
 from dig2dig_ros.streams.codec import check, CodecError
 from dig2dig_ros.streams.pairing import PairingError
-from dig2dig_ros.streams.pipeline import SourceImages
+from dig2dig_ros.streams.pipeline import SourceImages, stamp_of
 
 # Importing torch takes seconds, which a mistake in the bag need not cost.
 if TYPE_CHECKING:
@@ -210,7 +209,7 @@ class BagReplay:
         except (BagError, CodecError) as error:
             self._drop(f'{source or "camera_info"} malformed', str(error))
             return
-        stamp = stamp_of(message)
+        stamp = stamp_of(message.header)
         self._stamps[source].append(stamp)
         recorded = _Recorded(message, record.type, record.time)
         self._groups.extend(self._cascade.add(source, stamp, recorded))

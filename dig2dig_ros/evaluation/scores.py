@@ -43,7 +43,7 @@ from dig2dig_ros.evaluation.comparison import (
     paired_differences,
     RANKED_METRICS,
 )
-from dig2dig_ros.evaluation.metrics import evaluate_pair, luma, metric_info
+from dig2dig_ros.evaluation.metrics import evaluate_pair, LPIPS, luma, metric_info
 from dig2dig_ros.evaluation.perceptual import Lpips
 from dig2dig_ros.evaluation.tables import Table
 
@@ -53,7 +53,6 @@ Method = Callable[..., Image]
 
 FUSED = 'fused'
 NOT_AVAILABLE = 'n/a'
-LPIPS = 'LPIPS'
 LPIPS_MISSING = (
     'LPIPS is missing: it needs trained weights, which are not shipped. With files of them: '
     '--lpips BACKBONE HEADS.'

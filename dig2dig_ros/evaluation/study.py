@@ -267,6 +267,22 @@ class Study:
         p50, p95 = np.percentile(np.asarray(self._milliseconds), [50, 95])
         return {'p50': round(float(p50), 2), 'p95': round(float(p95), 2)}
 
+    def quality_row(self) -> tuple[str, str]:
+        """Return name and value of the scores to know first, for the summary of the page."""
+        means = self.scores.means()[self.shown]
+        text = ', '.join(f'{name} {format_value(means[name])}' for name in PLOTTED_METRICS[:2])
+        return f'quality of {self.shown}', text
+
+    def weight_row(self) -> tuple[str, str]:
+        """Return likewise the mean weights."""
+        text = ', '.join(f'{name} {value:.2f}' for name, value in self.mean_weights().items())
+        return 'mean weight', text
+
+    def time_row(self) -> tuple[str, str]:
+        """Return likewise how long a fusion took."""
+        text = '{p50:.0f} ms median, {p95:.0f} ms 95th percentile'.format(**self.fusion_times())
+        return 'time of a fusion', text
+
     def close(self) -> None:
         """Finish the files that grow with the pairs."""
         self._metrics.close()

@@ -57,7 +57,7 @@ from dig2dig_ros.nodes.worker import LatestWorker
 from dig2dig_ros.streams.cascade import Cascade, Group
 from dig2dig_ros.streams.codec import check, CodecError, encode
 from dig2dig_ros.streams.pairing import SOURCES
-from dig2dig_ros.streams.pipeline import fused_picture, SourceImages, weight_plane
+from dig2dig_ros.streams.pipeline import fused_picture, SourceImages, stamp_of, weight_plane
 
 if TYPE_CHECKING:
     # Imports torch, which takes seconds: at run time it comes with on_configure.
@@ -67,7 +67,6 @@ if TYPE_CHECKING:
 _LOG_PERIOD = 5.0
 # When no camera has sent anything for so many seconds, what can be paired is.
 _QUIET_SECONDS = 0.2
-_NANOSECONDS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -360,7 +359,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         except CodecError as error:
             self._drop(f'{source} malformed', str(error))
             return
-        stamp = message.header.stamp.sec * _NANOSECONDS + message.header.stamp.nanosec
+        stamp = stamp_of(message.header)
         groups = pairer.add(source, stamp, ArrivedMessage(message, arrival))
         self._hand_over(groups, worker)
         if self._quiet_timer is not None and pairer.pending:

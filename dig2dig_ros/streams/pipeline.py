@@ -35,6 +35,11 @@ from dig2dig_ros.streams.codec import decode, decode_compressed
 _NANOSECONDS = 1_000_000_000
 
 
+def stamp_of(header: Any) -> int:
+    """Return the stamp in a ``std_msgs/Header`` in nanoseconds."""
+    return int(header.stamp.sec) * _NANOSECONDS + int(header.stamp.nanosec)
+
+
 class SourceImages:
     """
     Messages of all sources to the images that the fuser takes.

@@ -38,12 +38,14 @@ from dig2dig_ros.evaluation.bags import (
     BagError,
     BagReader,
     BagWriter,
+    CAMERA_INFO_TYPE,
     image_message,
+    IMAGE_TYPE,
 )
 from dig2dig_ros.evaluation.comparison import Row
 from dig2dig_ros.evaluation.detection import Detections, DetectorError, LabelError
 from dig2dig_ros.evaluation.detection_study import DetectionStudy, detector_inputs
-from dig2dig_ros.evaluation.metrics import METRICS
+from dig2dig_ros.evaluation.metrics import metric_names
 from dig2dig_ros.evaluation.perceptual import load_lpips, LpipsError
 from dig2dig_ros.evaluation.recorded_detections import (
     RecordedDetections,
@@ -54,7 +56,6 @@ from dig2dig_ros.evaluation.replay import BagReplay, ReplayedPair, stamp_text
 from dig2dig_ros.evaluation.scores import (
     comparison_table,
     difference_table,
-    format_value,
     fuse_with,
     FUSED,
     Fused,
@@ -67,7 +68,7 @@ from dig2dig_ros.evaluation.scores import (
 from dig2dig_ros.evaluation.study import Findings, Frame, Study, STUDY_FILES
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.nodes.parameters import PARAMETERS_BY_NAME
-from dig2dig_ros.streams.pipeline import fused_picture, weight_plane
+from dig2dig_ros.streams.pipeline import fused_picture, stamp_of, weight_plane
 from dig2dig_ros.tools.detecting import describe_detector, DetectorOptions
 from dig2dig_ros.tools.methods import (
     describe_rows,
@@ -319,11 +320,10 @@ class _BagEvaluation:
 
     def run(self, progress: ProgressFunction, stopping: StoppingFunction) -> BagResult:
         job, replay = self._job, self._replay
-        metrics = [*METRICS, *(['LPIPS'] if self._lpips is not None else [])]
         study = Study(
             self._folder,
             replay.sources,
-            ScoreBook(self._methods, metrics),
+            ScoreBook(self._methods, metric_names(self._lpips is not None)),
             [*COLUMNS],
             self._persons.inputs if self._persons is not None else (),
             self._rate(),
@@ -357,11 +357,11 @@ class _BagEvaluation:
         return min(max(rate, 1.0), 60.0)
 
     def _add_topics(self, writer: BagWriter) -> None:
-        writer.add_topic('/fused/image_raw', 'sensor_msgs/msg/Image')
+        writer.add_topic('/fused/image_raw', IMAGE_TYPE)
         if self._topics.camera_info is not None:
-            writer.add_topic('/fused/camera_info', 'sensor_msgs/msg/CameraInfo')
+            writer.add_topic('/fused/camera_info', CAMERA_INFO_TYPE)
         for source in self._replay.sources:
-            writer.add_topic(f'/fused/weights/{source}', 'sensor_msgs/msg/Image')
+            writer.add_topic(f'/fused/weights/{source}', IMAGE_TYPE)
 
     def _write(self, writer: BagWriter, pair: ReplayedPair) -> None:
         """Write what the node would publish, under the header of the visible image."""
@@ -447,8 +447,7 @@ class _BagEvaluation:
         """Return recorded detections in pixels of the visible image."""
         assert self._recorded is not None
         index = self._replay.sources.index(name) if name in self._replay.sources else 0
-        stamp = pair.headers[index].stamp
-        found = self._recorded.take(name, stamp.sec * 1_000_000_000 + stamp.nanosec)
+        found = self._recorded.take(name, stamp_of(pair.headers[index]))
         if found is None or index == 0:
             return found
         (height, width), (own_height, own_width) = (pair.images[i].shape[:2] for i in (0, index))
@@ -639,21 +638,15 @@ class _BagEvaluation:
 
     def _summary(self, study: Study, dropped: Mapping[str, int]) -> list[tuple[str, str]]:
         causes = ', '.join(f'{n} {cause}' for cause, n in not_fused(dropped).items())
-        weights = study.mean_weights()
         limited = ' (--limit)' if study.pairs == self._job.limit else ''
         rows = [
             ('pairs fused', f'{study.pairs}{limited}'),
             ('not fused', causes or 'none'),
-            ('mean weight', ', '.join(f'{name} {value:.2f}' for name, value in weights.items())),
-            (
-                'time of a fusion',
-                '{p50:.0f} ms median, {p95:.0f} ms 95th percentile'.format(**study.fusion_times()),
-            ),
+            study.weight_row(),
+            study.time_row(),
         ]
         if study.scores.pairs:
-            means = study.scores.means()[FUSED]
-            text = ', '.join(f'{name} {format_value(means[name])}' for name in ('SSIM', 'Qabf'))
-            rows.append((f'quality of {FUSED}', text))
+            rows.append(study.quality_row())
         if self._persons is not None and self._persons.frames:
             rows.append(self._persons.headline())
         return rows

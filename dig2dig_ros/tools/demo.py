@@ -63,6 +63,7 @@ from dig2dig_ros.nodes.statistics import (
 )
 from dig2dig_ros.streams.codec import decode
 from dig2dig_ros.streams.pairing import SOURCES
+from dig2dig_ros.streams.pipeline import stamp_of
 from dig2dig_ros.tools.demo_report import (
     ContactSheet,
     DemoError,
@@ -298,7 +299,7 @@ class Observer:
 
     def _on_message(self, topic: str, message: Any) -> None:
         now = time.monotonic()
-        stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+        stamp = stamp_of(message.header)
         kept = self._images[topic]
         self.received[topic] += 1
         kept[stamp] = Seen(message, now, self.received[topic])

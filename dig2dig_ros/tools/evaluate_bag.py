@@ -36,8 +36,7 @@ import sys
 import time
 from typing import Any
 
-from dig2dig_ros.evaluation.bags import BagError
-from dig2dig_ros.evaluation.comparison import ComparisonError, Row
+from dig2dig_ros.evaluation.comparison import Row
 from dig2dig_ros.evaluation.jobs import (
     ClusterError,
     Interruption,
@@ -45,7 +44,6 @@ from dig2dig_ros.evaluation.jobs import (
     Progress,
     run_jobs,
 )
-from dig2dig_ros.evaluation.perceptual import LpipsError
 from dig2dig_ros.evaluation.scores import format_value, FUSED
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.nodes.parameters import complete_values
@@ -69,6 +67,7 @@ from dig2dig_ros.tools.comparing import (
 from dig2dig_ros.tools.detecting import add_detector_options, detector_options
 from dig2dig_ros.tools.options import (
     add_fusion_options,
+    check_output,
     fusion_overrides,
     load_parameters,
     positive,
@@ -223,13 +222,7 @@ def result_folders(bags: Sequence[Path], output: Path, overwrite: bool) -> list[
         names = [output / stem, *(output / f'{stem}_{n}' for n in range(2, len(bags) + 1))]
         folders.append(next(name for name in names if name not in folders))
     for folder in folders:
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f'{folder} is a file: choose another --output')
-        if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-            raise UsageError(
-                f'{folder} is not empty: choose another --output, or replace the results in it '
-                'with --overwrite'
-            )
+        check_output(folder, overwrite)
         own = folder / 'fused'
         if own.is_dir() and any(own.iterdir()) and not (own / 'metadata.yaml').is_file():
             raise UsageError(
@@ -423,15 +416,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     try:
         return evaluate(args)
-    except (
-        UsageError,
-        ComparisonError,
-        BagError,
-        ClusterError,
-        LpipsError,
-        OSError,
-        ImportError,
-    ) as error:
+    except (UsageError, ClusterError, OSError, ImportError) as error:
         report(f'evaluate_bag: {error}')
         return 2
     except KeyboardInterrupt:

@@ -62,20 +62,18 @@ from dig2dig_ros.evaluation.image_pairs import (
     second_is_colour,
     unpaired,
 )
-from dig2dig_ros.evaluation.metrics import METRICS
+from dig2dig_ros.evaluation.metrics import LPIPS, metric_names
 from dig2dig_ros.evaluation.perceptual import load_lpips, Lpips, LpipsError
 from dig2dig_ros.evaluation.scores import (
     ablation_table,
     comparison_table,
     Cost,
     difference_table,
-    format_value,
     fuse_with,
     FUSED,
     Fused,
     grey_8_bits,
     Image,
-    LPIPS,
     LPIPS_MISSING,
     Method,
     score_images,
@@ -111,6 +109,7 @@ from dig2dig_ros.tools.methods import (
 )
 from dig2dig_ros.tools.options import (
     add_fusion_options,
+    check_output,
     fusion_overrides,
     load_parameters,
     positive,
@@ -169,6 +168,9 @@ class PairEvaluation:
     :param methods: ways to fuse by name.
     :param ranges: maps thermal counts; None for photographs.
     :param lpips: the metric, where its weights are given.
+    :param scores: takes the scores; that of the study, if there is one.
+    :param detector: detects persons in the inputs of ``persons``; None goes without.
+    :param persons: takes what was detected.
     :param save: folder that takes the fused images as ``PAIR__METHOD.png``.
     :param lines: takes the values of every pair.
     :param study: takes everything for a report.
@@ -179,6 +181,9 @@ class PairEvaluation:
         methods: Mapping[str, Method],
         ranges: ThermalRange | None,
         lpips: Lpips | None,
+        scores: ScoreBook,
+        detector: Detector | None = None,
+        persons: DetectionStudy | None = None,
         save: Path | None = None,
         lines: ScoreFile | None = None,
         study: Study | None = None,
@@ -189,10 +194,9 @@ class PairEvaluation:
         self._save = save
         self._lines = lines
         self._study = study
-        self.detector: Detector | None = None
-        self.persons: DetectionStudy | None = None
-        metrics = [*METRICS, *([LPIPS] if lpips is not None else [])]
-        self.scores = study.scores if study is not None else ScoreBook(methods, metrics)
+        self._detector = detector
+        self._persons = persons
+        self.scores = scores
         self.sizes: set[tuple[int, int]] = set()
         self.skipped: list[str] = []
 
@@ -234,14 +238,14 @@ class PairEvaluation:
     def _detect(
         self, pair: ImagePair, scene: Scene, fused: Mapping[str, Fused]
     ) -> dict[str, int] | None:
-        if self.detector is None or self.persons is None:
+        if self._detector is None or self._persons is None:
             return None
         visible, thermal = scene.shown[0], grey_8_bits(scene.shown[1])
         own = {n: entry.image for n, entry in fused.items() if entry.image.shape == visible.shape}
-        images = detector_inputs(self.persons.inputs, visible, thermal, own)
-        found = {name: self.detector.detect(image) for name, image in images.items()}
+        images = detector_inputs(self._persons.inputs, visible, thermal, own)
+        found = {name: self._detector.detect(image) for name, image in images.items()}
         names = (pair.name, pair.visible.stem, pair.thermal.stem)
-        return self.persons.add(names, visible, found)
+        return self._persons.add(names, visible, found)
 
     def _hand_over(
         self,
@@ -476,21 +480,6 @@ def _is_colour(pair: ImagePair) -> bool:
         return False  # it will be skipped, with the reason
 
 
-def check_output(folder: Path, overwrite: bool) -> None:
-    """
-    Make sure that ``--output`` can take the results.
-
-    :raises UsageError: it has files that are not to be replaced, or is none.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f'{folder} is a file: choose another --output')
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise UsageError(
-            f'{folder} is not empty: choose another --output, or replace the results in it with '
-            '--overwrite'
-        )
-
-
 def prepare_output(folder: Path) -> None:
     """
     Make the folder of ``--output``, without the results of an earlier evaluation.
@@ -553,7 +542,7 @@ def _evaluate(args: argparse.Namespace, until_end: ExitStack) -> int:
     size = args.time_size or COMMON_SIZE
     times = time_methods(methods, size, args.repetitions) if args.time_size else {}
 
-    metrics = [*METRICS, *([LPIPS] if lpips is not None else [])]
+    scores = ScoreBook(methods, metric_names(lpips is not None))
     study = None
     if args.output is not None:
         # Not before all else is known to be there: an earlier result goes.
@@ -562,7 +551,7 @@ def _evaluate(args: argparse.Namespace, until_end: ExitStack) -> int:
         study = Study(
             args.output,
             sources,
-            ScoreBook(methods, metrics),
+            scores,
             ('pair', 'width', 'height'),
             persons.inputs if persons is not None else (),
             # The rows of the ablations are all of one family; the first stands for it.
@@ -570,11 +559,18 @@ def _evaluate(args: argparse.Namespace, until_end: ExitStack) -> int:
         )
     lines = None
     if args.csv is not None:
-        lines = ScoreFile(args.csv, ('pair', 'method', 'width', 'height'), metrics, ('ms',))
+        lines = ScoreFile(args.csv, ('pair', 'method', 'width', 'height'), scores.metrics, ('ms',))
     evaluation = PairEvaluation(
-        methods, ranges if thermal else None, lpips, args.save, lines, study
+        methods,
+        ranges if thermal else None,
+        lpips,
+        scores,
+        detector,
+        persons,
+        args.save,
+        lines,
+        study,
     )
-    evaluation.detector, evaluation.persons = detector, persons
     stopping = Stopping()
     # What there is includes the report, which must not be lost to the same wish.
     until_end.enter_context(stopping.on_interrupt())
@@ -583,7 +579,6 @@ def _evaluate(args: argparse.Namespace, until_end: ExitStack) -> int:
     for file in (lines, study):
         if file is not None:
             file.close()
-    scores = evaluation.scores
     if not scores.pairs and interrupted:
         report('evaluate_pairs: interrupted before the first pair, so there are no results')
         return 130
@@ -711,15 +706,11 @@ def fuser_facts(method: Method) -> dict[str, Any]:
 
 def summary_rows(study: Study) -> list[tuple[str, str]]:
     """Return what the report page shows first."""
-    means = study.scores.means()[study.shown]
-    quality = ', '.join(f'{name} {format_value(means[name])}' for name in ('SSIM', 'Qabf'))
-    weights = ', '.join(f'{name} {value:.2f}' for name, value in study.mean_weights().items())
-    median = '{p50:.0f} ms median, {p95:.0f} ms 95th percentile'.format(**study.fusion_times())
     return [
         ('pairs fused', str(study.pairs)),
-        (f'quality of {study.shown}', quality),
-        ('mean weight', weights),
-        ('time of a fusion', median),
+        study.quality_row(),
+        study.weight_row(),
+        study.time_row(),
     ]
 
 

@@ -53,6 +53,21 @@ class UsageError(ValueError):
     """What was asked for cannot be done; the message says why."""
 
 
+def check_output(folder: Path, overwrite: bool) -> None:
+    """
+    Make sure that the folder of ``--output`` can take results.
+
+    :raises UsageError: it is a file, or has files that are not to be replaced.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f'{folder} is a file: choose another --output')
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise UsageError(
+            f'{folder} is not empty: choose another --output, or replace the results in it with '
+            '--overwrite'
+        )
+
+
 def load_parameters(name: str) -> dict[str, Any]:
     """
     Read the parameters that a ROS 2 parameter file sets for ``fusion_node``.

@@ -50,10 +50,10 @@ from dig2dig_ros.evaluation.bags import (
     BagReader,
     BagWriter,
     image_message,
-    stamp_of,
     Topic,
 )
 from dig2dig_ros.streams.codec import CodecError, decode, decode_compressed
+from dig2dig_ros.streams.pipeline import stamp_of
 
 STORAGES = ['sqlite3', 'mcap']
 SUFFIX = {'sqlite3': '.db3', 'mcap': '.mcap'}
@@ -258,8 +258,8 @@ def test_compressed_images_and_camera_info(tmp_path: Path) -> None:
     with BagReader(tmp_path / 'run') as bag:
         thermal, info = [bag.decode(r) for r in bag.records(bag.topics)]
     assert np.array_equal(decode_compressed(thermal), array)
-    assert stamp_of(thermal) == START + 7
-    assert stamp_of(info) == START + 9
+    assert stamp_of(thermal.header) == START + 7
+    assert stamp_of(info.header) == START + 9
     assert (info.width, info.height) == (12, 8)
 
 
@@ -273,7 +273,7 @@ def test_type_of_the_bag_itself(tmp_path: Path, storage: str) -> None:
     with BagReader(tmp_path / 'run') as bag:
         (record,) = bag.records(['/heat'])
         assert bag.decode(record).celsius.tolist() == [1, 2, 3]
-        assert stamp_of(bag.decode(record)) == START
+        assert stamp_of(bag.decode(record).header) == START
 
 
 def test_unknown_type_does_not_hinder_the_others(tmp_path: Path) -> None:
@@ -679,7 +679,7 @@ def test_written_bag_opens_with_rosbags(tmp_path: Path, storage: str) -> None:
         assert [time for _, time, _ in messages[::2]] == [START + n * STEP for n in range(4)]
     assert np.array_equal(decode(decoded), array)
     assert decoded.header.frame_id == 'lens'
-    assert stamp_of(decoded) == START - 5
+    assert stamp_of(decoded.header) == START - 5
     # What ros2 bag info prints is in metadata.yaml; Humble expects the offers as text.
     information = yaml.safe_load((tmp_path / 'out' / 'metadata.yaml').read_text())
     information = information['rosbag2_bagfile_information']

@@ -22,8 +22,8 @@ from dig2dig_ros.evaluation.recorded_detections import (
     detections_of,
     RecordedDetections,
     RecordedDetectionsError,
-    stamp_of,
 )
+from dig2dig_ros.streams.pipeline import stamp_of
 
 VISION, YOLO = 'vision_msgs/msg/Detection2DArray', 'yolo_msgs/msg/DetectionArray'
 SECOND = 1_000_000_000
@@ -195,7 +195,7 @@ def test_messages_as_a_bag_holds_them() -> None:
         data = store.serialize_cdr(t[type_name](header=head, detections=[detection]), type_name)
         read = store.deserialize_cdr(data, type_name)
         found = detections_of(read, type_name)
-        assert stamp_of(read) == 3 * SECOND + 7
+        assert stamp_of(read.header) == 3 * SECOND + 7
         assert found.boxes.tolist() == [[40, 25, 60, 55]]
         assert found.scores.tolist() == [0.5]
 

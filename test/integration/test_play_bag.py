@@ -26,6 +26,7 @@ import time
 import pytest
 
 pytest.importorskip('rosbags', reason='comes with the extra evaluation')
+pytest.importorskip('mcap', reason='comes with the extra evaluation')
 
 import rclpy
 from rclpy.context import Context

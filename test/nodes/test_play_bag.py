@@ -20,6 +20,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs rclpy')
 pytest.importorskip('rosbags', reason='comes with the extra evaluation')
+pytest.importorskip('mcap', reason='comes with the extra evaluation')
 
 from builtin_interfaces.msg import Time
 from rclpy.serialization import serialize_message

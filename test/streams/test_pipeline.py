@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from dig2dig_ros.streams.codec import CodecError
-from dig2dig_ros.streams.pipeline import fused_picture, SourceImages, weight_plane
+from dig2dig_ros.streams.pipeline import fused_picture, SourceImages, stamp_of, weight_plane
 
 SECOND = 1_000_000_000
 VALUES = {
@@ -45,6 +45,12 @@ def message(image, encoding):
 
 def counts(low, high):
     return np.linspace(low, high, 12).reshape(3, 4).round().astype(np.uint16)
+
+
+def test_stamps_are_whole_nanoseconds():
+    # More than a float could tell apart.
+    header = SimpleNamespace(stamp=SimpleNamespace(sec=1_700_000_000, nanosec=123_456_789))
+    assert stamp_of(header) == 1_700_000_000_123_456_789
 
 
 def test_visible_images_stay_as_they_are():
