@@ -518,7 +518,9 @@ class BagPlayer(Node):  # type: ignore[misc]
         kind = message_type(type_name)
         if kind is None:
             self.get_logger().warning(f'not recorded, for {type_name} is not known here: {topic}')
-        self._recorded[topic] = kind and self.create_subscription(
+            self._recorded[topic] = None
+            return
+        self._recorded[topic] = self.create_subscription(
             kind,
             topic,
             partial(self._on_output, topic, self.resolve_topic_name(topic), type_name),
