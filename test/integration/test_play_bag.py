@@ -195,18 +195,25 @@ def test_what_the_node_makes_of_a_bag_is_recorded_and_measured(domain, tmp_path,
         assert reader.storage == storage
         counts = {name: topic.count for name, topic in reader.topics.items()}
         fused = list(reader.records(['/fused/image_raw']))
+    summary = json.loads(summary_file.read_text(encoding='utf-8'))
+    # A busy machine may be too slow for some of the pairs, which is counted then.
+    superseded = summary['dropped'].pop('superseded')
+    count = 6 - superseded
+    assert count > 0
     weights = [f'/fused/weights/{name}' for name in ('visible', 'thermal', 'overlay')]
-    assert counts == dict.fromkeys(['/fused/image_raw', '/fused/camera_info', *weights], 6)
-    assert [header_stamp(record.data) for record in fused] == stamps()
+    assert counts == dict.fromkeys(['/fused/image_raw', '/fused/camera_info', *weights], count)
+    found = [header_stamp(record.data) for record in fused]
+    assert found == [stamp for stamp in stamps() if stamp in found]
+    assert len(found) == count
     # Recorded at simulated time, so that both bags lie on one time line.
     assert all(0 < each.time - header_stamp(each.data) < 60 * 10**9 for each in fused)
 
-    summary = json.loads(summary_file.read_text(encoding='utf-8'))
     assert summary['complete']
     assert summary['sources'] == {'visible': CAMERA[0], 'thermal': CAMERA[1]}
     assert summary['played'] == summary['received'] == {'visible': 6, 'thermal': 6}
     assert summary['lost'] == {'visible': 0, 'thermal': 0}
-    assert summary['pairs'] == summary['fused'] == summary['fused_received'] == 6
+    assert summary['pairs'] == 6
+    assert summary['fused'] == summary['fused_received'] == count
     assert not any(summary['dropped'].values())
     assert summary['node']['prior'].startswith('nano')
     assert summary['recorded'] == counts
@@ -215,7 +222,7 @@ def test_what_the_node_makes_of_a_bag_is_recorded_and_measured(domain, tmp_path,
         assert 0 < latency['p50'] <= latency['p95'] <= latency['max']
     assert summary['latency_ms']['max'] <= summary['latency_from_visible_ms']['max']
     assert summary['behind_schedule_ms']['max'] >= 0
-    assert '6 of 6 pairs' in player.output()
+    assert f'{count} of 6 pairs' in player.output()
 
 
 def test_only_chosen_topics_are_recorded_and_an_interruption_keeps_them(domain, tmp_path, bag):
