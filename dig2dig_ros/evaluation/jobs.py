@@ -151,6 +151,33 @@ class Interruption:
         """Let no other job begin, and have the running ones end early."""
         self.requested = True
 
+    @contextmanager
+    def on_sigint(self, on_request: Callable[[], None] | None = None) -> Iterator[None]:
+        """
+        Turn the first SIGINT into a request, the next into KeyboardInterrupt.
+
+        Outside the main thread, which alone gets signals, they are left alone.
+
+        :param on_request: called with the first one.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(signal_number: int, frame: FrameType | None) -> None:
+            if self.requested:
+                raise KeyboardInterrupt
+            self.request()
+            if on_request is not None:
+                on_request()
+
+        previous = signal.signal(signal.SIGINT, handle)
+        try:
+            yield
+        finally:
+            # None: it was not set by Python, and Python cannot put it back.
+            signal.signal(signal.SIGINT, signal.SIG_DFL if previous is None else previous)
+
 
 def run_jobs(
     function: JobFunction[J, R],
@@ -193,7 +220,7 @@ def run_jobs(
             raise ValueError(f'{name} is {count}, it must be at least 1')
     interruption = interruption or Interruption()
     ledger = _Ledger[R](len(jobs), on_progress, on_outcome)
-    with _sigint_requests(interruption):
+    with interruption.on_sigint():
         if scheduler is not None:
             _ClusterRun(function, jobs, ledger, interruption).run(scheduler)
         elif processes > 1:
@@ -288,26 +315,6 @@ def _attempt(
         return _Done(function(argument, progress, stopping))
     except (Exception, SystemExit) as error:
         return _failure(error)
-
-
-@contextmanager
-def _sigint_requests(interruption: Interruption) -> Iterator[None]:
-    """Turn the first SIGINT into a request, the next into KeyboardInterrupt."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(signal_number: int, frame: FrameType | None) -> None:
-        if interruption.requested:
-            raise KeyboardInterrupt
-        interruption.request()
-
-    previous = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        # None: it was not set by Python, and Python cannot put it back.
-        signal.signal(signal.SIGINT, signal.SIG_DFL if previous is None else previous)
 
 
 # In this process.

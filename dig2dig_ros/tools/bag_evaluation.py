@@ -20,7 +20,7 @@ A job and its result can be pickled, so that it may run in another process or on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 import glob
@@ -45,6 +45,7 @@ from dig2dig_ros.evaluation.bags import (
 from dig2dig_ros.evaluation.comparison import Row
 from dig2dig_ros.evaluation.detection import Detections, DetectorError, LabelError
 from dig2dig_ros.evaluation.detection_study import DetectionStudy, detector_inputs
+from dig2dig_ros.evaluation.jobs import ProgressFunction, StoppingFunction
 from dig2dig_ros.evaluation.metrics import metric_names
 from dig2dig_ros.evaluation.perceptual import load_lpips, LpipsError
 from dig2dig_ros.evaluation.recorded_detections import (
@@ -86,9 +87,6 @@ COLUMNS = ('pair', 'thermal stamp', 'offset (s)', 'width', 'height')
 EARLY_END = BEYOND_LIMIT, INTERRUPTED = 'beyond the limit', 'interrupted'
 # Reading and writing go on between two of these, so that they need not be frequent.
 _PROGRESS_SECONDS = 0.2
-
-ProgressFunction = Callable[[int, int, str], None]
-StoppingFunction = Callable[[], bool]
 
 
 @dataclass(frozen=True)

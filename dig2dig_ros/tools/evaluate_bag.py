@@ -65,10 +65,12 @@ from dig2dig_ros.tools.comparing import (
     rows_help,
 )
 from dig2dig_ros.tools.detecting import add_detector_options, detector_options
+from dig2dig_ros.tools.methods import time_left
 from dig2dig_ros.tools.options import (
     add_fusion_options,
     check_output,
     fusion_overrides,
+    INTERRUPTED,
     load_parameters,
     positive,
     report,
@@ -258,7 +260,7 @@ class Console:
         self._latest[progress.job] = progress
         if self._interruption.requested and not self._confirmed:
             self._confirmed = True
-            self._tell('interrupted: ending with what there is; again to end at once')
+            self._tell(INTERRUPTED)
         if progress.text and not progress.total:
             # What happened to the job, such as the loss of its process.
             self._tell(self._describe(progress))
@@ -276,9 +278,8 @@ class Console:
         text = f'{name}: {progress.done}/{progress.total} pairs'
         elapsed = time.monotonic() - self._started[progress.job]
         if progress.done and progress.total > progress.done and elapsed > 1:
-            left = elapsed / progress.done * (progress.total - progress.done)
-            text += f', {progress.done / elapsed:.1f}/s, '
-            text += f'{left / 60:.0f} min left' if left >= 120 else f'{left:.0f} s left'
+            left = time_left(elapsed, progress.done, progress.total)
+            text += f', {progress.done / elapsed:.1f}/s, {left}'
         elif progress.text and progress.done >= progress.total:
             text += f', {progress.text}'
         return text

@@ -28,15 +28,13 @@ Exit code: 0, 1 if a pair was skipped, 2 if nothing could be done, 130 after Ctr
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, ExitStack, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
-import signal
 import sys
 import time
-from types import FrameType
 from typing import Any
 
 import cv2
@@ -62,6 +60,7 @@ from dig2dig_ros.evaluation.image_pairs import (
     second_is_colour,
     unpaired,
 )
+from dig2dig_ros.evaluation.jobs import Interruption
 from dig2dig_ros.evaluation.metrics import LPIPS, metric_names
 from dig2dig_ros.evaluation.perceptual import load_lpips, Lpips, LpipsError
 from dig2dig_ros.evaluation.scores import (
@@ -111,6 +110,7 @@ from dig2dig_ros.tools.options import (
     add_fusion_options,
     check_output,
     fusion_overrides,
+    INTERRUPTED,
     load_parameters,
     positive,
     report,
@@ -200,11 +200,11 @@ class PairEvaluation:
         self.sizes: set[tuple[int, int]] = set()
         self.skipped: list[str] = []
 
-    def run(self, pairs: Sequence[ImagePair], stopping: Stopping) -> None:
+    def run(self, pairs: Sequence[ImagePair], interruption: Interruption) -> None:
         """Take pair after pair; one that cannot be evaluated is named and skipped."""
         started = time.perf_counter()
         for index, pair in enumerate(pairs, start=1):
-            if stopping.requested:
+            if interruption.requested:
                 break
             try:
                 self._take(pair)
@@ -212,7 +212,7 @@ class PairEvaluation:
             except (ValueError, RuntimeError, OSError, cv2.error) as error:
                 self.skipped.append(pair.name)
                 result = f'skipped, {error}'
-            left = time_left(started, index, len(pairs))
+            left = time_left(time.perf_counter() - started, index, len(pairs))
             report(f'[{index}/{len(pairs)}] {pair.name}: {result}; {left}')
 
     def _take(self, pair: ImagePair) -> None:
@@ -270,33 +270,6 @@ class PairEvaluation:
             cells=(scene.name, *scene.size),
         )
         study.add(frame, fused, values, persons)
-
-
-class Stopping:
-    """Whether somebody pressed Ctrl-C; the second time ends the program at once."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    @contextmanager
-    def on_interrupt(self) -> Iterator[None]:
-        """Take SIGINT as the wish to end with what there is."""
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            if self.requested:
-                raise KeyboardInterrupt
-            self.requested = True
-            report('interrupted: ending with what there is; again to end at once')
-
-        try:
-            previous = signal.signal(signal.SIGINT, handle)
-        except ValueError:  # not the main thread, which alone gets signals
-            yield
-            return
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
 
 
 def write_image(path: Path, image: Image) -> None:
@@ -571,11 +544,11 @@ def _evaluate(args: argparse.Namespace, until_end: ExitStack) -> int:
         lines,
         study,
     )
-    stopping = Stopping()
+    interruption = Interruption()
     # What there is includes the report, which must not be lost to the same wish.
-    until_end.enter_context(stopping.on_interrupt())
-    evaluation.run(pairs, stopping)
-    interrupted = stopping.requested
+    until_end.enter_context(interruption.on_sigint(lambda: report(INTERRUPTED)))
+    evaluation.run(pairs, interruption)
+    interrupted = interruption.requested
     for file in (lines, study):
         if file is not None:
             file.close()
@@ -650,7 +623,7 @@ def _evaluate(args: argparse.Namespace, until_end: ExitStack) -> int:
         report(f'written: {args.output / "report.html"}')
     if skipped:
         report(f'skipped {len(skipped)} of {len(pairs)} pairs: {", ".join(skipped)}')
-    if stopping.requested:
+    if interruption.requested:
         return 130
     return 1 if skipped else 0
 

@@ -167,9 +167,9 @@ def thread_count() -> int:
     return int(torch.get_num_threads()) if torch is not None else os.cpu_count() or 1
 
 
-def time_left(started: float, done: int, total: int) -> str:
-    """Return in words how long the rest takes, at the pace so far."""
-    seconds = (time.perf_counter() - started) / done * (total - done)
+def time_left(elapsed: float, done: int, total: int) -> str:
+    """Return in words how long the rest takes, if ``done`` took so many seconds."""
+    seconds = elapsed / done * (total - done)
     if seconds >= 120:
         return f'{seconds / 60:.0f} min left'
     return f'{seconds:.0f} s left'
@@ -194,7 +194,7 @@ def time_methods(
     for index in range(1, repetitions + 1):
         for name, entry in fuse_with(methods, images).items():
             times[name].append(entry.milliseconds)
-        left = time_left(started, index, repetitions)
+        left = time_left(time.perf_counter() - started, index, repetitions)
         report(f'timing at {width}x{height}: [{index}/{repetitions}]; {left}')
     return {name: float(np.median(values)) for name, values in times.items()}
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dig2dig_ros.priors import Prior
 
 NODE = 'fusion_node'
+INTERRUPTED = 'interrupted: ending with what there is; again to end at once'
 THERMAL_TASK = 'visible-thermal'
 # What images are, and the preset for it.
 TASKS = {

@@ -113,6 +113,54 @@ class NodeProcess:
                 self.process.wait()
 
 
+class ListenedProcess:
+    """A process of one of the package's modules, and a node that listens to it."""
+
+    def __init__(self, domain, module, arguments):
+        self._output = tempfile.TemporaryFile('w+')  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, '-m', f'dig2dig_ros.nodes.{module}', *arguments],
+            env=environment(domain),
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node('listener', context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+
+    def until(self, condition, timeout=60.0):
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end, self.output()
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def finish(self):
+        """Listen until the process has ended and return its exit code."""
+        self.until(lambda: self.process.poll() is not None)
+        for _ in range(20):
+            self.executor.spin_once(timeout_sec=0.01)
+        return self.process.returncode
+
+    def output(self):
+        self._output.seek(0)
+        return self._output.read()
+
+    def close(self):
+        if self.process.poll() is None:
+            # Not killed at once: its services would stay in sight of the next test.
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
 class Client:
     """What a robot has around the node: cameras, a detector, and an operator."""
 

@@ -17,9 +17,6 @@
 from contextlib import contextmanager
 import re
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 
 from builtin_interfaces.msg import Time
@@ -27,16 +24,13 @@ import cv2
 import numpy as np
 import pytest
 from rcl_interfaces.srv import DescribeParameters, SetParameters
-import rclpy
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
 from dig2dig_ros.nodes.pair_camera import loop_frames, PARAMETERS, StreetSource
 from dig2dig_ros.streams.codec import decode
-from integration.harness import environment, ros_arguments
+from integration.harness import ListenedProcess, ros_arguments
 
 SMALL = {'width': 64, 'height': 48}
 SENT = r'sent: visible=(\d+), thermal=(\d+), pairs=(\d+)'
@@ -46,23 +40,11 @@ def seconds(stamp: Time) -> float:
     return stamp.sec + stamp.nanosec * 1e-9
 
 
-class Camera:
+class Camera(ListenedProcess):
     """A running pair_camera and someone who listens to it."""
 
     def __init__(self, domain, parameters, arguments=()):
-        self._output = tempfile.TemporaryFile('w+')  # noqa: SIM115
-        command = [sys.executable, '-m', 'dig2dig_ros.nodes.pair_camera']
-        self.process = subprocess.Popen(
-            [*command, *ros_arguments(parameters), *arguments],
-            env=environment(domain),
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-        )
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=domain)
-        self.node = rclpy.create_node('listener', context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
+        super().__init__(domain, 'pair_camera', [*ros_arguments(parameters), *arguments])
         self.images = {'visible': [], 'thermal': []}
         self.infos = {'visible': [], 'thermal': []}
 
@@ -77,40 +59,10 @@ class Camera:
                     kind, f'{prefix}{source}/{topic}', store[source].append, reliable
                 )
 
-    def until(self, condition, timeout=60.0):
-        end = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < end, self.output()
-            self.executor.spin_once(timeout_sec=0.05)
-
-    def finish(self):
-        """Listen until the process has ended and return its exit code."""
-        self.until(lambda: self.process.poll() is not None)
-        for _ in range(20):
-            self.executor.spin_once(timeout_sec=0.01)
-        return self.process.returncode
-
-    def output(self):
-        self._output.seek(0)
-        return self._output.read()
-
     def sent(self):
         """Return (visible, thermal, pairs) of the line at the end."""
         (line,) = re.findall(SENT, self.output())
         return tuple(map(int, line))
-
-    def close(self):
-        if self.process.poll() is None:
-            # Not killed at once: its services would stay in sight of the next test.
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
 
 
 @contextmanager

@@ -18,19 +18,12 @@ from itertools import pairwise
 import json
 import re
 import signal
-import subprocess
-import sys
-import tempfile
-import time
 
 import pytest
 
 pytest.importorskip('rosbags', reason='comes with the extra evaluation')
 pytest.importorskip('mcap', reason='comes with the extra evaluation')
 
-import rclpy
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import qos_profile_sensor_data, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
@@ -38,25 +31,16 @@ from small_bags import DELAY, PERIOD, stamps, write_bag
 
 from dig2dig_ros.evaluation.bags import BagReader
 from dig2dig_ros.nodes.play_bag import header_stamp
-from integration.harness import environment, NodeProcess
+from integration.harness import ListenedProcess, NodeProcess
 
 CAMERA = ('/camera/image_raw', '/thermal/image_raw')
 
 
-class Player:
+class Player(ListenedProcess):
     """A running play_bag and someone who listens to it."""
 
     def __init__(self, domain, arguments):
-        self._output = tempfile.TemporaryFile('w+')  # noqa: SIM115
-        command = [sys.executable, '-m', 'dig2dig_ros.nodes.play_bag', *map(str, arguments)]
-        self.process = subprocess.Popen(
-            command, env=environment(domain), stdout=self._output, stderr=subprocess.STDOUT
-        )
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=domain)
-        self.node = rclpy.create_node('listener', context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
+        super().__init__(domain, 'play_bag', map(str, arguments))
         self.received = {}
 
     def listen(self, kind, topic, qos=None, raw=True):
@@ -64,35 +48,6 @@ class Player:
         self.received[topic] = []
         qos = qos or QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
         self.node.create_subscription(kind, topic, self.received[topic].append, qos, raw=raw)
-
-    def until(self, condition, timeout=60.0):
-        end = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < end, self.output()
-            self.executor.spin_once(timeout_sec=0.05)
-
-    def finish(self):
-        """Listen until the process has ended and return its exit code."""
-        self.until(lambda: self.process.poll() is not None)
-        for _ in range(20):
-            self.executor.spin_once(timeout_sec=0.01)
-        return self.process.returncode
-
-    def output(self):
-        self._output.seek(0)
-        return self._output.read()
-
-    def close(self):
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
 
 
 @contextmanager
