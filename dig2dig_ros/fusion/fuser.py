@@ -17,10 +17,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 import time
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +29,15 @@ import torch
 from torch import Tensor
 import torch.nn.functional as F
 
+from dig2dig_ros.fusion.confidence import confident_sources, confident_weights
+from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.fusion.device import describe_device, resolve_device, resolve_precision
+from dig2dig_ros.fusion.observation import Observation, observe
+from dig2dig_ros.fusion.restoration import restore, restore_colour
 from dig2dig_ros.fusion.sampler import sample, StepState
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.colour import luma, mixed_chroma, replace_luma
+from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.priors import load_prior, Prior
 
 __all__ = ['Fuser', 'FusionInputError', 'FusionResult', 'FusionSettings', 'FusionStatistics']
@@ -67,8 +73,8 @@ class FusionStatistics:
     """
     What a fusion cost.
 
-    :param steps: one entry a step, noisiest first.
-    :param prior_calls: images that went through the prior.
+    :param steps: one entry a step, noisiest first; none where only one source is to be relied on.
+    :param prior_calls: images that went through the prior, to restore sources and to fuse them.
     :param seconds: from the arrays to the arrays.
     """
 
@@ -116,6 +122,20 @@ class _Recorder:
         )
 
 
+@dataclass(frozen=True)
+class _PlacementOnDevice:
+    """
+    A placement as the device wants it.
+
+    :param step: parts of the source's width and height from one pixel of the first source to the
+        next along a row and along a column.
+    """
+
+    grid: Tensor
+    coverage: Tensor
+    step: tuple[float, float]
+
+
 class Fuser:
     """
     Fuses images of one scene; holds the prior on its device.
@@ -147,6 +167,7 @@ class Fuser:
         loaded = load_prior(prior) if isinstance(prior, str) else prior
         self.prior = loaded.to(self.device, self.dtype)
         self._noise: OrderedDict[tuple[int, int, int, int], Tensor] = OrderedDict()
+        self._placed: WeakKeyDictionary[Placement, _PlacementOnDevice] = WeakKeyDictionary()
 
     def describe(self) -> dict[str, Any]:
         """Return what a log or a report should say about this fuser."""
@@ -195,38 +216,82 @@ class Fuser:
         visible: NDArray[Any],
         thermal: NDArray[Any],
         *others: NDArray[Any],
+        placements: Sequence[Placement | None] = (),
+        trust: Sequence[float] = (),
         callback: Callable[[StepState], None] | None = None,
     ) -> FusionResult:
         """
         Fuse a visible image with a thermal one, or any two or more images of one scene.
 
-        Sources of another size than the first are resized to it.
+        Sources whose degradation the settings declare are restored in their own pixels. Then
+        those of another size than the first are resized to it, or warped as their placement says.
 
         :param visible: (H, W) or (H, W, 3) blue-green-red; uint8, uint16 (full range) or float
             in [0, 1]. Whose chroma the fused image has is a setting (``chroma``).
         :param thermal: likewise, as all ``others``.
+        :param placements: for each source in turn, where the pixels of the first one lie in it;
+            None, and for those left out, where the whole image covers the first one.
+        :param trust: for each source in turn, how far it is to be relied on, 0 to 1; 1 for those
+            left out. A source at 0 has weight 0.
         :param callback: called after every step of the sampler, to look inside.
         :return: see :class:`FusionResult`.
-        :raises FusionInputError: wrong shape, dtype or values.
+        :raises FusionInputError: wrong shape, dtype or values, or a placement for another size.
+        :raises DegradationError: a declared degradation cannot be that of the image.
         :raises PriorError: the prior was not trained for the timesteps of the settings.
         """
         start = time.perf_counter()
         settings = self.settings
+        arrays = (visible, thermal, *others)
+        placements = _completed(placements, None, len(arrays), 'placements')
+        trusts = _completed(trust, 1.0, len(arrays), 'trust')
+        if not all(0 <= value <= 1 for value in trusts):
+            raise FusionInputError(f'trust is {tuple(trusts)}: every value must be 0 to 1')
         images = [
-            self._upload(array, self._source_name(index))
-            for index, array in enumerate((visible, thermal, *others))
+            self._upload(array, self._source_name(index)) for index, array in enumerate(arrays)
         ]
+        degradations = settings.degradations(len(images))
+        observations: list[Observation | None] = [None] * len(images)
+        calls = 0
+        for index, degradation in enumerate(degradations):
+            if not degradation.is_none:
+                images[index], observations[index], new = self._restored(
+                    images[index], degradation
+                )
+                calls += new
         height, width = images[0].shape[-2:]
-        images = [_resized(image, height, width) for image in images]
+        for index, placement in enumerate(placements):
+            if placement is None and images[index].shape[-2:] == (height, width):
+                continue
+            images[index] = (
+                _resized(images[index], height, width)
+                if placement is None
+                else self._warped(images[index], arrays[index], placement, height, width, index)
+            )
+            observations[index] = None  # of other pixels
         sources = torch.stack([_grey(image) for image in images])
+        confidence = self._confidence(sources, placements, trusts)
+        if confidence is not None:
+            sources = confident_sources(sources, confidence)
+            observations = [None] * len(images)
+        relied = [index for index, value in enumerate(trusts) if value > 0]
         recorder = _Recorder(callback)
 
         def noise(index: int) -> Tensor:
             return self._noise_for(height, width, settings.seed, index)
 
-        result = sample(self.prior, sources * 2 - 1, noise, settings, recorder)
-        fused = ((result.fused[0, 0] + 1) / 2).clamp(0, 1)
-        weights = _mean_weights(result.weights, result.gains)
+        if len(relied) == 1:
+            fused = sources[relied[0], 0].clamp(0, 1)
+            weights = F.one_hot(torch.tensor(relied), len(images)).to(sources)
+            maps = weights.reshape(1, -1, 1, 1, 1).expand(1, *sources.shape)
+            gains = maps
+        else:
+            result = sample(self.prior, sources * 2 - 1, noise, settings, recorder, observations)
+            fused = ((result.fused[0, 0] + 1) / 2).clamp(0, 1)
+            maps, gains = result.weights, result.gains
+            calls += result.prior_calls
+        if confidence is not None:
+            maps = confident_weights(maps, confidence)
+        weights = _mean_weights(maps, gains)
         coloured = images if settings.chroma == 'all' else images[:1]
         coloured = [image if len(image) == 3 else image.expand(3, -1, -1) for image in coloured]
         if any(len(image) == 3 for image in images[: len(coloured)]):
@@ -235,8 +300,86 @@ class Fuser:
             output = fused
         image = (output * 255).round_().to(torch.uint8).cpu().numpy()
         seconds = time.perf_counter() - start
-        statistics = FusionStatistics(recorder.statistics(), result.prior_calls, seconds)
+        statistics = FusionStatistics(recorder.statistics(), calls, seconds)
         return FusionResult(image, weights.cpu().numpy(), statistics)
+
+    def _restored(
+        self, image: Tensor, degradation: Degradation
+    ) -> tuple[Tensor, Observation | None, int]:
+        """
+        Undo a declared degradation in the camera's own pixels.
+
+        :return: the image, (1 or 3, H, W); what of it was observed, where that is one plane; the
+            images that went through the prior.
+        """
+        if len(image) == 3:
+            colour, calls = restore_colour(
+                self.prior, image, degradation, self.settings.restoration_steps
+            )
+            return colour, None, calls
+        observation = observe(degradation, image[None] * 2 - 1)
+        scene, calls = restore(self.prior, observation, self.settings.restoration_steps)
+        return ((scene[0] + 1) / 2).clamp(0, 1), observation, calls
+
+    def _warped(
+        self,
+        image: Tensor,
+        array: NDArray[Any],
+        placement: Placement,
+        height: int,
+        width: int,
+        index: int,
+    ) -> Tensor:
+        """Return an uploaded image (C, H, W) on the pixels of the first source."""
+        name = self._source_name(index)
+        size = (array.shape[1], array.shape[0])
+        if placement.source_size != size or placement.grid.shape[:2] != (height, width):
+            rows, columns = placement.grid.shape[:2]
+            raise FusionInputError(
+                f'the placement of {name} is for {placement.source_size[0]}x'
+                f'{placement.source_size[1]} pixels on {columns}x{rows}, but the image has '
+                f'{size[0]}x{size[1]} and the first one {width}x{height}'
+            )
+        on_device = self._on_device(placement)
+        # Less than about one pixel of the image to a pixel of the first, or it would alias.
+        step_x, step_y = (on_device.step[axis] * image.shape[-1 - axis] for axis in (0, 1))
+        if max(step_x, step_y) > 1.5:
+            smaller = (
+                max(1, round(image.shape[-2] / max(1.0, step_y))),
+                max(1, round(image.shape[-1] / max(1.0, step_x))),
+            )
+            image = _resized(image, *smaller)
+        warped = F.grid_sample(
+            image[None],
+            on_device.grid[None],
+            mode='bicubic',
+            padding_mode='border',
+            align_corners=False,
+        )
+        return warped[0].clamp(0, 1)
+
+    def _on_device(self, placement: Placement) -> _PlacementOnDevice:
+        if placement not in self._placed:
+            self._placed[placement] = _PlacementOnDevice(
+                torch.tensor(placement.grid, device=self.device),
+                torch.tensor(placement.coverage, device=self.device),
+                (_typical_step(placement, 0), _typical_step(placement, 1)),
+            )
+        return self._placed[placement]
+
+    def _confidence(
+        self, sources: Tensor, placements: Sequence[Placement | None], trusts: Sequence[float]
+    ) -> Tensor | None:
+        """Return (K, 1, H, W), or None where all sources are good everywhere."""
+        if all(placement is None for placement in placements) and all(t == 1 for t in trusts):
+            return None
+        planes = [
+            torch.full_like(sources[0], trust)
+            if placement is None
+            else trust * self._on_device(placement).coverage[None]
+            for placement, trust in zip(placements, trusts, strict=True)
+        ]
+        return torch.stack(planes)
 
     @staticmethod
     def _source_name(index: int) -> str:
@@ -286,6 +429,21 @@ class Fuser:
                 kept -= self._noise.popitem(last=False)[1].numel()
         self._noise.move_to_end(key)
         return self._noise[key]
+
+
+def _typical_step(placement: Placement, axis: int) -> float:
+    """Return the median step along an axis of the image, 0 for x, as a part of its side."""
+    steps = np.abs(np.diff(placement.grid[..., axis], axis=1 - axis)) / 2
+    reached = np.minimum(*(np.roll(placement.coverage, shift, 1 - axis) for shift in (0, -1)))
+    reached = reached[:, :-1] if axis == 0 else reached[:-1]
+    return float(np.median(steps[reached > 0])) if (reached > 0).any() else 0.0
+
+
+def _completed(values: Sequence[Any], default: Any, count: int, name: str) -> list[Any]:
+    """Return one value for each source."""
+    if len(values) > count:
+        raise FusionInputError(f'{len(values)} {name} for {count} sources: give one for each')
+    return [*values, *[default] * (count - len(values))]
 
 
 def _resized(image: Tensor, height: int, width: int) -> Tensor:

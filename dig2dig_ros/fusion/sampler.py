@@ -32,7 +32,7 @@ and the multimodal guidance, and noise; docs/method.md derives the one from the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 import math
 
@@ -45,6 +45,8 @@ from dig2dig_ros.fusion.information_gain import (
     uniform_weights,
     weigh_sources,
 )
+from dig2dig_ros.fusion.observation import Observation
+from dig2dig_ros.fusion.restoration import jointly_corrected
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.priors.base import Prior
 
@@ -119,6 +121,7 @@ def sample(
     noise: Noise,
     settings: FusionSettings,
     callback: Callback | None = None,
+    observations: Sequence[Observation | None] = (),
 ) -> Sample:
     """
     Fuse K sources as the settings ask for.
@@ -127,11 +130,16 @@ def sample(
     :param noise: gives the i-th draw of standard normal noise, (1, 1, H, W), always the same one;
         the result is a function of it.
     :param callback: called after every step.
+    :param observations: for each source in turn, what its camera saw of it, degraded; None, and
+        for those left out, where the source is what was seen. A chain corrects such a source at
+        every step, together with the fused image; ``increments`` takes it as it is.
     :raises PriorError: the prior was not trained for the timesteps of the settings.
     """
     prior.check_timesteps(settings.chain().timesteps)
-    sampler = _sum_increments if settings.sampler == 'increments' else _follow_chain
-    return sampler(prior, sources, noise, settings, callback or (lambda state: None))
+    callback = callback or (lambda state: None)
+    if settings.sampler == 'increments':
+        return _sum_increments(prior, sources, noise, settings, callback)
+    return _follow_chain(prior, sources, noise, settings, callback, observations)
 
 
 def add_noise(prior: Prior, clean: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
@@ -237,7 +245,12 @@ def _sum_increments(
 
 
 def _follow_chain(
-    prior: Prior, sources: Tensor, noise: Noise, settings: FusionSettings, callback: Callback
+    prior: Prior,
+    sources: Tensor,
+    noise: Noise,
+    settings: FusionSettings,
+    callback: Callback,
+    observations: Sequence[Observation | None],
 ) -> Sample:
     """
     Follow the guided reverse chain: Eq. 3, with alpha over the whole of a reduced step.
@@ -277,6 +290,11 @@ def _follow_chain(
             weights[interval] = share
             guided = torch.lerp(x0, rectified, settings.guidance_scale)
         else:
+            if any(observations):
+                uncertainty = math.sqrt(min(1.0, (1 - levels[step]) / levels[step]))
+                sources = jointly_corrected(
+                    x0, sources, share, settings.guidance_scale, observations, uncertainty
+                )
             guided = score_guidance(x0, sources, share, settings.guidance_scale)
 
         level, following = levels[step], levels[step + 1]

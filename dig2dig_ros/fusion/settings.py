@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from dig2dig_ros.fusion.degradation import Degradation, DegradationError
 from dig2dig_ros.fusion.schedule import (
     reduced_timesteps,
     ReverseChain,
@@ -71,6 +72,11 @@ class FusionSettings:
     :param guidance_scale: of a chain: strength of the sources against the prior, 0 to 1.
     :param chroma: whose colour the fused image has: ``first`` (of the first source, the visible
         camera) or ``all`` (of all sources by weight and saturation: multi-focus, multi-exposure).
+    :param visible_degradation: how the first source's camera degrades the scene, see
+        :class:`~dig2dig_ros.fusion.degradation.Degradation`; ``none`` takes its image as it is.
+    :param thermal_degradation: the same of the second source.
+    :param restoration_steps: steps of data consistency and prior that undo a degradation other
+        than noise.
     :param seed: of the noise, which is drawn once for each resolution.
     """
 
@@ -92,6 +98,9 @@ class FusionSettings:
     guidance: Guidance = 'score'
     guidance_scale: float = 0.9
     chroma: Chroma = 'first'
+    visible_degradation: str = 'none'
+    thermal_degradation: str = 'none'
+    restoration_steps: int = 2
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -137,7 +146,26 @@ class FusionSettings:
         )
         require(0 <= self.guidance_scale <= 1, 'guidance_scale', '0 to 1')
         require(self.chroma in CHROMAS, 'chroma', f'one of {CHROMAS}')
+        for name in ('visible_degradation', 'thermal_degradation'):
+            try:
+                Degradation.parse(getattr(self, name))
+            except DegradationError as error:
+                raise ValueError(f'{name}: {error}') from error
+        if Degradation.parse(self.visible_degradation).factor != 1:
+            raise ValueError(
+                f'visible_degradation is {self.visible_degradation!r}, but the fused image has '
+                'the pixels of the visible one: declare no down-sampling of it'
+            )
+        require(1 <= self.restoration_steps <= 100, 'restoration_steps', '1 to 100')
         require(0 <= self.seed < 2**63, 'seed', '0 to 2^63 - 1')
+
+    def degradations(self, sources: int) -> tuple[Degradation, ...]:
+        """Return how each of the sources is degraded; only of the first two it is declared."""
+        declared = (
+            Degradation.parse(self.visible_degradation),
+            Degradation.parse(self.thermal_degradation),
+        )
+        return (declared + (Degradation(),) * sources)[:sources]
 
     def chain(self) -> ReverseChain:
         """Return the steps and refreshes that these settings ask for."""

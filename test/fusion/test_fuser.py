@@ -19,6 +19,8 @@ import pytest
 
 from dig2dig_ros.fusion.fuser import Fuser, FusionInputError
 from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.images.placement import Placement
+from dig2dig_ros.images.registration import Registration
 
 SETTINGS = FusionSettings(num_inference_steps=3, dig_refresh_interval=2)
 
@@ -269,3 +271,175 @@ def test_cuda_agrees_with_the_cpu(fuser, precision):
     image = on_cuda.fuse(visible, thermal).image
     assert np.abs(image - expected).mean() < (0.1 if precision == 'fp32' else 1.5)
     assert np.array_equal(image, on_cuda.fuse(visible, thermal).image)
+
+
+# Sources that are not to be relied on everywhere
+
+
+def test_a_source_without_trust_has_no_part_in_the_fusion(fuser):
+    visible, thermal, _ = street()
+    result = fuser.fuse(visible, thermal, trust=(1.0, 0.0))
+    np.testing.assert_array_equal(result.image, visible)
+    assert (result.weights[0] == 1).all()
+    assert result.statistics.prior_calls == 0
+    result = fuser.fuse(visible, thermal, trust=(0.0, 1.0))
+    grey = result.image @ np.array([0.114, 0.587, 0.299])
+    np.testing.assert_allclose(grey, thermal, atol=2)
+    assert (result.weights[1] == 1).all()
+
+
+def test_weight_falls_with_trust(fuser):
+    visible, thermal, _ = street()
+    means = [
+        fuser.fuse(visible, thermal, trust=(1.0, trust)).weights[1].mean()
+        for trust in (1.0, 0.75, 0.5, 0.25, 0.01, 0.0)
+    ]
+    assert means == sorted(means, reverse=True)
+    # No jump where the last trust goes.
+    nearly = fuser.fuse(visible, thermal, trust=(1.0, 0.01)).image.astype(int)
+    assert np.abs(nearly - visible).max() <= 6
+
+
+def test_full_trust_is_the_plain_fusion(fuser):
+    visible, thermal, _ = street()
+    plain = fuser.fuse(visible, thermal)
+    trusted = fuser.fuse(visible, thermal, trust=(1.0, 1.0), placements=(None, None))
+    np.testing.assert_array_equal(plain.image, trusted.image)
+
+
+@pytest.mark.parametrize('black', [0, 255])
+def test_the_weight_of_a_covered_or_saturated_camera_falls_by_itself(fuser, black):
+    # Nothing but the gains says so here: trust is full.
+    visible, thermal, warm = street()
+    usual = fuser.fuse(visible, thermal).weights[0][:, :42].mean()
+    covered = fuser.fuse(np.full_like(visible, black), thermal)
+    assert covered.weights[0][:, :42].mean() < usual - 0.1
+    edge = warm ^ np.roll(warm, 1, axis=1)
+    assert covered.weights[1][edge].mean() > 0.6
+
+
+def test_where_the_thermal_image_does_not_reach_fused_is_visible(fuser):
+    visible, thermal, _ = street()
+    # The thermal image covers the right half only, with its own 42 columns.
+    shift = np.array([[1.0, 0, 42], [0, 1, 0], [0, 0, 1]])
+    placement = Registration(shift, (42, 60), (84, 60)).placement(8.0)
+    result = fuser.fuse(visible, thermal[:, 42:], placements=(None, placement))
+    np.testing.assert_array_equal(result.image[:, :42], visible[:, :42])
+    assert (result.weights[1][:, :42] == 0).all()
+    assert result.weights[1][:, 60:].mean() > 0.3
+    rise = result.weights[1][:, 42:52].mean(axis=0)
+    assert rise[0] < 0.1 < rise[-1]
+
+
+def test_a_registered_fusion_is_that_of_aligned_images(fuser):
+    visible, thermal, _ = street()
+    padded = np.pad(thermal, ((5, 7), (9, 3)), mode='reflect')
+    shift = np.array([[1.0, 0, -9], [0, 1, -5], [0, 0, 1]])
+    placement = Registration(shift, (96, 72), (84, 60)).placement(4.0)
+    registered = fuser.fuse(visible, padded, placements=(None, placement)).image.astype(int)
+    aligned = fuser.fuse(visible, thermal).image.astype(int)
+    assert np.abs(registered - aligned).max() <= 2
+
+
+def test_a_large_image_is_not_aliased_by_its_placement(fuser):
+    visible, _, _ = street()
+    # Stripes of one pixel, four to a pixel of the visible image: grey, not moire.
+    stripes = np.tile(np.array([0, 255], np.uint8), (240, 168))
+    scale = np.array([[0.25, 0, -0.375], [0, 0.25, -0.375], [0, 0, 1]])
+    placement = Registration(scale, (336, 240), (84, 60)).placement(0.0)
+    result = fuser.fuse(visible, stripes, placements=(None, placement), trust=(0.0, 1.0))
+    assert result.image[4:-4, 4:-4].min() > 100
+    assert result.image[4:-4, 4:-4].max() < 155
+    # Nor where it covers only a corner.
+    result = fuser.fuse(
+        np.zeros((240, 336), np.uint8),
+        stripes,
+        placements=(None, Registration(scale, (336, 240), (336, 240)).placement(0.0)),
+        trust=(0.0, 1.0),
+    )
+    assert result.image[4:56, 4:80].min() > 100
+    assert result.image[4:56, 4:80].max() < 155
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'reason'),
+    [
+        ({'trust': (1.0, 1.5)}, 'trust'),
+        ({'trust': (1.0, float('nan'))}, 'trust'),
+        ({'trust': (1.0, 1.0, 1.0)}, '3 trust for 2 sources'),
+        (
+            {
+                'placements': (
+                    None,
+                    Placement(
+                        np.zeros((9, 9, 2), np.float32), np.ones((9, 9), np.float32), (4, 4)
+                    ),
+                )
+            },
+            'the placement of thermal is for 4x4 pixels on 9x9',
+        ),
+    ],
+)
+def test_what_does_not_fit_is_said(fuser, arguments, reason):
+    visible, thermal, _ = street()
+    with pytest.raises(FusionInputError, match=reason):
+        fuser.fuse(visible, thermal, **arguments)
+
+
+# Degraded sources
+
+
+def test_a_declared_down_sampling_is_undone_in_place_of_a_resize(fuser):
+    visible, thermal, _ = street(60, 84)
+    clean = np.asarray(thermal, np.float32) / 255
+    small = clean.reshape(15, 4, 21, 4).mean(axis=(1, 3))
+    reference = fuser.fuse(visible, clean).image.astype(float)
+    errors = []
+    for declared in ('none', 'x4'):
+        fuser.settings = replace(SETTINGS, thermal_degradation=declared)
+        result = fuser.fuse(visible, small)
+        assert result.image.shape == visible.shape
+        errors.append(np.abs(result.image - reference).mean())
+    fuser.settings = SETTINGS
+    assert errors[1] < 0.8 * errors[0]
+    assert result.statistics.prior_calls > 2 * 2
+
+
+@pytest.mark.parametrize('sampler', ['increments', 'ddim', 'ancestral'])
+def test_declared_noise_is_taken_from_both_sources(fuser, sampler):
+    visible, thermal, _ = street()
+    rng = np.random.default_rng(2)
+    noisy = [
+        np.clip(image + rng.normal(0, 25, image.shape), 0, 255).astype(np.uint8)
+        for image in (visible, thermal)
+    ]
+    settings = replace(SETTINGS, sampler=sampler)
+    fuser.settings = settings
+    reference = fuser.fuse(visible, thermal).image.astype(float)
+    errors = []
+    for declared in ('none', 'noise 25'):
+        fuser.settings = replace(
+            settings, visible_degradation=declared, thermal_degradation=declared
+        )
+        errors.append(np.abs(fuser.fuse(*noisy).image - reference).mean())
+    fuser.settings = SETTINGS
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_a_degraded_source_is_restored_before_it_is_placed(fuser):
+    visible, thermal, _ = street()
+    small = thermal.reshape(30, 2, 42, 2).mean(axis=(1, 3)).astype(np.uint8)
+    scale = np.array([[2.0, 0, 0.5], [0, 2, 0.5], [0, 0, 1]])
+    placement = Registration(scale, (42, 30), (84, 60)).placement(0.0)
+    fuser.settings = replace(SETTINGS, thermal_degradation='x2')
+    placed = fuser.fuse(visible, small, placements=(None, placement)).image.astype(int)
+    resized = fuser.fuse(visible, small).image.astype(int)
+    fuser.settings = SETTINGS
+    assert np.abs(placed - resized)[2:-2, 2:-2].max() <= 4
+
+
+def test_the_visible_image_cannot_be_declared_down_sampled():
+    with pytest.raises(ValueError, match='visible_degradation'):
+        replace(SETTINGS, visible_degradation='x2')
+    with pytest.raises(ValueError, match=r'thermal_degradation: .*foggy'):
+        replace(SETTINGS, thermal_degradation='foggy')

@@ -1,0 +1,628 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+How a camera degrades a scene, y = A c + n: its linear operators and noise levels.
+
+An operator A maps (..., H, W) to (..., h, w), channel by channel, between two sizes that are
+fixed when it is made. Beside A it has A^T (``adjoint``) and the damped pseudo-inverse
+
+    A^T (A A^T + damping)^-1 = (A^T A + damping)^-1 A^T,
+
+which is the Moore-Penrose pseudo-inverse A^+ where ``damping`` is 0. Damping is what noise asks
+for: where c has the expectation c_hat with deviation s, and n the deviation sigma, then
+c_hat + pseudo_inverse(y - A c_hat, (sigma / s)^2) is the best linear estimate of c.
+
+``outer @ inner`` composes operators, and merges what can be merged. :func:`observe` makes of an
+image, and of what a parameter says of its camera, an :class:`Observation`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+import math
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+import torch.nn.functional as F
+
+from dig2dig_ros.fusion.degradation import Degradation, DegradationError, Resampling
+
+Size = tuple[int, int]
+Border = Literal['reflect', 'circular']
+BORDERS: tuple[Border, ...] = ('reflect', 'circular')
+RESAMPLINGS: tuple[Resampling, ...] = ('area', 'bicubic')
+# One grey level of 255 on [-1, 1].
+GREY_LEVEL = 2 / 255
+
+# Iterations where a pseudo-inverse has no closed form, if it does not converge before.
+_MAX_ITERATIONS = 100
+# Median absolute deviation of a normal distribution.
+_NORMAL_MAD = 0.674490
+_NOISE_BLOCK = 16
+# Part of the blocks, the flattest, in which noise is measured.
+_FLAT_SHARE = 0.25
+# Sides of Fourier transforms are rounded up to a multiple of this: fast, and no prime factors.
+_FAST_MULTIPLE = 32
+# Operators of cameras and sizes that stay in memory.
+_KEPT_OPERATORS = 16
+
+
+class LinearOperator(ABC):
+    """
+    A linear map between images of two sizes.
+
+    :param input_size: (H, W) of c.
+    :param output_size: (h, w) of A c.
+    """
+
+    def __init__(self, input_size: Size, output_size: Size) -> None:
+        for size in (input_size, output_size):
+            if min(size) < 1:
+                raise ValueError(f'the size {size} is not (height, width) of at least 1 each')
+        self.input_size = input_size
+        self.output_size = output_size
+        self._moved: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return A c: (..., H, W) to (..., h, w)."""
+        return self._forward(_checked(image, self.input_size, 'input'))
+
+    def adjoint(self, observed: Tensor) -> Tensor:
+        """Return A^T y: (..., h, w) to (..., H, W)."""
+        return self._adjoint(_checked(observed, self.output_size, 'output'))
+
+    def pseudo_inverse(self, observed: Tensor, damping: float = 0.0) -> Tensor:
+        """
+        Return A^T (A A^T + damping)^-1 y: (..., h, w) to (..., H, W).
+
+        :param damping: not negative; 0 is A^+ y, the shortest c that comes closest to y.
+        """
+        if not 0 <= damping < math.inf:
+            raise ValueError(f'damping is {damping}, but must be at least 0 and finite')
+        return self._inverse(_checked(observed, self.output_size, 'output'), damping)
+
+    def __matmul__(self, inner: LinearOperator) -> LinearOperator:
+        """Return the operator that applies ``inner`` first."""
+        if inner.output_size != self.input_size:
+            raise ValueError(
+                f'an operator on images of {self.input_size} cannot follow one that gives '
+                f'{inner.output_size}'
+            )
+        if isinstance(self, Identity):
+            return inner
+        if isinstance(inner, Identity):
+            return self
+        if isinstance(self, Separable) and isinstance(inner, Separable):
+            return Separable(self.rows @ inner.rows, self.columns @ inner.columns)
+        return Composition(self, inner)
+
+    def _constant(self, name: str, constant: Tensor, like: Tensor) -> Tensor:
+        """Return a constant of this operator on the device of an image, as precise as it."""
+        key = (name, like.device, like.dtype)
+        if key not in self._moved:
+            dtype = like.dtype
+            if constant.is_complex():
+                dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
+            self._moved[key] = constant.to(like.device, dtype).contiguous()
+        return self._moved[key]
+
+    @abstractmethod
+    def _forward(self, image: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _adjoint(self, observed: Tensor) -> Tensor: ...
+
+    def _inverse(self, observed: Tensor, damping: float) -> Tensor:
+        """
+        Minimise |A c - y|^2 + damping |c|^2 with conjugate gradients, from c = 0.
+
+        In single precision it ends early, about where more iterations would fit the noise.
+        """
+
+        def power(image: Tensor) -> Tensor:
+            return image.square().sum(dim=(-2, -1), keepdim=True)
+
+        tiny = torch.finfo(observed.dtype).tiny
+        direction = gradient = self._adjoint(observed)
+        solution, residual = torch.zeros_like(gradient), observed
+        slope = power(gradient)
+        enough = torch.finfo(observed.dtype).eps * slope
+        for _ in range(_MAX_ITERATIONS):
+            if bool((slope <= enough).all()):
+                break
+            image = self._forward(direction)
+            step = slope / (power(image) + damping * power(direction) + tiny)
+            solution = solution + step * direction
+            residual = residual - step * image
+            gradient = self._adjoint(residual) - damping * solution
+            following = power(gradient)
+            direction = gradient + following / (slope + tiny) * direction
+            slope = following
+        return solution
+
+
+class Identity(LinearOperator):
+    """Nothing happens to the image; what is left of y = A c + n is the noise."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__(size, size)
+
+    def _forward(self, image: Tensor) -> Tensor:
+        return image
+
+    def _adjoint(self, observed: Tensor) -> Tensor:
+        return observed
+
+    def _inverse(self, observed: Tensor, damping: float) -> Tensor:
+        return observed / (1 + damping)
+
+
+class Mask(LinearOperator):
+    """
+    Each pixel is multiplied by a value of its own: dead pixels, a blocked view, vignetting.
+
+    :param mask: (H, W), 1 where the pixel is seen as it is, 0 where it is not seen.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        if mask.ndim != 2:
+            raise ValueError(f'the mask has shape {tuple(mask.shape)}, but must be (H, W)')
+        size = (mask.shape[0], mask.shape[1])
+        super().__init__(size, size)
+        self.mask = mask
+
+    def _forward(self, image: Tensor) -> Tensor:
+        return image * self._constant('mask', self.mask, image)
+
+    def _adjoint(self, observed: Tensor) -> Tensor:
+        return self._forward(observed)
+
+    def _inverse(self, observed: Tensor, damping: float) -> Tensor:
+        return observed * _inverted(self._constant('mask', self.mask, observed), damping)
+
+
+class Separable(LinearOperator):
+    """
+    The same matrix for all columns of the image, and another one for all rows: R c C^T.
+
+    Every down-sampling is one, and a Gaussian blur. The singular values of the whole are the
+    products of those of the two, so the pseudo-inverse takes four small matrix products.
+
+    :param rows: R, (h, H), acts along the height.
+    :param columns: C, (w, W), acts along the width.
+    """
+
+    def __init__(self, rows: Tensor, columns: Tensor) -> None:
+        super().__init__((rows.shape[1], columns.shape[1]), (rows.shape[0], columns.shape[0]))
+        self.rows = rows
+        self.columns = columns
+        self._factors: dict[str, Tensor] = {}
+
+    def _matrices(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return R and C."""
+        rows = self._constant('rows', self.rows, like)
+        return rows, self._constant('columns', self.columns, like)
+
+    def _singular(self, like: Tensor) -> list[Tensor]:
+        """Return U^T, the singular values and V of R, and the same of C."""
+        if not self._factors:
+            for name, matrix in (('rows', self.rows), ('columns', self.columns)):
+                u, values, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
+                self._factors |= {f'{name} u': u.mT, f'{name} s': values, f'{name} v': vt.mT}
+        return [self._constant(name, factor, like) for name, factor in self._factors.items()]
+
+    def _forward(self, image: Tensor) -> Tensor:
+        rows, columns = self._matrices(image)
+        return rows @ image @ columns.mT
+
+    def _adjoint(self, observed: Tensor) -> Tensor:
+        rows, columns = self._matrices(observed)
+        return rows.mT @ observed @ columns
+
+    def _inverse(self, observed: Tensor, damping: float) -> Tensor:
+        ut_r, values_r, v_r, ut_c, values_c, v_c = self._singular(observed)
+        values = values_r[:, None] * values_c[None, :]
+        spectrum = (ut_r @ observed @ ut_c.mT) * _inverted(values, damping)
+        solution: Tensor = v_r @ spectrum @ v_c.mT
+        return solution
+
+
+class Convolution(LinearOperator):
+    """
+    Blur with a point spread function, in the Fourier domain.
+
+    With the border ``reflect`` the image is continued by its mirror image, pixel 0 next to
+    itself. The pseudo-inverse has a closed form with the border ``circular``, and with
+    ``reflect`` if the function is symmetric under both flips, since then convolution keeps an
+    image that is mirrored into twice its size mirrored; else it is found by iteration.
+
+    :param psf: (h, w), odd sides, at most as large as the image; the middle is the origin.
+    """
+
+    def __init__(self, psf: Tensor, size: Size, border: Border = 'reflect') -> None:
+        super().__init__(size, size)
+        if border not in BORDERS:
+            raise ValueError(f'border {border!r} is unknown: use one of {BORDERS}')
+        if psf.ndim != 2 or not all(side % 2 for side in psf.shape):
+            raise ValueError(
+                f'the point spread function has shape {tuple(psf.shape)}, but must be (h, w) with '
+                'odd sides'
+            )
+        if psf.shape[0] > size[0] or psf.shape[1] > size[1]:
+            raise ValueError(
+                f'the point spread function {tuple(psf.shape)} is larger than the image {size}'
+            )
+        self._psf = psf.double()
+        reflect = border == 'reflect'
+        # What a pixel sees beyond the border.
+        self._reach = (psf.shape[0] // 2, psf.shape[1] // 2) if reflect else (0, 0)
+        padded = (side + 2 * reach for side, reach in zip(size, self._reach, strict=True))
+        fast = [-(-side // _FAST_MULTIPLE) * _FAST_MULTIPLE for side in padded]
+        self._period = (fast[0], fast[1]) if reflect else size
+        self._transfer = self._transfer_of(self._period)
+        self._mirrored: Tensor | None = None
+        flips = (psf, psf.flip(0), psf.flip(1))
+        if reflect and all(torch.allclose(psf, flip) for flip in flips):
+            self._mirrored = self._transfer_of((2 * size[0], 2 * size[1]))
+        self._diagonal = not reflect or self._mirrored is not None
+
+    def _transfer_of(self, period: Size) -> Tensor:
+        """Return the Fourier transform of the function in so large an image."""
+        kernel = self._psf.new_zeros(period)
+        kernel[: self._psf.shape[0], : self._psf.shape[1]] = self._psf
+        middle = (-(self._psf.shape[0] // 2), -(self._psf.shape[1] // 2))
+        transfer: Tensor = torch.fft.rfft2(kernel.roll(middle, (0, 1)))
+        return transfer
+
+    def _forward(self, image: Tensor) -> Tensor:
+        (height, width), (top, left) = self.input_size, self._reach
+        for axis, reach in ((-1, left), (-2, top)):
+            before = image.narrow(axis, 0, reach).flip(axis)
+            after = image.narrow(axis, image.shape[axis] - reach, reach).flip(axis)
+            image = torch.cat([before, image, after], dim=axis)
+        blurred = _filtered(image, self._constant('transfer', self._transfer, image), self._period)
+        return blurred[..., top : top + height, left : left + width]
+
+    def _adjoint(self, observed: Tensor) -> Tensor:
+        transfer = self._constant('transfer', self._transfer, observed).conj()
+        (height, width), (top, left) = self.output_size, self._reach
+        padded = F.pad(observed, (left, left, top, top))
+        image = _filtered(padded, transfer, self._period)
+        for axis, side, reach in ((-1, width, left), (-2, height, top)):
+            # What went beyond the border falls back to where it came from.
+            before = image.narrow(axis, 0, reach).flip(axis)
+            after = image.narrow(axis, reach + side, reach).flip(axis)
+            image = image.narrow(axis, reach, side).clone()
+            image.narrow(axis, 0, reach).add_(before)
+            image.narrow(axis, side - reach, reach).add_(after)
+        return image
+
+    def _inverse(self, observed: Tensor, damping: float) -> Tensor:
+        if not self._diagonal:
+            return super()._inverse(observed, damping)
+        (height, width), period = self.output_size, self._period
+        transfer = self._constant('transfer', self._transfer, observed)
+        if self._mirrored is not None:
+            observed = torch.cat([observed, observed.flip(-1)], dim=-1)
+            observed = torch.cat([observed, observed.flip(-2)], dim=-2)
+            period = (2 * height, 2 * width)
+            transfer = self._constant('mirrored', self._mirrored, observed)
+        restored = _filtered(observed, _inverted(transfer, damping), period)
+        return restored[..., :height, :width]
+
+
+class Composition(LinearOperator):
+    """One operator after another; its pseudo-inverse is found by iteration."""
+
+    def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
+        super().__init__(inner.input_size, outer.output_size)
+        self.outer = outer
+        self.inner = inner
+
+    def _forward(self, image: Tensor) -> Tensor:
+        return self.outer(self.inner(image))
+
+    def _adjoint(self, observed: Tensor) -> Tensor:
+        return self.inner.adjoint(self.outer.adjoint(observed))
+
+
+def gaussian_blur(size: Size, sigma: float, border: Border = 'reflect') -> Separable:
+    """
+    Return the blur with a Gaussian, cut off at four sigma.
+
+    :param sigma: standard deviation in pixels, positive.
+    """
+    if not 0 < sigma < math.inf:
+        raise ValueError(f'sigma is {sigma}, but must be positive and finite')
+    if border not in BORDERS:
+        raise ValueError(f'border {border!r} is unknown: use one of {BORDERS}')
+    radius = math.ceil(4 * sigma)
+    taps = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (taps / sigma).square())
+    kernel /= kernel.sum()
+
+    def matrix(length: int) -> Tensor:
+        source = torch.arange(length)[:, None] + taps.long()[None, :]
+        if border == 'reflect':
+            source = source % (2 * length)
+            source = torch.minimum(source, 2 * length - 1 - source)
+        else:
+            source = source % length
+        result = torch.zeros(length, length, dtype=torch.float64)
+        return result.scatter_add_(1, source, kernel.expand(length, -1).contiguous())
+
+    return Separable(matrix(size[0]), matrix(size[1]))
+
+
+def motion_psf(length: float, angle: float) -> Tensor:
+    """
+    Return the point spread function of a straight, even motion.
+
+    :param length: in pixels, not negative.
+    :param angle: in degrees, counter-clockwise from the image's x axis.
+    :return: (h, w), odd sides, summing to 1.
+    """
+    if not 0 <= length < math.inf:
+        raise ValueError(f'length is {length}, but must be at least 0 and finite')
+    # Close enough together that every pixel on the way is met several times.
+    samples = 8 * math.ceil(length) + 1
+    along = ((torch.arange(samples, dtype=torch.float64) + 0.5) / samples - 0.5) * length
+    x = along * math.cos(math.radians(angle))
+    y = -along * math.sin(math.radians(angle))
+    half_w, half_h = (math.ceil(float(axis.abs().max()) - 1e-9) for axis in (x, y))
+    psf = torch.zeros(2 * half_h + 1, 2 * half_w + 1, dtype=torch.float64)
+    # Each sample is shared out among its neighbours bilinearly: hats of width one around pixels.
+    rows = torch.arange(-half_h, half_h + 1)[None, :] - y[:, None]
+    columns = torch.arange(-half_w, half_w + 1)[None, :] - x[:, None]
+    psf = (1 - rows.abs()).clamp_min(0).T @ (1 - columns.abs()).clamp_min(0)
+    return psf / psf.sum()
+
+
+def down_sampling(size: Size, target: Size, kernel: Resampling = 'bicubic') -> Separable:
+    """
+    Return the reduction to a smaller size, without aliasing; any ratio, one for each axis.
+
+    :param size: (H, W) of the scene.
+    :param target: (h, w) of the observed image, at most ``size``.
+    :param kernel: ``area``, the mean over what an observed pixel covers, as on a sensor; or
+        ``bicubic``, Keys' kernel (a = -0.5) as wide as the ratio asks for.
+    """
+    if kernel not in RESAMPLINGS:
+        raise ValueError(f'kernel {kernel!r} is unknown: use one of {RESAMPLINGS}')
+    if not (1 <= target[0] <= size[0] and 1 <= target[1] <= size[1]):
+        raise ValueError(
+            f'cannot reduce {size} to {target}: each side must be 1 to that of before'
+        )
+
+    def matrix(length: int, reduced: int) -> Tensor:
+        ratio = length / reduced
+        pixels = torch.arange(length, dtype=torch.float64)[None, :]
+        places = torch.arange(reduced, dtype=torch.float64)[:, None]
+        if kernel == 'area':
+            ends = torch.minimum(pixels + 1, (places + 1) * ratio)
+            weights = (ends - torch.maximum(pixels, places * ratio)).clamp_min(0)
+        else:
+            weights = _keys_kernel((pixels + 0.5 - (places + 0.5) * ratio) / ratio)
+        # What lies outside of the image does not count.
+        return weights / weights.sum(dim=1, keepdim=True)
+
+    return Separable(matrix(size[0], target[0]), matrix(size[1], target[1]))
+
+
+def estimate_noise(image: Tensor) -> Tensor:
+    """
+    Estimate the deviation of white noise, image by image, robustly against what the image shows.
+
+    Noise fills the diagonal high frequencies, where pictures have the least; the median absolute
+    deviation there ignores the few edges (Donoho & Johnstone, 1994). Texture is not few, so only
+    the flattest blocks count; flatness is judged by other frequencies, which noise does not
+    correlate with. Blocks at either end of the range say nothing, since clipping took their noise.
+
+    :param image: (N, 1, H, W), at least 32x32.
+    :return: (N,), in the units of the image.
+    """
+    if image.ndim != 4 or image.shape[1] != 1 or min(image.shape[-2:]) < 2 * _NOISE_BLOCK:
+        raise ValueError(
+            f'noise is estimated in images (N, 1, H, W) of at least {2 * _NOISE_BLOCK} pixels a '
+            f'side, but the shape is {tuple(image.shape)}'
+        )
+    # Second differences along both axes; six times the deviation of white noise.
+    diagonal = image[..., 2:] - 2 * image[..., 1:-1] + image[..., :-2]
+    diagonal = (diagonal[..., 2:, :] - 2 * diagonal[..., 1:-1, :] + diagonal[..., :-2, :]) / 6
+    smooth = F.avg_pool2d(image, 4)
+    side = _NOISE_BLOCK // 4
+    # Texture: the deviation within a block of what is left after averaging 4x4 pixels.
+    mean = F.avg_pool2d(smooth, side)
+    texture = (F.avg_pool2d(smooth.square(), side) - mean.square()).clamp_min(0)
+    height, width = (size // _NOISE_BLOCK for size in diagonal.shape[-2:])
+    diagonal = diagonal[..., : height * _NOISE_BLOCK, : width * _NOISE_BLOCK]
+    blocks = diagonal.reshape(-1, height, _NOISE_BLOCK, width, _NOISE_BLOCK).transpose(2, 3)
+    blocks = blocks.flatten(1, 2).flatten(2)
+    levels = []
+    for own, flatness, brightness in zip(
+        blocks,
+        texture[..., :height, :width].flatten(1),
+        mean[..., :height, :width].flatten(1),
+        strict=True,
+    ):
+        low, high = brightness.amin(), brightness.amax()
+        margin = 0.1 * (high - low)
+        inside = (brightness >= low + margin) & (brightness <= high - margin)
+        ranked = torch.where(inside, flatness, math.inf)
+        count = max(1, round(_FLAT_SHARE * len(ranked)))
+        chosen = own[ranked.topk(count, largest=False).indices]
+        levels.append(chosen.abs().median() / _NORMAL_MAD)
+    return torch.stack(levels)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """
+    What one camera gave, and how: y = A c + n.
+
+    :param image: y, (1, 1, h, w) in [-1, 1].
+    :param operator: A, from the size of the scene to that of y.
+    :param noise: standard deviation of n, on [-1, 1].
+    """
+
+    image: Tensor
+    operator: LinearOperator
+    noise: float
+
+    def __post_init__(self) -> None:
+        if self.image.shape != (1, 1, *self.operator.output_size):
+            raise ValueError(
+                f'the observed image has shape {tuple(self.image.shape)}, but its operator gives '
+                f'(1, 1, {self.operator.output_size[0]}, {self.operator.output_size[1]})'
+            )
+        if not 0 <= self.noise < math.inf:
+            raise ValueError(f'noise is {self.noise}, but must be at least 0 and finite')
+
+
+def observe(degradation: Degradation, image: Tensor) -> Observation:
+    """
+    Say how an image of a camera came about; operators are made once for a size.
+
+    :param image: (1, 1, h, w) in [-1, 1].
+    :return: on the device of the image. Where a mask lets a part of the light through, its image
+        is so shifted that the operator is linear: black is -1, not 0.
+    :raises DegradationError: a file cannot be used, or the degradation does not go with the size
+        of the image.
+    """
+    if image.ndim != 4 or image.shape[:2] != (1, 1):
+        raise ValueError(f'the image has shape {tuple(image.shape)}, but must be (1, 1, h, w)')
+    height, width = image.shape[-2:]
+    operator = _operator(degradation, (height, width))
+    if degradation.noise is not None:
+        noise = degradation.noise * GREY_LEVEL
+    elif min(height, width) < 2 * _NOISE_BLOCK:
+        raise DegradationError(
+            f'noise auto needs images of at least {2 * _NOISE_BLOCK} pixels a side, but this one '
+            f'has {width}x{height}: declare the noise as a number'
+        )
+    else:
+        noise = float(estimate_noise(image))
+    if degradation.mask:
+        # m (c + 1) - 1 = m c - (1 - m)
+        image = image + (1 - _read_mask(degradation.mask).to(image))
+    return Observation(image, operator, noise)
+
+
+@lru_cache(maxsize=_KEPT_OPERATORS)
+def _operator(degradation: Degradation, size: Size) -> LinearOperator:
+    """Return A, from the scene to images of this size."""
+    scene = degradation.scene_size(*size)
+    operator: LinearOperator = Identity(scene)
+    if degradation.blur > 0:
+        operator = gaussian_blur(scene, degradation.blur)
+    elif degradation.blurs:
+        psf = _read_psf(degradation.psf) if degradation.psf else motion_psf(*degradation.motion)
+        if psf.shape[0] > scene[0] or psf.shape[1] > scene[1]:
+            raise DegradationError(
+                f"'{degradation}' blurs over {psf.shape[1]}x{psf.shape[0]} pixels, but the scene "
+                f'has only {scene[1]}x{scene[0]}'
+            )
+        operator = Convolution(psf, scene)
+    if scene != size:
+        operator = down_sampling(scene, size, degradation.resampling) @ operator
+    if degradation.mask:
+        mask = _read_mask(degradation.mask)
+        if tuple(mask.shape) != size:
+            raise DegradationError(
+                f'mask {degradation.mask} has {mask.shape[1]}x{mask.shape[0]} pixels, but the '
+                f"camera's image has {size[1]}x{size[0]}: they must be the same"
+            )
+        operator = Mask(mask) @ operator
+    return operator
+
+
+def _read_array(path: str, what: str) -> Tensor:
+    """Read a 2-D array of finite numbers as float64."""
+    try:
+        array = np.load(Path(path), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DegradationError(
+            f"{what} {path} cannot be read as an array in NumPy's format (.npy): {error}"
+        ) from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in 'biuf':
+        shape = getattr(array, 'shape', 'of an archive')
+        raise DegradationError(
+            f'{what} {path} has shape {shape}, but must be one 2-D array of numbers'
+        )
+    values = array.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise DegradationError(f'{what} {path} has values that are not finite')
+    return torch.from_numpy(values)
+
+
+@lru_cache(maxsize=_KEPT_OPERATORS)
+def _read_psf(path: str) -> Tensor:
+    psf = _read_array(path, 'psf')
+    if not all(side % 2 for side in psf.shape):
+        raise DegradationError(
+            f'psf {path} has shape {tuple(psf.shape)}, but its sides must be odd, so that it has '
+            'a middle'
+        )
+    total = psf.sum()
+    if not total > 0:
+        raise DegradationError(f'psf {path} has the sum {float(total):g}, but must have light')
+    return psf / total
+
+
+@lru_cache(maxsize=_KEPT_OPERATORS)
+def _read_mask(path: str) -> Tensor:
+    mask = _read_array(path, 'mask')
+    if mask.numel() == 0 or not (mask.amin() >= 0 and mask.amax() <= 1):
+        raise DegradationError(f'mask {path} must have values from 0 (hidden) to 1 (seen)')
+    if not mask.any():
+        raise DegradationError(f'mask {path} hides all pixels: at least one must be seen')
+    return mask
+
+
+def _checked(image: Tensor, size: Size, side: str) -> Tensor:
+    if tuple(image.shape[-2:]) != size:
+        raise ValueError(
+            f"the operator's {side} is of size {size}, but the image of {tuple(image.shape[-2:])}"
+        )
+    return image
+
+
+def _inverted(values: Tensor, damping: float) -> Tensor:
+    """Return conj(v) / (|v|^2 + damping), and zero where v is zero within rounding."""
+    power = (values * values.conj()).real
+    if damping > 0:
+        return values.conj() / (power + damping)
+    precision = torch.finfo(power.dtype).eps * max(values.shape[-2:])
+    kept = power > power.max() * precision**2
+    return torch.where(kept, values.conj() / torch.where(kept, power, 1.0), 0.0)
+
+
+def _filtered(image: Tensor, transfer: Tensor, period: Size) -> Tensor:
+    """Convolve in a period, which the image is filled up to with zeros."""
+    filtered: Tensor = torch.fft.irfft2(torch.fft.rfft2(image, s=period) * transfer, s=period)
+    return filtered
+
+
+def _keys_kernel(x: Tensor) -> Tensor:
+    """Return Keys' cubic interpolation kernel with a = -0.5."""
+    x = x.abs()
+    inner = (1.5 * x - 2.5) * x.square() + 1
+    outer = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, inner, torch.where(x < 2, outer, 0.0))

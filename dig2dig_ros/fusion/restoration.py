@@ -1,0 +1,290 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Restoration of a degraded source: the prior and the observation model take turns.
+
+What is to be fused is not what a camera gave, y = A c + n, but the scene c:
+
+1. The prior takes the noise from y where it is white: in the observed image, at the noise level
+   of that very image. It is a denoiser, and this is what it was trained for.
+2. Data consistency: c becomes the best linear estimate given the prior's estimate and y.
+3. The prior denoises c, at a level that falls from step to step.
+
+Steps 2 and 3 are half-quadratic splitting with the prior as the regulariser (Zhang et al.,
+"Plug-and-play image restoration with deep denoiser prior", TPAMI 2022), with the regularised
+pseudo-inverse for the quadratic half. No noise is added on the way: a small prior would leave it
+in. A source of which only noise is to be taken is done after step 1.
+
+A chain corrects its estimates at every step in the same terms: the sources with
+:func:`data_consistent`, and f = sum_k w_k c_k with :func:`fusion_consistent`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+import math
+
+import torch
+from torch import Tensor
+import torch.nn.functional as F
+
+from dig2dig_ros.fusion.degradation import Degradation, DegradationError
+from dig2dig_ros.fusion.observation import (
+    Composition,
+    GREY_LEVEL,
+    Identity,
+    LinearOperator,
+    Mask,
+    Observation,
+    observe,
+)
+from dig2dig_ros.images.colour import luma, replace_luma
+from dig2dig_ros.priors.base import Prior
+
+# Noise of which no image is free: that of rounding to 8 bits.
+ROUNDING_NOISE = GREY_LEVEL / math.sqrt(12)
+# Less noise than this is not worth a call of the prior, nor told from texture by an estimate.
+NEGLIGIBLE_NOISE = 2.0 * GREY_LEVEL
+# Part of the noise that is left after the prior has denoised an observation.
+_NOISE_LEFT = 0.2
+# Noise levels of the prior between which restoration goes down.
+_FIRST_LEVEL, _LAST_LEVEL = 12.0 * GREY_LEVEL, 1.5 * GREY_LEVEL
+# What a blur took is less certain than the level says at which the prior last denoised: by this
+# factor, the variance of the estimate is larger.
+_UNCERTAINTY = 10.0
+# Noise of the luma to that of blue, green and red, where that is independent.
+LUMA_NOISE = math.sqrt(0.114**2 + 0.587**2 + 0.299**2)
+# A pixel that sees less than this part of the light is a hole.
+_LEAST_SEEN = 0.1
+
+
+def data_consistent(estimate: Tensor, observation: Observation, deviation: float) -> Tensor:
+    """
+    Correct an estimate by what was observed: argmin |y - A c|^2 / s^2 + |c - c_hat|^2 / d^2.
+
+    :param estimate: c_hat, (1, 1, H, W).
+    :param deviation: d, how far off the estimate is, on [-1, 1]; positive.
+    :return: (1, 1, H, W). Without noise (s = 0) it is what satisfies y = A c nearest to c_hat.
+    """
+    operator = observation.operator
+    innovation = observation.image - operator(estimate)
+    return estimate + operator.pseudo_inverse(innovation, (observation.noise / deviation) ** 2)
+
+
+def fusion_consistent(
+    estimate: Tensor, sources: Tensor, weights: Tensor, guidance_scale: float
+) -> tuple[Tensor, Tensor]:
+    """
+    Return the nearest point to (f_hat, c_1 .. c_K) on the plane f = sum_k w_k c_k.
+
+    The squared distance of the c_k counts lambda sum_k w_k^2 / (1 - lambda) times that of f: so f
+    moves just as :func:`~dig2dig_ros.fusion.guidance.score_guidance` moves it, which is this
+    projection with the sources held; and the sources move by what is missing.
+
+    :param estimate: f_hat, (1, 1, H, W), the prior's.
+    :param sources: (K, 1, H, W).
+    :param weights: (K, 1, H, W), summing to 1 over the sources.
+    :param guidance_scale: lambda, 0 to 1; 1 keeps the sources.
+    :return: f, (1, 1, H, W), and the sources, (K, 1, H, W).
+    """
+    misfit = estimate - (weights * sources).sum(dim=0, keepdim=True)
+    power = weights.square().sum(dim=0, keepdim=True)
+    fused = estimate - guidance_scale * misfit
+    return fused, sources + (1 - guidance_scale) * weights / power * misfit
+
+
+def matched_timesteps(prior: Prior, deviations: Sequence[float]) -> Tensor:
+    """
+    Return the timesteps whose ratio of noise to signal is that of images with given noise.
+
+    :param deviations: standard deviations of noise on [-1, 1], positive.
+    :return: (B,) int64, nearest in sqrt((1 - alpha_bar) / alpha_bar) on a logarithmic scale.
+    """
+    ratio = ((1 - prior.alpha_bar) / prior.alpha_bar).sqrt()
+    wanted = ratio.new_tensor(deviations)
+    distance: Tensor = ratio.log()[None, :] - wanted.log()[:, None]
+    return distance.abs().argmin(dim=1)
+
+
+def jointly_corrected(
+    estimate: Tensor,
+    sources: Tensor,
+    weights: Tensor,
+    guidance_scale: float,
+    observations: Sequence[Observation | None],
+    uncertainty: float,
+) -> Tensor:
+    """
+    Return the sources, corrected by what f is estimated to be and by what the cameras saw of them.
+
+    Projected on the fusion constraint first, on those of the cameras then, which are closer to
+    the truth.
+
+    :param estimate: f_hat, (1, 1, H, W), the prior's.
+    :param sources: (K, 1, H, W).
+    :param weights: (K, 1, H, W), summing to 1 over the sources.
+    :param guidance_scale: lambda, see :func:`fusion_consistent`.
+    :param observations: for each source in turn; one without, or with None, stays as it is.
+    :param uncertainty: how far off the estimate is, on [-1, 1]; positive. The sources are never
+        further off than restoration left them.
+    :return: (K, 1, H, W).
+    """
+    _, moved = fusion_consistent(estimate, sources, weights, guidance_scale)
+    uncertainty = min(uncertainty, _LAST_LEVEL * math.sqrt(_UNCERTAINTY))
+    corrected = [sources[index : index + 1] for index in range(len(sources))]
+    for index, observation in enumerate(observations):
+        if observation is not None:
+            noise = math.hypot(observation.noise, ROUNDING_NOISE)
+            observed = replace(observation, noise=noise)
+            corrected[index] = data_consistent(moved[index : index + 1], observed, uncertainty)
+    return torch.cat(corrected)
+
+
+@torch.inference_mode()
+def restore(
+    prior: Prior, observation: Observation, steps: int = 2, floor: float = ROUNDING_NOISE
+) -> tuple[Tensor, int]:
+    """
+    Restore the scene that a camera saw degraded.
+
+    :param steps: of data consistency and prior, for operators other than the identity.
+    :param floor: least noise that data consistency reckons with, on [-1, 1]; positive.
+    :return: (1, 1, H, W) in about [-1, 1], the scene, and how many images went through the prior.
+    """
+    if steps < 1:
+        raise ValueError(f'steps is {steps}, but must be at least 1')
+    if not 0 < floor < math.inf:
+        raise ValueError(f'floor is {floor}, but must be positive and finite')
+    operator, calls = observation.operator, 0
+    image = _without_holes(observation)
+    noise = observation.noise
+    if noise >= NEGLIGIBLE_NOISE:
+        image = _denoise(prior, image, noise)
+        noise *= _NOISE_LEFT
+        calls += 1
+    if isinstance(operator, Identity):
+        return image, calls
+    mask = _mask_of(operator)
+    cleaned = replace(
+        observation,
+        image=image if mask is None else mask(image),
+        noise=math.hypot(noise, floor),
+    )
+    scene = _enlarged(image, operator)
+    spread = math.sqrt(_UNCERTAINTY)
+    for step in range(steps):
+        level = _FIRST_LEVEL * (_LAST_LEVEL / _FIRST_LEVEL) ** (step / max(1, steps - 1))
+        scene = data_consistent(scene, cleaned, level * spread)
+        scene = _denoise(prior, scene, level)
+        calls += 1
+    return data_consistent(scene, cleaned, _LAST_LEVEL * spread), calls
+
+
+@torch.inference_mode()
+def restore_colour(
+    prior: Prior, bgr: Tensor, degradation: Degradation, steps: int = 2
+) -> tuple[Tensor, int]:
+    """
+    Restore a colour image that a camera gave degraded: the luma as :func:`restore` does.
+
+    The chroma is freed from noise and holes; the eye, and what is fused, need no sharp one.
+
+    :param bgr: (3, h, w), blue first, in [0, 1].
+    :param degradation: without down-sampling; its noise is that of each channel.
+    :return: (3, h, w) in [0, 1], and how many images went through the prior.
+    :raises DegradationError: it has down-sampling, or cannot be that of the image.
+    """
+    if degradation.factor != 1:
+        raise DegradationError(
+            f"'{degradation}' declares down-sampling of an image with colour, which is fused in "
+            'the pixels that it has: leave that term out'
+        )
+    observation = observe(degradation, luma(bgr)[None, None] * 2 - 1)
+    if degradation.noise is not None:
+        # That of independent noise in blue, green and red.
+        observation = replace(observation, noise=observation.noise * LUMA_NOISE)
+    scene, calls = restore(prior, observation, steps)
+    chroma, more = _restored_chroma(prior, bgr - luma(bgr), observation)
+    return replace_luma(chroma, (scene[0, 0] + 1) / 2), calls + more
+
+
+def _restored_chroma(prior, chroma, observation):
+    """Chroma (3, h, w)."""
+    noise = observation.noise
+    mask = _mask_of(observation.operator)
+    if mask is not None:
+        seen = (mask.mask.to(chroma) >= _LEAST_SEEN).to(chroma).expand_as(chroma)
+        chroma = _filled(chroma[:, None], seen[:, None])[:, 0]
+    if noise < NEGLIGIBLE_NOISE:
+        return chroma, 0
+    planes = torch.stack([chroma[0], chroma[2]])[:, None]
+    h, w = planes.shape[-2:]
+    halves = F.interpolate(planes, (max(1, h // 2), max(1, w // 2)), mode='area')
+    times = matched_timesteps(prior, [noise / LUMA_NOISE]).to(planes.device)
+    signal, _ = prior.coefficients(times, planes)
+    halves = prior.denoise(signal * halves * 2, times.expand(2)) / 2
+    planes = F.interpolate(halves, (h, w), mode='bilinear', align_corners=False)
+    blue, red = planes[0, 0], planes[1, 0]
+    return torch.stack([blue, -(0.114 * blue + 0.299 * red) / 0.587, red]), 2
+
+
+def _denoise(prior: Prior, image: Tensor, noise: float) -> Tensor:
+    """Return the prior's estimate of (1, 1, H, W), which has noise of this deviation."""
+    timesteps = matched_timesteps(prior, [noise]).to(image.device)
+    signal, _ = prior.coefficients(timesteps, image)
+    return prior.denoise(signal * image, timesteps)
+
+
+def _mask_of(operator: LinearOperator) -> Mask | None:
+    """Return what hides pixels of the observed image, if something does."""
+    last = operator.outer if isinstance(operator, Composition) else operator
+    return last if isinstance(last, Mask) else None
+
+
+def _without_holes(observation: Observation) -> Tensor:
+    """Return the observed image, (1, 1, h, w), with what a mask hid filled from around it."""
+    mask = _mask_of(observation.operator)
+    if mask is None:
+        return observation.image
+    seen = (mask.mask.to(observation.image) >= _LEAST_SEEN).expand_as(observation.image)
+    return _filled(mask.pseudo_inverse(observation.image), seen.to(observation.image))
+
+
+def _filled(image: Tensor, weight: Tensor) -> Tensor:
+    """
+    Fill holes with what is around them, from coarse to fine.
+
+    :param image: (1, 1, h, w).
+    :param weight: (1, 1, h, w) in [0, 1], 0 in holes.
+    """
+    height, width = image.shape[-2:]
+    if height == width == 1:
+        return image
+    even = (0, width % 2, 0, height % 2)
+    total = F.avg_pool2d(F.pad(image * weight, even), 2)
+    share = F.avg_pool2d(F.pad(weight, even), 2)
+    # One seen pixel of four is enough.
+    coarse = _filled(total / share.clamp_min(1e-6), (4 * share).clamp_max(1.0))
+    around = F.interpolate(coarse, scale_factor=2, mode='bilinear', align_corners=False)
+    return torch.lerp(around[..., :height, :width], image, weight)
+
+
+def _enlarged(image: Tensor, operator: LinearOperator) -> Tensor:
+    """Return a first guess of the scene, (1, 1, H, W)."""
+    if operator.output_size == operator.input_size:
+        return image
+    enlarged = F.interpolate(image, operator.input_size, mode='bicubic', align_corners=False)
+    return enlarged.clamp(-1, 1)
