@@ -36,12 +36,14 @@ class SourceTopics:
 
     :param others: further thermal streams, by their names.
     :param camera_info: of the visible camera; None if the bag has none.
+    :param thermal_camera_info: of the thermal camera; None if the bag has none.
     """
 
     visible: str
     thermal: str
     others: dict[str, str]
     camera_info: str | None
+    thermal_camera_info: str | None = None
 
 
 _VISIBLE_WORDS = ('visible', 'vis', 'visual', 'rgb', 'rgbd', 'bgr', 'eo')
@@ -106,7 +108,8 @@ def find_sources(
             if other == name:
                 raise BagError(f'{name} cannot be both the {other_kind} and the {kind} topic')
     info = _camera_info(topics, found_visible, camera_info)
-    return SourceTopics(found_visible, found_thermal, given_others, info)
+    thermal_info = _camera_info(topics, found_thermal, None)
+    return SourceTopics(found_visible, found_thermal, given_others, info, thermal_info)
 
 
 def _stream(name: str) -> str:
@@ -173,9 +176,9 @@ def _words(text: str) -> list[str]:
     return [word.lower() for word in found]
 
 
-def _camera_info(topics: Mapping[str, Topic], visible: str, name: str | None) -> str | None:
+def _camera_info(topics: Mapping[str, Topic], stream: str, name: str | None) -> str | None:
     if name is None:
-        sibling = f'{_stream(visible).rpartition("/")[0]}/camera_info'
+        sibling = f'{_stream(stream).rpartition("/")[0]}/camera_info'
         topic = topics.get(sibling)
         fits = topic is not None and topic.type == CAMERA_INFO_TYPE and topic.count > 0
         return sibling if fits else None

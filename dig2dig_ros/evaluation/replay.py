@@ -41,10 +41,18 @@ from dig2dig_ros.evaluation.bags import (
     IMAGE_TYPE,
     Record,
 )
+from dig2dig_ros.images.registration import RegistrationError
 from dig2dig_ros.streams.cascade import Cascade, Group
 from dig2dig_ros.streams.codec import check, CodecError
 from dig2dig_ros.streams.pairing import PairingError
-from dig2dig_ros.streams.pipeline import SourceImages, stamp_of
+from dig2dig_ros.streams.pipeline import (
+    Arrived,
+    Preparation,
+    PreparationError,
+    registered_image,
+    stamp_of,
+)
+from dig2dig_ros.streams.registrar import Registrar
 
 # Importing torch takes seconds, which a mistake in the bag need not cost.
 if TYPE_CHECKING:
@@ -70,7 +78,8 @@ class ReplayedPair:
     :param camera_info: the latest of the visible camera by then, or None.
     :param recorded: time in nanoseconds at which the last message of the pair was recorded.
     :param images: as the fuser took them, see
-        :class:`~dig2dig_ros.streams.pipeline.SourceImages`.
+        :class:`~dig2dig_ros.streams.pipeline.SourceImages`; registered to the visible one, where
+        a registration is in use.
     """
 
     stamps: tuple[int, ...]
@@ -132,13 +141,19 @@ class BagReplay:
         self._reader = reader
         self._values = values
         self._fuser = fuser
-        self._images = SourceImages()
+        try:
+            self._registrar = Registrar(values)
+        except RegistrationError as error:
+            raise BagError(f'the images cannot be registered: {error}') from error
         self._topic_of = {
             'visible': topics.visible,
             'thermal': topics.thermal,
             **topics.others,
         }
-        self._camera_info_topic = topics.camera_info
+        self._preparation = Preparation(self.sources, self._registrar)
+        self._camera_of = {topics.camera_info: 'visible'}
+        if self._registrar.wants_camera_info:
+            self._camera_of[topics.thermal_camera_info] = 'thermal'
         self._camera_info: Any = None
         self._dropped: Counter[str] = Counter()
         self._groups: deque[Group[_Recorded]] = deque()
@@ -177,9 +192,7 @@ class BagReplay:
         :param stopping: asked at every message and every pair; once it is true, no pair follows.
         """
         source_of = {topic: source for source, topic in self._topic_of.items()}
-        topics = list(source_of)
-        if self._camera_info_topic is not None:
-            topics.append(self._camera_info_topic)
+        topics = [*source_of, *(topic for topic in self._camera_of if topic is not None)]
         for record in self._reader.records(topics):
             if self._stops(stopping):
                 return
@@ -200,7 +213,10 @@ class BagReplay:
         try:
             message = self._reader.decode(record)
             if source is None:
-                self._camera_info = message
+                camera = self._camera_of[record.topic]
+                self._registrar.camera_info(camera, message)
+                if camera == 'visible':
+                    self._camera_info = message
                 return
             if record.type == IMAGE_TYPE:
                 check(message, record.topic)
@@ -245,39 +261,45 @@ class BagReplay:
         return float(np.median(_to_nearest(visible, thermal))) * 1e-9
 
     def _fused(self, group: Group[_Recorded]) -> ReplayedPair | None:
-        images = []
-        cause = 'fusion error'
-        try:
+        arrived = [
+            Arrived(
+                source,
+                entry.message,
+                stamp,
+                compressed=entry.type == COMPRESSED_IMAGE_TYPE,
+                topic=self._topic_of[source],
+            )
             for source, entry, stamp in zip(
                 self.sources, group.messages, group.stamps, strict=True
-            ):
-                cause = f'{source} malformed'
-                images.append(
-                    self._images(
-                        source,
-                        entry.message,
-                        stamp,
-                        self._values,
-                        compressed=entry.type == COMPRESSED_IMAGE_TYPE,
-                        topic=self._topic_of[source],
-                    )
-                )
-            cause = 'fusion error'
-            result = self._fuser.fuse(*images)
+            )
+        ]
+        try:
+            prepared = self._preparation(arrived, self._values)
+            result = self._fuser.fuse(
+                *prepared.images, placements=prepared.placements, trust=prepared.trust
+            )
+        except PreparationError as error:
+            self._drop(error.cause, str(error))
+            return None
         except Exception as error:
             # As in the node: nothing that one group does may end all others. What is expected is
             # a ValueError with a sentence, all else needs its type to be understood.
             expected = isinstance(error, ValueError) and str(error)
-            self._drop(cause, str(error) if expected else f'{type(error).__name__}: {error}')
+            reason = str(error) if expected else f'{type(error).__name__}: {error}'
+            self._drop('fusion error', reason)
             return None
-        for source, image in zip(self.sources, images, strict=True):
+        height, width = result.image.shape[:2]
+        for source, image in zip(self.sources, prepared.images, strict=True):
             self.sizes[source][(image.shape[1], image.shape[0])] += 1
         return ReplayedPair(
             stamps=group.stamps,
             headers=tuple(entry.message.header for entry in group.messages),
             camera_info=self._camera_info,
             recorded=max(entry.time for entry in group.messages),
-            images=tuple(np.asarray(image) for image in images),
+            images=tuple(
+                registered_image(image, placement, (width, height)) if placement else image
+                for image, placement in zip(prepared.images, prepared.placements, strict=True)
+            ),
             result=result,
         )
 

@@ -16,20 +16,22 @@
 The fusion node: two or more image streams in, the fused stream and its weight maps out.
 
 The way of one pair (a group, with more than two sources): the executor's callbacks check each
-message and hand it to the pairers; a decided group goes to the worker, which decodes it (without
-a copy where possible), maps the thermal counts to an image, fuses, and publishes. Callbacks
-never wait for the fusion.
+message and hand it to the pairers; a decided group goes to the worker, which prepares it (decodes
+it without a copy where possible, looks whether the cameras are sound, maps the thermal counts to
+an image, finds where it lies in the visible one), fuses, and publishes. While a camera is missing
+the other one's images may go to the worker alone. Callbacks never wait for the fusion.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
 import os
 import sys
+import time
 from typing import Any, TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -42,6 +44,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
 from dig2dig_ros.images.overlay import weight_overlay
 from dig2dig_ros.nodes.parameters import (
@@ -54,10 +57,21 @@ from dig2dig_ros.nodes.parameters import (
 from dig2dig_ros.nodes.process import run_node
 from dig2dig_ros.nodes.statistics import NodeStatistics
 from dig2dig_ros.nodes.worker import LatestWorker
+from dig2dig_ros.streams.alignment_watch import AlignmentWatch
+from dig2dig_ros.streams.attendance import Attendance
 from dig2dig_ros.streams.cascade import Cascade, Group
 from dig2dig_ros.streams.codec import check, CodecError, encode
 from dig2dig_ros.streams.pairing import SOURCES
-from dig2dig_ros.streams.pipeline import fused_picture, SourceImages, stamp_of, weight_plane
+from dig2dig_ros.streams.pipeline import (
+    Arrived,
+    fused_picture,
+    Preparation,
+    PreparationError,
+    Prepared,
+    stamp_of,
+    weight_plane,
+)
+from dig2dig_ros.streams.registrar import FROM_TF, Pose, Registrar
 
 if TYPE_CHECKING:
     # Imports torch, which takes seconds: at run time it comes with on_configure.
@@ -80,6 +94,19 @@ class ArrivedMessage:
 ArrivedGroup = Group[ArrivedMessage]
 
 
+@dataclass(frozen=True)
+class Work:
+    """
+    What the worker makes one fused image of.
+
+    :param sources: the names of the sources of the messages: all, or one that goes on alone.
+    """
+
+    sources: tuple[str, ...]
+    messages: tuple[ArrivedMessage, ...]
+    stamps: tuple[int, ...]
+
+
 class FusionNode(LifecycleNode):  # type: ignore[misc]
     """Lifecycle node that pairs, fuses and publishes; see the README for its interface."""
 
@@ -94,9 +121,16 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._fuser: Fuser | None = None
         self._fuser_facts: dict[str, str] = {}
         self._pairer: Cascade[ArrivedMessage] | None = None
-        self._worker: LatestWorker[ArrivedGroup] | None = None
-        self._images = SourceImages()
+        self._worker: LatestWorker[Work] | None = None
+        self._attendance = Attendance(SOURCES)
+        self._preparation: Preparation | None = None
+        self._registrar: Registrar | None = None
+        self._alignment = AlignmentWatch()
+        self._transforms: Any = None
         self._camera_info: CameraInfo | None = None
+        # Of the latest visible image: what an image of the thermal camera alone stands in for.
+        self._visible_size: tuple[int, int] | None = None
+        self._visible_frame = ''
         self._resolution = ''
         self._reported_drops: Counter[str] = Counter()
         self._outputs: dict[str, Any] = {}
@@ -216,6 +250,10 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         )
         self._sources = self._pairer.sources
         self._statistics = NodeStatistics(sources=self._sources)
+        self._attendance = Attendance(self._sources)
+        self._registrar = Registrar(values, self._pose_from_tf(values))
+        self._preparation = Preparation(self._sources, self._registrar)
+        self._alignment = AlignmentWatch()
         if values['num_threads']:
             torch.set_num_threads(values['num_threads'])
         fuser = Fuser(
@@ -235,6 +273,14 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             f'S {facts["S"]}, resolution {width}x{height}, warm-up {warm_up:.2f} s'
         )
         self._create_outputs()
+
+    def _pose_from_tf(self, values: Mapping[str, Any]) -> Callable[[str, str], Pose] | None:
+        if values['extrinsics'] != FROM_TF:
+            return None
+        from dig2dig_ros.nodes.transforms import Transforms
+
+        transforms = self._transforms = Transforms(self)
+        return transforms.pose
 
     def _create_outputs(self) -> None:
         for topic, message_type in (
@@ -268,6 +314,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         assert self._pairer is not None
         # The pairer goes on counting where it was before a deactivation.
         self._reported_drops = Counter(self._pairer.counters)
+        self._attendance.reset(time.monotonic())
         self._worker = LatestWorker(self._process)
         for source in self._sources:
             topic = f'{source}/image_raw'
@@ -280,7 +327,11 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._quiet_timer = self.create_timer(
             _QUIET_SECONDS, self._on_quiet, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
-        self._subscribe(CameraInfo, 'visible/camera_info', self._on_camera_info)
+        assert self._registrar is not None
+        for source in SOURCES if self._registrar.wants_camera_info else SOURCES[:1]:
+            self._subscribe(
+                CameraInfo, f'{source}/camera_info', partial(self._on_camera_info, source)
+            )
 
     def _subscribe(self, message_type: type, topic: str, callback: Any) -> None:
         self._inputs.append(
@@ -341,7 +392,11 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             self.destroy_lifecycle_publisher(publisher)
         self._outputs.clear()
         self._pairer = None
-        self._images.clear()
+        self._preparation = None
+        self._registrar = None
+        if self._transforms is not None:
+            self._transforms.close()
+            self._transforms = None
         if self._fuser is not None:
             self._fuser.close()
             self._fuser = None
@@ -360,8 +415,16 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             self._drop(f'{source} malformed', str(error))
             return
         stamp = stamp_of(message.header)
-        groups = pairer.add(source, stamp, ArrivedMessage(message, arrival))
-        self._hand_over(groups, worker)
+        arrived = ArrivedMessage(message, arrival)
+        self._attendance.seen(source, stamp, arrival)
+        if self._attendance.alone(source, self._values, arrival):
+            # What waits for the missing camera would wait for ever.
+            pairer.clear('without counterpart')
+            self._report_pairer_drops()
+            self._statistics.went_alone(source)
+            self._offer(Work((source,), (arrived,), (stamp,)), worker)
+            return
+        self._hand_over(pairer.add(source, stamp, arrived), worker)
         if self._quiet_timer is not None and pairer.pending:
             self._quiet_timer.reset()
 
@@ -371,15 +434,22 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         if self._pairer is not None and self._worker is not None:
             self._hand_over(self._pairer.settle(), self._worker)
 
-    def _hand_over(self, groups: list[ArrivedGroup], worker: LatestWorker[ArrivedGroup]) -> None:
+    def _hand_over(self, groups: list[ArrivedGroup], worker: LatestWorker[Work]) -> None:
         self._report_pairer_drops()
         for group in groups:
             self._statistics.paired(group.offset)
-            if worker.offer(group) is not None:
-                self._statistics.dropped('superseded')
+            self._attendance.paired(group.messages[0].arrival)
+            self._offer(Work(self._sources, group.messages, group.stamps), worker)
 
-    def _on_camera_info(self, message: CameraInfo) -> None:
-        self._camera_info = message
+    def _offer(self, work: Work, worker: LatestWorker[Work]) -> None:
+        if worker.offer(work) is not None:
+            self._statistics.dropped('superseded')
+
+    def _on_camera_info(self, source: str, message: CameraInfo) -> None:
+        if source == 'visible':
+            self._camera_info = message
+        if self._registrar is not None:
+            self._registrar.camera_info(source, message)
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         if self._pairer is not None:
@@ -409,38 +479,55 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
 
     # From a group to the outputs (the worker's thread)
 
-    def _process(self, group: ArrivedGroup) -> None:
+    def _process(self, work: Work) -> None:
         # Read once: all of one group is done with the same values.
         values = self._values
-        images = []
-        cause = 'fusion error'
         try:
-            for source, arrived, stamp in zip(
-                self._sources, group.messages, group.stamps, strict=True
-            ):
-                cause = f'{source} malformed'
-                compressed = values[f'{source}_transport'] == 'compressed'
-                topic = f'{source}/image_raw' + ('/compressed' if compressed else '')
-                images.append(
-                    self._images(
-                        source, arrived.message, stamp, values, compressed=compressed, topic=topic
-                    )
-                )
-            visible, thermal, *others = images
-            cause = 'fusion error'
+            prepared = self._prepare(work, values)
             assert self._fuser is not None
             self._fuser.settings = fusion_settings(values)
-            result = self._fuser.fuse(visible, thermal, *others)
-            self._resolution = f'{visible.shape[1]}x{visible.shape[0]}'
-            self._publish(result, group.messages[0].message.header, values)
+            result = self._fuser.fuse(
+                *prepared.images, placements=prepared.placements, trust=prepared.trust
+            )
+            height, width = result.image.shape[:2]
+            self._resolution = f'{width}x{height}'
+            self._publish(result, self._output_header(work), values)
         except Exception as error:  # nothing that one group does may end the node
             if not self.context.ok():  # a signal came while it was in work
                 self._statistics.dropped('shutdown')
-                return
-            self._drop(cause, f'{type(error).__name__}: {error}')
+            elif isinstance(error, PreparationError):
+                self._drop(error.cause, str(error))
+            else:
+                self._drop('fusion error', f'{type(error).__name__}: {error}')
             return
-        arrival = max(arrived.arrival for arrived in group.messages)
+        arrival = max(arrived.arrival for arrived in work.messages)
         self._statistics.fused(arrival, result.statistics.seconds)
+        if len(work.sources) > 1:
+            self._alignment(prepared, work.stamps[0] * 1e-9, values)
+
+    def _prepare(self, work: Work, values: Mapping[str, Any]) -> Prepared:
+        assert self._preparation is not None
+        group = []
+        for source, arrived, stamp in zip(work.sources, work.messages, work.stamps, strict=True):
+            compressed = values[f'{source}_transport'] == 'compressed'
+            topic = f'{source}/image_raw' + ('/compressed' if compressed else '')
+            group.append(Arrived(source, arrived.message, stamp, compressed, topic))
+        if len(work.sources) == 1:
+            prepared = self._preparation.alone(group[0], self._visible_size, values)
+        else:
+            prepared = self._preparation(group, values)
+        if 'visible' in work.sources:
+            height, width = prepared.images[0].shape[:2]
+            self._visible_size = (width, height)
+            self._visible_frame = work.messages[0].message.header.frame_id
+        return prepared
+
+    def _output_header(self, work: Work) -> Any:
+        """Return the header of the visible image, or one that stands in for it."""
+        header = work.messages[0].message.header
+        if work.sources[0] == 'visible' or not self._visible_frame:
+            return header
+        return Header(stamp=header.stamp, frame_id=self._visible_frame)
 
     def _publish(self, result: FusionResult, header: Any, values: Mapping[str, Any]) -> None:
         """Publish a result under the header of its visible image; only what is listened to."""
@@ -473,7 +560,11 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             'S': str(self._values['dig_refresh_interval']),
             'resolution': self._resolution,
             **self._statistics.table(),
+            **self._camera_table(),
+            **self._alignment.table(),
         }
+        if self._registrar is not None:
+            table['registration'] = self._registrar.describe(self._values)
         if self._fuser is not None:
             table.update(self._fuser.memory())
         status = DiagnosticStatus(
@@ -492,18 +583,53 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             return DiagnosticStatus.ERROR, self._failure
         if self._state != 'active':
             return DiagnosticStatus.OK, self._state
+        now = time.monotonic()
+        timeout = self._values['stale_timeout']
+        warnings = []
+        missing = self._attendance.missing(timeout, now)
         for source, subscription in zip(self._sources, self._inputs, strict=False):
-            silence = self._statistics.silence(source)
-            if silence is None or silence > self._values['stale_timeout']:
-                topic = subscription.topic_name
-                text = (
-                    f'no {source} image on {topic} '
-                    + ('yet' if silence is None else f'for {silence:.1f} s')
-                    + f' (publishers: {self.count_publishers(topic)})'
-                )
-                self.get_logger().warning(text, throttle_duration_sec=30.0)
-                return DiagnosticStatus.WARN, text
+            if source in missing:
+                warnings.append(self._missing_text(source, subscription.topic_name, missing))
+        if not missing:
+            mismatch = self._attendance.mismatch(timeout, now)
+            if mismatch is not None:
+                warnings.append(mismatch)
+        if self._preparation is not None:
+            for source, condition in self._preparation.images.conditions.items():
+                if source not in missing:
+                    warnings += condition.faults
+        warning = self._alignment.warning(self._values)
+        if warning:
+            warnings.append(warning)
+        if warnings:
+            text = '; '.join(warnings)
+            self.get_logger().warning(text, throttle_duration_sec=30.0)
+            return DiagnosticStatus.WARN, text
         return DiagnosticStatus.OK, 'fusing'
+
+    def _missing_text(self, source: str, topic: str, missing: Mapping[str, float | None]) -> str:
+        silence = missing[source]
+        text = (
+            f'no usable {source} image on {topic} '
+            + ('yet' if silence is None else f'for {silence:.1f} s')
+            + f' (publishers: {self.count_publishers(topic)})'
+        )
+        policy = self._values['missing_modality']
+        live = [name for name in SOURCES if name not in missing and policy in (name, 'any')]
+        return f'{text}: the {live[0]} image goes on alone' if live else text
+
+    def _camera_table(self) -> dict[str, str]:
+        """Return what diagnostics say of each camera's condition."""
+        if self._preparation is None:
+            return {}
+        images = self._preparation.images
+        table = {}
+        for source, condition in images.conditions.items():
+            table[f'{source} trust'] = f'{condition.trust:.2f}'
+            table[f'{source} condition'] = ', '.join(condition.kinds) or 'sound'
+        for what, count in sorted(images.changes.items()):
+            table[what] = str(count)
+        return table
 
     def close(self) -> str:
         """

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 _FUSION = FusionSettings()
 # An 8K image; to warm up with more would only take the robot's memory.
 _MOST_PIXELS = 7680 * 4320
+MISSING_MODALITIES = ('wait', 'visible', 'thermal', 'any')
 # Sources and outputs that the node always has: NAME/image_raw and fused/weights/NAME.
 _TAKEN_NAMES = (*SOURCES, 'fused', 'overlay')
 
@@ -370,6 +371,28 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         choices=CHROMAS,
     ),
     ParameterSpec(
+        'visible_degradation',
+        _FUSION.visible_degradation,
+        'What the visible camera does to the scene, to be undone: none, low_light, or terms such '
+        "as 'blur 1.5, noise auto' (docs/cameras.md).",
+        live=True,
+    ),
+    ParameterSpec(
+        'thermal_degradation',
+        _FUSION.thermal_degradation,
+        "The same of the thermal camera: none, lepton, boson, or terms such as 'x4, noise auto'; "
+        'xF is a sensor with an F-th of the pixels along each side.',
+        live=True,
+    ),
+    ParameterSpec(
+        'restoration_steps',
+        _FUSION.restoration_steps,
+        'Steps that undo a declared degradation other than noise.',
+        live=True,
+        minimum=1,
+        maximum=100,
+    ),
+    ParameterSpec(
         'seed',
         _FUSION.seed,
         'Of the noise, which is drawn once for each resolution.',
@@ -415,6 +438,83 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         'Names of further cameras to fuse, each with the topic NAME/image_raw and a parameter '
         'NAME_transport.',
         check=_check_sources,
+    ),
+    # Where the thermal image lies in the visible one
+    ParameterSpec(
+        'thermal_to_visible',
+        '',
+        'Path of the YAML file that calibrate_registration writes; empty where the images are '
+        'aligned.',
+    ),
+    ParameterSpec(
+        'extrinsics',
+        '',
+        'Instead of it, computes the registration from the camera_info of both cameras and the '
+        "pose of the thermal camera: path of a YAML file, or 'tf'.",
+    ),
+    ParameterSpec(
+        'plane_distance',
+        20.0,
+        'Of extrinsics: metres from the visible camera at which both images shall match.',
+        live=True,
+        minimum=0.01,
+        maximum=1e6,
+    ),
+    ParameterSpec(
+        'rectified',
+        False,
+        'Of extrinsics: the images are rectified (image_rect), so that P of camera_info holds '
+        'for them, not K and D.',
+    ),
+    ParameterSpec(
+        'registration_edge',
+        16.0,
+        'Pixels of the visible image over which the thermal one fades out where it ends.',
+        live=True,
+        minimum=0.0,
+        maximum=1000.0,
+    ),
+    ParameterSpec(
+        'alignment_period',
+        5.0,
+        'Seconds between two looks whether the images still match, for diagnostics; 0 is never.',
+        live=True,
+        minimum=0.0,
+        maximum=3600.0,
+    ),
+    ParameterSpec(
+        'alignment_tolerance',
+        0.02,
+        "Part of the visible image's width by which the images may be off until diagnostics warn.",
+        live=True,
+        minimum=0.0,
+        maximum=1.0,
+    ),
+    # What cameras do wrong
+    ParameterSpec(
+        'missing_modality',
+        'wait',
+        'What goes on alone, its weight 1, while the other camera is silent for stale_timeout: '
+        'nothing (wait), visible, thermal, or any.',
+        live=True,
+        choices=MISSING_MODALITIES,
+    ),
+    ParameterSpec(
+        'frozen_timeout',
+        0.3,
+        'Seconds of the same thermal image, while the visible one changes, until it counts as '
+        'frozen and its weight fades out; 0 is never.',
+        live=True,
+        minimum=0.0,
+        maximum=60.0,
+    ),
+    ParameterSpec(
+        'trust_fade',
+        0.4,
+        'Seconds over which the weight of a faulty camera fades out, and in again.',
+        live=True,
+        minimum=0.0,
+        maximum=60.0,
     ),
     # From thermal counts to an image
     ParameterSpec(
@@ -465,7 +565,8 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         'stale_timeout',
         2.0,
-        'Seconds without an image of a camera until diagnostics warn.',
+        'Seconds without a usable image of a camera until diagnostics warn and missing_modality '
+        'takes effect.',
         live=True,
         minimum=0.1,
         maximum=3600.0,

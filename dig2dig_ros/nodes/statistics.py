@@ -30,7 +30,7 @@ _WINDOW = 200
 # A rate is that of the events of the last so many seconds.
 _RATE_SECONDS = 5.0
 # Drops of whole pairs; all others are drops of single images, most of them before pairing.
-PAIR_CAUSES = ('superseded', 'fusion error')
+PAIR_CAUSES = ('registration', 'superseded', 'fusion error')
 
 
 def drop_causes(sources: Sequence[str] = SOURCES) -> tuple[str, ...]:
@@ -40,7 +40,9 @@ def drop_causes(sources: Sequence[str] = SOURCES) -> tuple[str, ...]:
         *(f'{source} {cause}' for cause in images for source in sources),
         # The first two make a pair, which then waits for each of the others.
         *(f'{source} missing' for source in sources[2:]),
+        'without counterpart',
         'clock jump',
+        'registration',
         'superseded',
         'fusion error',
         'shutdown',
@@ -97,9 +99,9 @@ class NodeStatistics:
             self._dropped: Counter[str] = Counter()
             self._fused = 0
             self._pairs = 0
+            self._alone: Counter[str] = Counter()
             self._input_rates = {source: _Rate() for source in self._sources}
             self._output_rate = _Rate()
-            self._last_arrival: dict[str, float] = {}
             self._latencies: deque[float] = deque(maxlen=_WINDOW)
             self._fusion_times: deque[float] = deque(maxlen=_WINDOW)
             self._offsets: deque[float] = deque(maxlen=_WINDOW)
@@ -111,7 +113,6 @@ class NodeStatistics:
         with self._lock:
             self._received[source] += 1
             self._input_rates[source].add(now)
-            self._last_arrival[source] = now
         return now
 
     def paired(self, offset: float) -> None:
@@ -119,6 +120,11 @@ class NodeStatistics:
         with self._lock:
             self._pairs += 1
             self._offsets.append(offset)
+
+    def went_alone(self, source: str) -> None:
+        """Count an image that goes on without its missing counterpart."""
+        with self._lock:
+            self._alone[source] += 1
 
     def dropped(self, cause: str, count: int = 1, reason: str = '') -> None:
         """Count what ended unfused; ``cause`` is one of :func:`drop_causes`."""
@@ -136,12 +142,6 @@ class NodeStatistics:
             self._latencies.append(now - arrival)
             self._fusion_times.append(fusion_seconds)
 
-    def silence(self, source: str) -> float | None:
-        """Return the seconds since the last image of ``source``, or None before the first."""
-        with self._lock:
-            last = self._last_arrival.get(source)
-        return None if last is None else self._clock() - last
-
     def table(self) -> dict[str, str]:
         """Return all figures as texts, in the order in which diagnostics show them."""
         now = self._clock()
@@ -151,6 +151,7 @@ class NodeStatistics:
             fusion_times = [seconds * 1e3 for seconds in self._fusion_times]
             table = {f'{name} received': str(self._received[name]) for name in self._sources}
             table['pairs'] = str(self._pairs)
+            table.update({f'{name} alone': str(self._alone[name]) for name in SOURCES})
             table['fused'] = str(self._fused)
             for source in self._sources:
                 rate = self._input_rates[source].value(now)
@@ -206,7 +207,8 @@ def is_settled(values: Mapping[str, str]) -> bool:
     done = counter(values, 'fused') + sum(dropped.get(cause, 0) for cause in PAIR_CAUSES)
     # An image that cannot be decoded may be found out before or after it was paired.
     malformed = sum(dropped.get(f'{source} malformed', 0) for source in SOURCES)
-    return 0 <= counter(values, 'pairs') - done <= malformed
+    begun = counter(values, 'pairs') + sum(counter(values, f'{name} alone') for name in SOURCES)
+    return 0 <= begun - done <= malformed
 
 
 def waiting_images(values: Mapping[str, str]) -> dict[str, int]:
@@ -217,6 +219,7 @@ def waiting_images(values: Mapping[str, str]) -> dict[str, int]:
             0,
             counter(values, f'{source} received')
             - counter(values, 'pairs')
+            - counter(values, f'{source} alone')
             - sum(count for cause, count in dropped.items() if cause.startswith(source)),
         )
         for source in SOURCES
@@ -235,7 +238,7 @@ def subtract_counters(values: Mapping[str, str], baseline: Mapping[str, str]) ->
     """Return ``values`` with the counters of ``baseline`` taken off, for a run after a warm-up."""
     result = dict(values)
     for key in values:
-        is_counter = key in ('pairs', 'fused') or key.endswith(' received')
+        is_counter = key in ('pairs', 'fused') or key.endswith((' received', ' alone'))
         if is_counter or key.startswith('dropped: '):
             result[key] = str(counter(values, key) - counter(baseline, key))
     return result

@@ -21,7 +21,9 @@ node does. `values` are the node's parameters by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -29,10 +31,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.images.overlay import weight_map
+from dig2dig_ros.images.placement import Placement
+from dig2dig_ros.images.registration import RegistrationError
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.streams.codec import decode, decode_compressed
+from dig2dig_ros.streams.registrar import Registrar
+from dig2dig_ros.streams.sensor_watch import Condition, SensorWatch
 
 _NANOSECONDS = 1_000_000_000
+# BT.601, blue, green, red: as the fusion makes luma of colour.
+_LUMA_BGR = np.array([0.114, 0.587, 0.299])
+
+
+class PreparationError(ValueError):
+    """
+    A group of messages cannot be made ready for the fusion.
+
+    :ivar cause: what the node counts it as, such as 'thermal malformed'.
+    """
+
+    def __init__(self, cause: str, reason: str) -> None:
+        super().__init__(reason)
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """
+    A message of one source on its way to the fusion.
+
+    :param message: a ``sensor_msgs/Image``, or a ``CompressedImage`` if ``compressed``.
+    :param stamp: nanoseconds.
+    :param topic: where it came from, for error texts.
+    """
+
+    source: str
+    message: Any
+    stamp: int
+    compressed: bool = False
+    topic: str = ''
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """
+    What the fuser takes: ``fuser.fuse(*images, placements=placements, trust=trust)``.
+
+    :param images: one for each source, visible first, see :class:`SourceImages`.
+    :param placements: where the pixels of the visible image lie in each; None where all over it.
+    :param trust: how far each source is to be relied on, 0 to 1.
+    """
+
+    images: tuple[NDArray[Any], ...]
+    placements: tuple[Placement | None, ...]
+    trust: tuple[float, ...]
 
 
 def stamp_of(header: Any) -> int:
@@ -45,43 +97,81 @@ class SourceImages:
     Messages of all sources to the images that the fuser takes.
 
     Thermal counts become intensities by a range that follows the scene; each source has one of
-    its own. Frames must come in order; not thread-safe.
+    its own, and a watch that tells whether its camera is sound. Frames must come in order; not
+    thread-safe, but :attr:`conditions` and :attr:`changes` may be read from any thread.
+
+    :ivar conditions: of the latest image of each source.
     """
 
     def __init__(self) -> None:
         self._ranges: dict[str, tuple[tuple[Any, ...], ThermalRange]] = {}
+        self._watches: dict[str, tuple[tuple[Any, ...], SensorWatch]] = {}
+        self.conditions: dict[str, Condition] = {}
 
     def clear(self) -> None:
-        """Forget the ranges: the next frame of each source sets its own."""
+        """Forget the past: the next frame of each source sets its own range."""
         self._ranges.clear()
+        self._watches.clear()
+        self.conditions = {}
 
-    def __call__(
-        self,
-        source: str,
-        message: Any,
-        stamp: int,
-        values: Mapping[str, Any],
-        *,
-        compressed: bool = False,
-        topic: str = '',
-    ) -> NDArray[Any]:
+    @property
+    def changes(self) -> Counter[str]:
+        """How often the resolution and the encoding of each source changed, by its name."""
+        return Counter(
+            {
+                f'{source} {what}': count
+                for source, (_, watch) in tuple(self._watches.items())
+                for what, count in watch.changes.items()
+            }
+        )
+
+    def missing(self, source: str, values: Mapping[str, Any]) -> None:
+        """Note that nothing comes of a source: when it is back, it is trusted step by step."""
+        self._watch(source, values).lose_trust()
+
+    def __call__(self, arrived: Arrived, values: Mapping[str, Any]) -> NDArray[Any]:
         """
-        Decode one message and map its counts to intensities.
+        Decode one message, look whether its camera is sound, and map its counts to intensities.
 
-        Visible images, and 8-bit images of additional sources, stay as they are.
+        Visible images, and 8-bit images of additional sources, stay as they are; but a visible
+        image with a dead colour channel becomes grey, of the other channels.
 
-        :param source: 'visible', 'thermal' or the name of an additional one.
-        :param message: a ``sensor_msgs/Image``, or a ``CompressedImage`` if ``compressed``.
-        :param stamp: of the message in nanoseconds.
-        :param topic: where it came from, for error texts.
         :return: (H, W) or (H, W, 3) in blue-green-red order; uint8, uint16 or float32 in [0, 1].
         :raises CodecError: the message is damaged or of an unknown encoding.
         :raises ThermalRangeError: the image is not thermal.
         """
-        array = decode_compressed(message, topic) if compressed else decode(message, topic)
-        if source == 'visible' or (source != 'thermal' and array.dtype == np.uint8):
+        source, message = arrived.source, arrived.message
+        array = (
+            decode_compressed(message, arrived.topic)
+            if arrived.compressed
+            else decode(message, arrived.topic)
+        )
+        stamp = arrived.stamp / _NANOSECONDS
+        condition = self._watch(source, values)(
+            array,
+            stamp,
+            other_moves=source == 'visible' or self._moves('visible'),
+            encoding=message.format if arrived.compressed else message.encoding,
+        )
+        self.conditions = {**self.conditions, source: condition}
+        if source == 'visible':
+            return _living_grey(array, condition.dead_channels)
+        if source != 'thermal' and array.dtype == np.uint8:
             return array
-        return self._range(source, values)(array, stamp / _NANOSECONDS)
+        return self._range(source, values)(array, stamp)
+
+    def _moves(self, source: str) -> bool:
+        return source not in self._watches or self._watches[source][1].moves
+
+    def _watch(self, source: str, values: Mapping[str, Any]) -> SensorWatch:
+        """Return the watch of a source; a new one after a change of its parameters."""
+        # A visible image may well be the same twice: a still scene in eight bits.
+        timeout = values['frozen_timeout'] if source != 'visible' else 0.0
+        key = (timeout, values['trust_fade'])
+        if source not in self._watches or self._watches[source][0] != key:
+            watch = SensorWatch(source, frozen_timeout=timeout, fade=values['trust_fade'])
+            self._watches[source] = (key, watch)
+        return self._watches[source][1]
 
     def _range(self, source: str, values: Mapping[str, Any]) -> ThermalRange:
         """Return the range of a source; a new one after a change of its parameters."""
@@ -95,6 +185,121 @@ class SourceImages:
             mode, percentiles, limits, smoothing = key
             self._ranges[source] = (key, ThermalRange(mode, percentiles, limits, smoothing))
         return self._ranges[source][1]
+
+
+class Preparation:
+    """
+    From the messages of a group to what the fuser takes.
+
+    :param sources: their names, visible and thermal first.
+    :param registrar: tells where the thermal image lies.
+    :ivar images: decodes, watches and maps; see :class:`SourceImages`.
+    """
+
+    def __init__(self, sources: Sequence[str], registrar: Registrar) -> None:
+        self._sources = tuple(sources)
+        self._registrar = registrar
+        self.images = SourceImages()
+
+    def __call__(self, group: Sequence[Arrived], values: Mapping[str, Any]) -> Prepared:
+        """
+        Prepare one message of each source, in their order.
+
+        :raises PreparationError: one of them is malformed, or the registration does not fit.
+        """
+        arrays = [self._image(arrived, values) for arrived in group]
+        trust = tuple(self.images.conditions[source].trust for source in self._sources)
+        placement = self._placement(_size(arrays[0]), _size(arrays[1]), values)
+        placements = (None, placement, *[None] * (len(arrays) - 2))
+        return Prepared(tuple(arrays), placements, trust)
+
+    def alone(
+        self, arrived: Arrived, visible_size: tuple[int, int] | None, values: Mapping[str, Any]
+    ) -> Prepared:
+        """
+        Prepare the message of one camera while its counterpart is missing.
+
+        The other images are black, and nothing relies on them.
+
+        :param arrived: of 'visible' or 'thermal'.
+        :param visible_size: (width, height) of the visible images, if it is known.
+        :raises PreparationError: it is malformed, or the registration does not fit.
+        """
+        array = self._image(arrived, values)
+        placement = None
+        if arrived.source == 'visible':
+            size = _size(array)
+        else:
+            size = visible_size or _size(array)
+            if visible_size is not None:
+                placement = self._placement(visible_size, _size(array), values)
+        for source in self._sources:
+            if source != arrived.source:
+                self.images.missing(source, values)
+        black = np.zeros((size[1], size[0]), np.uint8)
+        return Prepared(
+            tuple(array if source == arrived.source else black for source in self._sources),
+            tuple(placement if source == 'thermal' else None for source in self._sources),
+            tuple(float(source == arrived.source) for source in self._sources),
+        )
+
+    def _image(self, arrived: Arrived, values: Mapping[str, Any]) -> NDArray[Any]:
+        try:
+            return self.images(arrived, values)
+        except Exception as error:  # whatever is in a message, the source is to be told
+            reason = str(error) if isinstance(error, ValueError) else repr(error)
+            raise PreparationError(f'{arrived.source} malformed', reason) from error
+
+    def _placement(
+        self,
+        visible_size: tuple[int, int],
+        thermal_size: tuple[int, int],
+        values: Mapping[str, Any],
+    ) -> Placement | None:
+        try:
+            return self._registrar(visible_size, thermal_size, values)
+        except RegistrationError as error:
+            raise PreparationError('registration', str(error)) from error
+
+
+def _size(image: NDArray[Any]) -> tuple[int, int]:
+    """Return (width, height)."""
+    return image.shape[1], image.shape[0]
+
+
+def registered_image(
+    image: NDArray[Any], placement: Placement | None, visible_size: tuple[int, int]
+) -> NDArray[Any]:
+    """
+    Return a prepared image on the pixels of the visible one, for whoever looks at both.
+
+    The fuser does the same on its own device.
+
+    :param placement: of the image; None where it covers the visible one.
+    :param visible_size: (width, height).
+    :return: of the type and channels of ``image``; beyond what it reaches, its border goes on.
+    """
+    if placement is None:
+        if _size(image) == visible_size:
+            return image
+        return np.asarray(cv2.resize(image, visible_size, interpolation=cv2.INTER_LINEAR))
+    size = np.array(_size(image), np.float32)
+    position = (placement.grid + 1) * (size / 2) - np.float32(0.5)
+    return np.asarray(
+        cv2.remap(image, position, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    )
+
+
+def _living_grey(image: NDArray[Any], dead_channels: Sequence[int]) -> NDArray[Any]:
+    """Return an image in which some channels are dead as grey, of the luma of the others."""
+    if not dead_channels or image.ndim != 3:
+        return image
+    shares = _LUMA_BGR.copy()
+    shares[list(dead_channels)] = 0.0
+    if not shares.any():
+        return image
+    grey = cv2.transform(image, (shares / shares.sum()).astype(np.float32)[None])
+    return np.asarray(grey)
 
 
 def fused_picture(image: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:

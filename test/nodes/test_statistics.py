@@ -113,20 +113,23 @@ def test_further_sources_are_counted_by_their_names(clock):
     assert table['dropped: nir missing'] == '3'
     for cause in ('malformed', 'zero stamp', 'duplicate stamp', 'late', 'unpaired'):
         assert table[f'dropped: nir {cause}'] == '0'
-    assert statistics.silence('nir') == pytest.approx(1)
     assert statistics.summary().startswith('received visible 0, thermal 0, nir 1;')
     # A pair is made of these two, so they are unpaired rather than missing.
     assert not {'visible missing', 'thermal missing'} & set(drop_causes(('visible', 'thermal')))
     assert not any('nir' in cause or 'missing' in cause for cause in drop_causes())
 
 
-def test_silence_is_unknown_before_the_first_image(statistics, clock):
-    assert statistics.silence('thermal') is None
-    statistics.received('thermal')
-    clock.now += 3
-    assert statistics.silence('thermal') == pytest.approx(3)
-    statistics.reset()
-    assert statistics.silence('thermal') is None
+def test_images_that_went_alone_are_counted_beside_the_pairs(statistics):
+    statistics.went_alone('visible')
+    statistics.went_alone('visible')
+    table = statistics.table()
+    assert table['visible alone'] == '2'
+    assert table['thermal alone'] == '0'
+    assert table['pairs'] == '0'
+    assert not is_settled(table)
+    statistics.fused(0.0, 0.0)
+    statistics.dropped('superseded')
+    assert is_settled(statistics.table())
 
 
 # Reading the diagnostics back

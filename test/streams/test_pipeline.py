@@ -20,8 +20,18 @@ import cv2
 import numpy as np
 import pytest
 
+from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.streams.codec import CodecError
-from dig2dig_ros.streams.pipeline import fused_picture, SourceImages, stamp_of, weight_plane
+from dig2dig_ros.streams.pipeline import (
+    Arrived,
+    fused_picture,
+    Preparation,
+    PreparationError,
+    SourceImages,
+    stamp_of,
+    weight_plane,
+)
+from dig2dig_ros.streams.registrar import Registrar
 
 SECOND = 1_000_000_000
 VALUES = {
@@ -29,11 +39,28 @@ VALUES = {
     'thermal_range_percentiles': [0.0, 100.0],
     'thermal_range_limits': [0.0, 1000.0],
     'thermal_range_smoothing': 0.0,
+    'frozen_timeout': 0.0,
+    'trust_fade': 0.0,
+    'thermal_to_visible': '',
+    'extrinsics': '',
+    'plane_distance': 20.0,
+    'registration_edge': 4.0,
+    'rectified': False,
 }
+
+
+def header():
+    return SimpleNamespace(stamp=SimpleNamespace(sec=0, nanosec=0), frame_id='camera')
+
+
+def prepared(images, source, content, stamp=0, values=VALUES, **how):
+    """Return what becomes of one message."""
+    return images(Arrived(source, content, stamp, **how), values)
 
 
 def message(image, encoding):
     return SimpleNamespace(
+        header=header(),
         height=image.shape[0],
         width=image.shape[1],
         encoding=encoding,
@@ -56,48 +83,50 @@ def test_stamps_are_whole_nanoseconds():
 def test_visible_images_stay_as_they_are():
     image = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
     np.testing.assert_array_equal(
-        SourceImages()('visible', message(image, 'bgr8'), 0, VALUES), image
+        prepared(SourceImages(), 'visible', message(image, 'bgr8')), image
     )
 
 
 def test_thermal_counts_become_intensities():
     image = counts(3000, 4000)
-    result = SourceImages()('thermal', message(image, 'mono16'), 0, VALUES)
+    result = prepared(SourceImages(), 'thermal', message(image, 'mono16'))
     np.testing.assert_allclose(result, (image - 3000.0) / 1000.0, atol=1e-6)
 
 
 def test_each_source_has_a_range_of_its_own_that_follows_the_scene():
     images = SourceImages()
     values = {**VALUES, 'thermal_range_smoothing': 1.0}
-    first = images('thermal', message(counts(3000, 4000), 'mono16'), SECOND, values)
-    images('nir', message(counts(10000, 20000), 'mono16'), SECOND, values)
+    first = prepared(images, 'thermal', message(counts(3000, 4000), 'mono16'), SECOND, values)
+    prepared(images, 'nir', message(counts(10000, 20000), 'mono16'), SECOND, values)
     # A brighter scene a tenth of a second later is still seen by most of the old range.
-    later = images('thermal', message(counts(3000, 4400), 'mono16'), SECOND + SECOND // 10, values)
+    later = prepared(
+        images, 'thermal', message(counts(3000, 4400), 'mono16'), SECOND + SECOND // 10, values
+    )
     assert later[0, 1] > first[0, 1]
     images.clear()
-    fresh = images('thermal', message(counts(3000, 4400), 'mono16'), SECOND, values)
+    fresh = prepared(images, 'thermal', message(counts(3000, 4400), 'mono16'), SECOND, values)
     np.testing.assert_allclose(fresh[0, 1], first[0, 1], atol=1e-3)
 
 
 def test_a_changed_parameter_takes_effect_on_the_next_frame():
     images = SourceImages()
-    images('thermal', message(counts(3000, 4000), 'mono16'), 0, VALUES)
+    prepared(images, 'thermal', message(counts(3000, 4000), 'mono16'))
     fixed = {**VALUES, 'thermal_range': 'fixed', 'thermal_range_limits': [0.0, 8000.0]}
-    result = images('thermal', message(counts(3000, 4000), 'mono16'), 1, fixed)
+    result = prepared(images, 'thermal', message(counts(3000, 4000), 'mono16'), 1, fixed)
     assert result[0, 0] == pytest.approx(3000 / 8000)
 
 
 def test_8_bit_images_of_further_sources_are_taken_as_they_are():
     image = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    result = SourceImages()('nir', message(image, 'mono8'), 0, VALUES)
+    result = prepared(SourceImages(), 'nir', message(image, 'mono8'))
     assert result.dtype == np.uint8
 
 
 def test_compressed_messages_are_decompressed():
     image = np.arange(48, dtype=np.uint8).reshape(6, 8)
     data = cv2.imencode('.png', image)[1]
-    result = SourceImages()(
-        'visible', SimpleNamespace(format='png', data=data), 0, VALUES, compressed=True
+    result = prepared(
+        SourceImages(), 'visible', SimpleNamespace(format='png', data=data), compressed=True
     )
     np.testing.assert_array_equal(result, image)
 
@@ -106,7 +135,7 @@ def test_errors_name_the_topic():
     broken = message(np.zeros((3, 4), np.uint8), 'mono8')
     broken.data = broken.data[:5]
     with pytest.raises(CodecError, match='/ir'):
-        SourceImages()('thermal', broken, 0, VALUES, topic='/ir')
+        prepared(SourceImages(), 'thermal', broken, topic='/ir')
 
 
 @pytest.mark.parametrize(('encoding', 'shape'), [('mono8', (3, 4)), ('bgr8', (3, 4, 3))])
@@ -122,3 +151,109 @@ def test_weights_are_exact_or_scaled_to_8_bits():
     weights = np.array([[0.0, 0.5, 1.0]], dtype=np.float32)
     assert weight_plane(weights, '32FC1') is weights
     np.testing.assert_array_equal(weight_plane(weights, 'mono8'), [[0, 128, 255]])
+
+
+# A whole group
+
+
+def street(seed=0, size=(48, 64)):
+    """Return a visible image with noise, as bgr8."""
+    rng = np.random.default_rng(seed)
+    return message(rng.integers(20, 200, (*size, 3), dtype=np.uint8), 'bgr8')
+
+
+def heat(seed=0, size=(48, 64)):
+    rng = np.random.default_rng(seed)
+    return message(rng.integers(3000, 4000, size, dtype=np.uint16), 'mono16')
+
+
+def group(visible, thermal, second=0.0):
+    stamp = int(second * SECOND)
+    return [Arrived('visible', visible, stamp), Arrived('thermal', thermal, stamp)]
+
+
+@pytest.fixture
+def preparation():
+    return Preparation(('visible', 'thermal'), Registrar(VALUES))
+
+
+def test_a_group_is_ready_for_the_fuser(preparation):
+    ready = preparation(group(street(), heat()), VALUES)
+    assert [image.shape for image in ready.images] == [(48, 64, 3), (48, 64)]
+    assert ready.placements == (None, None)
+    assert ready.trust == (1.0, 1.0)
+
+
+def test_what_is_malformed_is_named(preparation):
+    broken = heat()
+    broken.data = broken.data[:9]
+    with pytest.raises(PreparationError) as raised:
+        preparation(group(street(), broken), VALUES)
+    assert raised.value.cause == 'thermal malformed'
+
+
+def test_a_camera_that_sees_nothing_is_not_trusted(preparation):
+    black = message(np.zeros((48, 64, 3), np.uint8), 'bgr8')
+    ready = preparation(group(black, heat()), VALUES)
+    assert ready.trust == (0.0, 1.0)
+    assert 'black' in preparation.images.conditions['visible'].kinds
+
+
+def test_a_frozen_thermal_camera_counts_only_while_the_visible_one_moves(preparation):
+    values = {**VALUES, 'frozen_timeout': 0.2}
+    for index in range(8):
+        ready = preparation(group(street(0), heat(0), index / 10), values)
+    assert ready.trust == (1.0, 1.0)
+    for index in range(8, 16):
+        ready = preparation(group(street(index), heat(0), index / 10), values)
+    assert ready.trust == (1.0, 0.0)
+
+
+def test_a_dead_channel_leaves_a_grey_image_of_the_others(preparation):
+    dead = street()
+    image = dead.data.reshape(48, 64, 3)
+    image[..., 1] = 0
+    ready = preparation(group(dead, heat()), VALUES)
+    assert ready.images[0].shape == (48, 64)
+    expected = (0.114 * image[..., 0] + 0.299 * image[..., 2]) / 0.413
+    np.testing.assert_allclose(ready.images[0], expected, atol=1)
+    assert ready.trust[0] == pytest.approx(1 - 0.587, abs=0.02)
+
+
+def test_one_camera_alone_leaves_the_other_black_and_without_trust(preparation):
+    ready = preparation.alone(Arrived('visible', street(), 0), None, VALUES)
+    assert ready.trust == (1.0, 0.0)
+    assert ready.images[1].shape == (48, 64)
+    assert not ready.images[1].any()
+    ready = preparation.alone(Arrived('thermal', heat(), 0), (128, 96), VALUES)
+    assert ready.trust == (0.0, 1.0)
+    assert ready.images[0].shape == (96, 128)
+
+
+def test_a_camera_that_is_back_is_trusted_step_by_step(preparation):
+    values = {**VALUES, 'trust_fade': 0.4}
+    preparation.alone(Arrived('visible', street(), 0), None, values)
+    trust = [
+        preparation(group(street(index), heat(index), 0.1 * index), values).trust[1]
+        for index in range(1, 8)
+    ]
+    assert trust == sorted(trust)
+    assert trust[0] < 0.5
+    assert trust[-1] == 1.0
+
+
+def test_the_thermal_image_is_placed_as_its_registration_says(tmp_path):
+    path = tmp_path / 'registration.yaml'
+    Registration(np.diag([2.0, 2.0, 1.0]), (32, 24), (64, 48)).save(path)
+    values = {**VALUES, 'thermal_to_visible': str(path)}
+    preparation = Preparation(('visible', 'thermal'), Registrar(values))
+    first, second = (
+        preparation(group(street(), heat(size=(24, 32)), second), values).placements
+        for second in (0.0, 0.1)
+    )
+    assert first[0] is None
+    assert first[1].source_size == (32, 24)
+    assert first[1] is second[1]
+    with pytest.raises(PreparationError, match='64x48') as raised:
+        preparation(group(street(), heat(), 0.2), values)
+    assert raised.value.cause == 'registration'

@@ -1,0 +1,89 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Do the images of the two cameras still lie on each other? A look every few seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dig2dig_ros.images.alignment import Misalignment, MisalignmentMonitor
+from dig2dig_ros.images.placement import Placement
+from dig2dig_ros.streams.pipeline import Prepared, registered_image
+
+
+class AlignmentWatch:
+    """
+    Measures what misalignment is left, as the fusion sees the images.
+
+    A mount that was knocked, a lens that was refocused or a registration of another robot shows
+    in it. It is called after every pair, and does something once in ``alignment_period``. One
+    thread calls; :meth:`table` and :meth:`warning` may be read from another.
+    """
+
+    def __init__(self) -> None:
+        self._monitor = MisalignmentMonitor()
+        self._placement: Placement | None = None
+        self._next = 0.0
+        # The latest result with the width of the image, replaced as a whole.
+        self._latest: tuple[Misalignment, int] | None = None
+
+    def __call__(self, prepared: Prepared, stamp: float, values: Mapping[str, Any]) -> None:
+        """
+        Look at a pair, if it is time.
+
+        :param stamp: of the visible image in seconds.
+        :param values: the node's parameters by name.
+        """
+        period = values['alignment_period']
+        if period == 0:
+            self._latest = None
+            return
+        # A stamp far before the next look is of a new timeline.
+        if self._next - period <= stamp < self._next or min(prepared.trust[:2]) < 1:
+            return
+        self._next = stamp + period
+        visible, thermal, placement = *prepared.images[:2], prepared.placements[1]
+        if placement is not self._placement:
+            self._placement = placement
+            self._monitor.reset()
+        height, width = visible.shape[:2]
+        coverage = None if placement is None else placement.coverage
+        warped = registered_image(thermal, placement, (width, height))
+        self._latest = self._monitor.look(visible, warped, coverage), width
+
+    def table(self) -> dict[str, str]:
+        """Return what diagnostics say."""
+        if self._latest is None:
+            return {'misalignment (px)': 'not measured'}
+        found, _ = self._latest
+        if not found.trusted:
+            return {'misalignment (px)': 'uncertain'}
+        return {
+            'misalignment (px)': f'{found.distance:.1f} (thermal is off by {found.shift[0]:+.1f} '
+            f'to the right and {found.shift[1]:+.1f} down)'
+        }
+
+    def warning(self, values: Mapping[str, Any]) -> str:
+        """Return a sentence where the images are off by more than ``alignment_tolerance``."""
+        if self._latest is None:
+            return ''
+        found, width = self._latest
+        if not found.trusted or found.distance <= values['alignment_tolerance'] * width:
+            return ''
+        return (
+            f'the thermal image is {found.distance:.1f} pixels off: calibrate the registration '
+            'anew (calibrate_registration)'
+        )

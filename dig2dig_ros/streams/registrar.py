@@ -1,0 +1,193 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Which registration of the thermal camera holds now: from a file, or from both camera_info."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dig2dig_ros.images.placement import Placement
+from dig2dig_ros.images.registration import (
+    CameraModel,
+    load_extrinsics,
+    plane_error,
+    Registration,
+    RegistrationError,
+)
+from dig2dig_ros.streams.pairing import SOURCES
+
+Pose = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Rotation (3, 3) and translation (3,) in m: of the thermal optical frame in the visible one."""
+
+FROM_TF = 'tf'
+_Size = tuple[int, int]
+# m, for which diagnostics tell the parallax.
+_DISTANCES = (2.0, 5.0, math.inf)
+
+
+class Registrar:
+    """
+    Tells where the pixels of the visible image lie in the thermal one.
+
+    Not thread-safe but for :meth:`camera_info`, which may be called from another thread.
+
+    :param values: the node's parameters by name.
+    :param look_up: with ``extrinsics: tf``: gives the pose of one frame (its second argument) in
+        another, or raises :class:`RegistrationError`.
+    :raises RegistrationError: a file cannot be used, or the parameters contradict each other.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Any], look_up: Callable[[str, str], Pose] | None = None
+    ) -> None:
+        path, extrinsics = values['thermal_to_visible'], values['extrinsics']
+        if path and extrinsics:
+            raise RegistrationError(
+                'both thermal_to_visible and extrinsics are given: the one is a homography, the '
+                'other computes it from camera_info; leave one empty'
+            )
+        if extrinsics == FROM_TF and look_up is None:
+            raise RegistrationError(
+                "extrinsics: tf needs a running node with tf2: give a YAML file's path here"
+            )
+        self._file = Registration.load(path) if path else None
+        self._from_cameras = bool(extrinsics)
+        self._rectified = bool(values['rectified'])
+        self._pose = load_extrinsics(extrinsics) if extrinsics not in ('', FROM_TF) else None
+        self._look_up = look_up
+        # Message and model of each camera, replaced as a whole.
+        self._cameras: dict[str, tuple[Any, CameraModel | RegistrationError]] = {}
+        self._made: tuple[tuple[Any, ...], Registration] | None = None
+        self._placed: tuple[tuple[Any, ...], Placement] | None = None
+
+    @property
+    def in_use(self) -> bool:
+        """Whether the images are warped at all."""
+        return self._file is not None or self._from_cameras
+
+    @property
+    def wants_camera_info(self) -> bool:
+        """Whether the camera_info of both cameras is needed."""
+        return self._from_cameras
+
+    def camera_info(self, source: str, message: Any) -> None:
+        """Take in a ``sensor_msgs/CameraInfo`` of 'visible' or 'thermal'."""
+        known = self._cameras.get(source)
+        if not self._from_cameras or (known is not None and _same_camera(known[0], message)):
+            return
+        try:
+            model: CameraModel | RegistrationError = CameraModel.from_camera_info(
+                message, self._rectified
+            )
+        except RegistrationError as error:
+            model = error
+        self._cameras[source] = (message, model)
+
+    def registration(self, values: Mapping[str, Any]) -> Registration | None:
+        """
+        Return the registration that holds now, or None where images are taken as aligned.
+
+        :raises RegistrationError: not everything that it is computed from is there yet.
+        """
+        if self._file is not None or not self._from_cameras:
+            return self._file
+        cameras = []
+        for source in SOURCES:
+            if source not in self._cameras:
+                raise RegistrationError(
+                    f'extrinsics are given, but no {source}/camera_info has come yet: the '
+                    'registration is computed from it'
+                )
+            message, model = self._cameras[source]
+            if isinstance(model, RegistrationError):
+                raise RegistrationError(f'{source}/camera_info: {model}') from model
+            cameras.append((message, model))
+        (visible_info, visible), (thermal_info, thermal) = cameras
+        pose = self._pose
+        if pose is None:
+            assert self._look_up is not None
+            pose = self._look_up(visible_info.header.frame_id, thermal_info.header.frame_id)
+        distance = values['plane_distance']
+        key = (visible_info, thermal_info, tuple(pose[1]), pose[0].tobytes(), distance)
+        if self._made is None or not _same_key(self._made[0], key):
+            made = Registration.from_cameras(visible, thermal, *pose, distance)
+            self._made = key, made
+        return self._made[1]
+
+    def describe(self, values: Mapping[str, Any]) -> str:
+        """Return what diagnostics say of the registration."""
+        if not self.in_use:
+            return 'none: the images are taken as aligned'
+        if self._file is not None:
+            return f'from {values["thermal_to_visible"]}'
+        if self._made is None:
+            return 'waits for camera_info or tf'
+        registration, translation = self._made[1], self._made[0][2]
+        assert registration.visible_camera is not None
+        try:
+            errors = plane_error(
+                registration.visible_camera, translation, values['plane_distance'], _DISTANCES
+            )
+        except RegistrationError:  # so far apart that nothing so near is seen by both
+            errors = ()
+        far = ', '.join(
+            f'{error:.1f} px at {distance:g} m'
+            for distance, error in zip(_DISTANCES, errors, strict=False)
+        )
+        return f'from camera_info, right at {values["plane_distance"]:g} m (off by {far})'
+
+    def __call__(
+        self, visible_size: _Size, thermal_size: _Size, values: Mapping[str, Any]
+    ) -> Placement | None:
+        """
+        Return the placement of the thermal image, or None where it covers the visible one.
+
+        :param visible_size: (width, height) of the images that came, as ``thermal_size``.
+        :raises RegistrationError: it is for other sizes, or not known yet.
+        """
+        registration = self.registration(values)
+        if registration is None:
+            return None
+        key = (registration, visible_size, thermal_size, values['registration_edge'])
+        if self._placed is None or not _same_key(self._placed[0], key):
+            registration.check_sizes(visible_size, thermal_size)
+            self._placed = key, registration.placement(values['registration_edge'])
+        return self._placed[1]
+
+
+def _same_key(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
+    """Compare by identity or, what has a value, by that."""
+    return all(
+        a is b or (isinstance(a, (int, float, tuple, bytes)) and a == b)
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def _same_camera(first: Any, second: Any) -> bool:
+    """Tell whether two camera_info, which come with every image, describe the same camera."""
+    return (
+        first.header.frame_id == second.header.frame_id
+        and (first.width, first.height) == (second.width, second.height)
+        and first.distortion_model == second.distortion_model
+        and np.array_equal(first.k, second.k)
+        and np.array_equal(first.d, second.d)
+        and np.array_equal(first.p, second.p)
+        and np.array_equal(first.r, second.r)
+    )

@@ -1,0 +1,103 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Which cameras are there."""
+
+import pytest
+
+from dig2dig_ros.streams.attendance import Attendance
+
+SECOND = 1_000_000_000
+
+
+def values(policy='any', timeout=2.0):
+    return {'missing_modality': policy, 'stale_timeout': timeout}
+
+
+@pytest.fixture
+def attendance():
+    attendance = Attendance(('visible', 'thermal'))
+    attendance.reset(100.0)
+    return attendance
+
+
+def test_a_camera_is_missing_only_after_the_timeout(attendance):
+    assert attendance.missing(2.0, 100.0) == {'visible': None, 'thermal': None}
+    attendance.seen('visible', SECOND, 102.0)
+    assert attendance.missing(2.0, 103.0) == {'thermal': None}
+    assert attendance.missing(2.0, 104.5) == {'visible': 2.5, 'thermal': None}
+
+
+@pytest.mark.parametrize('stamp', [0, SECOND])
+def test_an_image_without_a_new_stamp_does_not_count(attendance, stamp):
+    attendance.seen('thermal', SECOND, 100.0)
+    for second in range(1, 4):
+        attendance.seen('thermal', stamp, 100.0 + second)
+    assert attendance.missing(2.0, 103.0) == {'thermal': 3.0, 'visible': None}
+
+
+@pytest.mark.parametrize(
+    ('policy', 'alone'),
+    [
+        ('wait', set()),
+        ('visible', {'visible'}),
+        ('thermal', {'thermal'}),
+        ('any', {'visible', 'thermal'}),
+    ],
+)
+def test_the_policy_says_who_goes_on_alone(attendance, policy, alone):
+    for source in ('visible', 'thermal'):
+        attendance.reset(100.0)
+        attendance.seen(source, SECOND, 100.5)
+        assert not attendance.alone(source, values(policy), 100.5)
+        attendance.seen(source, 2 * SECOND, 102.5)
+        assert attendance.alone(source, values(policy), 102.5) == (source in alone)
+
+
+def test_pairs_come_about_again_with_the_first_image_of_the_missing_camera(attendance):
+    attendance.seen('visible', 3 * SECOND, 103.0)
+    assert attendance.alone('visible', values(), 103.0)
+    attendance.seen('thermal', 3 * SECOND + 1, 103.01)
+    attendance.seen('visible', 3 * SECOND + 2, 103.02)
+    assert not attendance.alone('visible', values(), 103.02)
+
+
+def test_a_repeated_stamp_goes_nowhere_alone(attendance):
+    attendance.seen('visible', SECOND, 103.0)
+    attendance.seen('visible', SECOND, 103.1)
+    assert not attendance.alone('visible', values(), 103.1)
+
+
+def test_cameras_that_never_pair_are_reported_with_the_distance_of_their_stamps(attendance):
+    for index in range(30):
+        now = 100.0 + index / 10
+        attendance.seen('visible', int(now * SECOND), now)
+        if index % 3 == 0:
+            # Stamped 0.33 s late: in a 10 Hz stream the nearest is 0.03 s off.
+            attendance.seen('thermal', int((now + 0.33) * SECOND), now)
+        if index < 5:
+            attendance.paired(now)
+    assert attendance.mismatch(5.0, 103.0) is None
+    text = attendance.mismatch(2.0, 103.0)
+    assert 'no pair for 2.6 s' in text
+    assert '-0.030 s' in text
+
+
+def test_no_mismatch_while_pairs_come_or_a_camera_is_silent(attendance):
+    attendance.seen('visible', SECOND, 103.0)
+    assert attendance.mismatch(2.0, 103.0) is None
+    attendance.seen('thermal', SECOND, 103.0)
+    assert attendance.mismatch(2.0, 103.0) is not None
+    attendance.paired(103.0)
+    assert attendance.mismatch(2.0, 103.0) is None
