@@ -34,6 +34,11 @@ OVERRIDES = {
     'S': ('dig_refresh_interval', int),
     'visible_transport': ('visible_transport', str),
     'thermal_transport': ('thermal_transport', str),
+    'thermal_to_visible': ('thermal_to_visible', str),
+    'extrinsics': ('extrinsics', str),
+    'visible_degradation': ('visible_degradation', str),
+    'thermal_degradation': ('thermal_degradation', str),
+    'missing_modality': ('missing_modality', str),
     'device': ('device', str),
     'autostart': ('autostart', bool),
     'use_sim_time': ('use_sim_time', bool),
@@ -69,6 +74,42 @@ ARGUMENTS = (
         'visible_camera_info_topic',
         default_value='',
         description='Topic of the visible CameraInfo; empty: camera_info beside visible_topic.',
+    ),
+    DeclareLaunchArgument(
+        'thermal_camera_info_topic',
+        default_value='',
+        description='Topic of the thermal CameraInfo, which extrinsics asks for; empty: '
+        'camera_info beside thermal_topic.',
+    ),
+    DeclareLaunchArgument(
+        'thermal_to_visible',
+        default_value='',
+        description='Registration of the thermal camera, a YAML file of calibrate_registration; '
+        'empty: the value of params_file.',
+    ),
+    DeclareLaunchArgument(
+        'extrinsics',
+        default_value='',
+        description='Pose of the thermal camera, a YAML file or tf; empty: the value of '
+        'params_file.',
+    ),
+    DeclareLaunchArgument(
+        'visible_degradation',
+        default_value='',
+        description='Noise and blur of the visible camera to undo, such as low_light; empty: the '
+        'value of params_file.',
+    ),
+    DeclareLaunchArgument(
+        'thermal_degradation',
+        default_value='',
+        description='Low resolution, noise and blur of the thermal camera to undo, such as '
+        'lepton or boson; empty: the value of params_file.',
+    ),
+    DeclareLaunchArgument(
+        'missing_modality',
+        default_value='',
+        description='What goes on alone while the other camera is missing: wait, visible, '
+        'thermal or any; empty: the value of params_file.',
     ),
     DeclareLaunchArgument(
         'N',
@@ -170,9 +211,11 @@ def assemble(context: LaunchContext) -> list[Node]:
     if overrides:
         parameters.append(overrides)
     visible, thermal = given['visible_topic'], given['thermal_topic']
-    camera_info = given['visible_camera_info_topic'] or posixpath.join(
-        posixpath.dirname(visible), 'camera_info'
-    )
+    camera_info = {
+        source: given[f'{source}_camera_info_topic']
+        or posixpath.join(posixpath.dirname(topic), 'camera_info')
+        for source, topic in (('visible', visible), ('thermal', thermal))
+    }
     return [
         Node(
             package='dig2dig',
@@ -183,9 +226,10 @@ def assemble(context: LaunchContext) -> list[Node]:
             remappings=[
                 ('visible/image_raw', visible),
                 ('visible/image_raw/compressed', f'{visible}/compressed'),
-                ('visible/camera_info', camera_info),
+                ('visible/camera_info', camera_info['visible']),
                 ('thermal/image_raw', thermal),
                 ('thermal/image_raw/compressed', f'{thermal}/compressed'),
+                ('thermal/camera_info', camera_info['thermal']),
             ],
             ros_arguments=['--log-level', given['log_level']],
             # For this node alone: an environment action would reach what is started after it.

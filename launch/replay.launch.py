@@ -213,8 +213,12 @@ def input_arguments(context: LaunchContext, bag: Path) -> dict[str, str]:
             arguments[f'{source}_transport'] = 'compressed'
             topic = topic.removesuffix('/compressed')
         arguments[f'{source}_topic'] = topic
-    if sources.camera_info and not given(context, 'visible_camera_info_topic'):
-        arguments['visible_camera_info_topic'] = sources.camera_info
+    for source, topic in (
+        ('visible', sources.camera_info),
+        ('thermal', sources.thermal_camera_info),
+    ):
+        if topic and not given(context, f'{source}_camera_info_topic'):
+            arguments[f'{source}_camera_info_topic'] = topic
     return arguments
 
 

@@ -76,6 +76,12 @@ def test_arguments_are_declared_at_the_top_with_descriptions(installation):
         'visible_transport',
         'thermal_transport',
         'visible_camera_info_topic',
+        'thermal_camera_info_topic',
+        'thermal_to_visible',
+        'extrinsics',
+        'visible_degradation',
+        'thermal_degradation',
+        'missing_modality',
         'N',
         'S',
         'device',
@@ -138,8 +144,23 @@ def test_topics_are_remapped_and_camera_info_goes_with_the_image(launched):
     assert names['visible/camera_info'] == '/front/camera_info'
     assert names['thermal/image_raw'] == '/boson/image_raw'
     assert names['thermal/image_raw/compressed'] == '/boson/image_raw/compressed'
+    assert names['thermal/camera_info'] == '/boson/camera_info'
     names = remappings(launched(visible_topic='image', visible_camera_info_topic='/calibration'))
     assert names['visible/camera_info'] == '/calibration'
+    names = remappings(launched(thermal_topic='/ir', thermal_camera_info_topic='/calibration'))
+    assert names['thermal/camera_info'] == '/calibration'
+
+
+def test_registration_degradation_and_faults_are_set_by_arguments(launched):
+    asked = {
+        'thermal_to_visible': '/robot/registration.yaml',
+        'extrinsics': 'tf',
+        'visible_degradation': 'low_light',
+        'thermal_degradation': 'x4, noise auto',
+        'missing_modality': 'visible',
+    }
+    values = parameters(launched(**asked))
+    assert {name: values[name] for name in asked} == asked
 
 
 def test_namespace_and_log_level_reach_the_node(launched):

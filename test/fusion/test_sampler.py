@@ -22,6 +22,7 @@ import pytest
 import torch
 
 from dig2dig_ros.fusion import sampler
+from dig2dig_ros.fusion.observation import down_sampling, Observation
 from dig2dig_ros.fusion.sampler import estimate_sources, sample
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.priors import PriorError
@@ -277,3 +278,53 @@ def test_timesteps_that_the_prior_does_not_know_are_refused():
     prior.alpha_bar = prior.alpha_bar[:300]
     with pytest.raises(PriorError, match='first_timestep'):
         run(INCREMENTS, prior=prior)
+
+
+# Sources that were seen degraded
+
+
+def observed(sources, index=1, noise=0.0):
+    operator = down_sampling((8, 10), (4, 5), 'area')
+    return Observation(operator(sources[index : index + 1]), operator, noise)
+
+
+@pytest.mark.parametrize('name', ['ddim', 'ancestral'])
+def test_a_chain_keeps_to_what_was_observed_and_to_the_fusion_at_every_step(name):
+    scenes = random_sources()
+    observation = observed(scenes)
+    # What restoration made of it is not what was seen.
+    sources = torch.stack([scenes[0], scenes[1] + 0.3])
+    settings = replace(ALL_SETTINGS[name], weights='uniform', guidance_scale=0.7)
+    states = []
+    result = sample(GaussianPrior(), sources, noise, settings, states.append, (None, observation))
+    for state in states:
+        # guided = (1 - lambda) x0 + lambda (c_1 + c_2) / 2, with c_1 as it was.
+        mixed = (state.guided - 0.3 * state.x0) / 0.7
+        corrected = 2 * mixed - sources[:1]
+        seen = observation.operator(corrected)
+        # But for the rounding to 8 bits, which no observation is free of.
+        torch.testing.assert_close(seen, observation.image, rtol=0, atol=0.01)
+    plain = sample(GaussianPrior(), sources, noise, settings)
+    wanted = scenes.mean(dim=0)
+    error, uncorrected = ((found.fused - wanted).abs().mean() for found in (result, plain))
+    assert error < 0.8 * uncorrected
+
+
+def test_noisy_observations_are_not_satisfied_to_the_letter():
+    sources = random_sources()
+    settings = replace(ALL_SETTINGS['ddim'], weights='uniform')
+    shifted = torch.stack([sources[0], sources[1] + 0.3])
+    moves = []
+    for deviation in (0.0, 0.05, 1.0):
+        observation = observed(sources, noise=deviation)
+        result = sample(GaussianPrior(), shifted, noise, settings, None, (None, observation))
+        plain = sample(GaussianPrior(), shifted, noise, settings)
+        moves.append(float((result.fused - plain.fused).abs().mean()))
+    assert moves[0] > moves[1] > moves[2]
+    assert moves[2] < 0.5 * moves[0]
+
+
+def test_increments_take_restored_sources_as_they_are():
+    sources = random_sources()
+    first = sample(GaussianPrior(), sources, noise, INCREMENTS, None, (None, observed(sources)))
+    torch.testing.assert_close(first.fused, run(INCREMENTS, sources).fused, rtol=0, atol=0)
