@@ -34,6 +34,9 @@ MODES = ('auto', 'percentile', 'fixed', 'encoding')
 _SAMPLE_PIXELS = 65536
 # After a gap of so many time constants the old range says nothing about the new frame.
 _GAP = 5.0
+# Grey levels of 8 bits that the channels of a grey image may differ by: conversions and lossy
+# compression leave up to 4, and the palette next to grey (bone) has 32 between black and white.
+_GREY_LEVELS = 6
 # Two ranges that share less than this part of the smaller one are of two different scenes.
 _SAME_SCENE = 0.25
 
@@ -116,7 +119,8 @@ class ThermalRange:
         """
         Map one frame.
 
-        :param array: (H, W) integers or floating point, or grey (H, W, 3) with equal channels.
+        :param array: (H, W) integers or floating point, or grey (H, W, 3): the channels of 8-bit
+            images may differ by 6 grey levels, as after JPEG, those of other types not at all.
         :param stamp: time of the frame in s, from the header.
         :return: new (H, W) array in [0, 1].
         :raises ThermalRangeError: the image has colour, no pixels or no finite value.
@@ -191,14 +195,19 @@ class ThermalRange:
 
 def _grey(array: NDArray[Any]) -> NDArray[Any]:
     """Return the image as (H, W), or say why it is no thermal image."""
-    if array.ndim == 3 and array.shape[2] == 3:
-        first = array[:, :, 0]
-        if not ((first == array[:, :, 1]).all() and (first == array[:, :, 2]).all()):
+    if array.ndim == 3 and array.shape[2] == 3 and array.size:
+        blue, green, red = (array[:, :, channel] for channel in range(3))
+        largest, smallest = (of(of(blue, green), red) for of in (np.maximum, np.minimum))
+        # Other types have not been through JPEG.
+        tolerance = _GREY_LEVELS if array.dtype == np.uint8 else 0
+        if not (largest == smallest).all() and (largest - smallest).max() > tolerance:
             raise ThermalRangeError(
-                'the thermal image is in colour: a palette is not intensity, so have the camera '
-                'publish grey (mono8) or raw counts (mono16, 16UC1)'
+                'the thermal image looks like a colour palette (false colour): a palette is not '
+                'intensity, so have the camera publish white-hot grey (mono8) or raw counts '
+                '(mono16, 16UC1), without coloured marks in it'
             )
-        array = first
+        # Green follows luma best, and errors of chroma least.
+        array = green
     if array.ndim != 2 or array.size == 0 or array.dtype.kind not in 'iuf':
         raise ThermalRangeError(
             f'a thermal image is (H, W) of numbers, not {array.dtype} of shape {array.shape}'

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 import re
 import sys
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -232,16 +232,18 @@ def decode_compressed(
     msg: CompressedImageMessage, topic: str = '', *, max_pixels: int = MAX_PIXELS
 ) -> NDArray[Any]:
     """
-    Return the pixels of a JPEG or PNG message, as image_transport's ``compressed`` writes them.
+    Return the pixels of a JPEG, PNG or TIFF message, as image_transport's ``compressed`` has them.
 
     What the data is, its first bytes tell. ``format`` adds what they cannot: channels that were
-    compressed in RGB order (``'rgb8; jpeg compressed rgb8'``), and 16-bit counts that JPEG
-    reduced to 8 bits (``'mono16; jpeg compressed '``), which are scaled back to 16.
+    compressed in red-green-blue order (``'rgb8; jpeg compressed rgb8'``, ``'rgb8; tiff compressed
+    '``), a Bayer mosaic that was compressed as it is (``'bayer_rggb8; png compressed '``), and
+    16-bit counts that JPEG reduced to 8 bits (``'mono16; jpeg compressed mono8'``), which are
+    scaled back to 16.
 
     :param msg: a ``sensor_msgs/CompressedImage`` or an object with its fields.
     :param topic: where it came from, for the error text.
     :param max_pixels: larger images are refused before they are decompressed.
-    :return: (H, W) uint8 or uint16, or (H, W, 3) uint8 in BGR order.
+    :return: (H, W) uint8, uint16 or float32 (TIFF), or (H, W, 3) uint8 in BGR order.
     :raises CodecError: the data is of another kind, cut short or damaged.
     """
 
@@ -252,18 +254,22 @@ def decode_compressed(
         raise refuse('this is the compressedDepth transport: use raw or compressed')
     buffer = _as_bytes(msg.data, refuse)
     data = buffer.tobytes()
+    # Where to look for the end marker: a thumbnail before the frame header has one of its own.
+    end, begin = b'', 0
     if data.startswith(b'\xff\xd8\xff'):
-        kind, end, size = 'JPEG', b'\xff\xd9', _jpeg_size(data)
+        kind, end, (size, begin) = 'JPEG', b'\xff\xd9', _jpeg_size(data)
     elif data.startswith(b'\x89PNG\r\n\x1a\n'):
         kind, end, size = 'PNG', b'IEND', _png_size(data)
+    elif data.startswith((b'II*\0', b'MM\0*')):
+        kind, size = 'TIFF', _tiff_size(data)
     else:
-        raise refuse(f'its {buffer.size} bytes are neither JPEG nor PNG')
+        raise refuse(f'its {buffer.size} bytes are neither JPEG nor PNG nor TIFF')
     if size is None or 0 in size:
-        raise refuse(f'the {kind} data is damaged: it does not state a size')
+        raise refuse(f'the {kind} data is damaged or ends early: it does not state a size')
     if size[0] * size[1] > max_pixels:
         raise refuse(f'the size {size[0]}x{size[1]} is beyond the limit of {max_pixels} pixels')
     # OpenCV 4 fills the missing part of a truncated JPEG with grey and calls it a success.
-    if data.rfind(end) < 0:
+    if data.rfind(end, begin) < 0:
         raise refuse(f'the {kind} data ends early: its end marker is missing')
     try:
         # Unchanged keeps 16 bits, and leaves pixels where the sensor has them (no EXIF rotation).
@@ -274,9 +280,17 @@ def decode_compressed(
         raise refuse(f'the {kind} data is damaged')
 
     image = _supported(image, refuse)
-    if image.ndim == 3 and 'compressed rgb' in msg.format:
-        return _colour(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    if image.ndim == 2 and kind == 'JPEG' and re.match(r'(mono16|16UC1)\s*;', msg.format):
+    encoding, target = _compressed_from(msg.format)
+    if image.ndim == 3:
+        # image_transport converts colour to BGR first, but not for TIFF.
+        is_rgb = target.startswith('rgb') or (kind == 'TIFF' and encoding.startswith('rgb'))
+        return _colour(cv2.cvtColor(image, cv2.COLOR_RGB2BGR)) if is_rgb else image
+    bayer = re.fullmatch(f'bayer_({"|".join(_BAYER)})(8|16)', encoding)
+    if bayer and target in ('', encoding):
+        if min(image.shape) < 3:
+            raise refuse(f'{size[0]}x{size[1]} is too small, at least 3x3 pixels are needed')
+        return _colour(cv2.cvtColor(_to_8_bit(image), _BAYER[bayer[1]]))
+    if kind == 'JPEG' and encoding in ('mono16', '16UC1'):
         return image.astype(np.uint16) << 8
     return image
 
@@ -366,6 +380,13 @@ def _supported(image: NDArray[Any], refuse: Callable[[str], CodecError]) -> NDAr
     raise refuse(f'{image.dtype} of shape {image.shape} is no image that can be fused')
 
 
+def _compressed_from(format_text: str) -> tuple[str, str]:
+    """Return the encoding that was compressed and the one it was converted to before, or ''."""
+    encoding, semicolon, how = format_text.partition(';')
+    target = re.search(r'compressed\s+(\w+)', how if semicolon else format_text)
+    return encoding.strip() if semicolon else '', target[1] if target else ''
+
+
 def _png_size(data: bytes) -> tuple[int, int] | None:
     """Return (width, height) from the header chunk, which comes first (PNG, 11.2.2)."""
     if data[12:16] != b'IHDR' or len(data) < 24:
@@ -373,8 +394,8 @@ def _png_size(data: bytes) -> tuple[int, int] | None:
     return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Return (width, height) from the frame header (ITU-T T.81, B.2.2)."""
+def _jpeg_size(data: bytes) -> tuple[tuple[int, int] | None, int]:
+    """Return (width, height) from the frame header (ITU-T T.81, B.2.2) and where it lies."""
     position = 2
     while position + 9 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
@@ -383,9 +404,26 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
             continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height = int.from_bytes(data[position + 5 : position + 7], 'big')
-            return int.from_bytes(data[position + 7 : position + 9], 'big'), height
+            return (int.from_bytes(data[position + 7 : position + 9], 'big'), height), position
         position += 2 + int.from_bytes(data[position + 2 : position + 4], 'big')
-    return None
+    return None, 0
+
+
+def _tiff_size(data: bytes) -> tuple[int, int] | None:
+    """Return (width, height) from the first directory (TIFF 6.0, section 2)."""
+    order: Literal['little', 'big'] = 'little' if data.startswith(b'II') else 'big'
+
+    def number(position: int, size: int) -> int:
+        return int.from_bytes(data[position : position + size], order)
+
+    found = {}
+    directory = number(4, 4)
+    for position in range(directory + 2, directory + 2 + 12 * number(directory, 2), 12):
+        if position + 12 > len(data):
+            return None
+        # Tags 256 and 257 are width and height; type 3 is of 16 bits, 4 of 32.
+        found[number(position, 2)] = number(position + 8, 2 if number(position + 2, 2) == 3 else 4)
+    return (found[256], found[257]) if {256, 257} <= found.keys() else None
 
 
 @lru_cache(maxsize=1)

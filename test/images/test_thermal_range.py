@@ -17,9 +17,11 @@
 from itertools import pairwise
 import math
 
+import cv2
 import numpy as np
 import pytest
 
+from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.images.thermal_range import MODES, ThermalRange, ThermalRangeError
 
 FRAME_TIME = 1.0 / 9.0
@@ -309,11 +311,56 @@ def test_grey_in_three_channels_is_grey():
     )
 
 
-@pytest.mark.parametrize('channel', [0, 1, 2])
-def test_a_palette_is_refused(channel):
-    image = np.full((50, 60, 3), 90, np.uint8)
-    image[20, 30, channel] = 91
-    with pytest.raises(ThermalRangeError, match=r'palette is not intensity.*mono16'):
+def eight_bits(span=(0, 255)):
+    """Return the thermal image of the synthetic street as a camera with gain control shows it."""
+    counts = SyntheticScene(64, 48, seed=2).render(0.0).thermal
+    mapped = ThermalRange('percentile')(counts, 0.0)
+    return np.rint(span[0] + (span[1] - span[0]) * mapped).astype(np.uint8)
+
+
+def through_jpeg(image, quality):
+    data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+
+
+@pytest.mark.parametrize('quality', [50, 80, 95])
+@pytest.mark.parametrize('spread', [0, 1, 2])
+def test_grey_with_the_errors_of_lossy_compression_is_grey(quality, spread):
+    grey = eight_bits((10, 245))
+    noise = np.random.default_rng(0).integers(-spread, spread + 1, (*grey.shape, 3))
+    coloured = (grey[:, :, None] + noise).astype(np.uint8)
+    by_one = cv2.cvtColor(np.dstack([grey] * 3), cv2.COLOR_BGR2YCrCb) + np.uint8([0, 1, 1])
+    by_one = cv2.cvtColor(by_one, cv2.COLOR_YCrCb2BGR)
+    for image in (coloured, by_one, through_jpeg(coloured, quality)):
+        expected = image[:, :, 1] / np.float32(255.0)
+        np.testing.assert_allclose(ThermalRange()(image, 0.0), expected, atol=1e-6)
+
+
+PALETTES = sorted(name for name in dir(cv2) if name.startswith('COLORMAP_'))
+
+
+@pytest.mark.parametrize('palette', PALETTES)
+@pytest.mark.parametrize('span', [(0, 255), (0, 60), (80, 160), (200, 255)])
+def test_palettes_are_refused(palette, span):
+    image = cv2.applyColorMap(eight_bits(span), getattr(cv2, palette))
+    for view in (image, through_jpeg(image, 80), through_jpeg(image, 50), image[:, :, ::-1]):
+        with pytest.raises(ThermalRangeError, match=r'colour palette \(false colour\).*mono16'):
+            ThermalRange()(view, 0.0)
+
+
+def test_grey_with_coloured_marks_is_refused():
+    image = np.dstack([eight_bits()] * 3)
+    image[20:22, 30:33] = (0, 0, 255)
+    with pytest.raises(ThermalRangeError, match='without coloured marks'):
+        ThermalRange()(image, 0.0)
+
+
+@pytest.mark.parametrize('dtype', [np.uint16, np.float32])
+def test_wider_types_have_no_errors_of_compression(dtype):
+    image = np.full((50, 60, 3), 90, dtype)
+    ThermalRange()(image, 0.0)
+    image[20, 30, 1] = 91
+    with pytest.raises(ThermalRangeError, match='palette'):
         ThermalRange()(image, 0.0)
 
 
@@ -324,6 +371,7 @@ def test_a_palette_is_refused(channel):
         np.zeros((4, 4, 4), np.uint8),
         np.zeros(16, np.uint8),
         np.zeros((0, 4), np.uint16),
+        np.zeros((0, 4, 3), np.uint8),
         np.zeros((4, 4), bool),
         np.zeros((4, 4), np.complex64),
     ],

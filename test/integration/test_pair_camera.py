@@ -15,6 +15,7 @@
 """The camera without hardware as a process over real DDS."""
 
 from contextlib import contextmanager
+import itertools
 import re
 import signal
 import time
@@ -26,10 +27,12 @@ import pytest
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from dig2dig_ros.evaluation.imperfect_cameras import true_homography, Warp
+from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.nodes.pair_camera import loop_frames, PARAMETERS, StreetSource
-from dig2dig_ros.streams.codec import decode
+from dig2dig_ros.streams.codec import decode, decode_compressed
 from integration.harness import ListenedProcess, ros_arguments
 
 SMALL = {'width': 64, 'height': 48}
@@ -270,6 +273,10 @@ def test_parameters_are_described_and_fixed(domain):
         ({'visible_rate': 0.0}, 'visible_rate'),
         ({'thermal_rate': 9}, 'thermal_rate'),
         ({'count': -1}, 'count'),
+        ({'thermal_warp': [0.0, 9.0, 0.0, 0.0]}, r'thermal_warp is .* a scale of 0\.25 to 4'),
+        ({**SMALL, 'thermal_distortion': [-0.9, 0.0]}, 'thermal lens of k1 = -0.9 .* folds'),
+        ({'faults': ['freeze thermal 1']}, r"faults is .*'freeze thermal 1' is no fault: write"),
+        ({'faults': 'drop thermal 1 1'}, "faults is 'drop .* must be a list of texts, such as"),
     ],
 )
 def test_bad_values_end_it_with_one_sentence(domain, parameters, reason):
@@ -322,3 +329,112 @@ def test_a_long_stream_repeats_a_bounded_number_of_images():
     period = 3.0
     for times in seen.values():
         np.testing.assert_allclose(np.diff(times), period)
+
+
+def test_imperfect_cameras_send_what_their_parameters_say(domain):
+    warp = [4.0, 0.9, 0.05, -0.05]
+    parameters = {**SMALL, 'visible_rate': 20.0, 'thermal_rate': 20.0, 'count': 8}
+    parameters.update(thermal_warp=warp, thermal_size=[32, 24], visible_blur=1.0)
+    parameters.update(thermal_noise=20.0, visible_noise=0.0, thermal_distortion=[-0.1, 0.01])
+    with camera(domain, parameters) as cam:
+        assert cam.finish() == 0, cam.output()
+        homography = true_homography(Warp(*warp), (32, 24), (64, 48))
+        assert f'thermal pixel (x, y, 1) to visible pixel by {homography.round(6).tolist()}' in (
+            cam.output()
+        )
+        thermal = [decode(message) for message in cam.images['thermal']]
+        assert {image.shape for image in thermal} == {(24, 32)}
+        assert {decode(message).shape for message in cam.images['visible']} == {(48, 64, 3)}
+        # In the sky little moves: what is left is noise.
+        still = np.diff([image[:3].astype(float) for image in thermal], axis=0)
+        assert 15 < still.std() / np.sqrt(2) < 60
+        visible_info, info = cam.infos['visible'][0], cam.infos['thermal'][0]
+        assert (info.width, info.height, info.distortion_model) == (32, 24, 'plumb_bob')
+        assert list(info.d) == [-0.1, 0.01, 0.0, 0.0, 0.0]
+        assert not any(visible_info.d)
+        c, s = np.cos(np.radians(4.0)), np.sin(np.radians(4.0))
+        turn = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+        visible_matrix, matrix = (np.reshape(i.k, (3, 3)) for i in (visible_info, info))
+        found = visible_matrix @ turn @ np.linalg.inv(matrix)
+        np.testing.assert_allclose(found, homography, atol=1e-9)
+
+
+def test_faults_come_and_go(domain):
+    parameters = {**SMALL, 'visible_rate': 10.0, 'thermal_rate': 10.0, 'count': 12}
+    faults = ['freeze thermal 0.15 0.3', 'repeat_stamp thermal 0.55 0.2', 'drop thermal 0.85 0.1']
+    faults += ['late thermal 0.95 0.1 0.05', 'half_size visible 0.15 0.2']
+    faults += ['reencode visible 0.55 0.2 mono8', 'cover visible 0.85 0']
+    with camera(domain, {**parameters, 'faults': faults}) as cam:
+        assert cam.finish() == 0, cam.output()
+        assert cam.sent() == (13, 11, 11)
+        visible, thermal = cam.images['visible'], cam.images['thermal']
+        same = [a.data == b.data for a, b in itertools.pairwise(thermal)]
+        # Of 0 to 11: 2, 3 and 4 are frozen, 6 and 7 repeat a stamp too, and 9 is dropped.
+        assert same == [False, True, True, True, False, True, True, False, False, False]
+        first = seconds(thermal[0].header.stamp)
+        np.testing.assert_allclose(
+            [seconds(message.header.stamp) - first for message in thermal],
+            [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5, 0.8, 1.05, 1.1],
+            atol=0.005,
+        )
+        assert thermal[5].header.stamp == thermal[6].header.stamp == thermal[7].header.stamp
+        widths = [message.width for message in visible]
+        assert widths == [64, 64, 32, 32] + 9 * [64]
+        for message, info in zip(visible, cam.infos['visible'], strict=True):
+            assert (info.width, info.height) == (message.width, message.height)
+            assert info.k[0] == pytest.approx(54.0 * message.width / 64)
+        encodings = [message.encoding for message in visible]
+        assert encodings == 6 * ['bgr8'] + 2 * ['mono8'] + 5 * ['bgr8']
+        assert [decode(message).max() < 10 for message in visible] == 9 * [False] + 4 * [True]
+
+
+def test_compressed_images_replace_raw_ones(domain):
+    parameters = {**SMALL, 'visible_rate': 10.0, 'thermal_rate': 10.0, 'count': 3}
+    parameters.update(visible_transport='compressed', thermal_transport='compressed')
+    parameters['faults'] = ['false_colour thermal 0.15 0']
+    with camera(domain, parameters, listen=False) as cam:
+        received = {'visible': [], 'thermal': []}
+        for source, store in received.items():
+            reliable = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+            topic = f'{source}/image_raw/compressed'
+            cam.node.create_subscription(CompressedImage, topic, store.append, reliable)
+        assert cam.finish() == 0, cam.output()
+    formats = [message.format for message in received['thermal']]
+    assert formats == 2 * ['mono16; png compressed '] + ['bgr8; png compressed bgr8']
+    source = street(**SMALL, visible_rate=10.0, thermal_rate=10.0, count=3)
+    for _ in source.prepare():
+        pass
+    shots = list(source.shots())
+    raw = [decode(shot.image.message) for shot in shots if shot.source == 'thermal']
+    for message, image in zip(received['thermal'][:2], raw, strict=False):
+        np.testing.assert_array_equal(decode_compressed(message), image)
+    assert decode_compressed(received['thermal'][2]).shape == (48, 64, 3)
+    assert {message.format for message in received['visible']} == {'bgr8; jpeg compressed bgr8'}
+    raw = [decode(shot.image.message) for shot in shots if shot.source == 'visible']
+    error = decode_compressed(received['visible'][0]).astype(float) - raw[0]
+    assert 0 < np.abs(error).mean() < 5
+    assert {message.header.frame_id for message in received['visible']} == {
+        'visible_optical_frame'
+    }
+
+
+def test_pairs_of_a_directory_are_degraded_as_well(domain, tmp_path):
+    scene = SyntheticScene(64, 48).render(0.0)
+    for source, image in (('visible', scene.visible), ('thermal', scene.thermal)):
+        (tmp_path / source).mkdir()
+        assert cv2.imwrite(str(tmp_path / source / 'a.png'), image)
+    parameters = {'directory': tmp_path, 'thermal_rate': 20.0, 'count': 18}
+    parameters.update(thermal_size=[32, 24], thermal_noise=10.0)
+    parameters['faults'] = ['dead_channel visible 0.42 0 blue']
+    with camera(domain, parameters) as cam:
+        assert cam.finish() == 0, cam.output()
+        thermal = [decode(message) for message in cam.images['thermal']]
+        # A single pair, and yet no camera that stands still.
+        assert len({image.tobytes() for image in thermal}) == 16
+        half = cv2.resize(scene.thermal, (32, 24), interpolation=cv2.INTER_AREA)
+        assert np.std(thermal[0].astype(float) - half) == pytest.approx(10.0, rel=0.15)
+        visible = [decode(message) for message in cam.images['visible']]
+        for index in range(9):
+            np.testing.assert_array_equal(visible[index], scene.visible)
+        assert not visible[9][..., 0].any()
+        np.testing.assert_array_equal(visible[9][..., 1:], scene.visible[..., 1:])

@@ -565,7 +565,135 @@ def test_compressed_png_of_wide_or_transparent_colour_becomes_bgr8():
     np.testing.assert_array_equal(decode_compressed(compressed('.png', alpha, 'png')), pixels)
 
 
-@pytest.mark.parametrize('extension', ['.jpg', '.png'])
+# What image_transport's `compressed` writes: encoding, file kind and what it converts to before.
+WRITTEN_FORMATS = [
+    ('bgr8', '.jpg', 'jpeg compressed bgr8'),
+    ('rgb8', '.jpg', 'jpeg compressed bgr8'),
+    ('rgba8', '.jpg', 'jpeg compressed bgr8'),
+    ('bgr16', '.jpg', 'jpeg compressed bgr8'),
+    ('bgr8', '.png', 'png compressed bgr8'),
+    ('rgb8', '.png', 'png compressed bgr8'),
+    ('bgr16', '.png', 'png compressed bgr16'),
+    ('rgb16', '.png', 'png compressed bgr16'),
+    ('bgr8', '.tiff', 'tiff compressed '),
+    ('bgra8', '.tiff', 'tiff compressed '),
+    ('rgb8', '.tiff', 'tiff compressed '),
+    ('rgba8', '.tiff', 'tiff compressed '),
+    ('rgb16', '.tiff', 'tiff compressed '),
+]
+
+
+@pytest.mark.parametrize(('encoding', 'extension', 'how'), WRITTEN_FORMATS)
+def test_compressed_colour_as_image_transport_writes_it(encoding, extension, how):
+    bgr = smooth((HEIGHT, WIDTH, 3))
+    pixels = bgr
+    if encoding.startswith('rgb') and extension == '.tiff':
+        pixels = pixels[..., ::-1]
+    if 'a8' in encoding and extension == '.tiff':
+        pixels = np.dstack([pixels, np.full((HEIGHT, WIDTH), 50, np.uint8)])
+    if encoding.endswith('16') and extension != '.jpg':
+        pixels = pixels.astype(np.uint16) * 257
+    result = decode_compressed(compressed(extension, pixels, f'{encoding}; {how}'))
+    assert result.dtype == np.uint8
+    np.testing.assert_allclose(result.astype(int), bgr, atol=12 if extension == '.jpg' else 0)
+
+
+@pytest.mark.parametrize(
+    ('encoding', 'pixels'),
+    [
+        ('mono8', smooth((HEIGHT, WIDTH))),
+        ('mono16', smooth((HEIGHT, WIDTH), 200)),
+        ('16UC1', smooth((HEIGHT, WIDTH), 200)),
+        ('32FC1', random_pixels('32FC1')),
+    ],
+)
+def test_compressed_tiff_is_lossless(encoding, pixels):
+    result = decode_compressed(compressed('.tiff', pixels, f'{encoding}; tiff compressed '))
+    assert result.dtype == pixels.dtype
+    np.testing.assert_array_equal(result, pixels)
+
+
+def test_compressed_tiff_in_the_other_byte_order():
+    pixels = smooth((2, 3))
+    entries = [(256, 3), (257, 2), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 2)]
+    entries.append((279, pixels.size))
+    data = b'MM\0*' + (8 + pixels.size).to_bytes(4, 'big') + pixels.tobytes()
+    data += len(entries).to_bytes(2, 'big')
+    for tag, value in entries:
+        data += b''.join(number.to_bytes(2, 'big') for number in (tag, 3, 0, 1, value, 0))
+    message = SimpleNamespace(format='mono8; tiff compressed ', data=data + bytes(4))
+    np.testing.assert_array_equal(decode_compressed(message), pixels)
+    with pytest.raises(CodecError, match='3x2 is beyond the limit'):
+        decode_compressed(message, max_pixels=5)
+
+
+@pytest.mark.parametrize('source', ['mono16', '16UC1'])
+def test_compressed_jpeg_of_16_bits_names_its_target_in_newer_versions(source):
+    pixels = smooth((HEIGHT, WIDTH))
+    result = decode_compressed(compressed('.jpg', pixels, f'{source}; jpeg compressed mono8'))
+    assert result.dtype == np.uint16
+    np.testing.assert_allclose(result.astype(int), pixels.astype(int) * 256, atol=4 * 256)
+
+
+@pytest.mark.parametrize('extension', ['.png', '.tiff', '.jpg'])
+@pytest.mark.parametrize('bits', [8, 16])
+@pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
+def test_compressed_bayer_mosaic_becomes_colour(pattern, bits, extension):
+    bgr = np.full((32, 48, 3), (200, 120, 40), np.uint8)
+    raw = mosaic(bgr, pattern)
+    if bits == 16 and extension != '.jpg':
+        raw = raw.astype(np.uint16) * 257
+    name = {'.png': 'png', '.tiff': 'tiff', '.jpg': 'jpeg'}[extension]
+    message = compressed(extension, raw, f'bayer_{pattern}{bits}; {name} compressed ')
+    result = decode_compressed(message)
+    assert result.dtype == np.uint8
+    np.testing.assert_allclose(result.astype(int), bgr, atol=12 if extension == '.jpg' else 0)
+
+
+def test_compressed_bayer_that_was_converted_before_is_as_it_is():
+    grey, colour = smooth((HEIGHT, WIDTH)), smooth((HEIGHT, WIDTH, 3))
+    of_grey = decode_compressed(compressed('.png', grey, 'bayer_rggb8; jpeg compressed mono8'))
+    np.testing.assert_array_equal(of_grey, grey)
+    of_colour = decode_compressed(compressed('.png', colour, 'bayer_rggb8; jpeg compressed bgr8'))
+    np.testing.assert_array_equal(of_colour, colour)
+
+
+def test_compressed_bayer_without_an_interior_is_refused():
+    message = compressed('.png', np.zeros((2, 8), np.uint8), 'bayer_rggb8; png compressed ')
+    with pytest.raises(CodecError, match='8x2 is too small'):
+        decode_compressed(message)
+
+
+@pytest.mark.parametrize('format_text', ['', 'jpeg', 'png', 'mono8; jpeg compressed ', '; ;'])
+@pytest.mark.parametrize('extension', ['.png', '.tiff'])
+def test_compressed_data_counts_and_not_what_the_format_calls_it(extension, format_text):
+    pixels = smooth((HEIGHT, WIDTH))
+    result = decode_compressed(compressed(extension, pixels, format_text))
+    np.testing.assert_array_equal(result, pixels)
+
+
+@pytest.mark.parametrize('format_text', ['png', 'mono8; png compressed ', 'tiff'])
+def test_compressed_jpeg_under_another_name(format_text):
+    pixels = smooth((HEIGHT, WIDTH))
+    result = decode_compressed(compressed('.jpg', pixels, format_text))
+    np.testing.assert_allclose(result.astype(int), pixels, atol=4)
+
+
+@pytest.mark.parametrize('left', [0.5, 0.9])
+def test_compressed_jpeg_with_a_thumbnail_cut_short(left):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    message = compressed('.jpg', pixels, 'jpeg')
+    thumbnail = cv2.imencode('.jpg', pixels[:8, :8])[1].tobytes()
+    segment = b'\xff\xe1' + (2 + len(thumbnail)).to_bytes(2, 'big') + thumbnail
+    data = message.data.tobytes()
+    data = data[:2] + segment + data[2:]
+    whole = decode_compressed(SimpleNamespace(format='jpeg', data=data))
+    np.testing.assert_array_equal(whole, decode_compressed(message))
+    with pytest.raises(CodecError, match='ends early'):
+        decode_compressed(SimpleNamespace(format='jpeg', data=data[: int(left * len(data))]))
+
+
+@pytest.mark.parametrize('extension', ['.jpg', '.png', '.tiff'])
 @pytest.mark.parametrize('left', [0.02, 0.3, 0.6, 0.95])
 def test_compressed_data_cut_short(extension, left):
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -593,6 +721,10 @@ def test_compressed_png_with_damaged_pixels():
         (b'\xff\xd8' + b'\xff' * 100 + b'\xff\xd9', 'does not state a size'),
         (b'\x89PNG\r\n\x1a\n', 'does not state a size'),
         (b'\x89PNG\r\n\x1a\n' + bytes(100), 'does not state a size'),
+        (b'II*\0', 'does not state a size'),
+        (b'MM\0*' + bytes(100), 'does not state a size'),
+        (b'II*\0' + b'\xff' * 100, 'does not state a size'),
+        (b'RIFF' + bytes(4) + b'WEBPVP8 ' + bytes(100), 'neither JPEG nor PNG nor TIFF'),
         ('text', r'data \(str\)'),
     ],
 )
@@ -601,7 +733,7 @@ def test_compressed_garbage(data, reason):
         decode_compressed(SimpleNamespace(format='jpeg', data=data))
 
 
-@pytest.mark.parametrize('extension', ['.jpg', '.png'])
+@pytest.mark.parametrize('extension', ['.jpg', '.png', '.tiff'])
 def test_compressed_bombs_are_refused_before_they_open(extension, monkeypatch):
     message = compressed(extension, random_pixels('bgr8'), 'any')
     monkeypatch.setattr(cv2, 'imdecode', lambda *_: pytest.fail('decompressed'))
@@ -616,8 +748,11 @@ def test_compressed_progressive_jpeg_states_its_size():
     assert result.shape == pixels.shape
 
 
-def test_compressed_depth_is_named():
-    message = SimpleNamespace(format='16UC1; compressedDepth png', data=bytes(100))
+@pytest.mark.parametrize(
+    'format_text', ['16UC1; compressedDepth png', '32FC1; compressedDepth rvl', 'compressedDepth']
+)
+def test_compressed_depth_is_named(format_text):
+    message = SimpleNamespace(format=format_text, data=bytes(100))
     with pytest.raises(CodecError, match='compressedDepth transport'):
         decode_compressed(message)
 

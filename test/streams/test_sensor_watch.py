@@ -311,6 +311,18 @@ def test_the_same_stamp_again_changes_no_trust(frames):
     assert condition.kinds == ('black',)
 
 
+@pytest.mark.parametrize('gap', [PERIOD, 2.0, 60.0])
+def test_a_camera_that_was_away_is_trusted_step_by_step(frames, gap):
+    watch = SensorWatch('thermal')
+    watch(frames[0].thermal, 0.0)
+    watch.lose_trust()
+    trusts = [watch(frame.thermal, gap + i * PERIOD).trust for i, frame in enumerate(frames)]
+    assert trusts[0] == 0.0
+    assert trusts[1] == pytest.approx(PERIOD / 0.4)
+    assert all(after >= before for before, after in pairwise(trusts))
+    assert trusts[13] == 1.0
+
+
 def test_reset_starts_anew(frames):
     watch = SensorWatch('thermal')
     for index in range(40):

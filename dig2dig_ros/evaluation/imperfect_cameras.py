@@ -1,0 +1,648 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+What stands between a scene and the images that a driver sends, with the truth about all of it.
+
+:class:`ImperfectCameras` gives two cameras that share one pinhole a geometry, a lens and a sensor
+of their own; :class:`FaultyCamera` lets one of them fail for a while. Both are deterministic.
+The geometry is computed without the modules that it is there to test.
+
+Pixels are (x, y) with their centres at integers, as in :mod:`dig2dig_ros.images.registration`;
+an *ideal* pixel is where a camera would show a point if its lens had no distortion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+import math
+from typing import Any, Generic, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
+from dig2dig_ros.streams.pairing import Source, SOURCES
+
+Array = NDArray[Any]
+Size = tuple[int, int]
+
+# The counts of a thermal core, of which the upper 8 bits make an 8-bit image.
+_THERMAL_BITS = 14
+_COUNTS_PER_LEVEL = 2 ** (_THERMAL_BITS - 8)
+# Of the tangent of the angle to the axis: 76 degrees.
+_WIDEST = 4.0
+_MOST_MARGIN = 0.5  # of the width or height, on every side
+_COVER_NOISE = 1.5  # grey levels
+
+
+class ImperfectionError(ValueError):
+    """An imperfection is impossible or not understood; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Warp:
+    """
+    How the thermal image lies in the visible one: about its centre, then shifted.
+
+    :param rotation: of the thermal camera about its axis in degrees, clockwise as seen from
+        behind the camera.
+    :param scale: visible widths that the thermal image is wide; more than 1 is a wider field.
+    :param shift_x: of the thermal image's centre, to the right, in visible widths.
+    :param shift_y: downward, in visible heights.
+    """
+
+    rotation: float = 0.0
+    scale: float = 1.0
+    shift_x: float = 0.0
+    shift_y: float = 0.0
+
+
+@dataclass(frozen=True)
+class Flaws:
+    """
+    Of one camera's lens and sensor.
+
+    :param distortion: (k1, k2), radial, as in the model plumb_bob.
+    :param blur: standard deviation of a Gaussian, in pixels before down-sampling.
+    :param noise: standard deviation of white noise: grey levels of 255 in visible images, counts
+        in thermal ones of 16 bits, grey levels in those of 8.
+    """
+
+    distortion: tuple[float, float] = (0.0, 0.0)
+    blur: float = 0.0
+    noise: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class CameraGeometry:
+    """
+    What a ``camera_info`` and the extrinsics of a camera say.
+
+    :param matrix: (3, 3), of ideal pixels.
+    :param distortion: (5,), of the model plumb_bob.
+    :param size: (width, height) in pixels.
+    :param rotation: (3, 3), takes directions of this camera's optical frame (x right, y down, z
+        forward) into the visible camera's; both have one optical centre.
+    :param model: name of the distortion model.
+    """
+
+    matrix: NDArray[np.float64]
+    distortion: NDArray[np.float64]
+    size: Size
+    rotation: NDArray[np.float64]
+    model: str = 'plumb_bob'
+
+    def resized(self, size: Size) -> CameraGeometry:
+        """Return the same camera with its images resized to (width, height)."""
+        return replace(self, matrix=_resizing(self.size, size) @ self.matrix, size=size)
+
+
+def true_homography(warp: Warp, thermal_size: Size, visible_size: Size) -> NDArray[np.float64]:
+    """
+    Return (3, 3), from ideal thermal pixels (x, y, 1) to ideal visible ones.
+
+    Without a warp both images show the same field, whatever their sizes (width, height).
+    """
+    width, height = visible_size
+    x, y = (width - 1) / 2, (height - 1) / 2
+    turn = warp.scale * _rotation(warp.rotation)
+    turn[2, 2] = 1.0
+    there = _translation(x + warp.shift_x * width, y + warp.shift_y * height)
+    return there @ turn @ _translation(-x, -y) @ _resizing(thermal_size, visible_size)
+
+
+class ImperfectCameras:
+    """
+    A visible and a thermal camera with one optical centre, which look at one scene.
+
+    :param visible_size: (width, height) of the visible images.
+    :param thermal_size: of the thermal ones; as the visible ones by default.
+    :param warp: how the thermal image lies in the visible one.
+    :param visible: flaws of the visible camera.
+    :param thermal: flaws of the thermal camera.
+    :param with_margin: the scene is as large as ``scene_size`` says; otherwise it ends where the
+        undistorted visible image does, and what is beyond is mirrored.
+    :param seed: of the noise.
+    :raises ImperfectionError: a lens would fold its image over.
+    """
+
+    def __init__(
+        self,
+        visible_size: Size,
+        thermal_size: Size | None = None,
+        *,
+        warp: Warp = Warp(),
+        visible: Flaws = Flaws(),
+        thermal: Flaws = Flaws(),
+        with_margin: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self._flaws: dict[Source, Flaws] = {'visible': visible, 'thermal': thermal}
+        self._seed = seed
+        self._visible_size = visible_size
+        sizes: dict[Source, Size] = {
+            'visible': visible_size,
+            'thermal': thermal_size or visible_size,
+        }
+        self.homography = true_homography(warp, sizes['thermal'], visible_size)
+        self._to_visible: dict[Source, Array] = {'visible': np.eye(3), 'thermal': self.homography}
+        self._margin = (0, 0)
+        self._make_cameras(sizes, warp)
+        if with_margin:
+            # A larger scene has a longer focal length, and so a lens distorts less.
+            for _ in range(4):
+                self._margin = self._needed_margin()
+                self._make_cameras(sizes, warp)
+        for source in SOURCES:
+            self._require_unfolded(source)
+        self._ways: dict[tuple[Source, Size], Array | _Cut] = {}
+
+    @property
+    def scene_size(self) -> Size:
+        """Return (width, height) of the scene to render, the visible image in its centre."""
+        (width, height), (x, y) = self._visible_size, self._margin
+        return width + 2 * x, height + 2 * y
+
+    def geometry(self, source: Source) -> CameraGeometry:
+        """Return a camera; matrices and rotations of the two reproduce ``homography``."""
+        return self._cameras[source]
+
+    def look(self, source: Source, scene: Array, frame: int = 0) -> Array:
+        """
+        Return what a camera makes of its view of the scene.
+
+        :param scene: (H, W) or (H, W, 3), uint8 or uint16, of the field that ``scene_size``
+            stands for, in any resolution; resolved finer than the camera, its pixels are averaged.
+        :param frame: number of the image; each has noise of its own.
+        :return: the image of the camera's size and the scene's type; the scene itself where
+            nothing has to change.
+        """
+        flaws = self._flaws[source]
+        width, height = self._cameras[source].size
+        rows, columns = scene.shape[:2]
+        field_width, field_height = self.scene_size
+        image = scene
+        # Whole pixels of the scene's resolution to average make the geometry exact.
+        fine = max(
+            columns * self._visible_size[0] / (field_width * width),
+            rows * self._visible_size[1] / (field_height * height),
+        )
+        factor = max(1, round(fine))
+        way = self._way(source, (columns, rows), factor)
+        if isinstance(way, _Cut):
+            image = image[way.rows, way.columns]
+        else:
+            image = cv2.remap(
+                image.astype(np.float32), way, None, cv2.INTER_CUBIC,
+                borderMode=cv2.BORDER_REFLECT_101,
+            )  # fmt: skip
+        if flaws.blur > 0 or factor > 1 or flaws.noise > 0:
+            image = image.astype(np.float32)
+        if flaws.blur > 0:
+            image = cv2.GaussianBlur(image, (0, 0), flaws.blur, borderType=cv2.BORDER_REFLECT_101)
+        if factor > 1:
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        if flaws.noise > 0:
+            draw = np.random.default_rng([self._seed, SOURCES.index(source), frame])
+            image = image + flaws.noise * draw.standard_normal(image.shape, np.float32)
+        return _of_type(image, scene.dtype)
+
+    def _make_cameras(self, sizes: dict[Source, Size], warp: Warp) -> None:
+        width, height = self._visible_size
+        focal = SyntheticScene.focal_length(self.scene_size[1])
+        matrix = np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
+        turn = _rotation(warp.rotation)
+        seen = np.linalg.inv(self.homography) @ matrix @ turn
+        seen[0, 1] = seen[1, 0] = 0.0  # but for rounding
+        matrices: dict[Source, Array] = {'visible': matrix, 'thermal': seen}
+        rotations: dict[Source, Array] = {'visible': np.eye(3), 'thermal': turn}
+        self._cameras: dict[Source, CameraGeometry] = {
+            source: CameraGeometry(
+                matrices[source],
+                np.array([*self._flaws[source].distortion, 0.0, 0.0, 0.0]),
+                sizes[source],
+                rotations[source],
+            )
+            for source in SOURCES
+        }
+
+    def _needed_margin(self) -> tuple[int, int]:
+        """Return by how many pixels on each side the cameras look past the visible image."""
+        width, height = self._visible_size
+        past = np.zeros(2)
+        for source in SOURCES:
+            across, down = self._cameras[source].size
+            grid = np.meshgrid(
+                np.linspace(-0.5, across - 0.5, 33), np.linspace(-0.5, down - 0.5, 33)
+            )
+            seen = self._ideal_visible(source, np.stack(grid, axis=-1).reshape(-1, 2))
+            past = np.maximum(past, -0.5 - seen.min(axis=0))
+            past = np.maximum(past, seen.max(axis=0) - (width - 0.5, height - 0.5))
+        # Interpolation takes another two pixels.
+        x, y = (math.ceil(p - 1e-6) + 2 if p > 1e-6 else 0 for p in past)
+        return min(x, int(_MOST_MARGIN * width)), min(y, int(_MOST_MARGIN * height))
+
+    def _ideal_visible(self, source: Source, points: Array) -> Array:
+        """Return the ideal visible pixels (N, 2) of pixels (N, 2) of a camera."""
+        camera = self._cameras[source]
+        if camera.distortion.any():
+            focal, centre = camera.matrix[[0, 1], [0, 1]], camera.matrix[:2, 2]
+            seen = (points - centre) / focal
+            radius = np.hypot(seen[:, 0], seen[:, 1])
+            ideal, distorted = _radii(self._flaws[source].distortion)
+            grown = np.interp(radius, distorted, ideal)
+            ratio = np.divide(grown, radius, out=np.ones_like(radius), where=radius > 1e-9)
+            points = seen * ratio[:, np.newaxis] * focal + centre
+        return _applied(self._to_visible[source], points)
+
+    def _require_unfolded(self, source: Source) -> None:
+        camera = self._cameras[source]
+        if not camera.distortion.any():
+            return
+        width, height = camera.size
+        corners = np.array([(x, y) for x in (-0.5, width - 0.5) for y in (-0.5, height - 0.5)])
+        seen = (corners - camera.matrix[:2, 2]) / camera.matrix[[0, 1], [0, 1]]
+        reach = _radii(self._flaws[source].distortion)[1][-1]
+        if np.hypot(seen[:, 0], seen[:, 1]).max() > 0.98 * reach:
+            k1, k2 = self._flaws[source].distortion
+            raise ImperfectionError(
+                f'a {source} lens of k1 = {k1:g} and k2 = {k2:g} folds the corners of its image '
+                'over: take smaller values'
+            )
+
+    def _way(self, source: Source, scene_size: Size, factor: int) -> Array | _Cut:
+        """Return where in the scene each pixel is (H, W, 2), ``factor`` to the camera's pixel."""
+        key = (source, scene_size)
+        if key in self._ways:
+            return self._ways[key]
+        width, height = (factor * side for side in self._cameras[source].size)
+        to_camera = _resizing((width, height), self._cameras[source].size)
+        to_scene = _resizing(self.scene_size, scene_size) @ _translation(*self._margin)
+        x, y = np.meshgrid(np.arange(width, dtype=float), np.arange(height, dtype=float))
+        points = np.stack([x.ravel(), y.ravel()], axis=1)
+        seen = self._ideal_visible(source, _applied(to_camera, points))
+        seen = _applied(to_scene, seen)
+        left, top = (int(start) for start in seen[0].round())
+        if (
+            np.abs(seen - points - (left, top)).max() < 1e-6
+            and min(left, top) >= 0
+            and left + width <= scene_size[0]
+            and top + height <= scene_size[1]
+        ):
+            self._ways[key] = _Cut(slice(top, top + height), slice(left, left + width))
+        else:
+            self._ways[key] = seen.astype(np.float32).reshape(height, width, 2)
+        return self._ways[key]
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A part of the scene that is taken as it is."""
+
+    rows: slice
+    columns: slice
+
+
+def _applied(affine: Array, points: Array) -> Array:
+    """Return the points (N, 2) under an affine map (3, 3)."""
+    return np.asarray(points @ affine[:2, :2].T + affine[:2, 2])
+
+
+def _rotation(degrees: float) -> NDArray[np.float64]:
+    """Return the rotation (3, 3) about z."""
+    angle = math.radians(degrees)
+    c, s = math.cos(angle), math.sin(angle)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+def _translation(x: float, y: float) -> NDArray[np.float64]:
+    return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
+
+
+def _resizing(old: Size, new: Size) -> NDArray[np.float64]:
+    """Return (3, 3), from pixels of an image to those of the same one resized; edges on edges."""
+    x, y = new[0] / old[0], new[1] / old[1]
+    return np.array([[x, 0.0, x / 2 - 0.5], [0.0, y, y / 2 - 0.5], [0.0, 0.0, 1.0]])
+
+
+def _radii(distortion: tuple[float, float]) -> tuple[Array, Array]:
+    """Return ideal and distorted radii, growing; in focal lengths, as far as the lens goes."""
+    k1, k2 = distortion
+    ideal = np.linspace(0.0, _WIDEST, 40_001)
+    distorted = ideal * (1 + k1 * ideal**2 + k2 * ideal**4)
+    turns = np.flatnonzero(np.diff(distorted) <= 0)
+    end = len(ideal) if not len(turns) else int(turns[0]) + 1
+    return ideal[:end], distorted[:end]
+
+
+def _of_type(image: Array, dtype: Any) -> Array:
+    """Return an image rounded and clipped to a type of whole numbers."""
+    if image.dtype == dtype:
+        return image
+    limits = np.iinfo(dtype)
+    return np.asarray(np.clip(np.rint(image), limits.min, limits.max).astype(dtype))
+
+
+# Faults
+
+# Kinds of fault, the cameras that can have them, and the words that may follow, the default first.
+# A single number stands for any.
+FAULTS: dict[str, dict[Source, tuple[str, ...]]] = {
+    # The image of before again and again, its stamps going on, or standing still as well.
+    'freeze': {'visible': (), 'thermal': ()},
+    'repeat_stamp': {'visible': (), 'thermal': ()},
+    # Nothing is sent.
+    'drop': {'visible': (), 'thermal': ()},
+    # Stamps are late by so many seconds.
+    'late': {'visible': ('0.1',), 'thermal': ('0.1',)},
+    # A cap on the lens: black but for a little noise; one temperature.
+    'cover': {'visible': (), 'thermal': ()},
+    # All white.
+    'saturate': {'visible': (), 'thermal': ()},
+    # A channel is 0.
+    'dead_channel': {'visible': ('red', 'green', 'blue')},
+    # As bgr8, in false colours.
+    'false_colour': {'thermal': ()},
+    # Half the width and height.
+    'half_size': {'visible': (), 'thermal': ()},
+    # Another encoding; between 8 and 16 bits, 8 bits are the upper ones of 14.
+    'reencode': {'visible': ('rgb8', 'mono8'), 'thermal': ('16UC1', 'mono16', 'mono8')},
+    # A disc far hotter than all else comes in from the left.
+    'hot_object': {'thermal': ()},
+    # All counts jump by so many; of 8-bit images by a 64th of it.
+    'level_jump': {'thermal': ('2000',)},
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """
+    Something that goes wrong with a camera for a while.
+
+    :param kind: one of :data:`FAULTS`.
+    :param source: the camera.
+    :param start: seconds after the first image.
+    :param duration: in seconds; infinite for ever.
+    :param detail: which channel, encoding, seconds or counts; empty where there is no choice.
+    """
+
+    kind: str
+    source: Source
+    start: float
+    duration: float
+    detail: str = ''
+
+    @staticmethod
+    def parse(text: str) -> Fault:
+        """
+        Return what 'KIND SOURCE START DURATION [DETAIL]' says; a duration of 0 or inf is for ever.
+
+        :raises ImperfectionError: a word is missing, unknown or one too many.
+        """
+        words = text.split()
+        if not 4 <= len(words) <= 5:
+            raise ImperfectionError(
+                f"'{text}' is no fault: write KIND SOURCE START DURATION (in seconds), such as "
+                "'freeze thermal 5 2'"
+            )
+        kind, name, start, duration = words[:4]
+        if kind not in FAULTS:
+            raise ImperfectionError(
+                f"'{kind}' of '{text}' is no kind of fault: use one of {', '.join(FAULTS)}"
+            )
+        source = next((source for source in FAULTS[kind] if source == name), None)
+        if source is None:
+            raise ImperfectionError(
+                f"'{name}' of '{text}' is no camera with such a fault: use "
+                f'{" or ".join(FAULTS[kind])}'
+            )
+        length = _number(duration, text, 'duration')
+        if length < 0:
+            raise ImperfectionError(
+                f"the duration of '{text}' is negative: use 0 or inf for a fault without an end"
+            )
+        return Fault(
+            kind,
+            source,
+            _number(start, text, 'start'),
+            length or math.inf,
+            _detail(words, FAULTS[kind][source], text),
+        )
+
+    def covers(self, time: float) -> bool:
+        """Tell whether it is there ``time`` seconds after the first image."""
+        return self.start - 1e-9 <= time < self.start + self.duration - 1e-9
+
+
+def _number(word: str, text: str, what: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value) or (math.isinf(value) and what != 'duration'):
+        raise ImperfectionError(f"the {what} of '{text}' must be a number, but is '{word}'")
+    return value
+
+
+def _detail(words: Sequence[str], known: Sequence[str], text: str) -> str:
+    if len(words) < 5:
+        return known[0] if known else ''
+    if not known:
+        raise ImperfectionError(f"'{words[4]}' of '{text}' is one word too many: leave it out")
+    if len(known) == 1:
+        _number(words[4], text, 'last word')
+    elif words[4] not in known:
+        raise ImperfectionError(
+            f"'{words[4]}' of '{text}' is not known: use one of {', '.join(known)}"
+        )
+    return words[4]
+
+
+ImageT = TypeVar('ImageT')
+# Takes and returns pixels (H, W[, 3]), blue first, and their encoding as ROS names it.
+Alteration = Callable[[Array, str], tuple[Array, str]]
+
+
+@dataclass(frozen=True)
+class SentImage(Generic[ImageT]):
+    """
+    What a faulty camera sends.
+
+    :param image: of whatever type the camera is for.
+    :param late: seconds by which its stamp is late.
+    :param repeats_stamp: it carries the stamp of the image that was sent before.
+    """
+
+    image: ImageT
+    late: float = 0.0
+    repeats_stamp: bool = False
+
+
+class FaultyCamera(Generic[ImageT]):
+    """
+    Lets the images of one camera through, or not, or not as they were.
+
+    :param source: the camera; faults of the other one are left out.
+    :param faults: all that goes wrong; several at a time add up in this order.
+    :param alter: returns an image with its pixels altered; only called when they must be.
+    :param seed: of the noise.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        faults: Sequence[Fault],
+        alter: Callable[[ImageT, Alteration], ImageT],
+        seed: int = 0,
+    ) -> None:
+        self._faults = [fault for fault in faults if fault.source == source]
+        self._alter = alter
+        self._random = np.random.default_rng([seed, SOURCES.index(source)])
+        self._last: list[ImageT] = []  # at most one
+
+    def send(self, time: float, image: ImageT) -> SentImage[ImageT] | None:
+        """
+        Return what is sent of an image ``time`` seconds after the first one, or None.
+
+        The image itself comes back where no fault changes its pixels.
+        """
+        faults = [fault for fault in self._faults if fault.covers(time)]
+        kinds = {fault.kind for fault in faults}
+        if 'drop' in kinds:
+            return None
+        held = bool(self._last) and not kinds.isdisjoint(('freeze', 'repeat_stamp'))
+        if held:
+            (image,) = self._last
+        else:
+            for fault in faults:
+                if fault.kind in _ALTERATIONS:
+                    image = self._altered(image, fault, time)
+        self._last = [image]
+        late = sum(float(fault.detail) for fault in faults if fault.kind == 'late')
+        return SentImage(image, late, held and 'repeat_stamp' in kinds)
+
+    def _altered(self, image: ImageT, fault: Fault, time: float) -> ImageT:
+        def alteration(pixels: Array, encoding: str) -> tuple[Array, str]:
+            return _ALTERATIONS[fault.kind](pixels, encoding, fault, time, self._random)
+
+        return self._alter(image, alteration)
+
+
+_Random = np.random.Generator
+
+
+def _cover(
+    pixels: Array, encoding: str, fault: Fault, time: float, random: _Random
+) -> tuple[Array, str]:
+    if fault.source == 'thermal':
+        return np.full_like(pixels, round(float(pixels.mean()))), encoding
+    noise = _COVER_NOISE * random.standard_normal(pixels.shape, np.float32)
+    return _of_type(noise, pixels.dtype), encoding
+
+
+def _saturate(
+    pixels: Array, encoding: str, fault: Fault, time: float, random: _Random
+) -> tuple[Array, str]:
+    return np.full_like(pixels, _white(pixels)), encoding
+
+
+def _dead_channel(
+    pixels: Array, encoding: str, fault: Fault, time: float, random: _Random
+) -> tuple[Array, str]:
+    pixels = pixels.copy()
+    if pixels.ndim == 3:
+        pixels[..., ('blue', 'green', 'red').index(fault.detail)] = 0
+    return pixels, encoding
+
+
+def _false_colour(
+    pixels: Array, encoding: str, fault: Fault, time: float, random: _Random
+) -> tuple[Array, str]:
+    if pixels.ndim == 3:
+        return pixels, encoding
+    low, high = float(pixels.min()), float(pixels.max())
+    levels = (pixels.astype(np.float32) - low) * (255.0 / max(1.0, high - low))
+    return cv2.applyColorMap(_of_type(levels, np.uint8), cv2.COLORMAP_INFERNO), 'bgr8'
+
+
+def _half_size(
+    pixels: Array, encoding: str, fault: Fault, time: float, random: _Random
+) -> tuple[Array, str]:
+    size = max(1, pixels.shape[1] // 2), max(1, pixels.shape[0] // 2)
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), encoding
+
+
+def _reencode(
+    pixels: Array, encoding: str, fault: Fault, time: float, random: _Random
+) -> tuple[Array, str]:
+    encoding = fault.detail
+    if fault.source == 'visible':
+        if encoding == 'mono8' and pixels.ndim == 3:
+            pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+        elif encoding == 'rgb8' and pixels.ndim == 2:
+            pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
+    elif pixels.ndim == 3:  # a false colour before
+        return pixels, 'bgr8'
+    elif encoding == 'mono8' and pixels.dtype == np.uint16:
+        pixels = _of_type(pixels // _COUNTS_PER_LEVEL, np.uint8)
+    elif encoding != 'mono8' and pixels.dtype == np.uint8:
+        pixels = pixels.astype(np.uint16) * _COUNTS_PER_LEVEL
+    return pixels, encoding
+
+
+def _hot_object(
+    pixels: Array, encoding: str, fault: Fault, time: float, random: _Random
+) -> tuple[Array, str]:
+    height, width = pixels.shape[:2]
+    # Half inside at once; in the middle after five seconds.
+    x, y = width * min(0.5, 0.1 * (time - fault.start)), 0.6 * height
+    rows, columns = np.ogrid[:height, :width]
+    inside = np.clip(0.1 * height + 0.5 - np.hypot(columns - x, rows - y), 0.0, 1.0)
+    if pixels.ndim == 3:
+        inside = inside[..., np.newaxis]
+    cold = pixels.astype(np.float32)
+    return _of_type(cold + inside * (_white(pixels) - cold), pixels.dtype), encoding
+
+
+def _level_jump(
+    pixels: Array, encoding: str, fault: Fault, time: float, random: _Random
+) -> tuple[Array, str]:
+    jump = float(fault.detail)
+    if pixels.dtype == np.uint8:
+        jump /= _COUNTS_PER_LEVEL
+    return _of_type(pixels.astype(np.float32) + jump, pixels.dtype), encoding
+
+
+def _white(pixels: Array) -> int:
+    """Return the largest count of the camera that took an image."""
+    if pixels.dtype == np.uint8:
+        return 255
+    return (1 << (_THERMAL_BITS if int(pixels.max()) >> _THERMAL_BITS == 0 else 16)) - 1
+
+
+_ALTERATIONS: dict[
+    str, Callable[[Array, str, Fault, float, _Random], tuple[Array, str]]
+] = {
+    'cover': _cover,
+    'saturate': _saturate,
+    'dead_channel': _dead_channel,
+    'false_colour': _false_colour,
+    'half_size': _half_size,
+    'reencode': _reencode,
+    'hot_object': _hot_object,
+    'level_jump': _level_jump,
+}  # fmt: skip
