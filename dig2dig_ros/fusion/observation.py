@@ -56,12 +56,20 @@ _MAX_ITERATIONS = 100
 # Median absolute deviation of a normal distribution.
 _NORMAL_MAD = 0.674490
 _NOISE_BLOCK = 16
+# Pixels a side from which noise can be estimated.
+SMALLEST_FOR_NOISE = 2 * _NOISE_BLOCK
+# Noise that texture looks like, on [-1, 1]: most in images that a sensor has reduced.
+_TEXTURE = 2.0 * GREY_LEVEL
 # Part of the blocks, the flattest, in which noise is measured.
 _FLAT_SHARE = 0.25
+# What an operator lets pass with less power than this does not explain an observation.
+_EXPLAINED_DAMPING = 1e-3
+# Below this part of white noise unexplained, little of it would be what no scene explains.
+_LEAST_UNSEEN = 0.25
 # Sides of Fourier transforms are rounded up to a multiple of this: fast, and no prime factors.
 _FAST_MULTIPLE = 32
 # Operators of cameras and sizes that stay in memory.
-_KEPT_OPERATORS = 16
+_KEPT_OPERATORS = 8
 
 
 class LinearOperator(ABC):
@@ -79,6 +87,7 @@ class LinearOperator(ABC):
         self.input_size = input_size
         self.output_size = output_size
         self._moved: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
+        self._unseen: float | None = None
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return A c: (..., H, W) to (..., h, w)."""
@@ -97,6 +106,27 @@ class LinearOperator(ABC):
         if not 0 <= damping < math.inf:
             raise ValueError(f'damping is {damping}, but must be at least 0 and finite')
         return self._inverse(_checked(observed, self.output_size, 'output'), damping)
+
+    def misfit(self, observed: Tensor) -> float:
+        """
+        Return how much there is in y that no c explains, as the deviation of white noise.
+
+        This is noise, or the operator is not that of the camera: what is sharp cannot have been
+        blurred. 0 where an operator could explain nearly any y.
+
+        :param observed: (1, 1, h, w).
+        """
+        if self._unseen is None:
+            generator = torch.Generator().manual_seed(0)
+            white = torch.randn((1, 1, *self.output_size), generator=generator)
+            self._unseen = self._unexplained(white.to(observed))
+        if self._unseen < _LEAST_UNSEEN:
+            return 0.0
+        return self._unexplained(observed - observed.mean()) / self._unseen
+
+    def _unexplained(self, observed: Tensor) -> float:
+        residual = observed - self(self.pseudo_inverse(observed, _EXPLAINED_DAMPING))
+        return float(residual.square().mean().sqrt())
 
     def __matmul__(self, inner: LinearOperator) -> LinearOperator:
         """Return the operator that applies ``inner`` first."""
@@ -438,9 +468,9 @@ def estimate_noise(image: Tensor) -> Tensor:
     :param image: (N, 1, H, W), at least 32x32.
     :return: (N,), in the units of the image.
     """
-    if image.ndim != 4 or image.shape[1] != 1 or min(image.shape[-2:]) < 2 * _NOISE_BLOCK:
+    if image.ndim != 4 or image.shape[1] != 1 or min(image.shape[-2:]) < SMALLEST_FOR_NOISE:
         raise ValueError(
-            f'noise is estimated in images (N, 1, H, W) of at least {2 * _NOISE_BLOCK} pixels a '
+            f'noise is estimated in images (N, 1, H, W) of at least {SMALLEST_FOR_NOISE} pixels a '
             f'side, but the shape is {tuple(image.shape)}'
         )
     # Second differences along both axes; six times the deviation of white noise.
@@ -512,13 +542,13 @@ def observe(degradation: Degradation, image: Tensor) -> Observation:
     operator = _operator(degradation, (height, width))
     if degradation.noise is not None:
         noise = degradation.noise * GREY_LEVEL
-    elif min(height, width) < 2 * _NOISE_BLOCK:
+    elif min(height, width) < SMALLEST_FOR_NOISE:
         raise DegradationError(
-            f'noise auto needs images of at least {2 * _NOISE_BLOCK} pixels a side, but this one '
-            f'has {width}x{height}: declare the noise as a number'
+            f'noise auto needs images of at least {SMALLEST_FOR_NOISE} pixels a side, but this '
+            f'one has {width}x{height}: declare the noise as a number'
         )
     else:
-        noise = float(estimate_noise(image))
+        noise = math.sqrt(max(0.0, float(estimate_noise(image)) ** 2 - _TEXTURE**2))
     if degradation.mask:
         # m (c + 1) - 1 = m c - (1 - m)
         image = image + (1 - _read_mask(degradation.mask).to(image))

@@ -44,29 +44,35 @@ import torch.nn.functional as F
 from dig2dig_ros.fusion.degradation import Degradation, DegradationError
 from dig2dig_ros.fusion.observation import (
     Composition,
+    estimate_noise,
     GREY_LEVEL,
     Identity,
     LinearOperator,
     Mask,
     Observation,
     observe,
+    SMALLEST_FOR_NOISE,
 )
 from dig2dig_ros.images.colour import luma, replace_luma
 from dig2dig_ros.priors.base import Prior
 
-# Noise of which no image is free: that of rounding to 8 bits.
-ROUNDING_NOISE = GREY_LEVEL / math.sqrt(12)
+# Least noise to reckon with: that of rounding to 8 bits is 0.29, and no blur is known exactly.
+NOISE_FLOOR = 0.45 * GREY_LEVEL
 # Less noise than this is not worth a call of the prior, nor told from texture by an estimate.
 NEGLIGIBLE_NOISE = 2.0 * GREY_LEVEL
-# Part of the noise that is left after the prior has denoised an observation.
-_NOISE_LEFT = 0.2
+# Part of the noise that is left after the prior has denoised an observation; and that part of
+# it which no scene explains, since the prior leaves nothing as fine as that.
+_NOISE_LEFT, _FINE_NOISE_LEFT = 0.2, 0.05
+# How steeply the confidence in an operator falls where it explains the observation badly.
+_MISTRUST = 3
 # Noise levels of the prior between which restoration goes down.
 _FIRST_LEVEL, _LAST_LEVEL = 12.0 * GREY_LEVEL, 1.5 * GREY_LEVEL
 # What a blur took is less certain than the level says at which the prior last denoised: by this
 # factor, the variance of the estimate is larger.
 _UNCERTAINTY = 10.0
-# Noise of the luma to that of blue, green and red, where that is independent.
-LUMA_NOISE = math.sqrt(0.114**2 + 0.587**2 + 0.299**2)
+# Noise of differences between channels in [0, 1], at half of the resolution, to that of a channel
+# on [-1, 1].
+_CHROMA_NOISE = math.sqrt(2) / 4
 # A pixel that sees less than this part of the light is a hole.
 _LEAST_SEEN = 0.1
 
@@ -147,15 +153,16 @@ def jointly_corrected(
     corrected = [sources[index : index + 1] for index in range(len(sources))]
     for index, observation in enumerate(observations):
         if observation is not None:
-            noise = math.hypot(observation.noise, ROUNDING_NOISE)
-            observed = replace(observation, noise=noise)
+            level = math.hypot(observation.noise, NOISE_FLOOR)
+            level *= _mistrust(observation.operator, _without_holes(observation), level)
+            observed = replace(observation, noise=level)
             corrected[index] = data_consistent(moved[index : index + 1], observed, uncertainty)
     return torch.cat(corrected)
 
 
 @torch.inference_mode()
 def restore(
-    prior: Prior, observation: Observation, steps: int = 2, floor: float = ROUNDING_NOISE
+    prior: Prior, observation: Observation, steps: int = 2, floor: float = NOISE_FLOOR
 ) -> tuple[Tensor, int]:
     """
     Restore the scene that a camera saw degraded.
@@ -168,27 +175,26 @@ def restore(
         raise ValueError(f'steps is {steps}, but must be at least 1')
     if not 0 < floor < math.inf:
         raise ValueError(f'floor is {floor}, but must be positive and finite')
-    operator, calls = observation.operator, 0
+    operator, noise = observation.operator, observation.noise
     image = _without_holes(observation)
-    noise = observation.noise
+    level = expected = math.hypot(noise, floor)
+    calls = 0
     if noise >= NEGLIGIBLE_NOISE:
         image = _denoise(prior, image, noise)
-        noise *= _NOISE_LEFT
+        level = math.hypot(_NOISE_LEFT * noise, floor)
+        expected = math.hypot(_FINE_NOISE_LEFT * noise, floor)
         calls += 1
     if isinstance(operator, Identity):
         return image, calls
+    level *= _mistrust(operator, image, expected)
     mask = _mask_of(operator)
-    cleaned = replace(
-        observation,
-        image=image if mask is None else mask(image),
-        noise=math.hypot(noise, floor),
-    )
+    cleaned = Observation(image if mask is None else mask(image), operator, level)
     scene = _enlarged(image, operator)
     spread = math.sqrt(_UNCERTAINTY)
     for step in range(steps):
-        level = _FIRST_LEVEL * (_LAST_LEVEL / _FIRST_LEVEL) ** (step / max(1, steps - 1))
-        scene = data_consistent(scene, cleaned, level * spread)
-        scene = _denoise(prior, scene, level)
+        certainty = _FIRST_LEVEL * (_LAST_LEVEL / _FIRST_LEVEL) ** (step / max(1, steps - 1))
+        scene = data_consistent(scene, cleaned, certainty * spread)
+        scene = _denoise(prior, scene, certainty)
         calls += 1
     return data_consistent(scene, cleaned, _LAST_LEVEL * spread), calls
 
@@ -214,38 +220,63 @@ def restore_colour(
         )
     observation = observe(degradation, luma(bgr)[None, None] * 2 - 1)
     if degradation.noise is not None:
-        # That of independent noise in blue, green and red.
-        observation = replace(observation, noise=observation.noise * LUMA_NOISE)
+        # Of noise that is independent in blue, green and red.
+        weights = luma(torch.eye(3)[..., None])
+        observation = replace(observation, noise=observation.noise * float(weights.norm()))
     scene, calls = restore(prior, observation, steps)
-    chroma, more = _restored_chroma(prior, bgr - luma(bgr), observation)
-    return replace_luma(chroma, (scene[0, 0] + 1) / 2), calls + more
-
-
-def _restored_chroma(prior, chroma, observation):
-    """Chroma (3, h, w)."""
-    noise = observation.noise
+    # As differences from green, which make the image but for its luma.
+    chroma = torch.stack([bgr[0] - bgr[1], bgr[2] - bgr[1]])[:, None]
     mask = _mask_of(observation.operator)
     if mask is not None:
-        seen = (mask.mask.to(chroma) >= _LEAST_SEEN).to(chroma).expand_as(chroma)
-        chroma = _filled(chroma[:, None], seen[:, None])[:, 0]
-    if noise < NEGLIGIBLE_NOISE:
+        chroma = _filled(chroma, _seen(mask, chroma))
+    chroma, more = _clean_chroma(prior, chroma, degradation)
+    blue, red = chroma[:, 0]
+    coloured = torch.stack([blue, torch.zeros_like(blue), red])
+    return replace_luma(coloured, (scene[0, 0] + 1) / 2), calls + more
+
+
+def _clean_chroma(prior: Prior, chroma: Tensor, degradation: Degradation) -> tuple[Tensor, int]:
+    """
+    Free differences of colour from noise, at half of the resolution: chroma is coarse.
+
+    :param chroma: (2, 1, h, w), in [-1, 1].
+    :return: the same, and how many images went through the prior.
+    """
+    height, width = chroma.shape[-2:]
+    half = F.interpolate(chroma, ((height + 1) // 2, (width + 1) // 2), mode='area')
+    if degradation.noise is not None:
+        noise = _CHROMA_NOISE * degradation.noise * GREY_LEVEL
+    elif min(half.shape[-2:]) >= SMALLEST_FOR_NOISE:
+        noise = float(estimate_noise(half).amax())
+    else:
+        noise = float(estimate_noise(chroma).amax()) / 2
+    if noise < _CHROMA_NOISE * NEGLIGIBLE_NOISE:
         return chroma, 0
-    planes = torch.stack([chroma[0], chroma[2]])[:, None]
-    h, w = planes.shape[-2:]
-    halves = F.interpolate(planes, (max(1, h // 2), max(1, w // 2)), mode='area')
-    times = matched_timesteps(prior, [noise / LUMA_NOISE]).to(planes.device)
-    signal, _ = prior.coefficients(times, planes)
-    halves = prior.denoise(signal * halves * 2, times.expand(2)) / 2
-    planes = F.interpolate(halves, (h, w), mode='bilinear', align_corners=False)
-    blue, red = planes[0, 0], planes[1, 0]
-    return torch.stack([blue, -(0.114 * blue + 0.299 * red) / 0.587, red]), 2
+    half = _denoise(prior, half, noise)
+    return F.interpolate(half, (height, width), mode='bilinear', align_corners=False), len(chroma)
 
 
-def _denoise(prior: Prior, image: Tensor, noise: float) -> Tensor:
-    """Return the prior's estimate of (1, 1, H, W), which has noise of this deviation."""
-    timesteps = matched_timesteps(prior, [noise]).to(image.device)
-    signal, _ = prior.coefficients(timesteps, image)
-    return prior.denoise(signal * image, timesteps)
+def _mistrust(operator: LinearOperator, image: Tensor, expected: float) -> float:
+    """
+    Return by how much the noise of an observation is to be taken for larger: 1 or more.
+
+    A blur that is declared where there is none, or less, would make the image worse than it is.
+
+    :param image: (1, 1, h, w), the observation without holes.
+    :param expected: deviation of the noise in it, of frequencies that no scene explains.
+    """
+    if isinstance(operator, Composition) and isinstance(operator.outer, Mask):
+        operator = operator.inner
+    if isinstance(operator, Identity | Mask):
+        return 1.0
+    return max(1.0, operator.misfit(image) / expected) ** _MISTRUST
+
+
+def _denoise(prior: Prior, images: Tensor, noise: float) -> Tensor:
+    """Return the prior's estimates of (B, 1, H, W), which have noise of this deviation."""
+    timesteps = matched_timesteps(prior, [noise]).expand(len(images)).to(images.device)
+    signal, _ = prior.coefficients(timesteps, images)
+    return prior.denoise(signal * images, timesteps)
 
 
 def _mask_of(operator: LinearOperator) -> Mask | None:
@@ -259,16 +290,20 @@ def _without_holes(observation: Observation) -> Tensor:
     mask = _mask_of(observation.operator)
     if mask is None:
         return observation.image
-    seen = (mask.mask.to(observation.image) >= _LEAST_SEEN).expand_as(observation.image)
-    return _filled(mask.pseudo_inverse(observation.image), seen.to(observation.image))
+    return _filled(mask.pseudo_inverse(observation.image), _seen(mask, observation.image))
+
+
+def _seen(mask: Mask, images: Tensor) -> Tensor:
+    """Return 1 where a mask hides nothing and 0 in holes, (B, 1, h, w) as the images."""
+    return (mask.mask.to(images) >= _LEAST_SEEN).to(images).expand_as(images)
 
 
 def _filled(image: Tensor, weight: Tensor) -> Tensor:
     """
     Fill holes with what is around them, from coarse to fine.
 
-    :param image: (1, 1, h, w).
-    :param weight: (1, 1, h, w) in [0, 1], 0 in holes.
+    :param image: (B, 1, h, w).
+    :param weight: (B, 1, h, w) in [0, 1], 0 in holes.
     """
     height, width = image.shape[-2:]
     if height == width == 1:

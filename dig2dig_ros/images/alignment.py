@@ -61,14 +61,15 @@ _SCALE_STEP = 1.035
 _MODES = 4
 _MODE_DISTANCE = 8.0
 
-# The refinement: longer sides, the radius of the score maps in pixels, and rounds at each.
-_LEVELS = ((160, 5, 2), (320, 5, 3), (640, 4, 3))
+# The refinement: longer sides, as far as the images have them, the radius of the score maps in
+# pixels, and rounds at each.
+_LEVELS = ((160, 5, 2), (320, 5, 3), (640, 4, 3), (1280, 4, 2))
 _LATER_RADIUS = 3  # of the score maps, after the first round of a level
 _BLOCKS = 10  # along the longer side
 # One standard deviation of what a camera pair has beside a similarity: aspect and shear, and
 # perspective, in units of half the longer side.
 _AFFINE_SIGMA = 0.01
-_PERSPECTIVE_SIGMA = 0.02
+_PERSPECTIVE_SIGMA = 0.03
 # Independent observations per unit of the score: neighbouring pixels see the same edge.
 _SCORE_WEIGHT = 0.003
 
@@ -80,8 +81,8 @@ _SPREAD_WEIGHT = 0.03
 _LEAST_MARGIN = 0.35
 _LEAST_SCORE = 0.1
 # Parts of the thermal image's longer side, and pixels where those would be less.
-_MOST_SPREAD = 0.0048
-_MOST_HALVES_DISTANCE = 0.02
+_MOST_SPREAD = 0.0045
+_MOST_HALVES_DISTANCE = 0.01
 _LEAST_TOLERANCE = 2.0
 
 # The shift that is left: the longer side in pixels, the reach as part of it, and by how many
@@ -120,7 +121,8 @@ class Alignment:
     :param trusted: all checks passed.
     :param corner_spread: the standard deviation of the thermal image's corners by the scores
         themselves, in thermal pixels, root mean square over corners.
-    :param score: correlation of the fields of gradients, at most 1.
+    :param score: correlation of the fields of gradients at 320 pixels of the visible image's
+        longer side, at most 1.
     :param margin: by how much the score is above that of the best other mode, as part of it.
     :param halves_distance: corner distance in thermal pixels to the nearer of two alignments
         that were each searched in one half of the scene alone, of interleaved squares.
@@ -223,9 +225,9 @@ def align(
     spread = _corner_spread(scene, final)
     longer = max(scene.thermal_size)
     reasons = _outside(scene, final.warp, search)
-    if final.score < _LEAST_SCORE:
+    if score < _LEAST_SCORE:
         reasons.append(
-            f'the images have little in common: the score is {final.score:.2f}, of at least '
+            f'the images have little in common: the score is {score:.2f}, of at least '
             f'{_LEAST_SCORE:g}'
         )
     if margin < _LEAST_MARGIN:
@@ -248,7 +250,7 @@ def align(
         final.warp / final.warp[2, 2],
         not reasons,
         spread,
-        final.score,
+        score,
         margin,
         halves,
         tuple(reasons),
@@ -344,8 +346,13 @@ class _Scene:
         self._levels: dict[int, _Level] = {}
 
     def level(self, side: int) -> _Level:
-        """Return the images where the visible one's longer side is ``side`` pixels, or fewer."""
-        side = min(side, max(self.visible_size))
+        """
+        Return the images where the visible one's longer side is ``side`` pixels.
+
+        It is fewer where the visible images have no more, or the thermal ones not half as many.
+        """
+        scale = math.sqrt(abs(float(np.linalg.det(self.guess[:2, :2]))))
+        side = min(side, max(self.visible_size), round(2 / scale * max(self.visible_size)))
         if side not in self._levels:
             self._levels[side] = _Level(self, side)
         return self._levels[side]
@@ -455,9 +462,9 @@ def _coarse_search(scene: _Scene, search: SearchRange) -> tuple[list[Matrix], li
 
     visible = []
     checks = _checkerboard(level.size)
-    for channels, mask in level.described:
-        halves = [np.fft.rfft2(channels * check, s=fft) for check in checks]
-        energy = np.fft.rfft2((channels**2).sum(axis=0), s=fft)
+    for field, mask in level.described:
+        halves = [np.fft.rfft2(field * check, s=fft) for check in checks]
+        energy = np.fft.rfft2((field**2).sum(axis=0), s=fft)
         visible.append((halves, energy, np.fft.rfft2(mask, s=fft)))
 
     rotations = _steps(search.rotation, _ROTATION_STEP)
@@ -477,9 +484,9 @@ def _coarse_search(scene: _Scene, search: SearchRange) -> tuple[list[Matrix], li
             placed = _translation(*offset) @ similarity @ base
             total = np.zeros((2, len(shifts_y), len(shifts_x)), np.float32)
             for index, (halves, v_energy, v_mask) in enumerate(visible):
-                channels, mask = level.warped(index, placed, canvas)
-                thermal = np.conj(np.fft.rfft2(channels, s=fft))
-                t_energy = np.conj(np.fft.rfft2((channels**2).sum(axis=0), s=fft))
+                field, mask = level.warped(index, placed, canvas)
+                thermal = np.conj(np.fft.rfft2(field, s=fft))
+                t_energy = np.conj(np.fft.rfft2((field**2).sum(axis=0), s=fft))
                 t_mask = np.conj(np.fft.rfft2(mask, s=fft))
                 products = np.stack(
                     [
@@ -527,35 +534,35 @@ def _coarse_search(scene: _Scene, search: SearchRange) -> tuple[list[Matrix], li
 
 @dataclass
 class _Refined:
-    """A warp, its score, and what the last round saw: score maps by block and their basis."""
+    """A warp, and what is seen there: its score, score maps by block, their basis, the prior."""
 
     warp: Matrix
     score: float
     maps: NDArray[np.float32]
     basis: Matrix
     prior: tuple[Matrix, Matrix]
-    side: int
+    level: _Level
 
 
 def _refine(
     scene: _Scene, warp: Matrix, levels: Sequence[tuple[int, int, int]], half: int | None = None
 ) -> _Refined:
     """Refine a warp from thermal to visible pixels to a homography, from coarse to fine."""
-    result: _Refined | None = None
+    done: _Level | None = None
     for side, radius, rounds in levels:
         level = scene.level(side)
+        if level is done:
+            break
+        done = level
+        normalise = _normalising(level.size) @ level.from_visible
         for index in range(rounds):
-            radius = radius if index == 0 else min(radius, _LATER_RADIUS)
-            maps, score, basis = _block_scores(level, warp, radius, half)
-            prior = _prior(scene, level, warp)
-            step = _ascend(maps, basis, prior, radius)
-            normalise = _normalising(level.size) @ level.from_visible
+            reach = radius if index == 0 else min(radius, _LATER_RADIUS)
+            maps, _, basis = _block_scores(level, warp, reach, half)
+            step = _ascend(maps, basis, _prior(scene, level, warp), reach)
             warp = np.linalg.inv(normalise) @ np.linalg.inv(_generator(step)) @ normalise @ warp
             warp = warp / warp[2, 2]
-            result = _Refined(warp, score, maps, basis, prior, side)
-    assert result is not None
-    maps, score, basis = _block_scores(level, warp, radius, half)
-    return _Refined(warp, score, maps, basis, _prior(scene, level, warp), side)
+    maps, score, basis = _block_scores(level, warp, reach, half)
+    return _Refined(warp, score, maps, basis, _prior(scene, level, warp), level)
 
 
 def _block_scores(
@@ -692,7 +699,7 @@ def _corner_spread(scene: _Scene, refined: _Refined, resamples: int = 24) -> flo
     other, and that of the posterior, which sees what no block determines, add as squares.
     """
     random = np.random.default_rng(0)
-    level = scene.level(refined.side)
+    level = refined.level
     radius = refined.maps.shape[1] // 2
     number = len(refined.maps)
     steps = []

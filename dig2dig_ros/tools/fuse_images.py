@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-Fuse two or more aligned images of one scene into one, without ROS.
+Fuse two or more images of one scene into one, without ROS.
 
 The fused image has the size of the first one, and the colour of all that have colour; with --task
 visible-thermal that of the first only. Images are 8- or 16-bit; grey ones of 16 bits are mapped
@@ -37,6 +37,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.images.overlay import weight_map, weight_overlay
+from dig2dig_ros.images.placement import Placement
+from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.nodes.parameters import PARAMETERS_BY_NAME
 from dig2dig_ros.tools.options import (
     add_fusion_options,
     fusion_overrides,
@@ -152,7 +155,8 @@ def choose_parameters(args: argparse.Namespace, images: Sequence[NDArray[Any]]) 
         parameters['chroma'] = 'all'
     if args.params is not None:
         parameters.update(load_parameters(args.params))
-    return with_overrides(parameters, {**fusion_overrides(args), 'prior': args.prior})
+    overrides = {'prior': args.prior, 'thermal_to_visible': args.thermal_to_visible}
+    return with_overrides(parameters, {**fusion_overrides(args), **overrides})
 
 
 def prepare_sources(
@@ -186,6 +190,27 @@ def make_fuser(parameters: Mapping[str, Any]) -> Fuser:
         return load_fuser(parameters, fusion_settings(parameters))
     except (TypeError, ValueError) as error:
         raise UsageError(f'the fusion cannot be set up: {error}') from error
+
+
+def place_sources(
+    images: Sequence[NDArray[Any]], parameters: Mapping[str, Any]
+) -> tuple[Placement | None, ...]:
+    """
+    Return where the second image lies on the first, if ``thermal_to_visible`` tells.
+
+    :raises UsageError: the file cannot be used, or is for images of other sizes.
+    """
+    path = parameters.get('thermal_to_visible', '')
+    if not path:
+        return ()
+    edge = parameters.get('registration_edge', PARAMETERS_BY_NAME['registration_edge'].default)
+    try:
+        registration = Registration.load(path)
+        visible, thermal = ((image.shape[1], image.shape[0]) for image in images[:2])
+        registration.check_sizes(visible, thermal)
+        return None, registration.placement(float(edge))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f'the images cannot be registered: {error}') from error
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
@@ -280,6 +305,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'colour of all images that have colour',
     )
     add_fusion_options(parser, 'those of --task, over which it wins')
+    parser.add_argument(
+        '--thermal-to-visible',
+        metavar='FILE',
+        help='registration of the second image, as calibrate_registration writes it; default: '
+        'the images are aligned',
+    )
     parser.add_argument('--prior', metavar='NAME|FILE', help='the denoiser, default: compact')
     return parser.parse_args(argv)
 
@@ -306,13 +337,16 @@ def fuse(args: argparse.Namespace) -> str:
     try:
         sources = prepare_sources(images, args.task, parameters)
         fuser = make_fuser(parameters)
-        for path, image in zip(args.images, images, strict=True):
+        placements = place_sources(images, parameters)
+        for index, (path, image) in enumerate(zip(args.images, images, strict=True)):
+            if index < len(placements) and placements[index] is not None:
+                continue
             if image.shape[:2] != images[0].shape[:2]:
                 report(
                     f'{path} has {size_of(image)} pixels and is resized to the '
                     f'{size_of(images[0])} of {args.images[0]}'
                 )
-        result = fuser.fuse(*sources)
+        result = fuser.fuse(*sources, placements=placements)
     except (ValueError, RuntimeError) as error:
         if isinstance(error, UsageError):
             raise

@@ -28,6 +28,7 @@ import pytest
 from dig2dig_ros.fusion.fuser import Fuser, FusionResult
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.overlay import weight_map, weight_overlay
+from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.priors.compact import CompactConfig, CompactUNet, save
 from dig2dig_ros.tools import fuse_images
@@ -231,6 +232,24 @@ def test_images_of_other_sizes_are_resized_and_that_is_said(
     captured = capsys.readouterr()
     assert '1.png has 32x24 pixels and is resized to the 64x48 of' in captured.err
     assert '2 images of 64x48 and 32x24 pixels' in captured.out
+
+
+def test_a_registration_places_the_second_image(
+    fuse: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    visible, thermal = colour(1), structure(2, (24, 32))
+    registration = tmp_path / 'registration.yaml'
+    to_the_right = np.array([[1.0, 0, 32], [0, 1, 0], [0, 0, 1]])
+    Registration(to_the_right, (32, 24), (64, 48)).save(registration)
+    options = ('--task', 'visible-thermal', '--thermal-to-visible', str(registration))
+    assert fuse(visible, thermal, options=options) == 0
+    fused = read(tmp_path / 'fused.png')
+    np.testing.assert_array_equal(fused[:, :32], visible[:, :32])
+    np.testing.assert_array_equal(fused[24:], visible[24:])
+    assert (fused[:20, 52:] != visible[:20, 52:]).any()
+    assert 'resized' not in capsys.readouterr().err
+    assert fuse(thermal, visible, options=options) == 2
+    assert 'the images cannot be registered' in capsys.readouterr().err
 
 
 def test_photographs_are_turned_as_their_exif_data_say(prior: str, tmp_path: Path) -> None:
