@@ -610,7 +610,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
     def _missing_text(self, source: str, topic: str, missing: Mapping[str, float | None]) -> str:
         silence = missing[source]
         text = (
-            f'no usable {source} image on {topic} '
+            f'no {source} image on {topic} '
             + ('yet' if silence is None else f'for {silence:.1f} s')
             + f' (publishers: {self.count_publishers(topic)})'
         )

@@ -48,7 +48,7 @@ def test_three_sources_are_fused_and_a_silent_one_is_named(domain):
             client.send_pair()
             client.spin(0.3)
         assert client.counter('dropped: nir missing') >= 2, client.status
-        client.until(lambda: 'no usable nir image on /nir/image_raw' in client.status_text)
+        client.until(lambda: 'no nir image on /nir/image_raw' in client.status_text)
         assert client.level == DiagnosticStatus.WARN
         assert client.status_text.endswith('yet (publishers: 0)')
         assert (client.counter('pairs'), client.counter('fused')) == (0, 0)
