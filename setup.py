@@ -38,6 +38,7 @@ setup(
     packages=find_packages(include=['dig2dig_ros', 'dig2dig_ros.*']),
     package_data={
         'dig2dig_ros.evaluation': ['report_page/*'],
+        'dig2dig_ros.tools': ['click_page/*'],
         'dig2dig_ros.priors': ['weights/*.safetensors', 'weights/*.md'],
     },
     zip_safe=False,

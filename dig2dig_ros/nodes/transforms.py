@@ -40,7 +40,8 @@ class Transforms:
             raise RegistrationError(
                 f"extrinsics: tf needs tf2_ros ({error}): install it, or give a YAML file's path"
             ) from error
-        self._buffer = Buffer(node=node)
+        # Without the node: it would only add a service, and its own handling of clock jumps.
+        self._buffer = Buffer()
         self._listener = TransformListener(self._buffer, node)
 
     def pose(self, target: str, source: str) -> Pose:
