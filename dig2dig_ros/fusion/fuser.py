@@ -207,8 +207,14 @@ class Fuser:
         """
         rows, columns = np.mgrid[:height, :width]
         pattern = ((rows + columns) % 256).astype(np.uint8)
+        images = []
+        for index, degradation in enumerate(self.settings.degradations(sources)):
+            # As small as a camera is of which so many pixels are to be made.
+            shape = [max(1, round(side / degradation.factor)) for side in (height, width)]
+            image = pattern[::-1] if index == 1 else pattern
+            images.append(image[: shape[0], : shape[1]])
         start = time.perf_counter()
-        self.fuse(pattern, pattern[::-1], *[pattern] * (sources - 2))
+        self.fuse(*images)
         return time.perf_counter() - start
 
     def fuse(

@@ -21,6 +21,7 @@ from dig2dig_ros.fusion.fuser import Fuser, FusionInputError
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration import Registration
+from fusion.priors import GaussianPrior
 
 SETTINGS = FusionSettings(num_inference_steps=3, dig_refresh_interval=2)
 
@@ -443,3 +444,13 @@ def test_the_visible_image_cannot_be_declared_down_sampled():
         replace(SETTINGS, visible_degradation='x2')
     with pytest.raises(ValueError, match=r'thermal_degradation: .*foggy'):
         replace(SETTINGS, thermal_degradation='foggy')
+
+
+def test_warm_up_takes_a_small_thermal_image_where_one_is_declared():
+    prior = GaussianPrior()
+    fuser = Fuser(replace(SETTINGS, thermal_degradation='x4'), prior=prior, device='cpu')
+    shapes = []
+    denoise = prior.denoise
+    prior.denoise = lambda noisy, t: (shapes.append(noisy.shape[-2:]), denoise(noisy, t))[1]
+    fuser.warm_up(80, 60)
+    assert set(shapes) == {(60, 80)}
