@@ -1,0 +1,306 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+What a person looks at, and clicks on, to judge a registration or to make one.
+
+The overlay shows both cameras in one picture before and after; the click page is one HTML file
+in which the same points are marked in both images.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+import hashlib
+import html
+from importlib.resources import files
+import json
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dig2dig_ros.evaluation.gallery import jpeg
+from dig2dig_ros.evaluation.video import to_bgr
+from dig2dig_ros.images.placement import Placement
+from dig2dig_ros.tools.registration_pairs import Pair, size_of
+
+Image = NDArray[np.uint8]
+Array = NDArray[np.float64]
+
+_TILE = 400
+# The detail is so much of the image in either direction.
+_DETAIL = 4
+_GAP = 6
+_CAPTION = 26
+_PAPER = 245
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_INK = (40, 40, 40)
+# Blue-green-red.
+_EDGE_COLOUR = (0, 150, 255)
+_RIM_COLOUR = (255, 200, 0)
+_POINT_COLOUR = (90, 230, 60)
+# Of the gradients of a thermal image, those above these percentiles are edges, and begin one.
+_EDGE_PERCENTILES = (88.0, 95.0)
+_DARK_PERCENTILES = (1.0, 99.5)
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    A pair to show in the overlay, with the points that belong to it.
+
+    :param visible_points: (N, 2) pixels of the visible image.
+    :param mapped_points: (N, 2) the same points of the thermal image, as registered.
+    """
+
+    pair: Pair
+    visible_points: Array | None = None
+    mapped_points: Array | None = None
+
+
+def placed(thermal: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
+    """
+    Return a thermal image on the pixels of the visible one, as the fusion warps it.
+
+    :param thermal: (h, w).
+    :return: (H, W); the nearest pixel of the border where the thermal image does not reach.
+    """
+    width, height = size_of(thermal)
+    x = (placement.grid[..., 0] + 1) * (width / 2) - 0.5
+    y = (placement.grid[..., 1] + 1) * (height / 2) - 0.5
+    return np.asarray(cv2.remap(thermal, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+
+
+def overlay(rows: Sequence[Row], placement: Placement) -> Image:
+    """
+    Return a picture of pairs before and after a registration, one row each.
+
+    Before is what the fusion does without a registration: the thermal image is stretched over the
+    visible one. Edges of the thermal image are drawn on the visible one, as a whole and as a
+    detail; and both images are blended, visible as cyan and thermal as red, which make grey where
+    they agree.
+    """
+    return np.vstack([_legend(), *(_row(row, placement) for row in rows)])
+
+
+def _row(row: Row, placement: Placement) -> Image:
+    visible = _display(row.pair.visible)
+    height, width = visible.shape
+    stretched = cv2.resize(row.pair.thermal, (width, height), interpolation=cv2.INTER_LINEAR)
+    everywhere = np.ones((height, width), np.float32)
+    after = placed(row.pair.thermal, placement)
+    views = [
+        (_display(thermal, coverage), coverage)
+        for thermal, coverage in ((stretched, everywhere), (after, placement.coverage))
+    ]
+    detail = _detail(visible, *views[1])
+    rows_shown, columns = detail
+    corners = np.array([[columns.start, rows_shown.start], [columns.stop, rows_shown.stop]])
+    scale = _TILE / width
+    # Tile pixels for each thermal one, about.
+    zoom = _TILE / row.pair.thermal.shape[1]
+    edges, details, colours = [], [], []
+    for thermal, coverage in views:
+        whole = _scaled(visible, thermal, coverage)
+        edges.append(_edge_tile(*whole, zoom))
+        colours.append(_colour_tile(*whole))
+        part = _scaled(visible[detail], thermal[detail], coverage[detail])
+        details.append(_edge_tile(*part, zoom * width / (columns.stop - columns.start)))
+    for tile in edges:
+        (left, top), (right, bottom) = np.rint(corners * scale).astype(int).tolist()
+        cv2.rectangle(tile, (left, top), (right - 1, bottom - 1), (255, 255, 255), 1)
+    if row.visible_points is not None and row.mapped_points is not None:
+        _draw_points(edges[1], row.visible_points, row.mapped_points, scale)
+    blocks = []
+    for tiles, what in ((edges, 'edges'), (details, 'detail'), (colours, 'colours')):
+        # Details of the same shape need not round to the same height.
+        for tile, when in zip(tiles, ('before', 'after'), strict=True):
+            _label(tile, f'{when}: {what}')
+            lacking = max(edges[0].shape[0] - tile.shape[0], 0)
+            tile = tile[: edges[0].shape[0]]
+            border = ((0, lacking + _GAP), (0, _GAP), (0, 0))
+            blocks.append(np.pad(tile, border, constant_values=_PAPER))
+    strip = np.hstack(blocks)
+    return np.vstack([_caption(row.pair.name, strip.shape[1]), strip])
+
+
+def _scaled(visible: Image, thermal: Image, coverage: NDArray[np.float32]) -> tuple[Any, Any, Any]:
+    """Return them as wide as a tile, the thermal image as float32: steps would become edges."""
+    height, width = visible.shape
+    size = (_TILE, max(1, round(height * _TILE / width)))
+    method = cv2.INTER_AREA if width > _TILE else cv2.INTER_LINEAR
+    layers = (visible, thermal.astype(np.float32), coverage)
+    visible, thermal, coverage = (cv2.resize(a, size, interpolation=method) for a in layers)
+    return visible, thermal, coverage
+
+
+def _detail(visible: Image, thermal: Image, coverage: NDArray[np.float32]) -> tuple[slice, slice]:
+    """Return the part of the image in which both cameras show most edges."""
+    height, width = visible.shape
+    size = (max(8, width // _DETAIL), max(8, height // _DETAIL))
+    both = [np.minimum(_gradient(image), 100.0) for image in (visible, thermal)]
+    # Of thermal edges that are not exactly on visible ones, too.
+    reach = (2 * (width // 100) + 3,) * 2
+    product = both[0] * cv2.blur(both[1], reach) * (coverage > 0.99)
+    sums = cv2.boxFilter(
+        product, cv2.CV_32F, size, normalize=False, borderType=cv2.BORDER_CONSTANT
+    )
+    top, left = (
+        int(np.clip(middle - side // 2, 0, whole - side))
+        for middle, side, whole in zip(
+            np.unravel_index(int(sums.argmax()), sums.shape), size[::-1], sums.shape, strict=True
+        )
+    )
+    return slice(top, top + size[1]), slice(left, left + size[0])
+
+
+def _gradient(image: Image) -> NDArray[np.float32]:
+    smooth = cv2.GaussianBlur(image, (0, 0), 1.2)
+    gx, gy = (cv2.Sobel(smooth, cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1)))
+    return np.asarray(cv2.magnitude(gx, gy), np.float32)
+
+
+def _legend() -> Image:
+    return _caption(
+        'Orange: edges of the thermal image; they should lie on the edges of the visible image. '
+        'Blue: how far the thermal image reaches. White: the detail. Colours: visible is cyan, '
+        'thermal is red; what both show alike is grey.',
+        6 * (_TILE + _GAP),
+    )
+
+
+def _caption(text: str, width: int) -> Image:
+    strip = np.full((_CAPTION, width, 3), _PAPER, np.uint8)
+    # OpenCV's fonts know ASCII only.
+    ascii_text = text.encode('ascii', errors='replace').decode()
+    cv2.putText(strip, ascii_text, (8, 18), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
+    return strip
+
+
+def _label(tile: Image, text: str) -> None:
+    (width, height), _ = cv2.getTextSize(text, _FONT, 0.5, 1)
+    cv2.rectangle(tile, (0, 0), (width + 12, height + 12), (20, 20, 20), -1)
+    cv2.putText(tile, text, (6, height + 5), _FONT, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+def _display(image: NDArray[Any], coverage: NDArray[np.float32] | None = None) -> Image:
+    """Return grey in 8 bits, dark scenes lifted; the range is that of what is covered."""
+    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    shown = grey if coverage is None else grey[coverage > 0.01]
+    low, high = np.percentile(shown, _DARK_PERCENTILES)
+    unit = np.clip((grey.astype(np.float32) - low) / max(float(high - low), 1e-3), 0.0, 1.0)
+    return np.asarray(np.rint(np.sqrt(unit) * 255), np.uint8)
+
+
+def _edge_tile(
+    visible: Image, thermal: NDArray[np.float32], coverage: NDArray[np.float32], zoom: float
+) -> Image:
+    """
+    Draw the edges of a thermal image on a visible one of the same size.
+
+    :param zoom: by how much the thermal image was enlarged, which makes edges wide and weak.
+    """
+    wide = max(1.0, zoom)
+    smooth = cv2.GaussianBlur(thermal, (0, 0), 1.2 * wide) * np.float32(wide)
+    gx, gy = (
+        cv2.Sobel(smooth, cv2.CV_32F, *axis).clip(-2e4, 2e4).astype(np.int16)
+        for axis in ((1, 0), (0, 1))
+    )
+    inside = cv2.erode((coverage > 0.99).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    strength = np.abs(gx.astype(np.int32)) + np.abs(gy.astype(np.int32))
+    low, high = np.percentile(strength[inside], _EDGE_PERCENTILES) if inside.any() else (0, 0)
+    edges = (cv2.Canny(gx, gy, max(low, 20.0), max(high, 40.0)) > 0) & inside
+    # Darker than it is, so that the lines stand out.
+    tile = to_bgr((visible * 0.75).astype(np.uint8))
+    tile[edges] = _EDGE_COLOUR
+    if not (coverage > 0.99).all():
+        rim = (coverage > 0.01).astype(np.uint8)
+        outlines, _ = cv2.findContours(rim, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(tile, outlines, -1, _RIM_COLOUR, 1)
+    return tile
+
+
+def _colour_tile(
+    visible: Image, thermal: NDArray[np.float32], coverage: NDArray[np.float32]
+) -> Image:
+    # As bright as each other, or one colour would drown the other.
+    cyan, red = (cv2.equalizeHist(image.astype(np.uint8)) for image in (visible, thermal))
+    mixed = np.rint(red * coverage + cyan * (1 - coverage)).astype(np.uint8)
+    return np.ascontiguousarray(np.dstack([cyan, cyan, mixed]))
+
+
+def _draw_points(tile: Image, visible: Array, mapped: Array, scale: float) -> None:
+    for first, second in zip(visible, mapped, strict=True):
+        if not (np.isfinite(first).all() and np.isfinite(second).all()):
+            continue
+        # With four bits behind the point.
+        ends = [tuple(round(((c + 0.5) * scale - 0.5) * 16) for c in p) for p in (first, second)]
+        cv2.line(tile, ends[0], ends[1], _EDGE_COLOUR, 1, cv2.LINE_AA, 4)
+        cv2.circle(tile, ends[0], 3 * 16, _POINT_COLOUR, 1, cv2.LINE_AA, 4)
+
+
+def click_page(pairs: Sequence[Pair], place: str) -> str:
+    """
+    Return an HTML page in which the same points are marked in both images of pairs.
+
+    It holds all it needs, loads nothing, and gives the text of a file for ``--points``.
+
+    :param place: what the pairs are of, in words.
+    """
+    style, script, page = map(_resource, ('page.css', 'page.js', 'page.html'))
+    data = [
+        {
+            'name': pair.name,
+            'images': [_data_url(_page_picture(i)) for i in (pair.visible, pair.thermal)],
+        }
+        for pair in pairs
+    ]
+    sizes = [size_of(pairs[0].visible), size_of(pairs[0].thermal)]
+    # What ends a script element must not appear within it.
+    content = json.dumps({'place': place, 'sizes': sizes, 'pairs': data}).replace('<', '\\u003c')
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return Template(page).substitute(
+        place=html.escape(place),
+        style=style,
+        data=content,
+        script=script,
+        script_digest=digest,
+    )
+
+
+def _resource(name: str) -> str:
+    resource = files('dig2dig_ros.tools') / 'click_page' / name
+    return resource.read_text(encoding='utf-8')
+
+
+def _page_picture(image: NDArray[Any]) -> bytes:
+    if image.ndim == 3 and image.dtype == np.uint8:
+        return jpeg(image, longest_side=1920, quality=90)
+    return jpeg(_display(image), longest_side=1920, quality=90)
+
+
+def _data_url(data: bytes) -> str:
+    return f'data:image/jpeg;base64,{base64.b64encode(data).decode()}'
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, in a folder that is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding='utf-8')
