@@ -69,9 +69,15 @@ def assert_shows(image, points):
 def undistorted(camera, points):
     """Return ideal pixels by OpenCV's iteration, which shares nothing with what is tested."""
     criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 200, 1e-12)
-    rays = cv2.undistortPoints(
-        points.reshape(-1, 1, 2), camera.matrix, camera.distortion, None, None, None, criteria
-    )
+    source = points.reshape(-1, 1, 2)
+    if hasattr(cv2, 'undistortPointsIter'):  # OpenCV 4
+        rays = cv2.undistortPointsIter(
+            source, camera.matrix, camera.distortion, np.eye(3), np.eye(3), criteria
+        )
+    else:
+        rays = cv2.undistortPoints(
+            source, camera.matrix, camera.distortion, None, None, None, criteria
+        )
     return project(camera.matrix, rays.reshape(-1, 2))
 
 
