@@ -14,7 +14,7 @@
 # limitations under the License.
 
 # Fuses a built-in scene, or the pairs of a folder, over real DDS, and writes pictures:
-#   bash scripts/demo.sh [--pairs DIR] [--help for the rest]
+#   bash scripts/demo.sh [--pairs DIR] [--unaligned] [--help for the rest]
 
 set -euo pipefail
 # shellcheck source=scripts/environment.sh

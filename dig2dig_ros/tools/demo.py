@@ -18,6 +18,10 @@ Show the fusion at work: a camera process and the fusion node over real DDS, the
 Starts ``fusion_node`` and ``pair_camera`` as processes of their own, listens to every topic of
 the node as any subscriber would, stops both after a bounded number of pairs, and leaves pictures,
 a video and a summary behind. Ends with code 0 only if all went well.
+
+With ``--unaligned`` the cameras do not share a view: ``calibrate_registration`` listens to them
+first, as it would on a robot, and the fusion node takes the registration that it finds. How the
+cameras were set up is known here, so that the demo can tell how good that is.
 """
 
 from __future__ import annotations
@@ -50,7 +54,10 @@ from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMessage
 
 from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError, load_pair
+from dig2dig_ros.evaluation.imperfect_cameras import true_homography, Warp
 from dig2dig_ros.evaluation.video import to_bgr, Video
+from dig2dig_ros.images.alignment import corner_distance
+from dig2dig_ros.images.registration import Registration, RegistrationError
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.nodes.statistics import (
     counter,
@@ -64,11 +71,13 @@ from dig2dig_ros.nodes.statistics import (
 from dig2dig_ros.streams.codec import decode
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.pipeline import stamp_of
+from dig2dig_ros.tools.calibrate_registration import UNTRUSTED
 from dig2dig_ros.tools.demo_report import (
     ContactSheet,
     DemoError,
     Frame,
     OutputFolder,
+    registration_verdict,
     render_summary,
     unit_to_bgr,
     write_json,
@@ -86,6 +95,16 @@ STOP_SECONDS = 20.0
 # Images kept until the fused one comes; a slow node may be tens of images behind.
 KEPT_IMAGES = 128
 
+# Of --unaligned. All that the thermal camera sees is in the visible image, so that nothing has to
+# be made up where the images come from a folder.
+WARP = Warp(rotation=4.0, scale=0.85, shift_x=0.05, shift_y=-0.04)
+# Pairs to calibrate from, as many to check with, and how many a second: slow enough that the
+# scene has changed.
+CALIBRATION_FRAMES, CALIBRATION_RATE = 6, 2.0
+# How far the corners may be off the truth: thermal pixels in the built-in scene; part of the
+# longer side for a folder, whose pairs may never have been aligned that well.
+CORNER_LIMIT, FOLDER_CORNER_LIMIT = 1.5, 0.02
+
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ends the program with code 2 where it makes no sense."""
@@ -98,6 +117,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add('--pairs', type=Path, metavar='DIR', help='fuse the pairs of this folder, each once: '
         'same-named images in visible/ and thermal/, or NAME_A and NAME_B; without it, a '
         'built-in night street')
+    add('--unaligned', action='store_true', help='cameras that do not share a view: the thermal '
+        'one is turned, shifted and of a narrower field; calibrated from the live topics first; '
+        'the pairs of a folder must have one size')
     add('--count', type=int, metavar='PAIRS', help='pairs to send; without it, 40 of the '
         'built-in scene, all of a folder')
     add('--rate', type=float, metavar='HZ', help='pairs sent per second; without it, 10 of the '
@@ -161,17 +183,17 @@ def middleware_environment(domain_id: int) -> dict[str, str]:
 
 class Child:
     """
-    A node as a process of its own, its output in a file.
+    A node, or a tool, as a process of its own, its output in a file.
 
-    :param name: of the module in ``dig2dig_ros.nodes``, and of the node.
-    :param arguments: ROS arguments, after ``--ros-args``.
+    :param module: below ``dig2dig_ros``; its last part is the name of the node.
+    :param arguments: of the command line.
     :param log: where its output goes.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str], log: Path) -> None:
-        self.name = name
+    def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
+        self.name = module.rpartition('.')[2]
         self._log = log
-        command = [sys.executable, '-m', f'dig2dig_ros.nodes.{name}', '--ros-args', *arguments]
+        command = [sys.executable, '-m', f'dig2dig_ros.{module}', *arguments]
         with log.open('wb') as output:
             self._process = subprocess.Popen(
                 command,
@@ -418,6 +440,7 @@ class Demo:
         self._sizes: set[str] = set()
         self._streaming_values: dict[str, str] = {}
         self._baseline: dict[str, str] = {}
+        self._registration: dict[str, Any] = {}
         print(f'ROS domain {domain_id}, discovery on this machine only')
 
     def run(self) -> dict[str, Any]:
@@ -427,7 +450,9 @@ class Demo:
         :raises DemoError: what went wrong, in words for the person who started it.
         """
         options = self._options
-        fusion = self._start('fusion_node', self._fusion_arguments())
+        if options.unaligned:
+            self._calibrate()
+        fusion = self._start_node('fusion_node', self._fusion_arguments())
         print('waiting for fusion_node: it loads torch and the prior and warms up ...', flush=True)
         self._wait_for_active(fusion)
         values = self._observer.values
@@ -440,17 +465,72 @@ class Demo:
         if options.pairs is not None and options.rate is None:
             self._rate = self._measure_rate(fusion)
         self._video = Video(self._folder.file, 1.0 if options.pairs else self._rate)
-        camera = self._start('pair_camera', self._camera_arguments(options.count))
+        camera = self._start_node('pair_camera', self._camera_arguments(options.count))
         sent = self._stream(fusion, camera)
         self._settle(fusion)
         fusion.stop()
         fusion.require_success()
         return self._finish(sent)
 
-    def _start(self, name: str, arguments: Sequence[str]) -> Child:
-        child = Child(name, arguments, self._folder.file(f'{name}.log'))
+    def _start(self, module: str, arguments: Sequence[str], log: str) -> Child:
+        child = Child(module, arguments, self._folder.file(log))
         self._children.append(child)
         return child
+
+    def _start_node(self, name: str, arguments: Sequence[str], log: str = '') -> Child:
+        return self._start(f'nodes.{name}', ['--ros-args', *arguments], log or f'{name}.log')
+
+    def _calibrate(self) -> None:
+        """
+        Let calibrate_registration find the registration from the live topics.
+
+        :raises DemoError: it found none at all.
+        """
+        path = self._folder.file('registration.yaml')
+        print(
+            f'calibrating: calibrate_registration --live takes {2 * CALIBRATION_FRAMES} pairs of '
+            'cameras that do not share a view ...',
+            flush=True,
+        )
+        camera = self._start_node(
+            'pair_camera', self._endless_camera_arguments(), 'calibration_camera.log'
+        )
+        arguments = [
+            '--live',
+            f'--output={path}',
+            f'--overlay={self._folder.file("registration.png")}',
+            f'--params={self._options.params}',
+            f'--frames={CALIBRATION_FRAMES}',
+            f'--interval={0.5 / CALIBRATION_RATE}',
+            f'--timeout={STALL_SECONDS}',
+            # That of pair_camera holds all of the truth but the rotation.
+            '--camera-info=ignore',
+            # To show also what failed; the demo says so.
+            '--force',
+        ]
+        tool = self._start('tools.calibrate_registration', arguments, 'calibrate_registration.log')
+        while tool.running:
+            self._observer.spin(0.1)
+            self._observer.forget()
+            if tool.running:
+                camera.require_running()
+            self._check_time()
+        if tool.code != UNTRUSTED:
+            tool.require_success()
+        camera.stop()
+        camera.require_success()
+        # What it sent last may still be on its way.
+        self._observer.spin(0.3)
+        self._observer.forget()
+        registration = Registration.load(path)
+        self._registration = registration_facts(
+            registration, tool.code != UNTRUSTED, from_folder=self._options.pairs is not None
+        )
+        placement = registration.placement(0.0)
+        self._sheet = ContactSheet(self._options.sheet_rows, placement=placement)
+        print(f'registration {registration_verdict(self._registration)}')
+        for name in ('residual', 'left_over'):
+            print(f'  {name.replace("_", " "):<12} {self._registration[name]}', flush=True)
 
     def _fusion_arguments(self) -> list[str]:
         options = self._options
@@ -465,16 +545,34 @@ class Demo:
             values['dig_refresh_interval'] = options.S
         if options.device is not None:
             values['device'] = options.device
+        if options.unaligned:
+            registration = _quoted(str(self._folder.path.resolve() / 'registration.yaml'))
+            # A run is short: look more often at what misalignment is left.
+            values.update(thermal_to_visible=registration, alignment_period=1.0)
         return ['--params-file', str(path), *_assignments('fusion_node', values)]
 
     def _camera_arguments(self, count: int | None) -> list[str]:
+        values = self._camera_values(float(self._rate))
+        values['loop'] = False
+        if self._options.pairs is None:
+            values['count'] = count or 40
+        elif count is not None:
+            values['count'] = count
+        return _assignments('pair_camera', values)
+
+    def _endless_camera_arguments(self) -> list[str]:
+        values = self._camera_values(CALIBRATION_RATE)
+        return _assignments('pair_camera', {**values, 'loop': True})
+
+    def _camera_values(self, rate: float) -> dict[str, Any]:
+        """Return the parameters of the cameras, but for when they end."""
         options = self._options
         values: dict[str, Any] = {
-            'visible_rate': float(self._rate),
-            'thermal_rate': float(self._rate),
-            'loop': False,
+            'visible_rate': rate,
+            'thermal_rate': rate,
             'wait_for_subscribers': STALL_SECONDS,
-            # The fusion node and the demo: one may be discovered seconds after the other.
+            # The demo and who works with the images: one may be discovered seconds after the
+            # other.
             'min_subscribers': 2,
         }
         if options.pairs is None:
@@ -484,14 +582,14 @@ class Demo:
                 height=options.height,
                 thermal_offset=0.012,
                 stamp_jitter=0.002,
-                count=count or 40,
             )
         else:
             values.update(directory=_quoted(str(options.pairs.resolve())))
             values.update(thermal_offset=0.0, stamp_jitter=0.0)
-            if count is not None:
-                values['count'] = count
-        return _assignments('pair_camera', values)
+        if options.unaligned:
+            warp = (WARP.rotation, WARP.scale, WARP.shift_x, WARP.shift_y)
+            values['thermal_warp'] = list(warp)
+        return values
 
     def _check_time(self) -> None:
         limit = self._options.time_limit
@@ -526,7 +624,7 @@ class Demo:
         the pairs must come slower than it can fuse; twice as slow leaves room.
         """
         print('fusing one pair to find a pace ...', flush=True)
-        camera = self._start('pair_camera', self._camera_arguments(1))
+        camera = self._start_node('pair_camera', self._camera_arguments(1))
         deadline = time.monotonic() + STALL_SECONDS
         while camera.running or not self._observer.latencies:
             self._observer.spin(0.05)
@@ -646,9 +744,11 @@ class Demo:
         if self._video is not None:
             self._video.close()
         node = (facts or {}).get('node', self._observer.values)
+        verdict = registration_verdict(self._registration) if self._registration else ''
         sheet = self._sheet.render(
             f'dig2dig: {node.get("device", "?")}, {node.get("precision", "?")}, '
-            f'N {node.get("N", "?")}, S {node.get("S", "?")}'
+            f'N {node.get("N", "?")}, S {node.get("S", "?")}',
+            verdict and f'registration {verdict}',
         )
         if sheet is not None:
             self._folder.write_image('contact_sheet.png', sheet)
@@ -660,7 +760,7 @@ class Demo:
         streaming = self._streaming_values
         node_facts = ('device', 'precision', 'prior', 'N', 'S')
         options = self._options
-        return {
+        summary = {
             'source': str(options.pairs) if options.pairs else 'synthetic scene',
             'params': options.params,
             'node': {key: values.get(key, '') for key in node_facts},
@@ -690,6 +790,10 @@ class Demo:
             },
             'last_error': values.get('last error', ''),
         }
+        if self._registration:
+            left = values.get('misalignment (px)', 'not measured')
+            summary['registration'] = {**self._registration, 'misalignment': left}
+        return summary
 
     def close(self) -> None:
         """End whatever still runs."""
@@ -730,6 +834,38 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def registration_facts(
+    registration: Registration, trusted: bool, from_folder: bool
+) -> dict[str, Any]:
+    """
+    Return what calibrate_registration found, and how far that is off the truth.
+
+    :param trusted: what calibrate_registration says.
+    :param from_folder: the images are recorded ones. Then the truth is only what was done to
+        them: where they were not aligned before, a perfect registration is off by that.
+    """
+    visible, thermal = registration.visible_size, registration.thermal_size
+    truth = true_homography(WARP, thermal, visible)
+    stretched = true_homography(Warp(), thermal, visible)
+    estimate = registration.estimate
+    return {
+        'trusted': trusted,
+        'reasons': list(estimate.get('reasons', [])),
+        'residual': str(estimate.get('residual', '')),
+        'left_over': str(estimate.get('left over', '')),
+        'thermal_to_visible': registration.thermal_to_visible.tolist(),
+        'true_thermal_to_visible': truth.tolist(),
+        'truth': "the folder's own alignment" if from_folder else 'the truth',
+        'corner_error_px': round(
+            corner_distance(registration.thermal_to_visible, truth, thermal), 3
+        ),
+        'corner_error_before_px': round(corner_distance(stretched, truth, thermal), 3),
+        'corner_error_limit_px': max(CORNER_LIMIT, FOLDER_CORNER_LIMIT * max(thermal))
+        if from_folder
+        else CORNER_LIMIT,
+    }
+
+
 def parse_sent(output: str) -> dict[str, int]:
     """
     Return what pair_camera says at its end: 'sent: visible=40, thermal=36, pairs=36'.
@@ -768,6 +904,25 @@ def problems(summary: Mapping[str, Any], each_pair_once: bool) -> list[str]:
     seen = summary['seen']['fused/image_raw']
     if seen < fused:
         found.append(f'only {seen} of {fused} fused images reached the demo')
+    if 'registration' in summary:
+        found += _registration_problems(summary['registration'])
+        refused = dropped.get('registration', 0)
+        if refused:
+            found.append(f'{refused} pairs do not fit the registration: {summary["last_error"]}')
+    return found
+
+
+def _registration_problems(facts: Mapping[str, Any]) -> list[str]:
+    found = []
+    if not facts['trusted']:
+        found.append(f'the registration is not to be trusted: {"; ".join(facts["reasons"])}')
+    error, limit = facts['corner_error_px'], facts['corner_error_limit_px']
+    # Not the opposite comparison: NaN is wrong, too.
+    if not error <= limit:
+        found.append(
+            f'the registration puts the corners of the thermal image {error:.1f} thermal pixels '
+            f'off {facts["truth"]}, of at most {limit:.1f}'
+        )
     return found
 
 
@@ -799,7 +954,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for sentence in wrong:
             print(f'demo: {sentence}', file=sys.stderr)
         return 1 if wrong else 0
-    except (DemoError, ImagePairError, FileNotFoundError) as error:
+    except (DemoError, ImagePairError, RegistrationError, FileNotFoundError) as error:
         print(f'demo: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -27,18 +27,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.video import letterbox, to_bgr
+from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.streams.pairing import SOURCES
+from dig2dig_ros.streams.pipeline import registered_image
 
 Image = NDArray[np.uint8]
 
 MANIFEST = 'demo_files.txt'
 COLUMNS = ('visible', 'thermal', 'fused', 'weights (red: thermal)')
-
+UNALIGNED_COLUMNS = (
+    'visible',
+    'thermal, as it comes',
+    'edges before registration',
+    'edges after registration',
+    *COLUMNS[2:],
+)
+LEGEND = (
+    'orange: edges of the thermal image, on the visible one   '
+    'blue: how far the thermal image reaches'
+)
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _PAPER = 245
 _INK = (40, 40, 40)
 _GAP = 6
+# Blue-green-red.
+_EDGE_COLOUR, _RIM_COLOUR = (0, 150, 255), (255, 200, 0)
+# Of the gradients of a thermal image, those above these percentiles are edges, and begin one.
+_EDGE_PERCENTILES = (88.0, 95.0)
+_DARK_PERCENTILES = (1.0, 99.5)
 
 
 class DemoError(RuntimeError):
@@ -160,17 +177,53 @@ def unit_to_bgr(image: NDArray[np.floating[Any]]) -> Image:
     return to_bgr(np.rint(np.clip(image, 0.0, 1.0) * 255.0))
 
 
+def thermal_edges(visible: Image, thermal: Image, coverage: NDArray[np.float32]) -> Image:
+    """
+    Draw the edges of a thermal image, and how far it reaches, on a visible one.
+
+    :param visible: (H, W, 3) BGR; shown grey, its dark parts lifted.
+    :param thermal: (H, W, 3) grey, on the same pixels.
+    :param coverage: (H, W) in [0, 1], 1 where the thermal image reaches.
+    :return: (H, W, 3) BGR.
+    """
+    grey = cv2.cvtColor(visible, cv2.COLOR_BGR2GRAY)
+    low, high = np.percentile(grey, _DARK_PERCENTILES)
+    unit = np.clip((grey - low) / max(high - low, 1.0), 0.0, 1.0)
+    # Darker than it could be, so that the lines stand out.
+    picture = to_bgr(np.rint(np.sqrt(unit) * 190.0))
+    smooth = cv2.GaussianBlur(thermal[..., 0].astype(np.float32), (0, 0), 1.2)
+    gx, gy = (cv2.Sobel(smooth, cv2.CV_16S, *axis) for axis in ((1, 0), (0, 1)))
+    # The border of the thermal image is no edge of the scene.
+    inside = cv2.erode((coverage > 0.99).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    if inside.any():
+        strength = np.abs(gx.astype(np.int32)) + np.abs(gy.astype(np.int32))
+        low, high = np.percentile(strength[inside], _EDGE_PERCENTILES)
+        edges = cv2.Canny(gx, gy, max(low, 20.0), max(high, 40.0)) > 0
+        picture[edges & inside] = _EDGE_COLOUR
+    reached = (coverage > 0.5).astype(np.uint8)
+    if not reached.all():
+        rim, _ = cv2.findContours(reached, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(picture, rim, -1, _RIM_COLOUR, 1)
+    return picture
+
+
 class ContactSheet:
     """
     Rows of visible, thermal, fused and overlay, evenly spread over a run of unknown length.
 
     :param max_rows: at most so many rows.
     :param tile_width: width of one picture in pixels.
+    :param placement: where the thermal image lies, of frames whose cameras do not share a view;
+        the rows then show its edges on the visible image as well, before and after registration.
     """
 
-    def __init__(self, max_rows: int = 8, tile_width: int = 320) -> None:
+    def __init__(
+        self, max_rows: int = 8, tile_width: int = 320, placement: Placement | None = None
+    ) -> None:
         self._max_rows = max_rows
         self._tile_width = tile_width
+        self._placement = placement
+        self._columns = COLUMNS if placement is None else UNALIGNED_COLUMNS
         self._stride = 1
         self._seen = 0
         self._rows: list[tuple[str, Image]] = []
@@ -190,8 +243,11 @@ class ContactSheet:
         width = self._tile_width
         aspect = frame.fused.shape[0] / frame.fused.shape[1]
         height = max(1, round(width * min(aspect, 1.5)))
+        pictures = [frame.visible, frame.thermal, frame.fused, frame.overlay]
+        if self._placement is not None:
+            pictures[2:2] = self._edges(frame, (width, height))
         tiles = []
-        for picture in (frame.visible, frame.thermal, frame.fused, frame.overlay):
+        for picture in pictures:
             if picture is None:
                 tile = np.full((height, width, 3), 128, np.uint8)
                 cv2.putText(tile, 'none', (10, 24), _FONT, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
@@ -200,13 +256,35 @@ class ContactSheet:
             tiles += [tile, np.full((height, _GAP, 3), _PAPER, np.uint8)]
         return np.hstack(tiles[:-1])
 
-    def render(self, title: str = '') -> Image | None:
-        """Return the sheet as (H, W, 3) BGR, or nothing when no frame came."""
+    def _edges(self, frame: Frame, size: tuple[int, int]) -> list[Image]:
+        """Return the thermal edges before and after registration, with lines of a tile's scale."""
+        full_size = (frame.visible.shape[1], frame.visible.shape[0])
+        visible = letterbox(frame.visible, *size)
+        placement = self._placement
+        everywhere = np.full(frame.visible.shape[:2], 255, np.uint8)
+        reached = everywhere if placement is None else to_bgr(placement.coverage * 255.0)[..., 0]
+        pictures = []
+        for where, coverage in ((None, everywhere), (placement, reached)):
+            thermal = registered_image(frame.thermal, where, full_size)
+            mask = letterbox(to_bgr(coverage), *size)[..., 0] / np.float32(255.0)
+            pictures.append(thermal_edges(visible, letterbox(thermal, *size), mask))
+        return pictures
+
+    def render(self, title: str = '', note: str = '') -> Image | None:
+        """
+        Return the sheet as (H, W, 3) BGR, or nothing when no frame came.
+
+        :param note: a line below the title.
+        """
         if not self._rows:
             return None
         count = min(self._max_rows, len(self._rows))
         chosen = np.unique(np.linspace(0, len(self._rows) - 1, count).round().astype(int))
         parts = [self._strip(title, 0.55)] if title else []
+        if note:
+            parts.append(self._strip(note, 0.5))
+        if self._placement is not None:
+            parts.append(self._strip(LEGEND, 0.5))
         parts.append(self._header())
         for index in chosen:
             caption, tiles = self._rows[index]
@@ -216,7 +294,8 @@ class ContactSheet:
 
     @property
     def _width(self) -> int:
-        return len(COLUMNS) * self._tile_width + (len(COLUMNS) - 1) * _GAP
+        columns = len(self._columns)
+        return columns * self._tile_width + (columns - 1) * _GAP
 
     def _strip(self, text: str, scale: float) -> Image:
         strip = np.full((26, self._width, 3), _PAPER, np.uint8)
@@ -225,7 +304,7 @@ class ContactSheet:
 
     def _header(self) -> Image:
         header = np.full((28, self._width, 3), _PAPER, np.uint8)
-        for column, name in enumerate(COLUMNS):
+        for column, name in enumerate(self._columns):
             left = 2 + column * (self._tile_width + _GAP)
             cv2.putText(header, name, (left, 20), _FONT, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
         return header
@@ -257,7 +336,22 @@ def render_summary(summary: Mapping[str, Any]) -> str:
             f'N {node["N"]}, S {node["S"]}',
         ),
     ]
+    if 'registration' in summary:
+        facts = summary['registration']
+        rows.append(('registration', registration_verdict(facts)))
+        left = facts['misalignment']
+        rows.append(('', f'visible pixels that are left, as the node sees it: {left}'))
     return '\n'.join(f'  {name:<12} {text}' for name, text in rows)
+
+
+def registration_verdict(facts: Mapping[str, Any]) -> str:
+    """Return what became of the calibration, in one line."""
+    trusted = 'trusted' if facts['trusted'] else 'not to be trusted'
+    return (
+        f'{trusted}; its corners are {facts["corner_error_px"]:.2f} thermal pixels off '
+        f'{facts["truth"]} (limit {facts["corner_error_limit_px"]:.1f}), '
+        f'{facts["corner_error_before_px"]:.1f} without it'
+    )
 
 
 def _sizes(summary: Mapping[str, Any]) -> str:

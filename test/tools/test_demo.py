@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The demo: its pictures, its folder, its figures, and a short run over real DDS."""
+"""The demo: its pictures, its folder, its figures, and short runs over real DDS."""
 
 from collections.abc import Sequence
 import json
@@ -27,12 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 import pytest
 
+from dig2dig_ros.evaluation.imperfect_cameras import true_homography
+from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.tools.demo_report import (
     ContactSheet,
     DemoError,
     Frame,
     OutputFolder,
     render_summary,
+    thermal_edges,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +80,19 @@ def make_summary(**changes: object) -> dict[str, object]:
         'last_error': '',
     }
     return {**summary, **changes}
+
+
+def make_registration_facts(**changes: object) -> dict[str, object]:
+    facts: dict[str, object] = {
+        'trusted': True,
+        'reasons': [],
+        'truth': 'the truth',
+        'corner_error_px': 0.25,
+        'corner_error_before_px': 90.4,
+        'corner_error_limit_px': 1.5,
+        'misalignment': '0.2 (thermal is 0.2 too far right and 0.1 too far up)',
+    }
+    return {**facts, **changes}
 
 
 # The contact sheet
@@ -127,6 +143,58 @@ def test_sheet_takes_pictures_of_other_sizes_and_missing_overlays() -> None:
 
 def test_sheet_without_frames_is_none() -> None:
     assert ContactSheet().render('title') is None
+
+
+ORANGE, BLUE = (0, 150, 255), (255, 200, 0)
+
+
+def square(top: int, left: int) -> NDArray[np.uint8]:
+    picture = np.full((96, 128, 3), 60, np.uint8)
+    picture[top : top + 30, left : left + 30] = 200
+    return picture
+
+
+def shifted_by(x: int, y: int) -> Registration:
+    """Return a registration whose thermal pixels lie so far to the right and down."""
+    return Registration(np.array([[1.0, 0, x], [0, 1, y], [0, 0, 1]]), (128, 96), (128, 96))
+
+
+def outline_distance(picture: NDArray[np.uint8], top: int, left: int) -> float:
+    """Return how far the orange pixels are at most from the outline of a square of 30 pixels."""
+    y, x = np.nonzero((picture == ORANGE).all(axis=2))
+    assert len(y) > 40
+    across = np.maximum(np.abs(x - left - 14.5), np.abs(y - top - 14.5))
+    return float(np.abs(across - 15).max())
+
+
+def test_sheet_shows_thermal_edges_before_and_after_registration() -> None:
+    sheet = ContactSheet(tile_width=128, placement=shifted_by(24, -10).placement(0.0))
+    # What the visible camera sees at (50, 30), the thermal one sees at (26, 40).
+    sheet.add(make_frame(visible=square(30, 50), thermal=square(40, 26), fused=square(30, 50)))
+    image = sheet.render('title', 'a note')
+    assert image is not None
+    assert image.shape[1] == 6 * 128 + 5 * 6 + 2 * 6
+    row = image[-6 - 96 : -6]
+    tiles = [row[:, left : left + 128] for left in range(6, 6 + 6 * 134, 134)]
+    assert (tiles[0] == square(30, 50)).all()
+    assert (tiles[1] == square(40, 26)).all()
+    assert (tiles[4] == square(30, 50)).all()
+    before, after = tiles[2:4]
+    assert outline_distance(before, 40, 26) <= 2
+    assert outline_distance(after, 30, 50) <= 2
+    # The thermal image begins 24 pixels from the left and ends 10 above the bottom.
+    assert not (before == BLUE).all(axis=2).any()
+    y, x = np.nonzero((after == BLUE).all(axis=2))
+    assert (x.min(), y.max()) == (24, 85)
+
+
+@pytest.mark.parametrize('covered', [0.0, 1.0])
+def test_thermal_image_without_edges_gets_no_lines(covered: float) -> None:
+    flat = np.full((48, 64, 3), 90, np.uint8)
+    coverage = np.full((48, 64), covered, np.float32)
+    picture = thermal_edges(flat, flat, coverage)
+    assert picture.shape == flat.shape
+    assert (picture == picture[:1, :1]).all()
 
 
 # The output folder
@@ -185,6 +253,18 @@ def test_summary_lines_tell_the_causes_that_happened() -> None:
     assert '3.0 frames/s, 640x512' in text
     assert 'cpu, fp32, prior compact, N 4, S 2' in text
     assert 'still alone: 1 thermal' in text
+    assert 'registration' not in text
+
+
+def test_summary_lines_tell_of_the_registration() -> None:
+    text = render_summary(make_summary(registration=make_registration_facts()))
+    assert (
+        'trusted; its corners are 0.25 thermal pixels off the truth (limit 1.5), 90.4 without it'
+        in text
+    )
+    assert 'as the node sees it: 0.2 (thermal is off by +0.2' in text
+    distrusted = make_registration_facts(trusted=False)
+    assert 'not to be trusted; its' in render_summary(make_summary(registration=distrusted))
 
 
 # From here on with ROS's Python packages
@@ -226,6 +306,7 @@ def test_defaults(demo: Any) -> None:
     assert (options.params, options.width, options.height) == ('fusion', 640, 512)
     assert options.pairs is None
     assert options.output == Path('demo_output')
+    assert not options.unaligned
 
 
 def test_sent_is_read_from_the_camera(demo: Any) -> None:
@@ -268,6 +349,53 @@ def test_problems_are_named(demo: Any, changes: dict[str, Any], complaint: str) 
     found = demo.problems(summary, each_pair_once=True)
     assert len(found) == 1
     assert complaint in found[0]
+
+
+@pytest.mark.parametrize(
+    ('changes', 'complaint'),
+    [
+        (
+            {'trusted': False, 'reasons': ['too dark', 'too few']},
+            'not to be trusted: too dark; too few',
+        ),
+        ({'corner_error_px': 1.7}, '1.7 thermal pixels off the truth, of at most 1.5'),
+        ({'corner_error_px': float('nan')}, 'nan thermal pixels'),
+    ],
+)
+def test_bad_registration_is_a_problem(demo: Any, changes: dict[str, Any], complaint: str) -> None:
+    good = make_summary(registration=make_registration_facts())
+    assert demo.problems(good, each_pair_once=False) == []
+    found = demo.problems(
+        make_summary(registration=make_registration_facts(**changes)), each_pair_once=False
+    )
+    assert len(found) == 1
+    assert complaint in found[0]
+
+
+def test_pairs_that_do_not_fit_the_registration_are_a_problem(demo: Any) -> None:
+    summary = make_summary(
+        registration=make_registration_facts(),
+        dropped={'registration': 3},
+        last_error='registration: for other sizes',
+    )
+    (found,) = demo.problems(summary, each_pair_once=False)
+    assert '3 pairs do not fit the registration: registration: for other sizes' in found
+
+
+def test_registration_is_compared_with_the_truth(demo: Any) -> None:
+    truth = true_homography(demo.WARP, (320, 256), (640, 512))
+    exact = Registration(truth, (320, 256), (640, 512), estimate={'reasons': ['dark']})
+    facts = demo.registration_facts(exact, trusted=False, from_folder=False)
+    assert facts['corner_error_px'] == 0.0
+    assert facts['corner_error_before_px'] > 20
+    assert (facts['trusted'], facts['reasons']) == (False, ['dark'])
+    # Two visible pixels, of which two make a thermal one, and the thermal image is smaller.
+    moved = np.array([[1.0, 0, 2], [0, 1, 0], [0, 0, 1]]) @ truth
+    off = Registration(moved, (320, 256), (640, 512))
+    facts = demo.registration_facts(off, trusted=True, from_folder=True)
+    assert facts['corner_error_px'] == pytest.approx(1 / demo.WARP.scale, abs=1e-3)
+    assert facts['corner_error_limit_px'] == pytest.approx(0.02 * 320)
+    json.dumps(facts)
 
 
 def run_demo(folder: Path, *arguments: str) -> 'subprocess.CompletedProcess[str]':
@@ -318,6 +446,56 @@ def test_scene_over_real_dds(demo: Any, tmp_path: Path) -> None:
     assert image is not None
     assert image.shape == (128, 160, 3)
     assert image.std() > 5
+
+
+def test_unaligned_cameras_are_registered_over_real_dds(demo: Any, tmp_path: Path) -> None:
+    run = run_demo(
+        tmp_path, '--unaligned', '--width', '160', '--height', '128', '--count', '6',
+        '--rate', '5', '--params', 'realtime', '--device', 'cpu', '--time-limit', '240',
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert 'registration trusted' in run.stdout
+    summary = json.loads((tmp_path / 'summary.json').read_text())
+    facts = summary['registration']
+    assert facts['trusted'] is True
+    assert facts['corner_error_px'] < 1.5 < 15 < facts['corner_error_before_px']
+    assert 1 <= summary['fused'] <= 6
+    assert summary['dropped']['registration'] == 0
+    found = Registration.load(tmp_path / 'registration.yaml')
+    assert found.thermal_to_visible.tolist() == facts['thermal_to_visible']
+    assert {'registration.png', 'calibrate_registration.log'} <= names(tmp_path)
+    assert {'registration.png', 'registration.yaml'} <= set(summary['files'])
+    sheet = cv2.imread(str(tmp_path / 'contact_sheet.png'))
+    assert sheet is not None
+    assert sheet.shape[1] == 6 * 320 + 5 * 6 + 2 * 6
+    # Where the thermal image does not reach, the colours of the weights say so.
+    placement = found.placement(0.0)
+    (name, *_) = sorted(names(tmp_path / 'fused'))
+    overlay = cv2.imread(str(tmp_path / 'overlay' / name))
+    assert overlay is not None
+    inside = overlay[placement.coverage > 0].mean()
+    assert inside > 2 * overlay[placement.coverage == 0].mean()
+
+
+def test_registration_that_is_not_to_be_trusted_ends_with_code_1(
+    demo: Any, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(5)
+    for source in ('visible', 'thermal'):
+        folder = tmp_path / 'pairs' / source
+        folder.mkdir(parents=True)
+        for index in range(2):
+            noise = rng.integers(0, 256, (72, 96), np.uint8)
+            cv2.imwrite(str(folder / f'{index}.png'), cv2.GaussianBlur(noise, (0, 0), 1.5))
+    run = run_demo(
+        tmp_path / 'out', '--unaligned', '--pairs', str(tmp_path / 'pairs'), '--rate', '2',
+        '--params', 'realtime', '--device', 'cpu', '--time-limit', '240',
+    )  # fmt: skip
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert 'the registration is not to be trusted: ' in run.stderr
+    assert 'Traceback' not in run.stderr
+    # The pictures that show why are there all the same.
+    assert {'contact_sheet.png', 'registration.png', 'summary.json'} <= names(tmp_path / 'out')
 
 
 def test_pairs_of_a_folder_are_fused_each_once(demo: Any, tmp_path: Path) -> None:
