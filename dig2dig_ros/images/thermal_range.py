@@ -39,6 +39,8 @@ _GAP = 5.0
 _GREY_LEVELS = 6
 # Two ranges that share less than this part of the smaller one are of two different scenes.
 _SAME_SCENE = 0.25
+# Of the share that a pixel may change by, for those at the new bound: a few are beyond it.
+_AT_BOUND = 0.9
 
 
 class ThermalRangeError(ValueError):
@@ -56,7 +58,8 @@ class ThermalRange:
     - ``percentile``: two percentiles of the frame, smoothed over time. Each bound follows its
       percentile with the time constant ``smoothing``, and never by more than
       ``1 - exp(-dt / smoothing)`` times the present span a frame, so that no pixel of a still
-      background changes by more than that share, however hot what enters. When the new
+      background changes by more than that share, however hot what enters. Inwards it goes
+      faster, as fast as that share allows, so that what was hot is soon forgotten. When the new
       range hardly overlaps the present one (another scene, the camera's gain switched), it is
       taken over at once; likewise after a stamp that went back or a gap of five time constants.
       The span is at least ``minimum_span`` around its centre: noise is not stretched to full
@@ -185,11 +188,17 @@ class ThermalRange:
         other_scene = max(0.0, 1.0 - overlap / _SAME_SCENE)
         share = -math.expm1(-elapsed / self.smoothing)
 
-        def follow(bound: float, target: float) -> float:
-            bound += share * min(max(target - bound, -span), span)
+        def follow(bound: float, other: float, target: float) -> float:
+            step = share * min(max(target - bound, -span), span)
+            inside = (target - other) / (bound - other)
+            if 0.0 < inside < 1.0:
+                # Narrower: pixels at the new bound become brighter, or darker, by the share.
+                narrow = (target - other) / min(1.0, inside + _AT_BOUND * share) - bound + other
+                step = max(step, narrow, key=abs)
+            bound += step
             return bound + other_scene * (target - bound)
 
-        self._range = follow(low, measured[0]), follow(high, measured[1])
+        self._range = follow(low, high, measured[0]), follow(high, low, measured[1])
         return self._range
 
 

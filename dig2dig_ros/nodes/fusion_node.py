@@ -126,6 +126,8 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._preparation: Preparation | None = None
         self._registrar: Registrar | None = None
         self._alignment = AlignmentWatch()
+        # When and why an image of a source could last not be used; replaced as a whole.
+        self._refused: dict[str, tuple[float, str]] = {}
         self._transforms: Any = None
         self._camera_info: CameraInfo | None = None
         # Of the latest visible image: what an image of the thermal camera alone stands in for.
@@ -515,12 +517,31 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         if len(work.sources) == 1:
             prepared = self._preparation.alone(group[0], self._visible_size, values)
         else:
-            prepared = self._preparation(group, values)
+            try:
+                prepared = self._preparation(group, values)
+            except PreparationError as error:
+                live = self._usable_without(error, values)
+                if live is None:
+                    raise
+                # As if nothing came of a camera whose images are of no use.
+                self._drop(error.cause, str(error))
+                prepared = self._preparation.alone(
+                    group[self._sources.index(live)], self._visible_size, values
+                )
         if 'visible' in work.sources:
             height, width = prepared.images[0].shape[:2]
             self._visible_size = (width, height)
             self._visible_frame = work.messages[0].message.header.frame_id
         return prepared
+
+    def _usable_without(self, error: PreparationError, values: Mapping[str, Any]) -> str | None:
+        """Return the camera that goes on while images of the other one cannot be used."""
+        source, _, what = error.cause.partition(' ')
+        if what != 'malformed' or source not in SOURCES:
+            return None
+        self._refused = {**self._refused, source: (time.monotonic(), str(error))}
+        (other,) = (name for name in SOURCES if name != source)
+        return other if values['missing_modality'] in (other, 'any') else None
 
     def _output_header(self, work: Work) -> Any:
         """Return the header of the visible image, or one that stands in for it."""
@@ -594,6 +615,9 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             mismatch = self._attendance.mismatch(timeout, now)
             if mismatch is not None:
                 warnings.append(mismatch)
+        for source, (moment, reason) in self._refused.items():
+            if source not in missing and now - moment < timeout:
+                warnings.append(f'{source} images are refused: {reason}')
         if self._preparation is not None:
             for source, condition in self._preparation.images.conditions.items():
                 if source not in missing:

@@ -71,9 +71,11 @@ class AlignmentWatch:
         found, _ = self._latest
         if not found.trusted:
             return {'misalignment (px)': 'uncertain'}
+        right, down = found.shift
         return {
-            'misalignment (px)': f'{found.distance:.1f} (thermal is off by {found.shift[0]:+.1f} '
-            f'to the right and {found.shift[1]:+.1f} down)'
+            'misalignment (px)': f'{found.distance:.1f} (thermal is {abs(right):.1f} too far '
+            f'{"right" if right > 0 else "left"} and {abs(down):.1f} too far '
+            f'{"down" if down > 0 else "up"})'
         }
 
     def warning(self, values: Mapping[str, Any]) -> str:

