@@ -58,8 +58,10 @@ def run_node(
     """
     node: NodeT | None = None
     code = 0
+    begun = False
     try:
         rclpy.init(args=args)
+        begun = True
         node = create()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
@@ -71,7 +73,7 @@ def run_node(
         code = 1
     except Exception:
         # A signal may end the context inside of rclpy, which then fails in ways of its own.
-        if rclpy.ok():
+        if rclpy.ok() or not begun:
             raise
     finally:
         _end(node, finish)
