@@ -373,6 +373,12 @@ class Composition(LinearOperator):
         return self.inner.adjoint(self.outer.adjoint(observed))
 
 
+def mask_of(operator: LinearOperator) -> Mask | None:
+    """Return what hides pixels of the observed image, if something does."""
+    last = operator.outer if isinstance(operator, Composition) else operator
+    return last if isinstance(last, Mask) else None
+
+
 def gaussian_blur(size: Size, sigma: float, border: Border = 'reflect') -> Separable:
     """
     Return the blur with a Gaussian, cut off at four sigma.
@@ -549,9 +555,10 @@ def observe(degradation: Degradation, image: Tensor) -> Observation:
         )
     else:
         noise = math.sqrt(max(0.0, float(estimate_noise(image)) ** 2 - _TEXTURE**2))
-    if degradation.mask:
+    mask = mask_of(operator)
+    if mask is not None:
         # m (c + 1) - 1 = m c - (1 - m)
-        image = image + (1 - _read_mask(degradation.mask).to(image))
+        image = image + 1 - mask(torch.ones_like(image))
     return Observation(image, operator, noise)
 
 

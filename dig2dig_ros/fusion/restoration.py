@@ -49,6 +49,7 @@ from dig2dig_ros.fusion.observation import (
     Identity,
     LinearOperator,
     Mask,
+    mask_of,
     Observation,
     observe,
     SMALLEST_FOR_NOISE,
@@ -66,7 +67,7 @@ _NOISE_LEFT, _FINE_NOISE_LEFT = 0.2, 0.05
 # How steeply the confidence in an operator falls where it explains the observation badly.
 _MISTRUST = 3
 # Noise levels of the prior between which restoration goes down.
-_FIRST_LEVEL, _LAST_LEVEL = 12.0 * GREY_LEVEL, 1.5 * GREY_LEVEL
+_FIRST_LEVEL, _LAST_LEVEL = 6.0 * GREY_LEVEL, 1.5 * GREY_LEVEL
 # What a blur took is less certain than the level says at which the prior last denoised: by this
 # factor, the variance of the estimate is larger.
 _UNCERTAINTY = 10.0
@@ -167,6 +168,9 @@ def restore(
     """
     Restore the scene that a camera saw degraded.
 
+    An operator that leaves much of the observation unexplained is trusted less, so that a blur
+    which is declared but not there is not undone.
+
     :param steps: of data consistency and prior, for operators other than the identity.
     :param floor: least noise that data consistency reckons with, on [-1, 1]; positive.
     :return: (1, 1, H, W) in about [-1, 1], the scene, and how many images went through the prior.
@@ -187,7 +191,7 @@ def restore(
     if isinstance(operator, Identity):
         return image, calls
     level *= _mistrust(operator, image, expected)
-    mask = _mask_of(operator)
+    mask = mask_of(operator)
     cleaned = Observation(image if mask is None else mask(image), operator, level)
     scene = _enlarged(image, operator)
     spread = math.sqrt(_UNCERTAINTY)
@@ -226,9 +230,9 @@ def restore_colour(
     scene, calls = restore(prior, observation, steps)
     # As differences from green, which make the image but for its luma.
     chroma = torch.stack([bgr[0] - bgr[1], bgr[2] - bgr[1]])[:, None]
-    mask = _mask_of(observation.operator)
+    mask = mask_of(observation.operator)
     if mask is not None:
-        chroma = _filled(chroma, _seen(mask, chroma))
+        chroma = _filled(mask.pseudo_inverse(chroma), _seen(mask, chroma))
     chroma, more = _clean_chroma(prior, chroma, degradation)
     blue, red = chroma[:, 0]
     coloured = torch.stack([blue, torch.zeros_like(blue), red])
@@ -265,7 +269,7 @@ def _mistrust(operator: LinearOperator, image: Tensor, expected: float) -> float
     :param image: (1, 1, h, w), the observation without holes.
     :param expected: deviation of the noise in it, of frequencies that no scene explains.
     """
-    if isinstance(operator, Composition) and isinstance(operator.outer, Mask):
+    if isinstance(operator, Composition) and mask_of(operator) is not None:
         operator = operator.inner
     if isinstance(operator, Identity | Mask):
         return 1.0
@@ -279,15 +283,9 @@ def _denoise(prior: Prior, images: Tensor, noise: float) -> Tensor:
     return prior.denoise(signal * images, timesteps)
 
 
-def _mask_of(operator: LinearOperator) -> Mask | None:
-    """Return what hides pixels of the observed image, if something does."""
-    last = operator.outer if isinstance(operator, Composition) else operator
-    return last if isinstance(last, Mask) else None
-
-
 def _without_holes(observation: Observation) -> Tensor:
     """Return the observed image, (1, 1, h, w), with what a mask hid filled from around it."""
-    mask = _mask_of(observation.operator)
+    mask = mask_of(observation.operator)
     if mask is None:
         return observation.image
     return _filled(mask.pseudo_inverse(observation.image), _seen(mask, observation.image))
@@ -295,7 +293,7 @@ def _without_holes(observation: Observation) -> Tensor:
 
 def _seen(mask: Mask, images: Tensor) -> Tensor:
     """Return 1 where a mask hides nothing and 0 in holes, (B, 1, h, w) as the images."""
-    return (mask.mask.to(images) >= _LEAST_SEEN).to(images).expand_as(images)
+    return (mask(torch.ones_like(images)) >= _LEAST_SEEN).to(images)
 
 
 def _filled(image: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,178 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The command evaluate_restoration on small synthetic pairs."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from dig2dig_ros.fusion.degradation import Degradation
+from dig2dig_ros.tools.evaluate_restoration import (
+    Case,
+    DEFAULT_CASES,
+    degrade,
+    main,
+    METHODS,
+    METRICS,
+    restored_first,
+)
+
+SIZE = (96, 72)
+
+
+def write_pairs(folder, count=1, colour=True):
+    """Write bars and discs as two cameras see them."""
+    for name in ('visible', 'thermal'):
+        (folder / name).mkdir()
+    for index in range(count):
+        visible = np.full((SIZE[1], SIZE[0], 3), 90, np.uint8)
+        thermal = np.full(SIZE[::-1], 60, np.uint8)
+        for x in range(6 + index, 60, 10):
+            tint = (200, 160, 40 + 2 * x) if colour else (200, 200, 200)
+            cv2.rectangle(visible, (x, 10), (x + 4, 45), tint, -1)
+        cv2.circle(visible, (75, 50), 15, (20, 30, 60) if colour else (30, 30, 30), -1)
+        cv2.circle(thermal, (30, 50), 15, 230, -1)
+        cv2.line(thermal, (60, 10), (90, 60), 160, 3)
+        visible = cv2.GaussianBlur(visible, (0, 0), 0.8)
+        thermal = cv2.GaussianBlur(thermal, (0, 0), 0.8)
+        assert cv2.imwrite(str(folder / 'visible' / f'{index:02}.png'), visible)
+        assert cv2.imwrite(str(folder / 'thermal' / f'{index:02}.png'), thermal)
+    return folder
+
+
+def tables(output):
+    """Return the tables by title, each as its rows by their first cell."""
+    found = {}
+    for block in output.split('\n\n'):
+        if block.endswith(':'):
+            title = block.removesuffix(':')
+        elif block.startswith('|'):
+            cells = [
+                [cell.strip() for cell in line.strip('|').split('|')]
+                for line in block.splitlines()
+            ]
+            assert tuple(cells[0][1:]) == METHODS
+            found[title] = {row[0]: [float(cell) for cell in row[1:]] for row in cells[2:]}
+    return found
+
+
+@pytest.mark.parametrize('colour', [True, False], ids=['colour', 'grey'])
+def test_declaring_a_degradation_pays(tmp_path, capsys, colour):
+    output = tmp_path / 'result.json'
+    cases = ['noise 25', 'blur 2', 'blur 1, noise 10; blur 1, x2, noise 10']
+    arguments = ['--degrade', *cases, '--output', str(output), '--device', 'cpu']
+    assert main([str(write_pairs(tmp_path, 2, colour)), *arguments]) == 0
+    captured = capsys.readouterr()
+    shown = tables(captured.out)
+    assert [title.split()[0].rstrip(',') for title in shown] == [*METRICS, 'ms']
+    ssim = shown['SSIM ↑']
+    assert list(ssim) == cases
+    for clean, degraded, _, declared, _ in ssim.values():
+        assert clean == 1
+        assert declared > degraded
+    document = json.loads(output.read_text())
+    assert document['pairs'] == ['00', '01']
+    for case, row in ssim.items():
+        values = document['cases'][case]
+        assert row[1] == pytest.approx(np.mean(values['degraded']['SSIM']), abs=1e-4)
+        first = [np.mean(v['SSIM']) for name, v in values.items() if name.startswith('restored')]
+        assert row[2] == pytest.approx(max(first), abs=1e-4)
+    # What has no noise has none to be estimated.
+    assert ssim['blur 2'][3] == pytest.approx(ssim['blur 2'][4], abs=0.02)
+    assert '[2/2] 01: done' in captured.err
+    assert '2 pairs; ' in captured.out
+
+
+def test_default_cases():
+    cases = [Case.parse(text) for text in DEFAULT_CASES]
+    assert [str(case) for case in cases] == list(DEFAULT_CASES)
+    assert cases[0].visible == cases[0].thermal == Degradation(noise=15)
+    assert cases[4].visible.is_none
+    assert cases[4].thermal.factor == 2
+
+
+def test_cameras():
+    image = np.random.default_rng(1).integers(0, 255, (60, 80, 3), np.uint8)
+
+    def camera(text, seed=0):
+        return degrade(image, Degradation.parse(text), np.random.default_rng(seed))
+
+    assert np.array_equal(camera('none'), image)
+    assert camera('x2.5').shape == (24, 32, 3)
+    expected = cv2.resize(image, (40, 30), interpolation=cv2.INTER_AREA)
+    assert np.abs(camera('x2').astype(int) - expected).max() <= 1
+    noise = camera('blur 3, noise 5').astype(float) - camera('blur 3')
+    # Independent in the channels, and the same every time.
+    assert noise.std() == pytest.approx(5, rel=0.05)
+    assert abs(np.corrcoef(noise[..., 0].ravel(), noise[..., 1].ravel())[0, 1]) < 0.1
+    assert np.array_equal(camera('noise 5'), camera('noise 5'))
+    assert not np.array_equal(camera('noise 5'), camera('noise 5', seed=1))
+
+
+def test_restoring_first():
+    flat = np.full((48, 64), 100, np.uint8)
+    degradations = [Degradation(noise=10), Degradation(noise=10, factor=2)]
+    noisy = [
+        degrade(flat, degradation, np.random.default_rng(index))
+        for index, degradation in enumerate(degradations)
+    ]
+    restored = restored_first(noisy, degradations, 1.0)
+    assert [image.shape for image in restored] == [(48, 64)] * 2
+    for image, before in zip(restored, noisy, strict=True):
+        assert image.std() < 0.5 * before.std()
+    assert restored_first(noisy, degradations, 0.0)[0] is noisy[0]
+
+
+def test_a_pair_that_cannot_be_used_is_skipped(tmp_path, capsys):
+    folder = write_pairs(tmp_path, 2)
+    (folder / 'thermal' / '00.png').write_bytes(b'')
+    assert main([str(folder), '--degrade', 'noise 20']) == 1
+    captured = capsys.readouterr()
+    assert '00: skipped' in captured.err
+    assert '1 pair, 1 skipped' in captured.out
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        # Too small for noise to be estimated.
+        (['--degrade', 'none; x4'], 'none of the 1 pairs'),
+        (['--output', 'nowhere/there/result.json'], 'there is no folder nowhere/there'),
+        (['--prior', 'nowhere'], 'the fusion cannot be set up'),
+        (['--params', 'nowhere'], 'neither a file nor a preset'),
+    ],
+)
+def test_what_cannot_be_done_is_told(tmp_path, capsys, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(write_pairs(tmp_path)), *options]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('x2', "write 'none; x2'"),
+        ('noise auto', 'made by a number'),
+        ('foggy', 'foggy'),
+        ('none; none; none', 'more than two'),
+    ],
+)
+def test_degradations_that_cannot_be_made(tmp_path, capsys, text, words):
+    with pytest.raises(SystemExit) as error:
+        main([str(tmp_path), '--degrade', text])
+    assert error.value.code == 2
+    assert words in capsys.readouterr().err
