@@ -203,6 +203,22 @@ def restore(
     return data_consistent(scene, cleaned, _LAST_LEVEL * spread), calls
 
 
+def observe_luma(degradation: Degradation, bgr: Tensor) -> Observation:
+    """
+    Return what a colour image tells of the scene's luma.
+
+    :param degradation: its noise is that of each channel.
+    :param bgr: (3, h, w), blue first, in [0, 1].
+    :raises DegradationError: it cannot be that of the image.
+    """
+    observation = observe(degradation, luma(bgr)[None, None] * 2 - 1)
+    if degradation.noise is None:
+        return observation
+    # Of noise that is independent in blue, green and red.
+    weights = luma(torch.eye(3)[..., None])
+    return replace(observation, noise=observation.noise * float(weights.norm()))
+
+
 @torch.inference_mode()
 def restore_colour(
     prior: Prior, bgr: Tensor, degradation: Degradation, steps: int = 2
@@ -222,11 +238,7 @@ def restore_colour(
             f"'{degradation}' declares down-sampling of an image with colour, which is fused in "
             'the pixels that it has: leave that term out'
         )
-    observation = observe(degradation, luma(bgr)[None, None] * 2 - 1)
-    if degradation.noise is not None:
-        # Of noise that is independent in blue, green and red.
-        weights = luma(torch.eye(3)[..., None])
-        observation = replace(observation, noise=observation.noise * float(weights.norm()))
+    observation = observe_luma(degradation, bgr)
     scene, calls = restore(prior, observation, steps)
     # As differences from green, which make the image but for its luma.
     chroma = torch.stack([bgr[0] - bgr[1], bgr[2] - bgr[1]])[:, None]

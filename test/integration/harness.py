@@ -14,8 +14,10 @@
 
 """The fusion node as its own process over real DDS, and a client to talk to it."""
 
+from array import array
 from collections import defaultdict
 from contextlib import contextmanager
+from dataclasses import dataclass
 import os
 from pathlib import Path
 import signal
@@ -39,7 +41,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from dig2dig_ros.streams.codec import encode
+from dig2dig_ros.streams.codec import decode, encode
+from dig2dig_ros.streams.pairing import SOURCES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NODE = '/fusion_node'
@@ -161,11 +164,35 @@ class ListenedProcess:
         rclpy.shutdown(context=self.context)
 
 
+@dataclass(frozen=True)
+class Output:
+    """
+    What came of one pair.
+
+    :param image: the fused image.
+    :param weights: of each source, (H, W).
+    """
+
+    header: Header
+    image: np.ndarray
+    weights: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One message of the node's diagnostics."""
+
+    level: bytes
+    text: str
+    values: dict[str, str]
+
+
 class Client:
     """What a robot has around the node: cameras, a detector, and an operator."""
 
     def __init__(self, domain):
         os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+        self.domain = domain
         self.context = Context()
         rclpy.init(context=self.context, domain_id=domain)
         self.node = rclpy.create_node('client', context=self.context)
@@ -175,6 +202,7 @@ class Client:
         self.status = {}
         self.level = None
         self.status_text = ''
+        self.diagnoses = []
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         reliable = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
         self.reliable = reliable
@@ -182,6 +210,7 @@ class Client:
         self.thermal = self.node.create_publisher(Image, 'thermal/image_raw', reliable)
         self.info = self.node.create_publisher(CameraInfo, 'visible/camera_info', reliable)
         self._subscriptions = {}
+        self._first_parameters = None
         self.clock = 1_000
 
     def close(self):
@@ -194,6 +223,7 @@ class Client:
             if status.name.endswith(': fusion'):
                 self.level, self.status_text = status.level, status.message
                 self.status = {item.key: item.value for item in status.values}
+                self.diagnoses.append(Diagnosis(self.level, self.status_text, self.status))
 
     def subscribe(self, topic, message_type=Image):
         if topic not in self._subscriptions:
@@ -289,6 +319,53 @@ class Client:
                 self.executor.spin_once(timeout_sec=0.05)
         raise AssertionError(f'nothing on {topic}; diagnostics: {self.status}')
 
+    def send_one(self, source, image, milliseconds=None):
+        """Publish an image of one camera and return its header."""
+        header = self.header(milliseconds, f'{source}_optical_frame')
+        if isinstance(image, np.ndarray):
+            encodings = {'visible': 'bgr8', 'thermal': f'mono{8 * image.itemsize}'}
+            image = encode(image, encodings[source], header, Image)
+        image.header = header
+        {'visible': self.visible, 'thermal': self.thermal}[source].publish(image)
+        return header
+
+    def output(self, stamp, timeout=5.0):
+        """Return what came, or comes, of the image with this stamp; None in the end."""
+        topics = ['fused/image_raw', 'fused/weights/visible', 'fused/weights/thermal']
+        for topic in topics:
+            self.subscribe(topic)
+        end = time.monotonic() + timeout
+        while True:
+            found = {
+                topic: message
+                for topic in topics
+                for message in self.received[topic]
+                if message.header.stamp == stamp
+            }
+            if len(found) == len(topics):
+                header = found[topics[0]].header
+                assert all(message.header == header for message in found.values())
+                image, *weights = (decode(found[topic]) for topic in topics)
+                return Output(header, image, dict(zip(SOURCES, weights, strict=True)))
+            if time.monotonic() > end:
+                return None
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def fuse(self, **pair):
+        """Send a pair, again until it does not get lost, and return its output."""
+        for _ in range(10):
+            output = self.output(self.send_pair(**pair).stamp)
+            if output is not None:
+                return output
+        raise AssertionError(f'nothing comes of any pair; diagnostics: {self.status}')
+
+    def diagnose(self):
+        """Wait for diagnostics of what was done before, and return them."""
+        seen = len(self.diagnoses)
+        # The first one may have been on its way already.
+        self.until(lambda: len(self.diagnoses) >= seen + 2, what='diagnostics')
+        return self.diagnoses[-1]
+
     def counter(self, key):
         return int(self.status.get(key, 0))
 
@@ -327,6 +404,35 @@ class Client:
         request = ChangeState.Request(transition=transition)
         return self.call(ChangeState, 'change_state', request).success
 
+    def clean_up(self):
+        """Take the node to where every parameter may be set."""
+        for state, transition in (('active', 'deactivate'), ('inactive', 'cleanup')):
+            if self.state() == state:
+                assert self.change_state(transition)
+
+    def start_anew(self, parameters):
+        """Clean the node up, set all parameters back, then these, and wait until it is active."""
+        self.clean_up()
+        present = {name: value for name, (value, _) in self.parameters().items()}
+        if self._first_parameters is None:
+            self._first_parameters = present
+        for name, value in {**self._first_parameters, **parameters}.items():
+            value = value.tolist() if isinstance(value, array) else value
+            if value != (list(present[name]) if isinstance(value, list) else present[name]):
+                assert self.set_parameter(name, value) == (True, '')
+        assert self.change_state('configure'), self.diagnose()
+        assert self.change_state('activate'), self.diagnose()
+        self.diagnose()
+        topics = [
+            f'{source}/image_raw' + '/compressed' * (parameters.get(key) == 'compressed')
+            for source in SOURCES
+            for key in [f'{source}_transport']
+        ]
+        for topic in topics:
+            self.until(
+                lambda t=topic: self.node.count_subscribers(t), what=f'subscriber of {topic}'
+            )
+
     def state(self):
         return self.call(GetState, 'get_state', GetState.Request()).current_state.label
 
@@ -357,4 +463,22 @@ def running(domain, parameters=None, arguments=()):
         process.stop()
 
 
-__all__ = ['Client', 'NodeProcess', 'Parameter', 'ParameterValue', 'environment', 'running']
+@contextmanager
+def cameras(domain, parameters):
+    """Run a pair_camera in ``domain``; yield it as a :class:`ListenedProcess`."""
+    process = ListenedProcess(domain, 'pair_camera', ros_arguments(parameters))
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+__all__ = [
+    'Client',
+    'NodeProcess',
+    'Parameter',
+    'ParameterValue',
+    'cameras',
+    'environment',
+    'running',
+]
