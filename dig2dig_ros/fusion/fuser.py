@@ -276,10 +276,15 @@ class Fuser:
             observations[index] = None  # of other pixels
         sources = torch.stack([_grey(image) for image in images])
         confidence = self._confidence(sources, placements, trusts)
+        relied = [index for index, value in enumerate(trusts) if value > 0]
+        if confidence is not None and len(relied) == 1:
+            # Nobody fills in for what the only source lacks: it is black.
+            (only,) = relied
+            sources = sources * confidence[only] / trusts[only]
+            confidence = None
         if confidence is not None:
             sources = confident_sources(sources, confidence)
             observations = [None] * len(images)
-        relied = [index for index, value in enumerate(trusts) if value > 0]
         recorder = _Recorder(callback)
 
         def noise(index: int) -> Tensor:

@@ -29,6 +29,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
+import math
 import os
 import sys
 import time
@@ -128,6 +129,8 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._alignment = AlignmentWatch()
         # When and why an image of a source could last not be used; replaced as a whole.
         self._refused: dict[str, tuple[float, str]] = {}
+        # When and why a group of sound images could last not be fused.
+        self._unfused = (-math.inf, '')
         self._transforms: Any = None
         self._camera_info: CameraInfo | None = None
         # Of the latest visible image: what an image of the thermal camera alone stands in for.
@@ -498,8 +501,11 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             if not self.context.ok():  # a signal came while it was in work
                 self._statistics.dropped('shutdown')
             elif isinstance(error, PreparationError):
+                if error.cause == 'registration':
+                    self._unfused = (time.monotonic(), f'not registered: {error}')
                 self._drop(error.cause, str(error))
             else:
+                self._unfused = (time.monotonic(), f'not fused: {error}')
                 self._drop('fusion error', f'{type(error).__name__}: {error}')
             return
         arrival = max(arrived.arrival for arrived in work.messages)
@@ -618,6 +624,9 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         for source, (moment, reason) in self._refused.items():
             if source not in missing and now - moment < timeout:
                 warnings.append(f'{source} images are refused: {reason}')
+        moment, reason = self._unfused
+        if now - moment < timeout:
+            warnings.append(reason)
         if self._preparation is not None:
             for source, condition in self._preparation.images.conditions.items():
                 if source not in missing:
@@ -637,6 +646,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             f'no {source} image on {topic} '
             + ('yet' if silence is None else f'for {silence:.1f} s')
             + f' (publishers: {self.count_publishers(topic)})'
+            + self._attendance.complaint(source)
         )
         policy = self._values['missing_modality']
         live = [name for name in SOURCES if name not in missing and policy in (name, 'any')]
@@ -647,10 +657,14 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         if self._preparation is None:
             return {}
         images = self._preparation.images
+        missing = self._attendance.missing(self._values['stale_timeout'], time.monotonic())
         table = {}
         for source, condition in images.conditions.items():
-            table[f'{source} trust'] = f'{condition.trust:.2f}'
-            table[f'{source} condition'] = ', '.join(condition.kinds) or 'sound'
+            gone = source in missing
+            table[f'{source} trust'] = f'{0.0 if gone else condition.trust:.2f}'
+            table[f'{source} condition'] = (
+                'missing' if gone else ', '.join(condition.kinds) or 'sound'
+            )
         for what, count in sorted(images.changes.items()):
             table[what] = str(count)
         return table

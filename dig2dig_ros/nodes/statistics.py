@@ -214,7 +214,7 @@ def is_settled(values: Mapping[str, str]) -> bool:
 def waiting_images(values: Mapping[str, str]) -> dict[str, int]:
     """Return how many images of each source are neither paired nor dropped by now."""
     dropped = drops(values)
-    return {
+    waiting: dict[str, int] = {
         source: max(
             0,
             counter(values, f'{source} received')
@@ -224,6 +224,14 @@ def waiting_images(values: Mapping[str, str]) -> dict[str, int]:
         )
         for source in SOURCES
     }
+    # These are not counted by source: they waited for a counterpart, so most are of the source
+    # of which more are left.
+    cleared = sum(dropped.get(cause, 0) for cause in ('without counterpart', 'clock jump'))
+    for source in sorted(SOURCES, key=lambda name: -waiting[name]):
+        taken = min(waiting[source], cleared)
+        waiting[source] -= taken
+        cleared -= taken
+    return waiting
 
 
 def percentiles_ms(seconds: Sequence[float]) -> dict[str, float] | None:

@@ -50,15 +50,24 @@ class Attendance:
         self._stamps: dict[str, deque[int]] = {
             source: deque(maxlen=_STAMPS) for source in self._sources
         }
+        self._complaints: dict[str, str] = {}
         self._last_pair = now
 
     def seen(self, source: str, stamp: int, arrival: float) -> None:
         """Note an image that came; its stamp in nanoseconds."""
         stamps = self._stamps[source]
         if stamp <= 0 or (stamps and stamps[-1] == stamp):
+            self._complaints[source] = ', but images ' + (
+                'whose stamp stands still' if stamp > 0 else 'without a stamp'
+            )
             return
+        self._complaints.pop(source, None)
         stamps.append(stamp)
         self._usable[source] = arrival
+
+    def complaint(self, source: str) -> str:
+        """Return what made the latest image unusable, to end a sentence with, or nothing."""
+        return self._complaints.get(source, '')
 
     def paired(self, arrival: float) -> None:
         """Note that a pair came about."""

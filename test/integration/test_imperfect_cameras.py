@@ -163,7 +163,10 @@ def test_images_of_other_sizes_are_dropped_until_they_fit_again(robot, street, r
     half = np.ascontiguousarray(thermal[::2, ::2])
     robot.send_pair(visible=visible, thermal=half)
     robot.until(lambda: robot.counter('dropped: registration') == 1)
-    reason = robot.status['last error']
+    found = robot.diagnose()
+    assert found.level == DiagnosticStatus.WARN
+    assert 'not registered: the registration is for' in found.text
+    reason = found.values['last error']
     for size in ('192x160', '160x128', '80x64'):
         assert size in reason
     before = robot.counter('fused')
@@ -171,6 +174,26 @@ def test_images_of_other_sizes_are_dropped_until_they_fit_again(robot, street, r
     robot.until(lambda: robot.counter('fused') > before)
     assert robot.counter('dropped: registration') == 1
     assert robot.counter('dropped: fusion error') == 0
+    robot.until(lambda: robot.level == DiagnosticStatus.OK)
+
+
+def test_the_thermal_camera_alone_is_black_where_it_does_not_reach(robot, street, registration):
+    visible, thermal, _ = street
+    parameters = {'missing_modality': 'thermal', 'stale_timeout': 0.6}
+    robot.start_anew({**parameters, 'thermal_to_visible': registration})
+    robot.fuse(visible=visible, thermal=thermal)
+    outputs = []
+
+    def goes_alone():
+        outputs.append(robot.output(robot.send_one('thermal', thermal).stamp, 0.1))
+        return outputs[-1] is not None
+
+    robot.until(goes_alone)
+    inside = border_distance(true_homography(WARP, THERMAL_SIZE, SIZE))
+    image = grey(outputs[-1].image)
+    assert not image[inside < -1].any()
+    assert image[inside > 16].std() > 20
+    assert (outputs[-1].weights['thermal'] == 1).all()
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ import pytest
 from sensor_msgs.msg import Image
 
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
-from dig2dig_ros.nodes.statistics import drops, is_settled, PAIR_CAUSES
+from dig2dig_ros.nodes.statistics import drops, is_settled, PAIR_CAUSES, waiting_images
 from dig2dig_ros.streams.codec import encode
 from integration.harness import cameras, running
 
@@ -107,6 +107,7 @@ def test_a_missing_camera_is_waited_for_or_not(robot, film):
     assert found.level == DiagnosticStatus.WARN
     assert re.search(r'no thermal image on /thermal/image_raw for \d', found.text)
     assert 'alone' not in found.text
+    assert found.values['thermal condition'] == 'missing'
     assert robot.counter('fused') == fused
     assert robot.counter('visible alone') == 0
 
@@ -181,6 +182,7 @@ def test_a_missing_camera_is_waited_for_or_not(robot, film):
     )
     dropped = sum(count for cause, count in drops(values).items() if cause not in PAIR_CAUSES)
     assert received == pairs + alone + dropped
+    assert waiting_images(values) == {'visible': 0, 'thermal': 0}
 
 
 def test_a_frozen_thermal_image_fades_out_and_in(robot, film):
@@ -228,6 +230,7 @@ def test_thermal_stamps_that_stand_still_are_those_of_a_missing_camera(robot, fi
     found = robot.diagnose()
     assert found.level == DiagnosticStatus.WARN
     assert 'no thermal image' in found.text
+    assert 'but images whose stamp stands still' in found.text
     assert robot.counter('dropped: thermal duplicate stamp') >= 1
     assert robot.counter('visible alone') >= 1
 

@@ -185,3 +185,9 @@ def test_waiting_images_are_those_without_a_fate():
     values = make_values()
     assert waiting_images(values) == {'visible': 0, 'thermal': 1}
     assert waiting_images(values | {'dropped: thermal late': '1'}) == {'visible': 0, 'thermal': 0}
+    values = make_values(visible_received=45)
+    assert waiting_images(values) == {'visible': 5, 'thermal': 1}
+    values['dropped: without counterpart'] = '4'
+    assert waiting_images(values) == {'visible': 1, 'thermal': 1}
+    values['dropped: clock jump'] = '2'
+    assert waiting_images(values) == {'visible': 0, 'thermal': 0}
