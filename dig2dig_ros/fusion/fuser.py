@@ -33,7 +33,7 @@ from dig2dig_ros.fusion.confidence import confident_sources, confident_weights
 from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.fusion.device import describe_device, resolve_device, resolve_precision
 from dig2dig_ros.fusion.observation import Observation, observe
-from dig2dig_ros.fusion.restoration import observe_luma, restore, restore_colour
+from dig2dig_ros.fusion.restoration import explained, observe_luma, restore, restore_colour
 from dig2dig_ros.fusion.sampler import sample, StepState
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.colour import luma, mixed_chroma, replace_luma
@@ -320,17 +320,18 @@ class Fuser:
         """
         Undo a declared degradation in the camera's own pixels.
 
-        :return: the image, (1 or 3, H, W); what was observed of its luma; the images that went
-            through the prior.
+        :return: the image, (1 or 3, H, W); what was observed of its luma, for a chain to keep to;
+            the images that went through the prior.
         """
         steps = self.settings.restoration_steps
         if len(image) == 3:
             observation = observe_luma(degradation, image)
-            colour, calls = restore_colour(self.prior, image, degradation, steps)
-            return colour, observation, calls
-        observation = observe(degradation, image[None] * 2 - 1)
-        scene, calls = restore(self.prior, observation, steps)
-        return ((scene[0] + 1) / 2).clamp(0, 1), observation, calls
+            restored, calls = restore_colour(self.prior, image, degradation, steps)
+        else:
+            observation = observe(degradation, image[None] * 2 - 1)
+            scene, calls = restore(self.prior, observation, steps)
+            restored = ((scene[0] + 1) / 2).clamp(0, 1)
+        return restored, explained(observation, _grey(restored)[None] * 2 - 1), calls
 
     def _warped(
         self,

@@ -140,6 +140,9 @@ def jointly_corrected(
     Projected on the fusion constraint first, on those of the cameras then, which are closer to
     the truth.
 
+    Of an observation with noise, the noise would come back with every step: give it as
+    :func:`explained` returns it.
+
     :param estimate: f_hat, (1, 1, H, W), the prior's.
     :param sources: (K, 1, H, W).
     :param weights: (K, 1, H, W), summing to 1 over the sources.
@@ -201,6 +204,16 @@ def restore(
         scene = _denoise(prior, scene, certainty)
         calls += 1
     return data_consistent(scene, cleaned, _LAST_LEVEL * spread), calls
+
+
+def explained(observation: Observation, scene: Tensor) -> Observation:
+    """
+    Return an observation without the noise that a restoration took from it.
+
+    :param scene: (1, 1, H, W) on [-1, 1], what :func:`restore` made of it.
+    """
+    operator = observation.operator
+    return Observation(operator(scene), operator, _NOISE_LEFT * observation.noise)
 
 
 def observe_luma(degradation: Degradation, bgr: Tensor) -> Observation:
