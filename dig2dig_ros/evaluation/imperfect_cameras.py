@@ -46,7 +46,8 @@ _COUNTS_PER_LEVEL = 2 ** (_THERMAL_BITS - 8)
 # Of the tangent of the angle to the axis: 76 degrees.
 _WIDEST = 4.0
 _MOST_MARGIN = 0.5  # of the width or height, on every side
-_COVER_NOISE = 1.5  # grey levels
+# Of a sensor with a cap on its lens: grey levels, and counts of a raw thermal image.
+_COVER_NOISE, _THERMAL_COVER_NOISE = 1.5, 4.0
 
 
 class ImperfectionError(ValueError):
@@ -369,7 +370,7 @@ FAULTS: dict[str, dict[Source, tuple[str, ...]]] = {
     'drop': {'visible': (), 'thermal': ()},
     # Stamps are late by so many seconds.
     'late': {'visible': ('0.1',), 'thermal': ('0.1',)},
-    # A cap on the lens: black but for a little noise; one temperature.
+    # A cap on the lens: black, or one temperature, but for a little noise.
     'cover': {'visible': (), 'thermal': ()},
     # All white.
     'saturate': {'visible': (), 'thermal': ()},
@@ -548,10 +549,13 @@ _Random = np.random.Generator
 def _cover(
     pixels: Array, encoding: str, fault: Fault, time: float, random: _Random
 ) -> tuple[Array, str]:
+    level, noise = 0.0, _COVER_NOISE
     if fault.source == 'thermal':
-        return np.full_like(pixels, round(float(pixels.mean()))), encoding
-    noise = _COVER_NOISE * random.standard_normal(pixels.shape, np.float32)
-    return _of_type(noise, pixels.dtype), encoding
+        level = float(pixels.mean())
+        # A camera that sends 8 bits has averaged, and filtered, the noise away.
+        noise = _THERMAL_COVER_NOISE if pixels.dtype.itemsize > 1 else 0.0
+    covered = level + noise * random.standard_normal(pixels.shape, np.float32)
+    return _of_type(covered, pixels.dtype), encoding
 
 
 def _saturate(

@@ -46,7 +46,7 @@ from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError, load_
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.images.alignment import align, corner_distance, default_guess, SearchRange
 from dig2dig_ros.images.registration import RegistrationError
-from dig2dig_ros.tools.options import positive, report, UsageError
+from dig2dig_ros.tools.options import positive, report, size_argument, UsageError
 
 Matrix = NDArray[np.float64]
 Pair = tuple[NDArray[Any], NDArray[Any]]
@@ -385,14 +385,6 @@ def evaluate(args: argparse.Namespace) -> int:
         document = {'table': asdict(table), 'trials': [asdict(trial) for trial in trials]}
         args.output.write_text(json.dumps(document, indent=1) + '\n', encoding='utf-8')
     return 0
-
-
-def size_argument(text: str) -> Size:
-    """Parse WIDTHxHEIGHT."""
-    width, _, height = text.partition('x')
-    if not (width.isdecimal() and height.isdecimal() and int(width) >= 8 and int(height) >= 8):
-        raise argparse.ArgumentTypeError(f'{text!r} is not WIDTHxHEIGHT from 8x8, such as 320x256')
-    return int(width), int(height)
 
 
 def within(least: float, most: float) -> Any:

@@ -50,8 +50,7 @@ from dig2dig_ros.streams.pairing import Source, SOURCES
 from dig2dig_ros.streams.pipeline import registered_image
 from dig2dig_ros.tools.camera_pictures import crop, Curves, draw, Panel, Sheet
 from dig2dig_ros.tools.camera_trials import both, Course, Outcome, regularly, Robot, Street
-from dig2dig_ros.tools.inspect_gains import size_argument
-from dig2dig_ros.tools.options import load_fuser, report, UsageError
+from dig2dig_ros.tools.options import load_fuser, report, size_argument, UsageError
 
 Image = NDArray[np.uint8]
 

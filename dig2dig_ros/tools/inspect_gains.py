@@ -56,6 +56,7 @@ from dig2dig_ros.tools.options import (
     load_parameters,
     positive,
     report,
+    size_argument,
     thermal_range,
     UsageError,
     with_overrides,
@@ -384,15 +385,6 @@ def load_own_pair(args: argparse.Namespace, values: Mapping[str, Any]) -> NDArra
             f'{thermal.shape[0]} pixels: give a registered pair of one size'
         )
     return np.stack([grey, thermal])
-
-
-def size_argument(text: str) -> tuple[int, int]:
-    """Parse WIDTHxHEIGHT."""
-    try:
-        width, height = (int(part) for part in text.lower().split('x'))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'{text} is not WIDTHxHEIGHT, such as 320x256') from None
-    return width, height
 
 
 def region_argument(text: str) -> tuple[int, int, int, int]:

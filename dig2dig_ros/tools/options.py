@@ -175,6 +175,14 @@ def thermal_range(parameters: Mapping[str, Any]) -> ThermalRange:
         raise UsageError(f'thermal_range cannot be set up: {error}') from error
 
 
+def size_argument(text: str) -> tuple[int, int]:
+    """Parse WIDTHxHEIGHT."""
+    width, _, height = text.lower().partition('x')
+    if not (width.isdecimal() and height.isdecimal() and int(width) >= 8 and int(height) >= 8):
+        raise argparse.ArgumentTypeError(f'{text!r} is not WIDTHxHEIGHT from 8x8, such as 320x256')
+    return int(width), int(height)
+
+
 def positive(text: str) -> int:
     """Parse a whole number from 1."""
     value = int(text)

@@ -454,7 +454,7 @@ def test_faults_of_compressed_streams_at_changing_rates_come_and_go(robot):
     transports = {'visible_transport': 'compressed', 'thermal_transport': 'compressed'}
     faults = {
         'freeze thermal 0.4 0.9': ('thermal', 'frozen', 'has been frozen for'),
-        'cover thermal 1.8 0.8': ('thermal', 'blank', 'the thermal image is blank'),
+        'cover thermal 1.8 0.8': ('thermal', 'featureless', 'shows nothing but noise'),
         'cover visible 3 0.8': ('visible', 'black', 'the visible image is all black'),
         'saturate visible 4.2 0.8': ('visible', 'saturated', 'the visible image is saturated'),
         'dead_channel visible 5.4 0.8 green': ('visible', 'dead channel', 'green channel'),
