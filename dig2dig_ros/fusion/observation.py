@@ -593,7 +593,7 @@ def _operator(degradation: Degradation, size: Size) -> LinearOperator:
 def _read_array(path: str, what: str) -> Tensor:
     """Read a 2-D array of finite numbers as float64."""
     try:
-        array = np.load(Path(path), allow_pickle=False)
+        array = np.load(Path(path).expanduser(), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DegradationError(
             f"{what} {path} cannot be read as an array in NumPy's format (.npy): {error}"

@@ -796,7 +796,7 @@ def _coefficients(values: ArrayLike, model: str) -> Array:
 
 def _read_yaml(path: str | Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(Path(path).read_text('utf-8'))
+        values = yaml.safe_load(Path(path).expanduser().read_text('utf-8'))
     except OSError as error:
         raise RegistrationError(f'{path} cannot be read: {error.strerror}') from None
     # A value that looks like a date but is none is a ValueError, as is what is no text.

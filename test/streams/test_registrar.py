@@ -165,3 +165,9 @@ def test_diagnostics_tell_where_the_registration_is_from_and_its_parallax(extrin
     assert 'right at 10 m (off by 2.0 px at 2 m, 0.5 px at 5 m, 0.5 px at inf m)' in (
         registrar.describe(extrinsics)
     )
+
+
+def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    Registration(np.eye(3), THERMAL, VISIBLE).save(tmp_path / 'registration.yaml')
+    assert Registrar({**VALUES, 'thermal_to_visible': '~/registration.yaml'}).in_use
