@@ -29,7 +29,12 @@ import yaml
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 # Python modules whose rosdep key is not their name.
-ROSDEP_KEYS = {'cv2': 'python3-opencv', 'numpy': 'python3-numpy', 'yaml': 'python3-yaml'}
+ROSDEP_KEYS = {
+    'tf2_ros': 'tf2_ros_py',
+    'cv2': 'python3-opencv',
+    'numpy': 'python3-numpy',
+    'yaml': 'python3-yaml',
+}
 # Installed with pip: package.xml says why. Those but torch and safetensors are for tools alone.
 NOT_IN_PACKAGE_XML = {
     *('matplotlib', 'mcap', 'PIL', 'rosbags', 'safetensors', 'scipy', 'skimage', 'torch'),

@@ -262,7 +262,7 @@ def test_summary_lines_tell_of_the_registration() -> None:
         'trusted; its corners are 0.25 thermal pixels off the truth (limit 1.5), 90.4 without it'
         in text
     )
-    assert 'as the node sees it: 0.2 (thermal is off by +0.2' in text
+    assert 'as the node sees it: 0.2 (thermal is 0.2 too far right' in text
     distrusted = make_registration_facts(trusted=False)
     assert 'not to be trusted; its' in render_summary(make_summary(registration=distrusted))
 
