@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from dig2dig_ros.fusion.confidence import confident_sources, confident_weights
 from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.fusion.device import describe_device, resolve_device, resolve_precision
-from dig2dig_ros.fusion.observation import Observation, observe
+from dig2dig_ros.fusion.observation import fitting_size, Observation, observe
 from dig2dig_ros.fusion.restoration import explained, observe_luma, restore, restore_colour
 from dig2dig_ros.fusion.sampler import sample, StepState
 from dig2dig_ros.fusion.settings import FusionSettings
@@ -128,7 +128,7 @@ class _PlacementOnDevice:
     A placement as the device wants it.
 
     :param step: parts of the source's width and height from one pixel of the first source to the
-        next along a row and along a column.
+        next.
     """
 
     grid: Tensor
@@ -205,14 +205,14 @@ class Fuser:
         :param sources: K.
         :return: seconds it took.
         """
-        rows, columns = np.mgrid[:height, :width]
-        pattern = ((rows + columns) % 256).astype(np.uint8)
         images = []
         for index, degradation in enumerate(self.settings.degradations(sources)):
             # As small as a camera is of which so many pixels are to be made.
-            shape = [max(1, round(side / degradation.factor)) for side in (height, width)]
-            image = pattern[::-1] if index == 1 else pattern
-            images.append(image[: shape[0], : shape[1]])
+            small = [max(1, round(side / degradation.factor)) for side in (height, width)]
+            # A mask or noise auto may be of images of another size than the warm-up's.
+            rows, columns = np.indices(fitting_size(degradation, (small[0], small[1])))
+            pattern = ((rows + columns) % 256).astype(np.uint8)
+            images.append(pattern[::-1] if index == 1 else pattern)
         start = time.perf_counter()
         self.fuse(*images)
         return time.perf_counter() - start
@@ -444,11 +444,16 @@ class Fuser:
 
 
 def _typical_step(placement: Placement, axis: int) -> float:
-    """Return the median step along an axis of the image, 0 for x, as a part of its side."""
-    steps = np.abs(np.diff(placement.grid[..., axis], axis=1 - axis)) / 2
-    reached = np.minimum(*(np.roll(placement.coverage, shift, 1 - axis) for shift in (0, -1)))
-    reached = reached[:, :-1] if axis == 0 else reached[:-1]
-    return float(np.median(steps[reached > 0])) if (reached > 0).any() else 0.0
+    """
+    Return the median step along an axis of the image, 0 for x, as a part of its side.
+
+    That is from a pixel to the next of its row and of its column together: where the camera is
+    mounted turned, its x runs along columns.
+    """
+    position, coverage = placement.grid[..., axis], placement.coverage
+    steps = np.hypot(np.diff(position, axis=1)[:-1], np.diff(position, axis=0)[:, :-1]) / 2
+    reached = np.minimum(coverage[:-1, :-1], np.minimum(coverage[:-1, 1:], coverage[1:, :-1])) > 0
+    return float(np.median(steps[reached])) if reached.any() else 0.0
 
 
 def _completed(values: Sequence[Any], default: Any, count: int, name: str) -> list[Any]:

@@ -51,6 +51,8 @@ RESAMPLINGS: tuple[Resampling, ...] = ('area', 'bicubic')
 # One grey level of 255 on [-1, 1].
 GREY_LEVEL = 2 / 255
 
+# A 4K scene: more takes seconds and gigabytes, and no camera of a robot shows so much.
+_MOST_SCENE_PIXELS = 3840 * 2160
 # Iterations where a pseudo-inverse has no closed form, if it does not converge before.
 _MAX_ITERATIONS = 100
 # Median absolute deviation of a normal distribution.
@@ -545,6 +547,12 @@ def observe(degradation: Degradation, image: Tensor) -> Observation:
     if image.ndim != 4 or image.shape[:2] != (1, 1):
         raise ValueError(f'the image has shape {tuple(image.shape)}, but must be (1, 1, h, w)')
     height, width = image.shape[-2:]
+    rows, columns = degradation.scene_size(height, width)
+    if degradation.factor > 1 and rows * columns > _MOST_SCENE_PIXELS:
+        raise DegradationError(
+            f"'{degradation}' makes {columns}x{rows} pixels of an image of {width}x{height}: "
+            f'declare a smaller factor, for at most {_MOST_SCENE_PIXELS} pixels'
+        )
     operator = _operator(degradation, (height, width))
     if degradation.noise is not None:
         noise = degradation.noise * GREY_LEVEL
@@ -562,6 +570,26 @@ def observe(degradation: Degradation, image: Tensor) -> Observation:
     return Observation(image, operator, noise)
 
 
+def fitting_size(degradation: Degradation, size: Size) -> Size:
+    """
+    Return the size of an image that a degradation can be that of, as near to the given one.
+
+    :param size: (h, w) of the image.
+    :raises DegradationError: a file cannot be used.
+    """
+    if degradation.mask:
+        height, width = _read_mask(degradation.mask).shape
+        return height, width
+    least = [SMALLEST_FOR_NOISE if degradation.noise is None else 1] * 2
+    if degradation.blurs and not degradation.blur:
+        spread = _psf_of(degradation).shape
+        least = [
+            max(side, math.ceil(reach / degradation.factor))
+            for side, reach in zip(least, spread, strict=True)
+        ]
+    return max(size[0], least[0]), max(size[1], least[1])
+
+
 @lru_cache(maxsize=_KEPT_OPERATORS)
 def _operator(degradation: Degradation, size: Size) -> LinearOperator:
     """Return A, from the scene to images of this size."""
@@ -570,7 +598,7 @@ def _operator(degradation: Degradation, size: Size) -> LinearOperator:
     if degradation.blur > 0:
         operator = gaussian_blur(scene, degradation.blur)
     elif degradation.blurs:
-        psf = _read_psf(degradation.psf) if degradation.psf else motion_psf(*degradation.motion)
+        psf = _psf_of(degradation)
         if psf.shape[0] > scene[0] or psf.shape[1] > scene[1]:
             raise DegradationError(
                 f"'{degradation}' blurs over {psf.shape[1]}x{psf.shape[0]} pixels, but the scene "
@@ -588,6 +616,10 @@ def _operator(degradation: Degradation, size: Size) -> LinearOperator:
             )
         operator = Mask(mask) @ operator
     return operator
+
+
+def _psf_of(degradation: Degradation) -> Tensor:
+    return _read_psf(degradation.psf) if degradation.psf else motion_psf(*degradation.motion)
 
 
 def _read_array(path: str, what: str) -> Tensor:

@@ -278,6 +278,7 @@ def _follow_chain(
 
     levels = [*prior.alpha_bar[list(chain.timesteps)].tolist(), 1.0]
     scales = [1.0] * len(sources)
+    restored = sources
     for step, timestep in enumerate(chain.timesteps):
         if step > 0:
             x0 = prior.denoise(x, timesteps[step : step + 1])
@@ -292,8 +293,10 @@ def _follow_chain(
         else:
             if any(observations):
                 uncertainty = math.sqrt(min(1.0, (1 - levels[step]) / levels[step]))
+                # Of the restored sources each time: from step to step, what no camera saw of the
+                # early estimates, which are nearly noise, would pile up in them.
                 sources = jointly_corrected(
-                    x0, sources, share, settings.guidance_scale, observations, uncertainty
+                    x0, restored, share, settings.guidance_scale, observations, uncertainty
                 )
             guided = score_guidance(x0, sources, share, settings.guidance_scale)
 

@@ -755,7 +755,7 @@ def _outside(scene: _Scene, warp: Matrix, search: SearchRange) -> list[str]:
         found.append(f'the scale, {scale:.3f}')
     if shift > search.shift:
         found.append(f'the shift, {shift:.2f} of the longer side')
-    return [f'{what}, is at the end of the search range: widen it' for what in found]
+    return [f'{what}, is at the end of the search: begin with a nearer guess' for what in found]
 
 
 def _checkerboard(size: tuple[int, int]) -> tuple[Image, Image]:

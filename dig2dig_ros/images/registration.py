@@ -794,9 +794,21 @@ def _coefficients(values: ArrayLike, model: str) -> Array:
     return given
 
 
+class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]
+    """Reads YAML, but not a key that is there twice: the last would win without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"the key '{key}' is there twice: remove one")
+        return dict(super().construct_mapping(node, deep))
+
+
 def _read_yaml(path: str | Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(Path(path).expanduser().read_text('utf-8'))
+        # A safe loader: it makes nothing but numbers, texts, lists and mappings.
+        values = yaml.load(Path(path).expanduser().read_text('utf-8'), Loader=_StrictLoader)
     except OSError as error:
         raise RegistrationError(f'{path} cannot be read: {error.strerror}') from None
     # A value that looks like a date but is none is a ValueError, as is what is no text.
@@ -828,11 +840,12 @@ def _parse_camera(values: Any, name: str) -> CameraModel:
     keys = ('camera_matrix', 'distortion_model', 'distortion_coefficients', 'size')
     _check_keys(values, keys, (), inside=name)
     coefficients = values['distortion_coefficients']
-    count = len(coefficients) if isinstance(coefficients, list) else 0
     try:
+        if not isinstance(coefficients, list):
+            raise RegistrationError('distortion_coefficients is not a list of numbers')
         return CameraModel(
             _numbers(values['camera_matrix'], (3, 3), 'camera_matrix'),
-            _numbers(coefficients, (count,), 'distortion_coefficients'),
+            _numbers(coefficients, (len(coefficients),), 'distortion_coefficients'),
             str(values['distortion_model']),
             values['size'],
         )

@@ -530,7 +530,8 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
                 if live is None:
                     raise
                 # As if nothing came of a camera whose images are of no use.
-                self._drop(error.cause, str(error))
+                unregistered = error.cause == 'registration'
+                self._drop('thermal unregistered' if unregistered else error.cause, str(error))
                 prepared = self._preparation.alone(
                     group[self._sources.index(live)], self._visible_size, values
                 )
@@ -543,7 +544,9 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
     def _usable_without(self, error: PreparationError, values: Mapping[str, Any]) -> str | None:
         """Return the camera that goes on while images of the other one cannot be used."""
         source, _, what = error.cause.partition(' ')
-        if what != 'malformed' or source not in SOURCES:
+        if error.cause == 'registration':
+            source = 'thermal'
+        elif what != 'malformed' or source not in SOURCES:
             return None
         self._refused = {**self._refused, source: (time.monotonic(), str(error))}
         (other,) = (name for name in SOURCES if name != source)

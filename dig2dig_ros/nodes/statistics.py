@@ -38,6 +38,7 @@ def drop_causes(sources: Sequence[str] = SOURCES) -> tuple[str, ...]:
     images = ('malformed', 'zero stamp', 'duplicate stamp', 'late', 'unpaired')
     return (
         *(f'{source} {cause}' for cause in images for source in sources),
+        'thermal unregistered',
         # The first two make a pair, which then waits for each of the others.
         *(f'{source} missing' for source in sources[2:]),
         'without counterpart',
@@ -172,8 +173,11 @@ class NodeStatistics:
         with self._lock:
             drops = ', '.join(f'{cause} {n}' for cause, n in self._dropped.items() if n)
             received = ', '.join(f'{name} {self._received[name]}' for name in self._sources)
+            alone = ', '.join(f'{name} {n}' for name, n in self._alone.items() if n)
             return (
-                f'received {received}; pairs {self._pairs}; fused {self._fused}; '
+                f'received {received}; pairs {self._pairs}; '
+                + (f'alone {alone}; ' if alone else '')
+                + f'fused {self._fused}; '
                 f'dropped: {drops or "none"}'
             )
 
@@ -205,8 +209,10 @@ def is_settled(values: Mapping[str, str]) -> bool:
     """Tell whether every pair that the node made is either fused or dropped."""
     dropped = drops(values)
     done = counter(values, 'fused') + sum(dropped.get(cause, 0) for cause in PAIR_CAUSES)
-    # An image that cannot be decoded may be found out before or after it was paired.
-    malformed = sum(dropped.get(f'{source} malformed', 0) for source in SOURCES)
+    # An image that cannot be decoded may be found out before or after it was paired, and the
+    # other one may be fused alone.
+    causes = (*(f'{source} malformed' for source in SOURCES), 'thermal unregistered')
+    malformed = sum(dropped.get(cause, 0) for cause in causes)
     begun = counter(values, 'pairs') + sum(counter(values, f'{name} alone') for name in SOURCES)
     return 0 <= begun - done <= malformed
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+import math
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,8 @@ class Attendance:
         """Begin anew, at a time of arrival."""
         self._began = now
         self._usable: dict[str, float] = {}
+        # The one before the latest.
+        self._before: dict[str, float] = {}
         self._stamps: dict[str, deque[int]] = {
             source: deque(maxlen=_STAMPS) for source in self._sources
         }
@@ -63,6 +66,8 @@ class Attendance:
             return
         self._complaints.pop(source, None)
         stamps.append(stamp)
+        if source in self._usable:
+            self._before[source] = self._usable[source]
         self._usable[source] = arrival
 
     def complaint(self, source: str) -> str:
@@ -99,8 +104,12 @@ class Attendance:
         if policy == 'wait' or source not in SOURCES or policy not in (source, 'any'):
             return False
         (other,) = (name for name in SOURCES if name != source)
-        silent = now - self._usable.get(other, self._began) > values['stale_timeout']
-        return silent and self._usable.get(source) == now
+        timeout, last = values['stale_timeout'], self._usable.get(other, self._began)
+        if now - last <= timeout or self._usable.get(source) != now:
+            return False
+        # After a pause of both, or between slow pairs, the counterpart is on its way.
+        before = self._before.get(source, -math.inf)
+        return bool(now - before <= timeout or before - last > timeout)
 
     def mismatch(self, timeout: float, now: float) -> str | None:
         """Return what is wrong where all cameras are there, and no pair comes about."""

@@ -230,6 +230,8 @@ class Preparation:
         if arrived.source == 'visible':
             size = _size(array)
         else:
+            if visible_size is None:
+                visible_size = self._registrar.visible_size(values)
             size = visible_size or _size(array)
             if visible_size is not None:
                 placement = self._placement(visible_size, _size(array), values)

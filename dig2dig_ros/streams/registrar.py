@@ -131,6 +131,14 @@ class Registrar:
             self._made = key, made
         return self._made[1]
 
+    def visible_size(self, values: Mapping[str, Any]) -> _Size | None:
+        """Return (width, height) of the visible images that the registration is for, if known."""
+        try:
+            registration = self.registration(values)
+        except RegistrationError:
+            return None
+        return None if registration is None else registration.visible_size
+
     def describe(self, values: Mapping[str, Any]) -> str:
         """Return what diagnostics say of the registration."""
         if not self.in_use:
@@ -151,7 +159,8 @@ class Registrar:
             f'{error:.1f} px at {distance:g} m'
             for distance, error in zip(_DISTANCES, errors, strict=False)
         )
-        return f'from camera_info, right at {values["plane_distance"]:g} m (off by {far})'
+        parallax = f' (off by {far})' if far else ''
+        return f'from camera_info, right at {values["plane_distance"]:g} m{parallax}'
 
     def __call__(
         self, visible_size: _Size, thermal_size: _Size, values: Mapping[str, Any]

@@ -74,7 +74,9 @@ _BLOCK = 64
 # Below this part of the usual noise a difference is no noise, but a repeat with a few bits
 # changed.
 _NEARLY = 0.2
-# Sensor noise is below this part of the contrast; motion, which may be mistaken for it, is not.
+# Sensor noise is below this part of the contrast; motion, which may be mistaken for it, is not. Of
+# a camera that moves before texture it may well be, so that no more than one count is relied on:
+# the noise of a raw sensor that stops again is a few counts, of thousands that the scene has.
 _LARGEST_NOISE = 0.01
 # Differences that must have been seen before one can be unusually small.
 _KNOWN_AFTER = 5
@@ -113,10 +115,11 @@ class SensorWatch:
 
     - ``frozen``, factor 0: for longer than ``frozen_timeout`` and at least two images, each was
       identical to the one before, or differed nearly everywhere by less than a fifth of the
-      noise that is usual for this camera. It ends with the first image that differs, or when the
-      other camera has not moved for ``frozen_timeout`` either: nothing is lost by fusing a
-      still pair. A camera that sends identical images of a still scene all by itself, as after
-      video compression, cannot be told from a frozen one: set ``frozen_timeout`` to 0 for it.
+      noise that is usual for this camera, and of one count. It ends with the first image that
+      differs, or when the other camera has not moved for ``frozen_timeout`` either: nothing is
+      lost by fusing a still pair. A camera that sends identical images of a still scene all by
+      itself, as after video compression, cannot be told from a frozen one: set
+      ``frozen_timeout`` to 0 for it.
     - ``black``: of 8-bit images, the brightest pixels are below 28 of 255; the factor falls to 0
       at 10. Of other types, they are at the lower end of the type, or 0.
     - ``saturated``: more than 60 % of the pixels are clipped at white, which is 250 and more of
@@ -221,7 +224,8 @@ class SensorWatch:
         if dead:
             found.append(_dead_channel_fault(dead, self.source))
 
-        self._sequence.add(planes, _contrast(ordered), stamp, other_moves, self.frozen_timeout)
+        largest_noise = min(_LARGEST_NOISE * _contrast(ordered), _one_count(ordered))
+        self._sequence.add(planes, largest_noise, stamp, other_moves, self.frozen_timeout)
         # An image without content is the same each time, also from a camera that is not frozen.
         seconds = self._sequence.frozen_for
         frozen = seconds > 0.0 and (exposure is None or exposure.factor > 0.0)
@@ -280,7 +284,7 @@ class _Sequence:
     def add(
         self,
         planes: NDArray[Any],
-        contrast: float,
+        largest_noise: float,
         stamp: float,
         other_moves: bool,
         timeout: float,
@@ -288,7 +292,7 @@ class _Sequence:
         """Compare an image with the one before it, and set `moves` and `frozen_for` (s)."""
         before, self._planes = self._planes, planes
         elapsed, self._stamp = stamp - self._stamp, stamp
-        self.moves = before is None or self._differ(before, planes, contrast, elapsed)
+        self.moves = before is None or self._differ(before, planes, largest_noise, elapsed)
         if other_moves:
             self._other_moved = stamp
         if self.moves or stamp - self._other_moved > timeout:
@@ -300,14 +304,14 @@ class _Sequence:
         self.frozen_for = lasts if is_frozen else 0.0
 
     def _differ(
-        self, before: NDArray[Any], after: NDArray[Any], contrast: float, elapsed: float
+        self, before: NDArray[Any], after: NDArray[Any], largest_noise: float, elapsed: float
     ) -> bool:
         """Tell whether two images are of different moments, and learn the usual noise."""
         if np.array_equal(before, after):
             return False
         blocks = np.sort(_block_differences(before, after))
         little, much = (float(blocks[int(part * (blocks.size - 1))]) for part in (0.25, 0.95))
-        noise = min(self._noise, _LARGEST_NOISE * contrast)
+        noise = min(self._noise, largest_noise)
         if self._differences >= _KNOWN_AFTER and much < _NEARLY * noise:
             self._noise *= math.exp(-elapsed / _NOISE_FALL)
             return False

@@ -14,9 +14,11 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
+from dig2dig_ros.fusion.degradation import DegradationError
 from dig2dig_ros.fusion.fuser import Fuser, FusionInputError
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.placement import Placement
@@ -362,6 +364,19 @@ def test_a_large_image_is_not_aliased_by_its_placement(fuser):
     assert result.image[4:56, 4:80].max() < 155
 
 
+@pytest.mark.parametrize('degrees', [0, 70, 90, 180])
+def test_nor_is_one_of_a_camera_that_is_mounted_turned(fuser, degrees):
+    fine = np.random.default_rng(0).random((240, 240), dtype=np.float32)
+    cosine, sine = np.cos(np.radians(degrees)) / 4, np.sin(np.radians(degrees)) / 4
+    turn = np.array([[cosine, -sine, 29.5], [sine, cosine, 29.5], [0, 0, 1]])
+    about = np.array([[1, 0, -119.5], [0, 1, -119.5], [0, 0, 1]])
+    placement = Registration(turn @ about, (240, 240), (60, 60)).placement(0.0)
+    visible = np.zeros((60, 60), np.uint8)
+    result = fuser.fuse(visible, fine, placements=(None, placement), trust=(0.0, 1.0))
+    # Means of 16 pixels, of which each has a deviation of 255 / sqrt(12).
+    assert result.image[18:42, 18:42].std() < 1.2 * 255 / np.sqrt(12) / 4
+
+
 @pytest.mark.parametrize(
     ('arguments', 'reason'),
     [
@@ -454,3 +469,53 @@ def test_warm_up_takes_a_small_thermal_image_where_one_is_declared():
     prior.denoise = lambda noisy, t: (shapes.append(noisy.shape[-2:]), denoise(noisy, t))[1]
     fuser.warm_up(80, 60)
     assert set(shapes) == {(60, 80)}
+
+
+@pytest.mark.parametrize('degradation', ['lepton', 'motion 60 0', 'mask {}', 'x4, mask {}'])
+def test_warm_up_at_another_size_than_the_declared_cameras(degradation, tmp_path):
+    np.save(tmp_path / 'dead.npy', np.ones((40, 50)))
+    declared = degradation.format(tmp_path / 'dead.npy')
+    for source in ('visible', 'thermal'):
+        if source == 'thermal' or declared.startswith('m'):
+            settings = replace(SETTINGS, **{f'{source}_degradation': declared})
+            Fuser(settings, prior=GaussianPrior(), device='cpu').warm_up(48, 36)
+
+
+def test_warm_up_tells_of_a_file_that_is_not_there(tmp_path):
+    settings = replace(SETTINGS, thermal_degradation=f'mask {tmp_path}/gone.npy')
+    with pytest.raises(DegradationError, match='gone'):
+        Fuser(settings, prior=GaussianPrior(), device='cpu').warm_up(48, 36)
+
+
+@pytest.mark.parametrize('declared', ['blur 2.0', 'x2'])
+def test_a_long_chain_does_not_pile_up_what_no_camera_saw(declared):
+    # 25 steps from nearly pure noise, as in config/paper.yaml.
+    rows, columns = np.mgrid[:48, :64]
+    visible = (110 + 60 * np.sin(rows / 3) * np.cos(columns / 4)).astype(np.uint8)
+    thermal = np.where((rows - 24) ** 2 + (columns - 30) ** 2 < 120, 220, 60 + columns)
+    if declared == 'x2':
+        degraded = thermal.reshape(24, 2, 32, 2).mean(axis=(1, 3))
+    else:
+        degraded = cv2.GaussianBlur(thermal.astype(float), (0, 0), 2.0)
+    settings = FusionSettings(
+        sampler='ancestral', num_inference_steps=25, dig_refresh_interval=10, first_timestep=999
+    )
+    fuser = Fuser(settings, device='cpu', precision='fp32')
+
+    def error(image, reference):
+        return np.abs(image.astype(float) - reference).mean()
+
+    clean = fuser.fuse(visible, thermal.astype(np.uint8)).image.astype(float)
+    plain = fuser.fuse(visible, degraded.astype(np.uint8)).image
+    fuser.settings = replace(settings, thermal_degradation=declared)
+    restored = fuser.fuse(visible, degraded.astype(np.uint8)).image
+    assert error(restored, clean) < error(plain, clean)
+
+
+def test_a_factor_that_would_take_all_memory_is_refused(fuser):
+    visible, _, _ = street()
+    fuser.settings = replace(SETTINGS, thermal_degradation='x16')
+    large = np.zeros((400, 640), np.uint8)
+    with pytest.raises(ValueError, match=r'makes 10240x6400 pixels .* declare a smaller factor'):
+        fuser.fuse(visible, large)
+    fuser.settings = SETTINGS

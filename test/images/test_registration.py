@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+import re
 from types import SimpleNamespace
 
 import cv2
@@ -577,6 +578,7 @@ def test_numbers_may_be_written_as_other_programs_write_them(tmp_path: Path) -> 
         (SIZES, "no key 'thermal_to_visible': add it"),
         (HOMOGRAPHY + 'thermal_size: [40, 30]', "no key 'visible_size'"),
         (HOMOGRAPHY + SIZES + 'edge: 3', "key 'edge' that means nothing here: use thermal_to_"),
+        (HOMOGRAPHY + SIZES + 'visible_size: [640, 480]', "'visible_size' is there twice"),
         (HOMOGRAPHY + SIZES + 'estimate: 3', 'estimate is no mapping'),
         (HOMOGRAPHY + SIZES.replace('30', '30.5'), r'thermal_size is not \[width, height\]'),
         (HOMOGRAPHY + SIZES.replace('48', 'true'), 'visible_size is not'),
@@ -594,6 +596,11 @@ def test_numbers_may_be_written_as_other_programs_write_them(tmp_path: Path) -> 
         (HOMOGRAPHY + SIZES + CAMERA + '  k: 1', "thermal_camera has a key 'k'"),
         (HOMOGRAPHY + SIZES + CAMERA.replace('_bob', 's'), "thermal_camera: .* 'plumbs'"),
         (HOMOGRAPHY + SIZES + CAMERA.replace('-0.1', 'a'), "distortion_coefficients has 'a'"),
+        (HOMOGRAPHY + SIZES + CAMERA + '  size: [40, 30]', "'size' is there twice"),
+        (
+            re.sub('(distortion_coefficients:).*', r'\1', HOMOGRAPHY + SIZES + CAMERA),
+            'distortion_coefficients is not a list of numbers',
+        ),
         (HOMOGRAPHY + SIZES + CAMERA.replace('30]', '31]'), 'size of thermal_camera is 40x31'),
     ],
 )

@@ -175,6 +175,13 @@ def test_images_of_other_sizes_are_dropped_until_they_fit_again(robot, street, r
     assert robot.counter('dropped: registration') == 1
     assert robot.counter('dropped: fusion error') == 0
     robot.until(lambda: robot.level == DiagnosticStatus.OK)
+    # If it may, the visible image goes on alone.
+    assert robot.set_parameter('missing_modality', 'visible') == (True, '')
+    alone = robot.fuse(visible=visible, thermal=half)
+    np.testing.assert_array_equal(alone.image, visible)
+    assert (alone.weights['visible'] == 1).all()
+    robot.until(lambda: robot.counter('dropped: thermal unregistered') == 1)
+    assert 'thermal images are refused: the registration is for' in robot.diagnose().text
 
 
 def test_the_thermal_camera_alone_is_black_where_it_does_not_reach(robot, street, registration):

@@ -130,6 +130,7 @@ def test_images_that_went_alone_are_counted_beside_the_pairs(statistics):
     statistics.fused(0.0, 0.0)
     statistics.dropped('superseded')
     assert is_settled(statistics.table())
+    assert 'pairs 0; alone visible 2; fused 1;' in statistics.summary()
 
 
 # Reading the diagnostics back

@@ -65,7 +65,31 @@ def test_the_policy_says_who_goes_on_alone(attendance, policy, alone):
         assert attendance.alone(source, values(policy), 102.5) == (source in alone)
 
 
+def test_a_pause_of_both_cameras_leaves_none_alone(attendance):
+    for now in (100.5, 100.6, 105.0, 105.1):
+        attendance.seen('thermal', int(now * SECOND), now - 0.05)
+        for moment in (now, now + 0.03):
+            attendance.seen('visible', int(moment * SECOND), moment)
+            assert not attendance.alone('visible', values(), moment)
+    attendance.seen('visible', 109 * SECOND, 109.0)
+    assert not attendance.alone('visible', values(), 109.0)
+    attendance.seen('visible', 110 * SECOND, 110.0)
+    assert attendance.alone('visible', values(), 110.0)
+
+
+def test_pairs_slower_than_the_timeout_still_come_about(attendance):
+    for now in range(103, 120, 3):
+        for source, moment in (('visible', now), ('thermal', now + 0.01)):
+            attendance.seen(source, int(moment * SECOND), moment)
+            assert not attendance.alone(source, values(), moment)
+    # A camera as slow as that still goes on when the other one is gone.
+    for now, alone in ((121, False), (124, True)):
+        attendance.seen('visible', now * SECOND, now)
+        assert attendance.alone('visible', values(), now) == alone
+
+
 def test_pairs_come_about_again_with_the_first_image_of_the_missing_camera(attendance):
+    attendance.seen('visible', 2 * SECOND, 102.0)
     attendance.seen('visible', 3 * SECOND, 103.0)
     assert attendance.alone('visible', values(), 103.0)
     attendance.seen('thermal', 3 * SECOND + 1, 103.01)

@@ -257,3 +257,13 @@ def test_the_thermal_image_is_placed_as_its_registration_says(tmp_path):
     with pytest.raises(PreparationError, match='64x48') as raised:
         preparation(group(street(), heat(), 0.2), values)
     assert raised.value.cause == 'registration'
+
+
+def test_thermal_alone_takes_the_visible_size_from_the_registration(tmp_path):
+    path = tmp_path / 'registration.yaml'
+    Registration(np.diag([2.0, 2.0, 1.0]), (32, 24), (64, 48)).save(path)
+    values = {**VALUES, 'thermal_to_visible': str(path)}
+    preparation = Preparation(('visible', 'thermal'), Registrar(values))
+    ready = preparation.alone(Arrived('thermal', heat(size=(24, 32)), 0), None, values)
+    assert ready.images[0].shape == (48, 64)
+    assert ready.placements[1] is not None

@@ -167,6 +167,17 @@ def test_diagnostics_tell_where_the_registration_is_from_and_its_parallax(extrin
     )
 
 
+def test_diagnostics_are_whole_where_nothing_so_near_is_seen_by_both(tmp_path):
+    path = tmp_path / 'ahead.yaml'
+    path.write_text('translation: [0.1, 0.0, 3.0]\nrpy_degrees: [0, 0, 0]\n')
+    values = {**VALUES, 'extrinsics': str(path), 'plane_distance': 10.0}
+    registrar = Registrar(values)
+    registrar.camera_info('visible', camera_info(VISIBLE, 50.0))
+    registrar.camera_info('thermal', camera_info(THERMAL, 25.0))
+    registrar.registration(values)
+    assert registrar.describe(values) == 'from camera_info, right at 10 m'
+
+
 def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     Registration(np.eye(3), THERMAL, VISIBLE).save(tmp_path / 'registration.yaml')

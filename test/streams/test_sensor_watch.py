@@ -145,6 +145,20 @@ def test_a_camera_that_stops_before_a_still_scene_is_not_frozen(noise, dtype, le
     assert watched(images) == [WELL] * len(images)
 
 
+@pytest.mark.parametrize(('noise', 'gain'), [(3.0, 12.0), (2.0, 25.0), (5.0, 40.0)])
+def test_a_camera_that_stops_after_a_drive_past_texture_is_not_frozen(noise, gain):
+    # Thousands of counts, all of them moving: what is learnt there of noise is motion.
+    generator = np.random.default_rng(4)
+    texture = cv2.GaussianBlur(generator.normal(0, 1, (48, 256)), (0, 0), 2.0)
+    texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX) * gain
+    images = []
+    for index in range(150):
+        offset = abs(5 * min(index, 90) % 380 - 190)
+        seen = 7000 + texture[:, offset : offset + 64] + generator.normal(0, noise, SHAPE)
+        images.append(np.rint(seen).astype(np.uint16))
+    assert watched(images) == [WELL] * len(images)
+
+
 def test_a_camera_that_becomes_quiet_is_trusted_again():
     loud = [noisy(8000, 20.0, np.uint16, seed=seed) for seed in range(30)]
     # A lamp at the edge keeps the contrast.
