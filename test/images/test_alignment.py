@@ -164,7 +164,7 @@ def test_the_end_of_the_search_range_is_told():
     search = SearchRange(math.radians(3), 1.05, 0.05)
     found = align([(visible, image)], search=search, thermal_mask=mask)
     assert not found.trusted
-    assert any('rotation' in reason and 'widen' in reason for reason in found.reasons)
+    assert any('rotation' in reason and 'nearer guess' in reason for reason in found.reasons)
 
 
 def test_images_that_cannot_be_searched_are_refused():
