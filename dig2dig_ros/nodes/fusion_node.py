@@ -511,7 +511,13 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         arrival = max(arrived.arrival for arrived in work.messages)
         self._statistics.fused(arrival, result.statistics.seconds)
         if len(work.sources) > 1:
-            self._alignment(prepared, work.stamps[0] * 1e-9, values)
+            try:
+                self._alignment(prepared, work.stamps[0] * 1e-9, values)
+            except Exception as error:  # the pair is out, and the worker has to go on
+                self.get_logger().warning(
+                    f'the misalignment was not measured: {type(error).__name__}: {error}',
+                    throttle_duration_sec=_LOG_PERIOD,
+                )
 
     def _prepare(self, work: Work, values: Mapping[str, Any]) -> Prepared:
         assert self._preparation is not None
