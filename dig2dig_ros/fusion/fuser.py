@@ -316,21 +316,26 @@ class Fuser:
 
     def _restored(
         self, image: Tensor, degradation: Degradation
-    ) -> tuple[Tensor, Observation, int]:
+    ) -> tuple[Tensor, Observation | None, int]:
         """
         Undo a declared degradation in the camera's own pixels.
 
-        :return: the image, (1 or 3, H, W); what was observed of its luma, for a chain to keep to;
-            the images that went through the prior.
+        :return: the image, (1 or 3, H, W); what was observed of its luma, if a chain is to keep
+            to it; the images that went through the prior.
         """
-        steps = self.settings.restoration_steps
+        settings = self.settings
         if len(image) == 3:
-            observation = observe_luma(degradation, image)
-            restored, calls = restore_colour(self.prior, image, degradation, steps)
+            restored, calls = restore_colour(
+                self.prior, image, degradation, settings.restoration_steps
+            )
         else:
             observation = observe(degradation, image[None] * 2 - 1)
-            scene, calls = restore(self.prior, observation, steps)
+            scene, calls = restore(self.prior, observation, settings.restoration_steps)
             restored = ((scene[0] + 1) / 2).clamp(0, 1)
+        if settings.sampler == 'increments':
+            return restored, None, calls
+        if len(image) == 3:
+            observation = observe_luma(degradation, image)
         return restored, explained(observation, _grey(restored)[None] * 2 - 1), calls
 
     def _warped(

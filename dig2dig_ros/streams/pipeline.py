@@ -36,11 +36,9 @@ from dig2dig_ros.images.registration import RegistrationError
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.streams.codec import decode, decode_compressed
 from dig2dig_ros.streams.registrar import Registrar
-from dig2dig_ros.streams.sensor_watch import Condition, SensorWatch
+from dig2dig_ros.streams.sensor_watch import Condition, LUMA_BGR, SensorWatch
 
 _NANOSECONDS = 1_000_000_000
-# BT.601, blue, green, red: as the fusion makes luma of colour.
-_LUMA_BGR = np.array([0.114, 0.587, 0.299])
 
 
 class PreparationError(ValueError):
@@ -296,7 +294,7 @@ def _living_grey(image: NDArray[Any], dead_channels: Sequence[int]) -> NDArray[A
     """Return an image in which some channels are dead as grey, of the luma of the others."""
     if not dead_channels or image.ndim != 3:
         return image
-    shares = _LUMA_BGR.copy()
+    shares = np.array(LUMA_BGR)
     shares[list(dead_channels)] = 0.0
     if not shares.any():
         return image

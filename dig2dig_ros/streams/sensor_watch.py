@@ -67,7 +67,7 @@ _DEAD_HALF, _DEAD_NEARLY_ALL, _DEAD_EXTREME = 1, 22, 0.5
 _LIVE_CONTRAST = 32
 _CHANNELS = ('blue', 'green', 'red')
 # Their parts of luma (ITU-R BT.601).
-_LUMA = (0.114, 0.587, 0.299)
+LUMA_BGR = (0.114, 0.587, 0.299)
 
 # Samples side by side whose differences are averaged.
 _BLOCK = 64
@@ -458,4 +458,4 @@ def _dead_channel_fault(channels: tuple[int, ...], source: str) -> _Fault:
     subject = f'{" and ".join(names)} channel' + ('s' if len(names) > 1 else '')
     verb = 'are' if len(names) > 1 else 'is'
     text = f'the {subject} of the {source} image {verb} dead'
-    return _Fault('dead channel', text, 1.0 - sum(_LUMA[channel] for channel in channels))
+    return _Fault('dead channel', text, 1.0 - sum(LUMA_BGR[channel] for channel in channels))

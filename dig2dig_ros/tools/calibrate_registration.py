@@ -50,6 +50,7 @@ from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration import CameraModel, Registration, RegistrationError
 from dig2dig_ros.nodes.parameters import complete_values
 from dig2dig_ros.streams.pairing import SOURCES
+from dig2dig_ros.streams.pipeline import registered_image
 from dig2dig_ros.tools.options import load_parameters, positive, report, UsageError
 from dig2dig_ros.tools.registration_pairs import (
     choose_frames,
@@ -68,7 +69,7 @@ from dig2dig_ros.tools.registration_points import (
     project,
     rms,
 )
-from dig2dig_ros.tools.registration_report import click_page, overlay, placed, Row, write_text
+from dig2dig_ros.tools.registration_report import click_page, overlay, Row, write_text
 
 Array = NDArray[np.float64]
 
@@ -405,7 +406,8 @@ def left_over(estimate: Estimate, recording: Recording, placement: Placement) ->
     together, single = MisalignmentMonitor(len(pairs)), MisalignmentMonitor(1)
     distances = []
     for pair in pairs:
-        images = (pair.visible, placed(pair.thermal, placement), placement.coverage)
+        thermal = registered_image(pair.thermal, placement, recording.sizes[0])
+        images = (pair.visible, thermal, placement.coverage)
         all_by_now = together.look(*images)
         alone = single.look(*images)
         if alone.trusted:

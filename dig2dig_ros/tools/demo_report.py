@@ -30,6 +30,12 @@ from dig2dig_ros.evaluation.video import letterbox, to_bgr
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.pipeline import registered_image
+from dig2dig_ros.tools.registration_report import (
+    DARK_PERCENTILES,
+    EDGE_COLOUR,
+    RIM_COLOUR,
+    thermal_edge_mask,
+)
 
 Image = NDArray[np.uint8]
 
@@ -51,11 +57,6 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _PAPER = 245
 _INK = (40, 40, 40)
 _GAP = 6
-# Blue-green-red.
-_EDGE_COLOUR, _RIM_COLOUR = (0, 150, 255), (255, 200, 0)
-# Of the gradients of a thermal image, those above these percentiles are edges, and begin one.
-_EDGE_PERCENTILES = (88.0, 95.0)
-_DARK_PERCENTILES = (1.0, 99.5)
 
 
 class DemoError(RuntimeError):
@@ -187,23 +188,15 @@ def thermal_edges(visible: Image, thermal: Image, coverage: NDArray[np.float32])
     :return: (H, W, 3) BGR.
     """
     grey = cv2.cvtColor(visible, cv2.COLOR_BGR2GRAY)
-    low, high = np.percentile(grey, _DARK_PERCENTILES)
+    low, high = np.percentile(grey, DARK_PERCENTILES)
     unit = np.clip((grey - low) / max(high - low, 1.0), 0.0, 1.0)
     # Darker than it could be, so that the lines stand out.
     picture = to_bgr(np.rint(np.sqrt(unit) * 190.0))
-    smooth = cv2.GaussianBlur(thermal[..., 0].astype(np.float32), (0, 0), 1.2)
-    gx, gy = (cv2.Sobel(smooth, cv2.CV_16S, *axis) for axis in ((1, 0), (0, 1)))
-    # The border of the thermal image is no edge of the scene.
-    inside = cv2.erode((coverage > 0.99).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
-    if inside.any():
-        strength = np.abs(gx.astype(np.int32)) + np.abs(gy.astype(np.int32))
-        low, high = np.percentile(strength[inside], _EDGE_PERCENTILES)
-        edges = cv2.Canny(gx, gy, max(low, 20.0), max(high, 40.0)) > 0
-        picture[edges & inside] = _EDGE_COLOUR
+    picture[thermal_edge_mask(thermal[..., 0].astype(np.float32), coverage)] = EDGE_COLOUR
     reached = (coverage > 0.5).astype(np.uint8)
     if not reached.all():
         rim, _ = cv2.findContours(reached, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        cv2.drawContours(picture, rim, -1, _RIM_COLOUR, 1)
+        cv2.drawContours(picture, rim, -1, RIM_COLOUR, 1)
     return picture
 
 

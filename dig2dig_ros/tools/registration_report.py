@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 from dig2dig_ros.evaluation.gallery import jpeg
 from dig2dig_ros.evaluation.video import to_bgr
 from dig2dig_ros.images.placement import Placement
+from dig2dig_ros.streams.pipeline import registered_image
 from dig2dig_ros.tools.registration_pairs import Pair, size_of
 
 Image = NDArray[np.uint8]
@@ -53,12 +54,12 @@ _PAPER = 245
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _INK = (40, 40, 40)
 # Blue-green-red.
-_EDGE_COLOUR = (0, 150, 255)
-_RIM_COLOUR = (255, 200, 0)
+EDGE_COLOUR = (0, 150, 255)
+RIM_COLOUR = (255, 200, 0)
 _POINT_COLOUR = (90, 230, 60)
 # Of the gradients of a thermal image, those above these percentiles are edges, and begin one.
 _EDGE_PERCENTILES = (88.0, 95.0)
-_DARK_PERCENTILES = (1.0, 99.5)
+DARK_PERCENTILES = (1.0, 99.5)
 
 
 @dataclass(frozen=True)
@@ -73,19 +74,6 @@ class Row:
     pair: Pair
     visible_points: Array | None = None
     mapped_points: Array | None = None
-
-
-def placed(thermal: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
-    """
-    Return a thermal image on the pixels of the visible one, as the fusion warps it.
-
-    :param thermal: (h, w).
-    :return: (H, W); the nearest pixel of the border where the thermal image does not reach.
-    """
-    width, height = size_of(thermal)
-    x = (placement.grid[..., 0] + 1) * (width / 2) - 0.5
-    y = (placement.grid[..., 1] + 1) * (height / 2) - 0.5
-    return np.asarray(cv2.remap(thermal, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
 def overlay(rows: Sequence[Row], placement: Placement) -> Image:
@@ -103,9 +91,9 @@ def overlay(rows: Sequence[Row], placement: Placement) -> Image:
 def _row(row: Row, placement: Placement) -> Image:
     visible = _display(row.pair.visible)
     height, width = visible.shape
-    stretched = cv2.resize(row.pair.thermal, (width, height), interpolation=cv2.INTER_LINEAR)
+    stretched = registered_image(row.pair.thermal, None, (width, height))
     everywhere = np.ones((height, width), np.float32)
-    after = placed(row.pair.thermal, placement)
+    after = registered_image(row.pair.thermal, placement, (width, height))
     views = [
         (_display(thermal, coverage), coverage)
         for thermal, coverage in ((stretched, everywhere), (after, placement.coverage))
@@ -204,9 +192,33 @@ def _display(image: NDArray[Any], coverage: NDArray[np.float32] | None = None) -
     """Return grey in 8 bits, dark scenes lifted; the range is that of what is covered."""
     grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     shown = grey if coverage is None else grey[coverage > 0.01]
-    low, high = np.percentile(shown, _DARK_PERCENTILES)
+    low, high = np.percentile(shown, DARK_PERCENTILES)
     unit = np.clip((grey.astype(np.float32) - low) / max(float(high - low), 1e-3), 0.0, 1.0)
     return np.asarray(np.rint(np.sqrt(unit) * 255), np.uint8)
+
+
+def thermal_edge_mask(
+    thermal: NDArray[np.float32], coverage: NDArray[np.float32], zoom: float = 1.0
+) -> NDArray[np.bool_]:
+    """
+    Return where a thermal image has edges, for pictures; its border is none.
+
+    :param thermal: (H, W), on a scale of 0 to 255.
+    :param coverage: (H, W) in [0, 1], 1 where the thermal image reaches.
+    :param zoom: by how much the thermal image was enlarged, which makes edges wide and weak.
+    :return: (H, W).
+    """
+    wide = max(1.0, zoom)
+    smooth = cv2.GaussianBlur(thermal, (0, 0), 1.2 * wide) * np.float32(wide)
+    gx, gy = (
+        np.rint(cv2.Sobel(smooth, cv2.CV_32F, *axis).clip(-2e4, 2e4)).astype(np.int16)
+        for axis in ((1, 0), (0, 1))
+    )
+    inside = cv2.erode((coverage > 0.99).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    strength = np.abs(gx.astype(np.int32)) + np.abs(gy.astype(np.int32))
+    low, high = np.percentile(strength[inside], _EDGE_PERCENTILES) if inside.any() else (0, 0)
+    edges = cv2.Canny(gx, gy, max(low, 20.0), max(high, 40.0)) > 0
+    return np.asarray(edges & inside)
 
 
 def _edge_tile(
@@ -215,25 +227,16 @@ def _edge_tile(
     """
     Draw the edges of a thermal image on a visible one of the same size.
 
-    :param zoom: by how much the thermal image was enlarged, which makes edges wide and weak.
+    :param zoom: see :func:`thermal_edge_mask`.
     """
-    wide = max(1.0, zoom)
-    smooth = cv2.GaussianBlur(thermal, (0, 0), 1.2 * wide) * np.float32(wide)
-    gx, gy = (
-        cv2.Sobel(smooth, cv2.CV_32F, *axis).clip(-2e4, 2e4).astype(np.int16)
-        for axis in ((1, 0), (0, 1))
-    )
-    inside = cv2.erode((coverage > 0.99).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
-    strength = np.abs(gx.astype(np.int32)) + np.abs(gy.astype(np.int32))
-    low, high = np.percentile(strength[inside], _EDGE_PERCENTILES) if inside.any() else (0, 0)
-    edges = (cv2.Canny(gx, gy, max(low, 20.0), max(high, 40.0)) > 0) & inside
+    edges = thermal_edge_mask(thermal, coverage, zoom)
     # Darker than it is, so that the lines stand out.
     tile = to_bgr((visible * 0.75).astype(np.uint8))
-    tile[edges] = _EDGE_COLOUR
+    tile[edges] = EDGE_COLOUR
     if not (coverage > 0.99).all():
         rim = (coverage > 0.01).astype(np.uint8)
         outlines, _ = cv2.findContours(rim, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        cv2.drawContours(tile, outlines, -1, _RIM_COLOUR, 1)
+        cv2.drawContours(tile, outlines, -1, RIM_COLOUR, 1)
     return tile
 
 
@@ -252,7 +255,7 @@ def _draw_points(tile: Image, visible: Array, mapped: Array, scale: float) -> No
             continue
         # With four bits behind the point.
         ends = [tuple(round(((c + 0.5) * scale - 0.5) * 16) for c in p) for p in (first, second)]
-        cv2.line(tile, ends[0], ends[1], _EDGE_COLOUR, 1, cv2.LINE_AA, 4)
+        cv2.line(tile, ends[0], ends[1], EDGE_COLOUR, 1, cv2.LINE_AA, 4)
         cv2.circle(tile, ends[0], 3 * 16, _POINT_COLOUR, 1, cv2.LINE_AA, 4)
 
 

@@ -41,3 +41,18 @@ def module_domain() -> int:
     """Return a ROS domain for what the tests of a module share."""
     pytest.importorskip('rclpy', reason='needs rclpy')
     return next_domain()
+
+
+@pytest.fixture(scope='module')
+def robot(request, module_domain):
+    """
+    Return a client beside a node that several tests start anew with other parameters.
+
+    It starts with the PARAMETERS of the module.
+    """
+    from integration.harness import running
+
+    with running(module_domain, request.module.PARAMETERS) as (client, process):
+        client.until(lambda: client.status.get('state') == 'active', 60, 'active')
+        yield client
+        assert process.process.poll() is None, process.output()

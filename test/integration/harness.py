@@ -46,6 +46,8 @@ from dig2dig_ros.streams.pairing import SOURCES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NODE = '/fusion_node'
+# Parameters with which the fused image is the mean of the two.
+MEAN = {'weights': 'uniform', 'contrast_gain': 1.0, 'overshoot': 1.0}
 WIDTH, HEIGHT = 64, 48
 FAST = {
     'device': 'cpu',

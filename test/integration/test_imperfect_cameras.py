@@ -33,7 +33,7 @@ from dig2dig_ros.evaluation.imperfect_cameras import (
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.nodes.pair_camera import camera_info
-from integration.harness import cameras, running
+from integration.harness import cameras, MEAN
 
 SIZE = (192, 160)
 THERMAL_SIZE = (160, 128)
@@ -44,17 +44,6 @@ PARAMETERS = {
     'weights_encoding': '32FC1',
     'alignment_period': 0.0,
 }
-# The fused image is the mean of the two.
-MEAN = {'weights': 'uniform', 'contrast_gain': 1.0, 'overshoot': 1.0}
-
-
-@pytest.fixture(scope='module')
-def robot(module_domain):
-    """Return a client beside a node that several tests start anew with other parameters."""
-    with running(module_domain, PARAMETERS) as (client, process):
-        client.until(lambda: client.status.get('state') == 'active', 60, 'active')
-        yield client
-        assert process.process.poll() is None, process.output()
 
 
 @pytest.fixture(scope='module')

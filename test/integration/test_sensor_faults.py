@@ -26,7 +26,7 @@ from sensor_msgs.msg import Image
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.nodes.statistics import drops, is_settled, PAIR_CAUSES, waiting_images
 from dig2dig_ros.streams.codec import encode
-from integration.harness import cameras, running
+from integration.harness import cameras, MEAN
 
 WIDTH, HEIGHT = 160, 128
 PARAMETERS = {
@@ -36,17 +36,6 @@ PARAMETERS = {
     'alignment_period': 0.0,
     'stale_timeout': 1.0,
 }
-# The fused image is the mean of the two.
-MEAN = {'weights': 'uniform', 'contrast_gain': 1.0, 'overshoot': 1.0}
-
-
-@pytest.fixture(scope='module')
-def robot(module_domain):
-    """Return a client beside a node that several tests start anew with other parameters."""
-    with running(module_domain, PARAMETERS) as (client, process):
-        client.until(lambda: client.status.get('state') == 'active', 60, 'active')
-        yield client
-        assert process.process.poll() is None, process.output()
 
 
 @pytest.fixture(scope='module')
