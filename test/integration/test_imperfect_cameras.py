@@ -211,6 +211,7 @@ def test_a_bad_file_fails_configuration_and_can_be_put_right(
     path = tmp_path / 'bad_registration.yaml'
     if text is not None:
         path.write_text(text)
+    robot.start_anew({})
     robot.clean_up()
     assert robot.set_parameter('thermal_to_visible', str(path)) == (True, '')
     assert not robot.change_state('configure')
@@ -223,7 +224,7 @@ def test_a_bad_file_fails_configuration_and_can_be_put_right(
     assert robot.change_state('configure')
     assert robot.change_state('activate')
     robot.fuse(visible=street[0], thermal=street[1])
-    assert robot.diagnose().level == DiagnosticStatus.OK
+    robot.until(lambda: robot.level == DiagnosticStatus.OK)
 
 
 # Cameras beside each other that look at a wall, each through a lens of its own
@@ -385,4 +386,4 @@ def test_a_declared_resolution_is_undone_while_fusing(robot):
     # Live and back: without it, nothing of it is left.
     assert robot.set_parameter('thermal_degradation', 'none') == (True, '')
     assert error() == pytest.approx(without)
-    assert robot.diagnose().level == DiagnosticStatus.OK
+    robot.until(lambda: robot.level == DiagnosticStatus.OK)
