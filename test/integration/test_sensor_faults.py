@@ -133,7 +133,7 @@ def test_a_missing_camera_is_waited_for_or_not(robot, film):
     assert steps(ramp, full) >= 3
     assert ramp[-1] > 0.95 * full
     robot.until(lambda: play(robot, film, 1) and robot.level == DiagnosticStatus.OK)
-    assert robot.status['thermal trust'] == '1.00'
+    robot.until(lambda: play(robot, film, 1) and robot.status['thermal trust'] == '1.00')
 
     # thermal: an image of the size and in the frame of the visible camera
     assert robot.set_parameter('missing_modality', 'thermal') == (True, '')
