@@ -274,7 +274,7 @@ class Fuser:
                 else self._warped(images[index], arrays[index], placement, height, width, index)
             )
             observations[index] = None  # of other pixels
-        sources = torch.stack([_grey(image) for image in images])
+        sources = greys = torch.stack([_grey(image) for image in images])
         confidence = self._confidence(sources, placements, trusts)
         relied = [index for index, value in enumerate(trusts) if value > 0]
         if confidence is not None and len(relied) == 1:
@@ -293,23 +293,24 @@ class Fuser:
         if len(relied) == 1:
             fused = sources[relied[0], 0].clamp(0, 1)
             weights = F.one_hot(torch.tensor(relied), len(images)).to(sources)
-            maps = weights.reshape(1, -1, 1, 1, 1).expand(1, *sources.shape)
-            gains = maps
+            weights = weights.reshape(-1, 1, 1, 1).expand(sources.shape)
         else:
             result = sample(self.prior, sources * 2 - 1, noise, settings, recorder, observations)
-            fused = ((result.fused[0, 0] + 1) / 2).clamp(0, 1)
-            maps, gains = result.weights, result.gains
+            fused = ((result.fused[0, 0] + 1) / 2).clamp_(0, 1)
+            weights = result.mean_weights
             calls += result.prior_calls
         if confidence is not None:
-            maps = confident_weights(maps, confidence)
-        weights = _mean_weights(maps, gains)
+            weights = confident_weights(weights[None], confidence)[0]
+        weights = weights[:, 0]
         coloured = images if settings.chroma == 'all' else images[:1]
         coloured = [image if len(image) == 3 else image.expand(3, -1, -1) for image in coloured]
         if any(len(image) == 3 for image in images[: len(coloured)]):
-            output = replace_luma(mixed_chroma(coloured, weights), fused).permute(1, 2, 0)
+            colour = mixed_chroma(coloured, weights)
+            old_luma = greys[0, 0] if colour is images[0] else None
+            output = replace_luma(colour, fused, old_luma).permute(1, 2, 0)
         else:
             output = fused
-        image = (output * 255).round_().to(torch.uint8).cpu().numpy()
+        image = output.mul_(255).round_().to(torch.uint8).cpu().numpy()
         seconds = time.perf_counter() - start
         statistics = FusionStatistics(recorder.statistics(), calls, seconds)
         return FusionResult(image, weights.cpu().numpy(), statistics)
@@ -480,16 +481,3 @@ def _resized(image: Tensor, height: int, width: int) -> Tensor:
 def _grey(image: Tensor) -> Tensor:
     """Return the (1, H, W) luma of an uploaded image."""
     return luma(image)[None] if len(image) == 3 else image
-
-
-def _mean_weights(weights: Tensor, gains: Tensor) -> Tensor:
-    """
-    Average the weights over the intervals, each counting as much as it gained at the pixel.
-
-    :param weights: (R, K, 1, H, W).
-    :param gains: (R, K, 1, H, W).
-    :return: (K, H, W), summing to 1 over the sources.
-    """
-    importance = gains.abs().sum(dim=1, keepdim=True) + torch.finfo(gains.dtype).eps
-    share = importance / importance.sum(dim=0, keepdim=True)
-    return (share * weights).sum(dim=0)[:, 0]

@@ -39,7 +39,7 @@ import math
 import torch
 from torch import Tensor
 
-from dig2dig_ros.fusion.information_gain import smooth_local_mean
+from dig2dig_ros.fusion.information_gain import COARSE_CELL, refined, smooth_local_mean
 
 # DDFM's strengths of the smoothness of the fused image's difference to the first source, and
 # of the coupling between that smooth image and the one that obeys the sources.
@@ -137,14 +137,18 @@ def weighted_increment(
         is the whole frame, which keeps the order of brightness between distant places.
     :return: (1, 1, H, W).
     """
-    total = (weights * increments).sum(dim=0, keepdim=True)
+    weighted = weights * increments
+    total = weighted.sum(dim=0, keepdim=True)
     if contrast_gain <= 1:
         return total
-    power = torch.cat([(weights * increments.square()).sum(dim=0, keepdim=True), total.square()])
+    available, left = weighted.mul_(increments).sum(dim=0, keepdim=True), total.square()
     if window is None:
-        power = power.mean(dim=(-2, -1), keepdim=True)
+        available, left = (power.mean(dim=(-2, -1), keepdim=True) for power in (available, left))
     else:
-        power = smooth_local_mean(power, window)
-    available, left = power + _NEGLIGIBLE_POWER
-    amplified: Tensor = total * (available / left).sqrt().clamp(1.0, contrast_gain)
-    return amplified
+        available, left = (smooth_local_mean(power, window) for power in (available, left))
+    available += _NEGLIGIBLE_POWER
+    left += _NEGLIGIBLE_POWER
+    gain = available.div_(left).sqrt_().clamp_(1.0, contrast_gain)
+    if window is not None:
+        gain = refined(gain, COARSE_CELL, *total.shape[-2:])
+    return total.mul_(gain)

@@ -28,7 +28,9 @@ weigh_sources               all of it, as the settings ask for
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+import math
 from typing import Literal
 
 import torch
@@ -39,8 +41,10 @@ from dig2dig_ros.fusion.settings import FusionSettings, GAIN_LOSSES, GainLoss
 
 # SSIM's constants for a dynamic range of 2 ([-1, 1]): (0.01 * 2)^2 and (0.03 * 2)^2.
 _SSIM_C1, _SSIM_C2 = 0.0004, 0.0036
-# Pixels of the full resolution to a pixel of the grid for the coarse structure.
-_COARSE = 4
+# Pixels a side of the cells of the grid on which the means over wide windows are computed.
+COARSE_CELL = 4
+# Cells that a window spans from which on its means, and what follows from them, are smooth enough.
+_WIDE = 7
 # Local gains below this part of the frame's mean gain say little about which source matters.
 _RELATIVE_FLOOR = 0.3
 # Gains of this size come from sensor noise and from the prior's own errors: about 1.3 grey
@@ -66,47 +70,132 @@ def local_mean(x: Tensor, window: int) -> Tensor:
     return x
 
 
-def _box_mean(x: Tensor, side: int, dim: Literal[-1, -2]) -> Tensor:
-    """Average over ``side`` neighbours along one dimension, as far as they are inside."""
+def _box_mean(x: Tensor, side: float, dim: Literal[-1, -2]) -> Tensor:
+    """
+    Average over ``side`` neighbours along one dimension, as far as they are inside.
+
+    :param side: at least 1; where it is not odd, the outermost neighbours count in part.
+    """
     if side == 1:
         return x
-    half, length = side // 2, x.shape[dim]
+    half, length = math.ceil((side - 1) / 2), x.shape[dim]
+    outermost = (side + 1) / 2 - half
     margins = (half, half) if dim == -1 else (0, 0, half, half)
     padded = F.pad(x, margins)
     # Adding shifted views is four times as fast on a CPU as pooling, which is not vectorised.
-    total = padded.narrow(dim, 0, length).clone()
-    for shift in range(1, side):
+    total = padded.narrow(dim, 0, length) + padded.narrow(dim, 2 * half, length)
+    if outermost < 1:
+        total *= outermost
+    for shift in range(1, 2 * half):
         total += padded.narrow(dim, shift, length)
     position = torch.arange(length, device=x.device)
-    inside = (position + half).clamp(max=length - 1) - (position - half).clamp(min=0) + 1
+    first, last = position - side / 2, position + side / 2
+    inside = last.clamp(max=length - 0.5) - first.clamp(min=-0.5)
     return total.div_(inside if dim == -1 else inside[:, None])
 
 
 def smooth_local_mean(x: Tensor, window: int) -> Tensor:
     """
-    Average as :func:`local_mean` does, on a grid of a quarter of the resolution.
+    Average as :func:`local_mean` does, on a grid of cells of :data:`COARSE_CELL` pixels a side.
 
     The mean over a wide window is smooth; so it costs a sixteenth.
 
-    :param x: (N, C, H, W).
-    :param window: side in pixels of the full resolution.
+    :param x: (..., H, W).
+    :param window: side in pixels of the full resolution; rounded up to an odd number of cells.
+    :return: (..., ceil(H / cell), ceil(W / cell)), for :func:`refined`.
     """
-    coarse = F.avg_pool2d(x, _COARSE, ceil_mode=True, count_include_pad=False)
-    return _refined(local_mean(coarse, _coarse_side(window)), x.shape[-2], x.shape[-1])
+    return local_mean(cell_means(x, COARSE_CELL), _coarse_side(window))
+
+
+def _precise_local_mean(x: Tensor, window: int, cell: int) -> Tensor:
+    """
+    Average as :func:`local_mean` does, on a grid of cells, with as little blur as without it.
+
+    :param x: (..., H, W).
+    :param window: side in pixels of the full resolution.
+    :param cell: side of a cell in pixels; 1 is :func:`local_mean` itself.
+    :return: (..., ceil(H / cell), ceil(W / cell)), for :func:`refined`.
+    """
+    if cell == 1:
+        return local_mean(x, window)
+    # Half a cell less makes up for the blur of the cells and of the interpolation between them.
+    side = max(1.0, (window + 1) / 2 / cell - 0.5)
+    x = cell_means(x, cell)
+    for _ in range(2):
+        x = _box_mean(_box_mean(x, side, -1), side, -2)
+    return x
+
+
+def cell_means(x: Tensor, cell: int) -> Tensor:
+    """
+    Average over cells of a grid that begins at the first pixel.
+
+    :param x: (..., H, W).
+    :param cell: side of a cell in pixels; those at the border may be cut off.
+    :return: (..., ceil(H / cell), ceil(W / cell)).
+    """
+    height, width = x.shape[-2:]
+    if cell == 1:
+        return x
+    if height % cell or width % cell:
+        planes = x.reshape(-1, 1, height, width)
+        means = F.avg_pool2d(planes, cell, ceil_mode=True, count_include_pad=False)
+    else:
+        # Adding is several times as fast on a CPU as pooling, which is not vectorised.
+        rows = x.reshape(-1, height // cell, cell, width)
+        total = _sum_of([rows[:, :, index] for index in range(cell)])
+        means = _sum_of([total[..., index::cell] for index in range(cell)]).div_(cell**2)
+    return means.view(*x.shape[:-2], *means.shape[-2:])
+
+
+def _sum_of(parts: Sequence[Tensor]) -> Tensor:
+    """Return the sum of two or more tensors, in a new one."""
+    total = parts[0] + parts[1]
+    for part in parts[2:]:
+        total += part
+    return total
+
+
+def refined(means: Tensor, cell: int, height: int, width: int) -> Tensor:
+    """
+    Interpolate between the centres of cells, linearly.
+
+    :param means: (..., h, w), such as :func:`cell_means` returns.
+    :param cell: side of a cell in pixels.
+    :param height: of the result in pixels, as ``width``.
+    :return: (..., H, W).
+    """
+    if cell == 1:
+        return means
+    rows, columns = means.shape[-2:]
+    lines = means.reshape(-1, 1, columns)
+    lines = F.interpolate(lines, cell * columns, mode='linear', align_corners=False)
+    planes = lines.view(-1, rows, cell * columns)
+    # Row by row, mixing two of them, it is several times as fast on a CPU as in one go.
+    above = torch.cat([planes[:, :1], planes[:, :-1]], dim=1)
+    below = torch.cat([planes[:, 1:], planes[:, -1:]], dim=1)
+    full = planes.new_empty((len(planes), rows, cell, cell * columns))
+    for row in range(cell):
+        offset = (row + 0.5) / cell - 0.5
+        torch.lerp(planes, above if offset < 0 else below, abs(offset), out=full[:, :, row])
+    full = full.view(*means.shape[:-2], cell * rows, cell * columns)
+    return full[..., :height, :width]
 
 
 def _coarse_side(window: int) -> int:
-    """Return the odd side on the coarse grid of a window in pixels."""
-    side = max(1, round(window / _COARSE))
+    """Return the odd side in cells of a window in pixels."""
+    side = max(1, round(window / COARSE_CELL))
     return side + 1 - side % 2
 
 
-def _refined(coarse: Tensor, height: int, width: int) -> Tensor:
-    """Return (N, C, h, w) of the coarse grid at the full resolution."""
-    return F.interpolate(coarse, (height, width), mode='bilinear', align_corners=False)
+def _cell_for(window: int) -> int:
+    """Return the side of the cells that are fine enough for the mean over a window."""
+    return COARSE_CELL if window >= _WIDE * COARSE_CELL else 1
 
 
-def reconstruction_loss(estimate: Tensor, source: Tensor, loss: GainLoss, window: int) -> Tensor:
+def reconstruction_loss(
+    estimate: Tensor, source: Tensor, loss: GainLoss, window: int, cell: int = 1
+) -> Tensor:
     """
     Measure how far an estimate is from its source: l of Eq. 8, per pixel.
 
@@ -114,20 +203,25 @@ def reconstruction_loss(estimate: Tensor, source: Tensor, loss: GainLoss, window
     :param source: of a shape that broadcasts to that of ``estimate``.
     :param loss: ``l2`` squared error, ``l1`` absolute error, ``ssim`` 1 - SSIM.
     :param window: side of the local window in pixels, odd.
-    :return: (..., H, W), not negative.
+    :param cell: side in pixels of the cells of the grid on which it is wanted; 1 is every pixel.
+    :return: (..., H, W), not negative; where H and W count cells.
     :raises ValueError: unknown ``loss``.
     """
+
+    def mean(x: Tensor) -> Tensor:
+        return _precise_local_mean(x, window, cell)
+
     if loss == 'l2':
-        return local_mean((estimate - source).square(), window)
+        return mean((estimate - source).square_())
     if loss == 'l1':
-        return local_mean((estimate - source).abs(), window)
+        return mean((estimate - source).abs_())
     if loss != 'ssim':
         raise ValueError(f'gain_loss {loss!r} is unknown: use {GAIN_LOSSES}')
     source = source.expand_as(estimate)
-    mean_e, mean_s = local_mean(estimate, window), local_mean(source, window)
-    variance_e = local_mean(estimate.square(), window) - mean_e.square()
-    variance_s = local_mean(source.square(), window) - mean_s.square()
-    covariance = local_mean(estimate * source, window) - mean_e * mean_s
+    mean_e, mean_s = mean(estimate), mean(source)
+    variance_e = mean(estimate.square()) - mean_e.square()
+    variance_s = mean(source.square()) - mean_s.square()
+    covariance = mean(estimate * source) - mean_e * mean_s
     luminance = (2 * mean_e * mean_s + _SSIM_C1) / (mean_e.square() + mean_s.square() + _SSIM_C1)
     structure = (2 * covariance + _SSIM_C2) / (variance_e + variance_s + _SSIM_C2)
     return (1 - luminance * structure).clamp_min(0)
@@ -144,7 +238,7 @@ def pure_noise_estimate(sources: Tensor) -> Tensor:
 
 
 def information_gain(
-    estimates: Tensor, sources: Tensor, loss: GainLoss = 'l2', window: int = 11
+    estimates: Tensor, sources: Tensor, loss: GainLoss = 'l2', window: int = 11, cell: int = 1
 ) -> Tensor:
     """
     Return DIG of every source in every interval (Eq. 8, with the S-step difference).
@@ -152,15 +246,18 @@ def information_gain(
     :param estimates: (R, K, 1, H, W), c_hat_k^t at the beginnings of R intervals that follow
         one another, noisiest first.
     :param sources: (K, 1, H, W) in [-1, 1].
-    :return: (R, K, 1, H, W). The last interval gains what is left up to the clean source, whose
-        loss is zero.
+    :param window: side of the local window in pixels, odd.
+    :param cell: side in pixels of the cells of the grid on which they are wanted.
+    :return: (R, K, 1, H, W), H and W in cells. The last interval gains what is left up to the
+        clean source, whose loss is zero.
     """
-    losses = reconstruction_loss(estimates, sources, loss, window)
-    return losses - torch.cat([losses[1:], torch.zeros_like(losses[:1])])
+    gains = reconstruction_loss(estimates, sources, loss, window, cell)
+    gains[:-1] -= gains[1:].clone()
+    return gains
 
 
 def relative_dominability(
-    estimates: Tensor, sources: Tensor, loss: GainLoss = 'l2', window: int = 11
+    estimates: Tensor, sources: Tensor, loss: GainLoss = 'l2', window: int = 11, cell: int = 1
 ) -> Tensor:
     """
     Return minus the uni-source reconstruction loss, of which TTD makes its weights.
@@ -171,32 +268,11 @@ def relative_dominability(
 
     :param estimates: (R, K, 1, H, W), c_hat_k^t.
     :param sources: (K, 1, H, W) in [-1, 1].
-    :return: (R, K, 1, H, W), not positive.
+    :param window: side of the local window in pixels, odd.
+    :param cell: side in pixels of the cells of the grid on which it is wanted.
+    :return: (R, K, 1, H, W), H and W in cells; not positive.
     """
-    return -reconstruction_loss(estimates, sources, loss, window)
-
-
-def coarsely(
-    evidence: Callable[[Tensor, Tensor, int], Tensor], images: Tensor, window: int
-) -> Tensor:
-    """
-    Evaluate gains or losses of the coarse structure, on a grid of a quarter of the resolution.
-
-    A window that spans objects is wide, and what it averages is smooth: a quarter of the
-    resolution in each direction is enough and costs a sixteenth.
-
-    :param evidence: (estimates (R, K, 1, h, w), sources, window) -> (R, K, 1, h, w), such as
-        :func:`information_gain` with its loss.
-    :param images: (R + 1, K, 1, H, W), the estimates and, last, the sources.
-    :param window: side of the local window in pixels of the full resolution.
-    :return: (R, K, 1, H, W).
-    """
-    count, channels, height, width = images.shape[1:]
-    coarse = F.avg_pool2d(images.flatten(0, 1), _COARSE, ceil_mode=True, count_include_pad=False)
-    coarse = coarse.view(len(images), count, channels, *coarse.shape[-2:])
-    result = evidence(coarse[:-1], coarse[-1], _coarse_side(window))
-    full = _refined(result.flatten(0, 1), height, width)
-    return full.view(-1, count, channels, height, width)
+    return -reconstruction_loss(estimates, sources, loss, window, cell)
 
 
 def relative_gain(gain: Tensor, noise_floor: float = 0.0) -> Tensor:
@@ -236,35 +312,63 @@ def uniform_weights(gain: Tensor) -> Tensor:
     return torch.full_like(gain, 1.0 / gain.shape[-4])
 
 
+@dataclass(frozen=True)
+class Weighing:
+    """
+    The evidence for each source in each of R intervals, and the weights that follow from it.
+
+    Means over wide windows are smooth, and so is what follows from them: it is kept on a grid of
+    cells, h = ceil(H / cell) rows and w = ceil(W / cell) columns.
+
+    :param gains: (R, K, 1, h, w): DIG (Eq. 8), or minus the loss (relative dominability).
+    :param weights: (R, K, 1, h, w), summing to 1 over the sources: the softmax of the gains
+        (Eq. 11), or 1/K (uniform).
+    :param cell: side of a cell in pixels.
+    """
+
+    gains: Tensor
+    weights: Tensor
+    cell: int
+
+    def mean_weights(self) -> Tensor:
+        """
+        Average the weights over the intervals, each counting as much as it gained at the pixel.
+
+        :return: (K, 1, h, w), summing to 1 over the sources.
+        """
+        importance = self.gains.abs().sum(dim=1, keepdim=True)
+        importance += torch.finfo(importance.dtype).eps
+        share = importance / importance.sum(dim=0, keepdim=True)
+        return (share * self.weights).sum(dim=0)
+
+
 def weigh_sources(
     estimates: Tensor, sources: Tensor, settings: FusionSettings, from_pure_noise: bool
-) -> tuple[Tensor, Tensor]:
+) -> Weighing:
     """
     Return the evidence for each source in each interval and the weights that follow from it.
 
     :param estimates: (R, K, 1, H, W), c_hat_k^t at the beginnings of R intervals that follow
         one another, noisiest first.
     :param sources: (K, 1, H, W) in [-1, 1].
-    :param from_pure_noise: the first interval begins at pure noise: it resolves the coarse
-        structure, for which the settings have a window and a temperature of their own.
-    :return: gains and weights, both (R, K, 1, H, W): DIG (Eq. 8) and its softmax (Eq. 11), minus
-        the loss and its softmax (relative dominability), or DIG and 1/K (uniform).
+    :param from_pure_noise: an interval that begins at pure noise comes before them: it resolves
+        the coarse structure, for which the settings have a window and a temperature of their own.
     """
     loss = settings.gain_loss
     rule = relative_dominability if settings.weights == 'rd' else information_gain
-
-    def evidence(estimates: Tensor, sources: Tensor, window: int) -> Tensor:
-        return rule(estimates, sources, loss, window)
-
-    first = 1 if from_pure_noise else 0
-    gains = evidence(estimates[first:], sources, settings.gain_window)
+    cell = _cell_for(settings.gain_window)
+    gains = rule(estimates, sources, loss, settings.gain_window, cell)
     if from_pure_noise:
-        images = torch.cat([estimates[:2], sources[None]])
-        structure = coarsely(evidence, images, settings.structure_window)
-        gains = torch.cat([structure[:1], gains])
+        clean = cell_means(sources, COARSE_CELL)
+        coarse = torch.stack([pure_noise_estimate(clean), cell_means(estimates[0], COARSE_CELL)])
+        structure = rule(coarse, clean, loss, _coarse_side(settings.structure_window))[:1]
+        if cell < COARSE_CELL:
+            structure = refined(structure, COARSE_CELL // cell, *gains.shape[-2:])
+        gains = torch.cat([structure, gains])
     if settings.weights == 'uniform':
-        return gains, uniform_weights(gains)
+        return Weighing(gains, uniform_weights(gains), cell)
+    first = 1 if from_pure_noise else 0
     compared = relative_gain(gains, NOISE_FLOORS[loss]) if settings.normalize_gain else gains
     structure_weights = softmax_weights(compared[:first], settings.structure_temperature)
     weights = softmax_weights(compared[first:], settings.temperature)
-    return gains, torch.cat([structure_weights, weights])
+    return Weighing(gains, torch.cat([structure_weights, weights]), cell)

@@ -42,8 +42,10 @@ from torch import Tensor
 from dig2dig_ros.fusion.guidance import em_guidance, score_guidance, weighted_increment
 from dig2dig_ros.fusion.information_gain import (
     pure_noise_estimate,
+    refined,
     uniform_weights,
     weigh_sources,
+    Weighing,
 )
 from dig2dig_ros.fusion.observation import Observation
 from dig2dig_ros.fusion.restoration import jointly_corrected
@@ -69,8 +71,9 @@ class StepState:
         ``increments`` the state itself.
     :param guided: (1, 1, H, W), that estimate after the guidance.
     :param weights: (K, 1, H, W), in force at this step.
-    :param gains: (K, 1, H, W), evidence for the sources in force at this step, such as DIG_k(t);
-        zero in a chain whose weights do not ask for it.
+    :param gains: (K, 1, h, w), evidence for the sources in force at this step, such as DIG_k(t),
+        on the grid of :class:`~dig2dig_ros.fusion.information_gain.Weighing`; zero in a chain
+        whose weights do not ask for it.
     :param kept: (1, 1, H, W), x_t / sqrt(alpha), with alpha over the whole step.
     :param unconditional: (1, 1, H, W), what the score of the prior adds.
     :param multimodal: (1, 1, H, W), what the weighted conditional scores of the sources add.
@@ -100,12 +103,16 @@ class Sample:
     :param fused: (1, 1, H, W) in about [-1, 1], not clipped.
     :param weights: (R, K, 1, H, W), one map for each source and interval. The first interval of
         ``increments`` lies between pure noise and the first refresh.
-    :param gains: (R, K, 1, H, W), the evidence that the weights follow from.
+    :param mean_weights: (K, 1, H, W), their mean over the intervals, each counting as much as it
+        gained at the pixel.
+    :param gains: (R, K, 1, h, w), the evidence that the weights follow from, on the grid of
+        :class:`~dig2dig_ros.fusion.information_gain.Weighing`.
     :param prior_calls: images that went through the prior.
     """
 
     fused: Tensor
     weights: Tensor
+    mean_weights: Tensor
     gains: Tensor
     prior_calls: int
 
@@ -145,7 +152,7 @@ def sample(
 def add_noise(prior: Prior, clean: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
     """Return sqrt(alpha_bar_t) clean + sqrt(1 - alpha_bar_t) noise (Eq. 9)."""
     signal, sigma = prior.coefficients(timesteps, clean)
-    return signal * clean + sigma * noise
+    return torch.addcmul(signal * clean, sigma, noise)
 
 
 def denoise_in_batches(prior: Prior, noisy: Tensor, timesteps: Tensor) -> Tensor:
@@ -182,14 +189,16 @@ def estimate_sources(
     repeated = sources.expand(shape).flatten(0, 2)
     if draws:
         eps = torch.stack(draws).expand(shape[1:]).expand(shape).flatten(0, 2)
+        noisy = add_noise(prior, repeated, times, eps)
     else:
-        eps = torch.zeros_like(sources[:1])
-    noisy = add_noise(prior, repeated, times, eps)
+        noisy = prior.coefficients(times, sources)[0] * repeated
     if x is not None:
         noisy, times = torch.cat([noisy, x]), torch.cat([times, times[:1]])
     denoised = denoise_in_batches(prior, noisy, times)
     count = len(repeated)
-    return denoised[:count].reshape(shape).mean(dim=1), None if x is None else denoised[count:]
+    estimates = denoised[:count].reshape(shape)
+    mean = estimates.mean(dim=1) if len(draws) > 1 else estimates[:, 0]
+    return mean, None if x is None else denoised[count:]
 
 
 def _sum_increments(
@@ -206,13 +215,11 @@ def _sum_increments(
     draws = [noise(index) for index in range(settings.noise_draws)]
     estimates, _ = estimate_sources(prior, sources, timesteps, draws)
     new_calls = prior_calls = len(timesteps) * max(1, len(draws)) * len(sources)
-    estimates = torch.cat([pure_noise_estimate(sources)[None], estimates])
-    gains, weights = weigh_sources(estimates, sources, settings, from_pure_noise=True)
-    known = torch.cat([estimates, sources[None]])
-    # Settings speak of the full range, which is [-1, 1] here.
-    overshoot = 2 * settings.overshoot
+    weighing = weigh_sources(estimates, sources, settings, from_pure_noise=True)
+    weights = refined(weighing.weights, weighing.cell, *sources.shape[-2:])
+    known = [pure_noise_estimate(sources), *estimates, sources]
 
-    fused = estimates[0].mean(dim=0, keepdim=True)
+    fused = known[0].mean(dim=0, keepdim=True).contiguous()
     nothing = torch.zeros_like(fused)
     for step, timestep in enumerate((prior.num_train_timesteps, *timesteps)):
         # Contrast of coarse structure is between distant places, that of details within a window.
@@ -221,9 +228,7 @@ def _sum_increments(
         increments = target - known[step]
         resolved = weighted_increment(increments, weights[step], settings.contrast_gain, window)
         x = fused
-        # Brighter or darker than all sources is a halo.
-        lowest, highest = target.amin(dim=0) - overshoot, target.amax(dim=0) + overshoot
-        fused = torch.clamp(x + resolved, lowest, highest)
+        fused = _clamped(resolved.add_(x), target, settings.overshoot)
         callback(
             StepState(
                 step=step,
@@ -232,7 +237,7 @@ def _sum_increments(
                 x0=x,
                 guided=fused,
                 weights=weights[step],
-                gains=gains[step],
+                gains=weighing.gains[step],
                 kept=x,
                 unconditional=nothing,
                 multimodal=fused - x,
@@ -241,7 +246,26 @@ def _sum_increments(
             )
         )
         new_calls = 0
-    return Sample(fused, weights, gains, prior_calls)
+    mean_weights = refined(weighing.mean_weights(), weighing.cell, *sources.shape[-2:])
+    return Sample(fused, weights, mean_weights, weighing.gains, prior_calls)
+
+
+def _clamped(fused: Tensor, target: Tensor, overshoot: float) -> Tensor:
+    """
+    Clamp to what the sources span at a pixel: brighter or darker than all of them is a halo.
+
+    :param fused: (1, 1, H, W), changed.
+    :param target: (K, 1, H, W) in [-1, 1].
+    :param overshoot: by how much of the full range it may be more, 0 to 1; 1 is no limit.
+    """
+    if overshoot >= 1:
+        return fused
+    lowest, highest = target.amin(dim=0, keepdim=True), target.amax(dim=0, keepdim=True)
+    if overshoot > 0:
+        # Settings speak of the full range, which is [-1, 1] here.
+        lowest -= 2 * overshoot
+        highest += 2 * overshoot
+    return fused.clamp_(lowest, highest)
 
 
 def _follow_chain(
@@ -266,14 +290,15 @@ def _follow_chain(
         # Such weights do not ask what the sources gain.
         x0 = prior.denoise(x, timesteps[:1])
         new_calls = 1
-        gains = sources.new_zeros((len(chain.refresh_timesteps), *sources.shape))
-        weights = uniform_weights(gains)
+        nothing = sources.new_zeros((len(chain.refresh_timesteps), *sources.shape))
+        weighing = Weighing(nothing, uniform_weights(nothing), 1)
     else:
         estimates, first = estimate_sources(prior, sources, chain.refresh_timesteps, draws, x)
         assert first is not None
         x0 = first
         new_calls = len(chain.refresh_timesteps) * max(1, len(draws)) * len(sources) + 1
-        gains, weights = weigh_sources(estimates, sources, settings, from_pure_noise=False)
+        weighing = weigh_sources(estimates, sources, settings, from_pure_noise=False)
+    weights = refined(weighing.weights, weighing.cell, *sources.shape[-2:])
     prior_calls = new_calls
 
     levels = [*prior.alpha_bar[list(chain.timesteps)].tolist(), 1.0]
@@ -321,7 +346,7 @@ def _follow_chain(
             x0=x0,
             guided=guided,
             weights=share,
-            gains=gains[interval],
+            gains=weighing.gains[interval],
             kept=kept,
             unconditional=unconditional,
             multimodal=multimodal,
@@ -330,4 +355,5 @@ def _follow_chain(
         )
         x = kept + unconditional + multimodal + fresh
         callback(state)
-    return Sample(x, weights, gains, prior_calls)
+    mean_weights = refined(weighing.mean_weights(), weighing.cell, *sources.shape[-2:])
+    return Sample(x, weights, mean_weights, weighing.gains, prior_calls)

@@ -41,7 +41,7 @@ def luma(bgr: Tensor) -> Tensor:
     return blue * bgr[0] + green * bgr[1] + red * bgr[2]
 
 
-def replace_luma(bgr: Tensor, new_luma: Tensor) -> Tensor:
+def replace_luma(bgr: Tensor, new_luma: Tensor, old_luma: Tensor | None = None) -> Tensor:
     """
     Give an image another luma and keep its chroma (Cb and Cr).
 
@@ -50,9 +50,12 @@ def replace_luma(bgr: Tensor, new_luma: Tensor) -> Tensor:
 
     :param bgr: (3, H, W) in [0, 1].
     :param new_luma: (H, W) in [0, 1].
+    :param old_luma: (H, W), that of the image, where it is known.
     :return: (3, H, W), clipped to [0, 1].
     """
-    return torch.clamp(bgr + (new_luma - luma(bgr)), 0.0, 1.0)
+    if old_luma is None:
+        old_luma = luma(bgr)
+    return (bgr + (new_luma - old_luma)).clamp_(0.0, 1.0)
 
 
 def mixed_chroma(images: Sequence[Tensor], weights: Tensor) -> Tensor:

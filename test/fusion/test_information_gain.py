@@ -19,18 +19,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from dig2dig_ros.fusion.information_gain import (
+    cell_means,
     information_gain,
     local_mean,
     NOISE_FLOORS,
     pure_noise_estimate,
     reconstruction_loss,
+    refined,
     relative_dominability,
     relative_gain,
     softmax_weights,
     uniform_weights,
     weigh_sources,
+    Weighing,
 )
 from dig2dig_ros.fusion.settings import FusionSettings
 
@@ -188,7 +192,8 @@ def test_weights_of_a_chain_follow_the_literal_equations(
 ):
     estimates, sources = estimates_and_sources
     settings = replace(SETTINGS, weights=rule, gain_loss=loss, normalize_gain=normalize)
-    gains, weights = weigh_sources(estimates, sources, settings, from_pure_noise=False)
+    weighing = weigh_sources(estimates, sources, settings, from_pure_noise=False)
+    gains, weights = weighing.gains, weighing.weights
     losses = np.array(
         [
             [literal_loss(e[k, 0].numpy(), sources[k, 0].numpy(), loss, 5) for k in range(2)]
@@ -214,7 +219,7 @@ def test_dominability_falls_where_the_loss_rises(estimates_and_sources):
     """TTD: the weights are negatively correlated with the uni-source reconstruction loss."""
     estimates, sources = estimates_and_sources
     settings = replace(SETTINGS, weights='rd')
-    _, weights = weigh_sources(estimates, sources, settings, from_pure_noise=False)
+    weights = weigh_sources(estimates, sources, settings, from_pure_noise=False).weights
     loss = reconstruction_loss(estimates, sources, 'l2', 5)
     pairs = zip(weights.flatten(0, 1), loss.flatten(0, 1), strict=True)
     for weight, own in pairs:
@@ -225,35 +230,81 @@ def test_dominability_falls_where_the_loss_rises(estimates_and_sources):
 
 def test_uniform_weights_still_report_the_gains(estimates_and_sources):
     settings = replace(SETTINGS, weights='uniform')
-    gains, weights = weigh_sources(*estimates_and_sources, settings, from_pure_noise=True)
-    assert torch.equal(weights, torch.full_like(weights, 0.5))
-    reference, _ = weigh_sources(*estimates_and_sources, SETTINGS, from_pure_noise=True)
-    assert torch.equal(gains, reference)
+    uniform = weigh_sources(*estimates_and_sources, settings, from_pure_noise=True)
+    assert torch.equal(uniform.weights, torch.full_like(uniform.weights, 0.5))
+    reference = weigh_sources(*estimates_and_sources, SETTINGS, from_pure_noise=True)
+    assert torch.equal(uniform.gains, reference.gains)
 
 
-def test_coarse_structure_weighs_what_stands_out():
+@pytest.mark.parametrize('window', [5, 31])
+def test_coarse_structure_weighs_what_stands_out(window):
     warm = torch.zeros((1, 1, 64, 96))
     warm[..., 20:44, 60:84] = 1.0
     sources = torch.cat([torch.zeros_like(warm), warm])
-    estimates = torch.stack([pure_noise_estimate(sources), sources])
-    settings = replace(SETTINGS, structure_temperature=0.5)
-    gains, weights = weigh_sources(estimates, sources, settings, from_pure_noise=True)
-    gain = gains[0]
-    assert gain.shape == sources.shape
+    settings = replace(SETTINGS, gain_window=window, structure_temperature=0.5)
+    weighing = weigh_sources(sources[None], sources, settings, from_pure_noise=True)
+    gain, weights, cell = weighing.gains[0], weighing.weights, weighing.cell
+    assert gain.shape == (2, 1, 64 // cell, 96 // cell)
     assert gain[0].abs().max() == 0
     expected = (1 - float(warm.mean())) ** 2
-    assert float(gain[1, 0, 32, 72]) == pytest.approx(expected, rel=0.01)
-    assert gain[1, 0, 32, 72] > 20 * gain[1, 0, 5, 5]
-    assert float(weights[0, 1, 0, 32, 72]) > 0.75
+    row, column = 32 // cell, 72 // cell
+    assert float(gain[1, 0, row, column]) == pytest.approx(expected, rel=0.01)
+    assert gain[1, 0, row, column] > 20 * gain[1, 0, 1, 1]
+    assert float(weights[0, 1, 0, row, column]) > 0.75
 
 
 @pytest.mark.parametrize('rule', ['dig', 'rd', 'uniform'])
 @pytest.mark.parametrize('size', [(1, 1), (5, 3), (30, 41)])
-def test_any_size_and_number_of_sources(rule, size):
+@pytest.mark.parametrize('window', [5, 31])
+def test_any_size_and_number_of_sources(rule, size, window):
     sources = torch.rand((3, 1, *size))
-    estimates = torch.stack([pure_noise_estimate(sources), 0.5 * sources])
-    settings = replace(SETTINGS, weights=rule, gain_loss='ssim')
-    gains, weights = weigh_sources(estimates, sources, settings, from_pure_noise=True)
-    assert gains.shape == weights.shape == estimates.shape
+    settings = replace(SETTINGS, weights=rule, gain_loss='ssim', gain_window=window)
+    weighing = weigh_sources(0.5 * sources[None], sources, settings, from_pure_noise=True)
+    gains, weights = weighing.gains, weighing.weights
+    grid = tuple(-(-side // weighing.cell) for side in size)
+    assert gains.shape == weights.shape == (2, 3, 1, *grid)
     assert torch.isfinite(gains).all()
-    torch.testing.assert_close(weights.sum(dim=1), torch.ones((2, 1, *size)))
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones((2, 1, *grid)))
+    mean = weighing.mean_weights()
+    torch.testing.assert_close(mean.sum(dim=0), torch.ones((1, *grid)))
+
+
+@pytest.mark.parametrize('loss', ['l2', 'l1', 'ssim'])
+def test_wide_windows_give_the_same_gains_on_a_grid(loss):
+    generator = torch.Generator().manual_seed(2)
+    # Texture whose strength varies over the image.
+    strength = torch.linspace(0.2, 1, 120)[:, None] * torch.linspace(1, 0.2, 160)
+    sources = strength * torch.randn((2, 1, 120, 160), generator=generator)
+    estimates = 0.3 * sources[None]
+    precise = information_gain(estimates, sources, loss, 31)
+    grid = information_gain(estimates, sources, loss, 31, cell=4)
+    assert grid.shape == (1, 2, 1, 30, 40)
+    error = (refined(grid, 4, 120, 160) - precise).abs().mean()
+    assert float(error) < 0.04 * float(precise.mean())
+
+
+def test_mean_weights_count_what_was_gained():
+    gains = torch.tensor([[1.0, 2.0], [0.0, 0.0]]).view(2, 2, 1, 1, 1)
+    weights = torch.tensor([[0.2, 0.8], [0.9, 0.1]]).view(2, 2, 1, 1, 1)
+    mean = Weighing(gains, weights, 1).mean_weights()
+    torch.testing.assert_close(mean, weights[0])
+    equal = Weighing(torch.zeros_like(gains), weights, 1).mean_weights()
+    torch.testing.assert_close(equal, weights.mean(dim=0))
+
+
+@pytest.mark.parametrize('size', [(12, 16), (13, 18), (3, 2), (4, 1)])
+def test_cell_means_are_literal_and_cut_off_at_the_border(size):
+    image = torch.rand((2, 3, *size), dtype=torch.float64)
+    means = cell_means(image, 4)
+    for row in range(means.shape[-2]):
+        for column in range(means.shape[-1]):
+            cell = image[..., 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+            torch.testing.assert_close(means[..., row, column], cell.mean(dim=(-2, -1)))
+
+
+@pytest.mark.parametrize('cell', [1, 2, 4])
+@pytest.mark.parametrize('size', [(12, 16), (13, 18), (3, 2)])
+def test_refined_is_bilinear_between_the_centres_of_cells(cell, size):
+    means = torch.rand((2, 3, *(-(-side // cell) for side in size)), dtype=torch.float64)
+    expected = F.interpolate(means, scale_factor=cell, mode='bilinear', align_corners=False)
+    torch.testing.assert_close(refined(means, cell, *size), expected[..., : size[0], : size[1]])

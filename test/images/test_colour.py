@@ -42,6 +42,7 @@ def test_new_luma_is_taken_and_chroma_kept():
     torch.testing.assert_close(luma(result), new)
     torch.testing.assert_close(result[0] - luma(result), image[0] - luma(image))
     torch.testing.assert_close(result[2] - luma(result), image[2] - luma(image))
+    assert torch.equal(replace_luma(image, new, luma(image)), result)
 
 
 def test_result_is_clipped():

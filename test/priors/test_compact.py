@@ -13,6 +13,7 @@
 # limitations under the License.
 
 import copy
+from dataclasses import replace
 import json
 
 import numpy as np
@@ -28,9 +29,9 @@ from dig2dig_ros.priors.compact import CompactConfig, CompactPrior, CompactUNet,
 TINY = CompactConfig(widths=(8, 12), blocks=(1, 1), stem=2)
 
 
-def tiny_network():
+def tiny_network(stem=2):
     torch.manual_seed(0)
-    network = CompactUNet(TINY)
+    network = CompactUNet(replace(TINY, stem=stem))
     for parameter in network.parameters():  # the zero initialisation would hide mistakes
         torch.nn.init.normal_(parameter, std=0.1)
     return network
@@ -91,6 +92,29 @@ def test_images_of_a_batch_do_not_influence_each_other():
         for i in range(3):
             alone = prior.denoise(noisy[i : i + 1], timesteps[i : i + 1])
             torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('stem', [2, 3, 4])
+def test_inference_gives_what_training_gives(stem, dtype):
+    network = tiny_network(stem).to(dtype).to(memory_format=torch.channels_last)
+    noisy = torch.randn((3, 1, 24, 36)).to(dtype)
+    trained = network(noisy, torch.tensor([300, 300, 300])).detach()
+    tolerance = 1e-5 if dtype == torch.float32 else 0.03
+    with torch.inference_mode():
+        for timesteps in ([300, 300, 300], [300]):
+            output = network(noisy, torch.tensor(timesteps))
+            torch.testing.assert_close(output, trained, atol=tolerance, rtol=tolerance)
+
+
+def test_images_that_share_timesteps_may_come_in_any_order():
+    prior = CompactPrior(tiny_network()).eval()
+    noisy, timesteps = torch.randn((5, 1, 16, 16)), torch.tensor([300, 300, 10, 300, 10])
+    with torch.inference_mode():
+        together = prior.denoise(noisy, timesteps)
+        order = torch.tensor([0, 3, 1, 4, 2])
+        sorted_by_timestep = prior.denoise(noisy[order], timesteps[order])
+    torch.testing.assert_close(together[order], sorted_by_timestep, rtol=1e-4, atol=1e-5)
 
 
 def test_schedule_keeps_its_precision_when_the_network_is_cast():
