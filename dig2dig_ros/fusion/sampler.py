@@ -54,6 +54,8 @@ from dig2dig_ros.priors.base import Prior
 
 # More at once would not be faster, and would not fit on a robot's GPU.
 MAX_BATCH_PIXELS = 16_000_000
+# Of the estimates of all sources at all refreshes, which are held at once: 256 MB in float32.
+MAX_ESTIMATE_PIXELS = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -182,8 +184,23 @@ def estimate_sources(
         the scaled sources as they are.
     :param x: (1, 1, H, W), x_t at the first timestep, to be denoised in the same batch.
     :return: (R, K, 1, H, W) for R timesteps, and the estimate made from ``x``.
+    :raises ValueError: that is more than :data:`MAX_ESTIMATE_PIXELS`.
     """
     device = sources.device
+    height, width = sources.shape[-2:]
+    pixels = len(timesteps) * sources.numel()
+    if pixels > MAX_ESTIMATE_PIXELS:
+        raise ValueError(
+            f'{len(timesteps)} refreshes of the gains of {len(sources)} sources of '
+            f'{width}x{height} pixels take too much memory: raise dig_refresh_interval or lower '
+            'num_inference_steps'
+        )
+    if len(draws) > 1 and pixels * len(draws) > MAX_BATCH_PIXELS:
+        # One draw after the other, and only their sum is kept.
+        total, first = estimate_sources(prior, sources, timesteps, draws[:1], x)
+        for draw in draws[1:]:
+            total += estimate_sources(prior, sources, timesteps, [draw])[0]
+        return total / len(draws), first
     shape = (len(timesteps), max(1, len(draws)), *sources.shape)
     times = torch.tensor(timesteps, device=device).repeat_interleave(shape[1] * shape[2])
     repeated = sources.expand(shape).flatten(0, 2)

@@ -108,6 +108,10 @@ class Work:
     stamps: tuple[int, ...]
 
 
+class _GivenUp(Exception):
+    """The fusion in work is not wanted any more."""
+
+
 class FusionNode(LifecycleNode):  # type: ignore[misc]
     """Lifecycle node that pairs, fuses and publishes; see the README for its interface."""
 
@@ -350,8 +354,14 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         )
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe and finish the pair in work."""
-        self._stop_streams()
+        """Unsubscribe and give up the pair in work; fails where that takes long."""
+        try:
+            self._stop_streams()
+        except TimeoutError as error:  # rclpy would finalise the node
+            self._failure = f'deactivation failed: {error}: deactivate again'
+            self.get_logger().error(self._failure)
+            return TransitionCallbackReturn.FAILURE
+        self._failure = ''
         self._state = 'inactive'
         return super().on_deactivate(state)
 
@@ -415,7 +425,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             return
         try:
             if not compressed:
-                check(message, f'{source}/image_raw')
+                check(message, f'{source}/image_raw', max_pixels=self._values['max_pixels'])
         except CodecError as error:
             self._drop(f'{source} malformed', str(error))
             return
@@ -492,13 +502,17 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             assert self._fuser is not None
             self._fuser.settings = fusion_settings(values)
             result = self._fuser.fuse(
-                *prepared.images, placements=prepared.placements, trust=prepared.trust
+                *prepared.images,
+                placements=prepared.placements,
+                trust=prepared.trust,
+                callback=self._give_up_if_stopped,
             )
             height, width = result.image.shape[:2]
             self._resolution = f'{width}x{height}'
             self._publish(result, self._output_header(work), values)
         except Exception as error:  # nothing that one group does may end the node
-            if not self.context.ok():  # a signal came while it was in work
+            if isinstance(error, _GivenUp) or not self.context.ok():
+                # A transition or a signal came while it was in work.
                 self._statistics.dropped('shutdown')
             elif isinstance(error, PreparationError):
                 if error.cause == 'registration':

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+import math
 import re
 from typing import Any, TYPE_CHECKING
 
@@ -170,9 +171,9 @@ def _check_percentiles(value: Any) -> str | None:
 
 
 def _check_limits(value: Any) -> str | None:
-    if len(value) == 2 and value[0] < value[1]:
+    if len(value) == 2 and all(map(math.isfinite, value)) and value[0] < value[1]:
         return None
-    return 'must be [low, high] with low < high'
+    return 'must be [low, high] with low < high, both finite'
 
 
 def transport_parameter(source: str) -> ParameterSpec:
@@ -515,6 +516,15 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         live=True,
         minimum=0.0,
         maximum=60.0,
+    ),
+    ParameterSpec(
+        'max_pixels',
+        4096 * 2304,
+        'Images of more pixels are refused before they take memory; a fusion takes about 200 '
+        'bytes of it for each pixel of the visible image.',
+        live=True,
+        minimum=1,
+        maximum=_MOST_PIXELS,
     ),
     # From thermal counts to an image
     ParameterSpec(

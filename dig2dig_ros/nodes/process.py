@@ -22,6 +22,7 @@ import signal
 from typing import TypeVar
 
 import rclpy
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.exceptions import (
     InvalidParameterTypeException,
     InvalidParameterValueException,
@@ -29,14 +30,40 @@ from rclpy.exceptions import (
 )
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import uninstall_signal_handlers
 
 NodeT = TypeVar('NodeT', bound=Node)
 
+_LOG_PERIOD = 5.0
 _BAD_PARAMETERS = (
     InvalidParameterTypeException,
     InvalidParameterValueException,
     ParameterUninitializedException,
 )
+
+
+class SteadyExecutor(SingleThreadedExecutor):  # type: ignore[misc]
+    """
+    Goes on after a callback has failed.
+
+    Callbacks that are not ours fail, too: rclpy raises on a clock before 1970 and on a parameter
+    of an unknown type, which anybody in the network can send.
+    """
+
+    def spin_once(self, timeout_sec: float | None = None) -> None:
+        """Execute one callback; log what it raises."""
+        try:
+            super().spin_once(timeout_sec)
+        except (ExternalShutdownException, RCLError):
+            # After the latter, from taking a message, rclpy would never call anything again.
+            raise
+        except Exception as error:
+            if not self.context.ok():
+                raise
+            rclpy.logging.get_logger('dig2dig').error(
+                f'a callback failed and is passed over: {type(error).__name__}: {error}',
+                throttle_duration_sec=_LOG_PERIOD,
+            )
 
 
 def run_node(
@@ -63,7 +90,7 @@ def run_node(
         rclpy.init(args=args)
         begun = True
         node = create()
-        executor = SingleThreadedExecutor()
+        executor = SteadyExecutor()
         executor.add_node(node)
         run(node, executor)
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -86,6 +113,8 @@ def _end(node: NodeT | None, finish: Callable[[NodeT], str]) -> None:
     logger = rclpy.logging.get_logger('dig2dig')
     while True:
         try:
+            # Before, because to shut rclpy down would bring the former handlers back.
+            uninstall_signal_handlers()
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
             if node is not None:

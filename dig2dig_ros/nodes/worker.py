@@ -46,21 +46,26 @@ class LatestWorker(Generic[ItemT]):
             self._condition.notify()
         return superseded
 
-    def stop(self, timeout: float = 30.0) -> ItemT | None:
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the item in work should be given up; may be read from any thread."""
+        return self._stopping
+
+    def stop(self, timeout: float = 4.0) -> ItemT | None:
         """
         Finish the item in work, then end the thread.
 
         :param timeout: seconds to wait for the item in work.
         :return: the item that was waiting and will not be processed, if any.
-        :raises TimeoutError: the item in work is not done in time.
+        :raises TimeoutError: the item in work is not done in time; call it again later.
         """
         with self._condition:
             self._stopping = True
-            waiting, self._waiting = self._waiting, None
             self._condition.notify()
         self._thread.join(timeout)
         if self._thread.is_alive():
             raise TimeoutError(f'the fusion in work did not end within {timeout:g} s')
+        waiting, self._waiting = self._waiting, None
         return waiting
 
     def _run(self) -> None:

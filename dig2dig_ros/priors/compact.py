@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from dig2dig_ros.priors.base import linear_alpha_bar, Prior, PriorError
 
 FORMAT = 'dig2dig-compact-1'
+_MOST_CHANNELS, _MOST_BLOCKS, _LARGEST_STEM, _MOST_TIMESTEPS = 1024, 16, 8, 10_000
 # Types of so many bytes, to move pixels with.
 _WORDS = {4: torch.int32, 8: torch.int64, 16: torch.complex128}
 
@@ -56,6 +57,15 @@ class CompactConfig:
                 f'widths {self.widths} and blocks {self.blocks} must name the same levels, '
                 'at least one'
             )
+        # A file says them, and may be anybody's: what is built of them must stay affordable.
+        for name, numbers, most in (
+            ('widths', self.widths, _MOST_CHANNELS),
+            ('blocks', self.blocks, _MOST_BLOCKS),
+            ('stem', (self.stem, len(self.widths)), _LARGEST_STEM),
+            ('num_train_timesteps', (self.num_train_timesteps,), _MOST_TIMESTEPS),
+        ):
+            if not all(type(number) is int and 1 <= number <= most for number in numbers):
+                raise ValueError(f'{name} must be whole numbers of 1 to {most}')
 
     @property
     def multiple(self) -> int:
@@ -256,14 +266,26 @@ class CompactPrior(Prior):
         try:
             fields = json.loads(metadata['config'])
             fields.update({key: tuple(fields[key]) for key in ('widths', 'blocks')})
-            network = CompactUNet(CompactConfig(**fields))
+            with torch.device('meta'):
+                network = CompactUNet(CompactConfig(**fields))
+            _check_shapes(network, state)
+            network = CompactUNet(network.config)
             network.load_state_dict(state)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise PriorError(
                 f'prior {path} does not match its own description: {reason}'
             ) from error
         return cls(network, name)
+
+
+def _check_shapes(network: CompactUNet, state: dict[str, Tensor]) -> None:
+    """Refuse weights that are not the network's, or no numbers, before it takes memory."""
+    expected = {key: value.shape for key, value in network.state_dict().items()}
+    if {key: value.shape for key, value in state.items()} != expected:
+        raise ValueError('names or shapes of the weights are of another network')
+    if not all(value.isfinite().all() for value in state.values()):
+        raise ValueError('weights are not finite')
 
 
 def save(network: CompactUNet, path: Path, facts: dict[str, str]) -> None:

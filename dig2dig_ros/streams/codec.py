@@ -39,6 +39,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_PIXELS = 64_000_000
+# A line of a million pixels is no image, and takes as much memory as one of sixteen lines.
+_LONGEST_SIDE = 16_384
+# Characters of what a message says of itself that an error repeats: it may be megabytes.
+_QUOTED = 60
 
 
 class CodecError(ValueError):
@@ -146,7 +150,7 @@ def decode(msg: ImageMessage, topic: str = '', *, max_pixels: int = MAX_PIXELS) 
     :return: (H, W) uint8, uint16 or float32, or (H, W, 3) uint8 in BGR order.
     :raises CodecError: the encoding is unknown, or size, step and data contradict each other.
     """
-    refuse = partial(_refusal, topic, f"encoding '{msg.encoding}'")
+    refuse = partial(_refusal, topic, f'encoding {_quoted(msg.encoding)}')
     layout = _checked_layout(msg, refuse, max_pixels)
     if layout is None:
         return _decode_with_cv_bridge(msg, refuse)
@@ -171,7 +175,7 @@ def check(msg: ImageMessage, topic: str = '', *, max_pixels: int = MAX_PIXELS) -
 
     :raises CodecError: the encoding is unknown, or size, step and data contradict each other.
     """
-    refuse = partial(_refusal, topic, f"encoding '{msg.encoding}'")
+    refuse = partial(_refusal, topic, f'encoding {_quoted(msg.encoding)}')
     layout = _checked_layout(msg, refuse, max_pixels)
     if layout is not None:
         _view(msg, layout, refuse)
@@ -186,8 +190,7 @@ def _checked_layout(
     height, width = int(msg.height), int(msg.width)
     if height <= 0 or width <= 0:
         raise refuse(f'the size {width}x{height} has no pixels')
-    if height * width > max_pixels:
-        raise refuse(f'the size {width}x{height} is beyond the limit of {max_pixels} pixels')
+    _refuse_large(width, height, refuse, max_pixels)
     layout = _LAYOUTS.get(msg.encoding)
     if layout is None:
         return None
@@ -197,6 +200,15 @@ def _checked_layout(
     if min(width, height) < layout.smallest:
         raise refuse(f'{width}x{height} is too small, at least 3x3 pixels are needed')
     return layout
+
+
+def _refuse_large(
+    width: int, height: int, refuse: Callable[[str], CodecError], max_pixels: int
+) -> None:
+    if height * width > max_pixels:
+        raise refuse(f'the size {width}x{height} is beyond the limit of {max_pixels} pixels')
+    if max(height, width) > _LONGEST_SIDE:
+        raise refuse(f'the size {width}x{height} is beyond {_LONGEST_SIDE} pixels along a side')
 
 
 def _view(msg: ImageMessage, layout: _Layout, refuse: Callable[[str], CodecError]) -> NDArray[Any]:
@@ -248,7 +260,7 @@ def decode_compressed(
     """
 
     def refuse(reason: str) -> CodecError:
-        return _refusal(topic, f"format '{msg.format}'", reason)
+        return _refusal(topic, f'format {_quoted(msg.format)}', reason)
 
     if 'compressedDepth' in msg.format:
         raise refuse('this is the compressedDepth transport: use raw or compressed')
@@ -266,8 +278,7 @@ def decode_compressed(
         raise refuse(f'its {buffer.size} bytes are neither JPEG nor PNG nor TIFF')
     if size is None or 0 in size:
         raise refuse(f'the {kind} data is damaged or ends early: it does not state a size')
-    if size[0] * size[1] > max_pixels:
-        raise refuse(f'the size {size[0]}x{size[1]} is beyond the limit of {max_pixels} pixels')
+    _refuse_large(*size, refuse, max_pixels)
     # OpenCV 4 fills the missing part of a truncated JPEG with grey and calls it a success.
     if data.rfind(end, begin) < 0:
         raise refuse(f'the {kind} data ends early: its end marker is missing')
@@ -342,6 +353,11 @@ def encode(
 def _refusal(topic: str, kind: str, reason: str) -> CodecError:
     place = f" on '{topic}'" if topic else ''
     return CodecError(f'image{place} with {kind}: {reason}')
+
+
+def _quoted(text: str) -> str:
+    """Return what a message says, short and printable: it goes to a log and a terminal."""
+    return repr(text if len(text) <= _QUOTED else f'{text[:_QUOTED]}...')
 
 
 def _as_bytes(data: Any, refuse: Callable[[str], CodecError]) -> NDArray[np.uint8]:

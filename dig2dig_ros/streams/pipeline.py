@@ -140,9 +140,9 @@ class SourceImages:
         """
         source, message = arrived.source, arrived.message
         array = (
-            decode_compressed(message, arrived.topic)
+            decode_compressed(message, arrived.topic, max_pixels=values['max_pixels'])
             if arrived.compressed
-            else decode(message, arrived.topic)
+            else decode(message, arrived.topic, max_pixels=values['max_pixels'])
         )
         stamp = arrived.stamp / _NANOSECONDS
         condition = self._watch(source, values)(

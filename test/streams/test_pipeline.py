@@ -41,6 +41,7 @@ VALUES = {
     'thermal_range_smoothing': 0.0,
     'frozen_timeout': 0.0,
     'trust_fade': 0.0,
+    'max_pixels': 1_000_000,
     'thermal_to_visible': '',
     'extrinsics': '',
     'plane_distance': 20.0,
