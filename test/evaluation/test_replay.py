@@ -226,7 +226,7 @@ def test_a_further_source(tmp_path: Path, fuser: Fuser) -> None:
     assert through.expected == 3
     assert made[0].offset == pytest.approx(-0.003)
     assert made[0].result.weights.shape == (3, 48, 64)
-    result = fuser.fuse(COLOUR, GREY, thermal(30))
+    result = fuser.fuse(*made[0].images)
     assert np.array_equal(made[0].result.image, result.image)
 
 
