@@ -1,0 +1,239 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Draw the pictures of the documentation anew: ``bash scripts/docs.sh --pictures``.
+
+Every picture in docs/images is made here, by a command of this package and, where that says so,
+scaled down or stored as JPEG. Everything that is seen comes from the built-in scene, but for one
+picture of the public RoadScene data set, which is not shipped: ``--pairs FOLDER``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+import subprocess
+import sys
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+# Of the bag of the street: what a robot would have recorded.
+_SECONDS, _VISIBLE_RATE, _THERMAL_RATE, _THERMAL_DELAY = 8.0, 30, 10, 0.0081
+_START = 1_700_000_000.0
+# The part of the page that the picture shows, in pixels.
+_PAGE = (1185, 1330)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """
+    A command that draws pictures.
+
+    :param names: of the files in docs/images.
+    :param command: what a user would type.
+    :param draw: does it: gets a folder for the pictures, an empty one to work in, and the options.
+    """
+
+    names: tuple[str, ...]
+    command: str
+    draw: Callable[[Path, Path, argparse.Namespace], None]
+
+
+def _tool(name: str, *arguments: object) -> None:
+    command = [sys.executable, '-m', f'dig2dig_ros.tools.{name}', *map(str, arguments)]
+    subprocess.run(command, check=True, cwd=CHECKOUT)
+
+
+def _store(source: Path, target: Path, quality: int, scale: float = 1.0) -> None:
+    """Store a picture as JPEG of this quality."""
+    import cv2
+
+    image = cv2.imread(str(source))
+    if image is None:
+        raise SystemExit(f'{source} was not written.')
+    if scale != 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    if not cv2.imwrite(str(target), image, [cv2.IMWRITE_JPEG_QUALITY, quality]):
+        raise SystemExit(f'Could not write {target}.')
+
+
+def _demo(output: Path, work: Path, _: argparse.Namespace) -> None:
+    _tool('demo', '--sheet-rows', 3, '--output', work)
+    _store(work / 'contact_sheet.png', output / 'demo.jpg', 88)
+
+
+def _unaligned(output: Path, work: Path, _: argparse.Namespace) -> None:
+    _tool('demo', '--unaligned', '--sheet-rows', 2, '--output', work)
+    _store(work / 'contact_sheet.png', output / 'unaligned.jpg', 85)
+
+
+def _roadscene(output: Path, work: Path, options: argparse.Namespace) -> None:
+    if options.pairs is None:
+        print('roadscene_pairs.jpg: left as it is; --pairs FOLDER draws it.', file=sys.stderr)
+        return
+    _tool('demo', '--pairs', options.pairs, '--sheet-rows', 10, '--output', work)
+    _store(work / 'contact_sheet.png', output / 'roadscene_pairs.jpg', 82, 0.75)
+
+
+def _gains(output: Path, work: Path, _: argparse.Namespace) -> None:
+    _tool('inspect_gains', '--device', 'cpu', '--output', output)
+
+
+def _cameras(output: Path, work: Path, _: argparse.Namespace) -> None:
+    _tool('inspect_cameras', '--output', output)
+
+
+def _report(output: Path, work: Path, _: argparse.Namespace) -> None:
+    bag = work / 'night_street'
+    record_street(bag)
+    _tool('evaluate_bag', bag, '--output', work / 'evaluation')
+    page = work / 'evaluation' / 'night_street' / 'report.html'
+    _photograph(page, work / 'report.png')
+    _store(work / 'report.png', output / 'report.jpg', 82)
+
+
+def record_street(bag: Path, width: int = 640, height: int = 512) -> None:
+    """Write a bag of the built-in night street, as two cameras of different rates see it."""
+    from dig2dig_ros.evaluation.bags import BagWriter, image_message
+    from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
+
+    street = SyntheticScene(width, height)
+    cameras = (
+        ('/camera/image_raw', 'bgr8', _VISIBLE_RATE, 0.0),
+        ('/thermal/image_raw', 'mono16', _THERMAL_RATE, _THERMAL_DELAY),
+    )
+    shots = sorted(
+        (index / rate + delay, topic, encoding)
+        for topic, encoding, rate, delay in cameras
+        for index in range(round(_SECONDS * rate) + 1)
+    )
+    with BagWriter(bag, 'mcap') as writer:
+        for topic, *_ in cameras:
+            writer.add_topic(topic, 'sensor_msgs/msg/Image')
+        for seconds, topic, encoding in shots:
+            frame = street.render(seconds)
+            stamp = round((_START + seconds) * 1e9)
+            time = SimpleNamespace(sec=stamp // 10**9, nanosec=stamp % 10**9)
+            header: Any = SimpleNamespace(stamp=time, frame_id=topic.split('/')[1])
+            image = frame.visible if encoding == 'bgr8' else frame.thermal
+            writer.write(topic, image_message(image, encoding, header), stamp)
+
+
+def _photograph(page: Path, picture: Path) -> None:
+    """Store what Chromium shows of a page."""
+    from selenium import webdriver
+
+    width, height = _PAGE
+    with TemporaryDirectory() as profile:
+        options = webdriver.ChromeOptions()
+        for argument in (
+            '--headless=new',
+            '--no-sandbox',
+            '--disable-gpu',
+            '--hide-scrollbars',
+            f'--user-data-dir={profile}',
+        ):
+            options.add_argument(argument)
+        browser = webdriver.Chrome(options=options)
+        try:
+            screen = {'width': width, 'height': height, 'deviceScaleFactor': 1, 'mobile': False}
+            browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', screen)
+            browser.get(page.resolve().as_uri())
+            if not browser.save_screenshot(str(picture)):
+                raise SystemExit(f'Could not write {picture}.')
+        finally:
+            browser.quit()
+
+
+DRAWINGS = (
+    Drawing(('demo.jpg',), 'bash scripts/demo.sh --sheet-rows 3', _demo),
+    Drawing(('unaligned.jpg',), 'bash scripts/demo.sh --unaligned --sheet-rows 2', _unaligned),
+    Drawing(
+        ('roadscene_pairs.jpg',),
+        'bash scripts/demo.sh --pairs FOLDER --sheet-rows 10',
+        _roadscene,
+    ),
+    Drawing(('report.jpg',), 'evaluate_bag night_street, a bag of the built-in street', _report),
+    Drawing(
+        ('theorem.png', 'cumulative_gain.png'),
+        'inspect_gains --device cpu --output docs/images',
+        _gains,
+    ),
+    Drawing(
+        tuple(
+            f'cameras_{name}.jpg'
+            for name in (
+                'degradations',
+                'false_colour',
+                'faults',
+                'frozen',
+                'late',
+                'lens',
+                'missing',
+                'range',
+                'registration',
+            )
+        ),
+        'inspect_cameras --output docs/images',
+        _cameras,
+    ),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw the pictures; the exit code is 0, or that of the command that failed."""
+    names = [name for drawing in DRAWINGS for name in drawing.names]
+    parser = argparse.ArgumentParser(
+        prog='docs.sh --pictures', description='Draw the pictures of the documentation anew.'
+    )
+    add = parser.add_argument
+    add('--list', action='store_true', help='only print which command makes which picture')
+    add('--only', nargs='+', choices=names, metavar='NAME', help='those that make these pictures')
+    add('--pairs', type=Path, metavar='FOLDER', help='RoadScene, for the picture of it')
+    add(
+        '--output',
+        type=Path,
+        default=CHECKOUT / 'docs' / 'images',
+        metavar='FOLDER',
+        help='where they go; default: docs/images',
+    )
+    options = parser.parse_args(arguments)
+    if options.pairs is not None and not options.pairs.is_dir():
+        parser.error(f'--pairs: {options.pairs} is not a folder')
+    chosen = [d for d in DRAWINGS if options.only is None or set(d.names) & set(options.only)]
+    if options.list:
+        for drawing in chosen:
+            for name in drawing.names:
+                print(f'{name:28} {drawing.command}')
+        return 0
+    output = options.output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    for drawing in chosen:
+        print(f'== {drawing.command}', file=sys.stderr)
+        with TemporaryDirectory(prefix='dig2dig_pictures_') as work:
+            try:
+                drawing.draw(output, Path(work), options)
+            except subprocess.CalledProcessError as error:
+                return error.returncode or 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,124 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Links and pictures of the documents are there, and every picture can be made again."""
+
+from functools import lru_cache
+from pathlib import Path
+import re
+import runpy
+import subprocess
+import sys
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    [*CHECKOUT.glob('*.md'), *(CHECKOUT / 'docs').glob('*.md'), *CHECKOUT.glob('.github/*.md')]
+)
+PICTURES = {path.name for path in (CHECKOUT / 'docs' / 'images').glob('*')}
+
+pytestmark = pytest.mark.skipif(not PICTURES, reason='needs the checkout')
+
+
+@lru_cache
+def text_of(page):
+    """Return a page without its code."""
+    return re.sub(r'```.*?```|`[^`\n]*`', '', page.read_text(encoding='utf-8'), flags=re.DOTALL)
+
+
+def links_of(page):
+    """Return the targets of links and pictures that are not on the web."""
+    targets = re.findall(r'\]\(([^)\s]+)\)', text_of(page))
+    return [target for target in targets if not re.match(r'[a-z]+:', target)]
+
+
+@lru_cache
+def anchors_of(page):
+    """Return what GitHub lets a link point to: the headings in lower case, with hyphens."""
+    text = re.sub(r'```.*?```', '', page.read_text(encoding='utf-8'), flags=re.DOTALL)
+    titles = re.findall(r'^#+ +(.+?) *$', text, flags=re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', title.lower()).replace(' ', '-') for title in titles}
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in links_of(page):
+        name, _, anchor = link.partition('#')
+        target = (page.parent / name).resolve() if name else page
+        # Of a pull request, links are relative to its address.
+        if '/blob/main/' in link:
+            target = CHECKOUT / link.split('/blob/main/')[1]
+        assert target.is_relative_to(CHECKOUT), link
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors_of(target), link
+
+
+def test_every_picture_is_shown():
+    shown = {Path(link).name for page in PAGES for link in links_of(page)}
+    assert shown >= PICTURES
+
+
+def test_every_picture_has_a_text():
+    for page in PAGES:
+        assert '![](' not in text_of(page), page
+
+
+def test_every_picture_is_made_by_a_command():
+    listed = subprocess.run(
+        [sys.executable, str(CHECKOUT / 'scripts' / 'pictures.py'), '--list'],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout.splitlines()
+    commands = dict(line.split(maxsplit=1) for line in listed)
+    assert set(commands) == PICTURES
+    told = (CHECKOUT / 'CONTRIBUTING.md').read_text(encoding='utf-8')
+    for name, command in commands.items():
+        assert f'`{name}`' in told or f'`{name.split("_")[0]}_*{Path(name).suffix}`' in told
+        assert command.split(',')[0].split(' night')[0] in told
+
+
+def test_the_street_of_the_report_is_a_bag(tmp_path):
+    pytest.importorskip('rosbags')
+    from dig2dig_ros.evaluation.bags import BagReader
+
+    record = runpy.run_path(str(CHECKOUT / 'scripts' / 'pictures.py'))['record_street']
+    record(tmp_path / 'street', 64, 48)
+    with BagReader(tmp_path / 'street') as bag:
+        counts = {name: topic.count for name, topic in bag.topics.items()}
+    assert counts == {'/camera/image_raw': 241, '/thermal/image_raw': 81}
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    for module in ('latex2mathml', 'material', 'mkdocs'):
+        pytest.importorskip(module, reason="comes with pip install '.[docs]'")
+    built = subprocess.run(
+        [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--site-dir', str(tmp_path)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert built.returncode == 0, built.stderr
+    pages = {path.stem: path.read_text(encoding='utf-8') for path in tmp_path.glob('*.html')}
+    assert {'index', 'usage', 'cameras', 'evaluation', 'method', 'contributing'} <= set(pages)
+    assert '<math' in pages['method']
+    assert 'formula0mark' not in pages['method']
+    for name, page in pages.items():
+        fetched = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="?(https?://[^"> ]+)', page)
+        assert not fetched, name
