@@ -13,8 +13,10 @@
 # limitations under the License.
 
 """
-How a camera degrades the scene, as a parameter declares it. Free of torch, so that nodes start
-fast; :mod:`dig2dig_ros.fusion.observation` makes operators of it.
+How a camera degrades the scene, as a parameter declares it.
+
+Free of torch, so that nodes start fast; :mod:`dig2dig_ros.fusion.observation` makes operators of
+it.
 """
 
 from __future__ import annotations

@@ -18,36 +18,85 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 import time
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 import torch
 from torch import Tensor
-import torch.nn.functional as F
 
-from dig2dig_ros.fusion.confidence import confident_sources, confident_weights
-from dig2dig_ros.fusion.degradation import Degradation
-from dig2dig_ros.fusion.device import describe_device, resolve_device, resolve_precision
-from dig2dig_ros.fusion.observation import fitting_size, Observation, observe
-from dig2dig_ros.fusion.restoration import explained, observe_luma, restore, restore_colour
-from dig2dig_ros.fusion.sampler import sample, StepState
+from dig2dig_ros.fusion.device import (
+    describe_device,
+    give_back_freed_memory,
+    keep_freed_memory,
+    resolve_device,
+    resolve_precision,
+)
+from dig2dig_ros.fusion.graphs import Input, Replayer
+from dig2dig_ros.fusion.observation import fitting_size
+from dig2dig_ros.fusion.pair import fuse_pair, PairTensors, Task
+from dig2dig_ros.fusion.sampler import StepState
 from dig2dig_ros.fusion.settings import FusionSettings
-from dig2dig_ros.images.colour import luma, mixed_chroma, replace_luma
+from dig2dig_ros.fusion.video_memory import VideoMemory
 from dig2dig_ros.images.placement import Placement
-from dig2dig_ros.priors import load_prior, Prior
+from dig2dig_ros.priors import load_prior, Prior, PriorError
 
-__all__ = ['Fuser', 'FusionInputError', 'FusionResult', 'FusionSettings', 'FusionStatistics']
+__all__ = [
+    'Fuser',
+    'FusionCancelled',
+    'FusionInputError',
+    'FusionResult',
+    'FusionSettings',
+    'FusionStatistics',
+]
 
 # Noise that stays in memory: 128 MB in float32, a hundred draws at 640x512.
 _KEPT_NOISE_PIXELS = 32_000_000
+# A few seconds of a slow processor: how long it takes to give a fusion up.
+_PIXELS_OF_A_CALL = 2_000_000
+# Chains of more steps are not recorded: that would take as long as many pairs.
+_MOST_RECORDED_STEPS = 50
 
 
 class FusionInputError(ValueError):
     """The images cannot be fused; the message says which one, why, and what is expected."""
+
+
+class FusionCancelled(RuntimeError):
+    """The fusion was given up, as ``cancelled`` said."""
+
+    def __init__(self) -> None:
+        super().__init__('the fusion was given up')
+
+
+class _Interruptible(Prior):
+    """A prior that asks before every call, which it keeps short, whether to give up."""
+
+    def __init__(self, prior: Prior, cancelled: Callable[[], bool]) -> None:
+        super().__init__(prior.name, prior.alpha_bar)
+        self._prior = prior
+        self._cancelled = cancelled
+
+    def denoise(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        images = len(noisy)
+        if noisy.device.type == 'cpu':  # where larger batches are not faster
+            images = max(1, _PIXELS_OF_A_CALL // (noisy.shape[-2] * noisy.shape[-1]))
+        estimates = []
+        for part, times in zip(
+            torch.split(noisy, images), torch.split(timesteps, images), strict=True
+        ):
+            if self._cancelled():
+                raise FusionCancelled
+            estimates.append(self._prior.denoise(part, times))
+        return estimates[0] if len(estimates) == 1 else torch.cat(estimates)
+
+    def coefficients(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        return self._prior.coefficients(timesteps, like)
 
 
 @dataclass(frozen=True)
@@ -59,7 +108,8 @@ class StepStatistics:
     :param prior_calls: images that went through the prior for this step, the estimates of the
         sources (all in the first step) included.
     :param mean_weights: mean over the image of each source's weight.
-    :param seconds: on CUDA devices, time to enqueue the step, not to finish it.
+    :param seconds: on CUDA devices, time to enqueue the step, not to finish it; 0 where all steps
+        were enqueued as one.
     """
 
     timestep: int
@@ -91,7 +141,8 @@ class FusionResult:
     :param image: uint8; (H, W, 3) with the chroma of the sources that the settings name, where
         one of them has colour, else (H, W).
     :param weights: (K, H, W) float32, summing to 1 over the sources at every pixel: the mean
-        over the intervals between refreshes, each counting as much as it gained there.
+        over the intervals between refreshes, each counting as much as it gained there. Where they
+        were not asked for, (0, H, W).
     """
 
     image: NDArray[np.uint8]
@@ -99,27 +150,12 @@ class FusionResult:
     statistics: FusionStatistics
 
 
-@dataclass
-class _Recorder:
-    """Collects step statistics without waiting for the device."""
+@dataclass(frozen=True)
+class _Facts:
+    """What is known of a fusion besides the tensors (image, weights if wanted, means if any)."""
 
-    callback: Callable[[StepState], None] | None = None
-    started: float = field(default_factory=time.perf_counter)
-    rows: list[tuple[int, int, Tensor, float]] = field(default_factory=list)
-
-    def __call__(self, state: StepState) -> None:
-        if self.callback is not None:
-            self.callback(state)
-        now = time.perf_counter()
-        means = state.weights.mean(dim=(1, 2, 3))
-        self.rows.append((state.timestep, state.prior_calls, means, now - self.started))
-        self.started = now
-
-    def statistics(self) -> tuple[StepStatistics, ...]:
-        return tuple(
-            StepStatistics(timestep, calls, tuple(means.tolist()), seconds)
-            for timestep, calls, means, seconds in self.rows
-        )
+    steps: tuple[tuple[int, int, float], ...]
+    prior_calls: int
 
 
 @dataclass(frozen=True)
@@ -149,6 +185,8 @@ class Fuser:
     :param device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     :param precision: of the prior: ``auto``, ``fp32``, ``bf16`` or ``fp16``. Everything else is
         computed in float32.
+    :param graphs: record what comes again and again as CUDA graphs; default: on CUDA devices. On
+        the CPU, nothing is gained by it, but it goes the same way.
     :raises DeviceError: the device or precision is not available.
     :raises PriorError: the prior cannot be loaded.
     """
@@ -160,14 +198,34 @@ class Fuser:
         prior: str | Prior = 'compact',
         device: str = 'auto',
         precision: str = 'auto',
+        graphs: bool | None = None,
     ) -> None:
         self.settings = settings or FusionSettings()
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device)
         loaded = load_prior(prior) if isinstance(prior, str) else prior
         self.prior = loaded.to(self.device, self.dtype)
+        if self.dtype == torch.float16 and not _stays_finite(self.prior, self.device):
+            if precision != 'auto':
+                raise PriorError(
+                    f"prior '{self.prior.name}' leaves the range of fp16: set precision to bf16 "
+                    'or fp32'
+                )
+            self.dtype = torch.float32
+            # Not the same again: that has been rounded.
+            loaded = load_prior(prior) if isinstance(prior, str) else prior
+            self.prior = loaded.to(self.device, self.dtype)
         self._noise: OrderedDict[tuple[int, int, int, int], Tensor] = OrderedDict()
         self._placed: WeakKeyDictionary[Placement, _PlacementOnDevice] = WeakKeyDictionary()
+        on_gpu = self.device.type == 'cuda'
+        self._replayer: Replayer[_Facts] | None = None
+        if on_gpu or graphs:
+            self._replayer = Replayer(self.device, record=on_gpu if graphs is None else graphs)
+        if not on_gpu:
+            keep_freed_memory()
+        else:
+            # The prior is used on another stream than the one that brought it here.
+            torch.cuda.synchronize(self.device)
 
     def describe(self) -> dict[str, Any]:
         """Return what a log or a report should say about this fuser."""
@@ -187,16 +245,29 @@ class Fuser:
         free, total = torch.cuda.mem_get_info(self.device)
         own = torch.cuda.memory_reserved(self.device)
         return {
+            # What recordings hold is among it.
             'GPU memory of this process (MiB)': f'{own / 2**20:.0f}',
             'GPU memory free (MiB)': f'{free / 2**20:.0f} of {total / 2**20:.0f}',
+            'CUDA graphs': str(self._replayer.recorded if self._replayer is not None else 0),
         }
 
     def close(self) -> None:
         """Give the device memory back; the fuser cannot be used afterwards."""
-        self._noise.clear()
+        self.free_memory()
+        self._placed.clear()
         del self.prior
         if self.device.type == 'cuda':
             torch.cuda.empty_cache()
+
+    def free_memory(self) -> None:
+        """Give back what is kept from pair to pair but the prior."""
+        self._noise.clear()
+        if self._replayer is not None:
+            self._replayer.clear()
+        if self.device.type == 'cuda':
+            torch.cuda.empty_cache()
+        else:
+            give_back_freed_memory()
 
     def warm_up(self, width: int, height: int, sources: int = 2) -> float:
         """
@@ -217,6 +288,7 @@ class Fuser:
         self.fuse(*images)
         return time.perf_counter() - start
 
+    @torch.inference_mode()
     def fuse(
         self,
         visible: NDArray[Any],
@@ -224,7 +296,10 @@ class Fuser:
         *others: NDArray[Any],
         placements: Sequence[Placement | None] = (),
         trust: Sequence[float] = (),
+        weights: bool = True,
         callback: Callable[[StepState], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        memory: VideoMemory | None = None,
     ) -> FusionResult:
         """
         Fuse a visible image with a thermal one, or any two or more images of one scene.
@@ -239,142 +314,175 @@ class Fuser:
             None, and for those left out, where the whole image covers the first one.
         :param trust: for each source in turn, how far it is to be relied on, 0 to 1; 1 for those
             left out. A source at 0 has weight 0.
+        :param weights: whether the weights are wanted; without them it is faster.
         :param callback: called after every step of the sampler, to look inside.
+        :param cancelled: asked before every call of the prior and after every step whether to
+            give up.
+        :param memory: of the video that the images are the next pair of: with ``gain_reuse`` in
+            the settings, what the prior said of earlier pairs is reused where nothing moves.
+            Without it, the result is a function of the images alone.
         :return: see :class:`FusionResult`.
+        :raises FusionCancelled: ``cancelled`` said so.
         :raises FusionInputError: wrong shape, dtype or values, or a placement for another size.
         :raises DegradationError: a declared degradation cannot be that of the image.
         :raises PriorError: the prior was not trained for the timesteps of the settings.
         """
         start = time.perf_counter()
-        settings = self.settings
-        arrays = (visible, thermal, *others)
-        placements = _completed(placements, None, len(arrays), 'placements')
-        trusts = _completed(trust, 1.0, len(arrays), 'trust')
+        with self._context():
+            return self._fused(
+                (visible, thermal, *others),
+                placements,
+                trust,
+                weights,
+                callback,
+                cancelled,
+                memory,
+                start,
+            )
+
+    def _context(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self._replayer is None else self._replayer.stream()
+
+    def _fused(
+        self,
+        sources: Sequence[NDArray[Any]],
+        placements: Sequence[Placement | None],
+        trust: Sequence[float],
+        weights: bool,
+        callback: Callable[[StepState], None] | None,
+        cancelled: Callable[[], bool] | None,
+        memory: VideoMemory | None,
+        start: float,
+    ) -> FusionResult:
+        """Do what :meth:`fuse` says, from the time ``start`` on."""
+        given = [_checked(array, _source_name(index)) for index, array in enumerate(sources)]
+        arrays = [array for array, _ in given]
+        height, width = arrays[0].shape[:2]
+        placed: list[Placement | None] = _completed(placements, None, len(arrays), 'placements')
+        trusts: list[float] = _completed(trust, 1.0, len(arrays), 'trust')
         if not all(0 <= value <= 1 for value in trusts):
             raise FusionInputError(f'trust is {tuple(trusts)}: every value must be 0 to 1')
-        images = [
-            self._upload(array, self._source_name(index)) for index, array in enumerate(arrays)
-        ]
-        degradations = settings.degradations(len(images))
-        observations: list[Observation | None] = [None] * len(images)
-        calls = 0
-        for index, degradation in enumerate(degradations):
-            if not degradation.is_none:
-                images[index], observations[index], new = self._restored(
-                    images[index], degradation
-                )
-                calls += new
-        height, width = images[0].shape[-2:]
-        for index, placement in enumerate(placements):
-            if placement is None and images[index].shape[-2:] == (height, width):
-                continue
-            images[index] = (
-                _resized(images[index], height, width)
-                if placement is None
-                else self._warped(images[index], arrays[index], placement, height, width, index)
-            )
-            observations[index] = None  # of other pixels
-        sources = greys = torch.stack([_grey(image) for image in images])
-        confidence = self._confidence(sources, placements, trusts)
-        relied = [index for index, value in enumerate(trusts) if value > 0]
-        if confidence is not None and len(relied) == 1:
-            # Nobody fills in for what the only source lacks: it is black.
-            (only,) = relied
-            sources = sources * confidence[only] / trusts[only]
-            confidence = None
-        if confidence is not None:
-            sources = confident_sources(sources, confidence)
-            observations = [None] * len(images)
-        recorder = _Recorder(callback)
-
-        def noise(index: int) -> Tensor:
-            return self._noise_for(height, width, settings.seed, index)
-
-        if len(relied) == 1:
-            fused = sources[relied[0], 0].clamp(0, 1)
-            weights = F.one_hot(torch.tensor(relied), len(images)).to(sources)
-            weights = weights.reshape(-1, 1, 1, 1).expand(sources.shape)
-        else:
-            result = sample(self.prior, sources * 2 - 1, noise, settings, recorder, observations)
-            fused = ((result.fused[0, 0] + 1) / 2).clamp_(0, 1)
-            weights = result.mean_weights
-            calls += result.prior_calls
-        if confidence is not None:
-            weights = confident_weights(weights[None], confidence)[0]
-        weights = weights[:, 0]
-        coloured = images if settings.chroma == 'all' else images[:1]
-        coloured = [image if len(image) == 3 else image.expand(3, -1, -1) for image in coloured]
-        if any(len(image) == 3 for image in images[: len(coloured)]):
-            colour = mixed_chroma(coloured, weights)
-            old_luma = greys[0, 0] if colour is images[0] else None
-            output = replace_luma(colour, fused, old_luma).permute(1, 2, 0)
-        else:
-            output = fused
-        image = output.mul_(255).round_().to(torch.uint8).cpu().numpy()
-        seconds = time.perf_counter() - start
-        statistics = FusionStatistics(recorder.statistics(), calls, seconds)
-        return FusionResult(image, weights.cpu().numpy(), statistics)
-
-    def _restored(
-        self, image: Tensor, degradation: Degradation
-    ) -> tuple[Tensor, Observation | None, int]:
-        """
-        Undo a declared degradation in the camera's own pixels.
-
-        :return: the image, (1 or 3, H, W); what was observed of its luma, if a chain is to keep
-            to it; the images that went through the prior.
-        """
+        for index, placement in enumerate(placed):
+            if placement is not None:
+                _check_fits(placement, arrays[index], (height, width), _source_name(index))
         settings = self.settings
-        if len(image) == 3:
-            restored, calls = restore_colour(
-                self.prior, image, degradation, settings.restoration_steps
-            )
-        else:
-            observation = observe(degradation, image[None] * 2 - 1)
-            scene, calls = restore(self.prior, observation, settings.restoration_steps)
-            restored = ((scene[0] + 1) / 2).clamp(0, 1)
-        if settings.sampler == 'increments':
-            return restored, None, calls
-        if len(image) == 3:
-            observation = observe_luma(degradation, image)
-        return restored, explained(observation, _grey(restored)[None] * 2 - 1), calls
-
-    def _warped(
-        self,
-        image: Tensor,
-        array: NDArray[Any],
-        placement: Placement,
-        height: int,
-        width: int,
-        index: int,
-    ) -> Tensor:
-        """Return an uploaded image (C, H, W) on the pixels of the first source."""
-        name = self._source_name(index)
-        size = (array.shape[1], array.shape[0])
-        if placement.source_size != size or placement.grid.shape[:2] != (height, width):
-            rows, columns = placement.grid.shape[:2]
-            raise FusionInputError(
-                f'the placement of {name} is for {placement.source_size[0]}x'
-                f'{placement.source_size[1]} pixels on {columns}x{rows}, but the image has '
-                f'{size[0]}x{size[1]} and the first one {width}x{height}'
-            )
-        on_device = self._on_device(placement)
-        # Less than about one pixel of the image to a pixel of the first, or it would alias.
-        step_x, step_y = (on_device.step[axis] * image.shape[-1 - axis] for axis in (0, 1))
-        if max(step_x, step_y) > 1.5:
-            smaller = (
-                max(1, round(image.shape[-2] / max(1.0, step_y))),
-                max(1, round(image.shape[-1] / max(1.0, step_x))),
-            )
-            image = _resized(image, *smaller)
-        warped = F.grid_sample(
-            image[None],
-            on_device.grid[None],
-            mode='bicubic',
-            padding_mode='border',
-            align_corners=False,
+        scenes = [
+            degradation.scene_size(*array.shape[:2])
+            for degradation, array in zip(settings.degradations(len(arrays)), arrays, strict=True)
+        ]
+        task = Task(
+            settings=settings,
+            full_scales=tuple(full_scale for _, full_scale in given),
+            placed=tuple(placement is not None for placement in placed),
+            shrunk=tuple(map(self._shrunk, placed, scenes)),
+            relied=tuple(value > 0 for value in trusts),
+            full_trust=all(value == 1 for value in trusts),
+            weights=weights,
         )
-        return warped[0].clamp(0, 1)
+
+        def after_step(state: StepState) -> None:
+            if cancelled is not None and cancelled():
+                raise FusionCancelled
+            if callback is not None:
+                callback(state)
+
+        def compute(
+            tensors: Sequence[Tensor], recording: bool
+        ) -> tuple[Sequence[Tensor], _Facts, Sequence[Tensor]]:
+            draws: list[Tensor] = []
+
+            def noise(index: int) -> Tensor:
+                draws.append(self._noise_for(height, width, settings.seed, index))
+                return draws[-1]
+
+            pair = PairTensors.of(task, tensors)
+            # All calls of a chain may come before its first step, and take long.
+            prior = self.prior
+            if cancelled is not None and not recording:
+                prior = _Interruptible(prior, cancelled)
+            after = None if recording else after_step
+            fused = fuse_pair(prior, task, pair, noise, after, memory)
+            outputs = [fused.image, fused.weights, fused.means]
+            steps = fused.steps
+            if recording:
+                steps = tuple((timestep, calls, 0.0) for timestep, calls, _ in steps)
+            return (
+                [tensor for tensor in outputs if tensor is not None],
+                _Facts(steps, fused.prior_calls),
+                draws,
+            )
+
+        inputs = self._inputs(arrays, placed, trusts)
+        if self._replayer is None:
+            outputs, facts, _ = compute([given.tensor for given in inputs], False)
+            results = [_array(tensor) for tensor in outputs]
+        else:
+            recordable = callback is None and self._is_recordable(task, height * width)
+            # What is reused depends on the pixels, which a recording knows nothing of.
+            recordable = recordable and (memory is None or settings.gain_reuse == 0)
+            outputs, facts = self._replayer.run(task, compute, inputs, recordable)
+            results = self._replayer.download(outputs)
+        image = results.pop(0)
+        planes = results.pop(0) if weights else np.empty((0, height, width), np.float32)
+        means = results.pop(0).tolist() if facts.steps else []
+        steps = tuple(
+            StepStatistics(timestep, calls, tuple(mean), seconds)
+            for (timestep, calls, seconds), mean in zip(facts.steps, means, strict=True)
+        )
+        seconds = time.perf_counter() - start
+        return FusionResult(image, planes, FusionStatistics(steps, facts.prior_calls, seconds))
+
+    def _is_recordable(self, task: Task, pixels: int) -> bool:
+        """Tell whether a fusion only enqueues kernels, and so few that they are soon recorded."""
+        settings = task.settings
+        steps = settings.num_inference_steps
+        degraded = not all(each.is_none for each in settings.degradations(len(task.placed)))
+        # As long as all its noise is kept, none has to be drawn and uploaded.
+        draws = steps + 1 if settings.sampler == 'ancestral' else settings.noise_draws
+        return (
+            self.prior.only_enqueues
+            and steps <= _MOST_RECORDED_STEPS
+            and draws * pixels <= _KEPT_NOISE_PIXELS
+            and not degraded
+        )
+
+    def _inputs(
+        self,
+        arrays: Sequence[NDArray[Any]],
+        placements: Sequence[Placement | None],
+        trusts: Sequence[float],
+    ) -> list[Input]:
+        """Return what :meth:`PairTensors.of` takes apart again."""
+        inputs = [Input(self._pixels(array)) for array in arrays]
+        inputs.append(Input(torch.tensor(trusts, dtype=torch.float32), tuple(trusts)))
+        there = [placement for placement in placements if placement is not None]
+        inputs += [Input(self._on_device(placement).grid, placement) for placement in there]
+        inputs += [Input(self._on_device(placement).coverage, placement) for placement in there]
+        return inputs
+
+    def _pixels(self, array: NDArray[Any]) -> Tensor:
+        """Return checked pixels as a tensor of the host, which may share their memory."""
+        if array.dtype == np.uint16:
+            # Few torch operations know uint16, and none of them on older versions.
+            array = array.astype(np.float32) if self.device.type == 'cpu' else array.view(np.int16)
+        if not array.flags.writeable or not array.flags.c_contiguous:
+            # Torch holds neither read-only memory nor the negative strides of a flipped view.
+            array = array.copy()
+        return torch.from_numpy(array)
+
+    def _shrunk(
+        self, placement: Placement | None, size: tuple[int, int]
+    ) -> tuple[int, int] | None:
+        """Return the (height, width) that an image is reduced to before it is warped, if any."""
+        if placement is None:
+            return None
+        height, width = size
+        # Less than about one pixel of the image to a pixel of the first, or it would alias.
+        part_x, part_y = self._on_device(placement).step
+        step_x, step_y = part_x * width, part_y * height
+        if max(step_x, step_y) <= 1.5:
+            return None
+        return max(1, round(height / max(1.0, step_y))), max(1, round(width / max(1.0, step_x)))
 
     def _on_device(self, placement: Placement) -> _PlacementOnDevice:
         if placement not in self._placed:
@@ -384,55 +492,6 @@ class Fuser:
                 (_typical_step(placement, 0), _typical_step(placement, 1)),
             )
         return self._placed[placement]
-
-    def _confidence(
-        self, sources: Tensor, placements: Sequence[Placement | None], trusts: Sequence[float]
-    ) -> Tensor | None:
-        """Return (K, 1, H, W), or None where all sources are good everywhere."""
-        if all(placement is None for placement in placements) and all(t == 1 for t in trusts):
-            return None
-        planes = [
-            torch.full_like(sources[0], trust)
-            if placement is None
-            else trust * self._on_device(placement).coverage[None]
-            for placement, trust in zip(placements, trusts, strict=True)
-        ]
-        return torch.stack(planes)
-
-    @staticmethod
-    def _source_name(index: int) -> str:
-        return ('visible', 'thermal')[index] if index < 2 else f'source {index + 1}'
-
-    def _upload(self, array: NDArray[Any], name: str) -> Tensor:
-        """Return a (1 or 3, H, W) float32 tensor in [0, 1] on the device."""
-        array = np.asarray(array)
-        channels = 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
-        if channels not in (1, 3) or 0 in array.shape:
-            raise FusionInputError(
-                f'{name} has shape {array.shape}: expected (H, W) or (H, W, 3) and no empty side'
-            )
-        full_scale = {'uint8': 255.0, 'uint16': 65535.0}.get(array.dtype.name)
-        if full_scale is None and not np.issubdtype(array.dtype, np.floating):
-            raise FusionInputError(
-                f'{name} has dtype {array.dtype}: expected uint8, uint16 or float in [0, 1]'
-            )
-        if array.dtype == np.uint16:
-            # Few torch operations know uint16, and none of them on older versions.
-            array = array.astype(np.float32)
-        if not array.flags.writeable or not array.flags.c_contiguous:
-            # Torch holds neither read-only memory nor the negative strides of a flipped view.
-            array = array.copy()
-        tensor = torch.from_numpy(array).to(self.device).float()
-        if full_scale is not None:
-            tensor = tensor / full_scale
-        else:
-            low, high = tensor.aminmax()
-            if not (low >= 0 and high <= 1):  # also when either is NaN
-                raise FusionInputError(
-                    f'{name} has values from {low.item():g} to {high.item():g}: floats must be '
-                    'finite and in [0, 1]'
-                )
-        return tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
 
     def _noise_for(self, height: int, width: int, seed: int, index: int) -> Tensor:
         """Return the ``index``-th draw of the noise of this resolution and seed."""
@@ -469,15 +528,71 @@ def _completed(values: Sequence[Any], default: Any, count: int, name: str) -> li
     return [*values, *[default] * (count - len(values))]
 
 
-def _resized(image: Tensor, height: int, width: int) -> Tensor:
-    """Return an uploaded image (C, H, W) in the size of the first source."""
-    if image.shape[-2:] == (height, width):
-        return image
-    return F.interpolate(
-        image[None], (height, width), mode='bilinear', align_corners=False, antialias=True
-    )[0]
+@torch.inference_mode()
+def _stays_finite(prior: Prior, device: torch.device) -> bool:
+    """Tell whether a prior's estimates are finite where images are at their extremes."""
+    side = 64
+    place = torch.arange(side, device=device)
+    fine = ((place[:, None] + place) % 2).float() * 2 - 1
+    edge = (place > side // 2).float().expand(side, side) * 2 - 1
+    images = torch.stack([fine, edge, torch.ones_like(fine)])[:, None]
+    last = prior.num_train_timesteps - 1
+    times = [
+        torch.full((len(images),), timestep, device=device)
+        for timestep in (0, min(400, last), last)
+    ]
+    return all(bool(prior.denoise(images, each).isfinite().all()) for each in times)
 
 
-def _grey(image: Tensor) -> Tensor:
-    """Return the (1, H, W) luma of an uploaded image."""
-    return luma(image)[None] if len(image) == 3 else image
+def _source_name(index: int) -> str:
+    return ('visible', 'thermal')[index] if index < 2 else f'source {index + 1}'
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    """Return a tensor of the CPU as an array, an image pixel by pixel."""
+    if tensor.ndim != 3 or tensor.dtype != torch.uint8:
+        return tensor.numpy()
+    # Its channels lie apart, and OpenCV brings them together many times as fast as torch.
+    return np.asarray(cv2.merge(list(tensor.permute(2, 0, 1).numpy())))
+
+
+def _checked(array: NDArray[Any], name: str) -> tuple[NDArray[Any], float]:
+    """
+    Check an image.
+
+    :return: it, uint8, uint16 or float32, and the value of a pixel that stands for 1.
+    """
+    array = np.asarray(array)
+    channels = 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
+    if channels not in (1, 3) or 0 in array.shape:
+        raise FusionInputError(
+            f'{name} has shape {array.shape}: expected (H, W) or (H, W, 3) and no empty side'
+        )
+    full_scale = {'uint8': 255.0, 'uint16': 65535.0}.get(array.dtype.name)
+    if full_scale is not None:
+        return array, full_scale
+    if not np.issubdtype(array.dtype, np.floating):
+        raise FusionInputError(
+            f'{name} has dtype {array.dtype}: expected uint8, uint16 or float in [0, 1]'
+        )
+    array = array.astype(np.float32, copy=False)
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 1):  # also when either is NaN
+        raise FusionInputError(
+            f'{name} has values from {low:g} to {high:g}: floats must be finite and in [0, 1]'
+        )
+    return array, 1.0
+
+
+def _check_fits(
+    placement: Placement, array: NDArray[Any], first: tuple[int, int], name: str
+) -> None:
+    """Check that a placement is for an image and for the (height, width) of the first source."""
+    size = (array.shape[1], array.shape[0])
+    if placement.source_size != size or placement.coverage.shape != first:
+        rows, columns = placement.coverage.shape
+        raise FusionInputError(
+            f'the placement of {name} is for {placement.source_size[0]}x'
+            f'{placement.source_size[1]} pixels on {columns}x{rows}, but the image has '
+            f'{size[0]}x{size[1]} and the first one {first[1]}x{first[0]}'
+        )

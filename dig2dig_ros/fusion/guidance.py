@@ -33,7 +33,6 @@ movement into the score of Eq. 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import math
 
 import torch
@@ -67,8 +66,8 @@ def score_guidance(
 
 
 def em_guidance(
-    estimate: Tensor, sources: Tensor, scales: Sequence[float]
-) -> tuple[Tensor, Tensor, list[float]]:
+    estimate: Tensor, sources: Tensor, scales: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """
     Take one expectation-maximisation step of DDFM towards the sources.
 
@@ -88,7 +87,7 @@ def em_guidance(
 
     :param estimate: (1, 1, H, W), f before the step: the prior's estimate of the clean image.
     :param sources: (K, 1, H, W), in the range of the estimate.
-    :param scales: gamma_k for each source; 1.0 each at the beginning of a chain.
+    :param scales: (K, 1, 1, 1), gamma_k; 1 each at the beginning of a chain.
     :return: f after the step, (1, 1, H, W); the share of each source in it, (K, 1, H, W), summing
         to 1 over the sources; the new gamma_k.
     """
@@ -96,14 +95,14 @@ def em_guidance(
     differences = sources - reference
     x = estimate - reference
     distance = (differences - x).abs()
-    gamma = torch.tensor(scales, dtype=sources.dtype, device=sources.device).view(-1, 1, 1, 1)
-    precision = (2 / gamma).sqrt() / distance.clamp_min(_LEAST_DISTANCE)
-    expected = distance * (gamma / 2).sqrt() + gamma / 2
+    precision = (2 / scales).sqrt() / distance.clamp_min(_LEAST_DISTANCE)
+    expected = distance * (scales / 2).sqrt() + scales / 2
     smooth = _smoothed(x, EM_SMOOTHNESS / EM_COUPLING)
     rectified = (precision * differences).sum(dim=0, keepdim=True) + EM_COUPLING * smooth
     total = precision.sum(dim=0, keepdim=True)
     rectified = rectified / (total + EM_COUPLING)
-    return rectified + reference, precision / total, expected.mean(dim=(1, 2, 3)).tolist()
+    scales = expected.mean(dim=(1, 2, 3), keepdim=True)
+    return rectified + reference, precision / total, scales
 
 
 def _smoothed(x: Tensor, strength: float) -> Tensor:

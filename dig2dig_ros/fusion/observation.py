@@ -624,9 +624,14 @@ def _psf_of(degradation: Degradation) -> Tensor:
 
 def _read_array(path: str, what: str) -> Tensor:
     """Read a 2-D array of finite numbers as float64."""
+    file = Path(path).expanduser()
     try:
-        array = np.load(Path(path).expanduser(), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        if file.exists() and not file.is_file():
+            raise ValueError('it is no file')  # but a pipe, say, which may never end
+        # Mapped, so that an array that is larger than its file is refused, and not made room for.
+        with np.errstate(over='raise'):
+            array = np.load(file, mmap_mode='r', allow_pickle=False)
+    except (OSError, ValueError, EOFError, ArithmeticError) as error:
         raise DegradationError(
             f"{what} {path} cannot be read as an array in NumPy's format (.npy): {error}"
         ) from error
@@ -635,7 +640,9 @@ def _read_array(path: str, what: str) -> Tensor:
         raise DegradationError(
             f'{what} {path} has shape {shape}, but must be one 2-D array of numbers'
         )
-    values = array.astype(np.float64)
+    if array.size > _MOST_SCENE_PIXELS:
+        raise DegradationError(f'{what} {path} has more than {_MOST_SCENE_PIXELS} pixels')
+    values = np.array(array, np.float64)
     if not np.isfinite(values).all():
         raise DegradationError(f'{what} {path} has values that are not finite')
     return torch.from_numpy(values)

@@ -35,12 +35,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from dig2dig_ros.fusion.guidance import em_guidance, score_guidance, weighted_increment
 from dig2dig_ros.fusion.information_gain import (
+    cell_means,
     pure_noise_estimate,
     refined,
     uniform_weights,
@@ -51,6 +53,9 @@ from dig2dig_ros.fusion.observation import Observation
 from dig2dig_ros.fusion.restoration import jointly_corrected
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.priors.base import Prior
+
+if TYPE_CHECKING:
+    from dig2dig_ros.fusion.video_memory import VideoMemory
 
 # More at once would not be faster, and would not fit on a robot's GPU.
 MAX_BATCH_PIXELS = 16_000_000
@@ -105,18 +110,29 @@ class Sample:
     :param fused: (1, 1, H, W) in about [-1, 1], not clipped.
     :param weights: (R, K, 1, H, W), one map for each source and interval. The first interval of
         ``increments`` lies between pure noise and the first refresh.
-    :param mean_weights: (K, 1, H, W), their mean over the intervals, each counting as much as it
-        gained at the pixel.
-    :param gains: (R, K, 1, h, w), the evidence that the weights follow from, on the grid of
-        :class:`~dig2dig_ros.fusion.information_gain.Weighing`.
+    :param weighing: the same on a grid of cells, with the evidence that they follow from.
     :param prior_calls: images that went through the prior.
     """
 
     fused: Tensor
     weights: Tensor
-    mean_weights: Tensor
-    gains: Tensor
+    weighing: Weighing
     prior_calls: int
+
+    @property
+    def gains(self) -> Tensor:
+        """The evidence that the weights follow from, (R, K, 1, h, w)."""
+        return self.weighing.gains
+
+    def mean_weights(self) -> Tensor:
+        """
+        Average the weights over the intervals, each counting as much as it gained at the pixel.
+
+        :return: (K, 1, H, W), summing to 1 over the sources.
+        """
+        with torch.inference_mode():
+            means = self.weighing.mean_weights()
+            return refined(means, self.weighing.cell, *self.fused.shape[-2:])
 
 
 Callback = Callable[[StepState], None]
@@ -131,6 +147,7 @@ def sample(
     settings: FusionSettings,
     callback: Callback | None = None,
     observations: Sequence[Observation | None] = (),
+    memory: VideoMemory | None = None,
 ) -> Sample:
     """
     Fuse K sources as the settings ask for.
@@ -142,12 +159,14 @@ def sample(
     :param observations: for each source in turn, what its camera saw of it, degraded; None, and
         for those left out, where the source is what was seen. A chain corrects such a source at
         every step, together with the fused image; ``increments`` takes it as it is.
+    :param memory: of the video that the sources are the next pair of, where there is one; used as
+        ``gain_reuse`` of the settings says.
     :raises PriorError: the prior was not trained for the timesteps of the settings.
     """
     prior.check_timesteps(settings.chain().timesteps)
     callback = callback or (lambda state: None)
     if settings.sampler == 'increments':
-        return _sum_increments(prior, sources, noise, settings, callback)
+        return _sum_increments(prior, sources, noise, settings, callback, memory)
     return _follow_chain(prior, sources, noise, settings, callback, observations)
 
 
@@ -155,6 +174,14 @@ def add_noise(prior: Prior, clean: Tensor, timesteps: Tensor, noise: Tensor) -> 
     """Return sqrt(alpha_bar_t) clean + sqrt(1 - alpha_bar_t) noise (Eq. 9)."""
     signal, sigma = prior.coefficients(timesteps, clean)
     return torch.addcmul(signal * clean, sigma, noise)
+
+
+def _on_device(timesteps: Sequence[int], device: torch.device, times: int = 1) -> Tensor:
+    """Return (len(timesteps) * times,), each timestep so many times, without a copy to it."""
+    if len(timesteps) == 1:
+        # So that a prior can see that it is one for all.
+        return torch.full((1,), timesteps[0], device=device).expand(times)
+    return torch.cat([torch.full((times,), timestep, device=device) for timestep in timesteps])
 
 
 def denoise_in_batches(prior: Prior, noisy: Tensor, timesteps: Tensor) -> Tensor:
@@ -166,6 +193,26 @@ def denoise_in_batches(prior: Prior, noisy: Tensor, timesteps: Tensor) -> Tensor
     return torch.cat([prior.denoise(part, times) for part, times in parts])
 
 
+def timesteps_of_means(
+    prior: Prior, timesteps: tuple[int, ...], downscale: int
+) -> tuple[int, ...]:
+    """
+    Return how noisy the means over cells of noisy pixels are, as timesteps.
+
+    Averaging n^2 pixels of a noisy image leaves its structure and divides the deviation of its
+    noise by n. The result is a smaller image at the timestep whose ratio of noise to signal,
+    sqrt((1 - alpha_bar) / alpha_bar), is that part of the first one's.
+
+    :param timesteps: of the noisy image.
+    :param downscale: n, side of the cells in pixels.
+    :return: the nearest timesteps of the prior.
+    """
+    ratios = ((1 - prior.alpha_bar) / prior.alpha_bar).sqrt()
+    wanted = ratios[list(timesteps)] / downscale
+    nearest = (ratios[:, None] - wanted).abs().argmin(dim=0)
+    return tuple(int(timestep) for timestep in nearest)
+
+
 @torch.inference_mode()
 def estimate_sources(
     prior: Prior,
@@ -173,6 +220,7 @@ def estimate_sources(
     timesteps: tuple[int, ...],
     draws: list[Tensor],
     x: Tensor | None = None,
+    downscale: int = 1,
 ) -> tuple[Tensor, Tensor | None]:
     """
     Return the one-step estimates c_hat_k^t of all sources at all timesteps (Eq. 9-10).
@@ -183,6 +231,8 @@ def estimate_sources(
     :param draws: noise, each (1, 1, H, W), over which the estimates are averaged; none denoises
         the scaled sources as they are.
     :param x: (1, 1, H, W), x_t at the first timestep, to be denoised in the same batch.
+    :param downscale: pixels a side of the noisy sources that the prior sees as one, see
+        :func:`timesteps_of_means`; the estimates are interpolated to all pixels.
     :return: (R, K, 1, H, W) for R timesteps, and the estimate made from ``x``.
     :raises ValueError: that is more than :data:`MAX_ESTIMATE_PIXELS`.
     """
@@ -195,6 +245,17 @@ def estimate_sources(
             f'{width}x{height} pixels take too much memory: raise dig_refresh_interval or lower '
             'num_inference_steps'
         )
+    if downscale > 1:
+        # The mean of n pixels of noise has 1 / sqrt(n) of their deviation.
+        small_draws = [cell_means(draw, downscale) * downscale for draw in draws]
+        coarse, _ = estimate_sources(
+            prior,
+            cell_means(sources, downscale),
+            timesteps_of_means(prior, timesteps, downscale),
+            small_draws,
+        )
+        first = None if x is None else prior.denoise(x, _on_device(timesteps[:1], device))
+        return refined(coarse, downscale, height, width), first
     if len(draws) > 1 and pixels * len(draws) > MAX_BATCH_PIXELS:
         # One draw after the other, and only their sum is kept.
         total, first = estimate_sources(prior, sources, timesteps, draws[:1], x)
@@ -202,7 +263,7 @@ def estimate_sources(
             total += estimate_sources(prior, sources, timesteps, [draw])[0]
         return total / len(draws), first
     shape = (len(timesteps), max(1, len(draws)), *sources.shape)
-    times = torch.tensor(timesteps, device=device).repeat_interleave(shape[1] * shape[2])
+    times = _on_device(timesteps, device, shape[1] * shape[2])
     repeated = sources.expand(shape).flatten(0, 2)
     if draws:
         eps = torch.stack(draws).expand(shape[1:]).expand(shape).flatten(0, 2)
@@ -219,7 +280,12 @@ def estimate_sources(
 
 
 def _sum_increments(
-    prior: Prior, sources: Tensor, noise: Noise, settings: FusionSettings, callback: Callback
+    prior: Prior,
+    sources: Tensor,
+    noise: Noise,
+    settings: FusionSettings,
+    callback: Callback,
+    memory: VideoMemory | None,
 ) -> Sample:
     """
     Sum up what the sources resolve between refreshes, each increment weighted by its own gain.
@@ -229,9 +295,16 @@ def _sum_increments(
     where no prior has to be asked.
     """
     timesteps = settings.chain().refresh_timesteps
-    draws = [noise(index) for index in range(settings.noise_draws)]
-    estimates, _ = estimate_sources(prior, sources, timesteps, draws)
-    new_calls = prior_calls = len(timesteps) * max(1, len(draws)) * len(sources)
+    downscale = settings.prior_downscale
+    if memory is not None and settings.gain_reuse > 0 and settings.noise_draws == 0:
+        estimates, new_calls = memory.estimates(
+            prior, sources, timesteps, downscale, settings.gain_reuse
+        )
+    else:
+        draws = [noise(index) for index in range(settings.noise_draws)]
+        estimates, _ = estimate_sources(prior, sources, timesteps, draws, downscale=downscale)
+        new_calls = len(timesteps) * max(1, len(draws)) * len(sources)
+    prior_calls = new_calls
     weighing = weigh_sources(estimates, sources, settings, from_pure_noise=True)
     weights = refined(weighing.weights, weighing.cell, *sources.shape[-2:])
     known = [pure_noise_estimate(sources), *estimates, sources]
@@ -263,8 +336,7 @@ def _sum_increments(
             )
         )
         new_calls = 0
-    mean_weights = refined(weighing.mean_weights(), weighing.cell, *sources.shape[-2:])
-    return Sample(fused, weights, mean_weights, weighing.gains, prior_calls)
+    return Sample(fused, weights, weighing, prior_calls)
 
 
 def _clamped(fused: Tensor, target: Tensor, overshoot: float) -> Tensor:
@@ -299,7 +371,7 @@ def _follow_chain(
     The first step of the chain shares the prior call of the estimates, where these are needed.
     """
     chain = settings.chain()
-    timesteps = torch.tensor(chain.timesteps, device=sources.device)
+    timesteps = _on_device(chain.timesteps, sources.device)
     draws = [noise(index) for index in range(settings.noise_draws)]
     # With the same noise for all, the mean of the noisy sources is the noisy mean: x_{t_N}.
     x = add_noise(prior, sources.mean(dim=0, keepdim=True), timesteps[:1], noise(0))
@@ -310,7 +382,9 @@ def _follow_chain(
         nothing = sources.new_zeros((len(chain.refresh_timesteps), *sources.shape))
         weighing = Weighing(nothing, uniform_weights(nothing), 1)
     else:
-        estimates, first = estimate_sources(prior, sources, chain.refresh_timesteps, draws, x)
+        estimates, first = estimate_sources(
+            prior, sources, chain.refresh_timesteps, draws, x, settings.prior_downscale
+        )
         assert first is not None
         x0 = first
         new_calls = len(chain.refresh_timesteps) * max(1, len(draws)) * len(sources) + 1
@@ -318,8 +392,8 @@ def _follow_chain(
     weights = refined(weighing.weights, weighing.cell, *sources.shape[-2:])
     prior_calls = new_calls
 
-    levels = [*prior.alpha_bar[list(chain.timesteps)].tolist(), 1.0]
-    scales = [1.0] * len(sources)
+    levels = [*prior.levels(chain.timesteps), 1.0]
+    scales = sources.new_ones((len(sources), 1, 1, 1))
     restored = sources
     for step, timestep in enumerate(chain.timesteps):
         if step > 0:
@@ -372,5 +446,4 @@ def _follow_chain(
         )
         x = kept + unconditional + multimodal + fresh
         callback(state)
-    mean_weights = refined(weighing.mean_weights(), weighing.cell, *sources.shape[-2:])
-    return Sample(x, weights, mean_weights, weighing.gains, prior_calls)
+    return Sample(x, weights, weighing, prior_calls)

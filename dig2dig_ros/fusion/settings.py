@@ -37,6 +37,7 @@ GainLoss = Literal['l2', 'l1', 'ssim']
 GAIN_LOSSES: tuple[GainLoss, ...] = ('l2', 'l1', 'ssim')
 Chroma = Literal['first', 'all']
 CHROMAS: tuple[Chroma, ...] = ('first', 'all')
+PRIOR_DOWNSCALES = (1, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,14 @@ class FusionSettings:
     :param noise_draws: draws of noise over which the sources' estimates are averaged; 0 denoises
         them without noise, which is sharper and deterministic but needs a ``first_timestep`` of
         at most about 400, because no prior was trained on such an input.
+    :param prior_downscale: 1, 2 or 4: the prior sees the noisy sources with so many pixels a side
+        averaged into one, which takes a quarter or a sixteenth of its operations, and its
+        estimates are interpolated. The fused image keeps all its pixels: what the estimates lack
+        is in the last increment. Averaging takes noise away, and the prior is told so; timesteps
+        mean the same as without. In a chain, this is for the sources' estimates alone.
+    :param gain_reuse: of ``increments`` without noise draws, in a video: how many pairs in a row
+        may reuse what the prior said of an earlier one where nothing moves; 0 is none. Needs a
+        :class:`~dig2dig_ros.fusion.video_memory.VideoMemory`.
     :param weights: ``dig`` (Eq. 11), ``rd`` (relative dominability, TTD) or ``uniform`` (1/K, the
         static baseline).
     :param gain_loss: l of Eq. 8: ``l2``, ``l1`` or ``ssim`` (1 - SSIM).
@@ -86,6 +95,8 @@ class FusionSettings:
     timestep_spacing: TimestepSpacing = 'quadratic'
     first_timestep: int = 400
     noise_draws: int = 0
+    prior_downscale: int = 1
+    gain_reuse: int = 0
     weights: WeightRule = 'dig'
     gain_loss: GainLoss = 'l2'
     gain_window: int = 31
@@ -122,6 +133,12 @@ class FusionSettings:
             f'{self.num_inference_steps} (num_inference_steps) to 999',
         )
         require(0 <= self.noise_draws <= 16, 'noise_draws', '0 to 16')
+        require(
+            self.prior_downscale in PRIOR_DOWNSCALES,
+            'prior_downscale',
+            f'one of {PRIOR_DOWNSCALES}',
+        )
+        require(0 <= self.gain_reuse <= 1000, 'gain_reuse', '0 to 1000')
         require(self.weights in WEIGHT_RULES, 'weights', f'one of {WEIGHT_RULES}')
         require(self.gain_loss in GAIN_LOSSES, 'gain_loss', f'one of {GAIN_LOSSES}')
         require(

@@ -50,13 +50,19 @@ class Prior(nn.Module, ABC):
     A prior owns the noise schedule that it was trained for, because its timesteps mean nothing
     without it. Sub-classes implement :meth:`denoise` and may assume nothing about image sizes:
     padding to what their network needs is theirs.
+
+    :cvar only_enqueues: whether :meth:`denoise`, on a GPU, neither waits for it nor copies to or
+        from it, so that a CUDA graph can record it; then it does so at every call but the first.
     """
+
+    only_enqueues = False
 
     def __init__(self, name: str, alpha_bar: Tensor) -> None:
         super().__init__()
         self.name = name
         # Not a buffer: casting the network to half precision must not round the schedule.
-        self.alpha_bar = alpha_bar.to(torch.float64)
+        self.alpha_bar = alpha_bar.to('cpu', torch.float64)
+        self._alpha_bar_there: tuple[Tensor, Tensor] | None = None
 
     @property
     def num_train_timesteps(self) -> int:
@@ -89,10 +95,22 @@ class Prior(nn.Module, ABC):
 
     def coefficients(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) at ``timesteps`` as (B, 1, 1, 1)."""
-        if self.alpha_bar.device != timesteps.device:
-            self.alpha_bar = self.alpha_bar.to(timesteps.device)
-        level = self.alpha_bar[timesteps].view(-1, 1, 1, 1)
+        level = self._alpha_bar_on(timesteps.device)[timesteps].view(-1, 1, 1, 1)
         return level.sqrt().to(like.dtype), (1.0 - level).sqrt().to(like.dtype)
+
+    def levels(self, timesteps: Sequence[int]) -> list[float]:
+        """Return alpha_bar at ``timesteps``, as the host knows it: nothing waits for a device."""
+        levels: list[float] = self.alpha_bar[list(timesteps)].tolist()
+        return levels
+
+    def _alpha_bar_on(self, device: torch.device) -> Tensor:
+        if device == self.alpha_bar.device:
+            return self.alpha_bar
+        there = self._alpha_bar_there
+        # Another schedule may have been put in the place of the one that was copied.
+        if there is None or there[0] is not self.alpha_bar or there[1].device != device:
+            there = self._alpha_bar_there = (self.alpha_bar, self.alpha_bar.to(device))
+        return there[1]
 
     def metadata(self) -> dict[str, Any]:
         """Return what is known about this prior, for logs and reports."""

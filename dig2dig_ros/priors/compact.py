@@ -79,7 +79,10 @@ class TimestepEmbedding(nn.Module):
     def __init__(self, features: int, channels: int) -> None:
         super().__init__()
         half = features // 2
-        frequencies = torch.exp(-math.log(10000.0) * torch.arange(half) / half)
+        # Always computed: without values (device meta) torch would load its compiler for this,
+        # which takes seconds and 70 MiB and leaves a folder behind.
+        steps = torch.arange(half, device='cpu')
+        frequencies = torch.exp(-math.log(10000.0) * steps / half)
         self.register_buffer('frequencies', frequencies, persistent=False)
         self.projection = nn.Linear(features, channels)
         self.output = nn.Linear(channels, channels)
@@ -222,11 +225,16 @@ def _swapped(blocks: Tensor) -> Tensor:
 class CompactPrior(Prior):
     """The embedded denoiser behind the :class:`~dig2dig_ros.priors.base.Prior` interface."""
 
+    only_enqueues = True
+
     def __init__(self, network: CompactUNet, name: str = 'compact') -> None:
         super().__init__(name, linear_alpha_bar(network.config.num_train_timesteps))
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def denoise(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        if len(timesteps) > 1 and timesteps.stride(0) == 0:
+            # One timestep for all images is one set of weights.
+            return self._estimate(noisy, timesteps[:1])
         if noisy.device.type == 'cpu' and not torch.is_grad_enabled():
             # On a GPU, asking for the timesteps would wait for it.
             distinct, images = torch.unique_consecutive(timesteps, return_counts=True)

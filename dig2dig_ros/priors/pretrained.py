@@ -294,7 +294,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PriorError(f'prior configuration {path} cannot be read: {error}') from error
     if not isinstance(content, dict):
         raise PriorError(f'prior configuration {path} must be a JSON object')

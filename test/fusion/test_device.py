@@ -12,10 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+import resource
+import sys
+
 import pytest
 import torch
 
-from dig2dig_ros.fusion.device import DeviceError, resolve_device, resolve_precision
+from dig2dig_ros.fusion.device import (
+    DeviceError,
+    give_back_freed_memory,
+    keep_freed_memory,
+    resolve_device,
+    resolve_precision,
+)
 
 
 def test_auto_takes_what_is_there():
@@ -48,3 +57,42 @@ def test_precisions():
     assert resolve_precision('auto', cpu) in (torch.bfloat16, torch.float32)
     with pytest.raises(DeviceError, match='fp8'):
         resolve_precision('fp8', cpu)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='a matter of glibc')
+def test_freed_memory_is_not_fetched_from_the_kernel_again():
+    if not keep_freed_memory():
+        pytest.skip('malloc is not that of glibc, or the user has set it up')
+
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        # Eight blocks of 8 MB each time, as the features of a network are.
+        for _ in range(5):
+            blocks = [torch.ones(2**21) for _ in range(8)]
+            del blocks
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    pages = 5 * 8 * 2**23 / resource.getpagesize()
+    assert faults() < 0.05 * pages
+    give_back_freed_memory()
+    assert faults() > 0.1 * pages
+
+
+@pytest.mark.parametrize(
+    'variables',
+    [
+        {'GLIBC_TUNABLES': 'glibc.malloc.trim_threshold=131072'},
+        {
+            'MALLOC_TRIM_THRESHOLD_': '131072',
+            'MALLOC_MMAP_THRESHOLD_': '131072',
+            'MALLOC_ARENA_MAX': '2',
+        },
+    ],
+)
+def test_what_the_user_has_set_for_malloc_stays(monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    keep_freed_memory.cache_clear()  # as in a new process
+    assert not keep_freed_memory()
+    keep_freed_memory.cache_clear()

@@ -17,12 +17,14 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from dig2dig_ros.fusion.degradation import DegradationError
-from dig2dig_ros.fusion.fuser import Fuser, FusionInputError
+from dig2dig_ros.fusion.fuser import Fuser, FusionCancelled, FusionInputError
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.priors import load_prior, PriorError
 from fusion.priors import GaussianPrior
 
 SETTINGS = FusionSettings(num_inference_steps=3, dig_refresh_interval=2)
@@ -247,6 +249,8 @@ def test_bad_images_are_refused_by_name(fuser, visible, thermal, words):
         ({'sampler': 'euler'}, "sampler is 'euler'"),
         ({'guidance': 'em'}, "guidance is 'em'.*sampler ddim or ancestral"),
         ({'noise_draws': -1}, 'noise_draws is -1'),
+        ({'prior_downscale': 3}, 'prior_downscale is 3.*1, 2, 4'),
+        ({'gain_reuse': -1}, 'gain_reuse is -1'),
         ({'contrast_gain': 0.5}, 'contrast_gain is 0.5'),
         ({'chroma': 'none'}, "chroma is 'none'"),
         ({'timestep_spacing': 'cubic'}, 'timestep_spacing'),
@@ -263,6 +267,40 @@ def test_reduced_precision_is_close_to_fp32(fuser, precision):
     expected = fuser.fuse(visible, thermal).image.astype(int)
     image = Fuser(SETTINGS, device='cpu', precision=precision).fuse(visible, thermal).image
     assert np.abs(image - expected).mean() < 1.5
+
+
+@pytest.mark.parametrize('prior', ['compact', 'nano'])
+def test_embedded_priors_keep_a_distance_from_the_end_of_fp16(prior):
+    largest = []
+    network = load_prior(prior).network
+    for module in network.modules():
+        if not list(module.children()):
+            module.register_forward_hook(
+                lambda _, inputs, output: largest.append(float(output.abs().max()))
+            )
+    noise = torch.randn((1, 1, 32, 32), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        for images in (noise, noise.sign(), torch.ones_like(noise)):
+            network(images, torch.tensor([400]))
+    assert 1 < max(largest) < torch.finfo(torch.float16).max / 4
+
+
+class Growing(GaussianPrior):
+    """Multiplies by a parameter too large for fp16, and divides again."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(60000.0))
+
+    def denoise(self, noisy, timesteps):
+        scaled = noisy.to(self.scale.dtype) * self.scale * 2
+        return (scaled / self.scale / 2).to(noisy.dtype)
+
+
+def test_a_prior_that_leaves_the_range_of_fp16_is_refused():
+    with pytest.raises(PriorError, match=r"'gaussian'.*fp16.*bf16"):
+        Fuser(SETTINGS, prior=Growing(), device='cpu', precision='fp16')
+    Fuser(SETTINGS, prior=Growing(), device='cpu', precision='fp32')
 
 
 @pytest.mark.cuda
@@ -519,3 +557,22 @@ def test_a_factor_that_would_take_all_memory_is_refused(fuser):
     with pytest.raises(ValueError, match=r'makes 10240x6400 pixels .* declare a smaller factor'):
         fuser.fuse(visible, large)
     fuser.settings = SETTINGS
+
+
+def test_a_fusion_is_given_up_within_the_calls_of_its_first_step():
+    visible, thermal, _ = street()
+    settings = FusionSettings(num_inference_steps=999, first_timestep=999, noise_draws=4)
+    fuser = Fuser(settings, prior='nano', device='cpu', precision='fp32')
+    steps, asked = [], []
+
+    def cancelled():
+        asked.append(None)
+        return len(asked) > 2
+
+    with pytest.raises(FusionCancelled):
+        fuser.fuse(visible, thermal, callback=steps.append, cancelled=cancelled)
+    assert len(asked) == 3
+    assert not steps
+    fuser.settings = FusionSettings(num_inference_steps=2)
+    watched = fuser.fuse(visible, thermal, cancelled=lambda: False)
+    np.testing.assert_array_equal(watched.image, fuser.fuse(visible, thermal).image)

@@ -92,16 +92,17 @@ def literal_em(f, sources, gammas):
 def test_em_follows_the_literal_equations(count, height):
     estimate, sources = random_images(1, height, seed=1), random_images(count, height)
     gammas = [1.0, 0.3, 0.7][:count]
-    fused, shares, scales = em_guidance(estimate, sources, gammas)
+    scales = torch.tensor(gammas, dtype=sources.dtype).view(-1, 1, 1, 1)
+    fused, shares, scales = em_guidance(estimate, sources, scales)
     expected, new_gammas = literal_em(estimate[0, 0].numpy(), sources[:, 0].numpy(), gammas)
     np.testing.assert_allclose(fused[0, 0], expected, rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(scales, new_gammas, rtol=1e-12)
+    np.testing.assert_allclose(scales.flatten(), new_gammas, rtol=1e-12)
     torch.testing.assert_close(shares.sum(dim=0), torch.ones_like(shares[0]))
 
 
 def test_em_comes_closer_to_both_sources_than_a_poor_estimate():
     estimate, sources = random_images(1, seed=1), random_images(2)
-    scales = [1.0, 1.0]
+    scales = torch.ones((2, 1, 1, 1))
     distances = []
     for _ in range(6):
         distances.append(float((estimate - sources).abs().sum()))
@@ -113,13 +114,13 @@ def test_em_comes_closer_to_both_sources_than_a_poor_estimate():
 def test_em_trusts_the_source_that_the_estimate_is_near():
     sources = torch.stack([torch.zeros((1, 4, 4)), torch.ones((1, 4, 4))])
     estimate = torch.full((1, 1, 4, 4), 0.1)
-    _, shares, _ = em_guidance(estimate, sources, [1.0, 1.0])
+    _, shares, _ = em_guidance(estimate, sources, torch.ones((2, 1, 1, 1)))
     assert float(shares[0].min()) > 0.8
 
 
 def test_em_keeps_what_all_sources_agree_on():
     source = random_images(1)
-    fused, _, _ = em_guidance(source, source.repeat(2, 1, 1, 1), [1.0, 1.0])
+    fused, _, _ = em_guidance(source, source.repeat(2, 1, 1, 1), torch.ones((2, 1, 1, 1)))
     torch.testing.assert_close(fused, source)
 
 

@@ -14,6 +14,9 @@
 
 """Operators against dense matrices, noise levels against known noise, declared degradations."""
 
+import os
+import struct
+
 import cv2
 import numpy as np
 import pytest
@@ -315,6 +318,21 @@ def test_files_that_cannot_be_used(tmp_path, name, array, message):
     degradation = Degradation.parse(f'{name} {save(tmp_path, name, array)}')
     with pytest.raises(DegradationError, match=message):
         observe(degradation, torch.zeros(1, 1, 40, 50))
+
+
+def test_a_file_that_would_take_all_memory_or_never_end_is_refused(tmp_path):
+    array = tmp_path / 'array.npy'
+    for shape in ('(900000, 900001)', '(9000000000, 9000000000)', f'({2**63}, 9)', '(-1, 9)'):
+        header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+        array.write_bytes(b'\x93NUMPY\1\0' + struct.pack('<H', len(header)) + header + bytes(64))
+        with pytest.raises(DegradationError, match='cannot be read'):
+            observe(Degradation.parse(f'psf {array}'), torch.zeros(1, 1, 40, 50))
+    os.mkfifo(tmp_path / 'pipe.npy')
+    with pytest.raises(DegradationError, match='it is no file'):
+        observe(Degradation.parse(f'mask {tmp_path / "pipe.npy"}'), torch.zeros(1, 1, 40, 50))
+    np.save(array, np.ones((3001, 3001), np.int8))
+    with pytest.raises(DegradationError, match='more than 8294400 pixels'):
+        observe(Degradation.parse(f'psf {array}'), torch.zeros(1, 1, 40, 50))
 
 
 @pytest.mark.parametrize(

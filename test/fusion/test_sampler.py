@@ -22,8 +22,9 @@ import pytest
 import torch
 
 from dig2dig_ros.fusion import sampler
+from dig2dig_ros.fusion.information_gain import cell_means, refined
 from dig2dig_ros.fusion.observation import down_sampling, Observation
-from dig2dig_ros.fusion.sampler import estimate_sources, sample
+from dig2dig_ros.fusion.sampler import estimate_sources, sample, timesteps_of_means
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.priors import PriorError
 from fusion.priors import GaussianPrior, random_sources
@@ -328,3 +329,57 @@ def test_increments_take_restored_sources_as_they_are():
     sources = random_sources()
     first = sample(GaussianPrior(), sources, noise, INCREMENTS, None, (None, observed(sources)))
     torch.testing.assert_close(first.fused, run(INCREMENTS, sources).fused, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('downscale', [2, 4])
+def test_the_mean_of_noisy_pixels_is_a_less_noisy_pixel(downscale):
+    prior = GaussianPrior()
+    timesteps = (999, 700, 400, 100, 20)
+    smaller = timesteps_of_means(prior, timesteps, downscale)
+    ratios = ((1 - prior.alpha_bar) / prior.alpha_bar).sqrt()
+    for timestep, less in zip(timesteps, smaller, strict=True):
+        assert less < timestep
+        # As near as the timesteps are to each other.
+        nearest = ratios[less - 1] / 2 + ratios[less] / 2, ratios[less] / 2 + ratios[less + 1] / 2
+        assert nearest[0] <= ratios[timestep] / downscale <= nearest[1]
+    assert timesteps_of_means(prior, timesteps, 1) == timesteps
+
+
+@pytest.mark.parametrize('draws', [0, 1, 2])
+@pytest.mark.parametrize('size', [(8, 12), (7, 9)], ids=str)
+def test_estimates_of_smaller_images(draws, size):
+    prior, sources = GaussianPrior(), random_sources(2, *size)
+    generator = torch.Generator().manual_seed(1)
+    eps = [
+        torch.randn((1, 1, *size), generator=generator, dtype=torch.float64) for _ in range(draws)
+    ]
+    found, _ = estimate_sources(prior, sources, (400, 100), eps, downscale=2)
+    expected = []
+    for less in timesteps_of_means(prior, (400, 100), 2):
+        level = prior.alpha_bar[less]
+        of_draws = []
+        for one in eps or [torch.zeros_like(sources[:1])]:
+            # The noisy means, as an image at the lower timestep has them.
+            noisy = level.sqrt() * cell_means(sources, 2)
+            noisy = noisy + (1 - level).sqrt() * 2 * cell_means(one, 2)
+            of_draws.append(prior.denoise(noisy, torch.tensor([less])))
+        expected.append(refined(torch.stack(of_draws).mean(0), 2, *size))
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
+def test_equal_weights_keep_every_pixel_whatever_the_prior_sees():
+    settings = replace(INCREMENTS, weights='uniform', contrast_gain=1.0, overshoot=1.0)
+    sources = random_sources()
+    for downscale in (1, 2, 4):
+        fused = run(replace(settings, prior_downscale=downscale), sources).fused
+        torch.testing.assert_close(fused, sources.mean(dim=0, keepdim=True))
+
+
+def test_a_chain_sees_all_pixels_but_for_the_gains():
+    uniform = replace(CHAIN, weights='uniform')
+    small = replace(uniform, prior_downscale=2)
+    torch.testing.assert_close(run(small).fused, run(uniform).fused, rtol=0, atol=0)
+    prior, whole = GaussianPrior(), GaussianPrior()
+    small, full = run(replace(CHAIN, prior_downscale=2), prior=prior), run(CHAIN, prior=whole)
+    assert small.prior_calls == full.prior_calls == sum(prior.batches) == sum(whole.batches)
+    assert (small.weights - full.weights).abs().max() > 0.001

@@ -1,0 +1,296 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+CUDA graphs of what is computed of every pair, and the way of pixels to the device and back.
+
+A pair is some hundred small kernels, and to launch them one by one takes longer than to run them.
+So, after a computation has run a few times, its kernels are recorded, and one launch replays them
+all, on buffers that stay where they are. Nothing waits for a recording but the pair that makes
+it, which takes about as long as two.
+
+On the CPU nothing is recorded, but the same function can be run again on the same buffers: there
+the rest of this module can be tested without a GPU.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+import logging
+import threading
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+import torch
+from torch import Tensor
+
+_LOG = logging.getLogger(__name__)
+
+# Recordings that are kept: a few sets of parameters, with a camera missing or not. Of each there
+# are the inputs and outputs of a pair; what a computation needs on its way, they share.
+MOST_RECORDINGS = 8
+# A computation runs so often on a thread before it is recorded there. The libraries below choose
+# and load their kernels in the first run, and what comes only once or twice is not worth it.
+RUNS_BEFORE = 3
+# Staged arrays begin at multiples of so many bytes.
+_ALIGNMENT = 256
+
+FactsT = TypeVar('FactsT')
+# Takes tensors on the device, which it must not change, and whether it is being recorded; returns
+# tensors there, whatever else is to be known, and the tensors it read besides, which a recording
+# has to keep alive.
+Computation = Callable[[Sequence[Tensor], bool], tuple[Sequence[Tensor], FactsT, Sequence[Tensor]]]
+
+
+@dataclass(frozen=True)
+class Input:
+    """
+    What goes into a computation.
+
+    :param tensor: on the host, or on the device already.
+    :param version: where it is equal to that of the last time, the values are there still; None
+        is never the same.
+    """
+
+    tensor: Tensor
+    version: Any = None
+
+
+@dataclass
+class _Recording(Generic[FactsT]):
+    """
+    A computation that has been recorded, or may be.
+
+    :param inputs: where its inputs lie on the device.
+    :param versions: of what they hold.
+    :param thread: the one that ran it last, ``runs`` times.
+    :param failed: it cannot be recorded.
+    :param graph: on CUDA devices, that of the recording.
+    :param replay: runs it again; None until it is recorded.
+    :param results: where the outputs of ``replay`` lie, and the facts.
+    :param kept: what it reads besides.
+    """
+
+    inputs: tuple[Tensor, ...]
+    versions: list[Any]
+    thread: int = 0
+    runs: int = 0
+    failed: bool = False
+    graph: Any = None
+    replay: Callable[[], None] | None = None
+    results: tuple[Sequence[Tensor], FactsT] | None = None
+    kept: Sequence[Tensor] = ()
+
+
+class Staging:
+    """
+    Memory of the host from and to which the device copies; it grows to what a pair needs.
+
+    :param pinned: page-locked, so that the device copies at full speed and by itself.
+    """
+
+    def __init__(self, pinned: bool) -> None:
+        self._pinned = pinned
+        self._memory = torch.empty(0, dtype=torch.uint8)
+
+    def places(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return room for tensors of these shapes and types; valid until the next call."""
+        sizes = [tensor.numel() * tensor.element_size() for tensor in tensors]
+        steps = [-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes]
+        if sum(steps) > self._memory.numel():
+            self._memory = torch.empty(0, dtype=torch.uint8)  # before there is a larger one
+            self._memory = torch.empty(sum(steps), dtype=torch.uint8, pin_memory=self._pinned)
+        places, begin = [], 0
+        for tensor, size, step in zip(tensors, sizes, steps, strict=True):
+            part = self._memory[begin : begin + size]
+            places.append(part.view(tensor.dtype).view(tensor.shape))
+            begin += step
+        return places
+
+
+class Replayer(Generic[FactsT]):
+    """
+    Runs computations on a device, and records those that come again and again.
+
+    Not thread-safe: use it from one thread at a time, within :meth:`stream`, and call
+    :meth:`download` before the next :meth:`run`, which overwrites the outputs of the last.
+
+    :param device: a CUDA device; on the CPU, to replay is to run the recorded function again.
+    :param record: whether to record at all.
+    """
+
+    def __init__(self, device: torch.device, record: bool = True) -> None:
+        self._device = device
+        self._record_any = record
+        cuda = device.type == 'cuda'
+        # Nothing can be recorded on the default stream; and others on it would wait for us.
+        stream: Any = torch.cuda.Stream
+        self._stream = stream(device) if cuda else None
+        self._upload, self._download = Staging(cuda), Staging(cuda)
+        self._recordings: OrderedDict[Hashable, _Recording[FactsT]] = OrderedDict()
+        self._complained = False
+
+    def stream(self) -> AbstractContextManager[Any]:
+        """Return the context in which everything that concerns a computation has to happen."""
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+    @property
+    def recorded(self) -> int:
+        """Number of computations that are replayed."""
+        return sum(entry.replay is not None for entry in tuple(self._recordings.values()))
+
+    def run(
+        self,
+        key: Hashable,
+        computation: Computation[FactsT],
+        inputs: Sequence[Input],
+        recordable: bool = True,
+    ) -> tuple[Sequence[Tensor], FactsT]:
+        """
+        Run a computation, or replay it.
+
+        :param key: of the computation: with the same one, and inputs of the same shapes and
+            types, it does the same, whatever their values are.
+        :param recordable: nothing in it waits for the device, and it has no side effects.
+        :return: its outputs on the device, valid until the next call, and the facts; of a replay,
+            those of the run that was recorded.
+        """
+        shapes = tuple((given.tensor.shape, given.tensor.dtype) for given in inputs)
+        recording = self._recording((key, shapes), inputs)
+        self._fill(recording, inputs)
+        if recordable and self._record_any and recording.replay is None:
+            if recording.thread != threading.get_ident():
+                recording.thread, recording.runs = threading.get_ident(), 0
+            if recording.runs >= RUNS_BEFORE and not recording.failed:
+                self._try_to_record(recording, computation)
+            recording.runs += 1
+        if recordable and recording.replay is not None and recording.results is not None:
+            recording.replay()
+            return recording.results
+        outputs, facts, _ = computation(recording.inputs, False)
+        return outputs, facts
+
+    def download(self, tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
+        """Wait for the device, once, and return copies of what is there."""
+        places = self._download.places(tensors)
+        for place, tensor in zip(places, tensors, strict=True):
+            place.copy_(tensor.contiguous(), non_blocking=True)
+        if self._stream is not None:
+            self._stream.synchronize()
+        return [np.array(place.numpy()) for place in places]
+
+    def clear(self) -> None:
+        """Give up all recordings and their memory."""
+        while self._recordings:
+            self._drop_oldest()
+
+    def _recording(self, key: Hashable, inputs: Sequence[Input]) -> _Recording[FactsT]:
+        recording = self._recordings.get(key)
+        if recording is None:
+            while len(self._recordings) >= MOST_RECORDINGS:
+                self._drop_oldest()
+            buffers = tuple(
+                torch.empty(given.tensor.shape, dtype=given.tensor.dtype, device=self._device)
+                for given in inputs
+            )
+            recording = _Recording(buffers, [None] * len(buffers))
+            self._recordings[key] = recording
+        self._recordings.move_to_end(key)
+        return recording
+
+    def _drop_oldest(self) -> None:
+        _, recording = self._recordings.popitem(last=False)
+        recording.results = recording.replay = None
+        if recording.graph is not None:
+            recording.graph.reset()
+
+    def _fill(self, recording: _Recording[FactsT], inputs: Sequence[Input]) -> None:
+        """Copy to the device what is not there yet."""
+        places = self._upload.places(
+            [given.tensor for given in inputs if given.tensor.device.type == 'cpu']
+        )
+        for index, given in enumerate(inputs):
+            value = given.tensor
+            if value.device.type == 'cpu':
+                place = places.pop(0)
+                if _is_same(recording.versions[index], given.version):
+                    continue
+                value = place.copy_(value)
+            elif _is_same(recording.versions[index], given.version):
+                continue
+            recording.inputs[index].copy_(value, non_blocking=True)
+            recording.versions[index] = given.version
+
+    def _try_to_record(
+        self, recording: _Recording[FactsT], computation: Computation[FactsT]
+    ) -> None:
+        try:
+            if self._stream is None:
+                self._remember(recording, computation)
+            else:
+                self._capture(recording, computation)
+        except Exception as error:  # whatever a driver or a prior says of it: it runs as before
+            recording.failed = True
+            recording.graph = recording.replay = recording.results = None
+            if not self._complained:
+                self._complained = True
+                _LOG.warning(
+                    'a computation is not recorded as a CUDA graph and runs kernel by kernel, '
+                    'which is slower: %s: %s',
+                    type(error).__name__,
+                    error,
+                )
+
+    def _capture(self, recording: _Recording[FactsT], computation: Computation[FactsT]) -> None:
+        assert self._stream is not None
+        # Those that need it one after the other share the memory.
+        pool = next(
+            (
+                entry.graph.pool()
+                for entry in self._recordings.values()
+                if entry.graph is not None and entry.replay is not None
+            ),
+            None,
+        )
+        self._stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        # What other threads do with the device meanwhile does no harm.
+        graph.capture_begin(pool=pool, capture_error_mode='thread_local')
+        try:
+            outputs, facts, kept = computation(recording.inputs, True)
+        finally:
+            graph.capture_end()
+        recording.graph, recording.kept = graph, kept
+        recording.results = (outputs, facts)
+        recording.replay = graph.replay
+
+    @staticmethod
+    def _remember(recording: _Recording[FactsT], computation: Computation[FactsT]) -> None:
+        """Keep a function, to be run again in place of a replay."""
+        outputs, facts, recording.kept = computation(recording.inputs, True)
+
+        def replay() -> None:
+            for place, value in zip(outputs, computation(recording.inputs, True)[0], strict=True):
+                place.copy_(value)
+
+        recording.results = (outputs, facts)
+        recording.replay = replay
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    return new is not None and bool(old == new)

@@ -1,0 +1,335 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Recording and replaying; on the CPU, to replay is to run the recorded function again."""
+
+from dataclasses import replace
+import inspect
+import logging
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from dig2dig_ros.fusion.fuser import Fuser, FusionCancelled
+from dig2dig_ros.fusion.graphs import Input, MOST_RECORDINGS, Replayer, RUNS_BEFORE, Staging
+from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.images.registration import Registration
+
+CPU = torch.device('cpu')
+SETTINGS = FusionSettings(num_inference_steps=2, dig_refresh_interval=1)
+# Enough for a recording and another replay of it.
+OFTEN = RUNS_BEFORE + 2
+
+
+def images(seed, height=24, width=32):
+    rng = np.random.default_rng(seed)
+    return (
+        rng.integers(0, 255, (height, width, 3), dtype=np.uint8),
+        rng.random((height, width), dtype=np.float32),
+    )
+
+
+def placement(shift):
+    matrix = np.array([[1.0, 0, shift], [0, 1, 0], [0, 0, 1]])
+    return Registration(matrix, (32, 24), (32, 24)).placement(4.0)
+
+
+def film():
+    """Yield what may change from pair to pair; everything comes often enough to be replayed."""
+    for moment in range(OFTEN):
+        yield SETTINGS, images(moment), {}
+    for moment in range(OFTEN):
+        yield SETTINGS, images(moment), {'weights': False}
+    # A camera that fades out, and is warped by a placement that is replaced on the way.
+    places = [placement(shift) for shift in (-4, 3)]
+    for moment in range(OFTEN):
+        options = {'trust': (1.0, 1 - 0.1 * moment), 'placements': (None, places[moment > 3])}
+        yield SETTINGS, images(moment), options
+    for moment in range(OFTEN):
+        yield SETTINGS, images(moment), {'trust': (0.0, 0.9)}
+    # Another N, and noise, which is read as well; another resolution; other types.
+    noisy = replace(SETTINGS, num_inference_steps=3, noise_draws=1)
+    for moment in range(OFTEN):
+        yield noisy, images(moment), {}
+    for moment in range(OFTEN):
+        yield SETTINGS, images(moment, 28, 20), {}
+        visible, thermal = images(moment)
+        yield SETTINGS, (visible, (thermal * 65535).astype(np.uint16)), {}
+    # What was recorded is still there.
+    yield SETTINGS, images(0), {}
+
+
+def agree(plain, recorded):
+    """Fuse the film with both, and return how far the images are apart at most."""
+    worst = 0
+    for settings, pair, options in film():
+        plain.settings = recorded.settings = settings
+        expected, result = plain.fuse(*pair, **options), recorded.fuse(*pair, **options)
+        assert result.image.shape == expected.image.shape
+        assert result.weights.shape == expected.weights.shape
+        worst = max(worst, int(np.abs(result.image.astype(int) - expected.image).max()))
+        np.testing.assert_allclose(result.weights, expected.weights, atol=1e-4)
+        steps = [
+            [(step.timestep, step.prior_calls) for step in each.statistics.steps]
+            for each in (result, expected)
+        ]
+        assert steps[0] == steps[1]
+        np.testing.assert_allclose(
+            [step.mean_weights for step in result.statistics.steps],
+            [step.mean_weights for step in expected.statistics.steps],
+            atol=1e-4,
+        )
+        assert result.statistics.prior_calls == expected.statistics.prior_calls
+    return worst
+
+
+def test_replays_are_fusions_of_the_images_of_the_moment():
+    options = {'prior': 'nano', 'device': 'cpu', 'precision': 'fp32'}
+    assert agree(Fuser(**options), Fuser(**options, graphs=True)) == 0
+
+
+def test_results_stay_when_the_buffers_are_used_again():
+    fuser = Fuser(SETTINGS, prior='nano', device='cpu', precision='fp32', graphs=True)
+    first = [fuser.fuse(*images(1)) for _ in range(OFTEN)]
+    copies = [(result.image.copy(), result.weights.copy()) for result in first]
+    fuser.fuse(*images(2))
+    for result, (image, weights) in zip(first, copies, strict=True):
+        np.testing.assert_array_equal(result.image, image)
+        np.testing.assert_array_equal(result.weights, weights)
+
+
+@pytest.mark.parametrize('graphs', [False, True])
+def test_callbacks_see_every_step_of_every_pair_and_cancelling_ends_one(graphs):
+    fuser = Fuser(SETTINGS, prior='nano', device='cpu', precision='fp32', graphs=graphs)
+    for _ in range(OFTEN):
+        states = []
+        fuser.fuse(*images(0), callback=states.append)
+        assert len(states) == 3
+    asked = []
+    with pytest.raises(FusionCancelled):
+        fuser.fuse(*images(0), cancelled=lambda: bool(asked.append(0) or len(asked) > 1))
+    assert len(asked) == 2
+    for _ in range(OFTEN):
+        image = fuser.fuse(*images(1), cancelled=lambda: False).image
+    np.testing.assert_array_equal(image, fuser.fuse(*images(1), callback=states.append).image)
+
+
+# The replayer by itself
+
+
+class Counted:
+    """Doubles its input, and counts how often Python does so."""
+
+    def __init__(self):
+        self.runs = 0
+        self.failing = False
+
+    def __call__(self, tensors, recording):
+        self.runs += 1
+        if self.failing and recording:
+            raise RuntimeError('not while recording')
+        return [tensors[0] * 2], recording, []
+
+
+def doubled(replayer, computation, value, key='double', **options):
+    given = Input(torch.full((3,), float(value)))
+    outputs, recorded = replayer.run(key, computation, [given], **options)
+    (array,) = replayer.download(outputs)
+    assert array.tolist() == [2.0 * value] * 3
+    return recorded
+
+
+def test_a_computation_is_recorded_after_some_runs():
+    replayer, computation = Replayer(CPU), Counted()
+    recorded = [doubled(replayer, computation, value) for value in range(OFTEN)]
+    assert recorded == [False] * RUNS_BEFORE + [True] * 2
+    assert replayer.recorded == 1
+    # Where it must not be replayed, it is not, and uses the same buffers.
+    assert not doubled(replayer, computation, 9, recordable=False)
+    replayer.clear()
+    assert replayer.recorded == 0
+    assert not doubled(replayer, computation, 5)
+
+
+def test_nothing_is_recorded_where_it_is_not_wanted():
+    replayer = Replayer(CPU, record=False)
+    assert not any(doubled(replayer, Counted(), value) for value in range(OFTEN))
+
+
+def test_runs_of_another_thread_do_not_count():
+    replayer, computation = Replayer(CPU), Counted()
+    thread = threading.Thread(
+        target=lambda: [doubled(replayer, computation, value) for value in range(RUNS_BEFORE)]
+    )
+    thread.start()
+    thread.join()
+    assert not doubled(replayer, computation, 1)
+
+
+def test_what_cannot_be_recorded_runs_as_before_and_is_said_once(caplog):
+    replayer, computation = Replayer(CPU), Counted()
+    computation.failing = True
+    with caplog.at_level(logging.WARNING):
+        for value in range(OFTEN):
+            assert not doubled(replayer, computation, value)
+            assert not doubled(replayer, computation, value, key='another')
+    assert [record.levelname for record in caplog.records] == ['WARNING']
+    assert 'not while recording' in caplog.text
+    # It was tried once for each.
+    assert computation.runs == 2 * OFTEN + 2
+    good = Counted()
+    assert [doubled(replayer, good, value, key='good') for value in range(OFTEN)][-1]
+
+
+def test_the_number_of_recordings_is_bounded():
+    replayer, computation = Replayer(CPU), Counted()
+    for key in range(2 * MOST_RECORDINGS):
+        for value in range(OFTEN):
+            doubled(replayer, computation, value, key=key)
+    assert replayer.recorded == MOST_RECORDINGS
+    assert doubled(replayer, computation, 1, key=2 * MOST_RECORDINGS - 1)
+    assert not doubled(replayer, computation, 1, key=0)
+
+
+def test_inputs_that_did_not_change_are_not_copied_again():
+    replayer = Replayer(CPU)
+    value = torch.zeros(2)
+
+    def total(tensors, recording):
+        return [tensors[0].sum()], None, []
+
+    sums = []
+    for version in ('a', 'a', 'b', 'b', None, None):
+        value += 1
+        outputs, _ = replayer.run('total', total, [Input(value, version)])
+        sums.append(float(replayer.download(outputs)[0]))
+    assert sums == [2, 2, 6, 6, 10, 12]
+
+
+def test_staged_tensors_do_not_overlap():
+    staging = Staging(pinned=False)
+    tensors = [
+        torch.arange(7, dtype=torch.uint8),
+        torch.rand(3, 5),
+        torch.arange(6, dtype=torch.int16).view(2, 3),
+        torch.zeros(0),
+        torch.tensor(4.0),
+    ]
+    for _ in range(2):
+        places = staging.places(tensors)
+        for place, tensor in zip(places, tensors, strict=True):
+            place.copy_(tensor)
+        for place, tensor in zip(places, tensors, strict=True):
+            assert torch.equal(place, tensor)
+        assert staging.places(tensors[1:2])[0].data_ptr() == places[0].data_ptr()
+
+
+# On a GPU
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize('precision', ['fp32', 'bf16', 'fp16'])
+def test_graphs_agree_with_single_kernels(precision):
+    options = {'prior': 'nano', 'device': 'cuda', 'precision': precision}
+    # The libraries may choose other kernels for a stream that is recorded.
+    recorded = Fuser(**options)
+    assert agree(Fuser(**options, graphs=False), recorded) <= 1
+    assert int(recorded.memory()['CUDA graphs']) > 0
+
+
+@pytest.mark.cuda
+def test_replays_on_a_gpu_are_the_same_every_time():
+    fuser = Fuser(SETTINGS, device='cuda')
+    fused = [fuser.fuse(*images(3)).image for _ in range(OFTEN)]
+    for image in fused[RUNS_BEFORE + 1 :]:
+        np.testing.assert_array_equal(image, fused[RUNS_BEFORE])
+
+
+@pytest.mark.cuda
+def test_memory_does_not_grow_over_pairs_and_changes_of_the_settings():
+    fuser = Fuser(SETTINGS, prior='nano', device='cuda')
+    reserved = []
+    for _ in range(4):
+        for steps in range(1, MOST_RECORDINGS + 3):
+            fuser.settings = replace(SETTINGS, num_inference_steps=steps)
+            for moment in range(OFTEN):
+                fuser.fuse(*images(moment))
+        reserved.append(torch.cuda.memory_reserved())
+    assert reserved[-1] <= reserved[1]
+    fuser.close()
+
+
+@pytest.mark.cuda
+def test_a_recording_keeps_alive_what_it_reads(monkeypatch):
+    begin = torch.cuda.CUDAGraph.capture_begin
+    if 'check_input_liveness' not in inspect.signature(begin).parameters:
+        pytest.skip('this version of torch cannot tell')
+    monkeypatch.setattr(
+        torch.cuda.CUDAGraph,
+        'capture_begin',
+        lambda graph, **options: begin(graph, check_input_liveness=True, **options),
+    )
+    settings = [replace(SETTINGS, noise_draws=1, seed=seed) for seed in range(3)]
+    fuser = Fuser(prior='nano', device='cuda')
+    fused = []
+    for _ in range(2):
+        for each in settings:
+            fuser.settings = each
+            fused.append([fuser.fuse(*images(0)).image for _ in range(OFTEN)][-1])
+        # So much other noise that what was drawn before is not kept.
+        for seed in (8, 9):
+            fuser.settings = replace(SETTINGS, noise_draws=16, seed=seed)
+            fuser.fuse(*images(0, 1024, 1024))
+        torch.cuda.empty_cache()
+    for first, again in zip(fused[:3], fused[3:], strict=True):
+        np.testing.assert_array_equal(first, again)
+
+
+@pytest.mark.cuda
+def test_without_memory_for_a_graph_the_fusion_goes_on(monkeypatch, caplog):
+    fuser = Fuser(SETTINGS, prior='nano', device='cuda')
+    expected = fuser.fuse(*images(0)).image
+
+    def fail(*args, **options):
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda.CUDAGraph, 'capture_begin', fail)
+        for _ in range(OFTEN):
+            np.testing.assert_array_equal(fuser.fuse(*images(0)).image, expected)
+    assert 'out of memory' in caplog.text
+    # Other computations are still recorded.
+    fuser.settings = replace(SETTINGS, num_inference_steps=3)
+    for _ in range(OFTEN):
+        fuser.fuse(*images(0))
+    assert fuser.memory()['CUDA graphs'] == '1'
+
+
+@pytest.mark.cuda
+def test_a_prior_that_waits_though_it_says_otherwise_falls_back(caplog):
+    fuser = Fuser(SETTINGS, prior='nano', device='cuda')
+    denoise = fuser.prior.denoise
+
+    def waiting(noisy, timesteps):
+        assert float(noisy.sum()) != 0.1
+        return denoise(noisy, timesteps)
+
+    fuser.prior.denoise = waiting
+    expected = fuser.fuse(*images(0)).image
+    for _ in range(OFTEN):
+        np.testing.assert_array_equal(fuser.fuse(*images(0)).image, expected)
+    assert fuser.memory()['CUDA graphs'] == '0'
+    assert len(caplog.records) == 1
