@@ -13,6 +13,7 @@
 # limitations under the License.
 
 from glob import glob
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
@@ -29,11 +30,26 @@ setup(
         'ROS 2 node that fuses a visible and a thermal image stream with a diffusion prior, '
         'weighted by diffusion information gains'
     ),
+    long_description=Path('README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
     author='The dig2dig Authors',
     author_email='noreply@example.org',
     maintainer='The dig2dig Authors',
     maintainer_email='noreply@example.org',
     license='Apache-2.0',
+    keywords=['ROS', 'image fusion', 'thermal', 'infrared', 'diffusion'],
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Developers',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Image Processing',
+    ],
     python_requires='>=3.10',
     packages=find_packages(include=['dig2dig_ros', 'dig2dig_ros.*']),
     package_data={
@@ -75,18 +91,22 @@ setup(
         'cluster': ['distributed>=2023.12.1,<2027'],
         # For CUDA, onnxruntime-gpu in its place.
         'detection': ['onnxruntime>=1.19,<2'],
+        # The documentation as a site, see mkdocs.yml; formulas become MathML.
+        'docs': ['latex2mathml>=3.77,<4', 'mkdocs>=1.6,<2', 'mkdocs-material>=9.5,<10'],
         # selenium drives the Chromium that is there, if any.
         'test': ['pytest>=7.4', 'selenium>=4.20,<5'],
     },
     entry_points={
         'console_scripts': [
-            'fusion_node = dig2dig_ros.nodes.fusion_node:main',
-            'pair_camera = dig2dig_ros.nodes.pair_camera:main',
-            'play_bag = dig2dig_ros.nodes.play_bag:main',
+            'fusion_node = dig2dig_ros.nodes.start:fusion_node',
+            'pair_camera = dig2dig_ros.nodes.start:pair_camera',
+            'play_bag = dig2dig_ros.nodes.start:play_bag',
             'evaluate_bag = dig2dig_ros.tools.evaluate_bag:main',
             'evaluate_pairs = dig2dig_ros.tools.evaluate_pairs:main',
             'evaluate_registration = dig2dig_ros.tools.evaluate_registration:main',
             'evaluate_restoration = dig2dig_ros.tools.evaluate_restoration:main',
+            'benchmark = dig2dig_ros.tools.benchmark:main',
+            'evaluate_video = dig2dig_ros.tools.evaluate_video:main',
             'calibrate_registration = dig2dig_ros.tools.calibrate_registration:main',
             'inspect_cameras = dig2dig_ros.tools.inspect_cameras:main',
             'evaluate_detection = dig2dig_ros.tools.evaluate_detection:main',
@@ -94,6 +114,7 @@ setup(
             'fuse_images = dig2dig_ros.tools.fuse_images:main',
             'train_prior = dig2dig_ros.tools.train_prior:main',
             'demo = dig2dig_ros.tools.demo:main',
+            'soak = dig2dig_ros.tools.soak:main',
         ],
     },
 )

@@ -32,6 +32,7 @@ PRESETS = ('fusion', 'realtime', 'paper')
 OVERRIDES = {
     'N': ('num_inference_steps', int),
     'S': ('dig_refresh_interval', int),
+    'target_rate': ('target_rate', float),
     'visible_transport': ('visible_transport', str),
     'thermal_transport': ('thermal_transport', str),
     'thermal_to_visible': ('thermal_to_visible', str),
@@ -123,6 +124,12 @@ ARGUMENTS = (
         'params_file.',
     ),
     DeclareLaunchArgument(
+        'target_rate',
+        default_value='',
+        description='Pairs a second to hold with fewer steps where the computer is too slow, 0 '
+        'for off; empty: the value of params_file.',
+    ),
+    DeclareLaunchArgument(
         'device',
         default_value='',
         description='auto, cpu, cuda or cuda:N; empty: the value of params_file.',
@@ -191,7 +198,12 @@ def typed_value(context: LaunchContext, argument: str, value_type: type) -> Para
         value.evaluate(context)
     except ValueError as error:
         text = LaunchConfiguration(argument).perform(context)
-        expected = {int: 'a whole number', bool: 'true or false', str: 'text'}[value_type]
+        expected = {
+            int: 'a whole number',
+            float: 'a number',
+            bool: 'true or false',
+            str: 'text',
+        }[value_type]
         raise RuntimeError(f"{argument} is '{text}', but must be {expected}") from error
     return value
 

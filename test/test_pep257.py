@@ -29,6 +29,6 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 @pytest.mark.pep257
 def test_pep257():
     sources = ('dig2dig_ros', 'launch', 'test', 'setup.py')
-    # D401 (imperative mood) is left to flake8, which knows that a property is a noun.
+    # D401 (imperative mood) is left to ruff, which knows that a property is a noun.
     argv = ['--add-ignore', 'D401', '--', *(str(CHECKOUT / name) for name in sources)]
     assert main(argv=argv) == 0

@@ -1036,11 +1036,12 @@ class BagWriter:
         except (OSError, sqlite3.Error) as error:
             raise BagError(f'cannot write the bag {self.path}: {error}') from error
 
-    def add_topic(self, name: str, type: str) -> None:
+    def add_topic(self, name: str, message_type: str) -> None:
         """
         Announce a topic, which ``ros2 bag play`` will publish as reliable.
 
-        :param type: as ``sensor_msgs/msg/Image``: one of ROS itself, vision_msgs or yolo_msgs.
+        :param message_type: as ``sensor_msgs/msg/Image``: one of ROS itself, vision_msgs or
+            yolo_msgs.
         :raises BagError: the type is unknown, or the topic was added before.
         """
         from rosbags.interfaces import (
@@ -1055,8 +1056,9 @@ class BagWriter:
         typestore = _default_typestore()
         if name in self._connections:
             raise BagError(f'topic {name} was added to {self.path} before')
-        if type not in typestore.fielddefs:
-            raise BagError(f'cannot write topic {name} to {self.path}: type {type} is unknown')
+        if message_type not in typestore.fielddefs:
+            reason = f'type {message_type} is unknown'
+            raise BagError(f'cannot write topic {name} to {self.path}: {reason}')
         never = QosTime(9223372036, 854775807)
         offered = Qos(
             QosHistory.KEEP_LAST,
@@ -1070,7 +1072,7 @@ class BagWriter:
             False,
         )
         self._connections[name] = self._writer.add_connection(
-            name, type, typestore=typestore, offered_qos_profiles=[offered]
+            name, message_type, typestore=typestore, offered_qos_profiles=[offered]
         )
 
     def write(self, topic: str, message: Any, time: int) -> None:

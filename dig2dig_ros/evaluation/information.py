@@ -226,7 +226,7 @@ class Region:
 
     def of(self, maps: Tensor) -> Tensor:
         """
-        Return the part of (..., H, W) that is in the region.
+        Cut the region out of maps, (..., H, W).
 
         :raises ValueError: the region is empty or reaches beyond the image.
         """

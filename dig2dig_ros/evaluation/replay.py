@@ -128,6 +128,8 @@ class BagReplay:
         values: Mapping[str, Any],
         fuser: Fuser,
     ) -> None:
+        from dig2dig_ros.fusion.video_memory import VideoMemory  # which imports torch
+
         try:
             self._cascade: Cascade[_Recorded] = Cascade(
                 values['sync_policy'],
@@ -141,6 +143,7 @@ class BagReplay:
         self._reader = reader
         self._values = values
         self._fuser = fuser
+        self._memory = VideoMemory()
         try:
             self._registrar = Registrar(values)
         except RegistrationError as error:
@@ -238,8 +241,8 @@ class BagReplay:
 
     def finish(self, cause: str) -> None:
         """Give up what waits for a partner or to be fused, and count it as ``cause``."""
-        self._cascade.clear(cause)
-        self._dropped[cause] += sum(len(group.messages) for group in self._groups)
+        waiting = sum(len(group.messages) for group in self._groups)
+        self._dropped[cause] += self._cascade.pending + waiting
         self._groups.clear()
 
     def nearest_offset(self) -> float | None:
@@ -274,9 +277,14 @@ class BagReplay:
             )
         ]
         try:
-            prepared = self._preparation(arrived, self._values)
+            # What is compared are pairs: no image goes on alone.
+            values = {**self._values, 'missing_modality': 'wait'}
+            prepared = self._preparation(arrived, values)
             result = self._fuser.fuse(
-                *prepared.images, placements=prepared.placements, trust=prepared.trust
+                *prepared.images,
+                placements=prepared.placements,
+                trust=prepared.trust,
+                memory=self._memory,
             )
         except PreparationError as error:
             self._drop(error.cause, str(error))

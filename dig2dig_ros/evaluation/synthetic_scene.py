@@ -1257,11 +1257,17 @@ class SyntheticScene:
     :param height: of both images in pixels.
     :param seed: of the houses, the pedestrians and the noise.
     :param period: seconds until everything is where it was.
+    :param sways: whether the camera does; else it stands still.
     :raises ValueError: a size below 16 pixels, a negative seed, or a period below one second.
     """
 
     def __init__(
-        self, width: int = 640, height: int = 512, seed: int = 0, period: float = 12.0
+        self,
+        width: int = 640,
+        height: int = 512,
+        seed: int = 0,
+        period: float = 12.0,
+        sways: bool = True,
     ) -> None:
         if width < 16 or height < 16:
             raise ValueError(f'the scene is {width}x{height}, but needs at least 16x16 pixels')
@@ -1274,7 +1280,7 @@ class SyntheticScene:
         self._view = view = _View(width, height)
         rng = np.random.default_rng(seed)
         # Half a metre a second at most, whatever the period.
-        self._sway = min(1.6, 0.55 * period / (2 * math.pi))
+        self._sway = min(1.6, 0.55 * period / (2 * math.pi)) if sways else 0.0
 
         lamps = [
             (-10.6 + float(rng.uniform(-0.5, 0.5)), 12.0 * _WARM),

@@ -62,6 +62,8 @@ MODELS: dict[str, tuple[int, ...]] = {
     'equidistant': (4,),
 }
 
+# Bytes of a file; one that this package writes has a few thousand.
+_LARGEST_FILE = 1_000_000
 # The tangent of the widest angle to the axis that ideal pixels can tell; 89.4 degrees.
 _WIDEST = 100.0
 # Of points in units of the focal length: a millionth of a pixel where that is 1000 pixels.
@@ -795,7 +797,16 @@ def _coefficients(values: ArrayLike, model: str) -> Array:
 
 
 class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]
-    """Reads YAML, but not a key that is there twice: the last would win without a word."""
+    """
+    Reads YAML, but not a key that is there twice: the last would win without a word.
+
+    Nor aliases, by which a few lines can stand for more than fits into memory.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError('it has aliases (*name): write out what they stand for')
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -806,13 +817,23 @@ class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]
 
 
 def _read_yaml(path: str | Path) -> dict[str, Any]:
+    file = Path(path).expanduser()
     try:
+        size = file.stat().st_size
+        # A device or a pipe may go on for ever.
+        if size > _LARGEST_FILE or not (file.is_file() or file.is_dir()):
+            raise RegistrationError(
+                f'{path} is no file of at most {_LARGEST_FILE} bytes: give the path of a '
+                'registration'
+            )
         # A safe loader: it makes nothing but numbers, texts, lists and mappings.
-        values = yaml.load(Path(path).expanduser().read_text('utf-8'), Loader=_StrictLoader)
+        values = yaml.load(file.read_text('utf-8'), Loader=_StrictLoader)
     except OSError as error:
         raise RegistrationError(f'{path} cannot be read: {error.strerror}') from None
     # A value that looks like a date but is none is a ValueError, as is what is no text.
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, RegistrationError):
+            raise
         reason = ' '.join(str(error).split())
         raise RegistrationError(f'{path} is no YAML: {reason}') from None
     if not isinstance(values, dict):

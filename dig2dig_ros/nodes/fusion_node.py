@@ -33,6 +33,7 @@ import math
 import os
 import sys
 import time
+import traceback
 from typing import Any, TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -47,6 +48,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from dig2dig_ros.fusion.budget import Budget, is_out_of_memory
 from dig2dig_ros.images.overlay import weight_overlay
 from dig2dig_ros.nodes.parameters import (
     fusion_settings,
@@ -77,6 +79,7 @@ from dig2dig_ros.streams.registrar import FROM_TF, Pose, Registrar
 if TYPE_CHECKING:
     # Imports torch, which takes seconds: at run time it comes with on_configure.
     from dig2dig_ros.fusion.fuser import Fuser, FusionResult
+    from dig2dig_ros.fusion.video_memory import VideoMemory
 
 # At most one log line in so many seconds for what may happen with every frame.
 _LOG_PERIOD = 5.0
@@ -108,10 +111,6 @@ class Work:
     stamps: tuple[int, ...]
 
 
-class _GivenUp(Exception):
-    """The fusion in work is not wanted any more."""
-
-
 class FusionNode(LifecycleNode):  # type: ignore[misc]
     """Lifecycle node that pairs, fuses and publishes; see the README for its interface."""
 
@@ -124,7 +123,11 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._failure = ''
         self._statistics = NodeStatistics()
         self._fuser: Fuser | None = None
+        self._memory: VideoMemory | None = None
         self._fuser_facts: dict[str, str] = {}
+        self._budget = Budget()
+        # Of torch, before anyone set it.
+        self._usual_threads = 0
         self._pairer: Cascade[ArrivedMessage] | None = None
         self._worker: LatestWorker[Work] | None = None
         self._attendance = Attendance(SOURCES)
@@ -138,7 +141,6 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._transforms: Any = None
         self._camera_info: CameraInfo | None = None
         # Of the latest visible image: what an image of the thermal camera alone stands in for.
-        self._visible_size: tuple[int, int] | None = None
         self._visible_frame = ''
         self._resolution = ''
         self._reported_drops: Counter[str] = Counter()
@@ -242,6 +244,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             import torch
 
             from dig2dig_ros.fusion.fuser import Fuser
+            from dig2dig_ros.fusion.video_memory import VideoMemory
         except ImportError as error:
             raise RuntimeError(
                 f'{error}, for {sys.executable}: install PyTorch and safetensors for this '
@@ -263,8 +266,9 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._registrar = Registrar(values, self._pose_from_tf(values))
         self._preparation = Preparation(self._sources, self._registrar)
         self._alignment = AlignmentWatch()
-        if values['num_threads']:
-            torch.set_num_threads(values['num_threads'])
+        self._budget = Budget()
+        self._usual_threads = self._usual_threads or torch.get_num_threads()
+        torch.set_num_threads(values['num_threads'] or self._usual_threads)
         fuser = Fuser(
             fusion_settings(values),
             prior=values['prior'],
@@ -274,6 +278,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         width, height = values['warmup_size']
         warm_up = fuser.warm_up(width, height, len(self._sources))
         self._fuser = fuser
+        self._memory = VideoMemory()
         facts = fuser.describe()
         self._fuser_facts = {key: str(facts[key]) for key in ('device', 'precision', 'prior')}
         self.get_logger().info(
@@ -302,7 +307,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
                 message_type,
                 topic,
                 # One for each: rclpy writes the user's overrides into the profile itself.
-                QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE),
+                QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
 
@@ -400,6 +405,8 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         if self._pairer is not None:
             self._pairer.clear('shutdown')
             self._report_pairer_drops()
+        if self._memory is not None:
+            self._memory.clear()
         self._camera_info = None
 
     def _release(self) -> None:
@@ -415,6 +422,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         if self._fuser is not None:
             self._fuser.close()
             self._fuser = None
+        self._memory = None
 
     # Messages in (the executor's thread)
 
@@ -422,6 +430,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         arrival = self._statistics.received(source)
         pairer, worker = self._pairer, self._worker
         if pairer is None or worker is None:
+            self._statistics.dropped(f'{source} shutdown')
             return
         try:
             if not compressed:
@@ -467,6 +476,8 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             self._registrar.camera_info(source, message)
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
+        if self._memory is not None:
+            self._memory.clear()
         if self._pairer is not None:
             self._pairer.clear('clock jump')
             self._report_pairer_drops()
@@ -480,58 +491,113 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             if cause != 'groups' and new > 0:
                 self._statistics.dropped(cause, new)
                 if cause.endswith('zero stamp'):
-                    self._log_drop(cause, 'the driver sends images without a time stamp')
+                    self._log(f'dropped ({cause}): the driver sends images without a time stamp')
             self._reported_drops[cause] = count
 
     def _drop(self, cause: str, reason: str) -> None:
         self._statistics.dropped(cause, reason=reason)
-        self._log_drop(cause, reason)
+        self._log(f'dropped ({cause}): {reason}')
 
-    def _log_drop(self, cause: str, reason: str) -> None:
-        self.get_logger().warning(
-            f'dropped ({cause}): {reason}', throttle_duration_sec=_LOG_PERIOD
-        )
+    def _log(self, text: str) -> None:
+        self.get_logger().warning(text, throttle_duration_sec=_LOG_PERIOD)
 
     # From a group to the outputs (the worker's thread)
 
     def _process(self, work: Work) -> None:
+        started = time.monotonic()
         # Read once: all of one group is done with the same values.
         values = self._values
         try:
             prepared = self._prepare(work, values)
-            assert self._fuser is not None
-            self._fuser.settings = fusion_settings(values)
-            result = self._fuser.fuse(
-                *prepared.images,
-                placements=prepared.placements,
-                trust=prepared.trust,
-                callback=self._give_up_if_stopped,
-            )
+            result = self._fuse(prepared, values)
             height, width = result.image.shape[:2]
             self._resolution = f'{width}x{height}'
             self._publish(result, self._output_header(work), values)
         except Exception as error:  # nothing that one group does may end the node
-            if isinstance(error, _GivenUp) or not self.context.ok():
+            from dig2dig_ros.fusion.fuser import FusionCancelled
+
+            if isinstance(error, FusionCancelled) or not self.context.ok():
                 # A transition or a signal came while it was in work.
                 self._statistics.dropped('shutdown')
             elif isinstance(error, PreparationError):
                 if error.cause == 'registration':
                     self._unfused = (time.monotonic(), f'not registered: {error}')
+                else:
+                    self._note_refusal(error)
                 self._drop(error.cause, str(error))
+            elif is_out_of_memory(error):
+                self._free_memory(error)
+                self._unfused = (time.monotonic(), 'not fused: memory ran out')
+                self._drop('out of memory', _first_line(error))
             else:
                 self._unfused = (time.monotonic(), f'not fused: {error}')
                 self._drop('fusion error', f'{type(error).__name__}: {error}')
             return
+        if result.statistics.steps:  # an image that goes on alone is no measure
+            self._budget.took(time.monotonic() - started)
         arrival = max(arrived.arrival for arrived in work.messages)
         self._statistics.fused(arrival, result.statistics.seconds)
         if len(work.sources) > 1:
             try:
                 self._alignment(prepared, work.stamps[0] * 1e-9, values)
             except Exception as error:  # the pair is out, and the worker has to go on
-                self.get_logger().warning(
-                    f'the misalignment was not measured: {type(error).__name__}: {error}',
-                    throttle_duration_sec=_LOG_PERIOD,
+                self._log(f'the misalignment was not measured: {type(error).__name__}: {error}')
+
+    def _is_stopping(self) -> bool:
+        """Tell whether the fusion in work is not wanted any more."""
+        worker = self._worker
+        return (worker is not None and worker.is_stopping) or not self.context.ok()
+
+    def _is_listened_to(self, topics: str) -> bool:
+        """Tell whether anybody subscribed to one of the outputs whose topics begin so."""
+        return any(
+            publisher.get_subscription_count() > 0
+            for topic, publisher in self._outputs.items()
+            if topic.startswith(topics)
+        )
+
+    def _fuse(self, prepared: Prepared, values: Mapping[str, Any]) -> FusionResult:
+        """
+        Fuse within the budget.
+
+        Where the memory runs out, this is tried once more with cheaper settings: they are likely
+        to suffice, and the stream has no gap. A pair that fails again is not worth the time of
+        the next one.
+        """
+        import torch
+
+        assert self._fuser is not None
+        # Only with this a new thread is sure to keep to num_threads.
+        torch.get_num_threads()
+        asked, target_rate = fusion_settings(values), values['target_rate']
+        for is_last_attempt in (False, True):
+            self._fuser.settings = self._budget.settings_for(asked, target_rate)
+            try:
+                return self._fuser.fuse(
+                    *prepared.images,
+                    placements=prepared.placements,
+                    trust=prepared.trust,
+                    weights=self._is_listened_to('fused/weights/'),
+                    cancelled=self._is_stopping,
+                    memory=self._memory,
                 )
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if not self._budget.out_of_memory() or is_last_attempt:
+                    raise
+                self._free_memory(error)
+                self._log(f'{self._budget.warning()} ({_first_line(error)})')
+        raise AssertionError('the last attempt returns or raises')
+
+    def _free_memory(self, error: Exception) -> None:
+        """Free what a fusion that ran out of memory has left behind."""
+        # The tensors in all the frames that the error came through.
+        traceback.clear_frames(error.__traceback__)
+        if self._fuser is not None:
+            self._fuser.free_memory()
+        if self._memory is not None:
+            self._memory.clear()
 
     def _prepare(self, work: Work, values: Mapping[str, Any]) -> Prepared:
         assert self._preparation is not None
@@ -541,36 +607,20 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             topic = f'{source}/image_raw' + ('/compressed' if compressed else '')
             group.append(Arrived(source, arrived.message, stamp, compressed, topic))
         if len(work.sources) == 1:
-            prepared = self._preparation.alone(group[0], self._visible_size, values)
+            prepared = self._preparation.alone(group[0], values)
         else:
-            try:
-                prepared = self._preparation(group, values)
-            except PreparationError as error:
-                live = self._usable_without(error, values)
-                if live is None:
-                    raise
-                # As if nothing came of a camera whose images are of no use.
-                unregistered = error.cause == 'registration'
-                self._drop('thermal unregistered' if unregistered else error.cause, str(error))
-                prepared = self._preparation.alone(
-                    group[self._sources.index(live)], self._visible_size, values
-                )
+            prepared = self._preparation(group, values)
+        error = prepared.left_out
+        if error is not None:
+            self._note_refusal(error)
+            self._statistics.left_out(error.source, f'{error.cause}: {error}')
+            self._log(f'{error.source} left out ({error.cause}): {error}')
         if 'visible' in work.sources:
-            height, width = prepared.images[0].shape[:2]
-            self._visible_size = (width, height)
             self._visible_frame = work.messages[0].message.header.frame_id
         return prepared
 
-    def _usable_without(self, error: PreparationError, values: Mapping[str, Any]) -> str | None:
-        """Return the camera that goes on while images of the other one cannot be used."""
-        source, _, what = error.cause.partition(' ')
-        if error.cause == 'registration':
-            source = 'thermal'
-        elif what != 'malformed' or source not in SOURCES:
-            return None
-        self._refused = {**self._refused, source: (time.monotonic(), str(error))}
-        (other,) = (name for name in SOURCES if name != source)
-        return other if values['missing_modality'] in (other, 'any') else None
+    def _note_refusal(self, error: PreparationError) -> None:
+        self._refused = {**self._refused, error.source: (time.monotonic(), str(error))}
 
     def _output_header(self, work: Work) -> Any:
         """Return the header of the visible image, or one that stands in for it."""
@@ -588,6 +638,8 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         if info is not None:
             self._outputs['fused/camera_info'].publish(_with_header(info, header))
         self._outputs['fused/image_raw'].publish(encode(image, encoding, header, Image))
+        if not len(result.weights):  # nobody listened when it was fused
+            return
         for source, weights in zip(self._sources, result.weights, strict=True):
             publisher = self._outputs[f'fused/weights/{source}']
             if publisher.get_subscription_count() > 0:
@@ -606,8 +658,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         table = {
             'state': self._state,
             **self._fuser_facts,
-            'N': str(self._values['num_inference_steps']),
-            'S': str(self._values['dig_refresh_interval']),
+            **self._settings_table(),
             'resolution': self._resolution,
             **self._statistics.table(),
             **self._camera_table(),
@@ -627,6 +678,14 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
+
+    def _settings_table(self) -> dict[str, str]:
+        """Return the settings in force."""
+        values = self._values
+        try:
+            return self._budget.table(fusion_settings(values), values['target_rate'])
+        except ValueError:  # what the command line gave does not fit together: none are
+            return {'N': str(values['num_inference_steps'])}
 
     def _health(self) -> tuple[bytes, str]:
         if self._failure:
@@ -650,6 +709,9 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         moment, reason = self._unfused
         if now - moment < timeout:
             warnings.append(reason)
+        budget = self._budget.warning()
+        if budget:
+            warnings.append(budget)
         if self._preparation is not None:
             for source, condition in self._preparation.images.conditions.items():
                 if source not in missing:
@@ -705,6 +767,11 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         return self._statistics.summary()
 
 
+def _first_line(error: Exception) -> str:
+    """Return an error without the stack of the library that it came from."""
+    return f'{type(error).__name__}: {error}'.splitlines()[0]
+
+
 def _with_header(info: CameraInfo, header: Any) -> CameraInfo:
     """Return a copy of ``info`` under another header."""
     derived = copy(info)
@@ -723,6 +790,9 @@ def _run(node: FusionNode, executor: SingleThreadedExecutor) -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; return the process's exit code."""
+    # Images leave by a thread of the middleware: with a subscriber that was stopped or killed,
+    # Fast DDS makes its shared memory anew with every fragment until it gives the other one up.
+    os.environ.setdefault('RMW_FASTRTPS_PUBLICATION_MODE', 'ASYNCHRONOUS')
     return run_node(FusionNode, _run, FusionNode.close, args)
 
 

@@ -33,6 +33,7 @@ from dig2dig_ros.fusion.settings import (
     FusionSettings,
     GAIN_LOSSES,
     GUIDANCES,
+    PRIOR_DOWNSCALES,
     SAMPLERS,
     WEIGHT_RULES,
 )
@@ -113,7 +114,9 @@ class ParameterSpec:
                 for item in value
             )
         else:
-            fits = type(value) is type(self.default)
+            # Not isinstance: true and false are whole numbers to it.
+            wanted = type(self.default)
+            fits = type(value) is wanted
         if not fits:
             raise ValueError(f'{self.name} is {value!r}, but must be like {self.default!r}')
         low, high = self.minimum, self.maximum
@@ -162,6 +165,10 @@ def _check_sources(value: Any) -> str | None:
         if value.count(name) > 1:
             return f"'{name}' is there more than once: give each source its own name"
     return None
+
+
+def _check_downscale(value: Any) -> str | None:
+    return None if value in PRIOR_DOWNSCALES else f'must be one of: {PRIOR_DOWNSCALES}'
 
 
 def _check_percentiles(value: Any) -> str | None:
@@ -214,7 +221,8 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         'num_threads',
         0,
-        'CPU threads for the fusion; 0 leaves the choice to torch.',
+        'CPU threads for the fusion; 0 leaves the choice to torch. Where the robot has other work, '
+        'at most one less than its cores.',
         minimum=0,
         maximum=256,
     ),
@@ -272,6 +280,25 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         live=True,
         minimum=0,
         maximum=16,
+    ),
+    ParameterSpec(
+        'prior_downscale',
+        _FUSION.prior_downscale,
+        'So many pixels a side are averaged into one before the prior sees the cameras: 1, 2 or '
+        '4; the fused image keeps all its pixels.',
+        live=True,
+        minimum=1,
+        maximum=4,
+        check=_check_downscale,
+    ),
+    ParameterSpec(
+        'gain_reuse',
+        _FUSION.gain_reuse,
+        'How many pairs in a row may reuse what the prior said of an earlier one, where nothing '
+        'moves (increments only); 0 is none.',
+        live=True,
+        minimum=0,
+        maximum=1000,
     ),
     ParameterSpec(
         'weights',
@@ -401,6 +428,15 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         minimum=0,
         maximum=2**62,
     ),
+    ParameterSpec(
+        'target_rate',
+        0.0,
+        'Pairs a second to hold: where the computer is too slow, N, then the draws of noise, then '
+        'the resolution that the prior sees are lowered; 0 is off.',
+        live=True,
+        minimum=0.0,
+        maximum=1000.0,
+    ),
     # The two streams
     ParameterSpec(
         'sync_policy',
@@ -520,8 +556,8 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         'max_pixels',
         4096 * 2304,
-        'Images of more pixels are refused before they take memory; a fusion takes about 200 '
-        'bytes of it for each pixel of the visible image.',
+        'Images of more pixels are refused before they take memory; a fusion takes about 130 '
+        'bytes of it for each pixel of the visible image, a chain of many steps up to 450.',
         live=True,
         minimum=1,
         maximum=_MOST_PIXELS,

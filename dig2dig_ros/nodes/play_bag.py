@@ -71,6 +71,7 @@ from dig2dig_ros.nodes.process import run_node
 from dig2dig_ros.nodes.statistics import (
     counter,
     drops,
+    is_counter,
     is_settled,
     number,
     percentiles_ms,
@@ -722,7 +723,7 @@ class BagPlayer(Node):  # type: ignore[misc]
                 continue
             seen = self._statuses
             values = self._node_values()
-            progress = {key: values[key] for key in values if _is_counter(key)}
+            progress = {key: values[key] for key in values if is_counter(key)}
             if progress != previous:
                 previous, since = progress, time.monotonic()
             # The first one may tell of the time before the last image arrived.
@@ -758,7 +759,7 @@ class BagPlayer(Node):  # type: ignore[misc]
         """Return what was played, and what the node made of it, for JSON."""
         values = self._node_values()
         latencies = self._latencies
-        played = {source: 0 for source in SOURCES}
+        played = dict.fromkeys(SOURCES, 0)
         for topic, source in self._sources.items():
             played[source] = self._played[topic]
         received = {source: counter(values, f'{source} received') for source in SOURCES}
@@ -846,11 +847,6 @@ def _quality(topic: str, type_name: str) -> QoSProfile:
             else DurabilityPolicy.VOLATILE
         ),
     )
-
-
-def _is_counter(key: str) -> bool:
-    """Tell whether a diagnostics value changes as long as the node has something to do."""
-    return key in ('pairs', 'fused') or key.endswith(' received') or key.startswith('dropped: ')
 
 
 def _spread(seconds: Sequence[float]) -> dict[str, float] | None:

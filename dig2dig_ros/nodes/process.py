@@ -32,6 +32,8 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import uninstall_signal_handlers
 
+from dig2dig_ros.nodes.start import begin
+
 NodeT = TypeVar('NodeT', bound=Node)
 
 _LOG_PERIOD = 5.0
@@ -88,6 +90,7 @@ def run_node(
     begun = False
     try:
         rclpy.init(args=args)
+        begin()
         begun = True
         node = create()
         executor = SteadyExecutor()

@@ -29,24 +29,26 @@ from dig2dig_ros.streams.pairing import SOURCES
 _WINDOW = 200
 # A rate is that of the events of the last so many seconds.
 _RATE_SECONDS = 5.0
-# Drops of whole pairs; all others are drops of single images, most of them before pairing.
-PAIR_CAUSES = ('registration', 'superseded', 'fusion error')
+# Why an image may end before it is in a pair or goes on alone; counted by source.
+IMAGE_CAUSES = (
+    *('malformed', 'zero stamp', 'duplicate stamp', 'late', 'unpaired'),
+    *('without counterpart', 'clock jump', 'shutdown'),
+)
+
+
+def pair_causes(sources: Sequence[str] = SOURCES) -> tuple[str, ...]:
+    """Return every reason for which a pair, or an image alone, may end unfused."""
+    refused = (f'{source} refused' for source in sources)
+    return ('superseded', *refused, 'registration', 'fusion error', 'out of memory', 'shutdown')
 
 
 def drop_causes(sources: Sequence[str] = SOURCES) -> tuple[str, ...]:
     """Return every reason for which an image or a pair may end unfused, in order of its way."""
-    images = ('malformed', 'zero stamp', 'duplicate stamp', 'late', 'unpaired')
     return (
-        *(f'{source} {cause}' for cause in images for source in sources),
-        'thermal unregistered',
+        *(f'{source} {cause}' for cause in IMAGE_CAUSES for source in sources),
         # The first two make a pair, which then waits for each of the others.
         *(f'{source} missing' for source in sources[2:]),
-        'without counterpart',
-        'clock jump',
-        'registration',
-        'superseded',
-        'fusion error',
-        'shutdown',
+        *pair_causes(sources),
     )
 
 
@@ -79,6 +81,14 @@ class NodeStatistics:
     """
     Counters and recent timings of the fusion node; safe to use from several threads.
 
+    Every image is accounted for, and so is every pair or image alone that was begun. At any time,
+    with the names in the diagnostics:
+
+    - of each source, received = pairs + alone + dropped for one of :data:`IMAGE_CAUSES` of its
+      name + 'missing' of each additional source after it + waiting, see :func:`waiting_images`;
+    - pairs + alone of both = fused + dropped for one of :func:`pair_causes` + unfinished, see
+      :func:`unfinished_pairs`.
+
     Times are seconds of a steady clock: ROS time may stand still or jump in a simulation.
 
     :param clock: returns the time.
@@ -101,10 +111,12 @@ class NodeStatistics:
             self._fused = 0
             self._pairs = 0
             self._alone: Counter[str] = Counter()
+            self._left_out: Counter[str] = Counter()
             self._input_rates = {source: _Rate() for source in self._sources}
             self._output_rate = _Rate()
             self._latencies: deque[float] = deque(maxlen=_WINDOW)
             self._fusion_times: deque[float] = deque(maxlen=_WINDOW)
+            self._overheads: deque[float] = deque(maxlen=_WINDOW)
             self._offsets: deque[float] = deque(maxlen=_WINDOW)
             self._last_error = ''
 
@@ -127,6 +139,12 @@ class NodeStatistics:
         with self._lock:
             self._alone[source] += 1
 
+    def left_out(self, source: str, reason: str) -> None:
+        """Count a pair that goes on without its image of ``source``, which is of no use."""
+        with self._lock:
+            self._left_out[source] += 1
+            self._last_error = reason
+
     def dropped(self, cause: str, count: int = 1, reason: str = '') -> None:
         """Count what ended unfused; ``cause`` is one of :func:`drop_causes`."""
         with self._lock:
@@ -142,6 +160,7 @@ class NodeStatistics:
             self._output_rate.add(now)
             self._latencies.append(now - arrival)
             self._fusion_times.append(fusion_seconds)
+            self._overheads.append(now - arrival - fusion_seconds)
 
     def table(self) -> dict[str, str]:
         """Return all figures as texts, in the order in which diagnostics show them."""
@@ -153,6 +172,7 @@ class NodeStatistics:
             table = {f'{name} received': str(self._received[name]) for name in self._sources}
             table['pairs'] = str(self._pairs)
             table.update({f'{name} alone': str(self._alone[name]) for name in SOURCES})
+            table.update({f'{name} left out': str(self._left_out[name]) for name in SOURCES})
             table['fused'] = str(self._fused)
             for source in self._sources:
                 rate = self._input_rates[source].value(now)
@@ -161,6 +181,8 @@ class NodeStatistics:
             table['latency p50 (ms)'] = f'{_percentile(latencies, 50):.1f}'
             table['latency p95 (ms)'] = f'{_percentile(latencies, 95):.1f}'
             table['fusion time p50 (ms)'] = f'{_percentile(fusion_times, 50):.1f}'
+            overheads = [seconds * 1e3 for seconds in self._overheads]
+            table['overhead p50 (ms)'] = f'{_percentile(overheads, 50):.1f}'
             table['pair offset median (ms)'] = f'{_percentile(offsets, 50):.1f}'
             table['pair offset max (ms)'] = f'{_percentile(offsets, 100):.1f}'
             for cause in drop_causes(self._sources):
@@ -194,6 +216,15 @@ def number(values: Mapping[str, str], key: str) -> float | None:
     return value if np.isfinite(value) else None
 
 
+def is_counter(key: str) -> bool:
+    """Tell whether a diagnostics value counts images or pairs."""
+    return (
+        key in ('pairs', 'fused')
+        or key.endswith((' received', ' alone', ' left out'))
+        or key.startswith('dropped: ')
+    )
+
+
 def counter(values: Mapping[str, str], key: str) -> int:
     """Return a counter of the diagnostics; 0 where it is missing."""
     return int(number(values, key) or 0)
@@ -205,38 +236,40 @@ def drops(values: Mapping[str, str]) -> dict[str, int]:
     return {key[len(prefix) :]: counter(values, key) for key in values if key.startswith(prefix)}
 
 
+def sources_of(values: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the sources that the diagnostics tell of, visible and thermal first."""
+    suffix = ' received'
+    return tuple(key[: -len(suffix)] for key in values if key.endswith(suffix))
+
+
+def unfinished_pairs(values: Mapping[str, str]) -> int:
+    """Return how many pairs, or images alone, are neither fused nor dropped by now."""
+    dropped = drops(values)
+    begun = counter(values, 'pairs') + sum(counter(values, f'{name} alone') for name in SOURCES)
+    ended = sum(dropped.get(cause, 0) for cause in pair_causes(sources_of(values)))
+    return begun - counter(values, 'fused') - ended
+
+
 def is_settled(values: Mapping[str, str]) -> bool:
     """Tell whether every pair that the node made is either fused or dropped."""
-    dropped = drops(values)
-    done = counter(values, 'fused') + sum(dropped.get(cause, 0) for cause in PAIR_CAUSES)
-    # An image that cannot be decoded may be found out before or after it was paired, and the
-    # other one may be fused alone.
-    causes = (*(f'{source} malformed' for source in SOURCES), 'thermal unregistered')
-    malformed = sum(dropped.get(cause, 0) for cause in causes)
-    begun = counter(values, 'pairs') + sum(counter(values, f'{name} alone') for name in SOURCES)
-    return 0 <= begun - done <= malformed
+    return unfinished_pairs(values) == 0
 
 
 def waiting_images(values: Mapping[str, str]) -> dict[str, int]:
-    """Return how many images of each source are neither paired nor dropped by now."""
+    """Return how many images of each source are not yet in a pair, alone, or dropped."""
     dropped = drops(values)
-    waiting: dict[str, int] = {
-        source: max(
-            0,
+    sources = sources_of(values)
+    waiting = {}
+    for index, source in enumerate(sources):
+        # A group that lacks a source ends with an image of each one before it.
+        own = [f'{source} {cause}' for cause in IMAGE_CAUSES]
+        later = [f'{name} missing' for name in sources[max(2, index + 1) :]]
+        waiting[source] = (
             counter(values, f'{source} received')
             - counter(values, 'pairs')
             - counter(values, f'{source} alone')
-            - sum(count for cause, count in dropped.items() if cause.startswith(source)),
+            - sum(dropped.get(cause, 0) for cause in (*own, *later))
         )
-        for source in SOURCES
-    }
-    # These are not counted by source: they waited for a counterpart, so most are of the source
-    # of which more are left.
-    cleared = sum(dropped.get(cause, 0) for cause in ('without counterpart', 'clock jump'))
-    for source in sorted(SOURCES, key=lambda name: -waiting[name]):
-        taken = min(waiting[source], cleared)
-        waiting[source] -= taken
-        cleared -= taken
     return waiting
 
 
@@ -252,7 +285,6 @@ def subtract_counters(values: Mapping[str, str], baseline: Mapping[str, str]) ->
     """Return ``values`` with the counters of ``baseline`` taken off, for a run after a warm-up."""
     result = dict(values)
     for key in values:
-        is_counter = key in ('pairs', 'fused') or key.endswith((' received', ' alone'))
-        if is_counter or key.startswith('dropped: '):
+        if is_counter(key):
             result[key] = str(counter(values, key) - counter(baseline, key))
     return result

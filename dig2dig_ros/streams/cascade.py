@@ -58,9 +58,10 @@ class Cascade(Generic[MessageT]):
     With no additional sources it is the pairer of the policy. It is not thread-safe.
 
     Drops are counted as the pairers count them, under the name of the source. A group that
-    found no message of the source NAME is dropped as 'NAME missing'; a clock that jumps in one
-    source clears all of them. With M the sources that a group already had when it went, this
-    reads: messages added = K * groups + M * 'missing' + all other drops + `pending`.
+    found no message of the source NAME is dropped as 'NAME missing', and with it a message of
+    each source before NAME; a clock that jumps in one source clears all of them. Of each source
+    this reads: messages added = groups + all drops of its name but 'missing' + 'missing' of the
+    sources after it + what is held.
 
     :param policy: see :func:`~dig2dig_ros.streams.pairing.make_pairer`; that of every stage.
     :param tolerance: largest accepted distance to the visible stamp in seconds, inclusive.
@@ -87,7 +88,7 @@ class Cascade(Generic[MessageT]):
         self._pair = make_pairer(policy, tolerance, queue_size, thermal_time_offset)
         others = [make_pairer(policy, tolerance, queue_size) for _ in additional_sources]
         self._stages: list[Pairer[Any]] = [self._pair, *others]
-        self._cleared: Counter[str] = Counter()
+        self._clearings = {'clock jump'}
 
     @property
     def tolerance(self) -> float:
@@ -119,16 +120,21 @@ class Cascade(Generic[MessageT]):
     @property
     def counters(self) -> Counter[str]:
         """What was dropped by cause, and the complete 'groups'."""
-        counters = Counter(self._cleared)
+        counters: Counter[str] = Counter()
         for index, stage in enumerate(self._stages):
             name = self.sources[index + 1]
             for what, number in stage.counters.items():
                 source, _, cause = what.partition(' ')
                 if source == 'thermal':
                     counters[f'{name} {cause}'] += number
-                elif source == 'visible':
+                elif source != 'visible':
+                    continue
+                elif index and cause not in self._clearings:
                     # What comes to a later stage as its visible message is a group.
-                    counters[f'{name} missing' if index else what] += number
+                    counters[f'{name} missing'] += number
+                else:
+                    for member in self.sources[: index + 1]:
+                        counters[f'{member} {cause}'] += number
         counters['groups'] += self._stages[-1].counters['pairs']
         return +counters
 
@@ -169,9 +175,10 @@ class Cascade(Generic[MessageT]):
         """
         Drop everything that is held and begin a new timeline.
 
-        :param cause: what the drops are counted as, such as 'clock jump' or 'shutdown'.
+        :param cause: what the drops are counted as after the name of their source, such as
+            'clock jump' or 'shutdown'.
         """
-        self._cleared[cause] += self.pending
+        self._clearings.add(cause)
         for stage in self._stages:
             stage.clear(cause)
 

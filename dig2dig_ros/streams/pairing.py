@@ -44,6 +44,7 @@ A stamp this many nanoseconds before the latest one of its source is a new timel
 starts again, a clock that was set back); less is a message that was overtaken on its way.
 """
 
+_LAST_SECOND = 2**31 - 1
 _LONGEST_SETTING = 1e6  # s. Keeps every corrected stamp inside the 64 bits of ROS's clocks.
 
 
@@ -79,8 +80,8 @@ class Pairer(ABC, Generic[MessageT]):
     Pairs two streams and accounts for every message.
 
     Each message that was added is exactly one of: part of a pair, dropped for one cause, or
-    held. With `counters` this reads: messages added = 2 * pairs + all drops + `pending`.
-    It is not thread-safe: add, clear and set from one thread.
+    held. With `counters` this reads, of each source: messages added = pairs + all drops of its
+    name + `held`. It is not thread-safe: add, clear and set from one thread.
 
     What is the same under every policy is done here: a stamp of zero (or below) is a driver
     that sets none and is dropped; so is a stamp that the same source has just had; a stamp that
@@ -189,9 +190,11 @@ class Pairer(ABC, Generic[MessageT]):
         """
         Drop everything that is held and begin a new timeline.
 
-        :param cause: what the drops are counted as, such as 'clock jump' or 'shutdown'.
+        :param cause: what the drops are counted as after the name of their source, such as
+            'clock jump' or 'shutdown'.
         """
-        self._count(cause, self.pending)
+        for source in SOURCES:
+            self._count(f'{source} {cause}', self.held(source))
         for recent in self._recent.values():
             recent.clear()
         self._forget()
@@ -543,7 +546,8 @@ class MessageFiltersPairer(Pairer[MessageT]):
         # ones back keeps all of them positive: rclpy's times must not be negative.
         shift = self._thermal_time_offset if source == 'thermal' else -self._thermal_time_offset
         seconds, nanoseconds = divmod(stamp + max(shift, 0), 1_000_000_000)
-        header = _Stamp(self._time_type(sec=seconds, nanosec=nanoseconds))
+        # A stamp at the end of what ROS's clocks can tell may be moved beyond it.
+        header = _Stamp(self._time_type(sec=min(seconds, _LAST_SECOND), nanosec=nanoseconds))
         self._inputs[source].signalMessage(_Proxy(header, stamp))
 
     def _accept(self, source: Source, stamp: int, message: MessageT) -> list[Pair[MessageT]]:

@@ -45,12 +45,14 @@ class PreparationError(ValueError):
     """
     A group of messages cannot be made ready for the fusion.
 
-    :ivar cause: what the node counts it as, such as 'thermal malformed'.
+    :ivar cause: what the node counts it as: 'registration', or such as 'thermal refused'.
+    :ivar source: of the image that is of no use.
     """
 
-    def __init__(self, cause: str, reason: str) -> None:
+    def __init__(self, cause: str, source: str, reason: str) -> None:
         super().__init__(reason)
         self.cause = cause
+        self.source = source
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,13 @@ class Prepared:
     :param images: one for each source, visible first, see :class:`SourceImages`.
     :param placements: where the pixels of the visible image lie in each; None where all over it.
     :param trust: how far each source is to be relied on, 0 to 1.
+    :param left_out: why a group goes on without one of its images; None where it has all.
     """
 
     images: tuple[NDArray[Any], ...]
     placements: tuple[Placement | None, ...]
     trust: tuple[float, ...]
+    left_out: PreparationError | None = None
 
 
 def stamp_of(header: Any) -> int:
@@ -192,63 +196,86 @@ class Preparation:
     :param sources: their names, visible and thermal first.
     :param registrar: tells where the thermal image lies.
     :ivar images: decodes, watches and maps; see :class:`SourceImages`.
+    :ivar visible_size: (width, height) of the latest visible image: what an image of the thermal
+        camera alone stands in for.
     """
 
     def __init__(self, sources: Sequence[str], registrar: Registrar) -> None:
         self._sources = tuple(sources)
         self._registrar = registrar
         self.images = SourceImages()
+        self.visible_size: tuple[int, int] | None = None
 
     def __call__(self, group: Sequence[Arrived], values: Mapping[str, Any]) -> Prepared:
         """
         Prepare one message of each source, in their order.
 
-        :raises PreparationError: one of them is malformed, or the registration does not fit.
+        Where the visible or the thermal image is of no use, ``missing_modality`` tells whether
+        the other one goes on alone, as if nothing had come of that camera.
+
+        :raises PreparationError: one of them is refused, or the registration does not fit, and
+            nothing goes on alone.
         """
-        arrays = [self._image(arrived, values) for arrived in group]
+        arrays: list[NDArray[Any]] = []
+        try:
+            for arrived in group:
+                arrays.append(self._image(arrived, values))
+            placement = self._placement(_size(arrays[0]), _size(arrays[1]), values)
+        except PreparationError as error:
+            others = [arrived for arrived in group[:2] if arrived.source != error.source]
+            if len(others) > 1 or values['missing_modality'] not in (others[0].source, 'any'):
+                raise
+            array = arrays[0] if others[0].source == 'visible' else self._image(others[0], values)
+            return self._alone(others[0].source, array, values, left_out=error)
+        self.visible_size = _size(arrays[0])
         trust = tuple(self.images.conditions[source].trust for source in self._sources)
-        placement = self._placement(_size(arrays[0]), _size(arrays[1]), values)
         placements = (None, placement, *[None] * (len(arrays) - 2))
         return Prepared(tuple(arrays), placements, trust)
 
-    def alone(
-        self, arrived: Arrived, visible_size: tuple[int, int] | None, values: Mapping[str, Any]
-    ) -> Prepared:
+    def alone(self, arrived: Arrived, values: Mapping[str, Any]) -> Prepared:
         """
         Prepare the message of one camera while its counterpart is missing.
 
         The other images are black, and nothing relies on them.
 
         :param arrived: of 'visible' or 'thermal'.
-        :param visible_size: (width, height) of the visible images, if it is known.
-        :raises PreparationError: it is malformed, or the registration does not fit.
+        :raises PreparationError: it is refused, or the registration does not fit.
         """
-        array = self._image(arrived, values)
+        return self._alone(arrived.source, self._image(arrived, values), values)
+
+    def _alone(
+        self,
+        live: str,
+        array: NDArray[Any],
+        values: Mapping[str, Any],
+        left_out: PreparationError | None = None,
+    ) -> Prepared:
         placement = None
-        if arrived.source == 'visible':
-            size = _size(array)
+        if live == 'visible':
+            size = self.visible_size = _size(array)
         else:
-            if visible_size is None:
-                visible_size = self._registrar.visible_size(values)
+            visible_size = self.visible_size or self._registrar.visible_size(values)
             size = visible_size or _size(array)
             if visible_size is not None:
                 placement = self._placement(visible_size, _size(array), values)
         for source in self._sources:
-            if source != arrived.source:
+            if source != live:
                 self.images.missing(source, values)
         black = np.zeros((size[1], size[0]), np.uint8)
         return Prepared(
-            tuple(array if source == arrived.source else black for source in self._sources),
+            tuple(array if source == live else black for source in self._sources),
             tuple(placement if source == 'thermal' else None for source in self._sources),
-            tuple(float(source == arrived.source) for source in self._sources),
+            tuple(float(source == live) for source in self._sources),
+            left_out,
         )
 
     def _image(self, arrived: Arrived, values: Mapping[str, Any]) -> NDArray[Any]:
         try:
             return self.images(arrived, values)
         except Exception as error:  # whatever is in a message, the source is to be told
+            source = arrived.source
             reason = str(error) if isinstance(error, ValueError) else repr(error)
-            raise PreparationError(f'{arrived.source} malformed', reason) from error
+            raise PreparationError(f'{source} refused', source, reason) from error
 
     def _placement(
         self,
@@ -259,7 +286,7 @@ class Preparation:
         try:
             return self._registrar(visible_size, thermal_size, values)
         except RegistrationError as error:
-            raise PreparationError('registration', str(error)) from error
+            raise PreparationError('registration', 'thermal', str(error)) from error
 
 
 def _size(image: NDArray[Any]) -> tuple[int, int]:

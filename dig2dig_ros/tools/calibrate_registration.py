@@ -480,37 +480,39 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
 
     group = parser.add_argument_group('how to estimate', 'from the images, but for')
     how = group.add_mutually_exclusive_group()
-    how.add_argument('--points', type=Path, metavar='FILE', help='points marked by hand: YAML of '
+    add = how.add_argument
+    add('--points', type=Path, metavar='FILE', help='points marked by hand: YAML of '
         'the click page, or CSV with xv, yv, xt, yt')
-    how.add_argument('--checkerboard', type=_board, metavar='COLSxROWS', help='a board of so '
+    add('--checkerboard', type=_board, metavar='COLSxROWS', help='a board of so '
         'many inner corners, such as 9x6')
-    how.add_argument('--click', type=Path, metavar='PAGE.html', help='write a page to mark '
+    add('--click', type=Path, metavar='PAGE.html', help='write a page to mark '
         'points in, and no registration')
-    group.add_argument('--frames', type=positive, metavar='COUNT', help='pairs to estimate from, '
+    add = group.add_argument
+    add('--frames', type=positive, metavar='COUNT', help='pairs to estimate from, '
         f'at most; default: {_FRAMES}, and {_BOARD_FRAMES} to look for a checkerboard in')
-    group.add_argument('--thermal-width', type=_part, metavar='PART', help='part of the visible '
+    add('--thermal-width', type=_part, metavar='PART', help='part of the visible '
         "image's width that the thermal one covers, about, such as 0.6; for the images; default: "
         'what camera_info says, else 1')
 
-    group = parser.add_argument_group('lens distortion')
-    group.add_argument('--camera-info', choices=('auto', 'use', 'ignore'), default='auto',
+    add = parser.add_argument_group('lens distortion').add_argument
+    add('--camera-info', choices=('auto', 'use', 'ignore'), default='auto',
         help='auto, the default, uses camera_info of bags and live topics where both cameras '
         'have one, and one has distortion')
     for source in SOURCES:
-        group.add_argument(f'--{source}-camera', type=Path, metavar='FILE', help=f'calibration '
+        add(f'--{source}-camera', type=Path, metavar='FILE', help=f'calibration '
             f'of the {source} camera instead, in the YAML of ROS')
 
-    group = parser.add_argument_group('bags')
+    add = parser.add_argument_group('bags').add_argument
     for source in SOURCES:
-        group.add_argument(f'--{source}', metavar='TOPIC', help=f'images of the {source} camera; '
+        add(f'--{source}', metavar='TOPIC', help=f'images of the {source} camera; '
             'default: found by name')
 
-    group = parser.add_argument_group('live')
-    group.add_argument('--live', action='store_true', help='listen to visible/image_raw and '
+    add = parser.add_argument_group('live').add_argument
+    add('--live', action='store_true', help='listen to visible/image_raw and '
         'thermal/image_raw, raw or compressed')
-    group.add_argument('--timeout', type=_seconds, default=60.0, metavar='SECONDS', help='go on '
+    add('--timeout', type=_seconds, default=60.0, metavar='SECONDS', help='go on '
         'with what there is after so long; default: 60')
-    group.add_argument('--interval', type=_seconds, default=1.0, metavar='SECONDS', help='time '
+    add('--interval', type=_seconds, default=1.0, metavar='SECONDS', help='time '
         'between two pairs, for the scene to change; default: 1')
     # fmt: on
     argv = list(argv)

@@ -335,8 +335,7 @@ class Robot:
             ]
             try:
                 if alone:
-                    size = shots[0].camera.size if shots[0].source == 'visible' else None
-                    prepared = preparation.alone(arrived[0], size, values)
+                    prepared = preparation.alone(arrived[0], values)
                 else:
                     prepared = preparation(arrived, values)
             except PreparationError as error:

@@ -62,6 +62,7 @@ from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.nodes.statistics import (
     counter,
     drops,
+    is_counter,
     is_settled,
     number,
     percentiles_ms,
@@ -203,6 +204,11 @@ class Child:
                 # Ctrl-C is for the demo, which then stops its children in good order.
                 start_new_session=True,
             )
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
 
     @property
     def running(self) -> bool:
@@ -549,7 +555,7 @@ class Demo:
             registration = _quoted(str(self._folder.path.resolve() / 'registration.yaml'))
             # A run is short: look more often at what misalignment is left.
             values.update(thermal_to_visible=registration, alignment_period=1.0)
-        return ['--params-file', str(path), *_assignments('fusion_node', values)]
+        return ['--params-file', str(path), *assignments('fusion_node', values)]
 
     def _camera_arguments(self, count: int | None) -> list[str]:
         values = self._camera_values(float(self._rate))
@@ -558,11 +564,11 @@ class Demo:
             values['count'] = count or 40
         elif count is not None:
             values['count'] = count
-        return _assignments('pair_camera', values)
+        return assignments('pair_camera', values)
 
     def _endless_camera_arguments(self) -> list[str]:
         values = self._camera_values(CALIBRATION_RATE)
-        return _assignments('pair_camera', {**values, 'loop': True})
+        return assignments('pair_camera', {**values, 'loop': True})
 
     def _camera_values(self, rate: float) -> dict[str, Any]:
         """Return the parameters of the cameras, but for when they end."""
@@ -810,13 +816,10 @@ class Demo:
 
 def _progress(values: Mapping[str, str]) -> dict[str, str]:
     """Return those diagnostics that change as long as the node has something to do."""
-    keys = ('visible received', 'thermal received', 'pairs', 'fused')
-    return {
-        key: value for key, value in values.items() if key in keys or key.startswith('dropped: ')
-    }
+    return {key: value for key, value in values.items() if is_counter(key)}
 
 
-def _assignments(node: str, values: Mapping[str, Any]) -> list[str]:
+def assignments(node: str, values: Mapping[str, Any]) -> list[str]:
     """
     Return ROS arguments that set parameters of ``node``.
 

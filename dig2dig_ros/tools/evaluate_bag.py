@@ -17,10 +17,13 @@ Replay ROS 2 bags through the fusion and evaluate what comes out.
 
 Every pair of a visible and a thermal image is made by the node's own pairing and fused as the
 node would, with its parameters; nothing is dropped, and no clock is looked at, so a bag gives the
-same images and the same scores each time it is replayed. For each bag, a folder gets: fused/ (a
-bag of the same storage with the fused images, weight maps and camera_info), metrics.csv,
-timing.csv, summary.json, a video and report.html, a page to open in a browser. Tables go to the
-standard output, everything else to the standard error. Ctrl-C ends with what there is.
+same images and the same scores each time it is replayed. That holds for target_rate as well: what
+the settings ask for is done, however long it takes.
+
+For each bag, a folder gets: fused/ (a bag of the same storage with the fused images, weight maps
+and camera_info), metrics.csv, timing.csv, summary.json, a video and report.html, a page to open
+in a browser. Tables go to the standard output, everything else to the standard error. Ctrl-C ends
+with what there is.
 
 Exit code: 0, 1 if a bag could not be evaluated, 2 if none could, 130 after Ctrl-C.
 """

@@ -301,7 +301,7 @@ def degradations(studio: Studio) -> Finding:
 
 
 def missing(studio: Studio) -> Finding:
-    """A camera falls silent and comes back."""
+    """Show a camera that falls silent and comes back."""
     begin, _ = studio.street.meeting()
     start, end, seconds, timeout = 1.2, 3.2, 4.6, 0.5
     times = {'a': 1.1, 'b': 1.5, 'c': 2.5, 'd': 3.3, 'e': 3.5, 'f': 4.4}
@@ -342,7 +342,7 @@ def missing(studio: Studio) -> Finding:
 
 
 def frozen(studio: Studio) -> Finding:
-    """A thermal camera repeats its image while its shutter is closed."""
+    """Show a thermal camera that repeats its image while its shutter is closed."""
     begin, _ = studio.street.meeting()
     start, end, seconds = 1.0, 2.8, 4.0
     times = {'a': 0.9, 'b': 1.3, 'c': 1.5, 'd': 2.7, 'e': 3.0, 'f': 3.8}
@@ -443,7 +443,7 @@ def thermal_range(studio: Studio) -> Finding:
 
 
 def false_colour(studio: Studio) -> Finding:
-    """A thermal driver is set to a colour palette for a while."""
+    """Show a thermal driver that is set to a colour palette for a while."""
     begin, _ = studio.street.meeting()
     start, end, seconds = 1.0, 2.0, 3.0
     times = {'a': 0.8, 'b': 1.5, 'c': 2.4}
@@ -528,7 +528,7 @@ def faults(studio: Studio) -> Finding:
 
 
 def late(studio: Studio) -> Finding:
-    """A thermal driver stamps late."""
+    """Show a thermal driver that stamps late."""
     delay, seconds, moment = 0.3, 1.5, 0.8
     begin, box = studio.street.meeting()
     times: dict[Source, Sequence[float]] = {

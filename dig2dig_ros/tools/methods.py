@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import math
 import os
 import sys
 import time
@@ -229,16 +230,35 @@ def method_costs(
     :param size: (width, height) in pixels for which operations are counted.
     """
     costs: dict[str, Cost] = {}
-    gflop: float | None = None
+    known: dict[int, float] = {}
     for name, method in methods.items():
         if isinstance(method, FusionMethod):
-            if gflop is None:
-                gflop = prior_gflop(method.fuser.prior, size)
             calls = method.prior_calls
-            costs[name] = Cost(calls, calls * gflop, milliseconds[name])
+            costs[name] = Cost(calls, _gflop(method, size, known), milliseconds[name])
         else:
             costs[name] = Cost(milliseconds=milliseconds[name])
     return costs
+
+
+def _gflop(method: FusionMethod, size: tuple[int, int], known: dict[int, float]) -> float:
+    """
+    Return the billions of operations of the prior for the last pair, as if it was of that size.
+
+    :param known: those of one call by how many pixels a side the prior sees as one.
+    """
+
+    def of_a_call(downscale: int) -> float:
+        if downscale not in known:
+            smaller = (math.ceil(size[0] / downscale), math.ceil(size[1] / downscale))
+            known[downscale] = prior_gflop(method.fuser.prior, smaller)
+        return known[downscale]
+
+    settings, calls = method.fuser.settings, method.prior_calls
+    if settings.prior_downscale == 1:
+        return calls * of_a_call(1)
+    # Only the estimates of the sources are made of smaller images.
+    whole = 0 if settings.sampler == 'increments' else settings.num_inference_steps
+    return whole * of_a_call(1) + (calls - whole) * of_a_call(settings.prior_downscale)
 
 
 def describe_rows(rows: Sequence[Row], methods: Mapping[str, Method]) -> dict[str, str]:

@@ -201,12 +201,11 @@ def from_bag(
 
 class LiveTopics:
     """
-    Listens to ``visible/image_raw`` and ``thermal/image_raw``, raw or compressed, until it has
-    enough pairs.
+    Listens to ``visible/image_raw`` and ``thermal/image_raw`` until it has enough pairs.
 
-    Of a topic that is there in both transports the raw one is taken. The camera_info is
-    ``visible/camera_info`` and ``thermal/camera_info``, or, where an image topic is remapped and
-    its camera_info is not, the one beside the image.
+    The images may be raw or compressed; of a topic that is there in both transports the raw one is
+    taken. The camera_info is ``visible/camera_info`` and ``thermal/camera_info``, or, where an
+    image topic is remapped and its camera_info is not, the one beside the image.
 
     :param arguments: for ROS, ``--ros-args`` and what follows it.
     :param values: the node's parameters, for pairing and thermal range.

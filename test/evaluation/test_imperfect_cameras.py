@@ -47,7 +47,7 @@ def ramp(cameras, resolution=1):
 
 
 def pixels(size):
-    """Return all pixels (N, 2) of an image of (width, height)."""
+    """Return x and y of all pixels, (N, 2), of an image of (width, height)."""
     x, y = np.meshgrid(np.arange(size[0], dtype=float), np.arange(size[1], dtype=float))
     return np.stack([x.ravel(), y.ravel()], axis=1)
 

@@ -267,7 +267,8 @@ def test_what_cannot_be_fused_is_counted_and_explained(tmp_path: Path, fuser: Fu
     assert [pair.stamps[0] - START for pair in made] == [200 * MS, 600 * MS, 700 * MS]
     assert through.dropped == {
         'visible malformed': 1,
-        'thermal malformed': 3,
+        'thermal malformed': 2,
+        'thermal refused': 1,
         'visible zero stamp': 1,
         # The counterparts of those above, and of the one whose stamp is another one's.
         'visible unpaired': 2,
@@ -291,8 +292,8 @@ def test_damaged_jpeg(tmp_path: Path, fuser: Fuser) -> None:
         messages.append((THERMAL, image(stamp, GREY), stamp))
     made, through = replay(write_mcap(tmp_path / 'jpeg.mcap', messages), fuser)
     assert [pair.stamps[0] - START for pair in made] == [0, 200 * MS]
-    assert through.dropped == {'visible malformed': 1}
-    assert f"on '{VISIBLE}/compressed' with format" in through.examples['visible malformed']
+    assert through.dropped == {'visible refused': 1}
+    assert f"on '{VISIBLE}/compressed' with format" in through.examples['visible refused']
 
 
 def test_sizes_may_differ_and_change(tmp_path: Path, fuser: Fuser) -> None:

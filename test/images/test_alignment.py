@@ -283,6 +283,12 @@ def test_shifts_of_real_pairs(shared):
     assert trusted >= 2 * len(pairs) - 2
 
 
+@pytest.mark.parametrize('size', [(1, 1), (2, 3), (7, 5)])
+def test_images_that_are_too_small_to_tell_are_not_trusted(size):
+    image = np.random.default_rng(0).integers(0, 255, size, np.uint8)
+    assert not misalignment(image, image).trusted
+
+
 def test_a_real_pair(shared):
     pairs = find_pairs(shared / 'data' / 'roadscene' / 'dev')
     visible, thermal = load_pair(pairs[0])

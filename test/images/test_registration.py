@@ -21,6 +21,7 @@ Frames are optical: x right, y down, z forward; X_visible = R @ X_thermal + t.
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 import re
 from types import SimpleNamespace
@@ -575,6 +576,10 @@ def test_numbers_may_be_written_as_other_programs_write_them(tmp_path: Path) -> 
         ('- 1', 'no mapping'),
         ('a: [1', 'is no YAML'),
         ('a: 2026-99-99', 'is no YAML'),
+        ('[' * 100_000, 'is no YAML: maximum recursion depth'),
+        # Ten of these lines would stand for more than fits into memory.
+        ('a: &a [1, 1]\nb: &b [*a, *a]', r'has aliases \(\*name\): write out'),
+        ('#' * 2_000_000, 'is no file of at most 1000000 bytes'),
         (SIZES, "no key 'thermal_to_visible': add it"),
         (HOMOGRAPHY + 'thermal_size: [40, 30]', "no key 'visible_size'"),
         (HOMOGRAPHY + SIZES + 'edge: 3', "key 'edge' that means nothing here: use thermal_to_"),
@@ -620,6 +625,10 @@ def test_files_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> None:
     (tmp_path / 'binary.yaml').write_bytes(b'\xff\xfe\x00')
     with pytest.raises(RegistrationError, match=r'binary\.yaml is no YAML'):
         load_extrinsics(tmp_path / 'binary.yaml')
+    os.mkfifo(tmp_path / 'pipe.yaml')
+    for endless in ('/dev/zero', tmp_path / 'pipe.yaml'):
+        with pytest.raises(RegistrationError, match='is no file of at most'):
+            Registration.load(endless)
     registration = Registration(np.eye(3), VISIBLE_SIZE, VISIBLE_SIZE)
     with pytest.raises(RegistrationError, match='cannot be written'):
         registration.save(tmp_path / 'none' / 'a.yaml')

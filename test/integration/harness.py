@@ -46,6 +46,8 @@ from dig2dig_ros.streams.pairing import SOURCES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NODE = '/fusion_node'
+# What the command of this name does, which is there only where the package is installed.
+_COMMAND = 'import sys; from dig2dig_ros.nodes.start import fusion_node; sys.exit(fusion_node())'
 # Parameters with which the fused image is the mean of the two.
 MEAN = {'weights': 'uniform', 'contrast_gain': 1.0, 'overshoot': 1.0}
 WIDTH, HEIGHT = 64, 48
@@ -90,7 +92,7 @@ class NodeProcess:
 
     def __init__(self, domain, parameters=None, arguments=()):
         self.output_file = tempfile.TemporaryFile('w+')  # noqa: SIM115
-        command = [sys.executable, '-m', 'dig2dig_ros.nodes.fusion_node']
+        command = [sys.executable, '-c', _COMMAND]
         command += ros_arguments({**FAST, **(parameters or {})})
         self.process = subprocess.Popen(
             [*command, *arguments],

@@ -169,7 +169,8 @@ def test_images_of_other_sizes_are_dropped_until_they_fit_again(robot, street, r
     alone = robot.fuse(visible=visible, thermal=half)
     np.testing.assert_array_equal(alone.image, visible)
     assert (alone.weights['visible'] == 1).all()
-    robot.until(lambda: robot.counter('dropped: thermal unregistered') == 1)
+    robot.until(lambda: robot.counter('thermal left out') == 1)
+    assert robot.counter('dropped: registration') == 1
     assert 'thermal images are refused: the registration is for' in robot.diagnose().text
 
 

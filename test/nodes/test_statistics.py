@@ -17,12 +17,16 @@ import pytest
 from dig2dig_ros.nodes.statistics import (
     drop_causes,
     drops,
+    IMAGE_CAUSES,
+    is_counter,
     is_settled,
     NodeStatistics,
     percentiles_ms,
     subtract_counters,
+    unfinished_pairs,
     waiting_images,
 )
+from dig2dig_ros.streams.pairing import SOURCES
 
 
 class SteadyClock:
@@ -111,7 +115,7 @@ def test_further_sources_are_counted_by_their_names(clock):
     assert table['nir received'] == '1'
     assert table['input rate nir (Hz)'] == '0.00'
     assert table['dropped: nir missing'] == '3'
-    for cause in ('malformed', 'zero stamp', 'duplicate stamp', 'late', 'unpaired'):
+    for cause in (*IMAGE_CAUSES, 'refused'):
         assert table[f'dropped: nir {cause}'] == '0'
     assert statistics.summary().startswith('received visible 0, thermal 0, nir 1;')
     # A pair is made of these two, so they are unpaired rather than missing.
@@ -158,9 +162,13 @@ def test_settled_when_every_pair_is_fused_or_dropped():
     assert not is_settled(make_values(fused=11) | {'dropped: visible unpaired': '2'})
 
 
-def test_settled_knows_pairs_that_could_not_be_decoded():
-    values = make_values(fused=11) | {'dropped: thermal malformed': '1'}
-    assert is_settled(values)
+def test_settled_knows_where_an_image_was_refused():
+    # Before it was paired, an image that contradicts itself is no pair; after, it is one.
+    assert not is_settled(make_values(fused=11) | {'dropped: thermal malformed': '1'})
+    assert is_settled(make_values(fused=11) | {'dropped: thermal refused': '1'})
+    # What goes on without its thermal image is fused, and so counted already.
+    assert is_settled(make_values() | {'thermal left out': '5'})
+    assert unfinished_pairs(make_values(fused=9)) == 3
 
 
 def test_warm_up_is_taken_off_the_counters():
@@ -188,7 +196,38 @@ def test_waiting_images_are_those_without_a_fate():
     assert waiting_images(values | {'dropped: thermal late': '1'}) == {'visible': 0, 'thermal': 0}
     values = make_values(visible_received=45)
     assert waiting_images(values) == {'visible': 5, 'thermal': 1}
-    values['dropped: without counterpart'] = '4'
+    values['dropped: visible without counterpart'] = '4'
     assert waiting_images(values) == {'visible': 1, 'thermal': 1}
-    values['dropped: clock jump'] = '2'
+    values |= {'dropped: visible clock jump': '1', 'dropped: thermal shutdown': '1'}
     assert waiting_images(values) == {'visible': 0, 'thermal': 0}
+    # What ends a pair says nothing of images that are in none.
+    values |= {'dropped: visible refused': '1', 'dropped: shutdown': '1'}
+    assert waiting_images(values) == {'visible': 0, 'thermal': 0}
+
+
+def test_a_group_that_lacks_a_source_ends_an_image_of_each_one_before_it():
+    statistics = NodeStatistics(sources=('visible', 'thermal', 'nir', 'swir'))
+    for source, count in (('visible', 9), ('thermal', 8), ('nir', 5), ('swir', 2)):
+        for _ in range(count):
+            statistics.received(source)
+    statistics.dropped('nir missing', 3)
+    statistics.dropped('swir missing', 2)
+    statistics.dropped('nir refused')
+    for _ in range(2):
+        statistics.paired(0.0)
+    statistics.fused(0.0, 0.0)
+    table = statistics.table()
+    assert waiting_images(table) == {'visible': 2, 'thermal': 1, 'nir': 1, 'swir': 0}
+    assert is_settled(table)
+
+
+def test_what_is_left_out_is_told_and_counted(statistics):
+    statistics.left_out('thermal', 'thermal refused: a palette')
+    table = statistics.table()
+    assert table['thermal left out'] == '1'
+    assert table['last error'] == 'thermal refused: a palette'
+    assert {key for key in table if is_counter(key)} == {
+        *(f'dropped: {cause}' for cause in drop_causes()),
+        *(f'{name} {what}' for name in SOURCES for what in ('received', 'alone', 'left out')),
+        *('pairs', 'fused'),
+    }

@@ -88,6 +88,10 @@ def accounted(pairer: Pairer[Any]) -> int:
     return 2 * pairer.counters['pairs'] + drops + pairer.pending
 
 
+def given_up(pairer: Pairer[Any], cause: str) -> int:
+    return sum(pairer.counters[f'{source} {cause}'] for source in SOURCES)
+
+
 def is_increasing(pairs: list[Pair[Any]]) -> bool:
     return all(one.visible_stamp < next_one.visible_stamp for one, next_one in pairwise(pairs))
 
@@ -359,7 +363,7 @@ def test_a_clock_that_jumps_back_starts_anew(policy: str) -> None:
     aligned = arrivals(camera(30, 10), camera(30, 10))
     earlier = [(source, stamp - 60 * SECOND) for source, stamp in aligned]
     pairs = feed(pairer, earlier)
-    assert pairer.counters['clock jump'] == held
+    assert given_up(pairer, 'clock jump') == held
     assert pairer.counters['pairs'] - before['pairs'] == len(pairs)
     assert len(pairs) == 300
     assert pairs[0].visible == camera(30, 10)[0] - 60 * SECOND
@@ -379,7 +383,7 @@ def test_a_looping_recording_with_stragglers_pairs_again() -> None:
         assert is_increasing(pairs[1:])
         assert set(stamps_of(pairs[3:])) <= mutually_nearest(visible, thermal, 50 * MS)
         assert len(pairs) >= 40
-    assert pairer.counters['clock jump'] > 0
+    assert given_up(pairer, 'clock jump') > 0
     assert accounted(pairer) == 4 * len(events)
 
 
@@ -399,7 +403,7 @@ def test_a_jump_forward_does_not_wedge(first: str) -> None:
     pairs = feed(pairer, after)
     assert len(pairs) == 60
     assert is_increasing(pairs)
-    assert pairer.counters['clock jump'] == 0
+    assert given_up(pairer, 'clock jump') == 0
     assert accounted(pairer) == 300
 
 
@@ -410,7 +414,7 @@ def test_one_stamp_from_the_future_costs_no_more_than_what_is_held() -> None:
     pairs += feed(pairer, [('visible', START + 10**6 * SECOND)])
     pairs += feed(pairer, events[100:])
     assert len(pairs) >= 120 - 10
-    assert 0 < pairer.counters['clock jump'] <= 20
+    assert 0 < given_up(pairer, 'clock jump') <= 20
     assert accounted(pairer) == 241
 
 
@@ -454,7 +458,7 @@ def test_clear_drops_and_counts_by_cause(policy: str) -> None:
     held = pairer.pending
     pairer.clear('shutdown')
     assert pairer.pending == 0
-    assert pairer.counters['shutdown'] == held > 0
+    assert given_up(pairer, 'shutdown') == held > 0
     # An earlier time is a new timeline now, and what was dropped is forgotten.
     assert len(feed(pairer, [('thermal', START), ('visible', START)])) == 1
 
@@ -540,7 +544,7 @@ def test_every_message_is_accounted_for(policy: str, seed: int) -> None:
         assert accounted(pairer) == received
         assert pairer.pending <= 2 * queue_size
     assert pairer.counters['pairs'] == number_of_pairs > 20
-    assert pairer.counters['clock jump'] > 0
+    assert given_up(pairer, 'clock jump') > 0
     pairer.clear('shutdown')
     assert accounted(pairer) == 3000
     assert pairer.pending == 0

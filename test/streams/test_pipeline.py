@@ -35,6 +35,7 @@ from dig2dig_ros.streams.registrar import Registrar
 
 SECOND = 1_000_000_000
 VALUES = {
+    'missing_modality': 'wait',
     'thermal_range': 'auto',
     'thermal_range_percentiles': [0.0, 100.0],
     'thermal_range_limits': [0.0, 1000.0],
@@ -190,7 +191,37 @@ def test_what_is_malformed_is_named(preparation):
     broken.data = broken.data[:9]
     with pytest.raises(PreparationError) as raised:
         preparation(group(street(), broken), VALUES)
-    assert raised.value.cause == 'thermal malformed'
+    assert raised.value.cause == 'thermal refused'
+    assert raised.value.source == 'thermal'
+
+
+class Once(SimpleNamespace):
+    """A message that can be decoded once."""
+
+    @property
+    def data(self):
+        return self.__dict__.pop('pixels')
+
+
+def test_the_other_image_goes_on_where_one_is_of_no_use_and_is_decoded_once(preparation):
+    broken = street(9)  # no thermal image has colours
+    values = {**VALUES, 'missing_modality': 'visible'}
+    fields = dict(vars(street()))
+    once = Once(pixels=fields.pop('data'), **fields)
+    ready = preparation(group(once, broken), values)
+    assert ready.left_out.cause == 'thermal refused'
+    assert ready.left_out.source == 'thermal'
+    assert ready.trust == (1.0, 0.0)
+    assert not ready.images[1].any()
+    values['missing_modality'] = 'thermal'
+    with pytest.raises(PreparationError) as raised:
+        preparation(group(street(1), broken, 0.1), values)
+    assert raised.value.cause == 'thermal refused'
+    broken.data = broken.data[:9]
+    ready = preparation(group(broken, heat(1), 0.2), {**VALUES, 'missing_modality': 'any'})
+    assert ready.left_out.cause == 'visible refused'
+    assert ready.trust == (0.0, 1.0)
+    assert preparation(group(street(2), heat(2), 0.3), VALUES).left_out is None
 
 
 def test_a_camera_that_sees_nothing_is_not_trusted(preparation):
@@ -222,18 +253,21 @@ def test_a_dead_channel_leaves_a_grey_image_of_the_others(preparation):
 
 
 def test_one_camera_alone_leaves_the_other_black_and_without_trust(preparation):
-    ready = preparation.alone(Arrived('visible', street(), 0), None, VALUES)
+    ready = preparation.alone(Arrived('thermal', heat(), 0), VALUES)
+    assert ready.images[0].shape == (48, 64)
+    ready = preparation.alone(Arrived('visible', street(), 0), VALUES)
     assert ready.trust == (1.0, 0.0)
     assert ready.images[1].shape == (48, 64)
     assert not ready.images[1].any()
-    ready = preparation.alone(Arrived('thermal', heat(), 0), (128, 96), VALUES)
+    preparation(group(street(size=(96, 128)), heat()), VALUES)
+    ready = preparation.alone(Arrived('thermal', heat(), 0), VALUES)
     assert ready.trust == (0.0, 1.0)
     assert ready.images[0].shape == (96, 128)
 
 
 def test_a_camera_that_is_back_is_trusted_step_by_step(preparation):
     values = {**VALUES, 'trust_fade': 0.4}
-    preparation.alone(Arrived('visible', street(), 0), None, values)
+    preparation.alone(Arrived('visible', street(), 0), values)
     trust = [
         preparation(group(street(index), heat(index), 0.1 * index), values).trust[1]
         for index in range(1, 8)
@@ -265,6 +299,6 @@ def test_thermal_alone_takes_the_visible_size_from_the_registration(tmp_path):
     Registration(np.diag([2.0, 2.0, 1.0]), (32, 24), (64, 48)).save(path)
     values = {**VALUES, 'thermal_to_visible': str(path)}
     preparation = Preparation(('visible', 'thermal'), Registrar(values))
-    ready = preparation.alone(Arrived('thermal', heat(size=(24, 32)), 0), None, values)
+    ready = preparation.alone(Arrived('thermal', heat(size=(24, 32)), 0), values)
     assert ready.images[0].shape == (48, 64)
     assert ready.placements[1] is not None

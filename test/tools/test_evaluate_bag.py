@@ -671,7 +671,7 @@ def test_what_is_odd_in_a_bag_is_said_and_the_rest_evaluated(tmp_path: Path) -> 
     assert summary['pairs'] == summary['scored_pairs'] == 5
     assert summary['dropped'] == {
         'thermal malformed': 2,
-        'visible malformed': 1,
+        'visible refused': 1,
         'visible unpaired': 2,
     }
     assert summary['sizes'] == {
@@ -688,10 +688,10 @@ def test_what_is_odd_in_a_bag_is_said_and_the_rest_evaluated(tmp_path: Path) -> 
     assert 'visible changes its size (pairs of each): 64x48 (3), 80x60 (2)' in warnings
     assert 'resized' in warnings
     assert re.search(r"thermal malformed \(2\), the first: .*encoding 'nonsense'", warnings)
-    assert re.search('visible malformed .*JPEG|visible malformed .*jpeg', warnings)
+    assert re.search('visible refused .*JPEG|visible refused .*jpeg', warnings)
     for warning in summary['warnings']:
         assert f'odd: {warning}' in run.err
-    assert 'odd: not fused: 2 thermal malformed, 1 visible malformed, 2 visible' in run.err
+    assert 'odd: not fused: 2 thermal malformed, 1 visible refused, 2 visible' in run.err
     assert 'nonsense' in (folder / 'report.html').read_text(encoding='utf-8')
 
 

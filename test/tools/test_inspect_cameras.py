@@ -82,9 +82,7 @@ def test_pictures_and_figures_of_what_was_asked_for(tmp_path, capsys):
     assert frozen == 0
     assert after == pytest.approx(before, rel=0.3)
     assert 0 < noticed < 0.5
-    refused, pairs = figures(
-        lines[1], r'(\d+) of (\d+) pairs refused: thermal malformed: .*mono16'
-    )
+    refused, pairs = figures(lines[1], r'(\d+) of (\d+) pairs refused: thermal refused: .*mono16')
     assert (refused, pairs) == (10, 31)
 
 

@@ -1,0 +1,67 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Entry points of the nodes' commands, which end well on a signal that comes during the imports.
+
+The imports take a second or more, and until rclpy is there a signal would end the process with a
+traceback or as one that was killed. So signals are heard from here on, before anything else is
+imported. What came even earlier, while the interpreter itself started, ends the process as it
+ends any: a launch file sees the signal's number, -2 or -15.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+import os
+import signal
+from typing import Any
+
+_has_begun = False
+
+
+def begin() -> None:
+    """From now on there is something to end: signals are left to rclpy and to the node."""
+    global _has_begun
+    _has_begun = True
+
+
+def _on_signal(number: int, frame: Any) -> None:
+    if not _has_begun:
+        # At once: an exception in the middle of an import may end up anywhere.
+        os._exit(0)
+    # rclpy, which calls this one after its own, ends the streams on a SIGTERM by itself.
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+
+
+def _run(module: str) -> int:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _on_signal)
+    return int(import_module(f'dig2dig_ros.nodes.{module}').main())
+
+
+def fusion_node() -> int:
+    """Run the fusion node."""
+    return _run('fusion_node')
+
+
+def pair_camera() -> int:
+    """Run the node that stands in for two cameras."""
+    return _run('pair_camera')
+
+
+def play_bag() -> int:
+    """Run the player of bags."""
+    return _run('play_bag')

@@ -1,0 +1,587 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Run the fusion node for long at its full rate, and tell whether it keeps its size.
+
+Starts ``fusion_node`` as a process of its own over real DDS, sends it pairs as fast as it takes
+them, and looks at the process all the while: memory, threads, file descriptors, shared memory.
+Or looks at a node that runs already (``--attach PID``), with whatever cameras it has.
+Ends with code 0 if all of it stayed flat, 3 if something grew, 1 if the node did not keep on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from array import array
+from collections.abc import Mapping, Sequence
+import json
+import os
+from pathlib import Path
+import platform
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+import numpy as np
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from dig2dig_ros.evaluation.soaking import (
+    draw,
+    latency_figures,
+    MEASURES,
+    ProcessGone,
+    sample_process,
+    Trend,
+    trends,
+)
+from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
+from dig2dig_ros.nodes.statistics import counter, drops, number
+from dig2dig_ros.streams.codec import encode
+from dig2dig_ros.streams.pipeline import stamp_of
+from dig2dig_ros.tools.demo import (
+    assignments,
+    Child,
+    middleware_environment,
+    PRESETS,
+    STATUS_SUFFIX,
+)
+from dig2dig_ros.tools.demo_report import DemoError
+from dig2dig_ros.tools.options import check_output, positive, size_argument, UsageError
+from dig2dig_ros.tools.resources import config_file
+
+GREW = 3
+# Different frames that are sent in turn; each is rendered once.
+FRAMES = 24
+# One pair is fused while the next one waits: the node is never idle, and nothing is superseded.
+IN_FLIGHT = 2
+# A pair of which nothing was heard for so long is lost: inputs are best-effort.
+LOST_SECONDS = 2.0
+START_SECONDS = 180.0
+# Without any fused image for so long, the node does not keep on.
+STALL_SECONDS = 60.0
+# With --faults: after so many pairs comes something broken, and after so many seconds does a
+# subscriber of the overlay come or go.
+FAULT_EVERY, CHURN_SECONDS = 10, 5.0
+_GPU_KEY = 'GPU memory of this process (MiB)'
+
+
+class SoakError(RuntimeError):
+    """The node cannot be soaked, or did not keep on; the message says why."""
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; ends the program with code 2 where it makes no sense."""
+    parser = argparse.ArgumentParser(
+        prog='soak',
+        description='Run the fusion node at full rate over real DDS and tell whether its memory, '
+        'threads and file descriptors stay flat. Exit code: 0 flat, 3 not, 1 it did not keep on.',
+    )
+    add = parser.add_argument
+    # fmt: off
+    add('--minutes', type=float, default=30.0, help='how long (%(default)g)')
+    add('--warm-up', type=float, metavar='MINUTES', help='minutes at the beginning that are not '
+        'judged; without it, a sixth of the run')
+    add('--interval', type=float, default=2.0, metavar='SECONDS',
+        help='between two looks at the process (%(default)g)')
+    add('--size', type=size_argument, default=(640, 512), metavar='WIDTHxHEIGHT',
+        help='of the images (640x512)')
+    add('--rate', type=float, metavar='HZ', help='pairs a second; without it, as many as the '
+        'node takes')
+    add('--params', default='realtime', metavar='PRESET|FILE', help='parameters of the node: '
+        f'{", ".join(PRESETS)}, or a YAML file (%(default)s)')
+    add('--device', help="auto, cpu, cuda or cuda:N, instead of the preset's")
+    add('--threads', type=positive, metavar='N', help='num_threads of the node')
+    add('--faults', action='store_true', help='also send broken messages, images of another size '
+        'and repeated ones, and let a subscriber come and go')
+    add('--attach', type=int, metavar='PID', help='look at this running node, in the ROS domain '
+        'of the environment, with its own cameras; its latency is the age of the fused image by '
+        'its stamp')
+    add('--domain-id', type=int, metavar='ID', help='ROS domain of the node that is started, 0 '
+        'to 232; without it, one made from the process id')
+    add('--output', type=Path, default=Path('soak_output'), metavar='DIR',
+        help='folder for soak.json, soak.png and the log (%(default)s)')
+    add('--overwrite', action='store_true', help='replace results that are there')
+    # fmt: on
+    options = parser.parse_args(arguments)
+    if options.warm_up is None:
+        options.warm_up = options.minutes / 6.0
+    for name in ('minutes', 'interval', 'rate'):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < float('inf'):
+            parser.error(f'--{name} must be positive, not {value}')
+    if not 0 <= options.warm_up < options.minutes:
+        parser.error('--warm-up must be shorter than --minutes')
+    if 60 * (options.minutes - options.warm_up) < 8 * options.interval:
+        parser.error('too short for a trend: give more --minutes or a smaller --interval')
+    if options.domain_id is not None and not 0 <= options.domain_id <= 232:
+        parser.error(f'--domain-id must be 0 to 232, not {options.domain_id}')
+    if options.params not in PRESETS and not Path(options.params).is_file():
+        parser.error(
+            f'--params: {options.params} is neither a preset ({", ".join(PRESETS)}) nor a file'
+        )
+    return options
+
+
+class Listener:
+    """Hears the fused images and the diagnostics; messages come while :meth:`spin` runs."""
+
+    def __init__(self, context: Context) -> None:
+        self._executor = SingleThreadedExecutor(context=context)
+        self.node = Node('soak', context=context, enable_rosout=False)
+        self._executor.add_node(self.node)
+        self.values: dict[str, str] = {}
+        self.failure = ''
+        self.fused = 0
+        # (seconds of the steady clock, latency in seconds), of every image whose sending is known.
+        self.latencies: list[tuple[float, float]] = []
+        self.last_fused = time.monotonic()
+        self.longest_gap = 0.0
+        reliable = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+        self.node.create_subscription(Image, 'fused/image_raw', self._on_fused, reliable)
+        self.node.create_subscription(
+            DiagnosticArray, '/diagnostics', self._on_diagnostics, reliable
+        )
+
+    def _on_fused(self, message: Any) -> None:
+        now = time.monotonic()
+        if self.fused:
+            self.longest_gap = max(self.longest_gap, now - self.last_fused)
+        self.fused += 1
+        self.last_fused = now
+        latency = self.latency(stamp_of(message.header), now)
+        # Stamps of another clock, or of a replayed bag, tell nothing.
+        if latency is not None and 0 <= latency < STALL_SECONDS:
+            self.latencies.append((now, latency))
+
+    def latency(self, stamp: int, now: float) -> float | None:
+        """Return how old an image of this stamp is, in seconds."""
+        return (time.time_ns() - stamp) * 1e-9
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name.endswith(STATUS_SUFFIX):
+                self.values = {item.key: item.value for item in status.values}
+                self.failure = status.message if status.level == DiagnosticStatus.ERROR else ''
+
+    def work(self) -> None:
+        """Do what is to do between messages: nothing, for who only listens."""
+
+    def spin(self, seconds: float) -> None:
+        """Take messages for so long."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=min(left, 0.1))
+            self.work()
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._executor.shutdown()
+        self.node.destroy_node()
+
+
+class Feeder(Listener):
+    """
+    A listener that is the cameras, too.
+
+    :param size: (width, height) of the images.
+    :param rate: pairs a second; None for as many as the node takes.
+    :param faults: also send what is broken.
+    """
+
+    def __init__(
+        self, context: Context, size: tuple[int, int], rate: float | None, faults: bool
+    ) -> None:
+        super().__init__(context)
+        self._rate = rate
+        self._faults = faults
+        sensor = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._publishers = [
+            self.node.create_publisher(Image, f'{source}/image_raw', sensor)
+            for source in ('visible', 'thermal')
+        ]
+        scene = SyntheticScene(*size)
+        header = Header(frame_id='soak')
+        self._pairs = []
+        for index in range(FRAMES):
+            frame = scene.render(index / 10.0)
+            visible = encode(frame.visible, 'bgr8', header, Image)
+            self._pairs.append((visible, encode(frame.thermal, 'mono16', header, Image)))
+        self._sent_at: dict[int, float] = {}
+        self._next = 0.0
+        self._churned = 0.0
+        self._overlay: Any = None
+        self.feeding = False
+        self.sent = 0
+        self.broken = 0
+        self.lost = 0
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether both topics have a subscriber."""
+        return all(publisher.get_subscription_count() for publisher in self._publishers)
+
+    def latency(self, stamp: int, now: float) -> float | None:
+        """Return the seconds since the pair of this stamp was sent."""
+        sent = self._sent_at.get(stamp)
+        # Pairs come out in their order: those before have been dropped, and say so.
+        for other in [other for other in self._sent_at if other <= stamp]:
+            del self._sent_at[other]
+        return None if sent is None else now - sent
+
+    def work(self) -> None:
+        """Send what is due."""
+        if not self.feeding:
+            return
+        now = time.monotonic()
+        for stamp in [s for s, at in self._sent_at.items() if now - at > LOST_SECONDS]:
+            del self._sent_at[stamp]
+            self.lost += 1
+        if self._rate is not None:
+            if now >= self._next:
+                self._next = max(self._next + 1.0 / self._rate, now - 1.0 / self._rate)
+                self._send_pair()
+        else:
+            while len(self._sent_at) < IN_FLIGHT:
+                self._send_pair()
+        if self._faults and now - self._churned > CHURN_SECONDS:
+            self._churned = now
+            self._churn()
+
+    def _send_pair(self) -> None:
+        pair = self._pairs[self.sent % FRAMES]
+        # Both at once, so that pairing adds nothing to the latency.
+        self._sent_at[self._publish(*pair)] = time.monotonic()
+        self.sent += 1
+        if self._faults and self.sent % FAULT_EVERY == 0:
+            self._send_broken(self.sent // FAULT_EVERY)
+
+    def _publish(self, visible: Any, thermal: Any) -> int:
+        stamp = time.time_ns()
+        for publisher, message in zip(self._publishers, (visible, thermal), strict=True):
+            message.header.stamp = Time(sec=stamp // 10**9, nanosec=stamp % 10**9)
+            publisher.publish(message)
+        return stamp
+
+    def _send_broken(self, turn: int) -> None:
+        """Send one of the things that must neither end the node nor stay in its memory."""
+        whole = self._pairs[turn % FRAMES][0]
+        repeated = whole.header.stamp
+        visible = Image(
+            header=Header(stamp=repeated, frame_id='soak'),
+            height=whole.height,
+            width=whole.width,
+            encoding=whole.encoding,
+            step=whole.step,
+            data=whole.data,
+        )
+        kind = turn % 7
+        self.broken += 1
+        if kind == 0:
+            visible.data = array('B', bytes(whole.step))
+        elif kind == 1:
+            visible.step = 1
+        elif kind == 2:
+            visible.encoding = 'none that there is'
+        elif kind == 3:
+            visible.height = visible.width = 2**31
+        elif kind == 4:
+            visible.header.stamp = Time()
+        elif kind == 5:  # a pair of another size, without a single finite count
+            height, width = max(16, whole.height // 2), max(16, whole.width // 2)
+            colours = np.full((height, width, 3), 90, np.uint8)
+            counts = np.full((height, width), np.nan, np.float32)
+            self._publish(
+                encode(colours, 'bgr8', visible.header, Image),
+                encode(counts, '32FC1', visible.header, Image),
+            )
+            return
+        # The last kind is an image that came before.
+        self._publishers[0].publish(visible)
+
+    def _churn(self) -> None:
+        if self._overlay is None:
+            self._overlay = self.node.create_subscription(
+                Image, 'fused/weights/overlay', lambda message: None, 1
+            )
+        else:
+            self.node.destroy_subscription(self._overlay)
+            self._overlay = None
+
+
+class Soak:
+    """One run: the node, who feeds it, and what was seen of it."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._child: Child | None = None
+        self._context = Context()
+        domain_id = options.domain_id
+        if options.attach is None:
+            if domain_id is None:
+                domain_id = 1 + os.getpid() % 101
+            os.environ.update(middleware_environment(domain_id))
+        rclpy.init(
+            args=[],
+            context=self._context,
+            domain_id=domain_id,
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+        self._listener = (
+            Feeder(self._context, options.size, options.rate, options.faults)
+            if options.attach is None
+            else Listener(self._context)
+        )
+        self._times: list[float] = []
+        self._samples: list[dict[str, float]] = []
+        self._started = time.monotonic()
+
+    def run(self) -> None:
+        """
+        Look at the node for as long as asked.
+
+        :raises SoakError: it did not keep on.
+        :raises DemoError: it ended, with its last lines.
+        :raises ProcessGone: the process that was to be looked at is not there.
+        """
+        options, listener = self._options, self._listener
+        pid = options.attach
+        if pid is None:
+            pid = self._start()
+        self._started = listener.last_fused = time.monotonic()
+        end = self._started + 60.0 * options.minutes
+        told = 0.0
+        while (now := time.monotonic()) < end:
+            listener.spin(min(options.interval, end - now))
+            if self._child is not None:
+                self._child.require_running()
+            minutes = (time.monotonic() - self._started) / 60.0
+            sample = sample_process(pid)
+            device = number(listener.values, _GPU_KEY)
+            if device is not None:
+                sample['device'] = device
+            self._times.append(minutes)
+            self._samples.append(sample)
+            if time.monotonic() - listener.last_fused > STALL_SECONDS:
+                raise SoakError(
+                    f'nothing was fused for {STALL_SECONDS:.0f} s; diagnostics: '
+                    f'{listener.failure or listener.values.get("last error") or "no error"}'
+                )
+            if minutes - told >= 1.0:
+                told = minutes
+                print(
+                    f'{minutes:5.1f} min: {listener.fused} fused, '
+                    f'{sample["resident"]:.1f} MiB resident, {sample["threads"]:.0f} threads, '
+                    f'{sample["descriptors"]:.0f} descriptors',
+                    flush=True,
+                )
+
+    def _start(self) -> int:
+        options, listener = self._options, self._listener
+        assert isinstance(listener, Feeder)
+        params = options.params
+        path = config_file(f'{params}.yaml') if params in PRESETS else Path(params).resolve()
+        width, height = options.size
+        values: dict[str, Any] = {'warmup_size': f'[{width}, {height}]'}
+        if options.device is not None:
+            values['device'] = options.device
+        if options.threads is not None:
+            values['num_threads'] = options.threads
+        arguments = ['--ros-args', '--params-file', str(path)]
+        arguments += assignments('fusion_node', values)
+        self._child = Child('nodes.fusion_node', arguments, options.output / 'fusion_node.log')
+        print('waiting for fusion_node: it loads torch and the prior and warms up ...', flush=True)
+        deadline = time.monotonic() + START_SECONDS
+        while listener.values.get('state') != 'active' or not listener.is_heard:
+            listener.spin(0.1)
+            self._child.require_running()
+            if listener.failure:
+                raise SoakError(f'fusion_node: {listener.failure}')
+            if time.monotonic() > deadline:
+                raise DemoError(
+                    self._child.describe(f'was not active within {START_SECONDS:.0f} s')
+                )
+        listener.feeding = True
+        return self._child.pid
+
+    def report(self) -> dict[str, Any]:
+        """
+        Return what was found, and write it as JSON and as a picture.
+
+        :raises SoakError: nothing was fused.
+        :raises ValueError: the run was too short for a trend.
+        """
+        options, listener = self._options, self._listener
+        if not listener.fused:
+            raise SoakError(
+                'nothing was fused; diagnostics: '
+                f'{listener.failure or listener.values.get("last error") or "no error"}'
+            )
+        found = trends(self._times, self._samples, options.warm_up)
+        begun = self._started + 60.0 * options.warm_up
+        latencies = [latency for at, latency in listener.latencies if at >= begun]
+        values = listener.values
+        minutes = self._times[-1]
+        report: dict[str, Any] = {
+            'flat': all(line.is_flat for line in found.values()),
+            'minutes': round(minutes, 2),
+            'warm_up_minutes': round(options.warm_up, 2),
+            'samples': len(self._samples),
+            'attached': options.attach is not None,
+            'faults': options.faults,
+            'node': {key: values.get(key, '') for key in ('device', 'precision', 'prior', 'N')},
+            'resolution': values.get('resolution', ''),
+            'system': {'python': platform.python_version(), 'machine': platform.machine()},
+            'fused': listener.fused,
+            'rate_hz': round(listener.fused / (60.0 * minutes), 2),
+            'longest_gap_ms': round(1e3 * listener.longest_gap, 1),
+            'latency_ms': latency_figures(latencies),
+            'node_latency_ms': {
+                name: number(values, f'latency {name} (ms)') for name in ('p50', 'p95', 'p99')
+            },
+            'counters': {
+                'received': {name: counter(values, f'{name} received') for name in _SOURCES},
+                'pairs': counter(values, 'pairs'),
+                'fused': counter(values, 'fused'),
+                'dropped': {cause: count for cause, count in drops(values).items() if count},
+            },
+            'last_error': values.get('last error', ''),
+            'measures': {name: line.as_json() for name, line in found.items()},
+        }
+        if isinstance(listener, Feeder):
+            report['sent'] = {
+                'pairs': listener.sent,
+                'broken': listener.broken,
+                'unanswered': listener.lost,
+            }
+        print(render(report, found))
+        folder = options.output
+        columns = {
+            'minutes': [round(value, 4) for value in self._times],
+            **{name: [sample.get(name) for sample in self._samples] for name in found},
+        }
+        text = json.dumps({**report, 'series': columns}, indent=1, ensure_ascii=False)
+        (folder / 'soak.json').write_text(text + '\n', encoding='utf-8')
+        title = f'{minutes:.1f} minutes, {listener.fused} pairs fused, {report["resolution"]}'
+        timed = [((at - self._started) / 60.0, latency) for at, latency in listener.latencies]
+        try:
+            draw(folder / 'soak.png', title, self._times, self._samples, options.warm_up, timed)
+        except ImportError as error:
+            print(f'soak: {error}', file=sys.stderr)
+        return report
+
+    def close(self) -> None:
+        """
+        End the node, if it was started here.
+
+        :raises DemoError: it did not end in good order.
+        """
+        try:
+            if self._child is not None:
+                self._child.stop()
+        finally:
+            self._listener.close()
+            rclpy.try_shutdown(context=self._context)
+
+
+_SOURCES = ('visible', 'thermal')
+
+
+def render(report: Mapping[str, Any], found: Mapping[str, Trend]) -> str:
+    """Return the report as a screenful of text."""
+    node = report['node']
+    lines = [
+        f'{report["minutes"]:g} minutes ({report["warm_up_minutes"]:g} of them warm-up), '
+        f'{node["device"]}, {node["precision"]}, prior {node["prior"]}, N {node["N"]}, '
+        f'{report["resolution"]}: {report["fused"]} fused, {report["rate_hz"]:g} a second, '
+        f'longest gap {report["longest_gap_ms"]:g} ms'
+    ]
+    latency = report['latency_ms']
+    if latency is not None:
+        lines.append(
+            f'latency of {latency["count"]} images: p50 {latency["p50"]:g} ms, p95 '
+            f'{latency["p95"]:g} ms, p99 {latency["p99"]:g} ms, max {latency["max"]:g} ms, '
+            f'p99/p50 {latency["p99/p50"]:g}'
+        )
+    dropped = report['counters']['dropped']
+    lines.append(
+        'dropped: ' + (', '.join(f'{cause} {count}' for cause, count in dropped.items()) or 'none')
+    )
+    lines.append(
+        f'{"":34} {"median":>9} {"growth":>8} {"95 % interval":>17} {"rise":>8} {"flat to":>8}'
+    )
+    for name, line in found.items():
+        measure = MEASURES[name]
+        title = f'{measure.title}, {measure.unit}' if measure.unit else measure.title
+        interval = f'{line.low:+.2f} .. {line.high:+.2f}'
+        verdict = f'{line.tolerance:8.2f}  {"flat" if line.is_flat else "GROWS"}'
+        lines.append(
+            f'{title:34} {line.median:9.1f} {line.growth:+8.2f} {interval:>17} {line.rise:+8.2f} '
+            + (verdict if line.is_judged else '       -')
+        )
+    lines.append('FLAT' if report['flat'] else 'NOT FLAT')
+    return '\n'.join(lines)
+
+
+def _raise_interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the soak; return the process's exit code."""
+    options = parse_arguments(arguments)
+    # A closed terminal or a supervisor's request must not leave the node behind.
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _raise_interrupt)
+    soak: Soak | None = None
+    code = 1
+    try:
+        check_output(options.output, options.overwrite)
+        options.output.mkdir(parents=True, exist_ok=True)
+        soak = Soak(options)
+        try:
+            soak.run()
+        except KeyboardInterrupt:
+            print('soak: interrupted; what was seen until now:', file=sys.stderr)
+            soak.report()
+            raise
+        code = 0 if soak.report()['flat'] else GREW
+    except (DemoError, SoakError, ProcessGone, ValueError, OSError) as error:
+        print(f'soak: {error}', file=sys.stderr)
+        code = 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        code = 130
+    finally:
+        if soak is not None:
+            try:
+                soak.close()
+            except DemoError as error:
+                print(f'soak: {error}', file=sys.stderr)
+                code = code or 1
+    return code
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,276 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import json
+from pathlib import Path
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+import pytest
+import torch
+
+from dig2dig_ros.evaluation.benchmarking import (
+    busy_share,
+    check_fused,
+    Contender,
+    keep_pace,
+    load_plugin,
+    machine,
+    moving_pairs,
+    percentiles,
+    PluginError,
+    take_turns,
+    timing_facts,
+)
+from dig2dig_ros.evaluation.benchmarking_floor import (
+    layer_cost,
+    LayerCost,
+    measure_peak,
+    Peak,
+    prior_call,
+    prior_cost,
+    seconds_of,
+)
+from dig2dig_ros.priors import load_prior
+
+WIDTH, HEIGHT = 48, 32
+CPU = torch.device('cpu')
+GOOD = """
+def load():
+    return {'level': 7}
+
+def fuse(model, visible, thermal):
+    fused = visible.copy()
+    fused[..., 0] = model['level'] + thermal // 2
+    return fused
+"""
+
+Image = NDArray[np.uint8]
+
+
+class Recorder:
+    """A contender that notes what it was given and sleeps for a while."""
+
+    def __init__(self, name: str, seconds: float = 0.0) -> None:
+        self.given: list[tuple[Image, Image]] = []
+        self.seconds = seconds
+        self.contender = Contender(name, 'plugin', self)
+
+    def __call__(self, visible: Image, thermal: Image) -> Image:
+        self.given.append((visible, thermal))
+        time.sleep(self.seconds)
+        return thermal
+
+
+@pytest.fixture(scope='module')
+def pairs() -> list[tuple[Image, Image]]:
+    return moving_pairs(WIDTH, HEIGHT, 3)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / 'other.py'
+    path.write_text(text, encoding='utf-8')
+    return path
+
+
+def test_moving_pairs_are_a_video_of_both_cameras(pairs: list[tuple[Image, Image]]) -> None:
+    assert len(pairs) == 3
+    for visible, thermal in pairs:
+        assert visible.dtype == thermal.dtype == np.uint8
+        assert visible.shape == (HEIGHT, WIDTH, 3)
+        assert thermal.shape == (HEIGHT, WIDTH)
+        assert thermal.max() - thermal.min() > 100
+    assert not np.array_equal(pairs[0][1], pairs[1][1])
+
+
+# Plug-ins
+
+
+def test_plugin_fuses(tmp_path: Path, pairs: list[tuple[Image, Image]]) -> None:
+    contender = load_plugin(write(tmp_path, GOOD))
+    assert (contender.name, contender.kind) == ('other', 'plugin')
+    fused = contender.fuse(*pairs[0])
+    assert np.array_equal(fused[..., 0], 7 + pairs[0][1] // 2)
+    check_fused(contender, fused, pairs[0])
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('def load(): pass\n', 'has no function fuse: it needs load'),
+        ('fuse = 3\ndef load(): pass\n', 'has no function fuse'),
+        ('def fuse(model, visible, thermal): return thermal\n', 'has no function load'),
+        ('import no_such_module\n', 'cannot be imported: ModuleNotFoundError'),
+        ('def load(:\n', 'cannot be imported: SyntaxError'),
+        (
+            'def load():\n    raise OSError("no weights")\ndef fuse(*images): pass\n',
+            r'load\(\) failed: OSError: no weights',
+        ),
+    ],
+)
+def test_plugin_that_cannot_be_loaded(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(PluginError, match=message) as caught:
+        load_plugin(write(tmp_path, text))
+    assert str(tmp_path / 'other.py') in str(caught.value)
+
+
+def test_plugin_that_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match='there is no such file'):
+        load_plugin(tmp_path / 'missing.py')
+    (tmp_path / 'weights.pth').write_bytes(b'1')
+    with pytest.raises(PluginError, match='not a Python file'):
+        load_plugin(tmp_path / 'weights.pth')
+
+
+@pytest.mark.parametrize(
+    ('result', 'message'),
+    [
+        ('None', 'a NoneType for images of 48x32'),
+        ('thermal.astype("float32")', r'float32 of shape \(32, 48\)'),
+        ('thermal[:-1]', r'uint8 of shape \(31, 48\)'),
+        ('visible[..., :2]', r'uint8 of shape \(32, 48, 2\)'),
+    ],
+)
+def test_plugin_that_returns_no_image(
+    tmp_path: Path, pairs: list[tuple[Image, Image]], result: str, message: str
+) -> None:
+    text = f'def load(): pass\ndef fuse(model, visible, thermal): return {result}\n'
+    contender = load_plugin(write(tmp_path, text))
+    with pytest.raises(PluginError, match=message):
+        take_turns([contender], pairs, 1)
+
+
+def test_plugin_that_fails_on_a_pair(tmp_path: Path, pairs: list[tuple[Image, Image]]) -> None:
+    text = 'def load(): pass\ndef fuse(model, visible, thermal): return visible / model\n'
+    with pytest.raises(PluginError, match=r'failed: TypeError'):
+        take_turns([load_plugin(write(tmp_path, text))], pairs, 1)
+
+
+# Timing
+
+
+def test_all_contenders_get_the_same_pairs_in_turns(pairs: list[tuple[Image, Image]]) -> None:
+    recorders = [Recorder('a'), Recorder('b'), Recorder('c')]
+    told: list[int] = []
+    timings = take_turns([r.contender for r in recorders], pairs, 5, told.append)
+    assert told == [1, 2, 3, 4, 5]
+    # Three rounds more to warm up, forwards and backwards through the video.
+    order = [0, 1, 2, 1, 0, 1, 2, 1]
+    for recorder in recorders:
+        assert len(timings[recorder.contender.name].seconds) == 5
+        assert len(timings[recorder.contender.name].cpu_seconds) == 5
+        assert len(recorder.given) == len(order)
+        for index, given in zip(order, recorder.given, strict=True):
+            assert given[0] is pairs[index][0]
+            assert given[1] is pairs[index][1]
+
+
+def test_facts_of_a_contender(pairs: list[tuple[Image, Image]]) -> None:
+    fast, slow = Recorder('fast', 0.002), Recorder('slow', 0.03)
+    timings = take_turns([fast.contender, slow.contender], pairs[:1], 4)
+    facts = timing_facts(timings, 'slow', ['fast', 'slow'])
+    assert facts['pairs'] == 4
+    assert facts['ms']['p50'] >= 30
+    assert facts['ms']['p50'] <= facts['ms']['p95'] <= facts['ms']['p99']
+    assert facts['rate_hz'] == pytest.approx(1e3 / facts['ms']['p50'], rel=1e-3)
+    assert facts['ratio']['slow'] == 1
+    assert facts['ratio']['fast'] > 1
+    assert facts['cpu_ms'] >= 0
+
+
+def test_pace_that_is_kept_and_pace_that_is_not(pairs: list[tuple[Image, Image]]) -> None:
+    fast, slow = Recorder('fast'), Recorder('slow', 0.1)
+    found = keep_pace([fast.contender, slow.contender], pairs, 30.0, 0.5)
+    # Fifteen pairs after one that is not counted; the slow one has time for every third.
+    assert len(found['fast'].seconds) + found['fast'].superseded == 15
+    assert len(found['slow'].seconds) + found['slow'].superseded == 15
+    assert found['slow'].superseded > 5
+    assert min(found['slow'].seconds) >= 0.1
+    assert min(found['fast'].seconds) >= 0
+
+
+def test_percentiles_in_milliseconds() -> None:
+    assert percentiles([]) is None
+    assert percentiles([0.001 * n for n in range(101)]) == {'p50': 50, 'p95': 95, 'p99': 99}
+
+
+def test_machine_goes_into_json() -> None:
+    facts = machine()
+    assert facts['cpu']
+    assert facts['torch_threads'] >= 1
+    assert facts['versions']['torch'] == torch.__version__
+    assert json.loads(json.dumps(facts)) == facts
+    share = busy_share(0.05)
+    assert np.isnan(share) or 0 <= share <= 1
+
+
+# The floor
+
+
+def test_cost_of_a_convolution_by_hand() -> None:
+    layer = torch.nn.Conv2d(3, 5, 3, padding=1)
+    images = torch.zeros(2, 3, 7, 9)
+    cost = layer_cost(lambda: torch.relu(layer(images)))
+    # Every one of 2 x 5 x 7 x 9 results takes 3 x 3 x 3 multiplications and additions.
+    assert cost.flop == 2 * (2 * 5 * 7 * 9) * 27
+    # Input, output, kernel and bias; what follows the layer is taken to be fused into it.
+    assert cost.bytes == 4 * (2 * 3 * 7 * 9 + 2 * 5 * 7 * 9 + 5 * 3 * 3 * 3 + 5)
+
+
+def test_cost_of_other_layers_by_hand() -> None:
+    layer = torch.nn.Linear(8, 4, bias=False, dtype=torch.float16)
+    cost = layer_cost(lambda: layer(torch.zeros(3, 8, dtype=torch.float16)))
+    assert cost == LayerCost(2 * 3 * 8 * 4, 2 * (3 * 8 + 8 * 4 + 3 * 4))
+    up = torch.nn.ConvTranspose2d(4, 2, 2, stride=2, bias=False)
+    cost = layer_cost(lambda: up(torch.zeros(1, 4, 5, 5)))
+    assert cost == LayerCost(2 * 25 * 4 * 2 * 4, 4 * (4 * 25 + 4 * 2 * 4 + 2 * 100))
+
+
+def test_cost_of_the_prior_grows_with_the_image() -> None:
+    prior = load_prior('nano')
+    small, large = prior_cost(prior, 64, 64), prior_cost(prior, 128, 128)
+    # What the timestep costs does not depend on the size.
+    assert 3.9 < large.flop / small.flop <= 4
+    assert large.bytes < 4 * small.bytes
+    pair = prior_cost(prior, 64, 64, images=2)
+    assert small.bytes < pair.bytes < 2 * small.bytes
+
+
+def test_prior_call_is_one_of_the_prior() -> None:
+    estimate = prior_call(load_prior('nano'), 20, 12, 2)()
+    assert estimate.shape == (2, 1, 12, 20)
+
+
+def test_floor_from_peaks_that_are_known() -> None:
+    peak = Peak(convolution=2e9, matrix=1e9, bandwidth=1e8)
+    compute, memory = peak.floor(LayerCost(flop=4_000_000, bytes=300_000))
+    assert (compute, memory) == pytest.approx((0.002, 0.003))
+
+
+def test_peaks_and_times_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    small: dict[str, Any] = {
+        '_CONVOLUTION': (1, 8, 16),
+        '_MATRIX': 32,
+        '_COPY_BYTES': 2**16,
+    }
+    for name, value in small.items():
+        monkeypatch.setattr(f'dig2dig_ros.evaluation.benchmarking_floor.{name}', {'cpu': value})
+    peak = measure_peak(CPU, torch.float32, budget=0.03)
+    assert min(peak.convolution, peak.matrix, peak.bandwidth) > 0
+    assert peak.flop_rate == max(peak.convolution, peak.matrix)
+    times = seconds_of(lambda: time.sleep(0.002), CPU, 0.0)
+    assert len(times) == 3
+    assert min(times) >= 0.002

@@ -1,0 +1,146 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The step budget of the node over real DDS: a rate to hold, and memory that runs out."""
+
+from contextlib import suppress
+import os
+from pathlib import Path
+import sys
+
+from diagnostic_msgs.msg import DiagnosticStatus
+import numpy as np
+import pytest
+
+from integration.harness import HEIGHT, running, WIDTH
+
+# In pixels: large enough that the memory that a fusion takes tells, and soon fused with N 1.
+LARGE = (320, 256)
+
+
+PARAMETERS = {'prior': 'nano', 'num_inference_steps': 8, 'noise_draws': 2}
+
+
+@pytest.fixture(scope='module')
+def robot(module_domain):
+    """Return a client beside an active node, and its process."""
+    with running(module_domain, PARAMETERS) as (client, process):
+        client.wait_active()
+        yield client, process.process
+        assert process.process.poll() is None, process.output()
+
+
+def finish_pair(client, **pair):
+    """Send a pair, wait until it is fused or dropped, and return how many were fused."""
+
+    def ended():
+        dropped = sum(
+            client.counter(f'dropped: {cause}')
+            for cause in ('superseded', 'fusion error', 'out of memory')
+        )
+        return client.counter('fused') + dropped
+
+    client.diagnose()
+    before, fused = ended(), client.counter('fused')
+    for _ in range(5):  # a pair may get lost on its way
+        client.send_pair(**pair)
+        with suppress(AssertionError):
+            client.until(lambda: ended() > before, 10, 'end of a pair')
+            break
+    client.diagnose()
+    return client.counter('fused') - fused
+
+
+def large_pair():
+    width, height = LARGE
+    rng = np.random.default_rng(3)
+    visible = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+    return {'visible': visible, 'thermal': np.ascontiguousarray(visible[..., 0])}
+
+
+def test_a_target_rate_lowers_n_and_says_so_and_without_it_all_is_as_asked(robot):
+    client, _ = robot
+    client.diagnose()
+    assert client.status['target rate (Hz)'] == 'off'
+    assert (client.status['N'], client.status['budget']) == ('8', 'as asked')
+
+    # On no computer a pair takes less than a millisecond.
+    assert client.set_parameter('target_rate', 1000.0) == (True, '')
+
+    def at_the_end_of_the_ladder():
+        client.send_pair()
+        client.spin(0.1)
+        return client.status['prior downscale'] == '4'
+
+    client.until(at_the_end_of_the_ladder, what='cheapest settings')
+    assert client.status['target rate (Hz)'] == '1000'
+    assert (client.status['N'], client.status['S']) == ('1', '1')
+    assert client.status['budget'] == (
+        'N 1 of 8, noise draws 1 of 2, prior at 1/4: to hold 1000 Hz'
+    )
+
+    def is_warned():
+        client.send_pair()
+        client.spin(0.1)
+        return 'the target rate of 1000 Hz is not held' in client.status_text
+
+    client.until(is_warned, what='warning')
+    assert client.level == DiagnosticStatus.WARN
+    image = client.fuse().image
+    assert image.shape == (HEIGHT, WIDTH, 3)
+
+    # Settings asked for by hand are tried as they are first.
+    assert client.set_parameter('num_inference_steps', 4) == (True, '')
+    assert client.set_parameter('target_rate', 0.0) == (True, '')
+    client.diagnose()
+    assert (client.status['N'], client.status['budget']) == ('4', 'as asked')
+    assert 'Hz' not in client.status_text
+    client.fuse()
+    client.diagnose()
+    assert (client.status['N'], client.status['budget']) == ('4', 'as asked')
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='limits memory as Linux does')
+def test_memory_that_runs_out_is_survived_with_cheaper_settings(robot):
+    import resource
+
+    client, process = robot
+    assert client.set_parameter('noise_draws', 0) == (True, '')
+    assert client.set_parameter('num_inference_steps', 32) == (True, '')
+    assert finish_pair(client) == 1
+
+    pages = int(Path(f'/proc/{process.pid}/statm').read_text().split()[0])
+    limit = pages * os.sysconf('SC_PAGE_SIZE') + 40 * 2**20
+    _, hard = resource.prlimit(process.pid, resource.RLIMIT_AS)
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, hard))
+    pair = large_pair()
+    outcomes = [finish_pair(client, **pair) for _ in range(4)]
+    assert client.counter('dropped: fusion error') == 0, client.status['last error']
+    assert client.counter('dropped: out of memory') == outcomes.count(0)
+    # It stepped down until a pair did fit.
+    assert outcomes[-1] == 1
+    assert int(client.status['N']) < 32
+    assert client.status['budget'].startswith(f'N {client.status["N"]} of 32')
+    assert client.status['budget'].endswith(': memory ran out')
+    assert 'memory ran out: fusing with N' in client.status_text
+    assert client.level == DiagnosticStatus.WARN
+    # The node answers all the while.
+    assert client.set_parameter('sync_tolerance', 0.06) == (True, '')
+
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (hard, hard))
+    # Another setting: all that was known of the memory is forgotten.
+    assert client.set_parameter('num_inference_steps', 8) == (True, '')
+    assert finish_pair(client, **pair) == 1
+    assert (client.status['N'], client.status['budget']) == ('8', 'as asked')
+    assert 'memory' not in client.status_text

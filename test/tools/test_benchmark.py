@@ -1,0 +1,183 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The command benchmark at sizes at which speed says nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dig2dig_ros.tools.benchmark import main
+
+SIZE = '64x48'
+PLUGIN = """
+def load():
+    return None
+
+def fuse(model, visible, thermal):
+    return thermal
+"""
+
+
+def run(folder: Path, *words: str) -> dict[str, Any]:
+    """Run the command and return the document that it writes."""
+    path = folder / 'result.json'
+    assert main([*words, '--size', SIZE, '--threads', '1', '--output', str(path)]) == 0
+    document: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
+    assert document['format'] == 1
+    assert document['benchmark'] == words[0]
+    assert document['options']['size'] == [[64, 48]]
+    machine = document['machine']
+    assert machine['cpu']
+    assert {'python', 'torch', 'numpy'} <= machine['versions'].keys()
+    # The node computes in a process of its own, and tells its threads with its device.
+    assert words[0] == 'node' or machine['torch_threads'] == 1
+    return document
+
+
+def fails_with(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    last = captured.err.splitlines()[-1]
+    assert last.startswith('benchmark: ')
+    assert message in last
+    assert captured.out == ''
+
+
+def test_fuser_beside_other_fusions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plugin = tmp_path / 'copy.py'
+    plugin.write_text(PLUGIN, encoding='utf-8')
+    options = [
+        '--preset',
+        'realtime',
+        '--precision',
+        'fp32',
+        'bf16',
+        '--rounds',
+        '3',
+        '--device',
+        'cpu',
+    ]
+    options += ['--rate', '50', '--seconds', '0.1', '--plugin', str(plugin)]
+    document = run(tmp_path, 'fuser', *options)
+    rows = {row['name']: row for row in document['results']}
+    assert list(rows) == ['realtime fp32', 'realtime bf16', 'mean', 'laplacian', 'copy']
+    for name, row in rows.items():
+        assert row['size'] == SIZE
+        assert row['pairs'] == 3
+        assert row['ms'].keys() == {'p50', 'p95', 'p99'}
+        assert row['ratio'].keys() == {'realtime fp32', 'realtime bf16'}
+        assert row['ratio'].get(name, 1) == 1
+        latency = row['latency']['50']
+        assert latency['fused'] + latency['superseded'] == 5
+    assert rows['realtime bf16']['about']['precision'] == 'bfloat16'
+    assert [row['kind'] for row in rows.values()] == ['dig2dig'] * 2 + ['baseline'] * 2 + [
+        'plugin'
+    ]
+    table = capsys.readouterr().out
+    assert 'The fuser alone at 64x48:' in table
+    assert '| copy ' in table
+    assert '50 Hz p50 / p95 ms' in table
+
+
+def test_floor_of_both_priors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = run(tmp_path, 'floor', '--device', 'cpu', '--seconds', '0.1')
+    realtime, fusion = document['results']
+    assert [realtime['about']['prior'], fusion['about']['prior']] == ['nano', 'compact']
+    assert fusion['gflop'] > 3 * realtime['gflop']
+    for row in (realtime, fusion):
+        assert row['calls'] == 2
+        assert row['gflop_of_pair'] == pytest.approx(2 * row['gflop'])
+        assert row['floor_ms'] == max(row['compute_ms'], row['memory_ms'])
+        assert row['prior_over_floor'] == pytest.approx(row['prior_ms'] / row['floor_ms'])
+        assert row['pair_over_floor'] == pytest.approx(row['pair_ms'] / row['floor_ms'])
+        assert min(row['peak_gflop_s'].values()) > 0
+        assert row['bandwidth_gb_s'] > 0
+    assert 'Measured peaks:' in capsys.readouterr().out
+
+
+def test_node_over_dds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip('rclpy', reason='needs rclpy')
+    from dig2dig_ros.tools.demo import middleware_environment
+
+    # The command sets them for its processes; set here, they are taken back after the test.
+    for name, value in middleware_environment(1).items():
+        monkeypatch.setenv(name, value)
+    options = ['--preset', 'realtime', '--device', 'cpu', '--rate', '20', '--seconds', '0.5']
+    document = run(tmp_path, 'node', *options)
+    paced, flat_out = document['results']
+    assert (paced['flat_out'], flat_out['flat_out']) == (False, True)
+    for row in (paced, flat_out):
+        assert (row['name'], row['size']) == ('realtime', SIZE)
+        assert row['about']['prior'] == 'nano'
+        assert row['about']['device'] == 'cpu (1 threads)'
+        # Every pair of the run, and of this run alone, is accounted for.
+        assert 0 < row['fused'] <= row['sent']
+        assert row['fused'] + row['superseded'] <= row['sent']
+        assert 0 < row['received'] <= row['fused']
+        assert row['fusion_ms'] > 0
+        assert row['node_latency_ms']['p50'] >= row['fusion_ms']
+    assert paced['sent_hz'] == 20
+    assert paced['sent'] == 10
+    assert paced['latency_ms']['p50'] > 0
+    table = capsys.readouterr().out
+    assert 'The node over DDS at 64x48:' in table
+    assert '| realtime, flat out |' in table
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['fuser', '--plugin', 'nowhere.py'], 'plug-in nowhere.py: there is no such file'),
+        (['fuser', '--preset', 'nothing'], '--params nothing is neither a file nor a preset'),
+        (['floor', '--device', 'cuda:99'], "device 'cuda:99' was asked for"),
+        (['floor', '--output', 'nowhere/result.json'], 'there is no folder nowhere'),
+    ],
+)
+def test_what_cannot_be_measured(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    fails_with(capsys, [*words, '--size', SIZE], message)
+
+
+def test_two_plugins_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = []
+    for folder in ('a', 'b'):
+        (tmp_path / folder).mkdir()
+        files.append(tmp_path / folder / 'mean.py')
+        files[-1].write_text(PLUGIN, encoding='utf-8')
+    words = [word for file in files for word in ('--plugin', str(file))]
+    fails_with(capsys, ['fuser', '--preset', 'realtime', '--size', SIZE, *words], 'two of mean')
+
+
+@pytest.mark.parametrize(
+    'words',
+    [
+        [],
+        ['fuser', '--size', '640'],
+        ['fuser', '--rate', '0'],
+        ['node', '--seconds', '0'],
+        ['node', '--domain-id', '102'],
+        ['floor', '--rate', '10'],
+        ['floor', '--precision', 'int8'],
+    ],
+)
+def test_command_line_that_makes_no_sense(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
