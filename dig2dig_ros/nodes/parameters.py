@@ -221,8 +221,8 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         'num_threads',
         0,
-        'CPU threads for the fusion; 0 leaves the choice to torch. Where the robot has other work, '
-        'at most one less than its cores.',
+        'CPU threads for the fusion; 0 leaves the choice to torch. Where the robot has other '
+        'work, at most one less than its cores.',
         minimum=0,
         maximum=256,
     ),
