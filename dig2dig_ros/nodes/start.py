@@ -17,8 +17,8 @@ Entry points of the nodes' commands, which end well on a signal that comes durin
 
 The imports take a second or more, and until rclpy is there a signal would end the process with a
 traceback or as one that was killed. So signals are heard from here on, before anything else is
-imported. What came even earlier, while the interpreter itself started, ends the process as it
-ends any: a launch file sees the signal's number, -2 or -15.
+imported; the exit code is 0. What came even earlier, while the interpreter itself started, ends
+the process as it ends any Python program: by the signal (-2 or -15), or with 1.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _has_begun = False
 
 
 def begin() -> None:
-    """From now on there is something to end: signals are left to rclpy and to the node."""
+    """From now on there is something to end, and rclpy hears the signals."""
     global _has_begun
     _has_begun = True
 
@@ -41,9 +41,8 @@ def _on_signal(number: int, frame: Any) -> None:
     if not _has_begun:
         # At once: an exception in the middle of an import may end up anywhere.
         os._exit(0)
-    # rclpy, which calls this one after its own, ends the streams on a SIGTERM by itself.
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
+    # Nothing more, not even for SIGINT: rclpy, whose handler calls this one, ends its context, and
+    # the node ends with it. An exception might come up inside a destructor of C++ and abort.
 
 
 def _run(module: str) -> int:

@@ -214,11 +214,12 @@ def _swapped(blocks: Tensor) -> Tensor:
 
     :param blocks: (..., n, m, side) -> (..., m, n, side).
     """
-    rows = blocks
     word = _WORDS.get(blocks.shape[-1] * blocks.element_size())
-    if word is not None and not torch.is_grad_enabled():
-        # The rows of the blocks move as one number each: several times as fast on a CPU.
-        rows = blocks.contiguous().view(word)
+    if word is None or torch.is_grad_enabled():
+        # No gradient goes through a view of another type, nor of the same one.
+        return blocks.transpose(-3, -2).contiguous()
+    # The rows of the blocks move as one number each: several times as fast on a CPU.
+    rows = blocks.contiguous().view(word)
     return rows.transpose(-3, -2).contiguous().view(blocks.dtype)
 
 

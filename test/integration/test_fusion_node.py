@@ -166,7 +166,7 @@ def test_an_override_of_one_topic_leaves_the_others_alone(domain):
         client.wait_active()
         declared = client.parameters()
         assert declared['qos_overrides./fused/image_raw.publisher.depth'][0] == 7
-        assert declared['qos_overrides./fused/camera_info.publisher.depth'][0] == 2
+        assert declared['qos_overrides./fused/camera_info.publisher.depth'][0] == 5
         topic = 'qos_overrides./{}.subscription.reliability'
         assert declared[topic.format('visible/image_raw')][0] == 'reliable'
         assert declared[topic.format('thermal/image_raw')][0] == 'best_effort'

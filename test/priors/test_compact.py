@@ -107,6 +107,15 @@ def test_inference_gives_what_training_gives(stem, dtype):
             torch.testing.assert_close(output, trained, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.parametrize('stem', [2, 3, 4])
+def test_training_reaches_every_weight(stem):
+    network = tiny_network(stem)
+    network(torch.randn((2, 1, 24, 36)), torch.tensor([300, 10])).square().mean().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
 def test_images_that_share_timesteps_may_come_in_any_order():
     prior = CompactPrior(tiny_network()).eval()
     noisy, timesteps = torch.randn((5, 1, 16, 16)), torch.tensor([300, 300, 10, 300, 10])

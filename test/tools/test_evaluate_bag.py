@@ -64,7 +64,7 @@ from dig2dig_ros.evaluation.detection import Detections
 from dig2dig_ros.evaluation.metrics import METRICS
 from dig2dig_ros.evaluation.replay import stamp_text
 from dig2dig_ros.evaluation.scores import format_value
-from dig2dig_ros.fusion.fuser import Fuser
+from dig2dig_ros.fusion.fuser import Fuser, FusionSettings
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.streams.cascade import Cascade
 from dig2dig_ros.streams.codec import decode, decode_compressed
@@ -82,6 +82,11 @@ FUSION = ('--params', 'realtime', '--device', 'cpu')
 # One pair is scored.
 QUICK = (*FUSION, '--compare', 'fused', '--every', '1000')
 PATIENCE_S = 90.0
+
+
+def realtime_fuser() -> Fuser:
+    """Return what the preset makes."""
+    return Fuser(FusionSettings(prior_downscale=4), prior='nano', device='cpu')
 
 
 @lru_cache(maxsize=256)
@@ -216,7 +221,7 @@ def test_every_file_is_there_and_they_agree(first: tuple[Run, Path]) -> None:
     assert re.search(r'\bnan\b', text, re.IGNORECASE) is None
     assert len(rows_of(folder, 'timing.csv')) == 24
     # What a fusion costs is that of the pairs, not of a fusion beside them.
-    fuser = Fuser(prior='nano', device='cpu')
+    fuser = realtime_fuser()
     calls = fuser.fuse(visible_of(0), thermal_of(0)).statistics.prior_calls
     assert printed['fused']['prior calls'] == str(calls)
     assert 'fused - mean' in run.out
@@ -237,7 +242,7 @@ def test_the_summary_has_what_decides(first: tuple[Run, Path]) -> None:
     assert (summary['pairs'], summary['scored_pairs']) == (8, 8)
     assert summary['bag']['storage'] == 'mcap'
     fuser = summary['fuser']
-    assert fuser == Fuser(prior='nano', device='cpu').describe()
+    assert fuser == realtime_fuser().describe()
     assert {'device', 'precision', 'N', 'S'} <= set(fuser)
     assert {'python', 'numpy', 'torch', 'machine'} <= set(summary['versions'])
     assert summary['parameters']['sync_tolerance'] == 0.05
@@ -316,7 +321,7 @@ def test_the_fused_bag_is_what_the_node_would_publish(
     found = fused_bag(folder)
     topics = ('image_raw', 'camera_info', 'weights/visible', 'weights/thermal')
     assert set(found) == {f'/fused/{name}' for name in topics}
-    fuser, ranges = Fuser(prior='nano', device='cpu'), ThermalRange()
+    fuser, ranges = realtime_fuser(), ThermalRange()
     inputs = [message for topic, message, _ in messages if topic.startswith(VISIBLE)]
     for number, message in enumerate(inputs):
         visible = decode(message) if kind == 'raw' else decode_compressed(message)
@@ -823,7 +828,7 @@ def test_a_further_source(tmp_path: Path) -> None:
     assert 'Pair offset: farthest stamp less visible stamp' in page
     assert 'mean weight of nir' in rows_of(folder)[0]
     found = fused_bag(folder)
-    fuser = Fuser(prior='nano', device='cpu')
+    fuser = realtime_fuser()
     result = fuser.fuse(visible_of(1), thermal_of(1), picture(51))
     assert np.array_equal(decode(found['/fused/image_raw'][1]), result.image)
     maps = [found[f'/fused/weights/{name}'][1] for name in ('visible', 'thermal', 'nir')]

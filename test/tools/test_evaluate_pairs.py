@@ -233,7 +233,7 @@ def test_bad_arguments_are_refused(
 def test_fused_is_what_the_fuser_makes(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dig2dig_ros.fusion.fuser import Fuser
+    from dig2dig_ros.fusion.fuser import Fuser, FusionSettings
 
     parameters = tmp_path / 'parameters.yaml'
     parameters.write_text(
@@ -286,7 +286,7 @@ def test_a_fusion_that_cannot_be_set_up_is_explained(
 
 
 def test_every_row_can_be_made(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from dig2dig_ros.fusion.fuser import Fuser
+    from dig2dig_ros.fusion.fuser import Fuser, FusionSettings
 
     rows = f'all,{FREE}'
     assert main([str(pairs), '--compare', rows, '--limit', '1', '--device', 'cpu', *QUICK]) == 0
@@ -565,6 +565,13 @@ needs_matplotlib = pytest.mark.skipif(
 NANO = ['--params', 'realtime', '--device', 'cpu', '--time-size', 'pairs']
 
 
+def realtime_fuser():
+    """Return what the preset makes."""
+    from dig2dig_ros.fusion.fuser import Fuser, FusionSettings
+
+    return Fuser(FusionSettings(prior_downscale=4), prior='nano', device='cpu')
+
+
 def summary_of(folder: Path) -> Any:
     def refuse(name: str) -> None:
         raise AssertionError(f'{name} is not JSON')
@@ -582,7 +589,6 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_a_folder_of_results(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dig2dig_ros.fusion.fuser import Fuser
 
     (pairs / 'visible' / 'alone.png').write_bytes((pairs / 'visible' / 'one.png').read_bytes())
     (pairs / 'visible' / 'two.png').write_bytes(b'not an image')
@@ -597,7 +603,7 @@ def test_a_folder_of_results(
     assert {path.name for path in (folder / 'fused').iterdir()} == {'one.png', 'three.png'}
     visible = cv2.imread(str(pairs / 'visible' / 'one.png'), cv2.IMREAD_COLOR)
     thermal = cv2.imread(str(pairs / 'thermal' / 'one.png'), cv2.IMREAD_GRAYSCALE)
-    result = Fuser(prior='nano', device='cpu').fuse(visible, thermal)
+    result = realtime_fuser().fuse(visible, thermal)
     saved = cv2.imread(str(folder / 'fused' / 'one.png'), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(saved, result.image)
 
