@@ -48,7 +48,7 @@ from integration.conftest import next_domain
 from integration.fault_injection import Siege
 from integration.harness import environment, NodeProcess
 
-MESSAGES = int(os.environ.get('FAULTS', '1000'))
+MESSAGES = int(os.environ.get('FAULTS', '500'))
 IS_LONG = MESSAGES >= 5000
 SEED = int(os.environ.get('FAULTS_SEED', '0'))
 # Shares of the messages.
