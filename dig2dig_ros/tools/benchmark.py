@@ -132,7 +132,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         add('--precision', nargs='+', default=['auto'], choices=('auto', 'fp32', 'bf16', 'fp16'),
             help='of the prior (auto)')
         add('--threads', type=positive, metavar='COUNT',
-            help='of the processor for the fusion; without it, all')
+            help='of the processor for the fusion; without it, all, and in the node as many as '
+            'the preset says')
         add('-o', '--output', type=Path, metavar='FILE', help='write everything as JSON')
     for command in (fuser, node):
         command.add_argument('--rate', nargs='*', type=_rate, metavar='HZ', default=RATES,
@@ -191,7 +192,12 @@ def make_fuser(variant: Variant, threads: int | None) -> Fuser:
 
     :raises UsageError: the preset, the device or a value of the parameters is refused.
     """
-    overrides = {'device': variant.device, 'precision': variant.precision, 'num_threads': threads}
+    # Fusions that take turns in a process share its threads, whatever a preset says.
+    overrides = {
+        'device': variant.device,
+        'precision': variant.precision,
+        'num_threads': threads or 0,
+    }
     parameters = with_overrides(load_parameters(variant.preset), overrides)
     try:
         return load_fuser(parameters, fusion_settings(parameters))
