@@ -331,7 +331,7 @@ def test_the_range_of_counts_neither_flickers_nor_lags(robot, frames, film):
 
 
 def test_a_colour_palette_is_refused_and_grey_taken_again(robot, film):
-    robot.start_anew({})
+    robot.start_anew({'stale_timeout': 2.0})
     play(robot, film, 2)
     visible, thermal = next(film)
     levels = cv2.normalize(thermal, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
