@@ -140,7 +140,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._unfused = (-math.inf, '')
         self._transforms: Any = None
         self._camera_info: CameraInfo | None = None
-        # Of the latest visible image: what an image of the thermal camera alone stands in for.
+        # Of the latest visible image; that of a thermal image that goes on alone in its place.
         self._visible_frame = ''
         self._resolution = ''
         self._reported_drops: Counter[str] = Counter()
@@ -329,6 +329,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         # The pairer goes on counting where it was before a deactivation.
         self._reported_drops = Counter(self._pairer.counters)
         self._attendance.reset(time.monotonic())
+        self._refused, self._unfused = {}, (-math.inf, '')
         self._worker = LatestWorker(self._process)
         for source in self._sources:
             topic = f'{source}/image_raw'

@@ -370,6 +370,20 @@ def test_a_colour_palette_is_refused_and_grey_taken_again(robot, film):
     robot.until(lambda: robot.level == DiagnosticStatus.OK)
 
 
+def test_what_was_refused_before_a_configuration_is_not_news_after_it(robot, film):
+    robot.start_anew({})
+    visible, thermal = next(film)
+    levels = cv2.normalize(thermal, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+    coloured = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)
+    robot.send_pair(visible=visible, thermal=encode(coloured, 'bgr8', robot.header(), Image))
+    robot.until(lambda: 'thermal images are refused' in robot.status_text)
+
+    robot.start_anew({})
+    play(robot, film, 2)
+    found = robot.diagnose()
+    assert (found.level, found.text) == (DiagnosticStatus.OK, 'fusing')
+
+
 def test_resolution_and_encoding_change_in_mid_stream(robot, film):
     robot.start_anew({})
     play(robot, film, 3)
@@ -407,7 +421,7 @@ def test_resolution_and_encoding_change_in_mid_stream(robot, film):
     assert values['visible encoding changes'] == '3'
     assert values['thermal encoding changes'] == '5'
     assert not any(drops(values).values())
-    assert robot.level == DiagnosticStatus.OK
+    assert (robot.level, robot.status_text) == (DiagnosticStatus.OK, 'fusing')
 
 
 def test_stamps_that_never_match_are_told_with_their_offset(robot, film):
