@@ -58,25 +58,32 @@ from dig2dig_ros.evaluation.benchmarking import (
 )
 from dig2dig_ros.evaluation.study import as_json
 from dig2dig_ros.evaluation.tables import Table
-from dig2dig_ros.tools.demo_report import DemoError
 from dig2dig_ros.tools.methods import baseline_method
 from dig2dig_ros.tools.options import (
     fusion_settings,
     load_fuser,
     load_parameters,
+    parameter_file,
     positive,
     report,
     size_argument,
     UsageError,
     with_overrides,
 )
-from dig2dig_ros.tools.resources import config_file
+from dig2dig_ros.tools.processes import (
+    assignments,
+    Child,
+    deferred_signals,
+    interrupt_on_termination,
+    middleware_environment,
+    ProcessError,
+    STATUS_SUFFIX,
+)
 
 # Importing torch or rclpy takes seconds, which a mistake in the command line need not cost.
 if TYPE_CHECKING:
     from dig2dig_ros.evaluation.benchmarking_floor import Peak
     from dig2dig_ros.fusion.fuser import Fuser
-    from dig2dig_ros.tools.demo import Child
 
 SIZES = [(320, 256), (640, 512), (1280, 720)]
 PRESETS = ['realtime', 'fusion']
@@ -489,7 +496,7 @@ class Subscriber:
         from diagnostic_msgs.msg import DiagnosticStatus
 
         for status in message.status:
-            if status.name.endswith('fusion_node: fusion'):
+            if status.name.endswith(STATUS_SUFFIX):
                 self.values = {item.key: item.value for item in status.values}
                 self.error = status.message if status.level == DiagnosticStatus.ERROR else ''
                 self.count += 1
@@ -501,17 +508,18 @@ class Subscriber:
         Take messages until the condition holds.
 
         :param children: that must go on running meanwhile.
-        :raises DemoError: it does not hold in time, or the node or a child is in trouble.
+        :raises ProcessError: it does not hold in time, or the node or a child is in trouble.
         """
         end = time.monotonic() + timeout
         while not condition():
-            self._executor.spin_once(timeout_sec=0.05)
+            with deferred_signals():
+                self._executor.spin_once(timeout_sec=0.05)
             for child in children:
                 child.require_running()
             if self.error:
-                raise DemoError(f'fusion_node: {self.error}')
+                raise ProcessError(f'fusion_node: {self.error}')
             if time.monotonic() > end:
-                raise DemoError(children[0].describe(f'{what} did not come in {timeout:.0f} s'))
+                raise ProcessError(children[0].describe(f'{what} did not come in {timeout:.0f} s'))
 
     def start_anew(self, node: Child) -> None:
         """Deactivate and activate the node, which then counts and times from zero."""
@@ -550,19 +558,14 @@ class Subscriber:
 @contextmanager
 def _running(module: str, arguments: Sequence[str], log: Path) -> Iterator[Child]:
     """Run a node as a process, which ends with the block."""
-    from dig2dig_ros.tools.demo import Child
-
     child = Child(f'nodes.{module}', ['--ros-args', *arguments], log)
     try:
         yield child
-        child.stop()
     finally:
-        child.kill()
-
-
-def _assignments(node: str, values: Mapping[str, Any]) -> list[str]:
-    """Return ROS arguments that set parameters, also those that a file sets for the node."""
-    return [word for name, value in values.items() for word in ('-p', f'{node}:{name}:={value}')]
+        try:
+            child.stop()
+        finally:
+            child.kill()
 
 
 def measure_node(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[Table]]:
@@ -570,12 +573,10 @@ def measure_node(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[T
     Measure the node from the camera's clock to the subscriber's.
 
     :raises UsageError: a preset is missing.
-    :raises DemoError: a process fails.
+    :raises ProcessError: a process fails.
     """
     try:
         import rclpy  # noqa: F401
-
-        from dig2dig_ros.tools.demo import middleware_environment
     except ImportError as error:
         raise UsageError(
             f'benchmark node needs ROS 2 ({error}): source its setup.bash, or pip install '
@@ -606,8 +607,6 @@ def _measure_variant(
     subscriber: Subscriber,
     folder: Path,
 ) -> list[dict[str, Any]]:
-    preset = Path(variant.preset)
-    file = preset.resolve() if preset.is_file() else config_file(f'{variant.preset}.yaml')
     values: dict[str, Any] = {
         'warmup_size': list(size),
         'diagnostics_period': 0.2,
@@ -616,7 +615,11 @@ def _measure_variant(
     }
     if args.threads is not None:
         values['num_threads'] = args.threads
-    arguments = ['--params-file', str(file), *_assignments('fusion_node', values)]
+    arguments = [
+        '--params-file',
+        str(parameter_file(variant.preset)),
+        *assignments('fusion_node', values),
+    ]
     name = f'{variant.name} at {size[0]}x{size[1]}'
     results = []
     with _running('fusion_node', arguments, folder / 'fusion_node.log') as node:
@@ -671,7 +674,7 @@ def _stream(
         'wait_for_subscribers': _WAIT,
     }
     subscriber.start_anew(node)
-    with _running('pair_camera', _assignments('pair_camera', values), log) as camera:
+    with _running('pair_camera', assignments('pair_camera', values), log) as camera:
         subscriber.until(
             lambda: not camera.running, [node], 'the last image', 2 * _WAIT + 3 * count / rate
         )
@@ -683,7 +686,7 @@ def _stream(
     span = moments[-1] - moments[0] if len(moments) > 1 else 0.0
     dropped = {cause: lost for cause, lost in drops(table).items() if lost}
     if not counter(table, 'fused') or 'fusion error' in dropped:
-        raise DemoError(node.describe(f'could not fuse: {table.get("last error", "")}'))
+        raise ProcessError(node.describe(f'could not fuse: {table.get("last error", "")}'))
     latency = {name: number(table, f'latency {name} (ms)') for name in ('p50', 'p95')}
     fusion = number(table, 'fusion time p50 (ms)')
     median = latency['p50']
@@ -798,6 +801,7 @@ def _description(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; return the process's exit code."""
     args = parse_arguments(argv)
+    interrupt_on_termination()
     try:
         benchmark(args)
     except (UsageError, PluginError, OSError, ImportError) as error:
@@ -806,7 +810,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         report('benchmark: interrupted, nothing is written')
         return 130
-    except DemoError as error:
+    except ProcessError as error:
         report(f'benchmark: {error}')
         return 1
     return 0

@@ -34,11 +34,8 @@ import os
 from pathlib import Path
 import platform
 import re
-import signal
-import subprocess
 import sys
 import time
-from types import FrameType
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -83,16 +80,21 @@ from dig2dig_ros.tools.demo_report import (
     unit_to_bgr,
     write_json,
 )
-from dig2dig_ros.tools.resources import config_file, fast_dds_environment
-
-PRESETS = ('fusion', 'realtime', 'paper')
-STATUS_SUFFIX = 'fusion_node: fusion'
+from dig2dig_ros.tools.options import parameter_file, PRESETS, UsageError
+from dig2dig_ros.tools.processes import (
+    assignments,
+    Child,
+    deferred_signals,
+    interrupt_on_termination,
+    middleware_environment,
+    ProcessError,
+    STATUS_SUFFIX,
+)
 
 # Without any progress for so long, something is wrong.
 STALL_SECONDS = 60.0
 # The node loads torch and the prior and warms up; from a cold disk that takes its time.
 START_SECONDS = 180.0
-STOP_SECONDS = 20.0
 # Images kept until the fused one comes; a slow node may be tens of images behind.
 KEPT_IMAGES = 128
 
@@ -153,123 +155,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
             parser.error(f'--{name.replace("_", "-")} must be positive, not {value}')
     if options.domain_id is not None and not 0 <= options.domain_id <= 101:
         parser.error(f'--domain-id must be 0 to 101, not {options.domain_id}')
-    if options.params not in PRESETS and not Path(options.params).is_file():
-        parser.error(
-            f'--params: {options.params} is neither a preset ({", ".join(PRESETS)}) nor a file'
-        )
+    try:
+        parameter_file(options.params)
+    except UsageError as error:
+        parser.error(str(error))
     if options.output.exists() and not options.output.is_dir():
         parser.error(f'--output: {options.output} exists and is not a folder')
     return options
-
-
-def middleware_environment(domain_id: int) -> dict[str, str]:
-    """
-    Return the variables that keep the demo's processes to themselves, on Fast DDS.
-
-    The profile with the large shared-memory segment is the shipped one unless the user has one.
-    """
-    variables = {
-        'ROS_DOMAIN_ID': str(domain_id),
-        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-        'RMW_IMPLEMENTATION': 'rmw_fastrtps_cpp',
-        # Waiting threads that spin take the cores from the processes beside them.
-        'OMP_WAIT_POLICY': os.environ.get('OMP_WAIT_POLICY', 'PASSIVE'),
-        'PYTHONUNBUFFERED': '1',
-    }
-    if os.environ.get('ROS_DISTRO') == 'humble':
-        variables['ROS_LOCALHOST_ONLY'] = '1'  # it does not know the discovery range yet
-    variables.update(fast_dds_environment())
-    return variables
-
-
-class Child:
-    """
-    A node, or a tool, as a process of its own, its output in a file.
-
-    :param module: below ``dig2dig_ros``; its last part is the name of the node.
-    :param arguments: of the command line.
-    :param log: where its output goes.
-    """
-
-    def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
-        self.name = module.rpartition('.')[2]
-        self._log = log
-        command = [sys.executable, '-m', f'dig2dig_ros.{module}', *arguments]
-        with log.open('wb') as output:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                # Ctrl-C is for the demo, which then stops its children in good order.
-                start_new_session=True,
-            )
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the process has not ended."""
-        return self._process.poll() is None
-
-    def output(self) -> str:
-        """Return what the process printed so far."""
-        return self._log.read_text(encoding='utf-8', errors='replace')
-
-    def require_running(self) -> None:
-        """
-        Check that the process is there.
-
-        :raises DemoError: it has ended; with its last lines.
-        """
-        if not self.running:
-            raise DemoError(self.describe(f'ended by itself with code {self.code}'))
-
-    @property
-    def code(self) -> int | None:
-        """The exit code, or nothing while the process runs."""
-        return self._process.returncode
-
-    def require_success(self) -> None:
-        """
-        Check the exit code of a process that has ended.
-
-        :raises DemoError: it is not 0; with the process's last lines.
-        """
-        if self.code != 0:
-            raise DemoError(self.describe(f'ended with code {self.code}'))
-
-    def stop(self) -> None:
-        """
-        Interrupt the process as Ctrl-C does and wait for its end; kill it if it does not come.
-
-        :raises DemoError: it had to be killed; with its last lines.
-        """
-        if not self.running:
-            return
-        self._process.send_signal(signal.SIGINT)
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise DemoError(
-                self.describe(f'did not end within {STOP_SECONDS:.0f} s of Ctrl-C')
-            ) from None
-
-    def kill(self) -> None:
-        """End the process at once."""
-        if self.running:
-            self._process.kill()
-            self._process.wait()
-
-    def describe(self, what: str) -> str:
-        """Say what is wrong with the process, with the last lines that it printed."""
-        lines = self.output().strip().splitlines()[-15:]
-        tail = '\n'.join(f'    {line}' for line in lines) or '    (it printed nothing)'
-        return f'{self.name} {what}. Its last lines (all of them: {self._log}):\n{tail}'
 
 
 @dataclass
@@ -350,7 +242,8 @@ class Observer:
         """Take messages for so long."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=left)
+            with deferred_signals():
+                self._executor.spin_once(timeout_sec=min(left, 0.1))
 
     def forget(self) -> None:
         """Begin anew: what came so far was only a warm-up."""
@@ -540,8 +433,6 @@ class Demo:
 
     def _fusion_arguments(self) -> list[str]:
         options = self._options
-        params = options.params
-        path = config_file(f'{params}.yaml') if params in PRESETS else Path(params).resolve()
         values: dict[str, Any] = {'diagnostics_period': 0.5}
         if options.pairs is None:
             values['warmup_size'] = f'[{options.width}, {options.height}]'
@@ -555,7 +446,11 @@ class Demo:
             registration = _quoted(str(self._folder.path.resolve() / 'registration.yaml'))
             # A run is short: look more often at what misalignment is left.
             values.update(thermal_to_visible=registration, alignment_period=1.0)
-        return ['--params-file', str(path), *assignments('fusion_node', values)]
+        return [
+            '--params-file',
+            str(parameter_file(options.params)),
+            *assignments('fusion_node', values),
+        ]
 
     def _camera_arguments(self, count: int | None) -> list[str]:
         values = self._camera_values(float(self._rate))
@@ -806,7 +701,7 @@ class Demo:
         for child in reversed(self._children):
             try:
                 child.stop()
-            except DemoError as error:
+            except ProcessError as error:
                 print(f'demo: {error}', file=sys.stderr)
             except KeyboardInterrupt:
                 child.kill()
@@ -817,19 +712,6 @@ class Demo:
 def _progress(values: Mapping[str, str]) -> dict[str, str]:
     """Return those diagnostics that change as long as the node has something to do."""
     return {key: value for key, value in values.items() if is_counter(key)}
-
-
-def assignments(node: str, values: Mapping[str, Any]) -> list[str]:
-    """
-    Return ROS arguments that set parameters of ``node``.
-
-    With the node's name, as an assignment without one gives way to a file that has it.
-    """
-    arguments = []
-    for name, value in values.items():
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        arguments += ['-p', f'{node}:{name}:={text}']
-    return arguments
 
 
 def _quoted(text: str) -> str:
@@ -929,23 +811,17 @@ def _registration_problems(facts: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _raise_interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; return the process's exit code."""
     options = parse_arguments(arguments)
-    # A closed terminal or a supervisor's request must not leave the two processes behind.
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, _raise_interrupt)
+    interrupt_on_termination()
     demo: Demo | None = None
     try:
         folder = OutputFolder(options.output)
         demo = Demo(options, folder)
         try:
             summary = demo.run()
-        except (DemoError, KeyboardInterrupt):
+        except (DemoError, ProcessError, KeyboardInterrupt):
             demo.write_pictures()
             raise
         wrong = problems(summary, each_pair_once=options.pairs is not None)
@@ -957,7 +833,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for sentence in wrong:
             print(f'demo: {sentence}', file=sys.stderr)
         return 1 if wrong else 0
-    except (DemoError, ImagePairError, RegistrationError, FileNotFoundError) as error:
+    except (DemoError, ProcessError, ImagePairError, RegistrationError, OSError) as error:
         print(f'demo: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

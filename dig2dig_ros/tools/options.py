@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 NODE = 'fusion_node'
 INTERRUPTED = 'interrupted: ending with what there is; again to end at once'
+# Of the thermal task, shipped in config/.
+PRESETS = ('fusion', 'realtime', 'paper')
 THERMAL_TASK = 'visible-thermal'
 # What images are, and the preset for it.
 TASKS = {
@@ -69,6 +71,22 @@ def check_output(folder: Path, overwrite: bool) -> None:
         )
 
 
+def parameter_file(name: str) -> Path:
+    """
+    Return where the parameters of this name are.
+
+    :param name: a file, or the name of a shipped preset, for example ``realtime``.
+    :raises UsageError: it is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path.resolve()
+    try:
+        return config_file(f'{name}.yaml')
+    except FileNotFoundError as error:
+        raise UsageError(f'--params {name} is neither a file nor a preset: {error}') from error
+
+
 def load_parameters(name: str) -> dict[str, Any]:
     """
     Read the parameters that a ROS 2 parameter file sets for ``fusion_node``.
@@ -77,12 +95,7 @@ def load_parameters(name: str) -> dict[str, Any]:
     :raises UsageError: the file is missing, is not a ROS 2 parameter file, or has a value of
         another type than the fusion takes.
     """
-    path = Path(name)
-    if not path.is_file():
-        try:
-            path = config_file(f'{name}.yaml')
-        except FileNotFoundError as error:
-            raise UsageError(f'--params {name} is neither a file nor a preset: {error}') from error
+    path = parameter_file(name)
     try:
         document = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

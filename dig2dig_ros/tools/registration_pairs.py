@@ -49,6 +49,7 @@ from dig2dig_ros.streams.codec import check, CodecError, decode, decode_compress
 from dig2dig_ros.streams.pairing import PairingError, SOURCES
 from dig2dig_ros.streams.pipeline import stamp_of
 from dig2dig_ros.tools.options import report, thermal_range, UsageError
+from dig2dig_ros.tools.processes import deferred_signals
 from dig2dig_ros.tools.resources import fast_dds_environment
 
 if TYPE_CHECKING:
@@ -242,21 +243,23 @@ class LiveTopics:
         from rclpy.signals import SignalHandlerOptions
 
         context = Context()
-        # Without handlers of its own, Ctrl-C is Python's KeyboardInterrupt.
-        rclpy.init(
-            args=self._arguments,
-            context=context,
-            signal_handler_options=SignalHandlerOptions.NO,
-        )
-        executor = SingleThreadedExecutor(context=context)
-        node = Node('calibrate_registration', context=context)
-        executor.add_node(node)
+        with deferred_signals():
+            # Without handlers of its own, Ctrl-C is Python's KeyboardInterrupt.
+            rclpy.init(
+                args=self._arguments,
+                context=context,
+                signal_handler_options=SignalHandlerOptions.NO,
+            )
+            executor = SingleThreadedExecutor(context=context)
+            node = Node('calibrate_registration', context=context)
+            executor.add_node(node)
         try:
             self._listen(node, executor, number, timeout)
         finally:
-            executor.shutdown()
-            node.destroy_node()
-            rclpy.shutdown(context=context)
+            with deferred_signals():
+                executor.shutdown()
+                node.destroy_node()
+                rclpy.shutdown(context=context)
         if not self._pairs:
             raise UsageError(f'no pairs within {timeout:g} s: {self._pairing.explanation()}')
         if len(self._pairs) < number:
@@ -277,10 +280,11 @@ class LiveTopics:
         tell = time.monotonic() + _PROGRESS_SECONDS
         waiting = list(SOURCES)
         while len(self._pairs) < number and (left := end - time.monotonic()) > 0:
-            waiting = [camera for camera in waiting if not self._subscribe(node, camera)]
-            executor.spin_once(timeout_sec=min(left, 0.1))
-            if time.monotonic() - self._arrival > _QUIET_SECONDS:
-                self._take(self._pairing.settle())
+            with deferred_signals():
+                waiting = [camera for camera in waiting if not self._subscribe(node, camera)]
+                executor.spin_once(timeout_sec=min(left, 0.1))
+                if time.monotonic() - self._arrival > _QUIET_SECONDS:
+                    self._take(self._pairing.settle())
             if time.monotonic() > tell:
                 tell += _PROGRESS_SECONDS
                 report(f'{len(self._pairs)} of {number} pairs')

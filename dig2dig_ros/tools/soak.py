@@ -30,10 +30,8 @@ import json
 import os
 from pathlib import Path
 import platform
-import signal
 import sys
 import time
-from types import FrameType
 from typing import Any
 
 from builtin_interfaces.msg import Time
@@ -61,16 +59,23 @@ from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.nodes.statistics import counter, drops, number
 from dig2dig_ros.streams.codec import encode
 from dig2dig_ros.streams.pipeline import stamp_of
-from dig2dig_ros.tools.demo import (
+from dig2dig_ros.tools.options import (
+    check_output,
+    parameter_file,
+    positive,
+    PRESETS,
+    size_argument,
+    UsageError,
+)
+from dig2dig_ros.tools.processes import (
     assignments,
     Child,
+    deferred_signals,
+    interrupt_on_termination,
     middleware_environment,
-    PRESETS,
+    ProcessError,
     STATUS_SUFFIX,
 )
-from dig2dig_ros.tools.demo_report import DemoError
-from dig2dig_ros.tools.options import check_output, positive, size_argument, UsageError
-from dig2dig_ros.tools.resources import config_file
 
 GREW = 3
 # Different frames that are sent in turn; each is rendered once.
@@ -138,10 +143,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error('too short for a trend: give more --minutes or a smaller --interval')
     if options.domain_id is not None and not 0 <= options.domain_id <= 232:
         parser.error(f'--domain-id must be 0 to 232, not {options.domain_id}')
-    if options.params not in PRESETS and not Path(options.params).is_file():
-        parser.error(
-            f'--params: {options.params} is neither a preset ({", ".join(PRESETS)}) nor a file'
-        )
+    try:
+        parameter_file(options.params)
+    except UsageError as error:
+        parser.error(str(error))
     return options
 
 
@@ -193,7 +198,8 @@ class Listener:
         """Take messages for so long."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=min(left, 0.1))
+            with deferred_signals():
+                self._executor.spin_once(timeout_sec=min(left, 0.1))
             self.work()
 
     def close(self) -> None:
@@ -363,7 +369,7 @@ class Soak:
         Look at the node for as long as asked.
 
         :raises SoakError: it did not keep on.
-        :raises DemoError: it ended, with its last lines.
+        :raises ProcessError: it ended, with its last lines.
         :raises ProcessGone: the process that was to be looked at is not there.
         """
         options, listener = self._options, self._listener
@@ -401,15 +407,13 @@ class Soak:
     def _start(self) -> int:
         options, listener = self._options, self._listener
         assert isinstance(listener, Feeder)
-        params = options.params
-        path = config_file(f'{params}.yaml') if params in PRESETS else Path(params).resolve()
         width, height = options.size
         values: dict[str, Any] = {'warmup_size': f'[{width}, {height}]'}
         if options.device is not None:
             values['device'] = options.device
         if options.threads is not None:
             values['num_threads'] = options.threads
-        arguments = ['--ros-args', '--params-file', str(path)]
+        arguments = ['--ros-args', '--params-file', str(parameter_file(options.params))]
         arguments += assignments('fusion_node', values)
         self._child = Child('nodes.fusion_node', arguments, options.output / 'fusion_node.log')
         print('waiting for fusion_node: it loads torch and the prior and warms up ...', flush=True)
@@ -420,7 +424,7 @@ class Soak:
             if listener.failure:
                 raise SoakError(f'fusion_node: {listener.failure}')
             if time.monotonic() > deadline:
-                raise DemoError(
+                raise ProcessError(
                     self._child.describe(f'was not active within {START_SECONDS:.0f} s')
                 )
         listener.feeding = True
@@ -459,7 +463,7 @@ class Soak:
             'longest_gap_ms': round(1e3 * listener.longest_gap, 1),
             'latency_ms': latency_figures(latencies),
             'node_latency_ms': {
-                name: number(values, f'latency {name} (ms)') for name in ('p50', 'p95', 'p99')
+                name: number(values, f'latency {name} (ms)') for name in ('p50', 'p95')
             },
             'counters': {
                 'received': {name: counter(values, f'{name} received') for name in _SOURCES},
@@ -496,7 +500,7 @@ class Soak:
         """
         End the node, if it was started here.
 
-        :raises DemoError: it did not end in good order.
+        :raises ProcessError: it did not end in good order.
         """
         try:
             if self._child is not None:
@@ -545,16 +549,10 @@ def render(report: Mapping[str, Any], found: Mapping[str, Trend]) -> str:
     return '\n'.join(lines)
 
 
-def _raise_interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the soak; return the process's exit code."""
     options = parse_arguments(arguments)
-    # A closed terminal or a supervisor's request must not leave the node behind.
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, _raise_interrupt)
+    interrupt_on_termination()
     soak: Soak | None = None
     code = 1
     try:
@@ -568,7 +566,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             soak.report()
             raise
         code = 0 if soak.report()['flat'] else GREW
-    except (DemoError, SoakError, ProcessGone, ValueError, OSError) as error:
+    except (ProcessError, SoakError, ProcessGone, ValueError, OSError) as error:
         print(f'soak: {error}', file=sys.stderr)
         code = 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
@@ -577,7 +575,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if soak is not None:
             try:
                 soak.close()
-            except DemoError as error:
+            except ProcessError as error:
                 print(f'soak: {error}', file=sys.stderr)
                 code = code or 1
     return code

@@ -282,7 +282,7 @@ def demo() -> Any:
     ('arguments', 'complaint'),
     [
         (['--pairs', 'nowhere'], 'nowhere is not a folder'),
-        (['--params', 'fastest'], 'neither a preset'),
+        (['--params', 'fastest'], 'neither a file nor a preset'),
         (['--count', '0'], '--count must be positive'),
         (['--rate', 'nan'], '--rate must be positive'),
         (['--N', '-3'], '--N must be positive'),
@@ -314,17 +314,6 @@ def test_sent_is_read_from_the_camera(demo: Any) -> None:
     assert demo.parse_sent(output) == {'visible': 40, 'thermal': 36, 'pairs': 35}
     with pytest.raises(DemoError, match='without saying'):
         demo.parse_sent('nothing of the kind')
-
-
-def test_own_fast_dds_profile_is_respected(demo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv('FASTDDS_DEFAULT_PROFILES_FILE', raising=False)
-    monkeypatch.delenv('FASTRTPS_DEFAULT_PROFILES_FILE', raising=False)
-    shipped = demo.middleware_environment(42)
-    assert Path(shipped['FASTDDS_DEFAULT_PROFILES_FILE']).is_file()
-    assert shipped['ROS_DOMAIN_ID'] == '42'
-    assert shipped['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
-    monkeypatch.setenv('FASTRTPS_DEFAULT_PROFILES_FILE', '/home/me/mine.xml')
-    assert not [key for key in demo.middleware_environment(42) if 'PROFILES' in key]
 
 
 def test_good_run_has_no_problems(demo: Any) -> None:

@@ -1,0 +1,208 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The nodes as processes of their own, and the signals of a tool that starts or listens to them.
+
+Importable without ROS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+from dig2dig_ros.tools.resources import fast_dds_environment
+
+# The end of the name under which the node's diagnostics come.
+STATUS_SUFFIX = 'fusion_node: fusion'
+STOP_SECONDS = 20.0
+
+
+class ProcessError(RuntimeError):
+    """A process does not do what it should; the message says what, with its last lines."""
+
+
+def middleware_environment(domain_id: int) -> dict[str, str]:
+    """
+    Return the variables that keep a tool's processes to themselves, on Fast DDS.
+
+    The profile with the large shared-memory segment is the shipped one unless the user has one.
+    """
+    variables = {
+        'ROS_DOMAIN_ID': str(domain_id),
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+        'RMW_IMPLEMENTATION': 'rmw_fastrtps_cpp',
+        # Waiting threads that spin take the cores from the processes beside them.
+        'OMP_WAIT_POLICY': os.environ.get('OMP_WAIT_POLICY', 'PASSIVE'),
+        'PYTHONUNBUFFERED': '1',
+    }
+    if os.environ.get('ROS_DISTRO') == 'humble':
+        variables['ROS_LOCALHOST_ONLY'] = '1'  # it does not know the discovery range yet
+    variables.update(fast_dds_environment())
+    return variables
+
+
+class Child:
+    """
+    A node, or a tool, as a process of its own, its output in a file.
+
+    :param module: below ``dig2dig_ros``; its last part is the name of the node.
+    :param arguments: of the command line.
+    :param log: where its output goes.
+    """
+
+    def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
+        self.name = module.rpartition('.')[2]
+        self._log = log
+        command = [sys.executable, '-m', f'dig2dig_ros.{module}', *arguments]
+        with log.open('wb') as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C is for the tool, which then stops its children in good order.
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def output(self) -> str:
+        """Return what the process printed so far."""
+        return self._log.read_text(encoding='utf-8', errors='replace')
+
+    def require_running(self) -> None:
+        """
+        Check that the process is there.
+
+        :raises ProcessError: it has ended; with its last lines.
+        """
+        if not self.running:
+            raise ProcessError(self.describe(f'ended by itself with code {self.code}'))
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, or nothing while the process runs."""
+        return self._process.returncode
+
+    def require_success(self) -> None:
+        """
+        Check the exit code of a process that has ended.
+
+        :raises ProcessError: it is not 0; with the process's last lines.
+        """
+        if self.code != 0:
+            raise ProcessError(self.describe(f'ended with code {self.code}'))
+
+    def stop(self) -> None:
+        """
+        Interrupt the process as Ctrl-C does and wait for its end; kill it if it does not come.
+
+        :raises ProcessError: it had to be killed; with its last lines.
+        """
+        if not self.running:
+            return
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise ProcessError(
+                self.describe(f'did not end within {STOP_SECONDS:.0f} s of Ctrl-C')
+            ) from None
+
+    def kill(self) -> None:
+        """End the process at once."""
+        if self.running:
+            self._process.kill()
+            self._process.wait()
+
+    def describe(self, what: str) -> str:
+        """Say what is wrong with the process, with the last lines that it printed."""
+        lines = self.output().strip().splitlines()[-15:]
+        tail = '\n'.join(f'    {line}' for line in lines) or '    (it printed nothing)'
+        return f'{self.name} {what}. Its last lines (all of them: {self._log}):\n{tail}'
+
+
+def assignments(node: str, values: Mapping[str, Any]) -> list[str]:
+    """
+    Return ROS arguments that set parameters of ``node``.
+
+    With the node's name, as an assignment without one gives way to a file that has it.
+    """
+    arguments = []
+    for name, value in values.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        arguments += ['-p', f'{node}:{name}:={text}']
+    return arguments
+
+
+def interrupt_on_termination() -> None:
+    """
+    Make of SIGTERM and SIGHUP the KeyboardInterrupt that SIGINT is.
+
+    A closed terminal or a supervisor's request must not leave a tool's processes behind.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+
+
+@contextmanager
+def deferred_signals() -> Iterator[None]:
+    """
+    Let signals that come in this block take their effect at its end.
+
+    A KeyboardInterrupt in the midst of rclpy can be lost, in a destructor of C++ for example,
+    and the tool would go on; so messages are taken in such blocks, each a short one.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone handles signals
+        yield
+        return
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    previous = {
+        number: signal.signal(number, note)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for earlier in came:
+            signal.raise_signal(earlier)

@@ -1,0 +1,100 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Processes that a tool starts, and signals that do not get lost."""
+
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from dig2dig_ros.tools.processes import (
+    assignments,
+    Child,
+    deferred_signals,
+    middleware_environment,
+    ProcessError,
+)
+
+_TERMINATED = """
+import os, signal
+from dig2dig_ros.tools.processes import deferred_signals, interrupt_on_termination
+interrupt_on_termination()
+try:
+    with deferred_signals():
+        os.kill(os.getpid(), signal.SIG{name})
+        print('taken', flush=True)
+    print('not reached')
+except KeyboardInterrupt:
+    print('interrupted')
+"""
+
+
+def test_own_fast_dds_profile_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
+        monkeypatch.delenv(name, raising=False)
+    shipped = middleware_environment(42)
+    assert Path(shipped['FASTDDS_DEFAULT_PROFILES_FILE']).is_file()
+    assert shipped['ROS_DOMAIN_ID'] == '42'
+    assert shipped['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+    monkeypatch.setenv('FASTRTPS_DEFAULT_PROFILES_FILE', '/home/me/mine.xml')
+    assert not [key for key in middleware_environment(42) if 'PROFILES' in key]
+
+
+def test_assignments_are_those_of_one_node() -> None:
+    assert assignments('camera', {'loop': False, 'size': [4, 3]}) == [
+        *('-p', 'camera:loop:=false'),
+        *('-p', 'camera:size:=[4, 3]'),
+    ]
+
+
+def test_a_process_that_fails_says_its_last_words(tmp_path: Path) -> None:
+    child = Child('tools.fuse_images', ['--no-such-option'], tmp_path / 'log')
+    end = time.monotonic() + 60
+    while child.running and time.monotonic() < end:
+        time.sleep(0.05)
+    with pytest.raises(ProcessError, match=r'(?s)fuse_images ended by itself with code 2.*usage:'):
+        child.require_running()
+    with pytest.raises(ProcessError, match='ended with code 2'):
+        child.require_success()
+    child.stop()  # there is nothing left to stop
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_interrupts_after_the_block_that_defers_it(number: signal.Signals) -> None:
+    code = _TERMINATED.format(name=number.name.removeprefix('SIG'))
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, ['taken', 'interrupted']), done.stderr
+
+
+def test_handlers_are_put_back_and_other_threads_have_none() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with deferred_signals():
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
+
+    went = []
+
+    def elsewhere() -> None:
+        with deferred_signals():
+            went.append(True)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert went
