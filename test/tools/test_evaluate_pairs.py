@@ -589,7 +589,6 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_a_folder_of_results(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-
     (pairs / 'visible' / 'alone.png').write_bytes((pairs / 'visible' / 'one.png').read_bytes())
     (pairs / 'visible' / 'two.png').write_bytes(b'not an image')
     folder = tmp_path / 'results' / 'street'
