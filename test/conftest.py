@@ -16,6 +16,7 @@
 
 import os
 from pathlib import Path
+import signal
 
 import pytest
 
@@ -28,6 +29,12 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f'development data not found in {folder}')
     return folder
+
+
+def pytest_configure() -> None:
+    """Let the processes under test hear Ctrl-C, which a shell's background jobs inherit ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
