@@ -32,7 +32,7 @@ def shared() -> Path:
 
 
 def pytest_configure() -> None:
-    """Let the processes under test hear Ctrl-C, which a shell's background jobs inherit ignored."""
+    """Let the processes under test hear Ctrl-C, which a shell's background jobs have ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
