@@ -61,11 +61,13 @@ class Fusion:
     :param meaning: what it is, in a line.
     :param overrides: settings that it needs, by name.
     :param preset: the shipped preset that it starts from, in place of the settings asked for.
+    :param is_control: an experiment that takes the prior away; not one of ``all`` rows.
     """
 
     meaning: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
     preset: str | None = None
+    is_control: bool = False
 
 
 def _chain(**changes: Any) -> dict[str, Any]:
@@ -94,6 +96,10 @@ FUSIONS: dict[str, Fusion] = {
     # DDFM samples with fresh noise from t 999, which needs a prior that can imagine a scene.
     'em': Fusion('as dig_chain, but expectation maximisation (DDFM)', _chain(guidance='em')),
     'dig_literal': Fusion('Dig2DIG as printed: the preset paper', preset='paper'),
+    'block_means': Fusion(
+        "as fused, but with means of 16x16 pixels in place of the prior's estimates; a control",
+        is_control=True,
+    ),
 }
 
 
@@ -167,14 +173,14 @@ def parse_rows(text: str) -> list[Row]:
 
     :param text: names of baselines and of :data:`FUSIONS`, separated by commas; the latter
         perhaps with settings, as in ``fused:num_inference_steps=2,temperature=1``; N and S stand
-        for the paper's; ``all`` is every name there is.
+        for the paper's; ``all`` is every name but those of controls.
     :raises ComparisonError: a name, a setting or its value is unknown.
     """
     known = [*BASELINES, *FUSIONS]
     rows: list[Row] = []
     for name in split_rows(text):
         if name == 'all':
-            rows += [Row(base, base) for base in known]
+            rows += [Row(base, base) for base in known if not _is_control(base)]
             continue
         base, colon, settings = name.partition(':')
         if base not in known:
@@ -185,6 +191,10 @@ def parse_rows(text: str) -> list[Row]:
     if not rows:
         raise ComparisonError(f'no row is named: name one or more of {", ".join(known)}')
     return list({row.name: row for row in rows}.values())
+
+
+def _is_control(base: str) -> bool:
+    return base in FUSIONS and FUSIONS[base].is_control
 
 
 def _parse_settings(text: str) -> dict[str, Any]:

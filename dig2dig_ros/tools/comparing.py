@@ -81,7 +81,7 @@ def rows_help() -> str:
         changes = ', '.join(f'{key}={value}' for key, value in fusion.overrides.items())
         lines.append(f'  {name:14} {fusion.meaning}' + (f'\n{"":17}{changes}' if changes else ''))
     return (
-        'rows for --compare (all: every one of them):\n'
+        'rows for --compare (all: every one of them but the control):\n'
         + '\n'.join(lines)
         + '\nWhat a row does not set is as --params, -N and -S say. Settings may follow the name '
         'of a\nfusion, such as fused:num_inference_steps=2,temperature=1; N and S stand for the '

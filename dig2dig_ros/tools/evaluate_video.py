@@ -53,7 +53,7 @@ from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.evaluation.temporal import MotionMask, VideoDifference
 from dig2dig_ros.images.thermal_range import ThermalRange
-from dig2dig_ros.tools.methods import make_fusion, row_settings
+from dig2dig_ros.tools.methods import make_fusion, row_prior, row_settings
 from dig2dig_ros.tools.options import (
     add_fusion_options,
     fusion_overrides,
@@ -250,7 +250,8 @@ def video_rows(compared: Sequence[Row], parameters: Mapping[str, Any]) -> list[V
             if row.is_baseline:
                 raise UsageError(f'{row.name} has no prior whose estimates could be reused')
             settings = row_settings(row, parameters)
-            fusion = make_fusion(parameters, settings, (64, 64), reference.fuser.prior)
+            prior = row_prior(row) or reference.fuser.prior
+            fusion = make_fusion(parameters, settings, (64, 64), prior)
             rows.append(VideoRow(row.name.removeprefix(f'{FUSED}:'), fusion.fuser, VideoMemory()))
     except UsageError:
         raise

@@ -134,31 +134,43 @@ def row_settings(row: Row, parameters: Mapping[str, Any]) -> FusionSettings:
         raise UsageError(f'{row.name} cannot be set up: {error}') from error
 
 
+def row_prior(row: Row) -> Prior | None:
+    """Return the prior that a row has in place of the one asked for, if it has."""
+    if row.is_baseline or not FUSIONS[row.base].is_control:
+        return None
+    from dig2dig_ros.evaluation.block_means import BlockMeans
+
+    return BlockMeans()
+
+
 def prepare_methods(
     rows: Sequence[Row], parameters: Mapping[str, Any], size: tuple[int, int]
 ) -> dict[str, Method]:
     """
-    Set up every row. Rows of the same settings share one method, and all fusions one prior.
+    Set up every row. Rows of the same settings share one method, and all fusions one prior, but
+    for a control's.
 
     :param size: (width, height) in pixels to warm up with.
     :raises UsageError: a row cannot be set up; the message names it.
     """
     methods: dict[str, Method] = {}
-    by_settings: dict[FusionSettings, FusionMethod] = {}
+    by_settings: dict[tuple[FusionSettings, bool], FusionMethod] = {}
     prior: Prior | None = None
     for row in rows:
         if row.is_baseline:
             methods[row.name] = baseline_method(row.base)
             continue
-        settings = row_settings(row, parameters)
-        if settings not in by_settings:
+        settings, own = row_settings(row, parameters), row_prior(row)
+        key = (settings, own is not None)
+        if key not in by_settings:
             report(f'setting up {row.name}')
             try:
-                by_settings[settings] = make_fusion(parameters, settings, size, prior)
+                by_settings[key] = make_fusion(parameters, settings, size, own or prior)
             except (TypeError, ValueError) as error:
                 raise UsageError(f'{row.name} cannot be set up: {error}') from error
-            prior = by_settings[settings].fuser.prior
-        methods[row.name] = by_settings[settings]
+            if own is None:
+                prior = by_settings[key].fuser.prior
+        methods[row.name] = by_settings[key]
     return methods
 
 
@@ -230,7 +242,7 @@ def method_costs(
     :param size: (width, height) in pixels for which operations are counted.
     """
     costs: dict[str, Cost] = {}
-    known: dict[int, float] = {}
+    known: dict[tuple[str, int], float] = {}
     for name, method in methods.items():
         if isinstance(method, FusionMethod):
             calls = method.prior_calls
@@ -240,18 +252,22 @@ def method_costs(
     return costs
 
 
-def _gflop(method: FusionMethod, size: tuple[int, int], known: dict[int, float]) -> float:
+def _gflop(
+    method: FusionMethod, size: tuple[int, int], known: dict[tuple[str, int], float]
+) -> float:
     """
     Return the billions of operations of the prior for the last pair, as if it was of that size.
 
-    :param known: those of one call by how many pixels a side the prior sees as one.
+    :param known: those of one call by prior and by how many pixels a side it sees as one.
     """
 
     def of_a_call(downscale: int) -> float:
-        if downscale not in known:
+        prior = method.fuser.prior
+        key = (prior.name, downscale)
+        if key not in known:
             smaller = (math.ceil(size[0] / downscale), math.ceil(size[1] / downscale))
-            known[downscale] = prior_gflop(method.fuser.prior, smaller)
-        return known[downscale]
+            known[key] = prior_gflop(prior, smaller)
+        return known[key]
 
     settings, calls = method.fuser.settings, method.prior_calls
     if settings.prior_downscale == 1:

@@ -43,7 +43,10 @@ def test_rows_of_one_table_by_name() -> None:
     rows = parse_rows('mean, fused ,dig_chain,mean')
     assert [row.name for row in rows] == ['mean', 'fused', 'dig_chain']
     assert [row.is_baseline for row in rows] == [True, False, False]
-    assert [row.name for row in parse_rows('all')] == [*BASELINES, *FUSIONS]
+    assert [row.name for row in parse_rows('all')] == [
+        *BASELINES,
+        *(name for name, fusion in FUSIONS.items() if not fusion.is_control),
+    ]
 
 
 def test_settings_of_a_row_have_the_types_of_the_settings() -> None:

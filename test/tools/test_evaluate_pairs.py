@@ -288,7 +288,7 @@ def test_a_fusion_that_cannot_be_set_up_is_explained(
 def test_every_row_can_be_made(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from dig2dig_ros.fusion.fuser import Fuser, FusionSettings
 
-    rows = f'all,{FREE}'
+    rows = f'all,block_means,{FREE}'
     assert main([str(pairs), '--compare', rows, '--limit', '1', '--device', 'cpu', *QUICK]) == 0
     output = capsys.readouterr().out
     found = table(output)
@@ -298,7 +298,14 @@ def test_every_row_can_be_made(pairs: Path, capsys: pytest.CaptureFixture[str]) 
     image = structure(0, (48, 64))
     statistics = Fuser(settings, device='cpu').fuse(image, image).statistics
     assert found['dig_chain_4']['prior calls'] == statistics.prior_calls
-    a_call = [found[row]['GFLOP'] / found[row]['prior calls'] for row in (*FUSIONS, FREE)]
+    a_call = [
+        found[row]['GFLOP'] / found[row]['prior calls']
+        for row in (*FUSIONS, FREE)
+        if row != 'block_means'
+    ]
+    assert found['block_means']['GFLOP'] == 0
+    assert found['block_means']['prior calls'] == found['fused']['prior calls']
+    assert found['block_means']['Qabf ↑'] != found['fused']['Qabf ↑']
     assert a_call == pytest.approx([a_call[0]] * len(a_call), rel=0.01)
     assert a_call[0] > 0
     # The literal method is the shipped preset, whatever the parameters are.
@@ -308,7 +315,7 @@ def test_every_row_can_be_made(pairs: Path, capsys: pytest.CaptureFixture[str]) 
     )
     # Another rule of weights makes another image.
     assert found['uniform']['Qabf ↑'] != found['fused']['Qabf ↑'] != found['rd']['Qabf ↑']
-    assert 'among the 13 rows mean, laplacian, fused' in output
+    assert 'among the 14 rows mean, laplacian, fused' in output
     places = re.search(r'^Ranks of fused: (.*)\.$', output, flags=re.MULTILINE)
     assert places is not None
     assert [place.split()[0] for place in places[1].split(', ')] == list(METRICS)
