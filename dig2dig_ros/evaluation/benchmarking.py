@@ -47,8 +47,9 @@ Fuse = Callable[[Image, Image], Image]
 FORMAT = 1
 # Seconds from one image of the video to the next, as of a camera of 10 Hz.
 _FRAME_SECONDS = 0.1
-# Rounds that are not counted: memory is allocated, kernels are chosen, caches are filled.
-_WARM_UP_ROUNDS = 3
+# Rounds that are not counted: memory is allocated, kernels are chosen, caches are filled, and on a
+# GPU a graph is recorded after the third.
+_WARM_UP_ROUNDS = 6
 # At a fixed rate the fusions take turns in blocks of so many seconds.
 _BLOCK_SECONDS = 2.0
 _PERCENTILES = {'p50': 50, 'p95': 95, 'p99': 99}

@@ -139,7 +139,7 @@ def prior_call(prior: Prior, width: int, height: int, images: int) -> Callable[[
     """Return a call of the prior with so many grey images of one timestep, as the sampler's."""
     device = next((parameter.device for parameter in prior.parameters()), torch.device('cpu'))
     noisy = torch.zeros((images, 1, height, width), device=device)
-    timesteps = torch.full((images,), 1, dtype=torch.int64, device=device)
+    timesteps = torch.full((1,), 1, dtype=torch.int64, device=device).expand(images)
     return lambda: prior.denoise(noisy, timesteps)
 
 

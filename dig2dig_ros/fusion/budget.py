@@ -63,6 +63,8 @@ _OUT_OF_MEMORY = (
     # Of oneDNN, which tells no more; after a warm-up, there is nothing else that it can mean.
     'could not create a primitive',
     'could not create a memory',
+    # Of cuDNN through torch, which tried all its engines and found no memory for any.
+    'unable to find an engine',
 )
 
 

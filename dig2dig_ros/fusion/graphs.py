@@ -26,9 +26,8 @@ the rest of this module can be tested without a GPU.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 import logging
 import threading
@@ -41,9 +40,10 @@ from torch import Tensor
 
 _LOG = logging.getLogger(__name__)
 
-# Recordings that are kept: a few sets of parameters, with a camera missing or not. Of each there
-# are the inputs and outputs of a pair; what a computation needs on its way, they share.
-MOST_RECORDINGS = 8
+# Recordings that are kept: a few sets of parameters, with a camera missing or fading or not, and
+# weight maps listened to or not. Of each there are the inputs and outputs of a pair; what a
+# computation needs on its way, they share.
+MOST_RECORDINGS = 16
 # A computation runs so often on a thread before it is recorded there. The libraries below choose
 # and load their kernels in the first run, and what comes only once or twice is not worth it.
 RUNS_BEFORE = 3
@@ -88,13 +88,22 @@ class _Recording(Generic[FactsT]):
 
     inputs: tuple[Tensor, ...]
     versions: list[Any]
-    thread: int = 0
+    thread: threading.Thread | None = None
     runs: int = 0
     failed: bool = False
     graph: Any = None
     replay: Callable[[], None] | None = None
     results: tuple[Sequence[Tensor], FactsT] | None = None
     kept: Sequence[Tensor] = ()
+
+    def forget(self) -> None:
+        """Give the recording up; the computation has to run once more before the next."""
+        self.replay = self.results = None
+        self.kept = ()
+        self.runs = min(self.runs, RUNS_BEFORE - 1)
+        graph, self.graph = self.graph, None
+        if graph is not None:
+            graph.reset()
 
 
 class Staging:
@@ -142,12 +151,20 @@ class Replayer(Generic[FactsT]):
         stream: Any = torch.cuda.Stream
         self._stream = stream(device) if cuda else None
         self._upload, self._download = Staging(cuda), Staging(cuda)
-        self._recordings: OrderedDict[Hashable, _Recording[FactsT]] = OrderedDict()
+        self._recordings: dict[Hashable, _Recording[FactsT]] = {}
+        # Whether something was enqueued that nobody has waited for.
+        self._is_pending = False
         self._complained = False
 
-    def stream(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def stream(self) -> Iterator[None]:
         """Return the context in which everything that concerns a computation has to happen."""
-        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+        if self._stream is None:
+            yield
+            return
+        # The device as well: when the stream is left, torch would go to the first one and stay.
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            yield
 
     @property
     def recorded(self) -> int:
@@ -172,10 +189,14 @@ class Replayer(Generic[FactsT]):
         """
         shapes = tuple((given.tensor.shape, given.tensor.dtype) for given in inputs)
         recording = self._recording((key, shapes), inputs)
+        if self._is_pending:  # the last one failed: it may still be copying what was staged
+            self._wait()
+        self._is_pending = True
         self._fill(recording, inputs)
         if recordable and self._record_any and recording.replay is None:
-            if recording.thread != threading.get_ident():
-                recording.thread, recording.runs = threading.get_ident(), 0
+            thread = threading.current_thread()
+            if recording.thread is not thread:
+                recording.thread, recording.runs = thread, 0
             if recording.runs >= RUNS_BEFORE and not recording.failed:
                 self._try_to_record(recording, computation)
             recording.runs += 1
@@ -190,34 +211,41 @@ class Replayer(Generic[FactsT]):
         places = self._download.places(tensors)
         for place, tensor in zip(places, tensors, strict=True):
             place.copy_(tensor.contiguous(), non_blocking=True)
-        if self._stream is not None:
-            self._stream.synchronize()
+        self._wait()
         return [np.array(place.numpy()) for place in places]
 
     def clear(self) -> None:
         """Give up all recordings and their memory."""
-        while self._recordings:
-            self._drop_oldest()
+        self._forget_graphs()
+        self._recordings.clear()
+
+    def _forget_graphs(self) -> None:
+        """
+        Give up the graphs of all recordings.
+
+        All or none: with a graph, torch gives back the workspace of cuBLAS on the stream, and the
+        others would go on writing to it.
+        """
+        for recording in self._recordings.values():
+            recording.forget()
+
+    def _wait(self) -> None:
+        if self._stream is not None:
+            self._stream.synchronize()
+        self._is_pending = False
 
     def _recording(self, key: Hashable, inputs: Sequence[Input]) -> _Recording[FactsT]:
         recording = self._recordings.get(key)
         if recording is None:
-            while len(self._recordings) >= MOST_RECORDINGS:
-                self._drop_oldest()
+            if len(self._recordings) >= MOST_RECORDINGS:
+                self.clear()
             buffers = tuple(
                 torch.empty(given.tensor.shape, dtype=given.tensor.dtype, device=self._device)
                 for given in inputs
             )
             recording = _Recording(buffers, [None] * len(buffers))
             self._recordings[key] = recording
-        self._recordings.move_to_end(key)
         return recording
-
-    def _drop_oldest(self) -> None:
-        _, recording = self._recordings.popitem(last=False)
-        recording.results = recording.replay = None
-        if recording.graph is not None:
-            recording.graph.reset()
 
     def _fill(self, recording: _Recording[FactsT], inputs: Sequence[Input]) -> None:
         """Copy to the device what is not there yet."""
@@ -246,7 +274,7 @@ class Replayer(Generic[FactsT]):
                 self._capture(recording, computation)
         except Exception as error:  # whatever a driver or a prior says of it: it runs as before
             recording.failed = True
-            recording.graph = recording.replay = recording.results = None
+            self._forget_graphs()
             if not self._complained:
                 self._complained = True
                 _LOG.warning(
@@ -268,13 +296,18 @@ class Replayer(Generic[FactsT]):
             None,
         )
         self._stream.synchronize()
+        # What the runs before have left unused: the graph has memory of its own.
+        torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
         # What other threads do with the device meanwhile does no harm.
         graph.capture_begin(pool=pool, capture_error_mode='thread_local')
         try:
             outputs, facts, kept = computation(recording.inputs, True)
-        finally:
-            graph.capture_end()
+        except BaseException:
+            with suppress(Exception):  # that only says that something was wrong
+                graph.capture_end()
+            raise
+        graph.capture_end()
         recording.graph, recording.kept = graph, kept
         recording.results = (outputs, facts)
         recording.replay = graph.replay

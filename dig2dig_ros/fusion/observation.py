@@ -590,6 +590,11 @@ def fitting_size(degradation: Degradation, size: Size) -> Size:
     return max(size[0], least[0]), max(size[1], least[1])
 
 
+def forget_operators() -> None:
+    """Give back the memory of the operators that are kept, on every device."""
+    _operator.cache_clear()
+
+
 @lru_cache(maxsize=_KEPT_OPERATORS)
 def _operator(degradation: Degradation, size: Size) -> LinearOperator:
     """Return A, from the scene to images of this size."""

@@ -342,6 +342,7 @@ def test_what_is_known_of_the_memory_outlives_another_target():
         (RuntimeError('CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate'), True),
         (RuntimeError('std::bad_alloc'), True),
         (RuntimeError('could not create a primitive'), True),
+        (RuntimeError('GET was unable to find an engine to execute this computation'), True),
         (RuntimeError('mat1 and mat2 shapes cannot be multiplied'), False),
         (ValueError('the calibration has not enough memory of the cameras'), False),
         (OSError(12, 'Cannot allocate memory'), False),

@@ -204,6 +204,42 @@ def test_the_number_of_recordings_is_bounded():
     assert not doubled(replayer, computation, 1, key=0)
 
 
+def test_without_room_all_are_given_up_and_recorded_anew():
+    replayer, computation = Replayer(CPU), Counted()
+    for key in range(MOST_RECORDINGS + 1):
+        recorded = [doubled(replayer, computation, value, key=key) for value in range(OFTEN)]
+        assert recorded[-1]
+    assert replayer.recorded == 1
+    assert [doubled(replayer, computation, value, key=0) for value in range(OFTEN)][-1]
+
+
+def test_one_that_cannot_be_recorded_takes_the_graphs_of_others_along_for_a_run():
+    replayer, good, bad = Replayer(CPU), Counted(), Counted()
+    bad.failing = True
+    assert [doubled(replayer, good, value, key='good') for value in range(OFTEN)][-1]
+    assert not any([doubled(replayer, bad, value, key='bad') for value in range(OFTEN)])
+    assert [doubled(replayer, good, value, key='good') for value in range(3)] == [
+        False,
+        True,
+        True,
+    ]
+
+
+def test_a_thread_that_came_after_another_is_not_that_one():
+    # The system numbers them alike.
+    replayer, computation, recorded = Replayer(CPU), Counted(), []
+
+    def run():
+        for value in range(RUNS_BEFORE):
+            recorded.append(doubled(replayer, computation, value))
+
+    for _ in range(3):
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    assert recorded == [False] * 3 * RUNS_BEFORE
+
+
 def test_inputs_that_did_not_change_are_not_copied_again():
     replayer = Replayer(CPU)
     value = torch.zeros(2)
@@ -248,6 +284,28 @@ def test_graphs_agree_with_single_kernels(precision):
     recorded = Fuser(**options)
     assert agree(Fuser(**options, graphs=False), recorded) <= 1
     assert int(recorded.memory()['CUDA graphs']) > 0
+
+
+@pytest.mark.cuda
+def test_more_kinds_of_pairs_than_are_kept_are_fused_as_without_graphs():
+    options = {'prior': 'nano', 'device': 'cuda', 'precision': 'bf16'}
+    plain, recorded = Fuser(**options, graphs=False), Fuser(**options)
+    for moment in range(3 * OFTEN):
+        for steps in range(1, MOST_RECORDINGS + 2 if moment % OFTEN == 0 else 4):
+            plain.settings = recorded.settings = replace(SETTINGS, num_inference_steps=steps)
+            pair = images(moment)
+            expected = plain.fuse(*pair).image.astype(int)
+            assert np.abs(recorded.fuse(*pair).image - expected).max() <= 1
+
+
+@pytest.mark.cuda
+def test_after_a_warm_up_pairs_of_a_robot_are_replayed():
+    fuser = Fuser(SETTINGS, prior='nano', device='cuda')
+    fuser.warm_up(32, 24)
+    assert fuser.memory()['CUDA graphs'] == '2'
+    fuser.fuse(*images(0), weights=False)
+    fuser.fuse(*images(0))
+    assert fuser.memory()['CUDA graphs'] == '2'
 
 
 @pytest.mark.cuda

@@ -308,3 +308,10 @@ def test_refined_is_bilinear_between_the_centres_of_cells(cell, size):
     means = torch.rand((2, 3, *(-(-side // cell) for side in size)), dtype=torch.float64)
     expected = F.interpolate(means, scale_factor=cell, mode='bilinear', align_corners=False)
     torch.testing.assert_close(refined(means, cell, *size), expected[..., : size[0], : size[1]])
+
+
+@pytest.mark.cuda
+def test_refined_on_a_gpu_is_that_of_the_cpu():
+    means = torch.rand((2, 1, 9, 13), generator=torch.Generator().manual_seed(0))
+    there = refined(means.cuda(), 4, 35, 50).cpu()
+    torch.testing.assert_close(there, refined(means, 4, 35, 50), atol=1e-6, rtol=0)
