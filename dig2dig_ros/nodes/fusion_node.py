@@ -253,6 +253,8 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
 
         self._declare_transports()
         values = self._values
+        self._diagnostics_timer.timer_period_ns = round(1e9 * values['diagnostics_period'])
+        self._diagnostics_timer.reset()  # the next message would come when it was due before
         self._pairer = Cascade(
             values['sync_policy'],
             values['sync_tolerance'],

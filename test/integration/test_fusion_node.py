@@ -294,6 +294,14 @@ def test_lifecycle_goes_round_and_comes_back(robot):
     robot.until(lambda: robot.counter('fused') >= 1)
 
 
+def test_another_period_of_diagnostics_holds_from_the_next_configuration_on(domain):
+    with running(domain, {'autostart': False, 'diagnostics_period': 60.0}) as (client, _):
+        assert client.set_parameter('diagnostics_period', 0.2) == (True, '')
+        assert client.change_state('configure')
+        # At the old period this would take minutes.
+        client.until(lambda: len(client.diagnoses) >= 5)
+
+
 def test_simulated_clock_that_jumps_back_clears_what_waits(domain):
     with running(domain, {'use_sim_time': True}) as (client, _):
         clock = client.node.create_publisher(Clock, '/clock', client.reliable)
