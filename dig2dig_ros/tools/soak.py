@@ -102,7 +102,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(
         prog='soak',
         description='Run the fusion node at full rate over real DDS and tell whether its memory, '
-        'threads and file descriptors stay flat. Exit code: 0 flat, 3 not, 1 it did not keep on.',
+        'threads and file descriptors stay flat. Exit code: 0 flat, 3 not, 1 it did not keep on, '
+        '2 results are there already, 130 after Ctrl-C.',
     )
     add = parser.add_argument
     # fmt: off
