@@ -136,6 +136,16 @@ def record_street(bag: Path, width: int = 640, height: int = 512) -> None:
             writer.write(topic, image_message(image, encoding, header), stamp)
 
 
+# Calls back when all pictures in sight have been decoded and drawn.
+_WHEN_DRAWN = """
+const done = arguments[0];
+const seen = [...document.images].filter(
+  image => image.getBoundingClientRect().top < window.innerHeight);
+Promise.all(seen.map(image => image.decode().catch(() => null)))
+  .then(() => requestAnimationFrame(() => requestAnimationFrame(done)));
+"""
+
+
 def _photograph(page: Path, picture: Path) -> None:
     """Store what Chromium shows of a page."""
     from selenium import webdriver
@@ -156,6 +166,7 @@ def _photograph(page: Path, picture: Path) -> None:
             screen = {'width': width, 'height': height, 'deviceScaleFactor': 1, 'mobile': False}
             browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', screen)
             browser.get(page.resolve().as_uri())
+            browser.execute_async_script(_WHEN_DRAWN)
             if not browser.save_screenshot(str(picture)):
                 raise SystemExit(f'Could not write {picture}.')
         finally:
