@@ -188,9 +188,9 @@ class Replayer(Generic[FactsT]):
             those of the run that was recorded.
         """
         shapes = tuple((given.tensor.shape, given.tensor.dtype) for given in inputs)
-        recording = self._recording((key, shapes), inputs)
         if self._is_pending:  # the last one failed: it may still be copying what was staged
             self._wait()
+        recording = self._recording((key, shapes), inputs)
         self._is_pending = True
         self._fill(recording, inputs)
         if recordable and self._record_any and recording.replay is None:
