@@ -90,6 +90,8 @@ STALL_SECONDS = 60.0
 # With --faults: after so many pairs comes something broken, and after so many seconds does a
 # subscriber of the overlay come or go.
 FAULT_EVERY, CHURN_SECONDS = 10, 5.0
+# Seconds to wait for a message, at most.
+_PATIENCE = 0.1
 _GPU_KEY = 'GPU memory of this process (MiB)'
 
 
@@ -192,16 +194,21 @@ class Listener:
                 self.values = {item.key: item.value for item in status.values}
                 self.failure = status.message if status.level == DiagnosticStatus.ERROR else ''
 
-    def work(self) -> None:
-        """Do what is to do between messages: nothing, for who only listens."""
+    def work(self) -> float:
+        """
+        Do what is to do between messages: nothing, for who only listens.
+
+        :return: seconds after which there is something to do again, at the latest.
+        """
+        return _PATIENCE
 
     def spin(self, seconds: float) -> None:
         """Take messages for so long."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
+            patience = self.work()
             with deferred_signals():
-                self._executor.spin_once(timeout_sec=min(left, 0.1))
-            self.work()
+                self._executor.spin_once(timeout_sec=min(left, patience))
 
     def close(self) -> None:
         """Leave the graph."""
@@ -258,10 +265,10 @@ class Feeder(Listener):
             del self._sent_at[other]
         return None if sent is None else now - sent
 
-    def work(self) -> None:
-        """Send what is due."""
+    def work(self) -> float:
+        """Send what is due, and return the seconds until something is again."""
         if not self.feeding:
-            return
+            return _PATIENCE
         now = time.monotonic()
         for stamp in [s for s, at in self._sent_at.items() if now - at > LOST_SECONDS]:
             del self._sent_at[stamp]
@@ -276,6 +283,9 @@ class Feeder(Listener):
         if self._faults and now - self._churned > CHURN_SECONDS:
             self._churned = now
             self._churn()
+        if self._rate is None:
+            return _PATIENCE
+        return min(_PATIENCE, max(0.0, self._next - time.monotonic()))
 
     def _send_pair(self) -> None:
         pair = self._pairs[self.sent % FRAMES]
