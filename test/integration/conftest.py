@@ -20,8 +20,9 @@ import os
 import pytest
 
 # Domains 0 to 101 are safe on Linux. Each process under test gets one of its own, so that
-# no test hears another one's node; starting at the process id keeps parallel runs apart.
-_numbers = itertools.count(os.getpid())
+# no test hears another one's node; runs in parallel, whose process ids are close to each other,
+# begin far apart.
+_numbers = itertools.count(37 * os.getpid())
 
 
 def next_domain() -> int:
