@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from dig2dig_ros.priors.base import linear_alpha_bar, Prior
 
-# Its side in pixels.
+# Side of a block in pixels.
 BLOCK = 16
 
 
