@@ -53,8 +53,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['dig2dig_ros', 'dig2dig_ros.*']),
     package_data={
-        'dig2dig_ros.evaluation': ['report_page/*'],
-        'dig2dig_ros.tools': ['click_page/*'],
+        'dig2dig_ros.evaluation': ['click_page/*', 'report_page/*'],
         'dig2dig_ros.priors': ['weights/*.safetensors', 'weights/*.md'],
     },
     zip_safe=False,

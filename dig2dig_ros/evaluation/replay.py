@@ -45,7 +45,7 @@ from dig2dig_ros.images.registration import RegistrationError
 from dig2dig_ros.streams.cascade import Cascade, Group
 from dig2dig_ros.streams.codec import check, CodecError
 from dig2dig_ros.streams.pairing import PairingError
-from dig2dig_ros.streams.pipeline import (
+from dig2dig_ros.streams.preparation import (
     Arrived,
     Preparation,
     PreparationError,
@@ -78,8 +78,8 @@ class ReplayedPair:
     :param camera_info: the latest of the visible camera by then, or None.
     :param recorded: time in nanoseconds at which the last message of the pair was recorded.
     :param images: as the fuser took them, see
-        :class:`~dig2dig_ros.streams.pipeline.SourceImages`; registered to the visible one, where
-        a registration is in use.
+        :class:`~dig2dig_ros.streams.preparation.SourceImages`; registered to the visible one,
+        where a registration is in use.
     """
 
     stamps: tuple[int, ...]

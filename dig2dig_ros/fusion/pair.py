@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 import torch.nn.functional as F
 
+from dig2dig_ros.fusion.colour import luma, mixed_chroma, replace_luma
 from dig2dig_ros.fusion.confidence import confident_sources, confident_weights
 from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.fusion.observation import Observation, observe
@@ -37,7 +38,6 @@ from dig2dig_ros.fusion.restoration import explained, observe_luma, restore, res
 from dig2dig_ros.fusion.sampler import Noise, sample, StepState
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.fusion.video_memory import VideoMemory
-from dig2dig_ros.images.colour import luma, mixed_chroma, replace_luma
 from dig2dig_ros.priors import Prior
 
 

@@ -41,6 +41,7 @@ import torch
 from torch import Tensor
 import torch.nn.functional as F
 
+from dig2dig_ros.fusion.colour import luma, replace_luma
 from dig2dig_ros.fusion.degradation import Degradation, DegradationError
 from dig2dig_ros.fusion.observation import (
     Composition,
@@ -54,7 +55,6 @@ from dig2dig_ros.fusion.observation import (
     observe,
     SMALLEST_FOR_NOISE,
 )
-from dig2dig_ros.images.colour import luma, replace_luma
 from dig2dig_ros.priors.base import Prior
 
 # Least noise to reckon with: that of rounding to 8 bits is 0.29, and no blur is known exactly.

@@ -50,22 +50,21 @@ from std_msgs.msg import Header
 
 from dig2dig_ros.fusion.budget import Budget, is_out_of_memory
 from dig2dig_ros.images.overlay import weight_overlay
-from dig2dig_ros.nodes.parameters import (
-    fusion_settings,
-    PARAMETERS,
-    PARAMETERS_BY_NAME,
-    ParameterSpec,
-    transport_parameter,
-)
 from dig2dig_ros.nodes.process import run_node
-from dig2dig_ros.nodes.statistics import NodeStatistics
 from dig2dig_ros.nodes.worker import LatestWorker
 from dig2dig_ros.streams.alignment_watch import AlignmentWatch
 from dig2dig_ros.streams.attendance import Attendance
 from dig2dig_ros.streams.cascade import Cascade, Group
 from dig2dig_ros.streams.codec import check, CodecError, encode
 from dig2dig_ros.streams.pairing import SOURCES
-from dig2dig_ros.streams.pipeline import (
+from dig2dig_ros.streams.parameters import (
+    fusion_settings,
+    PARAMETERS,
+    PARAMETERS_BY_NAME,
+    ParameterSpec,
+    transport_parameter,
+)
+from dig2dig_ros.streams.preparation import (
     Arrived,
     fused_picture,
     Preparation,
@@ -75,6 +74,7 @@ from dig2dig_ros.streams.pipeline import (
     weight_plane,
 )
 from dig2dig_ros.streams.registrar import FROM_TF, Pose, Registrar
+from dig2dig_ros.streams.statistics import NodeStatistics
 
 if TYPE_CHECKING:
     # Imports torch, which takes seconds: at run time it comes with on_configure.

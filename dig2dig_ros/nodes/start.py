@@ -48,19 +48,19 @@ def _on_signal(number: int, frame: Any) -> None:
 def _run(module: str) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _on_signal)
-    return int(import_module(f'dig2dig_ros.nodes.{module}').main())
+    return int(import_module(module).main())
 
 
 def fusion_node() -> int:
     """Run the fusion node."""
-    return _run('fusion_node')
+    return _run('dig2dig_ros.nodes.fusion_node')
 
 
 def pair_camera() -> int:
     """Run the node that stands in for two cameras."""
-    return _run('pair_camera')
+    return _run('dig2dig_ros.tools.pair_camera')
 
 
 def play_bag() -> int:
     """Run the player of bags."""
-    return _run('play_bag')
+    return _run('dig2dig_ros.tools.play_bag')

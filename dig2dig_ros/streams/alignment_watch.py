@@ -21,7 +21,7 @@ from typing import Any
 
 from dig2dig_ros.images.alignment import Misalignment, MisalignmentMonitor
 from dig2dig_ros.images.placement import Placement
-from dig2dig_ros.streams.pipeline import Prepared, registered_image
+from dig2dig_ros.streams.preparation import Prepared, registered_image
 
 
 class AlignmentWatch:

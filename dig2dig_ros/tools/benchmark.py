@@ -56,10 +56,8 @@ from dig2dig_ros.evaluation.benchmarking import (
     take_turns,
     timing_facts,
 )
-from dig2dig_ros.evaluation.study import as_json
-from dig2dig_ros.evaluation.tables import Table
-from dig2dig_ros.tools.methods import baseline_method
-from dig2dig_ros.tools.options import (
+from dig2dig_ros.evaluation.methods import baseline_method
+from dig2dig_ros.evaluation.options import (
     fusion_settings,
     load_fuser,
     load_parameters,
@@ -70,7 +68,9 @@ from dig2dig_ros.tools.options import (
     UsageError,
     with_overrides,
 )
-from dig2dig_ros.tools.processes import (
+from dig2dig_ros.evaluation.study import as_json
+from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.nodes.processes import (
     assignments,
     Child,
     deferred_signals,
@@ -536,7 +536,7 @@ class Subscriber:
 
     def settle(self, node: Child) -> None:
         """Wait for diagnostics of a node that has nothing left to do."""
-        from dig2dig_ros.nodes.statistics import is_settled
+        from dig2dig_ros.streams.statistics import is_settled
 
         fresh = self._fresh_after(self.count + 2)
         self.until(
@@ -662,7 +662,7 @@ def _stream(
     log: Path,
 ) -> dict[str, Any]:
     """Let the camera send for so many seconds, and return what came of it."""
-    from dig2dig_ros.nodes.statistics import counter, drops, number
+    from dig2dig_ros.streams.statistics import counter, drops, number
 
     count = max(10, round(rate * seconds))
     values = {

@@ -45,21 +45,15 @@ from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.bags import BagError
 from dig2dig_ros.evaluation.image_pairs import ImagePairError
-from dig2dig_ros.images.alignment import align, MisalignmentMonitor
-from dig2dig_ros.images.placement import Placement
-from dig2dig_ros.images.registration import CameraModel, Registration, RegistrationError
-from dig2dig_ros.nodes.parameters import complete_values
-from dig2dig_ros.streams.pairing import SOURCES
-from dig2dig_ros.streams.pipeline import registered_image
-from dig2dig_ros.tools.options import load_parameters, positive, report, UsageError
-from dig2dig_ros.tools.registration_pairs import (
+from dig2dig_ros.evaluation.options import load_parameters, positive, report, UsageError
+from dig2dig_ros.evaluation.registration_pairs import (
     choose_frames,
     from_bag,
     from_directory,
     LiveTopics,
     Recording,
 )
-from dig2dig_ros.tools.registration_points import (
+from dig2dig_ros.evaluation.registration_points import (
     counted,
     find_board,
     fit_points,
@@ -69,7 +63,13 @@ from dig2dig_ros.tools.registration_points import (
     project,
     rms,
 )
-from dig2dig_ros.tools.registration_report import click_page, overlay, Row, write_text
+from dig2dig_ros.evaluation.registration_report import click_page, overlay, Row, write_text
+from dig2dig_ros.images.alignment import align, MisalignmentMonitor
+from dig2dig_ros.images.placement import Placement
+from dig2dig_ros.images.registration import CameraModel, Registration, RegistrationError
+from dig2dig_ros.streams.pairing import SOURCES
+from dig2dig_ros.streams.parameters import complete_values
+from dig2dig_ros.streams.preparation import registered_image
 
 Array = NDArray[np.float64]
 

@@ -37,13 +37,13 @@ from dig2dig_ros.evaluation.imperfect_cameras import (
     ImperfectCameras,
 )
 from dig2dig_ros.evaluation.synthetic_scene import Box, SyntheticScene
-from dig2dig_ros.nodes.parameters import complete_values, fusion_settings
 from dig2dig_ros.streams.alignment_watch import AlignmentWatch
 from dig2dig_ros.streams.attendance import Attendance
 from dig2dig_ros.streams.cascade import Cascade
 from dig2dig_ros.streams.codec import decode, encode
 from dig2dig_ros.streams.pairing import Source, SOURCES
-from dig2dig_ros.streams.pipeline import Arrived, Preparation, PreparationError, Prepared
+from dig2dig_ros.streams.parameters import complete_values, fusion_settings
+from dig2dig_ros.streams.preparation import Arrived, Preparation, PreparationError, Prepared
 from dig2dig_ros.streams.registrar import Registrar
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.

@@ -50,27 +50,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMessage
 
-from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError, load_pair
-from dig2dig_ros.evaluation.imperfect_cameras import true_homography, Warp
-from dig2dig_ros.evaluation.video import to_bgr, Video
-from dig2dig_ros.images.alignment import corner_distance
-from dig2dig_ros.images.registration import Registration, RegistrationError
-from dig2dig_ros.images.thermal_range import ThermalRange
-from dig2dig_ros.nodes.statistics import (
-    counter,
-    drops,
-    is_counter,
-    is_settled,
-    number,
-    percentiles_ms,
-    subtract_counters,
-    waiting_images,
-)
-from dig2dig_ros.streams.codec import decode
-from dig2dig_ros.streams.pairing import SOURCES
-from dig2dig_ros.streams.pipeline import stamp_of
-from dig2dig_ros.tools.calibrate_registration import UNTRUSTED
-from dig2dig_ros.tools.demo_report import (
+from dig2dig_ros.evaluation.demo_report import (
     ContactSheet,
     DemoError,
     Frame,
@@ -80,8 +60,14 @@ from dig2dig_ros.tools.demo_report import (
     unit_to_bgr,
     write_json,
 )
-from dig2dig_ros.tools.options import parameter_file, PRESETS, UsageError
-from dig2dig_ros.tools.processes import (
+from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError, load_pair
+from dig2dig_ros.evaluation.imperfect_cameras import true_homography, Warp
+from dig2dig_ros.evaluation.options import parameter_file, PRESETS, UsageError
+from dig2dig_ros.evaluation.video import to_bgr, Video
+from dig2dig_ros.images.alignment import corner_distance
+from dig2dig_ros.images.registration import Registration, RegistrationError
+from dig2dig_ros.images.thermal_range import ThermalRange
+from dig2dig_ros.nodes.processes import (
     assignments,
     Child,
     deferred_signals,
@@ -90,6 +76,20 @@ from dig2dig_ros.tools.processes import (
     ProcessError,
     STATUS_SUFFIX,
 )
+from dig2dig_ros.streams.codec import decode
+from dig2dig_ros.streams.pairing import SOURCES
+from dig2dig_ros.streams.preparation import stamp_of
+from dig2dig_ros.streams.statistics import (
+    counter,
+    drops,
+    is_counter,
+    is_settled,
+    number,
+    percentiles_ms,
+    subtract_counters,
+    waiting_images,
+)
+from dig2dig_ros.tools.calibrate_registration import UNTRUSTED
 
 # Without any progress for so long, something is wrong.
 STALL_SECONDS = 60.0

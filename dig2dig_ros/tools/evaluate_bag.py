@@ -39,18 +39,7 @@ import sys
 import time
 from typing import Any
 
-from dig2dig_ros.evaluation.comparison import Row
-from dig2dig_ros.evaluation.jobs import (
-    ClusterError,
-    Interruption,
-    Outcome,
-    Progress,
-    run_jobs,
-)
-from dig2dig_ros.evaluation.scores import format_value, FUSED
-from dig2dig_ros.evaluation.tables import Table
-from dig2dig_ros.nodes.parameters import complete_values
-from dig2dig_ros.tools.bag_evaluation import (
+from dig2dig_ros.evaluation.bag_evaluation import (
     BagJob,
     BagResult,
     check_rows,
@@ -61,15 +50,23 @@ from dig2dig_ros.tools.bag_evaluation import (
     remove_partial_results,
     TopicChoice,
 )
-from dig2dig_ros.tools.comparing import (
+from dig2dig_ros.evaluation.comparing import (
     add_compare_option,
     add_score_options,
     rows_against,
     rows_help,
 )
-from dig2dig_ros.tools.detecting import add_detector_options, detector_options
-from dig2dig_ros.tools.methods import time_left
-from dig2dig_ros.tools.options import (
+from dig2dig_ros.evaluation.comparison import Row
+from dig2dig_ros.evaluation.detecting import add_detector_options, detector_options
+from dig2dig_ros.evaluation.jobs import (
+    ClusterError,
+    Interruption,
+    Outcome,
+    Progress,
+    run_jobs,
+)
+from dig2dig_ros.evaluation.methods import time_left
+from dig2dig_ros.evaluation.options import (
     add_fusion_options,
     check_output,
     fusion_overrides,
@@ -80,6 +77,9 @@ from dig2dig_ros.tools.options import (
     UsageError,
     with_overrides,
 )
+from dig2dig_ros.evaluation.scores import format_value, FUSED
+from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.streams.parameters import complete_values
 
 COMPARED = 'mean,laplacian,fused'
 # What the table over several bags shows of each.

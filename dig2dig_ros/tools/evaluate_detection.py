@@ -40,6 +40,12 @@ import sys
 import cv2
 
 from dig2dig_ros.evaluation.baselines import BASELINES, to_uint8
+from dig2dig_ros.evaluation.detecting import (
+    add_detector_options,
+    describe_detector,
+    detector_options,
+    not_negative,
+)
 from dig2dig_ros.evaluation.detection import Detector, DetectorError, LabelError, LabelSet
 from dig2dig_ros.evaluation.detection_study import (
     DetectionStudy,
@@ -54,16 +60,8 @@ from dig2dig_ros.evaluation.image_pairs import (
     load_pair,
     unpaired,
 )
-from dig2dig_ros.evaluation.scores import FUSED, Image, Method
-from dig2dig_ros.images.thermal_range import ThermalRange
-from dig2dig_ros.tools.detecting import (
-    add_detector_options,
-    describe_detector,
-    detector_options,
-    not_negative,
-)
-from dig2dig_ros.tools.methods import fused_method
-from dig2dig_ros.tools.options import (
+from dig2dig_ros.evaluation.methods import fused_method
+from dig2dig_ros.evaluation.options import (
     add_fusion_options,
     fusion_overrides,
     load_parameters,
@@ -72,6 +70,8 @@ from dig2dig_ros.tools.options import (
     thermal_range,
     UsageError,
 )
+from dig2dig_ros.evaluation.scores import FUSED, Image, Method
+from dig2dig_ros.images.thermal_range import ThermalRange
 
 INPUTS = (VISIBLE, THERMAL, *BASELINES, FUSED)
 

@@ -41,6 +41,12 @@ import cv2
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.baselines import BASELINES
+from dig2dig_ros.evaluation.comparing import (
+    add_compare_option,
+    add_score_options,
+    rows_against,
+    rows_help,
+)
 from dig2dig_ros.evaluation.comparison import (
     ABLATIONS,
     changed_settings,
@@ -49,6 +55,12 @@ from dig2dig_ros.evaluation.comparison import (
     Peers,
     Row,
     split_rows,
+)
+from dig2dig_ros.evaluation.detecting import (
+    add_detector_options,
+    describe_detector,
+    detector_options,
+    DetectorOptions,
 )
 from dig2dig_ros.evaluation.detection import Detector, DetectorError, LabelError
 from dig2dig_ros.evaluation.detection_study import DetectionStudy, detector_inputs
@@ -61,7 +73,32 @@ from dig2dig_ros.evaluation.image_pairs import (
     unpaired,
 )
 from dig2dig_ros.evaluation.jobs import Interruption
+from dig2dig_ros.evaluation.methods import (
+    COMMON_SIZE,
+    describe_rows,
+    FusionMethod,
+    method_costs,
+    prepare_methods,
+    row_settings,
+    thread_count,
+    time_left,
+    time_methods,
+)
 from dig2dig_ros.evaluation.metrics import LPIPS, metric_names
+from dig2dig_ros.evaluation.options import (
+    add_fusion_options,
+    check_output,
+    fusion_overrides,
+    INTERRUPTED,
+    load_parameters,
+    positive,
+    report,
+    TASKS,
+    thermal_range,
+    THERMAL_TASK,
+    UsageError,
+    with_overrides,
+)
 from dig2dig_ros.evaluation.perceptual import load_lpips, Lpips, LpipsError
 from dig2dig_ros.evaluation.scores import (
     ablation_table,
@@ -83,44 +120,7 @@ from dig2dig_ros.evaluation.scores import (
 from dig2dig_ros.evaluation.study import Findings, Frame, Study, STUDY_FILES
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.images.thermal_range import ThermalRange
-from dig2dig_ros.tools.comparing import (
-    add_compare_option,
-    add_score_options,
-    rows_against,
-    rows_help,
-)
-from dig2dig_ros.tools.detecting import (
-    add_detector_options,
-    describe_detector,
-    detector_options,
-    DetectorOptions,
-)
-from dig2dig_ros.tools.methods import (
-    COMMON_SIZE,
-    describe_rows,
-    FusionMethod,
-    method_costs,
-    prepare_methods,
-    row_settings,
-    thread_count,
-    time_left,
-    time_methods,
-)
-from dig2dig_ros.tools.options import (
-    add_fusion_options,
-    check_output,
-    fusion_overrides,
-    INTERRUPTED,
-    load_parameters,
-    positive,
-    report,
-    TASKS,
-    thermal_range,
-    THERMAL_TASK,
-    UsageError,
-    with_overrides,
-)
-from dig2dig_ros.tools.resources import config_file
+from dig2dig_ros.streams.resources import config_file
 
 METHODS = (*BASELINES, FUSED)
 ABLATION_METRICS = ('PSNR_sum', 'SSIM', 'MSE', 'CC', LPIPS, 'Qabf', 'VIF')

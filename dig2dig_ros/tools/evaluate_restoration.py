@@ -53,13 +53,9 @@ from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePair, ImagePairError, load_pair
 from dig2dig_ros.evaluation.jobs import Interruption
+from dig2dig_ros.evaluation.methods import time_left
 from dig2dig_ros.evaluation.metrics import luma, qabf, ssim
-from dig2dig_ros.evaluation.scores import to_8_bits
-from dig2dig_ros.evaluation.tables import Table
-from dig2dig_ros.fusion.degradation import Degradation, DegradationError
-from dig2dig_ros.images.thermal_range import ThermalRange
-from dig2dig_ros.tools.methods import time_left
-from dig2dig_ros.tools.options import (
+from dig2dig_ros.evaluation.options import (
     add_fusion_options,
     fusion_overrides,
     fusion_settings,
@@ -72,6 +68,10 @@ from dig2dig_ros.tools.options import (
     UsageError,
     with_overrides,
 )
+from dig2dig_ros.evaluation.scores import to_8_bits
+from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.fusion.degradation import Degradation, DegradationError
+from dig2dig_ros.images.thermal_range import ThermalRange
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.
 if TYPE_CHECKING:

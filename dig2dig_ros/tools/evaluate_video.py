@@ -48,13 +48,8 @@ from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.comparison import ComparisonError, parse_rows, Row
 from dig2dig_ros.evaluation.jobs import Interruption
-from dig2dig_ros.evaluation.scores import FUSED, grey_8_bits
-from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
-from dig2dig_ros.evaluation.tables import Table
-from dig2dig_ros.evaluation.temporal import MotionMask, VideoDifference
-from dig2dig_ros.images.thermal_range import ThermalRange
-from dig2dig_ros.tools.methods import make_fusion, row_prior, row_settings
-from dig2dig_ros.tools.options import (
+from dig2dig_ros.evaluation.methods import make_fusion, row_prior, row_settings
+from dig2dig_ros.evaluation.options import (
     add_fusion_options,
     fusion_overrides,
     fusion_settings,
@@ -66,6 +61,11 @@ from dig2dig_ros.tools.options import (
     UsageError,
     with_overrides,
 )
+from dig2dig_ros.evaluation.scores import FUSED, grey_8_bits
+from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
+from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.evaluation.temporal import MotionMask, VideoDifference
+from dig2dig_ros.images.thermal_range import ThermalRange
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def bag_pairs(bag: Path, parameters: Mapping[str, Any], fuser: Fuser) -> Iterato
     from dig2dig_ros.evaluation.bag_topics import find_sources
     from dig2dig_ros.evaluation.bags import BagError, BagReader
     from dig2dig_ros.evaluation.replay import BagReplay
-    from dig2dig_ros.nodes.parameters import complete_values
+    from dig2dig_ros.streams.parameters import complete_values
 
     try:
         values = complete_values(parameters)

@@ -36,11 +36,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.images.overlay import weight_map, weight_overlay
-from dig2dig_ros.images.placement import Placement
-from dig2dig_ros.images.registration import Registration
-from dig2dig_ros.nodes.parameters import PARAMETERS_BY_NAME
-from dig2dig_ros.tools.options import (
+from dig2dig_ros.evaluation.options import (
     add_fusion_options,
     fusion_overrides,
     fusion_settings,
@@ -52,7 +48,11 @@ from dig2dig_ros.tools.options import (
     UsageError,
     with_overrides,
 )
-from dig2dig_ros.tools.resources import config_file
+from dig2dig_ros.images.overlay import weight_map, weight_overlay
+from dig2dig_ros.images.placement import Placement
+from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
+from dig2dig_ros.streams.resources import config_file
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.
 if TYPE_CHECKING:

@@ -40,17 +40,17 @@ import yaml
 
 from dig2dig_ros.evaluation.imperfect_cameras import Flaws, Warp
 from dig2dig_ros.evaluation.metrics import luma, ssim
+from dig2dig_ros.evaluation.options import load_fuser, report, size_argument, UsageError
 from dig2dig_ros.fusion.degradation import DegradationError
 from dig2dig_ros.images.alignment import align, corner_distance
 from dig2dig_ros.images.overlay import weight_overlay
 from dig2dig_ros.images.registration import Registration, RegistrationError
-from dig2dig_ros.nodes.parameters import complete_values, fusion_settings
 from dig2dig_ros.streams.codec import decode
 from dig2dig_ros.streams.pairing import Source, SOURCES
-from dig2dig_ros.streams.pipeline import registered_image
+from dig2dig_ros.streams.parameters import complete_values, fusion_settings
+from dig2dig_ros.streams.preparation import registered_image
 from dig2dig_ros.tools.camera_pictures import crop, Curves, draw, Panel, Sheet
 from dig2dig_ros.tools.camera_trials import both, Course, Outcome, regularly, Robot, Street
-from dig2dig_ros.tools.options import load_fuser, report, size_argument, UsageError
 
 Image = NDArray[np.uint8]
 

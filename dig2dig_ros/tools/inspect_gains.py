@@ -45,10 +45,7 @@ from dig2dig_ros.evaluation.comparison import changed_settings
 from dig2dig_ros.evaluation.image_pairs import ImagePair, ImagePairError, load_pair
 from dig2dig_ros.evaluation.known_fusions import known_fusions, KnownFusion, PAIR_KINDS, PairKind
 from dig2dig_ros.evaluation.metrics import luma
-from dig2dig_ros.evaluation.tables import markdown_table
-from dig2dig_ros.fusion.schedule import reduced_timesteps
-from dig2dig_ros.fusion.settings import FusionSettings, WeightRule
-from dig2dig_ros.tools.options import (
+from dig2dig_ros.evaluation.options import (
     add_fusion_options,
     fusion_overrides,
     fusion_settings,
@@ -61,6 +58,9 @@ from dig2dig_ros.tools.options import (
     UsageError,
     with_overrides,
 )
+from dig2dig_ros.evaluation.tables import markdown_table
+from dig2dig_ros.fusion.schedule import reduced_timesteps
+from dig2dig_ros.fusion.settings import FusionSettings, WeightRule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -513,7 +513,7 @@ def inspect(args: argparse.Namespace) -> int:
     plots: Any = None
     if args.output is not None:
         try:
-            from dig2dig_ros.tools import gain_plots as plots
+            from dig2dig_ros.evaluation import gain_plots as plots
         except ImportError as error:
             raise ImportError(
                 f'{error}: plots need matplotlib; pip install matplotlib, or leave out --output'

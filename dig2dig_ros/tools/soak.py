@@ -46,6 +46,14 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from dig2dig_ros.evaluation.options import (
+    check_output,
+    parameter_file,
+    positive,
+    PRESETS,
+    size_argument,
+    UsageError,
+)
 from dig2dig_ros.evaluation.soaking import (
     draw,
     latency_figures,
@@ -56,18 +64,7 @@ from dig2dig_ros.evaluation.soaking import (
     trends,
 )
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
-from dig2dig_ros.nodes.statistics import counter, drops, number
-from dig2dig_ros.streams.codec import encode
-from dig2dig_ros.streams.pipeline import stamp_of
-from dig2dig_ros.tools.options import (
-    check_output,
-    parameter_file,
-    positive,
-    PRESETS,
-    size_argument,
-    UsageError,
-)
-from dig2dig_ros.tools.processes import (
+from dig2dig_ros.nodes.processes import (
     assignments,
     Child,
     deferred_signals,
@@ -76,6 +73,9 @@ from dig2dig_ros.tools.processes import (
     ProcessError,
     STATUS_SUFFIX,
 )
+from dig2dig_ros.streams.codec import encode
+from dig2dig_ros.streams.preparation import stamp_of
+from dig2dig_ros.streams.statistics import counter, drops, number
 
 GREW = 3
 # Different frames that are sent in turn; each is rendered once.

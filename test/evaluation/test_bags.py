@@ -53,7 +53,7 @@ from dig2dig_ros.evaluation.bags import (
     Topic,
 )
 from dig2dig_ros.streams.codec import CodecError, decode, decode_compressed
-from dig2dig_ros.streams.pipeline import stamp_of
+from dig2dig_ros.streams.preparation import stamp_of
 
 STORAGES = ['sqlite3', 'mcap']
 SUFFIX = {'sqlite3': '.db3', 'mcap': '.mcap'}

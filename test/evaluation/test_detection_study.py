@@ -398,7 +398,7 @@ def test_inputs_of_a_detector() -> None:
 def test_colour_is_given_as_the_fused_image_has_it() -> None:
     import torch
 
-    from dig2dig_ros.images.colour import replace_luma
+    from dig2dig_ros.fusion.colour import replace_luma
 
     rng = np.random.default_rng(1)
     visible = rng.integers(0, 256, (8, 9, 3)).astype(np.uint8)

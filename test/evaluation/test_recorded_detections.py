@@ -23,7 +23,7 @@ from dig2dig_ros.evaluation.recorded_detections import (
     RecordedDetections,
     RecordedDetectionsError,
 )
-from dig2dig_ros.streams.pipeline import stamp_of
+from dig2dig_ros.streams.preparation import stamp_of
 
 VISION, YOLO = 'vision_msgs/msg/Detection2DArray', 'yolo_msgs/msg/DetectionArray'
 SECOND = 1_000_000_000

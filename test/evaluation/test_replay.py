@@ -43,12 +43,12 @@ from bag_files import (
 
 from dig2dig_ros.evaluation.bag_topics import find_sources
 from dig2dig_ros.evaluation.bags import BagError, BagReader
+from dig2dig_ros.evaluation.options import fusion_settings, load_fuser
 from dig2dig_ros.evaluation.replay import BagReplay, ReplayedPair, stamp_text
 from dig2dig_ros.fusion.fuser import Fuser
 from dig2dig_ros.images.thermal_range import ThermalRange
-from dig2dig_ros.nodes.parameters import complete_values
 from dig2dig_ros.streams.cascade import Cascade
-from dig2dig_ros.tools.options import fusion_settings, load_fuser
+from dig2dig_ros.streams.parameters import complete_values
 
 MS = SECOND // 1000
 VISIBLE, THERMAL = '/visible/image_raw', '/thermal/image_raw'

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import yaml
 
 from dig2dig_ros.fusion.fuser import Fuser
-from dig2dig_ros.nodes.parameters import complete_values, fusion_settings
+from dig2dig_ros.streams.parameters import complete_values, fusion_settings
 
 CONFIG = Path(__file__).resolve().parents[2] / 'config'
 WIDTH, HEIGHT = 640, 512

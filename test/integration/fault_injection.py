@@ -44,10 +44,10 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from dig2dig_ros.nodes.parameters import MISSING_MODALITIES, PARAMETERS, ParameterSpec
-from dig2dig_ros.nodes.statistics import counter, is_counter, unfinished_pairs, waiting_images
 from dig2dig_ros.streams.codec import encode, SUPPORTED_ENCODINGS
 from dig2dig_ros.streams.pairing import SOURCES
+from dig2dig_ros.streams.parameters import MISSING_MODALITIES, PARAMETERS, ParameterSpec
+from dig2dig_ros.streams.statistics import counter, is_counter, unfinished_pairs, waiting_images
 from integration.harness import Client, heat, HEIGHT, NODE, NodeProcess, street, WIDTH
 
 # Not set at random: they would slow the test itself down, or speak of this computer.

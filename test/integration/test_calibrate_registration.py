@@ -81,7 +81,7 @@ def calibration(domain, *arguments):
 def pair_camera(domain, parameters, *arguments):
     process = subprocess.Popen(
         [
-            *(sys.executable, '-m', 'dig2dig_ros.nodes.pair_camera'),
+            *(sys.executable, '-m', 'dig2dig_ros.tools.pair_camera'),
             *ros_arguments({**CAMERAS, **parameters}),
             *arguments,
         ],

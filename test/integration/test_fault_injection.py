@@ -42,8 +42,8 @@ from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rosgraph_msgs.msg import Clock
 
-from dig2dig_ros.nodes.parameters import PARAMETERS_BY_NAME
 from dig2dig_ros.priors import compact
+from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
 from integration.conftest import next_domain
 from integration.fault_injection import Siege
 from integration.harness import environment, NodeProcess

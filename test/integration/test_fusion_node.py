@@ -28,9 +28,9 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from dig2dig_ros.nodes.parameters import PARAMETERS
-from dig2dig_ros.nodes.statistics import is_settled, waiting_images
 from dig2dig_ros.streams.codec import decode, encode
+from dig2dig_ros.streams.parameters import PARAMETERS
+from dig2dig_ros.streams.statistics import is_settled, waiting_images
 from integration.harness import FAST, heat, HEIGHT, NodeProcess, running, street, WIDTH
 
 

@@ -32,7 +32,7 @@ from dig2dig_ros.evaluation.imperfect_cameras import (
 )
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.images.registration import Registration
-from dig2dig_ros.nodes.pair_camera import camera_info
+from dig2dig_ros.tools.pair_camera import camera_info
 from integration.harness import cameras, MEAN
 
 SIZE = (192, 160)

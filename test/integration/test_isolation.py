@@ -26,7 +26,7 @@ pytest.importorskip('rclpy', reason='needs rclpy')
 pytest.importorskip('torch', reason='needs torch')
 
 from dig2dig_ros.evaluation.soaking import sample_process
-from dig2dig_ros.tools.resources import fast_dds_environment
+from dig2dig_ros.streams.resources import fast_dds_environment
 from integration.conftest import next_domain
 from integration.harness import environment, MEAN, running
 

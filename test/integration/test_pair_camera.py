@@ -31,8 +31,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from dig2dig_ros.evaluation.imperfect_cameras import true_homography, Warp
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
-from dig2dig_ros.nodes.pair_camera import loop_frames, PARAMETERS, StreetSource
 from dig2dig_ros.streams.codec import decode, decode_compressed
+from dig2dig_ros.tools.pair_camera import loop_frames, PARAMETERS, StreetSource
 from integration.harness import ListenedProcess, ros_arguments
 
 SMALL = {'width': 64, 'height': 48}

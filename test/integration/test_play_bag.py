@@ -30,7 +30,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from small_bags import DELAY, PERIOD, stamps, write_bag
 
 from dig2dig_ros.evaluation.bags import BagReader
-from dig2dig_ros.nodes.play_bag import header_stamp
+from dig2dig_ros.tools.play_bag import header_stamp
 from integration.harness import ListenedProcess, NodeProcess
 
 CAMERA = ('/camera/image_raw', '/thermal/image_raw')

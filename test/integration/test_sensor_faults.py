@@ -24,8 +24,8 @@ import pytest
 from sensor_msgs.msg import Image
 
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
-from dig2dig_ros.nodes.statistics import drops, is_settled, waiting_images
 from dig2dig_ros.streams.codec import encode
+from dig2dig_ros.streams.statistics import drops, is_settled, waiting_images
 from integration.harness import cameras, MEAN
 
 WIDTH, HEIGHT = 160, 128

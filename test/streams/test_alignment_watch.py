@@ -21,7 +21,7 @@ import pytest
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.streams.alignment_watch import AlignmentWatch
-from dig2dig_ros.streams.pipeline import Prepared
+from dig2dig_ros.streams.preparation import Prepared
 
 VALUES = {'alignment_period': 5.0, 'alignment_tolerance': 0.02}
 

@@ -29,12 +29,12 @@ import pytest
 import yaml
 
 from dig2dig_ros.evaluation.imperfect_cameras import Flaws, ImperfectCameras, Warp
+from dig2dig_ros.evaluation.registration_pairs import from_bag
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.images.alignment import corner_distance
 from dig2dig_ros.images.registration import Registration
-from dig2dig_ros.nodes.parameters import complete_values
+from dig2dig_ros.streams.parameters import complete_values
 from dig2dig_ros.tools.calibrate_registration import main, UNTRUSTED
-from dig2dig_ros.tools.registration_pairs import from_bag
 
 # A browser for the page.
 pytest_plugins = ['evaluation.conftest']

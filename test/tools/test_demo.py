@@ -27,9 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 import pytest
 
-from dig2dig_ros.evaluation.imperfect_cameras import true_homography
-from dig2dig_ros.images.registration import Registration
-from dig2dig_ros.tools.demo_report import (
+from dig2dig_ros.evaluation.demo_report import (
     ContactSheet,
     DemoError,
     Frame,
@@ -37,6 +35,8 @@ from dig2dig_ros.tools.demo_report import (
     render_summary,
     thermal_edges,
 )
+from dig2dig_ros.evaluation.imperfect_cameras import true_homography
+from dig2dig_ros.images.registration import Registration
 
 ROOT = Path(__file__).resolve().parents[2]
 

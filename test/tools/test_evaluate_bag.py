@@ -60,6 +60,7 @@ from evaluation.bag_files import (
 )
 from rosbags.highlevel import AnyReader
 
+from dig2dig_ros.evaluation import detecting
 from dig2dig_ros.evaluation.detection import Detections
 from dig2dig_ros.evaluation.metrics import METRICS
 from dig2dig_ros.evaluation.replay import stamp_text
@@ -68,7 +69,6 @@ from dig2dig_ros.fusion.fuser import Fuser, FusionSettings
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.streams.cascade import Cascade
 from dig2dig_ros.streams.codec import decode, decode_compressed
-from dig2dig_ros.tools import detecting
 from dig2dig_ros.tools.evaluate_bag import main
 
 Image = NDArray[np.uint8]

@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 import pytest
 
+from dig2dig_ros.evaluation import detecting
 from dig2dig_ros.evaluation.detection import Detections, DetectorError
-from dig2dig_ros.tools import detecting, evaluate_detection
+from dig2dig_ros.tools import evaluate_detection
 from dig2dig_ros.tools.evaluate_detection import main
 
 Image = NDArray[np.uint8]

@@ -28,14 +28,15 @@ import numpy as np
 from numpy.typing import NDArray
 import pytest
 
+from dig2dig_ros.evaluation import detecting
 from dig2dig_ros.evaluation.baselines import BASELINES, mean, to_uint8
 from dig2dig_ros.evaluation.comparison import ABLATIONS, changed_settings, FUSIONS
 from dig2dig_ros.evaluation.detection import Detections
 from dig2dig_ros.evaluation.metrics import evaluate_pair, luma, METRICS
+from dig2dig_ros.evaluation.options import fusion_settings, load_parameters
 from dig2dig_ros.fusion.settings import FusionSettings
-from dig2dig_ros.tools import detecting, evaluate_pairs
+from dig2dig_ros.tools import evaluate_pairs
 from dig2dig_ros.tools.evaluate_pairs import main
-from dig2dig_ros.tools.options import fusion_settings, load_parameters
 
 pytestmark = pytest.mark.skipif(
     find_spec('skimage') is None, reason='scikit-image (extra "evaluation") is not installed'

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 import pytest
 
+from dig2dig_ros.evaluation.options import fusion_settings, load_parameters
 from dig2dig_ros.fusion.fuser import Fuser, FusionResult
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.overlay import weight_map, weight_overlay
@@ -33,7 +34,6 @@ from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.priors.compact import CompactConfig, CompactUNet, save
 from dig2dig_ros.tools import fuse_images
 from dig2dig_ros.tools.fuse_images import main
-from dig2dig_ros.tools.options import fusion_settings, load_parameters
 
 Image = NDArray[Any]
 SHAPE = (48, 64)

@@ -185,8 +185,10 @@ def test_own_pair_has_no_plot_of_the_theorem(pair, tmp_path, capsys):
 
 
 def test_missing_matplotlib_ends_with_the_remedy(monkeypatch, tmp_path, capsys):
-    monkeypatch.delitem(inspect_gains.sys.modules, 'dig2dig_ros.tools.gain_plots', raising=False)
-    monkeypatch.delattr('dig2dig_ros.tools.gain_plots', raising=False)
+    monkeypatch.delitem(
+        inspect_gains.sys.modules, 'dig2dig_ros.evaluation.gain_plots', raising=False
+    )
+    monkeypatch.delattr('dig2dig_ros.evaluation.gain_plots', raising=False)
     monkeypatch.setitem(inspect_gains.sys.modules, 'matplotlib.figure', None)
     assert main([*TINY, '--output', str(tmp_path / 'plots')]) == 2
     assert 'pip install matplotlib' in capsys.readouterr().err

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from dig2dig_ros.images.colour import luma, mixed_chroma, replace_luma
+from dig2dig_ros.fusion.colour import luma, mixed_chroma, replace_luma
 
 
 def random_image():

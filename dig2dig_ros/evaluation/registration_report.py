@@ -37,10 +37,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.gallery import jpeg
+from dig2dig_ros.evaluation.registration_pairs import Pair, size_of
 from dig2dig_ros.evaluation.video import to_bgr
 from dig2dig_ros.images.placement import Placement
-from dig2dig_ros.streams.pipeline import registered_image
-from dig2dig_ros.tools.registration_pairs import Pair, size_of
+from dig2dig_ros.streams.preparation import registered_image
 
 Image = NDArray[np.uint8]
 Array = NDArray[np.float64]
@@ -289,7 +289,7 @@ def click_page(pairs: Sequence[Pair], place: str) -> str:
 
 
 def _resource(name: str) -> str:
-    resource = files('dig2dig_ros.tools') / 'click_page' / name
+    resource = files('dig2dig_ros.evaluation') / 'click_page' / name
     return resource.read_text(encoding='utf-8')
 
 

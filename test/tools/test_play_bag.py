@@ -29,7 +29,7 @@ from small_bags import START, write_bag
 from std_msgs.msg import Header
 
 from dig2dig_ros.evaluation.bags import BagError, BagReader, Record
-from dig2dig_ros.nodes.play_bag import (
+from dig2dig_ros.tools.play_bag import (
     header_stamp,
     Latencies,
     Mark,

@@ -43,10 +43,19 @@ from dig2dig_ros.evaluation.bags import (
     IMAGE_TYPE,
 )
 from dig2dig_ros.evaluation.comparison import Row
+from dig2dig_ros.evaluation.detecting import describe_detector, DetectorOptions
 from dig2dig_ros.evaluation.detection import Detections, DetectorError, LabelError
 from dig2dig_ros.evaluation.detection_study import DetectionStudy, detector_inputs
 from dig2dig_ros.evaluation.jobs import ProgressFunction, StoppingFunction
+from dig2dig_ros.evaluation.methods import (
+    describe_rows,
+    FusionMethod,
+    method_costs,
+    prepare_methods,
+    thread_count,
+)
 from dig2dig_ros.evaluation.metrics import metric_names
+from dig2dig_ros.evaluation.options import UsageError
 from dig2dig_ros.evaluation.perceptual import load_lpips, LpipsError
 from dig2dig_ros.evaluation.recorded_detections import (
     RecordedDetections,
@@ -68,17 +77,8 @@ from dig2dig_ros.evaluation.scores import (
 )
 from dig2dig_ros.evaluation.study import Findings, Frame, Study, STUDY_FILES
 from dig2dig_ros.evaluation.tables import Table
-from dig2dig_ros.nodes.parameters import PARAMETERS_BY_NAME
-from dig2dig_ros.streams.pipeline import fused_picture, stamp_of, weight_plane
-from dig2dig_ros.tools.detecting import describe_detector, DetectorOptions
-from dig2dig_ros.tools.methods import (
-    describe_rows,
-    FusionMethod,
-    method_costs,
-    prepare_methods,
-    thread_count,
-)
-from dig2dig_ros.tools.options import UsageError
+from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
+from dig2dig_ros.streams.preparation import fused_picture, stamp_of, weight_plane
 
 # What an evaluation of a bag is known by, and may be replaced by the next one.
 RESULTS = (*STUDY_FILES, 'fused')

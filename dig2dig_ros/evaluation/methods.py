@@ -28,9 +28,7 @@ from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.baselines import BASELINES, to_uint8
 from dig2dig_ros.evaluation.comparison import changed_settings, FUSIONS, Row
-from dig2dig_ros.evaluation.scores import Cost, fuse_with, FUSED, grey_8_bits, Image, Method
-from dig2dig_ros.fusion.settings import FusionSettings
-from dig2dig_ros.tools.options import (
+from dig2dig_ros.evaluation.options import (
     fusion_settings,
     load_fuser,
     load_parameters,
@@ -38,6 +36,8 @@ from dig2dig_ros.tools.options import (
     UsageError,
     with_overrides,
 )
+from dig2dig_ros.evaluation.scores import Cost, fuse_with, FUSED, grey_8_bits, Image, Method
+from dig2dig_ros.fusion.settings import FusionSettings
 
 # Importing torch takes seconds, which the baselines do not need.
 if TYPE_CHECKING:

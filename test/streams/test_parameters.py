@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from dig2dig_ros.fusion.settings import FusionSettings
-from dig2dig_ros.nodes.parameters import (
+from dig2dig_ros.streams.parameters import (
     complete_values,
     FUSION_PARAMETERS,
     fusion_settings,

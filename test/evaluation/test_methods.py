@@ -25,11 +25,7 @@ import pytest
 
 from dig2dig_ros.evaluation.baselines import BASELINES, to_uint8
 from dig2dig_ros.evaluation.comparison import FUSIONS, parse_rows, Row
-from dig2dig_ros.evaluation.metrics import luma
-from dig2dig_ros.evaluation.scores import fuse_with
-from dig2dig_ros.fusion.fuser import Fuser
-from dig2dig_ros.fusion.settings import FusionSettings
-from dig2dig_ros.tools.methods import (
+from dig2dig_ros.evaluation.methods import (
     baseline_method,
     describe_rows,
     fused_method,
@@ -40,7 +36,11 @@ from dig2dig_ros.tools.methods import (
     row_settings,
     time_methods,
 )
-from dig2dig_ros.tools.options import fusion_settings, load_parameters, UsageError
+from dig2dig_ros.evaluation.metrics import luma
+from dig2dig_ros.evaluation.options import fusion_settings, load_parameters, UsageError
+from dig2dig_ros.evaluation.scores import fuse_with
+from dig2dig_ros.fusion.fuser import Fuser
+from dig2dig_ros.fusion.settings import FusionSettings
 
 SIZE = (64, 48)
 PARAMETERS = {'prior': 'nano', 'device': 'cpu', 'precision': 'fp32'}

@@ -28,8 +28,8 @@ from dig2dig_ros.evaluation.comparison import (
     Row,
     split_rows,
 )
+from dig2dig_ros.evaluation.options import UsageError
 from dig2dig_ros.evaluation.scores import FUSED
-from dig2dig_ros.tools.options import UsageError
 
 
 def add_compare_option(group: argparse._ActionsContainer, default: str) -> None:

@@ -14,7 +14,8 @@
 
 import pytest
 
-from dig2dig_ros.nodes.statistics import (
+from dig2dig_ros.streams.pairing import SOURCES
+from dig2dig_ros.streams.statistics import (
     drop_causes,
     drops,
     IMAGE_CAUSES,
@@ -26,7 +27,6 @@ from dig2dig_ros.nodes.statistics import (
     unfinished_pairs,
     waiting_images,
 )
-from dig2dig_ros.streams.pairing import SOURCES
 
 
 class SteadyClock:

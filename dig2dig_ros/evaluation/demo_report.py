@@ -26,16 +26,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.evaluation.video import letterbox, to_bgr
-from dig2dig_ros.images.placement import Placement
-from dig2dig_ros.streams.pairing import SOURCES
-from dig2dig_ros.streams.pipeline import registered_image
-from dig2dig_ros.tools.registration_report import (
+from dig2dig_ros.evaluation.registration_report import (
     DARK_PERCENTILES,
     EDGE_COLOUR,
     RIM_COLOUR,
     thermal_edge_mask,
 )
+from dig2dig_ros.evaluation.video import letterbox, to_bgr
+from dig2dig_ros.images.placement import Placement
+from dig2dig_ros.streams.pairing import SOURCES
+from dig2dig_ros.streams.preparation import registered_image
 
 Image = NDArray[np.uint8]
 

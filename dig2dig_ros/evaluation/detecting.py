@@ -28,7 +28,7 @@ from dig2dig_ros.evaluation.detection import (
     load_labels,
     PROVIDERS,
 )
-from dig2dig_ros.tools.options import positive
+from dig2dig_ros.evaluation.options import positive
 
 
 @dataclass(frozen=True)

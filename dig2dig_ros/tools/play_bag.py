@@ -68,7 +68,9 @@ from dig2dig_ros.evaluation.bags import (
     Record,
 )
 from dig2dig_ros.nodes.process import run_node
-from dig2dig_ros.nodes.statistics import (
+from dig2dig_ros.streams.pairing import Source, SOURCES
+from dig2dig_ros.streams.resources import fast_dds_environment
+from dig2dig_ros.streams.statistics import (
     counter,
     drops,
     is_counter,
@@ -77,8 +79,6 @@ from dig2dig_ros.nodes.statistics import (
     percentiles_ms,
     subtract_counters,
 )
-from dig2dig_ros.streams.pairing import Source, SOURCES
-from dig2dig_ros.tools.resources import fast_dds_environment
 
 _NANOSECONDS = 1_000_000_000
 # Read ahead at most so much; a second of large images.

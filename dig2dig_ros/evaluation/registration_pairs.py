@@ -42,15 +42,15 @@ from dig2dig_ros.evaluation.bags import (
     is_image,
 )
 from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError, load_pair
+from dig2dig_ros.evaluation.options import report, thermal_range, UsageError
 from dig2dig_ros.evaluation.replay import stamp_text
 from dig2dig_ros.images.thermal_range import ThermalRangeError
+from dig2dig_ros.nodes.processes import deferred_signals
 from dig2dig_ros.streams.cascade import Cascade, Group
 from dig2dig_ros.streams.codec import check, CodecError, decode, decode_compressed
 from dig2dig_ros.streams.pairing import PairingError, SOURCES
-from dig2dig_ros.streams.pipeline import stamp_of
-from dig2dig_ros.tools.options import report, thermal_range, UsageError
-from dig2dig_ros.tools.processes import deferred_signals
-from dig2dig_ros.tools.resources import fast_dds_environment
+from dig2dig_ros.streams.preparation import stamp_of
+from dig2dig_ros.streams.resources import fast_dds_environment
 
 if TYPE_CHECKING:
     from rclpy.node import Node

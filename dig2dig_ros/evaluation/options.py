@@ -27,7 +27,7 @@ import yaml
 
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.thermal_range import ThermalRange
-from dig2dig_ros.tools.resources import config_file
+from dig2dig_ros.streams.resources import config_file
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.
 if TYPE_CHECKING:

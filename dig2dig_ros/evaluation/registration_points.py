@@ -33,8 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 import yaml
 
+from dig2dig_ros.evaluation.options import UsageError
 from dig2dig_ros.streams.pairing import SOURCES
-from dig2dig_ros.tools.options import UsageError
 
 Array = NDArray[np.float64]
 # (width, height) of the visible and of the thermal images.

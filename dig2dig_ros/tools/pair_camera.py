@@ -70,11 +70,11 @@ from dig2dig_ros.evaluation.imperfect_cameras import (
     Warp,
 )
 from dig2dig_ros.evaluation.synthetic_scene import SceneFrame, SyntheticScene
-from dig2dig_ros.nodes.parameters import ParameterSpec
 from dig2dig_ros.nodes.process import run_node
 from dig2dig_ros.streams.codec import decode, decode_compressed, encode
 from dig2dig_ros.streams.pairing import Source, SOURCES
-from dig2dig_ros.tools.resources import fast_dds_environment
+from dig2dig_ros.streams.parameters import ParameterSpec
+from dig2dig_ros.streams.resources import fast_dds_environment
 
 # Of images held in memory: rendered frames, or pairs that were read before.
 _MEMORY = 200_000_000

@@ -31,7 +31,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from dig2dig_ros.tools.resources import fast_dds_environment
+from dig2dig_ros.streams.resources import fast_dds_environment
 
 # The end of the name under which the node's diagnostics come.
 STATUS_SUFFIX = 'fusion_node: fusion'

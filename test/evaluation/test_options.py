@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from dig2dig_ros.tools.options import (
+from dig2dig_ros.evaluation.options import (
     add_fusion_options,
     fusion_overrides,
     fusion_settings,

@@ -22,7 +22,7 @@ import pytest
 
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.streams.codec import CodecError
-from dig2dig_ros.streams.pipeline import (
+from dig2dig_ros.streams.preparation import (
     Arrived,
     fused_picture,
     Preparation,

@@ -21,7 +21,7 @@ from types import ModuleType
 
 import pytest
 
-from dig2dig_ros.tools import resources
+from dig2dig_ros.streams import resources
 
 
 def install(prefix: Path, packages: str) -> ModuleType:
