@@ -14,11 +14,19 @@
 # limitations under the License.
 
 # Runs all tests, or those that pytest's arguments choose; paths are relative to the checkout:
-#   bash scripts/test.sh [test/streams -k pairing ...]
+#   bash scripts/test.sh [--fast] [test/streams -k pairing ...]
+# With --fast, without the tests that start processes or take long: less than two minutes.
 
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 
 cd -- "$checkout"
-exec "$python" -m pytest "$@"
+arguments=()
+for argument; do
+  case $argument in
+    --fast) arguments+=(-m 'not integration and not slow') ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+exec "$python" -m pytest "${arguments[@]}"

@@ -20,6 +20,8 @@ import signal
 
 import pytest
 
+INTEGRATION = Path(__file__).with_name('integration')
+
 
 @pytest.fixture(scope='session')
 def shared() -> Path:
@@ -37,8 +39,12 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a CUDA device where there is none."""
+    """Mark the tests of processes, and skip what needs a CUDA device where there is none."""
+    for item in items:
+        if INTEGRATION in item.path.parents:
+            item.add_marker(pytest.mark.integration)
     for_cuda = [item for item in items if 'cuda' in item.keywords]
     if not for_cuda:
         # The linters run on machines without torch, too.
