@@ -47,7 +47,7 @@ os.replace(path + '.part', path)
 
 NODE = """
 import sys
-from dig2dig_ros.nodes.{module} import main
+from dig2dig_ros.{module} import main
 sys.exit(main())
 """
 

@@ -232,7 +232,7 @@ def test_a_bad_argument_ends_the_launch_with_its_reason(launched, caplog, argume
 def test_the_node_itself_comes_up_and_ends_cleanly(installation, tmp_path):
     for module in ('cv2', 'rclpy', 'torch'):
         pytest.importorskip(module)
-    installation.add_executable('fusion_node', NODE.format(module='fusion_node'))
+    installation.add_executable('fusion_node', NODE.format(module='nodes.fusion_node'))
     small = tmp_path / 'small.yaml'
     small.write_text('/**:\n  ros__parameters:\n    warmup_size: [64, 48]\n')
     arguments = {'N': '3', 'S': '2', 'device': 'cpu', 'params_file': str(small)}

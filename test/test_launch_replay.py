@@ -266,8 +266,8 @@ def test_auto_takes_rosbag2_where_rosbags_is_missing(installation, bag, monkeypa
 def test_a_bag_goes_through_the_node_into_another_bag(installation, bag, tmp_path):
     for module in ('cv2', 'rclpy', 'torch'):
         pytest.importorskip(module)
-    for module in ('fusion_node', 'play_bag'):
-        installation.add_executable(module, NODE.format(module=module))
+    for module in ('nodes.fusion_node', 'tools.play_bag'):
+        installation.add_executable(module.partition('.')[2], NODE.format(module=module))
     small = tmp_path / 'small.yaml'
     small.write_text(
         '/**:\n  ros__parameters:\n    {prior: nano, warmup_size: [64, 48], num_threads: 1}\n'

@@ -121,12 +121,12 @@ class NodeProcess:
 
 
 class ListenedProcess:
-    """A process of one of the package's modules, and a node that listens to it."""
+    """A process of one of the package's commands, and a node that listens to it."""
 
     def __init__(self, domain, module, arguments):
         self._output = tempfile.TemporaryFile('w+')  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, '-m', f'dig2dig_ros.nodes.{module}', *arguments],
+            [sys.executable, '-m', f'dig2dig_ros.tools.{module}', *arguments],
             env=environment(domain),
             stdout=self._output,
             stderr=subprocess.STDOUT,
