@@ -198,8 +198,9 @@ def input_arguments(context: LaunchContext, bag: Path) -> dict[str, str]:
             )
         return {'visible_topic': visible, 'thermal_topic': thermal}
 
+    from dig2dig_ros.evaluation.bag_reader import BagReader
     from dig2dig_ros.evaluation.bag_topics import find_sources
-    from dig2dig_ros.evaluation.bags import BagError, BagReader
+    from dig2dig_ros.evaluation.bag_types import BagError
 
     try:
         with BagReader(bag) as reader:

@@ -111,7 +111,7 @@ def _report(output: Path, work: Path, _: argparse.Namespace) -> None:
 
 def record_street(bag: Path, width: int = 640, height: int = 512) -> None:
     """Write a bag of the built-in night street, as two cameras of different rates see it."""
-    from dig2dig_ros.evaluation.bags import BagWriter, image_message
+    from dig2dig_ros.evaluation.bag_writer import BagWriter, image_message
     from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 
     street = SyntheticScene(width, height)

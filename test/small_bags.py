@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from evaluation.bag_files import camera_info, compressed_image, header, START
 import numpy as np
 
-from dig2dig_ros.evaluation.bags import BagWriter, image_message
+from dig2dig_ros.evaluation.bag_writer import BagWriter, image_message
 
 WIDTH, HEIGHT = 64, 48
 PERIOD = 250_000_000

@@ -94,7 +94,7 @@ def test_every_picture_is_made_by_a_command():
 
 def test_the_street_of_the_report_is_a_bag(tmp_path):
     pytest.importorskip('rosbags')
-    from dig2dig_ros.evaluation.bags import BagReader
+    from dig2dig_ros.evaluation.bag_reader import BagReader
 
     record = runpy.run_path(str(CHECKOUT / 'scripts' / 'pictures.py'))['record_street']
     record(tmp_path / 'street', 64, 48)

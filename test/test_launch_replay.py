@@ -29,7 +29,7 @@ from launch import LaunchContext
 from launch_files import Installation, launch_log, NODE, parameters, RECORDER, remappings
 from small_bags import write_bag
 
-from dig2dig_ros.evaluation.bags import BagReader
+from dig2dig_ros.evaluation.bag_reader import BagReader
 
 FILE = 'replay.launch.py'
 

@@ -33,15 +33,10 @@ import uuid
 
 import cv2
 
+from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_topics import find_sources, SourceTopics
-from dig2dig_ros.evaluation.bags import (
-    BagError,
-    BagReader,
-    BagWriter,
-    CAMERA_INFO_TYPE,
-    image_message,
-    IMAGE_TYPE,
-)
+from dig2dig_ros.evaluation.bag_types import BagError, CAMERA_INFO_TYPE, IMAGE_TYPE
+from dig2dig_ros.evaluation.bag_writer import BagWriter, image_message
 from dig2dig_ros.evaluation.comparison import Row
 from dig2dig_ros.evaluation.detecting import describe_detector, DetectorOptions
 from dig2dig_ros.evaluation.detection import Detections, DetectorError, LabelError

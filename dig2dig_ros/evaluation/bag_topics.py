@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 import re
 
-from dig2dig_ros.evaluation.bags import (
+from dig2dig_ros.evaluation.bag_types import (
     BagError,
     CAMERA_INFO_TYPE,
     is_image,

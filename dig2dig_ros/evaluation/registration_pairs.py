@@ -33,10 +33,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_topics import find_sources
-from dig2dig_ros.evaluation.bags import (
+from dig2dig_ros.evaluation.bag_types import (
     BagError,
-    BagReader,
     CAMERA_INFO_TYPE,
     COMPRESSED_IMAGE_TYPE,
     is_image,

@@ -43,7 +43,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.evaluation.bags import BagError
+from dig2dig_ros.evaluation.bag_types import BagError
 from dig2dig_ros.evaluation.image_pairs import ImagePairError
 from dig2dig_ros.evaluation.options import load_parameters, positive, report, UsageError
 from dig2dig_ros.evaluation.registration_pairs import (

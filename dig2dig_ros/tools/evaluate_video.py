@@ -157,8 +157,9 @@ def bag_pairs(bag: Path, parameters: Mapping[str, Any], fuser: Fuser) -> Iterato
 
     :raises UsageError: it cannot be read.
     """
+    from dig2dig_ros.evaluation.bag_reader import BagReader
     from dig2dig_ros.evaluation.bag_topics import find_sources
-    from dig2dig_ros.evaluation.bags import BagError, BagReader
+    from dig2dig_ros.evaluation.bag_types import BagError
     from dig2dig_ros.evaluation.replay import BagReplay
     from dig2dig_ros.streams.parameters import complete_values
 

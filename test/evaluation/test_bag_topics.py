@@ -17,7 +17,7 @@
 import pytest
 
 from dig2dig_ros.evaluation.bag_topics import find_sources
-from dig2dig_ros.evaluation.bags import BagError, Topic
+from dig2dig_ros.evaluation.bag_types import BagError, Topic
 
 VISIBLE, THERMAL = '/visible/image_raw', '/thermal/image_raw'
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'

@@ -45,13 +45,9 @@ from bag_files import (
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import QosReliability
 
-from dig2dig_ros.evaluation.bags import (
-    BagError,
-    BagReader,
-    BagWriter,
-    image_message,
-    Topic,
-)
+from dig2dig_ros.evaluation.bag_reader import BagReader
+from dig2dig_ros.evaluation.bag_types import BagError, Topic
+from dig2dig_ros.evaluation.bag_writer import BagWriter, image_message
 from dig2dig_ros.streams.codec import CodecError, decode, decode_compressed
 from dig2dig_ros.streams.preparation import stamp_of
 

@@ -41,8 +41,9 @@ from bag_files import (
     write_mcap,
 )
 
+from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_topics import find_sources
-from dig2dig_ros.evaluation.bags import BagError, BagReader
+from dig2dig_ros.evaluation.bag_types import BagError
 from dig2dig_ros.evaluation.options import fusion_settings, load_fuser
 from dig2dig_ros.evaluation.replay import BagReplay, ReplayedPair, stamp_text
 from dig2dig_ros.fusion.fuser import Fuser

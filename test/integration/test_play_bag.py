@@ -29,7 +29,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from small_bags import DELAY, PERIOD, stamps, write_bag
 
-from dig2dig_ros.evaluation.bags import BagReader
+from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.tools.play_bag import header_stamp
 from integration.harness import ListenedProcess, NodeProcess
 

@@ -927,9 +927,9 @@ def test_a_detector_sees_sources_and_fusions_and_labels_are_found_by_stamp(
 
 def built(kind: str, **fields: Any) -> Any:
     """Return a message of a type that is known without ROS, zero where nothing is given."""
-    from dig2dig_ros.evaluation.bags import _default_typestore
+    from dig2dig_ros.evaluation.bag_types import default_typestore
 
-    store = _default_typestore()
+    store = default_typestore()
     values = {}
     for name, (node, details) in store.fielddefs[kind][1]:
         if name in fields:
@@ -978,7 +978,7 @@ def header_of(moment: int) -> Any:
 def test_detections_of_a_live_detector_are_found_by_the_stamps_of_their_images(
     tmp_path: Path,
 ) -> None:
-    from dig2dig_ros.evaluation.bags import _default_typestore
+    from dig2dig_ros.evaluation.bag_types import default_typestore
 
     half = [[side / 2 for side in box] for box in (SEEN, HIDDEN)]
     messages = night_walk(4)
@@ -993,7 +993,7 @@ def test_detections_of_a_live_detector_are_found_by_the_stamps_of_their_images(
         fused = vision_detections(moment, [SEEN, HIDDEN])
         messages.append(('/detections/fused', fused, late))
     messages.sort(key=lambda message: message[2])
-    write_bag(tmp_path / 'walk', 'sqlite3', messages, store=_default_typestore())
+    write_bag(tmp_path / 'walk', 'sqlite3', messages, store=default_typestore())
     labels = write_labels(tmp_path / 'labels.json', 4)
     inputs = ('visible', 'thermal', 'fused')
     topics = [part for name in inputs for part in ('--detections', f'{name}=/detections/{name}')]

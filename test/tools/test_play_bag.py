@@ -28,7 +28,8 @@ from sensor_msgs.msg import CameraInfo, Image
 from small_bags import START, write_bag
 from std_msgs.msg import Header
 
-from dig2dig_ros.evaluation.bags import BagError, BagReader, Record
+from dig2dig_ros.evaluation.bag_reader import BagReader
+from dig2dig_ros.evaluation.bag_types import BagError, Record
 from dig2dig_ros.tools.play_bag import (
     header_stamp,
     Latencies,

@@ -1,0 +1,189 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What bags hold: topics, recorded messages, and the types of their messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+import re
+from typing import Any
+
+IMAGE_TYPE = 'sensor_msgs/msg/Image'
+COMPRESSED_IMAGE_TYPE = 'sensor_msgs/msg/CompressedImage'
+CAMERA_INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
+
+STORAGES = {'sqlite3': '.db3', 'mcap': '.mcap'}
+
+# The interfaces of the detectors whose messages are read, for bags that embed no definitions
+# (sqlite3 up to Humble). vision_msgs 3 has geometry_msgs/Pose2D for its centre, whose three
+# numbers lie in the message as those of vision_msgs/Pose2D do: one definition reads both.
+_DETECTION_TYPES = {
+    'vision_msgs/msg/Point2D': 'float64 x\nfloat64 y',
+    'vision_msgs/msg/Pose2D': 'vision_msgs/Point2D position\nfloat64 theta',
+    'vision_msgs/msg/BoundingBox2D': ('vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y'),
+    'vision_msgs/msg/ObjectHypothesis': 'string class_id\nfloat64 score',
+    'vision_msgs/msg/ObjectHypothesisWithPose': (
+        'vision_msgs/ObjectHypothesis hypothesis\ngeometry_msgs/PoseWithCovariance pose'
+    ),
+    'vision_msgs/msg/Detection2D': (
+        'std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n'
+        'vision_msgs/BoundingBox2D bbox\nstring id'
+    ),
+    'vision_msgs/msg/Detection2DArray': (
+        'std_msgs/Header header\nvision_msgs/Detection2D[] detections'
+    ),
+    'yolo_msgs/msg/Point2D': 'float64 x\nfloat64 y',
+    'yolo_msgs/msg/Vector2': 'float64 x\nfloat64 y',
+    'yolo_msgs/msg/Pose2D': 'yolo_msgs/Point2D position\nfloat64 theta',
+    'yolo_msgs/msg/BoundingBox2D': 'yolo_msgs/Pose2D center\nyolo_msgs/Vector2 size',
+    'yolo_msgs/msg/BoundingBox3D': (
+        'geometry_msgs/Pose center\ngeometry_msgs/Vector3 size\nstring frame_id'
+    ),
+    'yolo_msgs/msg/Mask': 'int32 height\nint32 width\nyolo_msgs/Point2D[] data',
+    'yolo_msgs/msg/KeyPoint2D': 'int32 id\nyolo_msgs/Point2D point\nfloat64 score',
+    'yolo_msgs/msg/KeyPoint2DArray': 'yolo_msgs/KeyPoint2D[] data',
+    'yolo_msgs/msg/KeyPoint3D': 'int32 id\ngeometry_msgs/Point point\nfloat64 score',
+    'yolo_msgs/msg/KeyPoint3DArray': 'yolo_msgs/KeyPoint3D[] data\nstring frame_id',
+    'yolo_msgs/msg/Detection': (
+        'int32 class_id\nstring class_name\nfloat64 score\nstring id\n'
+        'yolo_msgs/BoundingBox2D bbox\nyolo_msgs/BoundingBox3D bbox3d\nyolo_msgs/Mask mask\n'
+        'yolo_msgs/KeyPoint2DArray keypoints\nyolo_msgs/KeyPoint3DArray keypoints3d'
+    ),
+    'yolo_msgs/msg/DetectionArray': ('std_msgs/Header header\nyolo_msgs/Detection[] detections'),
+}
+
+
+class BagError(ValueError):
+    """A bag cannot be read or written; the text says which, what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """
+    One topic of a bag.
+
+    :param type: as ``sensor_msgs/msg/Image``.
+    :param count: number of its messages that the bag holds.
+    """
+
+    name: str
+    type: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """
+    One message as it was recorded.
+
+    :param time: of its recording, in nanoseconds.
+    :param data: the serialised message (CDR, with its header of four bytes).
+    """
+
+    topic: str
+    type: str
+    time: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Connection:
+    """
+    What a file says about a topic.
+
+    :param serialization: ``cdr``; other tools than rosbag2 may write others.
+    :param format: language of the definition, ``ros2msg`` or ``ros2idl``; empty without one.
+    """
+
+    topic: str
+    type: str
+    count: int
+    serialization: str
+    format: str
+    definition: str
+
+
+def is_image(topic: Topic) -> bool:
+    """Tell whether a topic holds images that can be decoded here."""
+    if topic.type == COMPRESSED_IMAGE_TYPE:
+        return not topic.name.endswith('/compressedDepth')
+    return topic.type == IMAGE_TYPE
+
+
+def topic_listing(topics: Mapping[str, Topic]) -> str:
+    """Return a line for each topic, aligned, images first."""
+    order = sorted(topics.values(), key=lambda topic: (not is_image(topic), topic.name))
+    if not order:
+        return '  no topics'
+    width = max(len(topic.name) for topic in order)
+    type_width = max(len(topic.type) for topic in order)
+    digits = max(len(str(topic.count)) for topic in order)
+    return '\n'.join(
+        f'  {topic.name:{width}}  {topic.type:{type_width}}  {topic.count:{digits}} messages'
+        for topic in order
+    )
+
+
+def require_rosbags() -> None:
+    try:
+        import rosbags.rosbag2  # noqa: F401
+    except ImportError as error:
+        raise BagError(
+            'bags need the library rosbags: install the extra "evaluation" of dig2dig, or pip '
+            f'install rosbags; {error}'
+        ) from error
+
+
+@lru_cache(maxsize=4)
+def default_typestore(distro: str = '') -> Any:
+    """Return the types of a ROS distribution, Humble where it is not known, and detections."""
+    from rosbags.typesys import get_types_from_msg, get_typestore, Stores
+
+    # Bags without definitions are older than Iron, and images are the same in all.
+    known = {store.value.removeprefix('ros2_'): store for store in Stores}
+    typestore = get_typestore(known.get(distro, Stores.ROS2_HUMBLE))
+    types: dict[str, Any] = {}
+    for name, text in _DETECTION_TYPES.items():
+        types.update(get_types_from_msg(text, name))
+    typestore.register(types)
+    return typestore
+
+
+def embedded_typestore(connection: Connection, default: Any) -> Any:
+    """Return the types of a definition that a bag embeds, and no others."""
+    from rosbags.typesys import get_types_from_idl, get_types_from_msg, get_typestore, Stores
+
+    types: dict[str, Any] = {}
+    if connection.format == 'ros2msg':
+        types.update(get_types_from_msg(connection.definition, connection.type))
+    else:
+        separator = f'{"=" * 80}\n'
+        for part in connection.definition.split(separator):
+            text = re.sub(r'\AIDL: .*\n', '', part)
+            if text.strip():
+                types.update(get_types_from_idl(text))
+    # Some tools leave out the common types that a definition names.
+    pending = list(types)
+    while pending:
+        for name in re.findall(r"'(\w+/msg/\w+)'", repr(types[pending.pop()][1])):
+            if name not in types and name in default.fielddefs:
+                types[name] = default.fielddefs[name]
+                pending.append(name)
+    typestore = get_typestore(Stores.EMPTY)
+    typestore.register(types)
+    typestore.get_msgdef(connection.type)
+    return typestore
