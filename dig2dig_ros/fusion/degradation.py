@@ -15,15 +15,14 @@
 """
 How a camera degrades the scene, as a parameter declares it.
 
-Free of torch, so that nodes start fast; :mod:`dig2dig_ros.fusion.observation` makes operators of
-it.
+Free of torch, so that nodes start fast; :mod:`dig2dig_ros.fusion.observation` makes linear
+operators from it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-import math
 import re
 from typing import Any, Literal
 
@@ -37,8 +36,8 @@ PRESETS: dict[str, str] = {
 }
 _TERMS = (
     'x4 or bicubic x4 (down-sampling), blur 1.5 (standard deviation in pixels), motion 9 30 '
-    '(length in pixels, degrees), psf FILE.npy, mask FILE.npy, noise 10 (standard deviation in '
-    'grey levels of 255) or noise auto'
+    '(length in pixels, degrees), noise 10 (standard deviation in grey levels of 255) or noise '
+    'auto'
 )
 _NUMBER = r'([0-9]+(?:\.[0-9]*)?|\.[0-9]+)'
 _LARGEST_FACTOR = 16.0
@@ -53,17 +52,14 @@ class Degradation:
     """
     What happens to the scene on its way through a camera: y = A c + n.
 
-    In this order: blur (or motion, or a given point spread function), down-sampling, mask, noise.
+    In this order: blur (or motion), down-sampling, noise.
 
-    :param factor: the scene has so many times the pixels of the image along each side.
+    :param factor: the scene has this many times the pixels of the image along each side.
     :param resampling: how the pixels of the scene make one of the image: ``area`` (the mean over
         it, as on a sensor) or ``bicubic``.
     :param blur: standard deviation of a Gaussian, in pixels of the scene.
     :param motion: length of a straight movement in pixels of the scene and its direction in
         degrees, counter-clockwise from the right; length 0 is none.
-    :param psf: path of a .npy file, (h, w), odd sides: point spread function in pixels of the
-        scene.
-    :param mask: path of a .npy file, (h, w) of the image: 1 where a pixel is seen, 0 where not.
     :param noise: standard deviation in grey levels of 255; None is estimated for every frame.
     """
 
@@ -71,8 +67,6 @@ class Degradation:
     resampling: Resampling = 'area'
     blur: float = 0.0
     motion: tuple[float, float] = (0.0, 0.0)
-    psf: str = ''
-    mask: str = ''
     noise: float | None = 0.0
 
     @property
@@ -80,23 +74,31 @@ class Degradation:
         """Whether nothing is declared at all."""
         return self == Degradation()
 
-    @property
-    def blurs(self) -> bool:
-        """Whether one of blur, motion and psf is declared."""
-        return self.blur > 0 or self.motion[0] > 0 or bool(self.psf)
-
     def scene_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (height, width) of the scene that an image of the given size shows."""
         return round(height * self.factor), round(width * self.factor)
 
     @staticmethod
+    @lru_cache(maxsize=64)
     def parse(text: str) -> Degradation:
         """
         Return what a text says: ``none``, a name of :data:`PRESETS`, or terms joined by commas.
 
         :raises DegradationError: a term is not understood or comes twice; the text lists them all.
         """
-        return _parsed(text)
+        words = text.strip()
+        if words in ('', 'none'):
+            return Degradation()
+        values: dict[str, Any] = {}
+        for term in PRESETS.get(words, words).split(','):
+            for name, value in _term(term.strip(), text).items():
+                if name in values:
+                    raise DegradationError(f"'{text}' says {name} twice: give each term once")
+                values[name] = value
+        degradation = Degradation(**values)
+        if degradation.blur > 0 and degradation.motion[0] > 0:
+            raise DegradationError(f"'{text}' has both blur and motion: give one of them")
+        return degradation
 
     def __str__(self) -> str:
         """Return the text that :meth:`parse` reads."""
@@ -105,36 +107,13 @@ class Degradation:
             terms.append(f'blur {self.blur:g}')
         if self.motion[0]:
             terms.append(f'motion {self.motion[0]:g} {self.motion[1]:g}')
-        if self.psf:
-            terms.append(f'psf {self.psf}')
         if self.factor != 1:
             terms.append(
                 ('bicubic ' if self.resampling == 'bicubic' else '') + f'x{self.factor:g}'
             )
-        if self.mask:
-            terms.append(f'mask {self.mask}')
         if self.noise != 0:
             terms.append('noise auto' if self.noise is None else f'noise {self.noise:g}')
         return ', '.join(terms) or 'none'
-
-
-@lru_cache(maxsize=64)
-def _parsed(text: str) -> Degradation:
-    words = text.strip()
-    if words in ('', 'none'):
-        return Degradation()
-    values: dict[str, Any] = {}
-    for term in PRESETS.get(words, words).split(','):
-        for name, value in _term(term.strip(), text).items():
-            if name in values:
-                raise DegradationError(f"'{text}' says {name} twice: give each term once")
-            values[name] = value
-    degradation = Degradation(**values)
-    if sum((degradation.blur > 0, degradation.motion[0] > 0, bool(degradation.psf))) > 1:
-        raise DegradationError(
-            f"'{text}' has more than one of blur, motion and psf: give one psf for all of them"
-        )
-    return degradation
 
 
 def _term(term: str, text: str) -> dict[str, Any]:
@@ -148,11 +127,8 @@ def _term(term: str, text: str) -> dict[str, Any]:
         return {'factor': factor, 'resampling': match[1] or 'area'}
     if match := re.fullmatch(rf'blur\s+{_NUMBER}', term):
         return {'blur': _at_most(float(match[1]), 50, term)}
-    if match := re.fullmatch(rf'motion\s+{_NUMBER}\s+([-+]?){_NUMBER}', term):
-        angle = math.copysign(float(match[3]), -1 if match[2] == '-' else 1)
-        return {'motion': (_at_most(float(match[1]), 200, term), angle)}
-    if match := re.fullmatch(r'(psf|mask)\s+(\S.*\.npy)', term):
-        return {match[1]: match[2]}
+    if match := re.fullmatch(rf'motion\s+{_NUMBER}\s+([-+]?{_NUMBER})', term):
+        return {'motion': (_at_most(float(match[1]), 200, term), float(match[2]))}
     if term == 'noise auto':
         return {'noise': None}
     if match := re.fullmatch(rf'noise\s+{_NUMBER}', term):

@@ -283,7 +283,7 @@ class Fuser:
         for index, degradation in enumerate(self.settings.degradations(sources)):
             # As small as a camera is of which so many pixels are to be made.
             small = [max(1, round(side / degradation.factor)) for side in (height, width)]
-            # A mask or noise auto may be of images of another size than the warm-up's.
+            # Motion and noise auto need images of some size.
             rows, columns = np.indices(fitting_size(degradation, (small[0], small[1])))
             pattern = ((rows + columns) % 256).astype(np.uint8)
             # Of the types of a robot's cameras: colours, and counts that were mapped to 0 to 1.

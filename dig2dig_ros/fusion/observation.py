@@ -34,10 +34,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 import math
-from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 import torch.nn.functional as F
@@ -45,8 +42,6 @@ import torch.nn.functional as F
 from dig2dig_ros.fusion.degradation import Degradation, DegradationError, Resampling
 
 Size = tuple[int, int]
-Border = Literal['reflect', 'circular']
-BORDERS: tuple[Border, ...] = ('reflect', 'circular')
 RESAMPLINGS: tuple[Resampling, ...] = ('area', 'bicubic')
 # One grey level of 255 on [-1, 1].
 GREY_LEVEL = 2 / 255
@@ -68,7 +63,6 @@ _FLAT_SHARE = 0.25
 _EXPLAINED_DAMPING = 1e-3
 # Below this part of white noise unexplained, little of it would be what no scene explains.
 _LEAST_UNSEEN = 0.25
-# Sides of Fourier transforms are rounded up to a multiple of this: fast, and no prime factors.
 _FAST_MULTIPLE = 32
 # Operators of cameras and sizes that stay in memory.
 _KEPT_OPERATORS = 8
@@ -206,30 +200,6 @@ class Identity(LinearOperator):
         return observed / (1 + damping)
 
 
-class Mask(LinearOperator):
-    """
-    Each pixel is multiplied by a value of its own: dead pixels, a blocked view, vignetting.
-
-    :param mask: (H, W), 1 where the pixel is seen as it is, 0 where it is not seen.
-    """
-
-    def __init__(self, mask: Tensor) -> None:
-        if mask.ndim != 2:
-            raise ValueError(f'the mask has shape {tuple(mask.shape)}, but must be (H, W)')
-        size = (mask.shape[0], mask.shape[1])
-        super().__init__(size, size)
-        self.mask = mask
-
-    def _forward(self, image: Tensor) -> Tensor:
-        return image * self._constant('mask', self.mask, image)
-
-    def _adjoint(self, observed: Tensor) -> Tensor:
-        return self._forward(observed)
-
-    def _inverse(self, observed: Tensor, damping: float) -> Tensor:
-        return observed * _inverted(self._constant('mask', self.mask, observed), damping)
-
-
 class Separable(LinearOperator):
     """
     The same matrix for all columns of the image, and another one for all rows: R c C^T.
@@ -280,18 +250,16 @@ class Convolution(LinearOperator):
     """
     Blur with a point spread function, in the Fourier domain.
 
-    With the border ``reflect`` the image is continued by its mirror image, pixel 0 next to
-    itself. The pseudo-inverse has a closed form with the border ``circular``, and with
-    ``reflect`` if the function is symmetric under both flips, since then convolution keeps an
-    image that is mirrored into twice its size mirrored; else it is found by iteration.
+    Beyond its border the image goes on as its mirror image, pixel 0 next to itself. The
+    pseudo-inverse has a closed form if the function is symmetric under both flips, since
+    convolution then keeps an image that is mirrored into twice its size mirrored; else it is found
+    by iteration.
 
     :param psf: (h, w), odd sides, at most as large as the image; the middle is the origin.
     """
 
-    def __init__(self, psf: Tensor, size: Size, border: Border = 'reflect') -> None:
+    def __init__(self, psf: Tensor, size: Size) -> None:
         super().__init__(size, size)
-        if border not in BORDERS:
-            raise ValueError(f'border {border!r} is unknown: use one of {BORDERS}')
         if psf.ndim != 2 or not all(side % 2 for side in psf.shape):
             raise ValueError(
                 f'the point spread function has shape {tuple(psf.shape)}, but must be (h, w) with '
@@ -301,27 +269,17 @@ class Convolution(LinearOperator):
             raise ValueError(
                 f'the point spread function {tuple(psf.shape)} is larger than the image {size}'
             )
-        self._psf = psf.double()
-        reflect = border == 'reflect'
+        psf = psf.double()
         # What a pixel sees beyond the border.
-        self._reach = (psf.shape[0] // 2, psf.shape[1] // 2) if reflect else (0, 0)
-        padded = (side + 2 * reach for side, reach in zip(size, self._reach, strict=True))
-        fast = [-(-side // _FAST_MULTIPLE) * _FAST_MULTIPLE for side in padded]
-        self._period = (fast[0], fast[1]) if reflect else size
-        self._transfer = self._transfer_of(self._period)
+        self._reach = (psf.shape[0] // 2, psf.shape[1] // 2)
+        self._period = (
+            _fast_length(size[0] + 2 * self._reach[0]),
+            _fast_length(size[1] + 2 * self._reach[1]),
+        )
+        self._transfer = _transfer_function(psf, self._period)
         self._mirrored: Tensor | None = None
-        flips = (psf, psf.flip(0), psf.flip(1))
-        if reflect and all(torch.allclose(psf, flip) for flip in flips):
-            self._mirrored = self._transfer_of((2 * size[0], 2 * size[1]))
-        self._diagonal = not reflect or self._mirrored is not None
-
-    def _transfer_of(self, period: Size) -> Tensor:
-        """Return the Fourier transform of the function in so large an image."""
-        kernel = self._psf.new_zeros(period)
-        kernel[: self._psf.shape[0], : self._psf.shape[1]] = self._psf
-        middle = (-(self._psf.shape[0] // 2), -(self._psf.shape[1] // 2))
-        transfer: Tensor = torch.fft.rfft2(kernel.roll(middle, (0, 1)))
-        return transfer
+        if all(torch.allclose(psf, flip) for flip in (psf.flip(0), psf.flip(1))):
+            self._mirrored = _transfer_function(psf, (2 * size[0], 2 * size[1]))
 
     def _forward(self, image: Tensor) -> Tensor:
         (height, width), (top, left) = self.input_size, self._reach
@@ -347,17 +305,14 @@ class Convolution(LinearOperator):
         return image
 
     def _inverse(self, observed: Tensor, damping: float) -> Tensor:
-        if not self._diagonal:
+        if self._mirrored is None:
             return super()._inverse(observed, damping)
-        (height, width), period = self.output_size, self._period
-        transfer = self._constant('transfer', self._transfer, observed)
-        if self._mirrored is not None:
-            observed = torch.cat([observed, observed.flip(-1)], dim=-1)
-            observed = torch.cat([observed, observed.flip(-2)], dim=-2)
-            period = (2 * height, 2 * width)
-            transfer = self._constant('mirrored', self._mirrored, observed)
-        restored = _filtered(observed, _inverted(transfer, damping), period)
-        return restored[..., :height, :width]
+        height, width = self.output_size
+        observed = torch.cat([observed, observed.flip(-1)], dim=-1)
+        observed = torch.cat([observed, observed.flip(-2)], dim=-2)
+        transfer = self._constant('mirrored', self._mirrored, observed)
+        inverse = _inverted(transfer, damping)
+        return _filtered(observed, inverse, (2 * height, 2 * width))[..., :height, :width]
 
 
 class Composition(LinearOperator):
@@ -375,34 +330,22 @@ class Composition(LinearOperator):
         return self.inner.adjoint(self.outer.adjoint(observed))
 
 
-def mask_of(operator: LinearOperator) -> Mask | None:
-    """Return what hides pixels of the observed image, if something does."""
-    last = operator.outer if isinstance(operator, Composition) else operator
-    return last if isinstance(last, Mask) else None
-
-
-def gaussian_blur(size: Size, sigma: float, border: Border = 'reflect') -> Separable:
+def gaussian_blur(size: Size, sigma: float) -> Separable:
     """
-    Return the blur with a Gaussian, cut off at four sigma.
+    Return the blur with a Gaussian, cut off at four sigma; the image is mirrored at its border.
 
     :param sigma: standard deviation in pixels, positive.
     """
     if not 0 < sigma < math.inf:
         raise ValueError(f'sigma is {sigma}, but must be positive and finite')
-    if border not in BORDERS:
-        raise ValueError(f'border {border!r} is unknown: use one of {BORDERS}')
     radius = math.ceil(4 * sigma)
     taps = torch.arange(-radius, radius + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (taps / sigma).square())
     kernel /= kernel.sum()
 
     def matrix(length: int) -> Tensor:
-        source = torch.arange(length)[:, None] + taps.long()[None, :]
-        if border == 'reflect':
-            source = source % (2 * length)
-            source = torch.minimum(source, 2 * length - 1 - source)
-        else:
-            source = source % length
+        source = (torch.arange(length)[:, None] + taps.long()[None, :]) % (2 * length)
+        source = torch.minimum(source, 2 * length - 1 - source)
         result = torch.zeros(length, length, dtype=torch.float64)
         return result.scatter_add_(1, source, kernel.expand(length, -1).contiguous())
 
@@ -539,10 +482,7 @@ def observe(degradation: Degradation, image: Tensor) -> Observation:
     Say how an image of a camera came about; operators are made once for a size.
 
     :param image: (1, 1, h, w) in [-1, 1].
-    :return: on the device of the image. Where a mask lets a part of the light through, its image
-        is so shifted that the operator is linear: black is -1, not 0.
-    :raises DegradationError: a file cannot be used, or the degradation does not go with the size
-        of the image.
+    :raises DegradationError: the degradation does not go with the size of the image.
     """
     if image.ndim != 4 or image.shape[:2] != (1, 1):
         raise ValueError(f'the image has shape {tuple(image.shape)}, but must be (1, 1, h, w)')
@@ -563,31 +503,18 @@ def observe(degradation: Degradation, image: Tensor) -> Observation:
         )
     else:
         noise = math.sqrt(max(0.0, float(estimate_noise(image)) ** 2 - _TEXTURE**2))
-    mask = mask_of(operator)
-    if mask is not None:
-        # m (c + 1) - 1 = m c - (1 - m)
-        image = image + 1 - mask(torch.ones_like(image))
     return Observation(image, operator, noise)
 
 
 def fitting_size(degradation: Degradation, size: Size) -> Size:
-    """
-    Return the size of an image that a degradation can be that of, as near to the given one.
-
-    :param size: (h, w) of the image.
-    :raises DegradationError: a file cannot be used.
-    """
-    if degradation.mask:
-        height, width = _read_mask(degradation.mask).shape
-        return height, width
-    least = [SMALLEST_FOR_NOISE if degradation.noise is None else 1] * 2
-    if degradation.blurs and not degradation.blur:
-        spread = _psf_of(degradation).shape
-        least = [
-            max(side, math.ceil(reach / degradation.factor))
-            for side, reach in zip(least, spread, strict=True)
-        ]
-    return max(size[0], least[0]), max(size[1], least[1])
+    """Return the size of an image that can be so degraded, as near to (h, w) as there is one."""
+    least = SMALLEST_FOR_NOISE if degradation.noise is None else 1
+    spread = motion_psf(*degradation.motion).shape
+    height, width = (
+        max(side, least, math.ceil(reach / degradation.factor))
+        for side, reach in zip(size, spread, strict=True)
+    )
+    return height, width
 
 
 def forget_operators() -> None:
@@ -602,8 +529,8 @@ def _operator(degradation: Degradation, size: Size) -> LinearOperator:
     operator: LinearOperator = Identity(scene)
     if degradation.blur > 0:
         operator = gaussian_blur(scene, degradation.blur)
-    elif degradation.blurs:
-        psf = _psf_of(degradation)
+    elif degradation.motion[0] > 0:
+        psf = motion_psf(*degradation.motion)
         if psf.shape[0] > scene[0] or psf.shape[1] > scene[1]:
             raise DegradationError(
                 f"'{degradation}' blurs over {psf.shape[1]}x{psf.shape[0]} pixels, but the scene "
@@ -612,69 +539,7 @@ def _operator(degradation: Degradation, size: Size) -> LinearOperator:
         operator = Convolution(psf, scene)
     if scene != size:
         operator = down_sampling(scene, size, degradation.resampling) @ operator
-    if degradation.mask:
-        mask = _read_mask(degradation.mask)
-        if tuple(mask.shape) != size:
-            raise DegradationError(
-                f'mask {degradation.mask} has {mask.shape[1]}x{mask.shape[0]} pixels, but the '
-                f"camera's image has {size[1]}x{size[0]}: they must be the same"
-            )
-        operator = Mask(mask) @ operator
     return operator
-
-
-def _psf_of(degradation: Degradation) -> Tensor:
-    return _read_psf(degradation.psf) if degradation.psf else motion_psf(*degradation.motion)
-
-
-def _read_array(path: str, what: str) -> Tensor:
-    """Read a 2-D array of finite numbers as float64."""
-    file = Path(path).expanduser()
-    try:
-        if file.exists() and not file.is_file():
-            raise ValueError('it is no file')  # but a pipe, say, which may never end
-        # Mapped, so that an array that is larger than its file is refused, and not made room for.
-        with np.errstate(over='raise'):
-            array = np.load(file, mmap_mode='r', allow_pickle=False)
-    except (OSError, ValueError, EOFError, ArithmeticError) as error:
-        raise DegradationError(
-            f"{what} {path} cannot be read as an array in NumPy's format (.npy): {error}"
-        ) from error
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in 'biuf':
-        shape = getattr(array, 'shape', 'of an archive')
-        raise DegradationError(
-            f'{what} {path} has shape {shape}, but must be one 2-D array of numbers'
-        )
-    if array.size > _MOST_SCENE_PIXELS:
-        raise DegradationError(f'{what} {path} has more than {_MOST_SCENE_PIXELS} pixels')
-    values = np.array(array, np.float64)
-    if not np.isfinite(values).all():
-        raise DegradationError(f'{what} {path} has values that are not finite')
-    return torch.from_numpy(values)
-
-
-@lru_cache(maxsize=_KEPT_OPERATORS)
-def _read_psf(path: str) -> Tensor:
-    psf = _read_array(path, 'psf')
-    if not all(side % 2 for side in psf.shape):
-        raise DegradationError(
-            f'psf {path} has shape {tuple(psf.shape)}, but its sides must be odd, so that it has '
-            'a middle'
-        )
-    total = psf.sum()
-    if not total > 0:
-        raise DegradationError(f'psf {path} has the sum {float(total):g}, but must have light')
-    return psf / total
-
-
-@lru_cache(maxsize=_KEPT_OPERATORS)
-def _read_mask(path: str) -> Tensor:
-    mask = _read_array(path, 'mask')
-    if mask.numel() == 0 or not (mask.amin() >= 0 and mask.amax() <= 1):
-        raise DegradationError(f'mask {path} must have values from 0 (hidden) to 1 (seen)')
-    if not mask.any():
-        raise DegradationError(f'mask {path} hides all pixels: at least one must be seen')
-    return mask
 
 
 def _checked(image: Tensor, size: Size, side: str) -> Tensor:
@@ -693,6 +558,20 @@ def _inverted(values: Tensor, damping: float) -> Tensor:
     precision = torch.finfo(power.dtype).eps * max(values.shape[-2:])
     kept = power > power.max() * precision**2
     return torch.where(kept, values.conj() / torch.where(kept, power, 1.0), 0.0)
+
+
+def _fast_length(length: int) -> int:
+    """Return the side of a Fourier transform for so many pixels: a fast one, no prime number."""
+    return -(-length // _FAST_MULTIPLE) * _FAST_MULTIPLE
+
+
+def _transfer_function(psf: Tensor, period: Size) -> Tensor:
+    """Return the Fourier transform of a point spread function in so large an image."""
+    kernel = psf.new_zeros(period)
+    kernel[: psf.shape[0], : psf.shape[1]] = psf
+    kernel = kernel.roll((-(psf.shape[0] // 2), -(psf.shape[1] // 2)), (0, 1))
+    transfer: Tensor = torch.fft.rfft2(kernel)
+    return transfer
 
 
 def _filtered(image: Tensor, transfer: Tensor, period: Size) -> Tensor:

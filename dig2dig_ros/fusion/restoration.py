@@ -44,13 +44,10 @@ import torch.nn.functional as F
 from dig2dig_ros.fusion.colour import luma, replace_luma
 from dig2dig_ros.fusion.degradation import Degradation, DegradationError
 from dig2dig_ros.fusion.observation import (
-    Composition,
     estimate_noise,
     GREY_LEVEL,
     Identity,
     LinearOperator,
-    Mask,
-    mask_of,
     Observation,
     observe,
     SMALLEST_FOR_NOISE,
@@ -74,8 +71,6 @@ _UNCERTAINTY = 10.0
 # Noise of differences between channels in [0, 1], at half of the resolution, to that of a channel
 # on [-1, 1].
 _CHROMA_NOISE = math.sqrt(2) / 4
-# A pixel that sees less than this part of the light is a hole.
-_LEAST_SEEN = 0.1
 
 
 def data_consistent(estimate: Tensor, observation: Observation, deviation: float) -> Tensor:
@@ -158,7 +153,7 @@ def jointly_corrected(
     for index, observation in enumerate(observations):
         if observation is not None:
             level = math.hypot(observation.noise, NOISE_FLOOR)
-            level *= _mistrust(observation.operator, _without_holes(observation), level)
+            level *= _mistrust(observation.operator, observation.image, level)
             observed = replace(observation, noise=level)
             corrected[index] = data_consistent(moved[index : index + 1], observed, uncertainty)
     return torch.cat(corrected)
@@ -183,7 +178,7 @@ def restore(
     if not 0 < floor < math.inf:
         raise ValueError(f'floor is {floor}, but must be positive and finite')
     operator, noise = observation.operator, observation.noise
-    image = _without_holes(observation)
+    image = observation.image
     level = expected = math.hypot(noise, floor)
     calls = 0
     if noise >= NEGLIGIBLE_NOISE:
@@ -194,8 +189,7 @@ def restore(
     if isinstance(operator, Identity):
         return image, calls
     level *= _mistrust(operator, image, expected)
-    mask = mask_of(operator)
-    cleaned = Observation(image if mask is None else mask(image), operator, level)
+    cleaned = Observation(image, operator, level)
     scene = _enlarged(image, operator)
     spread = math.sqrt(_UNCERTAINTY)
     for step in range(steps):
@@ -239,7 +233,7 @@ def restore_colour(
     """
     Restore a colour image that a camera gave degraded: the luma as :func:`restore` does.
 
-    The chroma is freed from noise and holes; the eye, and what is fused, need no sharp one.
+    The chroma is freed from noise; the eye, and what is fused, need no sharp one.
 
     :param bgr: (3, h, w), blue first, in [0, 1].
     :param degradation: without down-sampling; its noise is that of each channel.
@@ -255,9 +249,6 @@ def restore_colour(
     scene, calls = restore(prior, observation, steps)
     # As differences from green, which make the image but for its luma.
     chroma = torch.stack([bgr[0] - bgr[1], bgr[2] - bgr[1]])[:, None]
-    mask = mask_of(observation.operator)
-    if mask is not None:
-        chroma = _filled(mask.pseudo_inverse(chroma), _seen(mask, chroma))
     chroma, more = _clean_chroma(prior, chroma, degradation)
     blue, red = chroma[:, 0]
     coloured = torch.stack([blue, torch.zeros_like(blue), red])
@@ -291,12 +282,10 @@ def _mistrust(operator: LinearOperator, image: Tensor, expected: float) -> float
 
     A blur that is declared where there is none, or less, would make the image worse than it is.
 
-    :param image: (1, 1, h, w), the observation without holes.
+    :param image: (1, 1, h, w), the observed image.
     :param expected: deviation of the noise in it, of frequencies that no scene explains.
     """
-    if isinstance(operator, Composition) and mask_of(operator) is not None:
-        operator = operator.inner
-    if isinstance(operator, Identity | Mask):
+    if isinstance(operator, Identity):
         return 1.0
     return max(1.0, operator.misfit(image) / expected) ** _MISTRUST
 
@@ -306,38 +295,6 @@ def _denoise(prior: Prior, images: Tensor, noise: float) -> Tensor:
     timesteps = matched_timesteps(prior, [noise]).expand(len(images)).to(images.device)
     signal, _ = prior.coefficients(timesteps, images)
     return prior.denoise(signal * images, timesteps)
-
-
-def _without_holes(observation: Observation) -> Tensor:
-    """Return the observed image, (1, 1, h, w), with what a mask hid filled from around it."""
-    mask = mask_of(observation.operator)
-    if mask is None:
-        return observation.image
-    return _filled(mask.pseudo_inverse(observation.image), _seen(mask, observation.image))
-
-
-def _seen(mask: Mask, images: Tensor) -> Tensor:
-    """Return 1 where a mask hides nothing and 0 in holes, (B, 1, h, w) as the images."""
-    return (mask(torch.ones_like(images)) >= _LEAST_SEEN).to(images)
-
-
-def _filled(image: Tensor, weight: Tensor) -> Tensor:
-    """
-    Fill holes with what is around them, from coarse to fine.
-
-    :param image: (B, 1, h, w).
-    :param weight: (B, 1, h, w) in [0, 1], 0 in holes.
-    """
-    height, width = image.shape[-2:]
-    if height == width == 1:
-        return image
-    even = (0, width % 2, 0, height % 2)
-    total = F.avg_pool2d(F.pad(image * weight, even), 2)
-    share = F.avg_pool2d(F.pad(weight, even), 2)
-    # One seen pixel of four is enough.
-    coarse = _filled(total / share.clamp_min(1e-6), (4 * share).clamp_max(1.0))
-    around = F.interpolate(coarse, scale_factor=2, mode='bilinear', align_corners=False)
-    return torch.lerp(around[..., :height, :width], image, weight)
 
 
 def _enlarged(image: Tensor, operator: LinearOperator) -> Tensor:

@@ -23,7 +23,6 @@ from dig2dig_ros.fusion.degradation import Degradation, DegradationError, PRESET
 def test_nothing_is_declared(text):
     degradation = Degradation.parse(text)
     assert degradation.is_none
-    assert not degradation.blurs
     assert degradation.scene_size(120, 160) == (120, 160)
     assert str(degradation) == 'none'
 
@@ -37,8 +36,6 @@ def test_nothing_is_declared(text):
         ('motion 9 -30', Degradation(motion=(9, -30))),
         ('noise 10', Degradation(noise=10)),
         ('noise auto', Degradation(noise=None)),
-        ('psf lens.npy', Degradation(psf='lens.npy')),
-        ('mask /a b/dead.npy', Degradation(mask='/a b/dead.npy')),
         ('blur 1, x2 ,noise 5.5', Degradation(factor=2, blur=1, noise=5.5)),
     ],
 )
@@ -71,8 +68,8 @@ def test_a_preset_for_a_low_resolution_camera():
         ('noise -3', 'noise 10'),
         ('noise 200', 'at most 127'),
         ('x2, x4', 'says factor twice'),
-        ('blur 1, motion 9 0', 'more than one of blur, motion and psf'),
-        ('psf lens.png', 'FILE.npy'),
+        ('blur 1, motion 9 0', 'both blur and motion'),
+        ('psf lens.npy', 'is no degradation'),
     ],
 )
 def test_what_is_wrong_is_said(text, reason):

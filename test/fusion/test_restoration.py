@@ -26,7 +26,6 @@ from dig2dig_ros.fusion.observation import (
     gaussian_blur,
     GREY_LEVEL,
     Identity,
-    Mask,
     motion_psf,
     Observation,
     observe,
@@ -175,9 +174,8 @@ HALF = (48, 64)
         (Convolution(motion_psf(9, 20), SIZE), 0, 0.2),
         (down_sampling(SIZE, HALF, 'area'), 0, 0.9),
         (down_sampling(SIZE, HALF, 'area') @ gaussian_blur(SIZE, 1.0), 15, 0.85),
-        (Mask((torch.arange(96 * 128).view(SIZE) % 37 != 0).float()), 10, 0.4),
     ],
-    ids=['noise', 'blur', 'motion', 'x2', 'composite', 'mask'],
+    ids=['noise', 'blur', 'motion', 'x2', 'composite'],
 )
 def test_restoration_comes_closer(prior, operator, noise, factor):
     observed = seen(operator, noise)
@@ -193,19 +191,6 @@ def test_a_declared_size_that_is_no_multiple(prior):
     observed = observe(Degradation.parse('x2.5'), camera(small(scene()), 0))
     restored, _ = restore(prior, observed)
     assert restored.shape[-2:] == (95, 128)
-
-
-def test_dead_pixels_are_filled_in_any_degradation(prior, tmp_path):
-    mask = np.ones(HALF, np.uint8)
-    mask[::7, ::5] = 0
-    mask[:, 30] = 0
-    np.save(tmp_path / 'mask.npy', mask)
-    image = camera(down_sampling(SIZE, HALF, 'area')(scene()), 5)
-    # Stuck at white.
-    image = torch.where(torch.from_numpy(mask) > 0, image, 1.0)
-    blind = observe(Degradation.parse('x2, noise 5'), image)
-    told = observe(Degradation.parse(f'x2, noise 5, mask {tmp_path / "mask.npy"}'), image)
-    assert error(restore(prior, told)[0]) < 0.35 * error(restore(prior, blind)[0])
 
 
 @pytest.mark.parametrize('text', ['blur 2', 'motion 9 20', 'blur 3, noise 5'])
@@ -269,25 +254,6 @@ def test_colour_keeps_what_is_not_degraded(prior):
     assert (sharper - colours()).square().mean() < 0.5 * (blurred - colours()).square().mean()
     with pytest.raises(DegradationError, match='down-sampling'):
         restore_colour(prior, blurred, Degradation.parse('x2'))
-
-
-def test_dead_pixels_have_no_colour_of_their_own(prior, tmp_path):
-    mask = np.ones(SIZE, np.float32)
-    mask[10::9, 10::9] = 0
-    np.save(tmp_path / 'mask.npy', mask)
-    hot = colours()
-    hot[2][torch.from_numpy(mask) == 0] = 1
-    degradation = Degradation.parse(f'mask {tmp_path / "mask.npy"}')
-    restored, _ = restore_colour(prior, hot, degradation)
-    assert chroma_error(restored) < 0.2 * chroma_error(hot)
-
-
-def test_colour_of_a_lens_that_darkens(prior, tmp_path):
-    mask = np.tile(np.linspace(0.4, 1, SIZE[1], dtype=np.float32), (SIZE[0], 1))
-    np.save(tmp_path / 'mask.npy', mask)
-    degradation = Degradation.parse(f'mask {tmp_path / "mask.npy"}')
-    restored, _ = restore_colour(prior, colours() * torch.from_numpy(mask), degradation)
-    torch.testing.assert_close(restored, colours(), atol=0.02, rtol=0)
 
 
 @pytest.mark.cuda
