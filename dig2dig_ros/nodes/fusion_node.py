@@ -37,12 +37,10 @@ import traceback
 from typing import Any, TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -50,6 +48,7 @@ from std_msgs.msg import Header
 
 from dig2dig_ros.fusion.budget import Budget, is_out_of_memory
 from dig2dig_ros.images.overlay import weight_overlay
+from dig2dig_ros.nodes.parameters import NodeParameters
 from dig2dig_ros.nodes.process import run_node
 from dig2dig_ros.nodes.worker import LatestWorker
 from dig2dig_ros.streams.alignment_watch import AlignmentWatch
@@ -57,13 +56,7 @@ from dig2dig_ros.streams.attendance import Attendance
 from dig2dig_ros.streams.cascade import Cascade, Group
 from dig2dig_ros.streams.codec import check, CodecError, encode
 from dig2dig_ros.streams.pairing import SOURCES
-from dig2dig_ros.streams.parameters import (
-    fusion_settings,
-    PARAMETERS,
-    PARAMETERS_BY_NAME,
-    ParameterSpec,
-    transport_parameter,
-)
+from dig2dig_ros.streams.parameters import fusion_settings
 from dig2dig_ros.streams.preparation import (
     Arrived,
     fused_picture,
@@ -116,8 +109,6 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__('fusion_node')
-        self._specs: dict[str, ParameterSpec] = dict(PARAMETERS_BY_NAME)
-        self._values: dict[str, Any] = {spec.name: spec.default for spec in PARAMETERS}
         self._sources: tuple[str, ...] = SOURCES
         self._state = 'unconfigured'
         self._failure = ''
@@ -148,21 +139,11 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._inputs: list[Any] = []
         self._quiet_timer: Any = None
 
-        # Before the declarations, so that values from the command line are checked as well;
-        # each by itself, because what it has to fit to may not be declared yet.
-        self._declared = False
-        self.add_on_set_parameters_callback(self._on_set_parameters)
-        for spec in PARAMETERS:
-            self.declare_parameter(spec.name, spec.default, spec.descriptor())
-            if self._values[spec.name] == []:  # tell its type to who asks
-                empty = Parameter(spec.name, Parameter.Type.STRING_ARRAY, [])
-                self.set_parameters([empty])
-        self._declared = True
-        self._declare_transports()
+        self._node_parameters = NodeParameters(self, lambda: self._state, self._on_parameters)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A steady timer: diagnostics matter most when simulated time stands still.
         self._diagnostics_timer = self.create_timer(
-            self._values['diagnostics_period'],
+            self.values['diagnostics_period'],
             self._publish_diagnostics,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
@@ -176,50 +157,12 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
     @property
     def values(self) -> Mapping[str, Any]:
         """Return the parameters' present values by name."""
-        return self._values
+        return self._node_parameters.values
 
-    # Parameters
-
-    def _declare_transports(self) -> None:
-        """Declare what an additional source brings along; those that were named stay."""
-        for source in self._values['additional_sources']:
-            spec = transport_parameter(source)
-            if not self.has_parameter(spec.name):
-                self._specs[spec.name] = spec
-                self._values = {**self._values, spec.name: spec.default}
-                self.declare_parameter(spec.name, spec.default, spec.descriptor())
-
-    def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
-        values = dict(self._values)
-        for parameter in parameters:
-            spec = self._specs.get(parameter.name)
-            if spec is None:  # use_sim_time, qos_overrides and the like are not ours
-                continue
-            value = parameter.value
-            if value is None and spec.default == [] and not self._declared:
-                value = []  # which comes as no value from YAML files and command lines
-            problem = spec.problem(value)
-            if problem is None and not spec.live and self._state != 'unconfigured':
-                if value == values[spec.name]:
-                    continue
-                problem = (
-                    f'{spec.name} is fixed while the node is {self._state}: '
-                    'deactivate and clean up first'
-                )
-            if problem is not None:
-                return SetParametersResult(successful=False, reason=problem)
-            values[spec.name] = value
-        try:
-            if self._declared:
-                fusion_settings(values)
-        except ValueError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        # One assignment, so that the worker sees either all old or all new values.
-        self._values = values
+    def _on_parameters(self, values: Mapping[str, Any]) -> None:
         if self._pairer is not None:
             self._pairer.tolerance = values['sync_tolerance']
             self._pairer.thermal_time_offset = values['thermal_time_offset']
-        return SetParametersResult(successful=True)
 
     # Lifecycle
 
@@ -251,8 +194,8 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
                 'interpreter (the README says which build for which platform)'
             ) from error
 
-        self._declare_transports()
-        values = self._values
+        self._node_parameters.declare_transports()
+        values = self.values
         self._diagnostics_timer.timer_period_ns = round(1e9 * values['diagnostics_period'])
         self._diagnostics_timer.reset()  # the next message would come when it was due before
         self._pairer = Cascade(
@@ -335,7 +278,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._worker = LatestWorker(self._process)
         for source in self._sources:
             topic = f'{source}/image_raw'
-            compressed = self._values[f'{source}_transport'] == 'compressed'
+            compressed = self.values[f'{source}_transport'] == 'compressed'
             self._subscribe(
                 CompressedImage if compressed else Image,
                 f'{topic}/compressed' if compressed else topic,
@@ -437,14 +380,14 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             return
         try:
             if not compressed:
-                check(message, f'{source}/image_raw', max_pixels=self._values['max_pixels'])
+                check(message, f'{source}/image_raw', max_pixels=self.values['max_pixels'])
         except CodecError as error:
             self._drop(f'{source} malformed', str(error))
             return
         stamp = stamp_of(message.header)
         arrived = ArrivedMessage(message, arrival)
         self._attendance.seen(source, stamp, arrival)
-        if self._attendance.alone(source, self._values, arrival):
+        if self._attendance.alone(source, self.values, arrival):
             # What waits for the missing camera would wait for ever.
             pairer.clear('without counterpart')
             self._report_pairer_drops()
@@ -509,7 +452,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
     def _process(self, work: Work) -> None:
         started = time.monotonic()
         # Read once: all of one group is done with the same values.
-        values = self._values
+        values = self.values
         try:
             prepared = self._prepare(work, values)
             result = self._fuse(prepared, values)
@@ -668,7 +611,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             **self._alignment.table(),
         }
         if self._registrar is not None:
-            table['registration'] = self._registrar.describe(self._values)
+            table['registration'] = self._registrar.describe(self.values)
         if self._fuser is not None:
             table.update(self._fuser.memory())
         status = DiagnosticStatus(
@@ -684,7 +627,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
 
     def _settings_table(self) -> dict[str, str]:
         """Return the settings in force."""
-        values = self._values
+        values = self.values
         try:
             return self._budget.table(fusion_settings(values), values['target_rate'])
         except ValueError:  # what the command line gave does not fit together: none are
@@ -696,7 +639,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         if self._state != 'active':
             return DiagnosticStatus.OK, self._state
         now = time.monotonic()
-        timeout = self._values['stale_timeout']
+        timeout = self.values['stale_timeout']
         warnings = []
         missing = self._attendance.missing(timeout, now)
         for source, subscription in zip(self._sources, self._inputs, strict=False):
@@ -719,7 +662,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             for source, condition in self._preparation.images.conditions.items():
                 if source not in missing:
                     warnings += condition.faults
-        warning = self._alignment.warning(self._values)
+        warning = self._alignment.warning(self.values)
         if warning:
             warnings.append(warning)
         if warnings:
@@ -736,7 +679,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             + f' (publishers: {self.count_publishers(topic)})'
             + self._attendance.complaint(source)
         )
-        policy = self._values['missing_modality']
+        policy = self.values['missing_modality']
         live = [name for name in SOURCES if name not in missing and policy in (name, 'any')]
         return f'{text}: the {live[0]} image goes on alone' if live else text
 
@@ -745,7 +688,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         if self._preparation is None:
             return {}
         images = self._preparation.images
-        missing = self._attendance.missing(self._values['stale_timeout'], time.monotonic())
+        missing = self._attendance.missing(self.values['stale_timeout'], time.monotonic())
         table = {}
         for source, condition in images.conditions.items():
             gone = source in missing

@@ -1,0 +1,113 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The table of parameters as parameters of a ROS node: declared, checked, read as one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from dig2dig_ros.streams.parameters import (
+    fusion_settings,
+    PARAMETERS,
+    PARAMETERS_BY_NAME,
+    ParameterSpec,
+    transport_parameter,
+)
+
+
+class NodeParameters:
+    """
+    The parameters of the fusion node.
+
+    A change is refused with its reason where a value is bad, where the values do not fit
+    together, or where a parameter is fixed in the state that the node is in.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        state: Callable[[], str],
+        on_change: Callable[[Mapping[str, Any]], None] = lambda values: None,
+    ) -> None:
+        """
+        Declare the parameters with what files and the command line give them.
+
+        :param state: returns the node's state; what is not live changes in ``unconfigured`` only.
+        :param on_change: is called with all values after every change.
+        """
+        self._node = node
+        self._state = state
+        self._on_change = on_change
+        self._specs: dict[str, ParameterSpec] = dict(PARAMETERS_BY_NAME)
+        self._values: dict[str, Any] = {spec.name: spec.default for spec in PARAMETERS}
+        # Before the declarations, so that values from the command line are checked as well;
+        # each by itself, because what it has to fit to may not be declared yet.
+        self._declared = False
+        node.add_on_set_parameters_callback(self._check)
+        for spec in PARAMETERS:
+            node.declare_parameter(spec.name, spec.default, spec.descriptor())
+            if self._values[spec.name] == []:  # tell its type to who asks
+                node.set_parameters([Parameter(spec.name, Parameter.Type.STRING_ARRAY, [])])
+        self._declared = True
+        self.declare_transports()
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """Return the present values by name; a change replaces the mapping as a whole."""
+        return self._values
+
+    def declare_transports(self) -> None:
+        """Declare what an additional source brings along; those that were named stay."""
+        for source in self._values['additional_sources']:
+            spec = transport_parameter(source)
+            if not self._node.has_parameter(spec.name):
+                self._specs[spec.name] = spec
+                self._values = {**self._values, spec.name: spec.default}
+                self._node.declare_parameter(spec.name, spec.default, spec.descriptor())
+
+    def _check(self, parameters: list[Parameter]) -> SetParametersResult:
+        values = dict(self._values)
+        for parameter in parameters:
+            spec = self._specs.get(parameter.name)
+            if spec is None:  # use_sim_time, qos_overrides and the like are not ours
+                continue
+            value = parameter.value
+            if value is None and spec.default == [] and not self._declared:
+                value = []  # which comes as no value from YAML files and command lines
+            problem = spec.problem(value)
+            if problem is None and not spec.live and self._state() != 'unconfigured':
+                if value == values[spec.name]:
+                    continue
+                problem = (
+                    f'{spec.name} is fixed while the node is {self._state()}: '
+                    'deactivate and clean up first'
+                )
+            if problem is not None:
+                return SetParametersResult(successful=False, reason=problem)
+            values[spec.name] = value
+        try:
+            if self._declared:
+                fusion_settings(values)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        # One assignment, so that other threads see either all old or all new values.
+        self._values = values
+        self._on_change(values)
+        return SetParametersResult(successful=True)
