@@ -97,9 +97,9 @@ setup(
     },
     entry_points={
         'console_scripts': [
-            'fusion_node = dig2dig_ros.nodes.start:fusion_node',
-            'pair_camera = dig2dig_ros.nodes.start:pair_camera',
-            'play_bag = dig2dig_ros.nodes.start:play_bag',
+            'fusion_node = dig2dig_ros.nodes.entry_points:fusion_node',
+            'pair_camera = dig2dig_ros.tools.entry_points:pair_camera',
+            'play_bag = dig2dig_ros.tools.entry_points:play_bag',
             'evaluate_bag = dig2dig_ros.tools.evaluate_bag:main',
             'evaluate_pairs = dig2dig_ros.tools.evaluate_pairs:main',
             'evaluate_registration = dig2dig_ros.tools.evaluate_registration:main',

@@ -49,7 +49,7 @@ from std_msgs.msg import Header
 from dig2dig_ros.fusion.budget import Budget, is_out_of_memory
 from dig2dig_ros.images.overlay import weight_overlay
 from dig2dig_ros.nodes.parameters import NodeParameters
-from dig2dig_ros.nodes.process import run_node
+from dig2dig_ros.nodes.run import run_node
 from dig2dig_ros.nodes.worker import LatestWorker
 from dig2dig_ros.streams.alignment_watch import AlignmentWatch
 from dig2dig_ros.streams.attendance import Attendance

@@ -70,7 +70,7 @@ from dig2dig_ros.evaluation.options import (
 )
 from dig2dig_ros.evaluation.study import as_json
 from dig2dig_ros.evaluation.tables import Table
-from dig2dig_ros.nodes.processes import (
+from dig2dig_ros.nodes.child_processes import (
     assignments,
     Child,
     deferred_signals,
@@ -558,7 +558,7 @@ class Subscriber:
 @contextmanager
 def _running(module: str, arguments: Sequence[str], log: Path) -> Iterator[Child]:
     """Run a node as a process, which ends with the block."""
-    child = Child(f'nodes.{module}', ['--ros-args', *arguments], log)
+    child = Child(module, ['--ros-args', *arguments], log)
     try:
         yield child
     finally:
@@ -622,7 +622,7 @@ def _measure_variant(
     ]
     name = f'{variant.name} at {size[0]}x{size[1]}'
     results = []
-    with _running('fusion_node', arguments, folder / 'fusion_node.log') as node:
+    with _running('nodes.fusion_node', arguments, folder / 'fusion_node.log') as node:
         report(f'{name}: waiting for the node to warm up')
         subscriber.values = {}
         subscriber.until(
@@ -674,7 +674,7 @@ def _stream(
         'wait_for_subscribers': _WAIT,
     }
     subscriber.start_anew(node)
-    with _running('pair_camera', assignments('pair_camera', values), log) as camera:
+    with _running('tools.pair_camera', assignments('pair_camera', values), log) as camera:
         subscriber.until(
             lambda: not camera.running, [node], 'the last image', 2 * _WAIT + 3 * count / rate
         )

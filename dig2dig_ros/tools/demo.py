@@ -67,7 +67,7 @@ from dig2dig_ros.evaluation.video import to_bgr, Video
 from dig2dig_ros.images.alignment import corner_distance
 from dig2dig_ros.images.registration import Registration, RegistrationError
 from dig2dig_ros.images.thermal_range import ThermalRange
-from dig2dig_ros.nodes.processes import (
+from dig2dig_ros.nodes.child_processes import (
     assignments,
     Child,
     deferred_signals,
@@ -351,7 +351,7 @@ class Demo:
         options = self._options
         if options.unaligned:
             self._calibrate()
-        fusion = self._start_node('fusion_node', self._fusion_arguments())
+        fusion = self._start_node('nodes.fusion_node', self._fusion_arguments())
         print('waiting for fusion_node: it loads torch and the prior and warms up ...', flush=True)
         self._wait_for_active(fusion)
         values = self._observer.values
@@ -364,7 +364,7 @@ class Demo:
         if options.pairs is not None and options.rate is None:
             self._rate = self._measure_rate(fusion)
         self._video = Video(self._folder.file, 1.0 if options.pairs else self._rate)
-        camera = self._start_node('pair_camera', self._camera_arguments(options.count))
+        camera = self._start_node('tools.pair_camera', self._camera_arguments(options.count))
         sent = self._stream(fusion, camera)
         self._settle(fusion)
         fusion.stop()
@@ -376,8 +376,9 @@ class Demo:
         self._children.append(child)
         return child
 
-    def _start_node(self, name: str, arguments: Sequence[str], log: str = '') -> Child:
-        return self._start(f'nodes.{name}', ['--ros-args', *arguments], log or f'{name}.log')
+    def _start_node(self, module: str, arguments: Sequence[str], log: str = '') -> Child:
+        name = module.rpartition('.')[2]
+        return self._start(module, ['--ros-args', *arguments], log or f'{name}.log')
 
     def _calibrate(self) -> None:
         """
@@ -392,7 +393,7 @@ class Demo:
             flush=True,
         )
         camera = self._start_node(
-            'pair_camera', self._endless_camera_arguments(), 'calibration_camera.log'
+            'tools.pair_camera', self._endless_camera_arguments(), 'calibration_camera.log'
         )
         arguments = [
             '--live',
@@ -525,7 +526,7 @@ class Demo:
         the pairs must come slower than it can fuse; twice as slow leaves room.
         """
         print('fusing one pair to find a pace ...', flush=True)
-        camera = self._start_node('pair_camera', self._camera_arguments(1))
+        camera = self._start_node('tools.pair_camera', self._camera_arguments(1))
         deadline = time.monotonic() + STALL_SECONDS
         while camera.running or not self._observer.latencies:
             self._observer.spin(0.05)

@@ -70,7 +70,7 @@ from dig2dig_ros.evaluation.imperfect_cameras import (
     Warp,
 )
 from dig2dig_ros.evaluation.synthetic_scene import SceneFrame, SyntheticScene
-from dig2dig_ros.nodes.process import run_node
+from dig2dig_ros.nodes.run import run_node
 from dig2dig_ros.streams.codec import decode, decode_compressed, encode
 from dig2dig_ros.streams.pairing import Source, SOURCES
 from dig2dig_ros.streams.parameters import ParameterSpec

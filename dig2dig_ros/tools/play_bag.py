@@ -62,7 +62,7 @@ from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_topics import find_sources
 from dig2dig_ros.evaluation.bag_types import BagError, COMPRESSED_IMAGE_TYPE, IMAGE_TYPE, Record
 from dig2dig_ros.evaluation.bag_writer import BagWriter
-from dig2dig_ros.nodes.process import run_node
+from dig2dig_ros.nodes.run import run_node
 from dig2dig_ros.streams.pairing import Source, SOURCES
 from dig2dig_ros.streams.resources import fast_dds_environment
 from dig2dig_ros.streams.statistics import (

@@ -64,7 +64,7 @@ from dig2dig_ros.evaluation.soaking import (
     trends,
 )
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
-from dig2dig_ros.nodes.processes import (
+from dig2dig_ros.nodes.child_processes import (
     assignments,
     Child,
     deferred_signals,

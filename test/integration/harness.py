@@ -47,7 +47,9 @@ from dig2dig_ros.streams.pairing import SOURCES
 CHECKOUT = Path(__file__).resolve().parents[2]
 NODE = '/fusion_node'
 # What the command of this name does, which is there only where the package is installed.
-_COMMAND = 'import sys; from dig2dig_ros.nodes.start import fusion_node; sys.exit(fusion_node())'
+_COMMAND = (
+    'import sys; from dig2dig_ros.nodes.entry_points import fusion_node; sys.exit(fusion_node())'
+)
 # Parameters with which the fused image is the mean of the two.
 MEAN = {'weights': 'uniform', 'contrast_gain': 1.0, 'overshoot': 1.0}
 WIDTH, HEIGHT = 64, 48

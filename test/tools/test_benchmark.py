@@ -113,7 +113,7 @@ def test_node_over_dds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip('rclpy', reason='needs rclpy')
-    from dig2dig_ros.nodes.processes import middleware_environment
+    from dig2dig_ros.nodes.child_processes import middleware_environment
 
     # The command sets them for its processes; set here, they are taken back after the test.
     for name, value in middleware_environment(1).items():

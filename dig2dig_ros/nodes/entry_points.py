@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-Entry points of the nodes' commands, which end well on a signal that comes during the imports.
+Entry points of commands that run a node, which end well on a signal that comes during the imports.
 
 The imports take a second or more, and until rclpy is there a signal would end the process with a
 traceback or as one that was killed. So signals are heard from here on, before anything else is
@@ -45,7 +45,12 @@ def _on_signal(number: int, frame: Any) -> None:
     # the node ends with it. An exception might come up inside a destructor of C++ and abort.
 
 
-def _run(module: str) -> int:
+def run_command(module: str) -> int:
+    """
+    Import a module and run its ``main``; from now on signals end the process well.
+
+    :return: the exit code.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _on_signal)
     return int(import_module(module).main())
@@ -53,14 +58,4 @@ def _run(module: str) -> int:
 
 def fusion_node() -> int:
     """Run the fusion node."""
-    return _run('dig2dig_ros.nodes.fusion_node')
-
-
-def pair_camera() -> int:
-    """Run the node that stands in for two cameras."""
-    return _run('dig2dig_ros.tools.pair_camera')
-
-
-def play_bag() -> int:
-    """Run the player of bags."""
-    return _run('dig2dig_ros.tools.play_bag')
+    return run_command('dig2dig_ros.nodes.fusion_node')

@@ -23,7 +23,7 @@ import time
 
 import pytest
 
-from dig2dig_ros.nodes.processes import (
+from dig2dig_ros.nodes.child_processes import (
     assignments,
     Child,
     deferred_signals,
@@ -33,7 +33,7 @@ from dig2dig_ros.nodes.processes import (
 
 _TERMINATED = """
 import os, signal
-from dig2dig_ros.nodes.processes import deferred_signals, interrupt_on_termination
+from dig2dig_ros.nodes.child_processes import deferred_signals, interrupt_on_termination
 interrupt_on_termination()
 try:
     with deferred_signals():

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The life of a node's process: from the command line to a clean end, whatever signals come."""
+"""Run a node in a process of its own until it is done or a signal comes, and end it cleanly."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import uninstall_signal_handlers
 
-from dig2dig_ros.nodes.start import begin
+from dig2dig_ros.nodes.entry_points import begin
 
 NodeT = TypeVar('NodeT', bound=Node)
 

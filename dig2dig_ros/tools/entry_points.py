@@ -1,0 +1,27 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Entry points of the tools that are nodes: see :mod:`dig2dig_ros.nodes.entry_points`."""
+
+from dig2dig_ros.nodes.entry_points import run_command
+
+
+def pair_camera() -> int:
+    """Run the node that stands in for two cameras."""
+    return run_command('dig2dig_ros.tools.pair_camera')
+
+
+def play_bag() -> int:
+    """Run the player of bags."""
+    return run_command('dig2dig_ros.tools.play_bag')
