@@ -14,7 +14,6 @@
 
 """Start the fusion node. ``--show-args`` lists the arguments."""
 
-import os
 from pathlib import Path
 import posixpath
 
@@ -25,6 +24,8 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+
+from dig2dig_ros.streams.resources import config_file, fast_dds_environment
 
 PRESETS = ('fusion', 'realtime', 'paper')
 
@@ -175,20 +176,15 @@ def parameter_file(choice: str) -> str:
     return choice
 
 
-def fast_dds_environment(profile: str) -> dict[str, str]:
+def profile_environment(profile: str) -> dict[str, str]:
     """Return the environment variables that make Fast DDS load ``profile``."""
-    shipped = Path(get_package_share_directory('dig2dig'), 'config', 'fast_dds.xml')
-    chosen = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-    if not profile or (
-        Path(profile) == shipped
-        and any(os.environ.get(name) for name in (*chosen, 'FASTDDS_BUILTIN_TRANSPORTS'))
-    ):
+    if not profile:
         return {}
     if not Path(profile).is_file():
         raise RuntimeError(f"fast_dds_profile is '{profile}', which is not a file")
-    # Fast DDS 2 does not know the first name, and Fast DDS 3 warns of the second.
-    fast_dds_2 = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
-    return {chosen[fast_dds_2]: profile}
+    if Path(profile).samefile(config_file('fast_dds.xml')) and not fast_dds_environment():
+        return {}  # the environment has made another choice
+    return fast_dds_environment(profile)
 
 
 def typed_value(context: LaunchContext, argument: str, value_type: type) -> ParameterValue:
@@ -245,7 +241,7 @@ def assemble(context: LaunchContext) -> list[Node]:
             ],
             ros_arguments=['--log-level', given['log_level']],
             # For this node alone: an environment action would reach what is started after it.
-            additional_env=fast_dds_environment(given['fast_dds_profile']),
+            additional_env=profile_environment(given['fast_dds_profile']),
             output='both',
             # The pair in work is finished first, which takes seconds on a CPU with many steps.
             sigterm_timeout='20',

@@ -75,14 +75,17 @@ def config_file(name: str) -> Path:
     return path
 
 
-def fast_dds_environment() -> dict[str, str]:
+def fast_dds_environment(profile: str = '') -> dict[str, str]:
     """
-    Return the variables that give a process the shipped Fast DDS profile for large images.
+    Return the variables that make a process load a Fast DDS profile, the shipped one for images.
 
-    Empty where the user's environment has made a choice already. They must be set before rclpy
-    is initialised.
+    They must be set before rclpy is initialised.
+
+    :param profile: path of a profile to load in any case. Without one, there are no variables
+        where the user's environment has made a choice already.
     """
-    if any(os.environ.get(name) for name in (*_PROFILE_VARIABLES, _TRANSPORTS_VARIABLE)):
+    chosen = (*_PROFILE_VARIABLES, _TRANSPORTS_VARIABLE)
+    if not profile and any(os.environ.get(name) for name in chosen):
         return {}
     is_old = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
-    return {_PROFILE_VARIABLES[is_old]: str(config_file('fast_dds.xml'))}
+    return {_PROFILE_VARIABLES[is_old]: profile or str(config_file('fast_dds.xml'))}

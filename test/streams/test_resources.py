@@ -26,7 +26,7 @@ from dig2dig_ros.streams import resources
 
 def install(prefix: Path, packages: str) -> ModuleType:
     """Put the module below ``prefix``/``packages`` and import it from there."""
-    target = prefix / packages / 'dig2dig_ros' / 'tools' / 'resources.py'
+    target = prefix / packages / 'dig2dig_ros' / 'streams' / 'resources.py'
     target.parent.mkdir(parents=True)
     shutil.copy(resources.__file__, target)
     spec = importlib.util.spec_from_file_location('installed_resources', target)
@@ -121,3 +121,5 @@ def test_fast_dds_gets_the_profile_by_the_name_it_knows(monkeypatch, distributio
 def test_a_choice_of_the_user_is_left_alone(monkeypatch, chosen):
     monkeypatch.setenv(chosen, 'something')
     assert resources.fast_dds_environment() == {}
+    # But for a profile that is asked for by its name.
+    assert list(resources.fast_dds_environment('/mine.xml').values()) == ['/mine.xml']
