@@ -107,13 +107,11 @@ setup(
             'benchmark = dig2dig_ros.tools.benchmark:main',
             'evaluate_video = dig2dig_ros.tools.evaluate_video:main',
             'calibrate_registration = dig2dig_ros.tools.calibrate_registration:main',
-            'inspect_cameras = dig2dig_ros.tools.inspect_cameras:main',
             'evaluate_detection = dig2dig_ros.tools.evaluate_detection:main',
             'inspect_gains = dig2dig_ros.tools.inspect_gains:main',
             'fuse_images = dig2dig_ros.tools.fuse_images:main',
             'train_prior = dig2dig_ros.tools.train_prior:main',
             'demo = dig2dig_ros.tools.demo:main',
-            'soak = dig2dig_ros.tools.soak:main',
         ],
     },
 )

@@ -97,7 +97,8 @@ def _gains(output: Path, work: Path, _: argparse.Namespace) -> None:
 
 
 def _cameras(output: Path, work: Path, _: argparse.Namespace) -> None:
-    _tool('inspect_cameras', '--output', output)
+    program = CHECKOUT / 'docs' / 'pictures' / 'inspect_cameras.py'
+    subprocess.run([sys.executable, program, '--output', output], check=True, cwd=CHECKOUT)
 
 
 def _report(output: Path, work: Path, _: argparse.Namespace) -> None:
@@ -202,7 +203,7 @@ DRAWINGS = (
                 'registration',
             )
         ),
-        'inspect_cameras --output docs/images',
+        'python docs/pictures/inspect_cameras.py --output docs/images',
         _cameras,
     ),
 )

@@ -33,9 +33,11 @@ from tempfile import TemporaryDirectory
 import textwrap
 from typing import Any
 
+from camera_trials import both, Course, Outcome, regularly, Robot, Street
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from sheets import crop, Curves, draw, Panel, Sheet
 import yaml
 
 from dig2dig_ros.evaluation.imperfect_cameras import Flaws, Warp
@@ -49,8 +51,6 @@ from dig2dig_ros.streams.codec import decode
 from dig2dig_ros.streams.pairing import Source, SOURCES
 from dig2dig_ros.streams.parameters import complete_values, fusion_settings
 from dig2dig_ros.streams.preparation import registered_image
-from dig2dig_ros.tools.camera_pictures import crop, Curves, draw, Panel, Sheet
-from dig2dig_ros.tools.camera_trials import both, Course, Outcome, regularly, Robot, Street
 
 Image = NDArray[np.uint8]
 

@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-Sheets of pictures with curves below them, of :mod:`dig2dig_ros.tools.inspect_cameras`.
+Sheets of pictures with curves below them, for ``inspect_cameras.py``.
 
 Only :func:`draw` needs matplotlib.
 """

@@ -54,15 +54,6 @@ from dig2dig_ros.evaluation.options import (
     size_argument,
     UsageError,
 )
-from dig2dig_ros.evaluation.soaking import (
-    draw,
-    latency_figures,
-    MEASURES,
-    ProcessGone,
-    sample_process,
-    Trend,
-    trends,
-)
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.nodes.child_processes import (
     assignments,
@@ -76,6 +67,15 @@ from dig2dig_ros.nodes.child_processes import (
 from dig2dig_ros.streams.codec import encode
 from dig2dig_ros.streams.preparation import stamp_of
 from dig2dig_ros.streams.statistics import counter, drops, number
+from soak.process_growth import (
+    draw,
+    latency_figures,
+    MEASURES,
+    ProcessGone,
+    sample_process,
+    Trend,
+    trends,
+)
 
 GREW = 3
 # Different frames that are sent in turn; each is rendered once.

@@ -24,7 +24,7 @@ import threading
 import numpy as np
 import pytest
 
-from dig2dig_ros.evaluation.soaking import (
+from soak.process_growth import (
     draw,
     latency_figures,
     Measure,

@@ -24,9 +24,9 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs rclpy')
 
-from dig2dig_ros.tools import soak
+from soak import __main__ as soak
 
-ROOT = Path(__file__).resolve().parents[2]
+TESTS = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,10 @@ def test_results_that_are_there_are_not_replaced(tmp_path, capsys):
 
 def test_a_short_run_with_faults_keeps_on_and_is_reported(tmp_path):
     pytest.importorskip('torch', reason='needs torch')
-    command = [sys.executable, '-m', 'dig2dig_ros.tools.soak', '--minutes', '0.07', '--faults']
+    command = [sys.executable, '-m', 'soak', '--minutes', '0.07', '--faults']
     command += ['--interval', '0.15', '--size', '64x48', '--threads', '1', '--device', 'cpu']
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'ROS_LOG_DIR': str(tmp_path)}
+    environment = {**os.environ, 'ROS_LOG_DIR': str(tmp_path)}
+    environment['PYTHONPATH'] = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     output = tmp_path / 'output'
     done = subprocess.run(
         [*command, '--output', str(output)],

@@ -12,18 +12,22 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The command inspect_cameras on a tiny street."""
+"""The pictures of cameras in the documentation, on a tiny street."""
 
 from importlib.util import find_spec
+from pathlib import Path
 import re
+import sys
 
 import cv2
 import numpy as np
 import pytest
 
-from dig2dig_ros.tools.camera_pictures import crop, Curves, draw, Panel, Sheet
-from dig2dig_ros.tools.camera_trials import both, regularly, Robot, Street
-from dig2dig_ros.tools.inspect_cameras import BEHAVIOURS, main
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'docs' / 'pictures'))
+
+from camera_trials import both, regularly, Robot, Street
+from inspect_cameras import BEHAVIOURS, main
+from sheets import crop, Curves, draw, Panel, Sheet
 
 needs_matplotlib = pytest.mark.skipif(
     find_spec('matplotlib') is None, reason='matplotlib (extra "evaluation") is not installed'

@@ -15,7 +15,7 @@
 """
 The synthetic street through imperfect cameras and the node's own steps, on simulated time.
 
-What :mod:`dig2dig_ros.tools.inspect_cameras` looks at; no ROS, and no clock.
+What ``inspect_cameras.py`` draws; no ROS, and no clock.
 """
 
 from __future__ import annotations
