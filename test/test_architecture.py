@@ -74,11 +74,9 @@ LONG_FILES = {
     'dig2dig_ros/tools/evaluate_pairs.py': 'to be split',
     'dig2dig_ros/tools/evaluate_registration.py': 'to be split',
     'dig2dig_ros/tools/evaluate_restoration.py': 'to be split',
-    'dig2dig_ros/tools/inspect_cameras.py': 'to leave the package',
     'dig2dig_ros/tools/inspect_gains.py': 'to be split',
     'dig2dig_ros/tools/pair_camera.py': 'to be split',
     'dig2dig_ros/tools/play_bag.py': 'to be split',
-    'dig2dig_ros/tools/soak.py': 'to leave the package',
 }
 LONG_FUNCTIONS = {
     'dig2dig_ros/evaluation/bags.py': '__init__',
@@ -88,7 +86,6 @@ LONG_FUNCTIONS = {
     'dig2dig_ros/fusion/pair.py': 'fuse_pair',
     'dig2dig_ros/fusion/sampler.py': '_follow_chain',
     'dig2dig_ros/images/alignment.py': '_coarse_search',
-    'dig2dig_ros/tools/camera_trials.py': 'run',
     'dig2dig_ros/tools/evaluate_bag.py': 'parse_arguments',
     'dig2dig_ros/tools/evaluate_pairs.py': '_evaluate',
     'dig2dig_ros/tools/train_prior.py': 'train',
