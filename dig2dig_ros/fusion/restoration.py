@@ -43,11 +43,10 @@ import torch.nn.functional as F
 
 from dig2dig_ros.fusion.colour import luma, replace_luma
 from dig2dig_ros.fusion.degradation import Degradation, DegradationError
+from dig2dig_ros.fusion.linear_operators import Identity, LinearOperator
 from dig2dig_ros.fusion.observation import (
     estimate_noise,
     GREY_LEVEL,
-    Identity,
-    LinearOperator,
     Observation,
     observe,
     SMALLEST_FOR_NOISE,

@@ -20,16 +20,14 @@ import pytest
 import torch
 
 from dig2dig_ros.fusion.degradation import Degradation, DegradationError
-from dig2dig_ros.fusion.observation import (
+from dig2dig_ros.fusion.linear_operators import (
     Convolution,
     down_sampling,
     gaussian_blur,
-    GREY_LEVEL,
     Identity,
     motion_psf,
-    Observation,
-    observe,
 )
+from dig2dig_ros.fusion.observation import GREY_LEVEL, Observation, observe
 from dig2dig_ros.fusion.restoration import (
     data_consistent,
     fusion_consistent,

@@ -23,7 +23,8 @@ import torch
 
 from dig2dig_ros.fusion import sampler
 from dig2dig_ros.fusion.information_gain import cell_means, refined
-from dig2dig_ros.fusion.observation import down_sampling, Observation
+from dig2dig_ros.fusion.linear_operators import down_sampling
+from dig2dig_ros.fusion.observation import Observation
 from dig2dig_ros.fusion.sampler import estimate_sources, sample, timesteps_of_means
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.priors import PriorError
