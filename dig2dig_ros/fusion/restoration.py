@@ -159,9 +159,7 @@ def jointly_corrected(
 
 
 @torch.inference_mode()
-def restore(
-    prior: Prior, observation: Observation, steps: int = 2, floor: float = NOISE_FLOOR
-) -> tuple[Tensor, int]:
+def restore(prior: Prior, observation: Observation, steps: int = 2) -> tuple[Tensor, int]:
     """
     Restore the scene that a camera saw degraded.
 
@@ -169,21 +167,18 @@ def restore(
     which is declared but not there is not undone.
 
     :param steps: of data consistency and prior, for operators other than the identity.
-    :param floor: least noise that data consistency reckons with, on [-1, 1]; positive.
     :return: (1, 1, H, W) in about [-1, 1], the scene, and how many images went through the prior.
     """
     if steps < 1:
         raise ValueError(f'steps is {steps}, but must be at least 1')
-    if not 0 < floor < math.inf:
-        raise ValueError(f'floor is {floor}, but must be positive and finite')
     operator, noise = observation.operator, observation.noise
     image = observation.image
-    level = expected = math.hypot(noise, floor)
+    level = expected = math.hypot(noise, NOISE_FLOOR)
     calls = 0
     if noise >= NEGLIGIBLE_NOISE:
         image = _denoise(prior, image, noise)
-        level = math.hypot(_NOISE_LEFT * noise, floor)
-        expected = math.hypot(_FINE_NOISE_LEFT * noise, floor)
+        level = math.hypot(_NOISE_LEFT * noise, NOISE_FLOOR)
+        expected = math.hypot(_FINE_NOISE_LEFT * noise, NOISE_FLOOR)
         calls += 1
     if isinstance(operator, Identity):
         return image, calls

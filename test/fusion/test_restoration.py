@@ -210,10 +210,9 @@ def test_nothing_to_restore_asks_no_prior(prior):
     assert torch.equal(restored, scene())
 
 
-@pytest.mark.parametrize(('steps', 'floor', 'message'), [(0, 0.1, 'steps'), (1, 0.0, 'floor')])
-def test_restoration_refuses_what_makes_no_sense(prior, steps, floor, message):
-    with pytest.raises(ValueError, match=message):
-        restore(prior, observe(Degradation(), scene()), steps, floor)
+def test_restoration_takes_at_least_a_step(prior):
+    with pytest.raises(ValueError, match='steps'):
+        restore(prior, observe(Degradation(), scene()), 0)
 
 
 def colours():
