@@ -39,7 +39,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.images.registration import RegistrationError
+from dig2dig_ros.images.geometry import RegistrationError
 
 Matrix = NDArray[np.float64]
 Image = NDArray[np.float32]

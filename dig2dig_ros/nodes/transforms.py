@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from rclpy.time import Time
 
-from dig2dig_ros.images.registration import RegistrationError, rotation_of_quaternion
+from dig2dig_ros.images.geometry import RegistrationError, rotation_of_quaternion
 from dig2dig_ros.streams.registrar import Pose
 
 

@@ -30,9 +30,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.images.geometry import RegistrationError
 from dig2dig_ros.images.overlay import weight_map
 from dig2dig_ros.images.placement import Placement
-from dig2dig_ros.images.registration import RegistrationError
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.streams.codec import decode, decode_compressed
 from dig2dig_ros.streams.registrar import Registrar

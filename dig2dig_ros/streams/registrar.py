@@ -23,14 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.images.camera_model import CameraModel
+from dig2dig_ros.images.geometry import RegistrationError
 from dig2dig_ros.images.placement import Placement
-from dig2dig_ros.images.registration import (
-    CameraModel,
-    load_extrinsics,
-    plane_error,
-    Registration,
-    RegistrationError,
-)
+from dig2dig_ros.images.registration import plane_error, Registration
+from dig2dig_ros.images.registration_file import load_extrinsics, load_registration
 from dig2dig_ros.streams.pairing import SOURCES
 
 Pose = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -67,7 +64,7 @@ class Registrar:
             raise RegistrationError(
                 "extrinsics: tf needs a running node with tf2: give a YAML file's path here"
             )
-        self._file = Registration.load(path) if path else None
+        self._file = load_registration(path) if path else None
         self._from_cameras = bool(extrinsics)
         self._rectified = bool(values['rectified'])
         self._pose = load_extrinsics(extrinsics) if extrinsics not in ('', FROM_TF) else None

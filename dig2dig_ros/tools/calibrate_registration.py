@@ -65,8 +65,11 @@ from dig2dig_ros.evaluation.registration_points import (
 )
 from dig2dig_ros.evaluation.registration_report import click_page, overlay, Row, write_text
 from dig2dig_ros.images.alignment import align, MisalignmentMonitor
+from dig2dig_ros.images.camera_model import CameraModel
+from dig2dig_ros.images.geometry import RegistrationError
 from dig2dig_ros.images.placement import Placement
-from dig2dig_ros.images.registration import CameraModel, Registration, RegistrationError
+from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.images.registration_file import save_registration
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.parameters import complete_values
 from dig2dig_ros.streams.preparation import registered_image
@@ -676,7 +679,8 @@ def calibrate(args: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
             )
             return UNTRUSTED
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    replace(registration, estimate={**facts, 'reasons': reasons}).save(args.output)
+    documented = replace(registration, estimate={**facts, 'reasons': reasons})
+    save_registration(documented, args.output)
     print(f'{"written":<12} {args.output}; look at {args.overlay}')
     return UNTRUSTED if reasons else 0
 

@@ -65,7 +65,9 @@ from dig2dig_ros.evaluation.imperfect_cameras import true_homography, Warp
 from dig2dig_ros.evaluation.options import parameter_file, PRESETS, UsageError
 from dig2dig_ros.evaluation.video import to_bgr, Video
 from dig2dig_ros.images.alignment import corner_distance
-from dig2dig_ros.images.registration import Registration, RegistrationError
+from dig2dig_ros.images.geometry import RegistrationError
+from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.images.registration_file import load_registration
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.nodes.child_processes import (
     assignments,
@@ -422,7 +424,7 @@ class Demo:
         # What it sent last may still be on its way.
         self._observer.spin(0.3)
         self._observer.forget()
-        registration = Registration.load(path)
+        registration = load_registration(path)
         self._registration = registration_facts(
             registration, tool.code != UNTRUSTED, from_folder=self._options.pairs is not None
         )

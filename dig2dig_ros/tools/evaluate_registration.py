@@ -46,7 +46,7 @@ from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError, load_
 from dig2dig_ros.evaluation.options import positive, report, size_argument, UsageError
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.images.alignment import align, corner_distance, default_guess, SearchRange
-from dig2dig_ros.images.registration import RegistrationError
+from dig2dig_ros.images.geometry import RegistrationError
 
 Matrix = NDArray[np.float64]
 Pair = tuple[NDArray[Any], NDArray[Any]]

@@ -50,7 +50,7 @@ from dig2dig_ros.evaluation.options import (
 )
 from dig2dig_ros.images.overlay import weight_map, weight_overlay
 from dig2dig_ros.images.placement import Placement
-from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.images.registration_file import load_registration
 from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
 from dig2dig_ros.streams.resources import config_file
 
@@ -205,7 +205,7 @@ def place_sources(
         return ()
     edge = parameters.get('registration_edge', PARAMETERS_BY_NAME['registration_edge'].default)
     try:
-        registration = Registration.load(path)
+        registration = load_registration(path)
         visible, thermal = ((image.shape[1], image.shape[0]) for image in images[:2])
         registration.check_sizes(visible, thermal)
         return None, registration.placement(float(edge))

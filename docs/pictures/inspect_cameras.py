@@ -45,8 +45,10 @@ from dig2dig_ros.evaluation.metrics import luma, ssim
 from dig2dig_ros.evaluation.options import load_fuser, report, size_argument, UsageError
 from dig2dig_ros.fusion.degradation import DegradationError
 from dig2dig_ros.images.alignment import align, corner_distance
+from dig2dig_ros.images.geometry import RegistrationError
 from dig2dig_ros.images.overlay import weight_overlay
-from dig2dig_ros.images.registration import Registration, RegistrationError
+from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.images.registration_file import save_registration
 from dig2dig_ros.streams.codec import decode
 from dig2dig_ros.streams.pairing import Source, SOURCES
 from dig2dig_ros.streams.parameters import complete_values, fusion_settings
@@ -119,7 +121,7 @@ def registration(studio: Studio) -> Finding:
     found = align(pairs)
     size = cameras.geometry('thermal').size
     path = studio.folder / 'registration.yaml'
-    Registration(found.thermal_to_visible, size, street.size).save(path)
+    save_registration(Registration(found.thermal_to_visible, size, street.size), path)
     parameters = {'thermal_to_visible': str(path)}
     # So that the cameras still see the same part of the street.
     knock = replace(warp, shift_x=warp.shift_x - 0.04)

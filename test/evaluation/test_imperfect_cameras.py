@@ -31,7 +31,8 @@ from dig2dig_ros.evaluation.imperfect_cameras import (
     Warp,
 )
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
-from dig2dig_ros.images.registration import CameraModel, Registration
+from dig2dig_ros.images.camera_model import CameraModel
+from dig2dig_ros.images.registration import Registration
 
 SIZE = (80, 64)
 WARPS = [Warp(), Warp(5.0, 0.8, 0.15, -0.1), Warp(-4.0, 1.25, -0.1, 0.12), Warp(20.0)]

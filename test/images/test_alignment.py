@@ -29,7 +29,7 @@ from dig2dig_ros.images.alignment import (
     MisalignmentMonitor,
     SearchRange,
 )
-from dig2dig_ros.images.registration import RegistrationError
+from dig2dig_ros.images.geometry import RegistrationError
 
 
 def scene(seed, size=(160, 120), shapes=40):

@@ -25,7 +25,7 @@ import pytest
 
 from dig2dig_ros.evaluation.imperfect_cameras import true_homography, Warp
 from dig2dig_ros.images.alignment import corner_distance
-from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.images.registration_file import load_registration
 from integration.harness import environment, ros_arguments
 
 VISIBLE, THERMAL = (192, 144), (128, 96)
@@ -121,7 +121,7 @@ def test_remapped_topics_with_distorted_lenses_give_the_registration(domain, out
     ):
         code, printed = process.finish()
     assert code == 0, printed
-    found = Registration.load(output)
+    found = load_registration(output)
     truth = true_homography(Warp(*WARP), THERMAL, VISIBLE)
     assert corner_distance(found.thermal_to_visible, truth, THERMAL) < 1.0
     np.testing.assert_allclose(found.visible_camera.distortion[:2], (-0.2, 0.02))

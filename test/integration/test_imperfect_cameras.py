@@ -32,6 +32,7 @@ from dig2dig_ros.evaluation.imperfect_cameras import (
 )
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.images.registration_file import save_registration
 from dig2dig_ros.tools.pair_camera import camera_info
 from integration.harness import cameras, MEAN
 
@@ -60,7 +61,9 @@ def street():
 @pytest.fixture
 def registration(tmp_path):
     path = tmp_path / 'registration.yaml'
-    Registration(true_homography(WARP, THERMAL_SIZE, SIZE), THERMAL_SIZE, SIZE).save(path)
+    save_registration(
+        Registration(true_homography(WARP, THERMAL_SIZE, SIZE), THERMAL_SIZE, SIZE), path
+    )
     return str(path)
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.images.registration_file import save_registration
 from dig2dig_ros.streams.codec import CodecError
 from dig2dig_ros.streams.preparation import (
     Arrived,
@@ -279,7 +280,7 @@ def test_a_camera_that_is_back_is_trusted_step_by_step(preparation):
 
 def test_the_thermal_image_is_placed_as_its_registration_says(tmp_path):
     path = tmp_path / 'registration.yaml'
-    Registration(np.diag([2.0, 2.0, 1.0]), (32, 24), (64, 48)).save(path)
+    save_registration(Registration(np.diag([2.0, 2.0, 1.0]), (32, 24), (64, 48)), path)
     values = {**VALUES, 'thermal_to_visible': str(path)}
     preparation = Preparation(('visible', 'thermal'), Registrar(values))
     first, second = (
@@ -296,7 +297,7 @@ def test_the_thermal_image_is_placed_as_its_registration_says(tmp_path):
 
 def test_thermal_alone_takes_the_visible_size_from_the_registration(tmp_path):
     path = tmp_path / 'registration.yaml'
-    Registration(np.diag([2.0, 2.0, 1.0]), (32, 24), (64, 48)).save(path)
+    save_registration(Registration(np.diag([2.0, 2.0, 1.0]), (32, 24), (64, 48)), path)
     values = {**VALUES, 'thermal_to_visible': str(path)}
     preparation = Preparation(('visible', 'thermal'), Registrar(values))
     ready = preparation.alone(Arrived('thermal', heat(size=(24, 32)), 0), values)

@@ -19,7 +19,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dig2dig_ros.images.registration import Registration, RegistrationError
+from dig2dig_ros.images.geometry import RegistrationError
+from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.images.registration_file import save_registration
 from dig2dig_ros.streams.registrar import Registrar
 
 VISIBLE, THERMAL = (64, 48), (32, 24)
@@ -65,7 +67,7 @@ def test_without_parameters_the_images_are_aligned():
 
 def test_a_file_places_the_thermal_image(tmp_path):
     path = tmp_path / 'registration.yaml'
-    Registration(np.diag([2.0, 2.0, 1.0]), THERMAL, VISIBLE).save(path)
+    save_registration(Registration(np.diag([2.0, 2.0, 1.0]), THERMAL, VISIBLE), path)
     values = {**VALUES, 'thermal_to_visible': str(path)}
     registrar = Registrar(values)
     assert registrar.in_use
@@ -180,5 +182,5 @@ def test_diagnostics_are_whole_where_nothing_so_near_is_seen_by_both(tmp_path):
 
 def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
-    Registration(np.eye(3), THERMAL, VISIBLE).save(tmp_path / 'registration.yaml')
+    save_registration(Registration(np.eye(3), THERMAL, VISIBLE), tmp_path / 'registration.yaml')
     assert Registrar({**VALUES, 'thermal_to_visible': '~/registration.yaml'}).in_use

@@ -33,6 +33,7 @@ from dig2dig_ros.evaluation.registration_pairs import from_bag
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.images.alignment import corner_distance
 from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.images.registration_file import load_registration
 from dig2dig_ros.streams.parameters import complete_values
 from dig2dig_ros.tools.calibrate_registration import main, UNTRUSTED
 
@@ -145,7 +146,7 @@ def test_a_directory_gives_the_homography_an_overlay_and_the_residual(
 ) -> None:
     output = tmp_path / 'new' / 'registration.yaml'
     assert run(street, '--output', output, '--frames', 3) == 0
-    found = Registration.load(output)
+    found = load_registration(output)
     assert (found.visible_size, found.thermal_size) == (VISIBLE, THERMAL)
     assert found.visible_camera is None
     before = corner_distance(np.diag([1.5, 1.5, 1.0]), cameras.homography, THERMAL)
@@ -200,7 +201,7 @@ def test_a_thermal_camera_with_a_narrow_field_needs_its_width(
     assert run(pairs, '-o', output) == UNTRUSTED
     assert '--thermal-width' in capsys.readouterr().err
     assert run(pairs, '-o', output, '--overwrite', '--thermal-width', '0.55') == 0
-    found = Registration.load(output)
+    found = load_registration(output)
     assert corner_distance(found.thermal_to_visible, narrow.homography, THERMAL) < 1.5
     # All frames are used, so none is left to check with.
     assert 'not measured: there are no other frames' in capsys.readouterr().out
@@ -262,7 +263,7 @@ def test_a_bag_with_distorted_lenses_gives_undistorted_pixels_and_both_cameras(
     bag = write_bag(tmp_path / 'drive', scene(cameras, 4), infos)
     output = tmp_path / 'registration.yaml'
     assert run(bag, '-o', output, '--frames', 3) == 0
-    found = Registration.load(output)
+    found = load_registration(output)
     assert found.visible_camera is not None
     assert found.thermal_camera is not None
     np.testing.assert_allclose(found.thermal_camera.distortion[:2], (-0.3, 0.05))
@@ -315,7 +316,7 @@ def test_points_give_the_homography_and_the_residual_of_each(
     file = points_file(tmp_path / f'points{suffix}', SPREAD, noise=0.3, point_4=(25.0, -18.0))
     output = tmp_path / 'registration.yaml'
     assert run(plain, '--points', file, '-o', output) == 0
-    found = Registration.load(output)
+    found = load_registration(output)
     assert corner_distance(found.thermal_to_visible, TRUTH, THERMAL) < 1.0
     printed = capsys.readouterr().out
     assert re.search(r'residual +RMS 0\.\d+ thermal pixels .* of 11 points; 1 left out', printed)
@@ -331,7 +332,7 @@ def test_four_points_are_enough_but_nothing_confirms_them(
     corners = [(2, 3), (118, 6), (116, 88), (3, 90)]
     file = points_file(tmp_path / 'points.yaml', corners)
     assert run(plain, '--points', file, '-o', tmp_path / 'registration.yaml') == 0
-    found = Registration.load(tmp_path / 'registration.yaml')
+    found = load_registration(tmp_path / 'registration.yaml')
     assert corner_distance(found.thermal_to_visible, TRUTH, THERMAL) < 1.0
     assert 'nothing confirms them' in capsys.readouterr().err
 
@@ -435,7 +436,7 @@ def test_a_checkerboard_gives_the_homography_though_thermal_is_inverted(
     pairs = write_pairs(tmp_path / 'board', board_pairs(size))
     output = tmp_path / 'registration.yaml'
     assert run(pairs, '--checkerboard', '7x5', '-o', output) == 0
-    found = Registration.load(output)
+    found = load_registration(output)
     assert corner_distance(found.thermal_to_visible, BOARD_TRUTH, size) < 0.5
     printed = capsys.readouterr().out
     assert 'in 3 visible and 4 thermal images of 4, in both of 3 frames' in printed
@@ -485,7 +486,7 @@ def test_points_are_undistorted_by_calibration_files(plain: Path, tmp_path: Path
     # First only to have the models.
     first = points_file(tmp_path / 'first.csv', SPREAD)
     run(plain, '--points', first, '-o', output, '--force', *files)
-    models = Registration.load(output)
+    models = load_registration(output)
     truth = dataclasses.replace(
         ideal, visible_camera=models.visible_camera, thermal_camera=models.thermal_camera
     )
@@ -493,7 +494,7 @@ def test_points_are_undistorted_by_calibration_files(plain: Path, tmp_path: Path
     file = tmp_path / 'points.yaml'
     file.write_text(yaml.safe_dump(rows.tolist()))
     assert run(plain, '--points', file, '-o', output, '--overwrite', *files) == 0
-    found = Registration.load(output)
+    found = load_registration(output)
     assert corner_distance(found.thermal_to_visible, TRUTH, THERMAL) < 0.3
 
 
@@ -650,7 +651,7 @@ def test_points_are_marked_in_turns_and_make_a_registration(
     file.write_text(text_of(browser, 'text'))
     output = tmp_path / 'registration.yaml'
     assert run(plain, '--points', file, '-o', output) == 0
-    matrix = Registration.load(output).thermal_to_visible
+    matrix = load_registration(output).thermal_to_visible
     assert corner_distance(matrix, TRUTH, THERMAL) < 2.0
 
 

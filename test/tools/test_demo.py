@@ -37,6 +37,7 @@ from dig2dig_ros.evaluation.demo_report import (
 )
 from dig2dig_ros.evaluation.imperfect_cameras import true_homography
 from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.images.registration_file import load_registration
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -450,7 +451,7 @@ def test_unaligned_cameras_are_registered_over_real_dds(demo: Any, tmp_path: Pat
     assert facts['corner_error_px'] < 1.5 < 15 < facts['corner_error_before_px']
     assert 1 <= summary['fused'] <= 6
     assert summary['dropped']['registration'] == 0
-    found = Registration.load(tmp_path / 'registration.yaml')
+    found = load_registration(tmp_path / 'registration.yaml')
     assert found.thermal_to_visible.tolist() == facts['thermal_to_visible']
     assert {'registration.png', 'calibrate_registration.log'} <= names(tmp_path)
     assert {'registration.png', 'registration.yaml'} <= set(summary['files'])

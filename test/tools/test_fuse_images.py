@@ -30,6 +30,7 @@ from dig2dig_ros.fusion.fuser import Fuser, FusionResult
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.overlay import weight_map, weight_overlay
 from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.images.registration_file import save_registration
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.priors.compact import CompactConfig, CompactUNet, save
 from dig2dig_ros.tools import fuse_images
@@ -240,7 +241,7 @@ def test_a_registration_places_the_second_image(
     visible, thermal = colour(1), structure(2, (24, 32))
     registration = tmp_path / 'registration.yaml'
     to_the_right = np.array([[1.0, 0, 32], [0, 1, 0], [0, 0, 1]])
-    Registration(to_the_right, (32, 24), (64, 48)).save(registration)
+    save_registration(Registration(to_the_right, (32, 24), (64, 48)), registration)
     options = ('--task', 'visible-thermal', '--thermal-to-visible', str(registration))
     assert fuse(visible, thermal, options=options) == 0
     fused = read(tmp_path / 'fused.png')
