@@ -65,7 +65,6 @@ LONG_FILES = {
     'dig2dig_ros/evaluation/synthetic_scene.py': 'to become layout, ground, figures and sensors',
     'dig2dig_ros/fusion/observation.py': 'solvers that nobody uses are to go',
     'dig2dig_ros/images/alignment.py': 'to become search and monitor',
-    'dig2dig_ros/images/registration.py': 'to become lenses, homography and file',
     'dig2dig_ros/nodes/fusion_node.py': 'the pipeline is to move to streams/',
     'dig2dig_ros/tools/benchmark.py': 'to be split',
     'dig2dig_ros/tools/calibrate_registration.py': 'to be split',
