@@ -25,7 +25,7 @@ the other one's images may go to the worker alone. Callbacks never wait for the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -107,7 +107,12 @@ class Work:
 class FusionNode(LifecycleNode):  # type: ignore[misc]
     """Lifecycle node that pairs, fuses and publishes; see the README for its interface."""
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: Sequence[str] = ()) -> None:
+        """
+        Declare the parameters; the rest is made in ``on_configure``.
+
+        :param arguments: the command line, to warn of what in it has no effect.
+        """
         super().__init__('fusion_node')
         self._sources: tuple[str, ...] = SOURCES
         self._state = 'unconfigured'
@@ -140,6 +145,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._quiet_timer: Any = None
 
         self._node_parameters = NodeParameters(self, lambda: self._state, self._on_parameters)
+        self._unknown_parameters = ', '.join(self._node_parameters.warn_of_unknown(arguments))
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A steady timer: diagnostics matter most when simulated time stands still.
         self._diagnostics_timer = self.create_timer(
@@ -610,6 +616,8 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             **self._camera_table(),
             **self._alignment.table(),
         }
+        if self._unknown_parameters:
+            table['unknown parameters'] = self._unknown_parameters
         if self._registrar is not None:
             table['registration'] = self._registrar.describe(self.values)
         if self._fuser is not None:
@@ -739,7 +747,8 @@ def main(args: list[str] | None = None) -> int:
     # Images leave by a thread of the middleware: with a subscriber that was stopped or killed,
     # Fast DDS makes its shared memory anew with every fragment until it gives the other one up.
     os.environ.setdefault('RMW_FASTRTPS_PUBLICATION_MODE', 'ASYNCHRONOUS')
-    return run_node(FusionNode, _run, FusionNode.close, args)
+    create = partial(FusionNode, sys.argv if args is None else args)
+    return run_node(create, _run, FusionNode.close, args)
 
 
 if __name__ == '__main__':

@@ -16,15 +16,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.utilities import remove_ros_args
 
 from dig2dig_ros.streams.parameters import (
     fusion_settings,
+    nearest_name,
     PARAMETERS,
     PARAMETERS_BY_NAME,
     ParameterSpec,
@@ -82,6 +85,32 @@ class NodeParameters:
                 self._values = {**self._values, spec.name: spec.default}
                 self._node.declare_parameter(spec.name, spec.default, spec.descriptor())
 
+    def warn_of_unknown(self, arguments: Sequence[str] = ()) -> tuple[str, ...]:
+        """
+        Log what was given to the node and has no effect: misspelt parameters, stray arguments.
+
+        :param arguments: the command line, beginning with the name of the program.
+        :return: the names of the parameters.
+        """
+        # rclpy shows overrides only of what was declared.
+        unknown = tuple(
+            name
+            for name in self._node._parameter_overrides
+            if not self._node.has_parameter(name) and not name.startswith('qos_overrides.')
+        )
+        logger = self._node.get_logger()
+        for name in unknown:
+            nearest = nearest_name(name, self._specs)
+            hint = f'; did you mean {nearest}?' if nearest else ''
+            logger.warning(f'there is no parameter {name}: its value has no effect{hint}')
+        for word in remove_ros_args(list(arguments))[1:]:
+            name = nearest_name(word.strip('-').partition('=')[0], self._specs) or 'NAME'
+            logger.warning(
+                f"the argument '{word}' is unknown and has no effect; a parameter is set by "
+                f'--ros-args -p {name}:=VALUE'
+            )
+        return unknown
+
     def _check(self, parameters: list[Parameter]) -> SetParametersResult:
         values = dict(self._values)
         for parameter in parameters:
@@ -89,6 +118,8 @@ class NodeParameters:
             if spec is None:  # use_sim_time, qos_overrides and the like are not ours
                 continue
             value = parameter.value
+            if isinstance(value, array):  # what rclpy makes of the numbers in a message
+                value = value.tolist()
             if value is None and spec.default == [] and not self._declared:
                 value = []  # which comes as no value from YAML files and command lines
             problem = spec.problem(value)

@@ -21,8 +21,9 @@ same table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 import math
 import re
 from typing import Any, TYPE_CHECKING
@@ -658,3 +659,11 @@ def complete_values(given: Mapping[str, Any]) -> dict[str, Any]:
         values[spec.name] = spec.checked(given.get(spec.name, spec.default))
     fusion_settings(values)
     return values
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """Return the known name that ``name`` was probably meant to be; empty where none is near."""
+    # By the last part, because the group is what gets forgotten.
+    by_last_part = {other.rpartition('.')[2]: other for other in known}
+    nearest = get_close_matches(name.rpartition('.')[2], by_last_part, 1)
+    return by_last_part[nearest[0]] if nearest else ''

@@ -1,0 +1,78 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Parameters of the running node: what a file loads, and what nobody declared."""
+
+import pytest
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import parameter_dict_from_yaml_file
+
+from integration.harness import CHECKOUT, NODE, running
+
+GIVEN = {
+    # As in the shipped file.
+    'device': 'auto',
+    'num_threads': 0,
+    'warmup_size': [640, 512],
+    'diagnostics_period': 1.0,
+    # What ROS, its topics and its sources bring along is known.
+    'use_sim_time': True,
+    'qos_overrides./fused/image_raw.publisher.depth': 7,
+    # The others are not.
+    'temprature': 2.0,
+    'num_inference_step': 3,
+    'nir_transport': 'raw',
+}
+
+
+@pytest.fixture(scope='module')
+def node(module_domain):
+    """Return (client, process) of an active node with the parameters above."""
+    with running(module_domain, GIVEN, ['--', '--prier', 'nano']) as (client, process):
+        client.until(lambda: client.status.get('state') == 'active', 60, 'active')
+        yield client, process
+
+
+def test_the_shipped_file_loads_into_a_node_that_runs_with_it(node):
+    client, _ = node
+    # As ``ros2 param load`` does it.
+    path = str(CHECKOUT / 'config' / 'fusion.yaml')
+    parameters = list(parameter_dict_from_yaml_file(path, True, target_nodes=[NODE]).values())
+    request = SetParameters.Request(parameters=parameters)
+    results = client.call(SetParameters, 'set_parameters', request).results
+    refused = {
+        parameter.name: result.reason
+        for parameter, result in zip(parameters, results, strict=True)
+        if not result.successful
+    }
+    assert 'warmup_size' in {parameter.name for parameter in parameters}
+    assert refused == {}
+
+
+def test_another_value_of_a_fixed_list_is_refused(node):
+    client, _ = node
+    successful, reason = client.set_parameter('warmup_size', [64, 48])
+    assert not successful
+    assert 'warmup_size is fixed while the node is active' in reason
+
+
+def test_what_has_no_effect_is_named_with_what_was_probably_meant(node):
+    client, process = node
+    assert client.status['unknown parameters'] == 'temprature, num_inference_step, nir_transport'
+    log = process.output()
+    assert 'no parameter temprature: its value has no effect; did you mean temperature?' in log
+    assert 'did you mean num_inference_steps?' in log
+    assert "the argument '--prier' is unknown and has no effect" in log
+    assert '-p prior:=VALUE' in log
+    assert 'qos_overrides' not in log
