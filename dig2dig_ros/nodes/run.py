@@ -18,11 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import os
+import re
 import signal
 from typing import TypeVar
 
 import rclpy
-from rclpy._rclpy_pybind11 import RCLError
+from rclpy._rclpy_pybind11 import RCLError, UnknownROSArgsError
 from rclpy.exceptions import (
     InvalidParameterTypeException,
     InvalidParameterValueException,
@@ -89,7 +90,13 @@ def run_node(
     code = 0
     begun = False
     try:
-        rclpy.init(args=args)
+        try:
+            rclpy.init(args=args)
+        except (RCLError, UnknownROSArgsError) as error:
+            # Without the places in the sources of rcl.
+            text = re.sub(r', at \S+:\d+', '', str(error))
+            rclpy.logging.get_logger('dig2dig').fatal(f'ROS refuses the command line: {text}')
+            return 1
         begin()
         begun = True
         node = create()
