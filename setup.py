@@ -105,7 +105,6 @@ setup(
             'evaluate_registration = dig2dig_ros.tools.evaluate_registration:main',
             'evaluate_restoration = dig2dig_ros.tools.evaluate_restoration:main',
             'benchmark = dig2dig_ros.tools.benchmark:main',
-            'evaluate_video = dig2dig_ros.tools.evaluate_video:main',
             'calibrate_registration = dig2dig_ros.tools.calibrate_registration:main',
             'evaluate_detection = dig2dig_ros.tools.evaluate_detection:main',
             'inspect_gains = dig2dig_ros.tools.inspect_gains:main',

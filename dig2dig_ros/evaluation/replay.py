@@ -123,8 +123,6 @@ class BagReplay:
         values: Mapping[str, Any],
         fuser: Fuser,
     ) -> None:
-        from dig2dig_ros.fusion.video_memory import VideoMemory  # which imports torch
-
         try:
             self._cascade: Cascade[_Recorded] = Cascade(
                 values['sync_policy'],
@@ -138,7 +136,6 @@ class BagReplay:
         self._reader = reader
         self._values = values
         self._fuser = fuser
-        self._memory = VideoMemory()
         try:
             self._registrar = Registrar(values)
         except RegistrationError as error:
@@ -279,7 +276,6 @@ class BagReplay:
                 *prepared.images,
                 placements=prepared.placements,
                 trust=prepared.trust,
-                memory=self._memory,
             )
         except PreparationError as error:
             self._drop(error.cause, str(error))

@@ -42,7 +42,6 @@ from dig2dig_ros.fusion.observation import fitting_size, forget_operators
 from dig2dig_ros.fusion.pair import fuse_pair, PairTensors, Task
 from dig2dig_ros.fusion.sampler import StepState
 from dig2dig_ros.fusion.settings import FusionSettings
-from dig2dig_ros.fusion.video_memory import VideoMemory
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.priors import load_prior, Prior, PriorError
 
@@ -310,7 +309,6 @@ class Fuser:
         weights: bool = True,
         callback: Callable[[StepState], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
-        memory: VideoMemory | None = None,
     ) -> FusionResult:
         """
         Fuse a visible image with a thermal one, or any two or more images of one scene.
@@ -329,9 +327,6 @@ class Fuser:
         :param callback: called after every step of the sampler, to look inside.
         :param cancelled: asked before every call of the prior and after every step whether to
             give up.
-        :param memory: of the video that the images are the next pair of: with ``gain_reuse`` in
-            the settings, what the prior said of earlier pairs is reused where nothing moves.
-            Without it, the result is a function of the images alone.
         :return: see :class:`FusionResult`.
         :raises FusionCancelled: ``cancelled`` said so.
         :raises FusionInputError: wrong shape, dtype or values, or a placement for another size.
@@ -347,7 +342,6 @@ class Fuser:
                 weights,
                 callback,
                 cancelled,
-                memory,
                 start,
             )
 
@@ -362,7 +356,6 @@ class Fuser:
         weights: bool,
         callback: Callable[[StepState], None] | None,
         cancelled: Callable[[], bool] | None,
-        memory: VideoMemory | None,
         start: float,
     ) -> FusionResult:
         """Do what :meth:`fuse` says, from the time ``start`` on."""
@@ -412,7 +405,7 @@ class Fuser:
             if cancelled is not None and not recording:
                 prior = _Interruptible(prior, cancelled)
             after = None if recording else after_step
-            fused = fuse_pair(prior, task, pair, noise, after, memory)
+            fused = fuse_pair(prior, task, pair, noise, after)
             outputs = [fused.image, fused.weights, fused.means]
             steps = fused.steps
             if recording:
@@ -429,8 +422,6 @@ class Fuser:
             results = [_array(tensor) for tensor in outputs]
         else:
             recordable = callback is None and self._is_recordable(task, height * width)
-            # What is reused depends on the pixels, which a recording knows nothing of.
-            recordable = recordable and (memory is None or settings.gain_reuse == 0)
             if recordable:
                 # Drawn and uploaded before: other fusions may have pushed it out.
                 for index in range(_draws(settings)):

@@ -37,7 +37,6 @@ from dig2dig_ros.fusion.observation import Observation, observe
 from dig2dig_ros.fusion.restoration import explained, observe_luma, restore, restore_colour
 from dig2dig_ros.fusion.sampler import Noise, sample, StepState
 from dig2dig_ros.fusion.settings import FusionSettings
-from dig2dig_ros.fusion.video_memory import VideoMemory
 from dig2dig_ros.priors import Prior
 
 
@@ -141,14 +140,12 @@ def fuse_pair(
     tensors: PairTensors,
     noise: Noise,
     callback: Callable[[StepState], None] | None = None,
-    memory: VideoMemory | None = None,
 ) -> Fused:
     """
     Fuse images that are on the device.
 
     :param noise: see :func:`~dig2dig_ros.fusion.sampler.sample`; of the first source's size.
     :param callback: called after every step of the sampler.
-    :param memory: see :func:`~dig2dig_ros.fusion.sampler.sample`; it reads from the device.
     :raises DegradationError: a declared degradation cannot be that of the image.
     :raises PriorError: the prior was not trained for the timesteps of the settings.
     """
@@ -203,7 +200,7 @@ def fuse_pair(
         if confidence is not None:
             sources = confident_sources(sources, confidence)
             observations = [None] * count
-        result = sample(prior, sources * 2 - 1, noise, settings, recorder, observations, memory)
+        result = sample(prior, sources * 2 - 1, noise, settings, recorder, observations)
         fused = ((result.fused[0, 0] + 1) / 2).clamp_(0, 1)
         calls += result.prior_calls
         if task.weights or settings.chroma == 'all':

@@ -35,7 +35,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -53,9 +52,6 @@ from dig2dig_ros.fusion.observation import Observation
 from dig2dig_ros.fusion.restoration import jointly_corrected
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.priors.base import Prior
-
-if TYPE_CHECKING:
-    from dig2dig_ros.fusion.video_memory import VideoMemory
 
 # More at once would not be faster, and would not fit on a robot's GPU.
 MAX_BATCH_PIXELS = 16_000_000
@@ -147,7 +143,6 @@ def sample(
     settings: FusionSettings,
     callback: Callback | None = None,
     observations: Sequence[Observation | None] = (),
-    memory: VideoMemory | None = None,
 ) -> Sample:
     """
     Fuse K sources as the settings ask for.
@@ -159,14 +154,12 @@ def sample(
     :param observations: for each source in turn, what its camera saw of it, degraded; None, and
         for those left out, where the source is what was seen. A chain corrects such a source at
         every step, together with the fused image; ``increments`` takes it as it is.
-    :param memory: of the video that the sources are the next pair of, where there is one; used as
-        ``gain_reuse`` of the settings says.
     :raises PriorError: the prior was not trained for the timesteps of the settings.
     """
     prior.check_timesteps(settings.chain().timesteps)
     callback = callback or (lambda state: None)
     if settings.sampler == 'increments':
-        return _sum_increments(prior, sources, noise, settings, callback, memory)
+        return _sum_increments(prior, sources, noise, settings, callback)
     return _follow_chain(prior, sources, noise, settings, callback, observations)
 
 
@@ -280,12 +273,7 @@ def estimate_sources(
 
 
 def _sum_increments(
-    prior: Prior,
-    sources: Tensor,
-    noise: Noise,
-    settings: FusionSettings,
-    callback: Callback,
-    memory: VideoMemory | None,
+    prior: Prior, sources: Tensor, noise: Noise, settings: FusionSettings, callback: Callback
 ) -> Sample:
     """
     Sum up what the sources resolve between refreshes, each increment weighted by its own gain.
@@ -295,15 +283,11 @@ def _sum_increments(
     where no prior has to be asked.
     """
     timesteps = settings.chain().refresh_timesteps
-    downscale = settings.prior_downscale
-    if memory is not None and settings.gain_reuse > 0 and settings.noise_draws == 0:
-        estimates, new_calls = memory.estimates(
-            prior, sources, timesteps, downscale, settings.gain_reuse
-        )
-    else:
-        draws = [noise(index) for index in range(settings.noise_draws)]
-        estimates, _ = estimate_sources(prior, sources, timesteps, draws, downscale=downscale)
-        new_calls = len(timesteps) * max(1, len(draws)) * len(sources)
+    draws = [noise(index) for index in range(settings.noise_draws)]
+    estimates, _ = estimate_sources(
+        prior, sources, timesteps, draws, downscale=settings.prior_downscale
+    )
+    new_calls = len(timesteps) * max(1, len(draws)) * len(sources)
     prior_calls = new_calls
     weighing = weigh_sources(estimates, sources, settings, from_pure_noise=True)
     weights = refined(weighing.weights, weighing.cell, *sources.shape[-2:])

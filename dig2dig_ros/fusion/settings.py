@@ -60,9 +60,6 @@ class FusionSettings:
         estimates are interpolated. The fused image keeps all its pixels: what the estimates lack
         is in the last increment. Averaging takes noise away, and the prior is told so; timesteps
         mean the same as without. In a chain, this is for the sources' estimates alone.
-    :param gain_reuse: of ``increments`` without noise draws, in a video: how many pairs in a row
-        may reuse what the prior said of an earlier one where nothing moves; 0 is none. Needs a
-        :class:`~dig2dig_ros.fusion.video_memory.VideoMemory`.
     :param weights: ``dig`` (Eq. 11), ``rd`` (relative dominability, TTD) or ``uniform`` (1/K, the
         static baseline).
     :param gain_loss: l of Eq. 8: ``l2``, ``l1`` or ``ssim`` (1 - SSIM).
@@ -96,7 +93,6 @@ class FusionSettings:
     first_timestep: int = 400
     noise_draws: int = 0
     prior_downscale: int = 1
-    gain_reuse: int = 0
     weights: WeightRule = 'dig'
     gain_loss: GainLoss = 'l2'
     gain_window: int = 31
@@ -138,7 +134,6 @@ class FusionSettings:
             'prior_downscale',
             f'one of {PRIOR_DOWNSCALES}',
         )
-        require(0 <= self.gain_reuse <= 1000, 'gain_reuse', '0 to 1000')
         require(self.weights in WEIGHT_RULES, 'weights', f'one of {WEIGHT_RULES}')
         require(self.gain_loss in GAIN_LOSSES, 'gain_loss', f'one of {GAIN_LOSSES}')
         require(

@@ -72,7 +72,6 @@ from dig2dig_ros.streams.statistics import NodeStatistics
 if TYPE_CHECKING:
     # Imports torch, which takes seconds: at run time it comes with on_configure.
     from dig2dig_ros.fusion.fuser import Fuser, FusionResult
-    from dig2dig_ros.fusion.video_memory import VideoMemory
 
 # At most one log line in so many seconds for what may happen with every frame.
 _LOG_PERIOD = 5.0
@@ -119,7 +118,6 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._failure = ''
         self._statistics = NodeStatistics()
         self._fuser: Fuser | None = None
-        self._memory: VideoMemory | None = None
         self._fuser_facts: dict[str, str] = {}
         self._budget = Budget()
         # Of torch, before anyone set it.
@@ -193,7 +191,6 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             import torch
 
             from dig2dig_ros.fusion.fuser import Fuser
-            from dig2dig_ros.fusion.video_memory import VideoMemory
         except ImportError as error:
             raise RuntimeError(
                 f'{error}, for {sys.executable}: install PyTorch and safetensors for this '
@@ -229,7 +226,6 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         width, height = values['warmup_size']
         warm_up = fuser.warm_up(width, height, len(self._sources))
         self._fuser = fuser
-        self._memory = VideoMemory()
         facts = fuser.describe()
         self._fuser_facts = {key: str(facts[key]) for key in ('device', 'precision', 'prior')}
         self.get_logger().info(
@@ -357,8 +353,6 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         if self._pairer is not None:
             self._pairer.clear('shutdown')
             self._report_pairer_drops()
-        if self._memory is not None:
-            self._memory.clear()
         self._camera_info = None
 
     def _release(self) -> None:
@@ -374,7 +368,6 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         if self._fuser is not None:
             self._fuser.close()
             self._fuser = None
-        self._memory = None
 
     # Messages in (the executor's thread)
 
@@ -428,8 +421,6 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             self._registrar.camera_info(source, message)
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
-        if self._memory is not None:
-            self._memory.clear()
         if self._pairer is not None:
             self._pairer.clear('clock jump')
             self._report_pairer_drops()
@@ -531,7 +522,6 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
                     trust=prepared.trust,
                     weights=self._is_listened_to('fused/weights/'),
                     cancelled=self._is_stopping,
-                    memory=self._memory,
                 )
             except Exception as error:
                 if not is_out_of_memory(error):
@@ -548,8 +538,6 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         traceback.clear_frames(error.__traceback__)
         if self._fuser is not None:
             self._fuser.free_memory()
-        if self._memory is not None:
-            self._memory.clear()
 
     def _prepare(self, work: Work, values: Mapping[str, Any]) -> Prepared:
         assert self._preparation is not None

@@ -293,15 +293,6 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         check=_check_downscale,
     ),
     ParameterSpec(
-        'gain_reuse',
-        _FUSION.gain_reuse,
-        'How many pairs in a row may reuse what the prior said of an earlier one, where nothing '
-        'moves (increments only); 0 is none.',
-        live=True,
-        minimum=0,
-        maximum=1000,
-    ),
-    ParameterSpec(
         'weights',
         _FUSION.weights,
         'Rule of the weights: dig (information gains), rd (relative dominability, TTD) or uniform '

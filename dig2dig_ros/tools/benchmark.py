@@ -217,12 +217,9 @@ def make_fuser(variant: Variant, threads: int | None) -> Fuser:
 
 def own_contender(name: str, fuser: Fuser) -> Contender:
     """Return the fusion of this package as the node uses it while nobody asks for weights."""
-    from dig2dig_ros.fusion.video_memory import VideoMemory
-
-    memory = VideoMemory()
 
     def fuse(visible: Image, thermal: Image) -> Image:
-        return fuser.fuse(visible, thermal, weights=False, memory=memory).image
+        return fuser.fuse(visible, thermal, weights=False).image
 
     return Contender(name, 'dig2dig', fuse, fuser.describe())
 

@@ -249,7 +249,6 @@ def test_bad_images_are_refused_by_name(fuser, visible, thermal, words):
         ({'guidance': 'em'}, "guidance is 'em'.*sampler ddim or ancestral"),
         ({'noise_draws': -1}, 'noise_draws is -1'),
         ({'prior_downscale': 3}, 'prior_downscale is 3.*1, 2, 4'),
-        ({'gain_reuse': -1}, 'gain_reuse is -1'),
         ({'contrast_gain': 0.5}, 'contrast_gain is 0.5'),
         ({'chroma': 'none'}, "chroma is 'none'"),
         ({'timestep_spacing': 'cubic'}, 'timestep_spacing'),
