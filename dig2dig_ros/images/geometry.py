@@ -123,3 +123,41 @@ def image_size(size: Any, name: str) -> tuple[int, int]:
 
 def size_text(size: tuple[int, int]) -> str:
     return f'{size[0]}x{size[1]}'
+
+
+def resizing(before: tuple[int, int], after: tuple[int, int]) -> Array:
+    """Return the homography of resizing, with centres of pixels at integers."""
+    sx, sy = after[0] / before[0], after[1] / before[1]
+    return np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])
+
+
+def normalisation(size: tuple[int, int]) -> Array:
+    """Return the map of pixels to coordinates about the centre, in halves of the longer side."""
+    unit = max(size) / 2
+    return np.array(
+        [
+            [1 / unit, 0, -(size[0] - 1) / 2 / unit],
+            [0, 1 / unit, -(size[1] - 1) / 2 / unit],
+            [0, 0, 1],
+        ]
+    )
+
+
+def similarity_about(rotation: float, scale: float, centre: Array) -> Array:
+    cosine, sine = scale * math.cos(rotation), scale * math.sin(rotation)
+    turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+    return np.asarray(translation(*centre) @ turn @ translation(*-centre))
+
+
+def translation(x: float, y: float) -> Array:
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
+
+
+def corners_of(size: tuple[int, int]) -> Array:
+    width, height = size
+    return np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float64)
+
+
+def apply_homography(matrix: Array, points: Array) -> Array:
+    mapped = np.column_stack([points, np.ones(len(points))]) @ matrix.T
+    return np.asarray(mapped[:, :2] / mapped[:, 2:])

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dig2dig_ros.images.alignment import Misalignment, MisalignmentMonitor
+from dig2dig_ros.images.misalignment import Misalignment, MisalignmentMonitor
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.streams.preparation import Prepared, registered_image
 

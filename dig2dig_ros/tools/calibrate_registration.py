@@ -64,9 +64,10 @@ from dig2dig_ros.evaluation.registration_points import (
     rms,
 )
 from dig2dig_ros.evaluation.registration_report import click_page, overlay, Row, write_text
-from dig2dig_ros.images.alignment import align, MisalignmentMonitor
+from dig2dig_ros.images.alignment import align
 from dig2dig_ros.images.camera_model import CameraModel
 from dig2dig_ros.images.geometry import RegistrationError
+from dig2dig_ros.images.misalignment import MisalignmentMonitor
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import save_registration

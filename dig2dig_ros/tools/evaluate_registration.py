@@ -45,7 +45,8 @@ from numpy.typing import NDArray
 from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError, load_pair
 from dig2dig_ros.evaluation.options import positive, report, size_argument, UsageError
 from dig2dig_ros.evaluation.tables import Table
-from dig2dig_ros.images.alignment import align, corner_distance, default_guess, SearchRange
+from dig2dig_ros.images.alignment import align, corner_distance
+from dig2dig_ros.images.alignment_search import default_guess, SearchRange
 from dig2dig_ros.images.geometry import RegistrationError
 
 Matrix = NDArray[np.float64]

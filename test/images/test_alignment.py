@@ -12,45 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Alignment of two modalities from what both show, and the watch for what is left of it."""
+"""Alignment of two modalities from what both show."""
 
 import math
 
 import cv2
+from images.scenes import blank, noise, other_scene, scene, stripes
 import numpy as np
 import pytest
 
 from dig2dig_ros.evaluation.image_pairs import find_pairs, load_pair
-from dig2dig_ros.images.alignment import (
-    align,
-    corner_distance,
-    default_guess,
-    misalignment,
-    MisalignmentMonitor,
-    SearchRange,
-)
+from dig2dig_ros.images.alignment import align, corner_distance
+from dig2dig_ros.images.alignment_search import default_guess, SearchRange
 from dig2dig_ros.images.geometry import RegistrationError
-
-
-def scene(seed, size=(160, 120), shapes=40):
-    """Return the same shapes as two cameras see them: brightness and temperature are unrelated."""
-    random = np.random.default_rng(seed)
-    width, height = size
-    visible = np.full((height, width, 3), 90, np.uint8)
-    thermal = np.full((height, width), 8000, np.uint16)
-    for _ in range(shapes):
-        x, y = int(random.integers(width)), int(random.integers(height))
-        w, h = (int(side) for side in random.integers(5, width // 5, 2))
-        colour = tuple(int(value) for value in random.integers(0, 255, 3))
-        heat = int(random.integers(7600, 8600))
-        if random.random() < 0.6:
-            cv2.rectangle(visible, (x, y), (x + w, y + h), colour, -1)
-            cv2.rectangle(thermal, (x, y), (x + w, y + h), heat, -1)
-        else:
-            cv2.circle(visible, (x, y), w // 2, colour, -1)
-            cv2.circle(thermal, (x, y), w // 2, heat, -1)
-    noise = random.normal(0, 4, thermal.shape)
-    return visible, (thermal + noise).round().astype(np.uint16)
 
 
 def homography(rotation, scale, shift, size=(160, 120), perspective=(0.0, 0.0)):
@@ -71,14 +45,6 @@ def seen(thermal, matrix, size=None):
     full = np.ones(thermal.shape, np.float32)
     mask = cv2.warpPerspective(full, matrix, size, flags=flags) > 0.999
     return cv2.warpPerspective(thermal, matrix, size, flags=flags), mask
-
-
-def moved(thermal, dx, dy):
-    """Return the image shifted, and the coverage."""
-    matrix = np.array([[1, 0, dx], [0, 1, dy]], np.float64)
-    size = thermal.shape[1::-1]
-    covered = cv2.warpAffine(np.ones(thermal.shape, np.float32), matrix, size)
-    return cv2.warpAffine(thermal, matrix, size), covered
 
 
 def test_finds_a_homography():
@@ -130,26 +96,6 @@ def test_a_guess_and_a_narrow_search():
     assert corner_distance(found.thermal_to_visible, truth, (96, 72)) < 1.5
 
 
-def blank(random):
-    return np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64), np.uint8)
-
-
-def noise(random):
-    return (
-        random.integers(0, 255, (72, 96, 3), dtype=np.uint8),
-        random.integers(0, 255, (72, 96), dtype=np.uint8),
-    )
-
-
-def stripes(random):
-    image = np.tile(((np.sin(np.arange(96) * 0.6) + 1) * 120).astype(np.uint8), (72, 1))
-    return cv2.merge([image] * 3), 255 - image
-
-
-def other_scene(random):
-    return scene(5, (96, 72))[0], scene(6, (96, 72))[1]
-
-
 @pytest.mark.parametrize('images', [blank, noise, stripes, other_scene])
 def test_what_cannot_be_aligned_is_not_trusted(images):
     found = align([images(np.random.default_rng(0))])
@@ -184,109 +130,6 @@ def test_default_guess_keeps_pixels_square():
     assert wide[0, 0] == wide[1, 1]
     centre = wide @ [79.5, 59.5, 1]
     np.testing.assert_allclose(centre, [639.5, 359.5, 1])
-
-
-@pytest.mark.parametrize('shift', [(0.0, 0.0), (6.0, 0.0), (-4.0, 9.5), (2.5, -11.0)])
-def test_shift_that_is_left(shift):
-    visible, thermal = scene(8, (192, 144))
-    image, coverage = moved(thermal, *shift)
-    found = misalignment(visible, image, coverage)
-    assert found.trusted
-    assert math.dist(found.shift, shift) < 0.5
-    assert found.distance == pytest.approx(math.hypot(*found.shift))
-    assert found.confidence > 5
-
-
-def test_shift_is_in_pixels_of_the_visible_image():
-    visible, thermal = scene(9, (192, 144))
-    big = cv2.resize(visible, (768, 576), interpolation=cv2.INTER_LINEAR)
-    image, _ = moved(cv2.resize(thermal, (768, 576), interpolation=cv2.INTER_LINEAR), 18.0, -10.0)
-    for values in (image, image.astype(np.float32)):
-        assert math.dist(misalignment(big, values).shift, (18.0, -10.0)) < 1.5
-
-
-def test_only_what_is_covered_counts():
-    visible, thermal = scene(10, (192, 144))
-    image, coverage = moved(thermal, 5.0, 3.0)
-    coverage[:, :70] = 0
-    image[:, :70] = scene(11, (192, 144))[1][:, :70]
-    found = misalignment(visible, image, coverage)
-    assert found.trusted
-    assert math.dist(found.shift, (5.0, 3.0)) < 0.5
-
-
-@pytest.mark.parametrize('images', [blank, noise, stripes, other_scene])
-def test_shift_of_what_shows_nothing_in_common_is_not_trusted(images):
-    found = misalignment(*images(np.random.default_rng(0)))
-    assert not found.trusted
-    assert math.isfinite(found.distance)
-
-
-def test_shift_at_the_end_of_the_search_is_not_trusted():
-    visible, thermal = scene(12, (192, 144))
-    image, coverage = moved(thermal, 40.0, 0.0)
-    assert not misalignment(visible, image, coverage).trusted
-
-
-def test_several_looks_see_what_one_does_not():
-    monitor = MisalignmentMonitor(looks=8)
-    random = np.random.default_rng(0)
-    single = []
-    for index in range(8):
-        visible, thermal = scene(20 + index, (192, 144), shapes=6)
-        image, coverage = moved(thermal, -6.0, 4.0)
-        image = image + random.normal(0, 250, image.shape)
-        visible = np.clip(visible + random.normal(0, 40, visible.shape), 0, 255).astype(np.uint8)
-        single.append(misalignment(visible, image, coverage).confidence)
-        pooled = monitor.look(visible, image, coverage)
-    assert pooled.trusted
-    assert math.dist(pooled.shift, (-6.0, 4.0)) < 1.5
-    assert pooled.confidence > 1.3 * float(np.median(single))
-
-
-def test_monitor_forgets():
-    monitor = MisalignmentMonitor(looks=3)
-    visible, thermal = scene(13, (192, 144))
-    before, covered = moved(thermal, 6.0, 0.0)
-    for _ in range(3):
-        monitor.look(visible, before, covered)
-    # Two of three looks outvote the oldest.
-    monitor.look(visible, thermal)
-    assert monitor.look(visible, thermal).distance < 0.5
-    monitor.reset()
-    assert math.dist(monitor.look(visible, before, covered).shift, (6.0, 0.0)) < 0.5
-    # Images of another size start anew.
-    small_visible, small_thermal = scene(14, (128, 96))
-    assert monitor.look(small_visible, small_thermal).distance < 0.5
-
-
-def test_images_that_do_not_lie_on_each_other_are_refused():
-    visible, thermal = scene(0, (64, 48))
-    with pytest.raises(RegistrationError, match='64x40 pixels, but the visible image 64x48'):
-        misalignment(visible, thermal[:40])
-    with pytest.raises(RegistrationError, match='coverage'):
-        misalignment(visible, thermal, np.ones((10, 10), np.float32))
-
-
-def test_shifts_of_real_pairs(shared):
-    pairs = find_pairs(shared / 'data' / 'roadscene' / 'dev')[::5]
-    trusted = 0
-    for visible, thermal in map(load_pair, pairs):
-        # The pairs themselves are off by a pixel or two.
-        own = misalignment(visible, thermal)
-        assert own.distance < 4
-        image, coverage = moved(thermal, -5.0, 3.5)
-        found = misalignment(visible, image, coverage)
-        left = (found.shift[0] - own.shift[0], found.shift[1] - own.shift[1])
-        assert math.dist(left, (-5.0, 3.5)) < 1
-        trusted += own.trusted + found.trusted
-    assert trusted >= 2 * len(pairs) - 2
-
-
-@pytest.mark.parametrize('size', [(1, 1), (2, 3), (7, 5)])
-def test_images_that_are_too_small_to_tell_are_not_trusted(size):
-    image = np.random.default_rng(0).integers(0, 255, size, np.uint8)
-    assert not misalignment(image, image).trusted
 
 
 def test_a_real_pair(shared):
