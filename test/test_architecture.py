@@ -56,7 +56,6 @@ MISPLACED_IMPORTS = {
     'dig2dig_ros/evaluation/gain_plots.py': 'to be drawn from values handed in',
     'dig2dig_ros/evaluation/perceptual.py': 'to become an adapter to lpips',
     'dig2dig_ros/evaluation/registration_pairs.py': 'what listens to topics is to move to tools/',
-    'dig2dig_ros/fusion/video_memory.py': 'to go',
 }
 LONG_FILES = {
     'dig2dig_ros/evaluation/bags.py': 'to become reader, salvage and writer',

@@ -46,7 +46,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from dig2dig_ros.fusion.budget import Budget, is_out_of_memory
+from dig2dig_ros.fusion.memory_fallback import Budget, is_out_of_memory
 from dig2dig_ros.images.overlay import weight_overlay
 from dig2dig_ros.nodes.parameters import NodeParameters
 from dig2dig_ros.nodes.run import run_node

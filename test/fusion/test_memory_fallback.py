@@ -20,7 +20,7 @@ import random
 
 import pytest
 
-from dig2dig_ros.fusion.budget import Budget, is_out_of_memory, ladder
+from dig2dig_ros.fusion.memory_fallback import Budget, is_out_of_memory, ladder
 from dig2dig_ros.fusion.settings import FusionSettings
 
 CHAIN = FusionSettings(
