@@ -33,7 +33,6 @@ PRESETS = ('fusion', 'realtime', 'paper')
 OVERRIDES = {
     'N': ('num_inference_steps', int),
     'S': ('dig_refresh_interval', int),
-    'target_rate': ('target_rate', float),
     'visible_transport': ('visible_transport', str),
     'thermal_transport': ('thermal_transport', str),
     'thermal_to_visible': ('thermal_to_visible', str),
@@ -125,12 +124,6 @@ ARGUMENTS = (
         'params_file.',
     ),
     DeclareLaunchArgument(
-        'target_rate',
-        default_value='',
-        description='Pairs a second to hold with fewer steps where the computer is too slow, 0 '
-        'for off; empty: the value of params_file.',
-    ),
-    DeclareLaunchArgument(
         'device',
         default_value='',
         description='auto, cpu, cuda or cuda:N; empty: the value of params_file.',
@@ -196,7 +189,6 @@ def typed_value(context: LaunchContext, argument: str, value_type: type) -> Para
         text = LaunchConfiguration(argument).perform(context)
         expected = {
             int: 'a whole number',
-            float: 'a number',
             bool: 'true or false',
             str: 'text',
         }[value_type]

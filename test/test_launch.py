@@ -84,7 +84,6 @@ def test_arguments_are_declared_at_the_top_with_descriptions(installation):
         'missing_modality',
         'N',
         'S',
-        'target_rate',
         'device',
         'params_file',
         'fast_dds_profile',
@@ -110,7 +109,7 @@ def test_defaults_start_the_node_with_the_shipped_parameters(launched, prefix):
 
 
 def test_given_arguments_win_over_the_file_with_their_types(launched):
-    given = {'N': '7', 'S': '3', 'target_rate': '10', 'device': 'cuda:1'}
+    given = {'N': '7', 'S': '3', 'device': 'cuda:1'}
     record = launched(**given, autostart='False', use_sim_time='true')
     assert len(record['parameter_files']) == 2
     given = yaml.safe_load(record['parameter_files'][1][1])
@@ -118,13 +117,11 @@ def test_given_arguments_win_over_the_file_with_their_types(launched):
     assert values == {
         'num_inference_steps': 7,
         'dig_refresh_interval': 3,
-        'target_rate': 10.0,
         'device': 'cuda:1',
         'autostart': False,
         'use_sim_time': True,
     }
     assert type(values['num_inference_steps']) is int
-    assert type(values['target_rate']) is float
     assert type(values['autostart']) is bool
 
 
@@ -219,7 +216,6 @@ def test_a_profile_named_in_the_command_wins_and_an_empty_one_is_none(
         ({'fast_dds_profile': '/no/such.xml'}, "'/no/such.xml', which is not a file"),
         ({'N': 'many'}, "N is 'many', but must be a whole number"),
         ({'N': '2.5'}, "N is '2.5', but must be a whole number"),
-        ({'target_rate': 'fast'}, "target_rate is 'fast', but must be a number"),
         ({'autostart': '3'}, "autostart is '3', but must be true or false"),
     ],
 )

@@ -46,7 +46,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from dig2dig_ros.fusion.memory_fallback import Budget, is_out_of_memory
+from dig2dig_ros.fusion.memory_fallback import is_out_of_memory, MemoryFallback
 from dig2dig_ros.images.overlay import weight_overlay
 from dig2dig_ros.nodes.parameters import NodeParameters
 from dig2dig_ros.nodes.run import run_node
@@ -119,7 +119,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._statistics = NodeStatistics()
         self._fuser: Fuser | None = None
         self._fuser_facts: dict[str, str] = {}
-        self._budget = Budget()
+        self._fallback = MemoryFallback()
         # Of torch, before anyone set it.
         self._usual_threads = 0
         self._pairer: Cascade[ArrivedMessage] | None = None
@@ -214,7 +214,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._registrar = Registrar(values, self._pose_from_tf(values))
         self._preparation = Preparation(self._sources, self._registrar)
         self._alignment = AlignmentWatch()
-        self._budget = Budget()
+        self._fallback = MemoryFallback()
         self._usual_threads = self._usual_threads or torch.get_num_threads()
         torch.set_num_threads(values['num_threads'] or self._usual_threads)
         fuser = Fuser(
@@ -447,7 +447,6 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
     # From a group to the outputs (the worker's thread)
 
     def _process(self, work: Work) -> None:
-        started = time.monotonic()
         # Read once: all of one group is done with the same values.
         values = self.values
         try:
@@ -476,8 +475,6 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
                 self._unfused = (time.monotonic(), f'not fused: {error}')
                 self._drop('fusion error', f'{type(error).__name__}: {error}')
             return
-        if result.statistics.steps:  # an image that goes on alone is no measure
-            self._budget.took(time.monotonic() - started)
         arrival = max(arrived.arrival for arrived in work.messages)
         self._statistics.fused(arrival, result.statistics.seconds)
         if len(work.sources) > 1:
@@ -501,20 +498,19 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
 
     def _fuse(self, prepared: Prepared, values: Mapping[str, Any]) -> FusionResult:
         """
-        Fuse within the budget.
+        Fuse; where memory runs out, once more with cheaper settings.
 
-        Where the memory runs out, this is tried once more with cheaper settings: they are likely
-        to suffice, and the stream has no gap. A pair that fails again is not worth the time of
-        the next one.
+        They are likely to suffice, and the stream has no gap. A pair that fails again is not
+        worth the time of the next one.
         """
         import torch
 
         assert self._fuser is not None
         # Only with this a new thread is sure to keep to num_threads.
         torch.get_num_threads()
-        asked, target_rate = fusion_settings(values), values['target_rate']
+        asked = fusion_settings(values)
         for is_last_attempt in (False, True):
-            self._fuser.settings = self._budget.settings_for(asked, target_rate)
+            self._fuser.settings = self._fallback.settings_for(asked)
             try:
                 return self._fuser.fuse(
                     *prepared.images,
@@ -526,10 +522,10 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                if not self._budget.out_of_memory() or is_last_attempt:
+                if not self._fallback.out_of_memory() or is_last_attempt:
                     raise
                 self._free_memory(error)
-                self._log(f'{self._budget.warning()} ({_first_line(error)})')
+                self._log(f'{self._fallback.warning()} ({_first_line(error)})')
         raise AssertionError('the last attempt returns or raises')
 
     def _free_memory(self, error: Exception) -> None:
@@ -625,7 +621,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         """Return the settings in force."""
         values = self.values
         try:
-            return self._budget.table(fusion_settings(values), values['target_rate'])
+            return self._fallback.table(fusion_settings(values))
         except ValueError:  # what the command line gave does not fit together: none are
             return {'N': str(values['num_inference_steps'])}
 
@@ -651,9 +647,9 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         moment, reason = self._unfused
         if now - moment < timeout:
             warnings.append(reason)
-        budget = self._budget.warning()
-        if budget:
-            warnings.append(budget)
+        lowered = self._fallback.warning()
+        if lowered:
+            warnings.append(lowered)
         if self._preparation is not None:
             for source, condition in self._preparation.images.conditions.items():
                 if source not in missing:

@@ -420,15 +420,6 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         minimum=0,
         maximum=2**62,
     ),
-    ParameterSpec(
-        'target_rate',
-        0.0,
-        'Pairs a second to hold: where the computer is too slow, N, then the draws of noise, then '
-        'the resolution that the prior sees are lowered; 0 is off.',
-        live=True,
-        minimum=0.0,
-        maximum=1000.0,
-    ),
     # The two streams
     ParameterSpec(
         'sync_policy',

@@ -17,8 +17,7 @@ Replay ROS 2 bags through the fusion and evaluate what comes out.
 
 Every pair of a visible and a thermal image is made by the node's own pairing and fused as the
 node would, with its parameters; nothing is dropped, and no clock is looked at, so a bag gives the
-same images and the same scores each time it is replayed. That holds for target_rate as well: what
-the settings ask for is done, however long it takes.
+same images and the same scores each time it is replayed.
 
 For each bag, a folder gets: fused/ (a bag of the same storage with the fused images, weight maps
 and camera_info), metrics.csv, timing.csv, summary.json, a video and report.html, a page to open
