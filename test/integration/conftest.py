@@ -14,6 +14,7 @@
 
 """Fixtures of the tests that talk over real DDS."""
 
+from contextlib import ExitStack
 import itertools
 import os
 
@@ -23,6 +24,12 @@ import pytest
 # no test hears another one's node; runs in parallel, whose process ids are close to each other,
 # begin far apart.
 _numbers = itertools.count(37 * os.getpid())
+# The network that is quickest to load, and images that do not get lost on their way.
+SHARED_PARAMETERS = {
+    'prior': 'nano',
+    'qos_overrides./visible/image_raw.subscription.reliability': 'reliable',
+    'qos_overrides./thermal/image_raw.subscription.reliability': 'reliable',
+}
 
 
 def next_domain() -> int:
@@ -44,16 +51,35 @@ def module_domain() -> int:
     return next_domain()
 
 
-@pytest.fixture(scope='module')
-def robot(request, module_domain):
+@pytest.fixture(scope='session')
+def shared_node():
     """
-    Return a client beside a node that several tests start anew with other parameters.
+    Return a function that gives (client, process) of the node that most modules share.
 
-    It starts with the PARAMETERS of the module.
+    A node takes seconds to start. Tests that need other parameters start this one anew through
+    its services; where it has died, the next one gets another.
     """
+    pytest.importorskip('rclpy', reason='needs rclpy')
     from integration.harness import running
 
-    with running(module_domain, request.module.PARAMETERS) as (client, process):
-        client.until(lambda: client.status.get('state') == 'active', 60, 'active')
-        yield client
-        assert process.process.poll() is None, process.output()
+    with ExitStack() as stack:
+        started = []
+
+        def give():
+            if not started or started[-1][1].process.poll() is not None:
+                stack.close()
+                started.append(stack.enter_context(running(next_domain(), SHARED_PARAMETERS)))
+                client = started[-1][0]
+                client.until(lambda: client.status.get('state') == 'active', 120, 'active')
+            return started[-1]
+
+        yield give
+
+
+@pytest.fixture
+def robot(request, shared_node):
+    """Return a client beside the shared node, to start anew with the PARAMETERS of the module."""
+    client, process = shared_node()
+    client.parameters_of_module = request.module.PARAMETERS
+    yield client
+    assert process.process.poll() is None, process.output()

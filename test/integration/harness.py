@@ -216,7 +216,10 @@ class Client:
         self.thermal = self.node.create_publisher(Image, 'thermal/image_raw', reliable)
         self.info = self.node.create_publisher(CameraInfo, 'visible/camera_info', reliable)
         self._subscriptions = {}
+        self._services = {}
         self._first_parameters = None
+        # What start_anew sets in addition to what its caller asks for.
+        self.parameters_of_module = {}
         self.clock = 1_000
 
     def close(self):
@@ -376,11 +379,12 @@ class Client:
         return int(self.status.get(key, 0))
 
     def call(self, service_type, service, request):
-        client = self.node.create_client(service_type, f'{NODE}/{service}')
-        self.until(client.service_is_ready, what=f'service {service}')
+        if service not in self._services:
+            self._services[service] = self.node.create_client(service_type, f'{NODE}/{service}')
+        client = self._services[service]
+        self.until(client.service_is_ready, 60, what=f'service {service}')
         future = client.call_async(request)
         self.until(future.done, 60, what=f'answer of {service}')
-        self.node.destroy_client(client)
         return future.result()
 
     def set_parameter(self, name, value):
@@ -418,7 +422,10 @@ class Client:
 
     def start_anew(self, parameters):
         """Clean the node up, set all parameters back, then these, and wait until it is active."""
+        parameters = {**self.parameters_of_module, **parameters}
         self.clean_up()
+        for messages in self.received.values():
+            messages.clear()
         present = {name: value for name, (value, _) in self.parameters().items()}
         if self._first_parameters is None:
             self._first_parameters = present
