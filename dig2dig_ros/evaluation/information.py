@@ -15,15 +15,15 @@
 """
 What the weights should follow, and what the sources gain: Theorem 1 and Figure 5 of Dig2DIG.
 
-==========================  =======================================================
-here                        Dig2DIG
-==========================  =======================================================
-distance                    zeta, Eq. 4, of the estimate
-Alignment.projection        B_k, Eq. 7
-Alignment.covariance        Cov(w_k, B_k), Eq. 5
-Alignment.coefficient       A, Eq. 5
-cumulative_gain             the curves of Figure 5
-==========================  =======================================================
+==============================  =======================================================
+here                            Dig2DIG
+==============================  =======================================================
+distance                        zeta, Eq. 4, of the estimate
+GuidanceCovariance.projection   B_k, Eq. 7
+GuidanceCovariance.covariance   Cov(w_k, B_k), Eq. 5
+GuidanceCovariance.coefficient  A, Eq. 5
+cumulative_gain                 the curves of Figure 5
+==============================  =======================================================
 
 The theorem takes expectations over data. Here a datum is the neighbourhood of a pixel, so that
 the weights, which differ from pixel to pixel, have a covariance within one image:
@@ -46,7 +46,7 @@ the weights, which differ from pixel to pixel, have a covariance within one imag
 
 Besides, the step takes off A sum_k E[w_k] E[B_k], which the proof holds to be equal for all
 weights that sum to 1. That is so only where all sources have the same E[B_k] or E[w_k] = 1 / K;
-:attr:`Alignment.mean_term` says what it is.
+:attr:`GuidanceCovariance.mean_term` says what it is.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ from dig2dig_ros.priors.base import Prior
 
 
 @dataclass(frozen=True)
-class Alignment:
+class GuidanceCovariance:
     """
     How the weights of one step go with what each source contributes towards the ideal.
 
@@ -157,7 +157,7 @@ def guidance_covariance(
     prior: Prior,
     guidance_scale: float,
     window: int,
-) -> Alignment:
+) -> GuidanceCovariance:
     """
     Measure how the weights of one step go with the projections B_k (Theorem 1).
 
@@ -192,7 +192,7 @@ def guidance_covariance(
         float(weight_deviations.square().mean(dim=1).sum())
         * float(projection_deviations.square().mean(dim=1).sum())
     )
-    return Alignment(
+    return GuidanceCovariance(
         timestep=state.timestep,
         coefficient=rate / math.sqrt(level),
         covariance=tuple(covariance.tolist()),

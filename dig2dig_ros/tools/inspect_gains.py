@@ -65,7 +65,7 @@ from dig2dig_ros.fusion.settings import FusionSettings, WeightRule
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dig2dig_ros.evaluation.information import Alignment, GainCurve, Region
+    from dig2dig_ros.evaluation.information import GuidanceCovariance, GainCurve, Region
     from dig2dig_ros.fusion.fuser import Fuser
 
 # The theorem's own terms: from pure noise, with noise in the estimates, a step at a time.
@@ -99,7 +99,7 @@ class Chain:
     kind: PairKind
     pair: str
     rule: WeightRule
-    steps: list[Alignment]
+    steps: list[GuidanceCovariance]
     distance: float
 
 
@@ -172,7 +172,7 @@ def follow(fuser: Fuser, kind: PairKind, pair: KnownFusion, window: int) -> Chai
 
     sources, ideal = to_tensor(pair.sources, fuser), to_tensor(pair.ideal[None], fuser)
     settings = fuser.settings
-    steps: list[Alignment] = []
+    steps: list[GuidanceCovariance] = []
     final = sources[:1]
 
     def callback(state: StepState) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import yaml
 
-from dig2dig_ros.evaluation.information import Alignment, GainCurve
+from dig2dig_ros.evaluation.information import GuidanceCovariance, GainCurve
 from dig2dig_ros.tools import inspect_gains
 from dig2dig_ros.tools.inspect_gains import (
     Chain,
@@ -55,7 +55,7 @@ def tables(output):
 
 
 def alignment(covariance, correlation=0.5, coefficient=2.0):
-    return Alignment(
+    return GuidanceCovariance(
         timestep=7,
         coefficient=coefficient,
         covariance=(covariance, covariance),
