@@ -23,15 +23,8 @@ import numpy as np
 import pytest
 import yaml
 
-from dig2dig_ros.evaluation.information import GuidanceCovariance, GainCurve
 from dig2dig_ros.tools import inspect_gains
-from dig2dig_ros.tools.inspect_gains import (
-    Chain,
-    half_gained,
-    main,
-    step_table,
-    summary_table,
-)
+from dig2dig_ros.tools.inspect_gains import main
 
 needs_matplotlib = pytest.mark.skipif(
     find_spec('matplotlib') is None, reason='matplotlib (extra "evaluation") is not installed'
@@ -52,18 +45,6 @@ def tables(output):
         assert all(set(cell) <= {'-', ':'} for cell in cells[1])
         result.append([dict(zip(cells[0], row, strict=True)) for row in cells[2:]])
     return result
-
-
-def alignment(covariance, correlation=0.5, coefficient=2.0):
-    return GuidanceCovariance(
-        timestep=7,
-        coefficient=coefficient,
-        covariance=(covariance, covariance),
-        weight=(0.75, 0.25),
-        projection=(0.4, 0.0),
-        correlation=correlation,
-        distance=0.1,
-    )
 
 
 def test_tables_for_all_rules_and_kinds_of_pairs(capsys, tmp_path):
@@ -219,7 +200,6 @@ def test_what_cannot_be_done_is_said_in_a_line(arguments, reason, capsys):
         ['--visible', 'a.png', '--thermal', 'b.png', '--csv', 'c.csv'],
         ['--size', '320'],
         ['--region', '1,2,3'],
-        ['--window', '4'],
         ['--count', '0'],
         ['--pairs', 'street'],
     ],
@@ -228,39 +208,3 @@ def test_wrong_options_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
-
-
-def test_summary_counts_what_is_beyond_two_standard_errors():
-    chains = []
-    steps = {'dig': (0.1, 0.01), 'rd': (-0.1, -0.1), 'uniform': (0.0, 0.0)}
-    for index in range(4):
-        for rule, (first, second) in steps.items():
-            spread = 1 + 0.1 * index
-            # The second step of dig changes its sign from pair to pair.
-            values = (first * spread, second * spread * (-1) ** (index * (rule == 'dig')))
-            own = [alignment(value, math.nan if rule == 'uniform' else 0.5) for value in values]
-            chains.append(Chain('scene', f'pair {index}', rule, own, 0.1))
-    (rows,) = tables(summary_table(chains))
-    counts = {row['weights']: [row[name] for name in ('steps > 0', '~ 0', '< 0')] for row in rows}
-    assert counts == {
-        'dig': ['1', '1', '0'],
-        'rd': ['0', '0', '2'],
-        'uniform': ['0', '2', '0'],
-    }
-    assert rows[0]['final distance'] == '12.8'
-    # 2 steps of A ((0.75 - 0.5) 0.4 + (0.25 - 0.5) 0), in grey levels.
-    assert rows[0]['sum of mean terms'] == '+51'
-    (steps_table,) = tables(step_table(chains))
-    assert steps_table[0]['r dig'] == '+0.5'
-    assert steps_table[0]['t'] == '7'
-
-
-def test_half_of_the_gain_is_found_between_two_noise_levels():
-    curve = GainCurve(
-        np.array([400, 200, 100, 0]),
-        np.array([[0.0, 0.2, 0.6, 0.8], [0.0, 0.5, 0.3, 0.8], [0.0, 0.0, 0.0, 0.0]]),
-        np.zeros((3, 4)),
-    )
-    assert half_gained(curve, 0) == '150'
-    assert half_gained(curve, 1) == '80'
-    assert half_gained(curve, 2) == 'n/a'
