@@ -32,7 +32,7 @@ from dig2dig_ros.evaluation.registration_report import (
     RIM_COLOUR,
     thermal_edge_mask,
 )
-from dig2dig_ros.evaluation.video import letterbox, to_bgr
+from dig2dig_ros.evaluation.video import fitted, to_bgr
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.preparation import registered_image
@@ -245,22 +245,22 @@ class ContactSheet:
                 tile = np.full((height, width, 3), 128, np.uint8)
                 cv2.putText(tile, 'none', (10, 24), _FONT, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
             else:
-                tile = letterbox(picture, width, height)
+                tile = fitted(picture, width, height)
             tiles += [tile, np.full((height, _GAP, 3), _PAPER, np.uint8)]
         return np.hstack(tiles[:-1])
 
     def _edges(self, frame: Frame, size: tuple[int, int]) -> list[Image]:
         """Return the thermal edges before and after registration, with lines of a tile's scale."""
         full_size = (frame.visible.shape[1], frame.visible.shape[0])
-        visible = letterbox(frame.visible, *size)
+        visible = fitted(frame.visible, *size)
         placement = self._placement
         everywhere = np.full(frame.visible.shape[:2], 255, np.uint8)
         reached = everywhere if placement is None else to_bgr(placement.coverage * 255.0)[..., 0]
         pictures = []
         for where, coverage in ((None, everywhere), (placement, reached)):
             thermal = registered_image(frame.thermal, where, full_size)
-            mask = letterbox(to_bgr(coverage), *size)[..., 0] / np.float32(255.0)
-            pictures.append(thermal_edges(visible, letterbox(thermal, *size), mask))
+            mask = fitted(to_bgr(coverage), *size)[..., 0] / np.float32(255.0)
+            pictures.append(thermal_edges(visible, fitted(thermal, *size), mask))
         return pictures
 
     def render(self, title: str = '', note: str = '') -> Image | None:

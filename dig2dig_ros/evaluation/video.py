@@ -90,7 +90,7 @@ class Video:
             self._open()
             if self._failed:
                 return
-        picture = np.hstack([letterbox(to_bgr(image), *self._panel) for image in pictures])
+        picture = np.hstack([fitted(to_bgr(image), *self._panel) for image in pictures])
         if self._last is not None:
             stamp, previous = self._last
             repeats = round((stamp_s - stamp) * self._rate)
@@ -142,7 +142,7 @@ def to_bgr(image: NDArray[Any]) -> Image:
     return np.ascontiguousarray(image, dtype=np.uint8)
 
 
-def letterbox(image: Image, width: int, height: int) -> Image:
+def fitted(image: Image, width: int, height: int) -> Image:
     """Scale ``image`` (H, W, 3) to fit into ``width`` x ``height`` and centre it on black."""
     scale = min(width / image.shape[1], height / image.shape[0])
     inner_width = _fit(image.shape[1] * scale, width)

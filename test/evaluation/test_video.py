@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 import pytest
 
-from dig2dig_ros.evaluation.video import FOR_BROWSERS, letterbox, MPEG4_FIRST, to_bgr, Video
+from dig2dig_ros.evaluation.video import fitted, FOR_BROWSERS, MPEG4_FIRST, to_bgr, Video
 
 
 def read_video(path: Path) -> list[NDArray[np.uint8]]:
@@ -90,11 +90,11 @@ def test_video_falls_back_to_motion_jpeg(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(('width', 'height'), [(64, 64), (31, 90), (200, 20)])
-def test_letterbox_keeps_the_aspect_ratio(width: int, height: int) -> None:
+def test_fitted_keeps_the_aspect_ratio(width: int, height: int) -> None:
     image = np.full((40, 80, 3), 255, np.uint8)
-    fitted = letterbox(image, width, height)
-    assert fitted.shape == (height, width, 3)
-    lit = fitted[:, :, 0] > 0
+    picture = fitted(image, width, height)
+    assert picture.shape == (height, width, 3)
+    lit = picture[:, :, 0] > 0
     inner_width, inner_height = int(lit.any(axis=0).sum()), int(lit.any(axis=1).sum())
     assert inner_width == width or inner_height == height
     assert abs(inner_width - 2 * inner_height) <= 2
