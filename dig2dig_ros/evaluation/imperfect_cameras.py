@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
+from dig2dig_ros.images.geometry import resizing, translation
 from dig2dig_ros.streams.pairing import Source, SOURCES
 
 Array = NDArray[Any]
@@ -109,7 +110,7 @@ class CameraGeometry:
 
     def resized(self, size: Size) -> CameraGeometry:
         """Return the same camera with its images resized to (width, height)."""
-        return replace(self, matrix=_resizing(self.size, size) @ self.matrix, size=size)
+        return replace(self, matrix=resizing(self.size, size) @ self.matrix, size=size)
 
 
 def true_homography(warp: Warp, thermal_size: Size, visible_size: Size) -> NDArray[np.float64]:
@@ -122,8 +123,8 @@ def true_homography(warp: Warp, thermal_size: Size, visible_size: Size) -> NDArr
     x, y = (width - 1) / 2, (height - 1) / 2
     turn = warp.scale * _rotation(warp.rotation)
     turn[2, 2] = 1.0
-    there = _translation(x + warp.shift_x * width, y + warp.shift_y * height)
-    return there @ turn @ _translation(-x, -y) @ _resizing(thermal_size, visible_size)
+    there = translation(x + warp.shift_x * width, y + warp.shift_y * height)
+    return there @ turn @ translation(-x, -y) @ resizing(thermal_size, visible_size)
 
 
 class ImperfectCameras:
@@ -291,8 +292,8 @@ class ImperfectCameras:
         if key in self._ways:
             return self._ways[key]
         width, height = (factor * side for side in self._cameras[source].size)
-        to_camera = _resizing((width, height), self._cameras[source].size)
-        to_scene = _resizing(self.scene_size, scene_size) @ _translation(*self._margin)
+        to_camera = resizing((width, height), self._cameras[source].size)
+        to_scene = resizing(self.scene_size, scene_size) @ translation(*self._margin)
         x, y = np.meshgrid(np.arange(width, dtype=float), np.arange(height, dtype=float))
         points = np.stack([x.ravel(), y.ravel()], axis=1)
         seen = self._ideal_visible(source, _applied(to_camera, points))
@@ -328,16 +329,6 @@ def _rotation(degrees: float) -> NDArray[np.float64]:
     angle = math.radians(degrees)
     c, s = math.cos(angle), math.sin(angle)
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
-
-
-def _translation(x: float, y: float) -> NDArray[np.float64]:
-    return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
-
-
-def _resizing(old: Size, new: Size) -> NDArray[np.float64]:
-    """Return (3, 3), from pixels of an image to those of the same one resized; edges on edges."""
-    x, y = new[0] / old[0], new[1] / old[1]
-    return np.array([[x, 0.0, x / 2 - 0.5], [0.0, y, y / 2 - 0.5], [0.0, 0.0, 1.0]])
 
 
 def _radii(distortion: tuple[float, float]) -> tuple[Array, Array]:
