@@ -46,6 +46,7 @@ from dig2dig_ros.evaluation.detection import (
 from dig2dig_ros.evaluation.metrics import luma
 from dig2dig_ros.evaluation.scores import FUSED, Image
 from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.images.luma import LUMA_BGR
 
 Array = NDArray[np.float64]
 
@@ -74,7 +75,7 @@ def with_chroma_of(visible: Image, fused: NDArray[np.float32]) -> Image:
     if visible.ndim == 2:
         return to_uint8(fused)
     colour = visible.astype(np.float32)
-    change = fused - colour @ np.array([0.114, 0.587, 0.299], dtype=np.float32)
+    change = fused - colour @ np.array(LUMA_BGR, np.float32)
     return to_uint8(colour + change[..., None])
 
 

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 import torch.nn.functional as F
 
-# BT.601, the luma of JPEG, of OpenCV's grey and of YUV cameras; blue, green, red.
-_LUMA_BGR = (0.114, 0.587, 0.299)
+from dig2dig_ros.images.luma import LUMA_BGR
+
 # Side in pixels: more than a blurred edge or a clipped spot is wide, less than an object.
 _CELL = 16
 # The only image with colour keeps its chroma also where the fusion chooses another one.
@@ -37,7 +37,7 @@ def luma(bgr: Tensor) -> Tensor:
     :param bgr: (3, H, W), blue first, any range.
     :return: (H, W) in the same range.
     """
-    blue, green, red = _LUMA_BGR
+    blue, green, red = LUMA_BGR
     return blue * bgr[0] + green * bgr[1] + red * bgr[2]
 
 

@@ -28,6 +28,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.images.luma import grey
+
 Image = NDArray[np.float32]
 
 # Standard deviations in pixels of the level at hand.
@@ -91,19 +93,17 @@ def normalised_grey(image: NDArray[Any], size: tuple[int, int] | None = None) ->
     if size is not None and image.dtype in (np.uint8, np.uint16):
         # In integers, which is much faster.
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    grey = image.astype(np.float32)
-    if grey.ndim == 3:
-        grey = cv2.cvtColor(grey, cv2.COLOR_BGR2GRAY)
-    finite = np.isfinite(grey)
+    values = grey(image.astype(np.float32))
+    finite = np.isfinite(values)
     if not finite.all():
-        grey = np.where(finite, grey, np.median(grey[finite]) if finite.any() else 0)
-    if size is not None and grey.shape != size[::-1]:
-        grey = resized(grey, size)
+        values = np.where(finite, values, np.median(values[finite]) if finite.any() else 0)
+    if size is not None and values.shape != size[::-1]:
+        values = resized(values, size)
     # A sample will do.
-    step = max(1, min(grey.shape) // 100)
-    low, high = np.percentile(grey[::step, ::step], (1.0, 99.0))
+    step = max(1, min(values.shape) // 100)
+    low, high = np.percentile(values[::step, ::step], (1.0, 99.0))
     # The root evens out the noise of photons, and lifts the edges of dark parts.
-    stretched = np.clip((grey - low) / max(float(high - low), 1e-6), 0.0, 2.0)
+    stretched = np.clip((values - low) / max(float(high - low), 1e-6), 0.0, 2.0)
     return np.asarray(np.sqrt(stretched), np.float32)
 
 

@@ -22,6 +22,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.images.luma import grey
+
 
 def weight_map(weight: NDArray[np.float32]) -> NDArray[np.uint8]:
     """
@@ -61,12 +63,11 @@ def weight_overlay(image: NDArray[np.uint8], weights: NDArray[np.float32]) -> ND
     :param weights: (K, H, W) in [0, 1], summing to 1 over the sources.
     :return: (H, W, 3) blue-green-red.
     """
-    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     if len(weights) == 2:
         colour = cv2.applyColorMap(weight_map(weights[1]), cv2.COLORMAP_TURBO)
     else:
         mean = np.tensordot(weights, source_colours(len(weights)), (0, 0))
         colour = np.rint(np.clip(mean, 0, 255)).astype(np.uint8)
-    background = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
+    background = cv2.cvtColor(grey(image), cv2.COLOR_GRAY2BGR)
     blended: NDArray[np.uint8] = cv2.addWeighted(background, 0.55, colour, 0.45, 0.0)
     return blended

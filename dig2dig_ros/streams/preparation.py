@@ -31,12 +31,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.images.geometry import RegistrationError
+from dig2dig_ros.images.luma import LUMA_BGR
 from dig2dig_ros.images.overlay import weight_map
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.streams.codec import decode, decode_compressed
 from dig2dig_ros.streams.registrar import Registrar
-from dig2dig_ros.streams.sensor_watch import Condition, LUMA_BGR, SensorWatch
+from dig2dig_ros.streams.sensor_watch import Condition, SensorWatch
 
 _NANOSECONDS = 1_000_000_000
 

@@ -30,6 +30,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.images.luma import LUMA_BGR
+
 # Pixels of an image that are looked at, at most: on a regular grid.
 _SAMPLE_PIXELS = 20_000
 # s. After such a gap the past says nothing about the new image.
@@ -66,8 +68,6 @@ _DEAD_HALF, _DEAD_NEARLY_ALL, _DEAD_EXTREME = 1, 22, 0.5
 # Grey levels from 5 % to 95 % of another channel, below which a scene may just be dark.
 _LIVE_CONTRAST = 32
 _CHANNELS = ('blue', 'green', 'red')
-# Their parts of luma (ITU-R BT.601).
-LUMA_BGR = (0.114, 0.587, 0.299)
 
 # Samples side by side whose differences are averaged.
 _BLOCK = 64
