@@ -34,7 +34,14 @@ from typing import Any
 
 import yaml
 
-from dig2dig_ros.evaluation.bag_storage import BagFile, in_time_order, ros1_text, zstd, ZSTD_MAGIC
+from dig2dig_ros.evaluation.bag_storage import (
+    BagFile,
+    in_time_order,
+    open_bag_file,
+    ros1_text,
+    zstd,
+    ZSTD_MAGIC,
+)
 from dig2dig_ros.evaluation.bag_types import (
     BagError,
     default_typestore,
@@ -96,7 +103,7 @@ class BagReader:
         failures: list[str] = []
         for path in paths:
             try:
-                file = BagFile(path, self._scratch_folder, self._note)
+                file = open_bag_file(path, self._scratch_folder, self._note)
             except BagError as error:
                 failures.append(str(error))
                 continue

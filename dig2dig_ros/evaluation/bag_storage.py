@@ -13,154 +13,83 @@
 # limitations under the License.
 
 """
-The files of bags, in both storages, whole or damaged.
+The files of bags in both storages, whole or damaged.
 
-The library ``rosbags`` reads what is whole. Where a recording was cut off or a file is damaged it
-refuses the file, and what can still be read is read here, by SQLite and by the library ``mcap``.
+What the index of a file does not lead to, as after a recording that was cut off, is found by
+reading the file from its beginning as far as it goes. So no reader that insists on whole files
+is used, but SQLite and the library ``mcap``.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from array import array as integers
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from heapq import heappop, heappush, heapreplace
+import os
 from pathlib import Path
-import re
 import shutil
 import sqlite3
 import sys
-from typing import Any, Protocol
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 
-from dig2dig_ros.evaluation.bag_types import BagError, Connection, Record, STORAGES
+from dig2dig_ros.evaluation.bag_types import BagError, Connection, Record
 
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
-_MAGIC = {b'SQLite format 3\0': 'sqlite3', b'\x89MCAP0\r\n': 'mcap'}
+_SQLITE_MAGIC = b'SQLite format 3\0'
+_MCAP_MAGIC = b'\x89MCAP0\r\n'
 _ROS1_MAGIC = b'#ROSBAG V'
-_MCAP_MAGIC_BYTES = 8
+_MCAP_FOOTER_BYTES = 29
+_MCAP_RECORD_HEAD_BYTES = 9
 # Messages outside chunks are read in groups of about this size, that of a usual chunk.
 _GROUP_BYTES = 1 << 20
 
+Note = Callable[[str], None]
 
-class _Storage(Protocol):
-    """One opened file; its times are the first and the last, both None without messages."""
 
-    connections: list[Connection]
-    start: int | None
-    end: int | None
+def open_bag_file(path: Path, scratch_folder: Callable[[], Path], note: Note) -> BagFile:
+    """
+    Open a file of a bag, which its owner closes.
 
-    def records(self, topics: Collection[str]) -> Iterator[Record]: ...
-
-    def close(self) -> None: ...
+    :param scratch_folder: makes a folder to decompress to, which its owner removes.
+    :param note: is called with a sentence on everything that cannot be read.
+    :raises BagError: nothing of it can be read.
+    """
+    plain = path
+    head = _first_bytes(plain)
+    if head.startswith(ZSTD_MAGIC):
+        plain = _decompressed(path, scratch_folder, note)
+        head = _first_bytes(plain)
+    for magic, kind in ((_SQLITE_MAGIC, SqliteFile), (_MCAP_MAGIC, McapFile)):
+        if head.startswith(magic):
+            return kind(plain, path, note)
+    if head.startswith(_ROS1_MAGIC):
+        raise BagError(ros1_text(path))
+    what = 'is neither an mcap nor an sqlite3 file' if head else 'is empty (0 bytes)'
+    raise BagError(f'{path} {what}, so no bag')
 
 
 def ros1_text(path: Path) -> str:
+    """Return what to do with a bag of ROS 1."""
     return (
         f'{path} is a bag of ROS 1: convert it first, with rosbags-convert --src FILE.bag '
         '--dst FOLDER (from pip install rosbags)'
     )
 
 
-class BagFile:
-    """
-    One file of a bag, by the library's reader or, where that gives up, by a scan.
-
-    :param folder: makes one to decompress to, which its owner removes.
-    :raises BagError: nothing of it can be read.
-    """
-
-    storage: str
-    connections: list[Connection]
-    start: int | None
-    end: int | None
-
-    def __init__(
-        self, path: Path, folder: Callable[[], Path], note: Callable[[str], None]
-    ) -> None:
-        self._label = path
-        self._note = note
-        head = _first_bytes(path)
-        if head.startswith(ZSTD_MAGIC):
-            path = _decompressed(path, folder, note)
-            head = _first_bytes(path)
-        if head.startswith(_ROS1_MAGIC):
-            raise BagError(ros1_text(path))
-        storage = next((s for magic, s in _MAGIC.items() if head.startswith(magic)), None)
-        if storage is None:
-            what = 'is empty (0 bytes)' if not head else 'is neither an mcap nor an sqlite3 file'
-            raise BagError(f'{self._label} {what}, so no bag')
-        self.storage = storage
-        self._path = path
-        self._index: _Storage | None = None
-        self._scan: _Storage | None = None
-        # Bytes that are not there end the library in many kinds of errors. The scan finds out
-        # what is wrong, and says it.
-        with suppress(Exception):
-            self._index = self._indexed()
-        self._damaged = self._index is None
-        first = self._index or self._scanned()
-        self.connections, self.start, self.end = first.connections, first.start, first.end
-
-    def _indexed(self) -> _Storage | None:
-        if self.storage == 'sqlite3' and (
-            _has_log(self._path) or re.search('[#?%]', str(self._path))
-        ):
-            # The library neither sees what is still in the log of SQLite, nor does it quote
-            # a path that it puts into a URI.
-            return None
-        return _IndexedFile(self._path, self.storage)
-
-    def _scanned(self) -> _Storage:
-        if self._scan is None:
-            scan = _ScannedMcap if self.storage == 'mcap' else _ScannedSqlite
-            self._scan = scan(self._path, self._label, self._note)
-        return self._scan
-
-    def records(self, topics: Collection[str]) -> Iterator[Record]:
-        """Return the messages of some topics in order of recording time."""
-        stated = sum(c.count for c in self.connections if c.topic in topics)
-        given = 0
-        latest: list[Record] = []
-        if self._index is not None and not self._damaged:
-            try:
-                for record in self._index.records(topics):
-                    if latest and latest[0].time != record.time:
-                        if record.time < latest[0].time:
-                            raise BagError('the index is out of order')
-                        latest.clear()
-                    latest.append(record)
-                    given += 1
-                    yield record
-            except Exception:
-                # Damage in what the index points to; the scan goes on behind it.
-                self._damaged = True
-        if self._damaged or given == 0 < stated:
-            done = latest[0].time if latest else -(2**63)
-            try:
-                scanned = self._scanned().records(topics)
-            except BagError as error:
-                self._note(str(error))
-                scanned = iter(())
-            for record in scanned:
-                if record.time > done or (record.time == done and record not in latest):
-                    given += 1
-                    yield record
-        # Not every loss is an error to the libraries, and the scan may find fewer.
-        if given < stated:
-            self._note(
-                f'{stated - given} of {stated} messages in {self._label} are damaged: they are '
-                'left out'
-            )
-
-    def close(self) -> None:
-        for storage in (self._index, self._scan):
-            if storage is not None:
-                storage.close()
+def zstd() -> Any:
+    """Return the module that ``rosbags`` itself depends on."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -171,10 +100,10 @@ def _first_bytes(path: Path) -> bytes:
         raise BagError(f'cannot read {path}: {error.strerror}') from error
 
 
-def _decompressed(path: Path, folder: Callable[[], Path], note: Callable[[str], None]) -> Path:
+def _decompressed(path: Path, scratch_folder: Callable[[], Path], note: Note) -> Path:
     """Return a decompressed copy of a file that the recorder compressed as a whole."""
     try:
-        copy = folder() / path.stem
+        copy = scratch_folder() / path.stem
         with zstd().open(path, 'rb') as source, copy.open('wb') as target:
             # In small pieces: the one with the damage is lost.
             shutil.copyfileobj(source, target, 1 << 15)
@@ -188,205 +117,279 @@ def _decompressed(path: Path, folder: Callable[[], Path], note: Callable[[str], 
     return copy
 
 
-def _has_log(path: Path) -> bool:
-    log = path.with_name(f'{path.name}-wal')
-    return log.is_file() and log.stat().st_size > 0
+class BagFile(ABC):
+    """
+    An open file of a bag.
 
+    :param path: of the file itself.
+    :param label: its path as users know it, which differs where the file was compressed.
+    :param note: see :func:`open_bag_file`.
+    :ivar start: recording time of the first message in nanoseconds, None without messages.
+    :ivar end: recording time of the last message, likewise.
+    :raises BagError: nothing of it can be read.
+    """
 
-class _IndexedFile:
-    """A file that ``rosbags`` can read. Its errors are of many kinds."""
+    storage: ClassVar[str]
+    connections: list[Connection]
+    start: int | None = None
+    end: int | None = None
 
-    def __init__(self, path: Path, storage: str) -> None:
-        from rosbags.interfaces import ConnectionExtRosbag2
-        from rosbags.rosbag2 import Reader
-
-        self._file = Reader.STORAGE_PLUGINS[STORAGES[storage]](path)
-        self._file.open()
-        self.connections = []
-        formats = {'MSG': 'ros2msg', 'IDL': 'ros2idl'}
-        for connection in self._file.connections:
-            extra = connection.ext
-            definition = connection.msgdef
-            # SQLite holds anything in any column, a damaged file indeed does.
-            names = (connection.topic, connection.msgtype, definition.data)
-            if not isinstance(extra, ConnectionExtRosbag2) or not all(
-                isinstance(name, str) for name in names
-            ):
-                self.close()
-                raise BagError('its table of topics is damaged')
-            self.connections.append(
-                Connection(
-                    connection.topic,
-                    connection.msgtype,
-                    connection.msgcount,
-                    extra.serialization_format,
-                    formats.get(definition.format.name, ''),
-                    definition.data,
-                )
-            )
-        stated = self._file.metadata
-        has_messages = stated.message_count > 0
-        self.start = stated.start_time if has_messages else None
-        # Theirs is past the end.
-        self.end = stated.end_time - 1 if has_messages else None
-        # Messages outside chunks have no index; those of no topic are a sign of damage.
-        unindexed = storage == 'mcap' and not getattr(self._file, 'chunks', True)
-        if (has_messages and unindexed) or stated.message_count != sum(
-            connection.count for connection in self.connections
-        ):
-            self.close()
-            raise BagError('its index is not to be used')
+    def __init__(self, path: Path, label: Path, note: Note) -> None:
+        self._path, self._label, self._note = path, label, note
+        # (topic, type) by the number that the file has for them.
+        self._topics: dict[int, tuple[str, str]] = {}
 
     def records(self, topics: Collection[str]) -> Iterator[Record]:
-        connections = [c for c in self._file.connections if c.topic in topics]
-        if not connections:
-            return
-        for connection, time, data in self._file.messages(connections):
-            yield Record(connection.topic, connection.msgtype, time, bytes(data))
+        """Return the messages of some topics in order of recording time."""
+        stated = sum(c.count for c in self.connections if c.topic in topics)
+        given = 0
+        for record in self._records({k: v for k, v in self._topics.items() if v[0] in topics}):
+            given += 1
+            yield record
+        if given < stated:
+            self._note(
+                f'{stated - given} of {stated} messages in {self._label} are damaged: they are '
+                'left out'
+            )
 
+    @abstractmethod
+    def _records(self, wanted: Mapping[int, tuple[str, str]]) -> Iterator[Record]:
+        """Return the messages of some of :attr:`_topics`, all that can be read."""
+
+    @abstractmethod
     def close(self) -> None:
-        self._file.close()
+        """Close the file."""
+
+    def _note_losses(self, reason: str, counts: Counter[int]) -> None:
+        """Say where reading ended, if it was not the end, and how many messages have no topic."""
+        if reason:
+            self._note(
+                f'{self._label} is cut short or damaged after {sum(counts.values())} messages '
+                f'({reason}): what comes before is read'
+            )
+        strays = sum(count for key, count in counts.items() if key not in self._topics)
+        if strays:
+            self._note(f'{strays} messages in {self._label} belong to no topic: they are left out')
 
 
-class _ScannedMcap:
+class _Part(NamedTuple):
+    """What of an mcap file is read in one go: a chunk, or a group of messages outside chunks."""
+
+    first_time: int
+    start: int
+    end: int
+    # Numbers of the channels that it has messages of; empty where that is not known.
+    channels: frozenset[int] = frozenset()
+
+
+class McapFile(BagFile):
     """
-    An mcap file without a usable index, read from its beginning as far as it goes.
+    An mcap file.
 
-    Opening it reads all of it once, to count and to find where chunks lie in time.
+    Where it has no summary that leads to its messages, opening it reads all of it once, to count
+    them and to find where they lie in time.
     """
 
-    def __init__(self, path: Path, label: Path, note: Callable[[str], None]) -> None:
+    storage = 'mcap'
+
+    def __init__(self, path: Path, label: Path, note: Note) -> None:
+        super().__init__(path, label, note)
         try:
-            from mcap.records import Channel, Chunk, Message, Schema
             from mcap.stream_reader import breakup_chunk, StreamReader
         except ImportError as error:
             raise BagError(
-                f'{label} has no usable index, and reading it without one needs the library '
-                'mcap: install the extra "evaluation" of dig2dig, or pip install mcap'
+                f'{label} needs the library mcap: install the extra "evaluation" of dig2dig, or '
+                'pip install mcap'
             ) from error
         self._file = path.open('rb')
-        size = path.stat().st_size
+        self._size = path.stat().st_size
         self._reader = partial(
-            StreamReader, self._file, skip_magic=True, emit_chunks=True, record_size_limit=size
+            StreamReader,
+            self._file,
+            skip_magic=True,
+            emit_chunks=True,
+            record_size_limit=self._size,
         )
         self._break_up = partial(breakup_chunk, validate_crc=True)
-        schemas: dict[int, Schema] = {}
-        counts: Counter[int] = Counter()
-        self._channels: dict[int, tuple[str, str]] = {}
-        # (first time, offset, end) of what is read in one go: a chunk or a group of messages.
-        self._index: list[tuple[int, int, int]] = []
-        self.connections = []
-        self.start = self.end = None
-        channels: dict[int, Channel] = {}
-        group_is_open = False
-        chunks = damaged = 0
+        self._forget()
         reason = ''
-
-        self._file.seek(_MCAP_MAGIC_BYTES)
-        records = self._reader().records
-        while True:
-            offset = self._file.tell()
-            try:
-                record = next(records, None)
-            except Exception as error:
-                # Cut off or overwritten bytes: besides its own errors, any that parsing has.
-                reason = str(error) or 'it ends inside a record'
-                break
-            if record is None:
-                break
-            inner = [record]
-            if isinstance(record, Chunk):
-                chunks += 1
-                try:
-                    inner = list(self._break_up(record))
-                except Exception:
-                    damaged += 1
-                    continue
-            times = []
-            for item in inner:
-                if isinstance(item, Schema):
-                    schemas[item.id] = item
-                elif isinstance(item, Channel):
-                    channels[item.id] = item
-                elif isinstance(item, Message):
-                    counts[item.channel_id] += 1
-                    times.append(item.log_time)
-            if not times:
-                continue
-            first, end = min(times), self._file.tell()
-            self.start = first if self.start is None else min(self.start, first)
-            self.end = max(times) if self.end is None else max(self.end, *times)
-            if isinstance(record, Chunk):
-                self._index.append((first, offset, end))
-                group_is_open = False
-            elif group_is_open and end - self._index[-1][1] <= _GROUP_BYTES:
-                earliest, begin, _ = self._index[-1]
-                self._index[-1] = (min(first, earliest), begin, end)
-            else:
-                self._index.append((first, offset, end))
-                group_is_open = True
-        self._index.sort()
-
-        for key, channel in channels.items():
-            schema = schemas.get(channel.schema_id)
-            name = schema.name if schema is not None else ''
-            known = schema is not None and schema.encoding in ('ros2msg', 'ros2idl')
-            self._channels[key] = (channel.topic, name)
+        if not self._read_summary():
+            self._forget()
+            reason = self._scan()
+        self._parts.sort()
+        self.connections = []
+        for key, channel in self._channels.items():
+            schema = self._schemas.get(channel.schema_id)
+            name, form, text = ('', '', b'') if schema is None else schema
+            self._topics[key] = (channel.topic, name)
             self.connections.append(
                 Connection(
                     channel.topic,
                     name,
-                    counts[key],
+                    self._counts[key],
                     channel.message_encoding,
-                    schema.encoding if schema is not None and known else '',
-                    schema.data.decode('utf-8', 'replace') if schema is not None else '',
+                    form,
+                    text.decode('utf-8', 'replace'),
                 )
             )
-        _note_state(label, note, reason, counts, self._channels)
-        if damaged:
-            note(f'{damaged} of the {chunks} chunks of {label} are damaged: they are left out')
+        self._note_losses(reason, self._counts)
 
-    def records(self, topics: Collection[str]) -> Iterator[Record]:
-        wanted = {key: value for key, value in self._channels.items() if value[0] in topics}
-        return in_time_order(
-            (first, partial(self._load, offset, end, wanted)) for first, offset, end in self._index
+    def _forget(self) -> None:
+        self._parts: list[_Part] = []
+        # (name, encoding, text) of each.
+        self._schemas: dict[int, tuple[str, str, bytes]] = {}
+        self._channels: dict[int, Any] = {}
+        self._counts: Counter[int] = Counter()
+        self.start = self.end = None
+
+    def _read_summary(self) -> bool:
+        """Take in the summary; return whether it leads to all messages."""
+        from mcap.records import ChunkIndex, Statistics
+
+        statistics = None
+        try:
+            self._file.seek(-_MCAP_FOOTER_BYTES - len(_MCAP_MAGIC), os.SEEK_END)
+            footer: Any = next(self._reader().records)
+            self._file.seek(footer.summary_start or self._size)
+            for record in self._reader().records:
+                if isinstance(record, Statistics):
+                    statistics = record
+                elif isinstance(record, ChunkIndex):
+                    start = record.chunk_start_offset
+                    channels = frozenset(record.message_index_offsets)
+                    end = start + record.chunk_length
+                    self._parts.append(_Part(record.message_start_time, start, end, channels))
+                else:
+                    self._take(record)
+        except Exception:
+            # Cut off or overwritten bytes end the library in many kinds of errors.
+            return False
+        if statistics is None:
+            return False
+        self._counts.update(statistics.channel_message_counts)
+        if statistics.message_count:
+            self.start, self.end = statistics.message_start_time, statistics.message_end_time
+        schemas = {channel.schema_id for channel in self._channels.values()}
+        return (
+            # Messages outside chunks have no index.
+            bool(self._parts or not statistics.message_count)
+            and statistics.message_count == sum(self._counts.values())
+            and self._counts.keys() <= self._channels.keys()
+            and schemas <= {0, *self._schemas}
+            and all(map(self._holds_chunk, self._parts))
         )
 
-    def _load(
-        self, offset: int, end: int, wanted: Mapping[int, tuple[str, str]]
-    ) -> Iterator[Record]:
-        from mcap.records import Chunk, Message
+    def _holds_chunk(self, part: _Part) -> bool:
+        from mcap.opcode import Opcode
+
+        self._file.seek(part.start)
+        head = self._file.read(_MCAP_RECORD_HEAD_BYTES)
+        length = int.from_bytes(head[1:], 'little')
+        fits = part.end == part.start + len(head) + length <= self._size
+        return fits and head[:1] == bytes([Opcode.CHUNK])
+
+    def _unpacked(self, record: Any) -> list[Any]:
+        """Return the records in a chunk, or one that is outside chunks."""
+        from mcap.records import Chunk
+
+        return self._break_up(record) if isinstance(record, Chunk) else [record]
+
+    def _take(self, record: Any) -> int | None:
+        """Take in what a record says; return the time of a message."""
+        from mcap.records import Channel, Message, Schema
+
+        if isinstance(record, Schema):
+            self._schemas[record.id] = (record.name, record.encoding, record.data)
+        elif isinstance(record, Channel):
+            self._channels[record.id] = record
+        elif isinstance(record, Message):
+            self._counts[record.channel_id] += 1
+            return record.log_time
+        return None
+
+    def _scan(self) -> str:
+        """Read the file from its beginning; return why that ended before the end, or nothing."""
+        from mcap.records import Chunk
+
+        chunks = damaged = 0
+        group_is_open = False
+        self._file.seek(len(_MCAP_MAGIC))
+        records = self._reader().records
+        while True:
+            start = self._file.tell()
+            try:
+                record = next(records, None)
+            except Exception as error:
+                reason = str(error) or 'it ends inside a record'
+                break
+            if record is None:
+                reason = ''
+                break
+            is_chunk = isinstance(record, Chunk)
+            chunks += is_chunk
+            try:
+                inner = self._unpacked(record)
+            except Exception:
+                damaged += 1
+                continue
+            times = [time for time in map(self._take, inner) if time is not None]
+            if not times:
+                continue
+            part = _Part(min(times), start, self._file.tell())
+            self.start = min(times if self.start is None else (self.start, *times))
+            self.end = max(times if self.end is None else (self.end, *times))
+            if not is_chunk and group_is_open and part.end - self._parts[-1].start <= _GROUP_BYTES:
+                group = self._parts.pop()
+                part = _Part(min(group.first_time, part.first_time), group.start, part.end)
+            self._parts.append(part)
+            group_is_open = not is_chunk
+        if damaged:
+            self._note(
+                f'{damaged} of the {chunks} chunks of {self._label} are damaged: they are left out'
+            )
+        return reason
+
+    def _records(self, wanted: Mapping[int, tuple[str, str]]) -> Iterator[Record]:
+        return in_time_order(
+            (part.first_time, partial(self._load, part, wanted))
+            for part in self._parts
+            if not part.channels or not part.channels.isdisjoint(wanted)
+        )
+
+    def _load(self, part: _Part, wanted: Mapping[int, tuple[str, str]]) -> Iterator[Record]:
+        from mcap.records import Message
 
         found = []
-        self._file.seek(offset)
+        self._file.seek(part.start)
         records = self._reader().records
-        while self._file.tell() < end:
-            record = next(records)
+        while self._file.tell() < part.end:
             try:
-                inner = self._break_up(record) if isinstance(record, Chunk) else [record]
+                inner = self._unpacked(next(records))
             except Exception:
-                # A damaged chunk between two messages of a group; the scan has counted it.
+                # A damaged chunk: what it had is missing in the end.
                 continue
             for item in inner:
                 if isinstance(item, Message) and item.channel_id in wanted:
-                    topic, kind = wanted[item.channel_id]
-                    found.append(Record(topic, kind, item.log_time, bytes(item.data)))
+                    found.append(Record(*wanted[item.channel_id], item.log_time, bytes(item.data)))
         found.sort(key=lambda record: record.time)
         return iter(found)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
-class _ScannedSqlite:
+class SqliteFile(BagFile):
     """
-    An sqlite3 file that is damaged or has a log beside it, read row by row as far as it goes.
+    An sqlite3 file, with the log beside it if there is one, read row by row.
 
     Opening it reads number and time of each message; of the rest, what is asked for.
     """
 
-    def __init__(self, path: Path, label: Path, note: Callable[[str], None]) -> None:
-        self._label, self._note = label, note
+    storage = 'sqlite3'
+
+    def __init__(self, path: Path, label: Path, note: Note) -> None:
+        super().__init__(path, label, note)
         self._database, topics = self._connect(path)
         definitions = self._definitions()
         # (id, topic, time) of each message.
@@ -408,16 +411,17 @@ class _ScannedSqlite:
             Connection(name, kind, counts[key], serialization, *definitions.get(kind, ('', '')))
             for key, name, kind, serialization in topics
         ]
-        self.start = int(self._rows[0, 2]) if len(self._rows) else None
-        self.end = int(self._rows[-1, 2]) if len(self._rows) else None
-        _note_state(label, note, reason, counts, self._topics)
+        if len(self._rows):
+            self.start, self.end = int(self._rows[0, 2]), int(self._rows[-1, 2])
+        self._note_losses(reason, counts)
 
     def _connect(self, path: Path) -> tuple[sqlite3.Connection, list[Any]]:
-        """Return the database and its table of topics, with the log if there is one."""
+        """Return the database and its table of topics."""
         uri = f'file:{quote(str(path.resolve()))}?mode=ro'
         # Immutable: nothing but the file itself is looked at, and nothing is written.
         ways = [f'{uri}&immutable=1']
-        if _has_log(path):
+        log = path.with_name(f'{path.name}-wal')
+        if log.is_file() and log.stat().st_size > 0:
             ways.insert(0, uri)
         reasons = []
         for way in ways:
@@ -436,8 +440,8 @@ class _ScannedSqlite:
                 continue
             if reasons:
                 self._note(
-                    f'{path.name}-wal beside {self._label} cannot be read ({reasons[0]}): what '
-                    'is in it is missing, unless the folder is made writable'
+                    f'{log.name} beside {self._label} cannot be read ({reasons[0]}): what is in '
+                    'it is missing, unless the folder is made writable'
                 )
             # A damaged table may hold anything.
             return database, [row for row in topics if all(isinstance(v, str) for v in row[1:])]
@@ -451,45 +455,20 @@ class _ScannedSqlite:
         except sqlite3.Error:
             # Recorders before Iron have no such table.
             return {}
-        return {kind: (f, text) for kind, f, text in rows if f in ('ros2msg', 'ros2idl')}
+        return {kind: (form, text) for kind, form, text in rows}
 
-    def records(self, topics: Collection[str]) -> Iterator[Record]:
-        wanted = {key: value for key, value in self._topics.items() if value[0] in topics}
-        for key, topic_key, time in self._rows:
-            if int(topic_key) not in wanted:
-                continue
-            try:
+    def _records(self, wanted: Mapping[int, tuple[str, str]]) -> Iterator[Record]:
+        for key, topic, time in self._rows[np.isin(self._rows[:, 1], list(wanted))]:
+            with suppress(sqlite3.Error):
                 found = self._database.execute(
                     'SELECT data FROM messages WHERE id = ?', (int(key),)
                 ).fetchone()
-            except sqlite3.Error:
-                found = None
-            if found is None or not isinstance(found[0], bytes):
-                # Whoever asked misses it: the number of messages is known.
-                continue
-            topic, kind = wanted[int(topic_key)]
-            yield Record(topic, kind, int(time), found[0])
+                if found is not None and isinstance(found[0], bytes):
+                    yield Record(*wanted[int(topic)], int(time), found[0])
 
     def close(self) -> None:
+        """Close the file."""
         self._database.close()
-
-
-def _note_state(
-    label: Path,
-    note: Callable[[str], None],
-    reason: str,
-    counts: Mapping[int, int],
-    topics: Collection[int],
-) -> None:
-    """Say where a scan ended, if it was not the end, and how many messages have no topic."""
-    if reason:
-        note(
-            f'{label} is cut short or damaged after {sum(counts.values())} messages ({reason}): '
-            'what comes before is read'
-        )
-    strays = sum(count for key, count in counts.items() if key not in topics)
-    if strays:
-        note(f'{strays} messages in {label} belong to no topic: they are left out')
 
 
 def in_time_order(
@@ -520,12 +499,3 @@ def in_time_order(
         if record is not None:
             heappush(heap, (record.time, order, record, others))
     yield from up_to(float('inf'))
-
-
-def zstd() -> Any:
-    """Return the module that ``rosbags`` itself depends on."""
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-    return zstd

@@ -170,12 +170,14 @@ def embedded_typestore(connection: Connection, default: Any) -> Any:
     types: dict[str, Any] = {}
     if connection.format == 'ros2msg':
         types.update(get_types_from_msg(connection.definition, connection.type))
-    else:
+    elif connection.format in ('ros2idl', 'omgidl'):
         separator = f'{"=" * 80}\n'
         for part in connection.definition.split(separator):
             text = re.sub(r'\AIDL: .*\n', '', part)
             if text.strip():
                 types.update(get_types_from_idl(text))
+    else:
+        raise ValueError(f'its language {connection.format!r} is unknown')
     # Some tools leave out the common types that a definition names.
     pending = list(types)
     while pending:

@@ -42,6 +42,7 @@ from bag_files import (
     write_bag,
     write_mcap,
 )
+from mcap.reader import make_reader
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import QosReliability
 
@@ -513,14 +514,36 @@ def test_mcap_with_a_damaged_chunk(tmp_path: Path) -> None:
         assert bag.problems == []
         rows = [(r.topic, r.time) for r in bag.records(bag.topics)]
         again = [(r.topic, r.time) for r in bag.records(bag.topics)]
-        chunk, count = bag.problems
+        (problem,) = bag.problems
     whole = [(topic, time) for topic, _, time in messages]
     missing = [row for row in whole if row not in rows]
     assert 0 < len(missing) < 10
     assert rows == again == [row for row in whole if row not in missing]
-    assert chunk.startswith('1 of the ')
-    assert f'chunks of {file} are damaged' in chunk
-    assert count.startswith(f'{len(missing)} of 80 messages in {file} are damaged')
+    assert problem.startswith(f'{len(missing)} of 80 messages in {file} are damaged')
+    # Without the index nobody knows what was in the chunk.
+    file.write_bytes(data[:-20])
+    with BagReader(file) as bag:
+        assert [(r.topic, r.time) for r in bag.records(bag.topics)] == rows
+        chunks, end = bag.problems
+    assert chunks.startswith('1 of the ')
+    assert f'chunks of {file} are damaged' in chunks
+    assert f'damaged after {len(rows)} messages' in end
+
+
+@pytest.mark.parametrize('what', ['offset', 'count'])
+def test_mcap_whose_index_leads_elsewhere(tmp_path: Path, what: str) -> None:
+    messages = drive(40)
+    file = write_mcap(tmp_path / 'run.mcap', messages, chunk_size=2000)
+    data = file.read_bytes()
+    with file.open('rb') as stream:
+        summary = make_reader(stream).get_summary()
+    assert summary is not None
+    assert summary.statistics is not None
+    number = summary.chunk_indexes[3].chunk_start_offset if what == 'offset' else 80
+    old, new = (value.to_bytes(8, 'little') for value in (number, number + 1))
+    where = data.rindex(old)
+    file.write_bytes(data[:where] + new + data[where + 8 :])
+    assert read(file) == (expected(messages), [])
 
 
 def test_truncated_sqlite(tmp_path: Path) -> None:
@@ -631,8 +654,6 @@ def test_missing_libraries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     file = write_mcap(tmp_path / 'run.mcap', drive(3))
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, 'mcap.stream_reader', None)
-        assert read(file) == (expected(drive(3)), [])
-        file.write_bytes(file.read_bytes()[:-20])
         with pytest.raises(BagError, match=r'mcap: install the extra "evaluation"'):
             BagReader(file)
     with monkeypatch.context() as patch:
