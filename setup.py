@@ -90,6 +90,8 @@ setup(
         'cluster': ['distributed>=2023.12.1,<2027'],
         # For CUDA, onnxruntime-gpu in its place.
         'detection': ['onnxruntime>=1.19,<2'],
+        # The metric LPIPS; brings torchvision, but not the weights of its networks.
+        'lpips': ['lpips>=0.1.4,<0.2'],
         # The documentation as a site, see mkdocs.yml; formulas become MathML.
         'docs': ['latex2mathml>=3.77,<4', 'mkdocs>=1.6,<2', 'mkdocs-material>=9.5,<10'],
         # selenium drives the Chromium that is there, if any.

@@ -109,8 +109,7 @@ class BagJob:
     :param against: rows from which ``fused`` is told apart.
     :param every: score and detect in every so many pairs only; all are fused.
     :param limit: fuse so many pairs at most.
-    :param lpips: files of LPIPS weights, see
-        :func:`~dig2dig_ros.evaluation.perceptual.load_lpips`.
+    :param lpips: network for LPIPS, see :func:`~dig2dig_ros.evaluation.perceptual.load_lpips`.
     :param detector: what to detect with, or None.
     :param recorded: topics of recorded detections by input, taken in place of a detector.
     """
@@ -123,7 +122,7 @@ class BagJob:
     topics: TopicChoice = TopicChoice()
     every: int = 1
     limit: int | None = None
-    lpips: tuple[Path, ...] = ()
+    lpips: str | None = None
     detector: DetectorOptions | None = None
     recorded: tuple[tuple[str, str], ...] = ()
 
@@ -184,7 +183,7 @@ def evaluate_bag(job: BagJob, progress: ProgressFunction, stopping: StoppingFunc
     :param stopping: asked between two pairs; once it is true, what there is counts.
     :raises BagError: the bag cannot be read, lacks a topic, or gave no pair.
     :raises UsageError: the fusion cannot be set up.
-    :raises ValueError: labels, detector or LPIPS weights cannot be used.
+    :raises ValueError: labels, detector or LPIPS cannot be used.
     """
     with BagReader(job.bag) as reader, _results_folder(job.folder) as folder:
         return _BagEvaluation(job, reader, folder).run(progress, stopping)
@@ -245,7 +244,7 @@ class _BagEvaluation:
         self._unscored: dict[str, int] = {}
         self._first_stamp: int | None = None
         self._topics = self._find_topics()
-        self._lpips = load_lpips(job.lpips, 'cpu') if job.lpips else None
+        self._lpips = load_lpips(job.lpips) if job.lpips else None
         self._recorded = self._read_detections()
         self._detector = (
             job.detector.load() if job.detector and job.detector.model is not None else None

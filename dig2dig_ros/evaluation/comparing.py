@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from dig2dig_ros.evaluation.baselines import BASELINES
 from dig2dig_ros.evaluation.comparison import (
@@ -29,6 +28,7 @@ from dig2dig_ros.evaluation.comparison import (
     split_rows,
 )
 from dig2dig_ros.evaluation.options import UsageError
+from dig2dig_ros.evaluation.perceptual import NETWORKS
 from dig2dig_ros.evaluation.scores import FUSED
 
 
@@ -58,11 +58,8 @@ def add_score_options(group: argparse._ActionsContainer) -> None:
     )
     group.add_argument(
         '--lpips',
-        type=Path,
-        nargs='+',
-        default=[],
-        metavar='FILE',
-        help='weights of the metric LPIPS: backbone and heads, or one file with both',
+        choices=tuple(NETWORKS),
+        help='compute LPIPS too, with AlexNet or VGG16; needs the package lpips and its weights',
     )
 
 

@@ -34,14 +34,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 import math
-from typing import Any, cast, TYPE_CHECKING
+from typing import Any, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from dig2dig_ros.evaluation.perceptual import Lpips
 
 LEVELS = 256
 PEAK = 255.0
@@ -505,14 +502,16 @@ def metric_info(name: str) -> MetricInfo:
 
 
 def evaluate_pair(
-    fused: Luma, visible: Luma, thermal: Luma, lpips: Lpips | None = None
+    fused: Luma,
+    visible: Luma,
+    thermal: Luma,
+    lpips: Callable[[Luma, Luma, Luma], float] | None = None,
 ) -> dict[str, float]:
     """
     Return every metric of :data:`METRICS` by name.
 
     :param fused: luma (H, W) on the 8-bit scale, as are ``visible`` and ``thermal``.
-    :param lpips: where given, LPIPS comes last: the mean over the sources of their distance to
-        the fused image, see :class:`~dig2dig_ros.evaluation.perceptual.Lpips`.
+    :param lpips: takes the three images; where given, LPIPS comes last.
     :return: no NaN; PSNR_sum may be infinite, see :func:`psnr_sum`.
     :raises MetricError: an image is empty, smaller than 41 pixels a side, of another size than
         the others, not finite, or outside 0 to 255.

@@ -53,10 +53,7 @@ Method = Callable[..., Image]
 
 FUSED = 'fused'
 NOT_AVAILABLE = 'n/a'
-LPIPS_MISSING = (
-    'LPIPS is missing: it needs trained weights, which are not shipped. With files of them: '
-    '--lpips BACKBONE HEADS.'
-)
+LPIPS_MISSING = 'LPIPS is missing: --lpips computes it, with the package lpips and its weights.'
 
 
 @dataclass(frozen=True)

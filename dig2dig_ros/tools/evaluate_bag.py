@@ -371,7 +371,7 @@ def evaluate(args: argparse.Namespace) -> int:
             topics=TopicChoice(args.visible, args.thermal, args.camera_info, tuple(args.source)),
             every=args.every,
             limit=args.limit,
-            lpips=tuple(path.resolve() for path in args.lpips),
+            lpips=args.lpips,
             detector=options if wanted else None,
             recorded=tuple(args.detections),
         )

@@ -501,7 +501,7 @@ def unknown_types(folder: Path) -> None:
         ),
         (drive(2), ('--detections', 'fused=/yolo'), ['no detections on /yolo', 'not in the bag']),
         (drive(2), ('--detections', f'fused={INFO}'), ['it is sensor_msgs/msg/CameraInfo']),
-        (drive(2), ('--lpips', 'none.pth'), ['none.pth']),
+        (drive(2), ('--lpips', 'vgg'), ['pip install lpips']),
         (drive(2), ('--detector', 'none.onnx'), ['there is no detector', 'none.onnx']),
     ],
 )
@@ -834,21 +834,6 @@ def test_a_further_source(tmp_path: Path) -> None:
     maps = [found[f'/fused/weights/{name}'][1] for name in ('visible', 'thermal', 'nir')]
     total = sum(decode(plane).astype(int) for plane in maps)
     assert np.abs(total - 255).max() <= 2
-
-
-def test_lpips_joins_the_metrics_where_its_weights_are_given(bags: Path, tmp_path: Path) -> None:
-    from evaluation.test_perceptual import ALEXNET, random_weights
-    import torch
-
-    files = [tmp_path / 'backbone.pth', tmp_path / 'heads.pth']
-    for path, state in zip(files, random_weights(ALEXNET), strict=True):
-        torch.save(state, path)
-    run = call(bags / 'drive', '-o', tmp_path / 'out', *QUICK, '--limit', '1', '--lpips', *files)
-    assert run.code == 0
-    assert 'LPIPS is missing' not in run.out
-    folder = tmp_path / 'out' / 'drive'
-    (row,) = rows_of(folder)
-    assert float(row['LPIPS']) == summary_of(folder)['metrics']['fused']['LPIPS'] > 0
 
 
 # Detection. A person whom both cameras see, and one whom the thermal camera alone sees.

@@ -782,7 +782,7 @@ def test_a_detector_sees_sources_and_fusions(
     [
         (['--detector', 'none.onnx'], 'there is no detector'),
         (['--detector', 'none.onnx', '--labels', 'none.json'], 'there are no labels'),
-        (['--lpips', 'none.pth'], 'none.pth'),
+        (['--lpips', 'alex'], 'pip install lpips'),
         (['--task', 'multi-focus', '--params', 'nowhere'], 'neither a file nor a preset'),
     ],
 )
@@ -795,17 +795,17 @@ def test_files_that_are_not_there(
     assert message in captured.err
 
 
-def test_lpips_with_weights(
-    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_lpips_is_a_column_where_asked_for(
+    pairs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from evaluation.test_perceptual import ALEXNET, random_weights
-    import torch
+    from evaluation.test_perceptual import install_stand_in
 
-    files = [tmp_path / 'backbone.pth', tmp_path / 'heads.pth']
-    for path, state in zip(files, random_weights(ALEXNET), strict=True):
-        torch.save(state, path)
+    install_stand_in(monkeypatch, tmp_path)
     arguments = [str(pairs), '--compare', 'mean', '--limit', '1', '--time-size', 'pairs']
-    assert main([*arguments, '--lpips', *map(str, files)]) == 0
+    assert main([*arguments, '--lpips', 'alex']) == 0
     output = capsys.readouterr().out
     assert table(output)['mean']['LPIPS ↓'] > 0
     assert 'LPIPS is missing' not in output
