@@ -105,20 +105,16 @@ def not_negative(text: str) -> int:
     return value
 
 
-def add_detector_options(
-    group: argparse._ActionsContainer, labels: str, *, required: bool = False
-) -> None:
+def add_detector_options(group: argparse._ActionsContainer, labels: str) -> None:
     """
     Add ``--detector`` and what belongs to it.
 
     :param labels: which labels are taken without ``--labels``, in words.
-    :param required: whether the command is of no use without a detector.
     """
     add = group.add_argument
     add(
         '--detector',
         type=Path,
-        required=required,
         metavar='FILE',
         help='a person detector, ONNX: YOLOv5, YOLOv8 (and successors of its head) or YOLOX',
     )
@@ -142,8 +138,6 @@ def add_detector_options(
     )
     add(
         '--detector-size',
-        '--size',
-        dest='detector_size',
         type=positive,
         metavar='PIXELS',
         help="side of its input; default: the model's own, or 640 where it takes any",
@@ -174,8 +168,6 @@ def add_detector_options(
     )
     add(
         '--detector-threads',
-        '--threads',
-        dest='detector_threads',
         type=not_negative,
         default=0,
         metavar='COUNT',

@@ -34,9 +34,8 @@ from dig2dig_ros.evaluation.options import (
     load_parameters,
     report,
     UsageError,
-    with_overrides,
 )
-from dig2dig_ros.evaluation.scores import Cost, fuse_with, FUSED, grey_8_bits, Image, Method
+from dig2dig_ros.evaluation.scores import Cost, fuse_with, grey_8_bits, Image, Method
 from dig2dig_ros.fusion.settings import FusionSettings
 
 # Importing torch takes seconds, which the baselines do not need.
@@ -88,25 +87,6 @@ def make_fusion(
     fuser = load_fuser(parameters, settings, prior)
     fuser.warm_up(*size)
     return FusionMethod(fuser)
-
-
-def fused_method(
-    parameters: Mapping[str, Any], overrides: Mapping[str, Any]
-) -> tuple[Method, str]:
-    """
-    Load the prior, warm up, and return the fusion of this package and its description.
-
-    :param parameters: of ``fusion_node``; those that do not concern the fusion are ignored.
-    :param overrides: values that replace them, None where they do not.
-    :raises UsageError: a value is refused, or the device or the prior is missing.
-    """
-    values = with_overrides(parameters, overrides)
-    try:
-        width, height = values.get('warmup_size', COMMON_SIZE)
-        method = make_fusion(values, fusion_settings(values), (width, height))
-    except (TypeError, ValueError) as error:
-        raise UsageError(f'{FUSED} cannot be set up: {error}') from error
-    return method, method.about()
 
 
 def baseline_method(name: str) -> Method:

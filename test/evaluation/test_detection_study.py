@@ -101,6 +101,16 @@ def test_inputs_are_measured_against_labels() -> None:
     assert any('100 resamples' in note and 'one drive' in note for note in table.notes)
 
 
+def test_a_sentence_says_which_of_fused_and_mean_is_ahead() -> None:
+    for fused, mean, word in (([NEAR], [], 'above'), ([], [NEAR], 'below')):
+        names = [f'image{index}' for index in range(6)]
+        study = DetectionStudy(['mean', 'fused'], label_set(**{name: [NEAR] for name in names}))
+        for name in names:
+            study.add([name], BRIGHT, {'mean': found(*mean), 'fused': found(*fused)})
+        table, _ = study.tables()
+        assert table.notes[0].startswith(f'The AP50 of fused is {word} that of mean: ')
+
+
 def test_the_headline_is_of_the_cameras_and_the_fusion() -> None:
     half = f'{100 * 51 / 101:.1f}'
     assert labelled_study().headline() == ('AP50 of persons', f'visible {half}, fused 100.0')

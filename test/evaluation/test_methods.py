@@ -28,7 +28,6 @@ from dig2dig_ros.evaluation.comparison import FUSIONS, parse_rows, Row
 from dig2dig_ros.evaluation.methods import (
     baseline_method,
     describe_rows,
-    fused_method,
     FusionMethod,
     method_costs,
     prepare_methods,
@@ -139,13 +138,3 @@ def test_times_are_measured_in_turns(capsys: pytest.CaptureFixture[str]) -> None
     assert list(times) == ['a', 'b']
     assert min(times.values()) >= 0
     assert 'timing at 64x48: [2/2]; 0 s left' in capsys.readouterr().err
-
-
-def test_the_fusion_of_a_parameter_file() -> None:
-    given = {**PARAMETERS, 'warmup_size': list(SIZE), 'num_inference_steps': 3, 'autostart': True}
-    method, about = fused_method(given, {'num_inference_steps': 2, 'device': None})
-    assert isinstance(method, FusionMethod)
-    assert method.fuser.settings.num_inference_steps == 2
-    assert 'N 2' in about
-    with pytest.raises(UsageError, match=r'fused cannot be set up: .*prior'):
-        fused_method({**given, 'prior': 'none.safetensors'}, {})

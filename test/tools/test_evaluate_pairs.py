@@ -220,6 +220,10 @@ def test_missing_scikit_image_ends_with_the_remedy(
         ['--time-size', '640'],
         ['--time-size', '0x5'],
         ['--ablation', 'colour'],
+        ['--score', '1.5'],
+        ['--iou', 'x'],
+        ['--layout', 'ssd'],
+        ['--detector-threads', '-1'],
     ],
 )
 def test_bad_arguments_are_refused(
@@ -744,8 +748,11 @@ def test_photographs_without_a_task_get_a_hint(
 class Bright:
     """Stands in for the network: everything that is bright is one person."""
 
+    options: dict[str, Any]
+
     def __init__(self, path: Path, **options: Any) -> None:
         self._name = path.name
+        type(self).options = options
 
     def describe(self) -> str:
         return self._name
@@ -756,25 +763,101 @@ class Bright:
         return Detections(np.array([box], dtype=np.float64), np.array([0.9]))
 
 
+@pytest.fixture
+def detector(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the arguments that choose the stand-in of the detector."""
+    monkeypatch.setattr(detecting, 'Detector', Bright)
+    return ['--time-size', 'pairs', '--detector', 'bright.onnx']
+
+
 @needs_matplotlib
 def test_a_detector_sees_sources_and_fusions(
-    pairs: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], detector: list[str]
 ) -> None:
-    monkeypatch.setattr(detecting, 'Detector', Bright)
     labels = {'boxes': {'one': [[0, 0, 64, 48]], 'three': [[0, 0, 64, 48]]}}
     (pairs / 'labels.json').write_text(json.dumps(labels), encoding='utf-8')
     folder = tmp_path / 'results'
-    arguments = ['--compare', 'mean,fused', '--detector', 'bright.onnx', '-o', str(folder)]
-    assert main([str(pairs), *NANO, *arguments]) == 0
+    arguments = ['--compare', 'mean,fused', '-o', str(folder), '--night', 'th*', '--night', 'x']
+    assert main([str(pairs), *NANO, *detector, *arguments]) == 0
     captured = capsys.readouterr()
     assert 'detector: bright.onnx, NMS 0.6, score 0.25' in captured.out
+    precision, groups = tables(captured.out)[-2:]
+    assert list(precision) == list(groups) == ['visible', 'thermal', 'mean', 'fused']
+    assert list(groups['mean']) == [
+        *('missed near (2)', 'missed medium (0)', 'missed far (0)'),
+        *('AP50 day (1)', 'missed day (1)', 'AP50 night (1)', 'missed night (1)'),
+    ]
+    assert 'the name fits th* or x' in captured.out
     found = summary_of(folder)['detection']
     assert (found['frames'], found['labelled']) == (3, 2)
     assert list(found['inputs']) == ['visible', 'thermal', 'mean', 'fused']
     assert 'Persons found by the detector' in (folder / 'report.html').read_text(encoding='utf-8')
+
+
+def test_labels_may_be_named_after_one_of_the_two_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], detector: list[str]
+) -> None:
+    folder, labels = tmp_path / 'pairs', tmp_path / 'labels'
+    folder.mkdir()
+    labels.mkdir()
+    thermal = np.zeros((48, 64), np.uint8)
+    thermal[8:40, 8:24] = 240
+    assert cv2.imwrite(str(folder / 'one_A.png'), structure(0, (48, 64, 3)))
+    assert cv2.imwrite(str(folder / 'one_B.png'), thermal)
+    (labels / 'one_B.txt').write_text('4 0.25 0.5 0.25 0.6666667\n', encoding='utf-8')
+    arguments = ['--labels', str(labels), '--label-class', '4', '--compare', 'mean']
+    assert main([str(folder), *detector, *arguments]) == 0
+    assert tables(capsys.readouterr().out)[1]['thermal']['AP50'] == '100.0'
+
+
+def test_without_labels_the_agreement_of_the_inputs_is_measured(
+    pairs: Path, capsys: pytest.CaptureFixture[str], detector: list[str]
+) -> None:
+    assert main([str(pairs), *detector, '--compare', 'mean']) == 0
+    output = capsys.readouterr().out
+    agreement, fusions = tables(output)[1:]
+    assert list(agreement) == ['visible', 'thermal', 'mean']
+    assert list(fusions) == ['mean']
+    assert 'Agreement is not truth' in output
+
+
+def test_options_reach_the_detector(
+    pairs: Path, capsys: pytest.CaptureFixture[str], detector: list[str]
+) -> None:
+    arguments = [str(pairs), *detector, '--compare', 'mean', '--limit', '1']
+    options = ['--layout', 'yolox', '--detector-size', '320', '--person-class', '2']
+    options += ['--iou', '0.5', '--provider', 'cpu', '--detector-threads', '1']
+    assert main([*arguments, *options]) == 0
+    assert Bright.options == {
+        'layout': 'yolox',
+        'size': 320,
+        'person_class': 2,
+        'iou': 0.5,
+        'provider': 'cpu',
+        'threads': 1,
+    }
+    capsys.readouterr()
+    assert main([*arguments, '--person-class', 'person']) == 2
+    assert "--person-class is 'person', but the classes of" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(
+    find_spec('onnxruntime') is None, reason='onnxruntime (extra "detection") is not installed'
+)
+def test_a_public_detector_on_a_street_pair(
+    shared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, folder = shared / 'models' / 'yolox_nano_coco.onnx', shared / 'data' / 'llvip'
+    if not model.is_file() or not folder.is_dir():
+        pytest.skip('detector or street pairs are not there')
+    arguments = ['--detector', str(model), '--provider', 'cpu', '--detector-threads', '1']
+    arguments += ['--limit', '1', '--compare', 'mean', '--time-size', 'pairs']
+    assert main([str(folder), *arguments, '--score', '0.3']) == 0
+    output = capsys.readouterr().out
+    row = tables(output)[1]['mean']
+    assert float(row['AP50']) > 80
+    assert (row['boxes'], row['images']) == ('6', '1')
+    assert 'yolox_nano_coco.onnx (yolox, 640x640, CPU)' in output
 
 
 @pytest.mark.parametrize(
