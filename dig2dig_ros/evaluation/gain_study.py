@@ -45,7 +45,7 @@ from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.fusion.fuser import Fuser
 from dig2dig_ros.fusion.sampler import StepState
 from dig2dig_ros.fusion.schedule import reduced_timesteps
-from dig2dig_ros.fusion.settings import GainLoss, WeightRule
+from dig2dig_ros.fusion.settings import FusionSettings, GainLoss, WeightRule
 
 RULES: tuple[WeightRule, ...] = ('dig', 'rd', 'uniform')
 # Uniform weights covary with nothing.
@@ -96,22 +96,22 @@ def follow_chains(
     :param size: (width, height) of the pairs.
     """
     chains = []
-    settings = fuser.settings
     for kind in kinds:
         for index, pair in enumerate(known_fusions(kind, count, *size, seed)):
             report(f'[{kind} {index + 1}/{count}] {pair.name}')
             for rule in RULES:
-                fuser.settings = replace(settings, weights=rule, seed=seed + index)
-                steps, error = _follow(fuser, pair)
+                settings = replace(fuser.settings, weights=rule, seed=seed + index)
+                steps, error = _follow(fuser, settings, pair)
                 chains.append(Chain(kind, pair.name, rule, steps, error))
-    fuser.settings = settings
     return chains
 
 
-def _follow(fuser: Fuser, pair: KnownFusion) -> tuple[list[GuidanceCovariance], float]:
+def _follow(
+    fuser: Fuser, settings: FusionSettings, pair: KnownFusion
+) -> tuple[list[GuidanceCovariance], float]:
     """Return the steps of a chain, and the distance of what it ends with."""
     sources, ideal = _to_tensor(pair.sources, fuser), _to_tensor(pair.ideal[None], fuser)
-    scale, window = fuser.settings.guidance_scale, fuser.settings.gain_window
+    scale, window = settings.guidance_scale, settings.gain_window
     steps: list[GuidanceCovariance] = []
     fused = sources[:1]
 
@@ -120,7 +120,7 @@ def _follow(fuser: Fuser, pair: KnownFusion) -> tuple[list[GuidanceCovariance], 
         steps.append(guidance_covariance(state, sources, ideal, fuser.prior, scale, window))
         fused = state.kept + state.unconditional + state.multimodal + state.noise
 
-    fuser.fuse(*pair.sources, callback=callback)
+    fuser.fuse(*pair.sources, settings=settings, callback=callback)
     return steps, float(distance(fused, ideal, window).mean())
 
 

@@ -179,7 +179,7 @@ class Fuser:
     same settings give the same bytes, and a static scene does not flicker. Not thread-safe:
     use it from one thread at a time.
 
-    :param settings: how to fuse; may be replaced at any time between two calls.
+    :param settings: how to fuse where a call does not say it.
     :param prior: name or path, see :func:`~dig2dig_ros.priors.load_prior`, or a loaded prior.
     :param device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     :param precision: of the prior: ``auto``, ``fp32``, ``bf16`` or ``fp16``. Everything else is
@@ -199,7 +199,7 @@ class Fuser:
         precision: str = 'auto',
         graphs: bool | None = None,
     ) -> None:
-        self.settings = settings or FusionSettings()
+        self._settings = settings or FusionSettings()
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device)
         loaded = load_prior(prior) if isinstance(prior, str) else prior
@@ -227,6 +227,11 @@ class Fuser:
             torch.backends.cudnn.deterministic = True
             # The prior is used on another stream than the one that brought it here.
             torch.cuda.synchronize(self.device)
+
+    @property
+    def settings(self) -> FusionSettings:
+        """Return how this fuser fuses where a call does not say it."""
+        return self._settings
 
     def describe(self) -> dict[str, Any]:
         """Return what a log or a report should say about this fuser."""
@@ -304,6 +309,7 @@ class Fuser:
         visible: NDArray[Any],
         thermal: NDArray[Any],
         *others: NDArray[Any],
+        settings: FusionSettings | None = None,
         placements: Sequence[Placement | None] = (),
         trust: Sequence[float] = (),
         weights: bool = True,
@@ -319,6 +325,7 @@ class Fuser:
         :param visible: (H, W) or (H, W, 3) blue-green-red; uint8, uint16 (full range) or float
             in [0, 1]. Whose chroma the fused image has is a setting (``chroma``).
         :param thermal: likewise, as all ``others``.
+        :param settings: how to fuse; default: as the fuser was made.
         :param placements: for each source in turn, where the pixels of the first one lie in it;
             None, and for those left out, where the whole image covers the first one.
         :param trust: for each source in turn, how far it is to be relied on, 0 to 1; 1 for those
@@ -337,6 +344,7 @@ class Fuser:
         with self._context():
             return self._fused(
                 (visible, thermal, *others),
+                settings or self._settings,
                 placements,
                 trust,
                 weights,
@@ -351,6 +359,7 @@ class Fuser:
     def _fused(
         self,
         sources: Sequence[NDArray[Any]],
+        settings: FusionSettings,
         placements: Sequence[Placement | None],
         trust: Sequence[float],
         weights: bool,
@@ -369,7 +378,6 @@ class Fuser:
         for index, placement in enumerate(placed):
             if placement is not None:
                 _check_fits(placement, arrays[index], (height, width), _source_name(index))
-        settings = self.settings
         scenes = [
             degradation.scene_size(*array.shape[:2])
             for degradation, array in zip(settings.degradations(len(arrays)), arrays, strict=True)

@@ -510,10 +510,10 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         torch.get_num_threads()
         asked = fusion_settings(values)
         for is_last_attempt in (False, True):
-            self._fuser.settings = self._fallback.settings_for(asked)
             try:
                 return self._fuser.fuse(
                     *prepared.images,
+                    settings=self._fallback.settings_for(asked),
                     placements=prepared.placements,
                     trust=prepared.trust,
                     weights=self._is_listened_to('fused/weights/'),

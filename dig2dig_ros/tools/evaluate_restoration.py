@@ -71,6 +71,7 @@ from dig2dig_ros.evaluation.options import (
 from dig2dig_ros.evaluation.scores import to_8_bits
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.fusion.degradation import Degradation, DegradationError
+from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.thermal_range import ThermalRange
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.
@@ -165,13 +166,12 @@ class Evaluation:
     """
     Degrades pairs, fuses them in all ways, and keeps the scores.
 
-    :param fuser: whose settings are changed from case to case.
+    :param fuser: to whose settings each case adds what it declares.
     :param ranges: maps thermal counts.
     """
 
     def __init__(self, fuser: Fuser, ranges: ThermalRange, cases: Sequence[Case]) -> None:
         self._fuser = fuser
-        self._clean = fuser.settings
         self._ranges = ranges
         self.cases = cases
         self.pairs: list[str] = []
@@ -222,12 +222,12 @@ class Evaluation:
             degrade(image, degradation, np.random.default_rng((SEED, index, source)))
             for source, (image, degradation) in enumerate(zip(clean, declared, strict=True))
         ]
-        self._declare(None)
         target = luma(self._fuser.fuse(*clean).image)
 
-        def score(make: Callable[[], Sequence[Image]]) -> Score:
+        def score(make: Callable[[], Sequence[Image]], declaration: Case | None = None) -> Score:
+            settings = self._declaring(declaration)
             started = time.perf_counter()
-            fused = luma(self._fuser.fuse(*make()).image)
+            fused = luma(self._fuser.fuse(*make(), settings=settings).image)
             milliseconds = 1e3 * (time.perf_counter() - started)
             # SSIM is the sum over two sources.
             values = (ssim(fused, target, target) / 2, qabf(fused, luma(clean[0]), clean[1]))
@@ -239,14 +239,13 @@ class Evaluation:
                 partial(restored_first, seen, declared, strength)
             )
         for method, chosen in ((DECLARED, case), (ESTIMATED, case.estimated())):
-            self._declare(chosen)
-            scores[method] = score(lambda: seen)
+            scores[method] = score(lambda: seen, chosen)
         return scores
 
-    def _declare(self, case: Case | None) -> None:
+    def _declaring(self, case: Case | None) -> FusionSettings:
         texts = ('none', 'none') if case is None else (str(case.visible), str(case.thermal))
-        self._fuser.settings = replace(
-            self._clean, visible_degradation=texts[0], thermal_degradation=texts[1]
+        return replace(
+            self._fuser.settings, visible_degradation=texts[0], thermal_degradation=texts[1]
         )
 
     def best(self, case: Case, method: str, metric: str) -> tuple[str, float]:

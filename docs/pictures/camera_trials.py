@@ -311,7 +311,7 @@ class Robot:
         :param relies: fuse all images as if the cameras were sound.
         """
         values = complete_values({'alignment_period': 0.5, **(parameters or {})})
-        self._fuser.settings = fusion_settings(values)
+        settings = fusion_settings(values)
         cascade: Cascade[Shot] = Cascade(
             values['sync_policy'],
             values['sync_tolerance'],
@@ -351,6 +351,7 @@ class Robot:
             if is_wanted:
                 result = self._fuser.fuse(
                     *prepared.images,
+                    settings=settings,
                     placements=prepared.placements,
                     trust=() if relies else prepared.trust,
                 )

@@ -84,12 +84,9 @@ def test_weights_follow_the_texture_and_the_warm_edge(fuser):
     ],
 )
 def test_statistics_count_steps_and_prior_calls(fuser, change, calls, steps):
-    fuser.settings = replace(SETTINGS, **change)
     states = []
-    try:
-        result = fuser.fuse(*street()[:2], callback=states.append)
-    finally:
-        fuser.settings = SETTINGS
+    settings = replace(SETTINGS, **change)
+    result = fuser.fuse(*street()[:2], settings=settings, callback=states.append)
     statistics = result.statistics
     assert len(statistics.steps) == steps
     assert [s.timestep for s in statistics.steps] == [state.timestep for state in states]
@@ -114,12 +111,9 @@ def test_same_pair_gives_the_same_bytes_also_from_another_fuser(fuser):
 def test_seed_changes_the_result_where_there_is_noise(fuser, sampler):
     visible, thermal, _ = street()
     images = []
-    try:
-        for seed in (0, 1, 1):
-            fuser.settings = replace(SETTINGS, sampler=sampler, noise_draws=1, seed=seed)
-            images.append(fuser.fuse(visible, thermal).image)
-    finally:
-        fuser.settings = SETTINGS
+    for seed in (0, 1, 1):
+        settings = replace(SETTINGS, sampler=sampler, noise_draws=1, seed=seed)
+        images.append(fuser.fuse(visible, thermal, settings=settings).image)
     assert not np.array_equal(images[0], images[1])
     assert np.array_equal(images[1], images[2])
 
@@ -187,11 +181,7 @@ def test_chroma_of_all_sources_counts_where_it_is_asked_for(fuser):
     red[..., 2] += 120
     blue[:, 40:, 0] += 120  # grey on its left, where only red has a colour
     only_first = fuser.fuse(red, blue).image.astype(int)
-    fuser.settings = replace(SETTINGS, chroma='all')
-    try:
-        both = fuser.fuse(red, blue).image.astype(int)
-    finally:
-        fuser.settings = SETTINGS
+    both = fuser.fuse(red, blue, settings=replace(SETTINGS, chroma='all')).image.astype(int)
     tint = [image[..., 2] - image[..., 0] for image in (only_first, both)]
     assert tint[0].min() > 60
     # Who has colour is decided by surroundings: the border is soft.
@@ -448,11 +438,10 @@ def test_a_declared_down_sampling_is_undone_in_place_of_a_resize(fuser):
     reference = fuser.fuse(visible, clean).image.astype(float)
     errors = []
     for declared in ('none', 'x4'):
-        fuser.settings = replace(SETTINGS, thermal_degradation=declared)
-        result = fuser.fuse(visible, small)
+        settings = replace(SETTINGS, thermal_degradation=declared)
+        result = fuser.fuse(visible, small, settings=settings)
         assert result.image.shape == visible.shape
         errors.append(np.abs(result.image - reference).mean())
-    fuser.settings = SETTINGS
     assert errors[1] < 0.8 * errors[0]
     assert result.statistics.prior_calls > 2 * 2
 
@@ -466,15 +455,14 @@ def test_declared_noise_is_taken_from_both_sources(fuser, sampler):
         for image in (visible, thermal)
     ]
     settings = replace(SETTINGS, sampler=sampler)
-    fuser.settings = settings
-    reference = fuser.fuse(visible, thermal).image.astype(float)
+    reference = fuser.fuse(visible, thermal, settings=settings).image.astype(float)
     errors = []
     for declared in ('none', 'noise 25'):
-        fuser.settings = replace(
-            settings, visible_degradation=declared, thermal_degradation=declared
-        )
-        errors.append(np.abs(fuser.fuse(*noisy).image - reference).mean())
-    fuser.settings = SETTINGS
+        image = fuser.fuse(
+            *noisy,
+            settings=replace(settings, visible_degradation=declared, thermal_degradation=declared),
+        ).image
+        errors.append(np.abs(image - reference).mean())
     assert errors[1] < 0.9 * errors[0]
 
 
@@ -483,10 +471,11 @@ def test_a_degraded_source_is_restored_before_it_is_placed(fuser):
     small = thermal.reshape(30, 2, 42, 2).mean(axis=(1, 3)).astype(np.uint8)
     scale = np.array([[2.0, 0, 0.5], [0, 2, 0.5], [0, 0, 1]])
     placement = Registration(scale, (42, 30), (84, 60)).placement(0.0)
-    fuser.settings = replace(SETTINGS, thermal_degradation='x2')
-    placed = fuser.fuse(visible, small, placements=(None, placement)).image.astype(int)
-    resized = fuser.fuse(visible, small).image.astype(int)
-    fuser.settings = SETTINGS
+    settings = replace(SETTINGS, thermal_degradation='x2')
+    placed, resized = (
+        fuser.fuse(visible, small, settings=settings, placements=placements).image.astype(int)
+        for placements in ((None, placement), ())
+    )
     assert np.abs(placed - resized)[2:-2, 2:-2].max() <= 4
 
 
@@ -541,18 +530,17 @@ def test_a_long_chain_does_not_pile_up_what_no_camera_saw(declared):
 
     clean = fuser.fuse(visible, thermal.astype(np.uint8)).image.astype(float)
     plain = fuser.fuse(visible, degraded.astype(np.uint8)).image
-    fuser.settings = replace(settings, thermal_degradation=declared)
-    restored = fuser.fuse(visible, degraded.astype(np.uint8)).image
+    declaring = replace(settings, thermal_degradation=declared)
+    restored = fuser.fuse(visible, degraded.astype(np.uint8), settings=declaring).image
     assert error(restored, clean) < error(plain, clean)
 
 
 def test_a_factor_that_would_take_all_memory_is_refused(fuser):
     visible, _, _ = street()
-    fuser.settings = replace(SETTINGS, thermal_degradation='x16')
+    settings = replace(SETTINGS, thermal_degradation='x16')
     large = np.zeros((400, 640), np.uint8)
     with pytest.raises(ValueError, match=r'makes 10240x6400 pixels .* declare a smaller factor'):
-        fuser.fuse(visible, large)
-    fuser.settings = SETTINGS
+        fuser.fuse(visible, large, settings=settings)
 
 
 def test_a_fusion_is_given_up_within_the_calls_of_its_first_step():
@@ -569,6 +557,7 @@ def test_a_fusion_is_given_up_within_the_calls_of_its_first_step():
         fuser.fuse(visible, thermal, callback=steps.append, cancelled=cancelled)
     assert len(asked) == 3
     assert not steps
-    fuser.settings = FusionSettings(num_inference_steps=2)
-    watched = fuser.fuse(visible, thermal, cancelled=lambda: False)
-    np.testing.assert_array_equal(watched.image, fuser.fuse(visible, thermal).image)
+    settings = FusionSettings(num_inference_steps=2)
+    watched = fuser.fuse(visible, thermal, settings=settings, cancelled=lambda: False)
+    unwatched = fuser.fuse(visible, thermal, settings=settings)
+    np.testing.assert_array_equal(watched.image, unwatched.image)

@@ -76,8 +76,9 @@ def agree(plain, recorded):
     """Fuse the film with both, and return how far the images are apart at most."""
     worst = 0
     for settings, pair, options in film():
-        plain.settings = recorded.settings = settings
-        expected, result = plain.fuse(*pair, **options), recorded.fuse(*pair, **options)
+        expected, result = (
+            fuser.fuse(*pair, settings=settings, **options) for fuser in (plain, recorded)
+        )
         assert result.image.shape == expected.image.shape
         assert result.weights.shape == expected.weights.shape
         worst = max(worst, int(np.abs(result.image.astype(int) - expected.image).max()))
@@ -292,10 +293,12 @@ def test_more_kinds_of_pairs_than_are_kept_are_fused_as_without_graphs():
     plain, recorded = Fuser(**options, graphs=False), Fuser(**options)
     for moment in range(3 * OFTEN):
         for steps in range(1, MOST_RECORDINGS + 2 if moment % OFTEN == 0 else 4):
-            plain.settings = recorded.settings = replace(SETTINGS, num_inference_steps=steps)
-            pair = images(moment)
-            expected = plain.fuse(*pair).image.astype(int)
-            assert np.abs(recorded.fuse(*pair).image - expected).max() <= 1
+            settings = replace(SETTINGS, num_inference_steps=steps)
+            expected, image = (
+                fuser.fuse(*images(moment), settings=settings).image.astype(int)
+                for fuser in (plain, recorded)
+            )
+            assert np.abs(image - expected).max() <= 1
 
 
 @pytest.mark.cuda
@@ -322,9 +325,9 @@ def test_memory_does_not_grow_over_pairs_and_changes_of_the_settings():
     reserved = []
     for _ in range(4):
         for steps in range(1, MOST_RECORDINGS + 3):
-            fuser.settings = replace(SETTINGS, num_inference_steps=steps)
+            settings = replace(SETTINGS, num_inference_steps=steps)
             for moment in range(OFTEN):
-                fuser.fuse(*images(moment))
+                fuser.fuse(*images(moment), settings=settings)
         reserved.append(torch.cuda.memory_reserved())
     assert reserved[-1] <= reserved[1]
     fuser.close()
@@ -345,12 +348,12 @@ def test_a_recording_keeps_alive_what_it_reads(monkeypatch):
     fused = []
     for _ in range(2):
         for each in settings:
-            fuser.settings = each
-            fused.append([fuser.fuse(*images(0)).image for _ in range(OFTEN)][-1])
+            often = [fuser.fuse(*images(0), settings=each).image for _ in range(OFTEN)]
+            fused.append(often[-1])
         # So much other noise that what was drawn before is not kept.
         for seed in (8, 9):
-            fuser.settings = replace(SETTINGS, noise_draws=16, seed=seed)
-            fuser.fuse(*images(0, 1024, 1024))
+            other = replace(SETTINGS, noise_draws=16, seed=seed)
+            fuser.fuse(*images(0, 1024, 1024), settings=other)
         torch.cuda.empty_cache()
     for first, again in zip(fused[:3], fused[3:], strict=True):
         np.testing.assert_array_equal(first, again)
@@ -370,9 +373,9 @@ def test_without_memory_for_a_graph_the_fusion_goes_on(monkeypatch, caplog):
             np.testing.assert_array_equal(fuser.fuse(*images(0)).image, expected)
     assert 'out of memory' in caplog.text
     # Other computations are still recorded.
-    fuser.settings = replace(SETTINGS, num_inference_steps=3)
+    settings = replace(SETTINGS, num_inference_steps=3)
     for _ in range(OFTEN):
-        fuser.fuse(*images(0))
+        fuser.fuse(*images(0), settings=settings)
     assert fuser.memory()['CUDA graphs'] == '1'
 
 
