@@ -37,11 +37,12 @@ from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_topics import find_sources, SourceTopics
 from dig2dig_ros.evaluation.bag_types import BagError, CAMERA_INFO_TYPE, IMAGE_TYPE
 from dig2dig_ros.evaluation.bag_writer import BagWriter, image_message
+from dig2dig_ros.evaluation.boxes import Detections
 from dig2dig_ros.evaluation.comparison import Row
-from dig2dig_ros.evaluation.detecting import describe_detector, DetectorOptions
-from dig2dig_ros.evaluation.detection import Detections, DetectorError, LabelError
 from dig2dig_ros.evaluation.detection_study import DetectionStudy, detector_inputs
+from dig2dig_ros.evaluation.detector import describe_detector, DetectorError, DetectorOptions
 from dig2dig_ros.evaluation.jobs import ProgressFunction, StoppingFunction
+from dig2dig_ros.evaluation.labels import LabelError
 from dig2dig_ros.evaluation.methods import (
     describe_rows,
     FusionMethod,

@@ -31,18 +31,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.evaluation.baselines import BASELINES, to_uint8
-from dig2dig_ros.evaluation.comparison import FEWEST_PAIRS
-from dig2dig_ros.evaluation.detection import (
-    Detections,
+from dig2dig_ros.evaluation.average_precision import (
+    DetectionAccuracy,
     draw_images,
-    Evaluation,
     ImageMatches,
-    intersection_over_union,
     interval,
-    LabelSet,
     match,
 )
+from dig2dig_ros.evaluation.baselines import BASELINES, to_uint8
+from dig2dig_ros.evaluation.boxes import Detections, intersection_over_union
+from dig2dig_ros.evaluation.comparison import FEWEST_PAIRS
+from dig2dig_ros.evaluation.labels import LabelSet
 from dig2dig_ros.evaluation.metrics import luma
 from dig2dig_ros.evaluation.scores import FUSED, Image
 from dig2dig_ros.evaluation.tables import Table
@@ -409,7 +408,7 @@ class DetectionStudy:
         if self._results is not None and self._results[0] == key:
             return self._results[1]
         evaluations = {
-            name: Evaluation([frame.matches[name] for frame in self._labelled])
+            name: DetectionAccuracy([frame.matches[name] for frame in self._labelled])
             for name in self.inputs
         }
         # Fewer images have no interval that means anything.
@@ -450,7 +449,7 @@ class DetectionStudy:
     def _at(self, time: str, name: str) -> tuple[float, float]:
         """Return AP50 and miss rate of an input at a time of day."""
         frames = (frame for frame in self._labelled if frame.night == (time == NIGHT))
-        part = Evaluation([frame.matches[name] for frame in frames])
+        part = DetectionAccuracy([frame.matches[name] for frame in frames])
         return part.average_precision(), part.miss_rate(self._score)
 
     def _precision_table(self, results: Mapping[str, _Result], resamples: int, seed: int) -> Table:

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from dig2dig_ros.evaluation.detection import Detections
+from dig2dig_ros.evaluation.boxes import Detections
 from dig2dig_ros.streams.preparation import stamp_of
 
 DETECTION_2D_ARRAY = 'vision_msgs/msg/Detection2DArray'

@@ -56,7 +56,7 @@ from dig2dig_ros.evaluation.comparing import (
     rows_help,
 )
 from dig2dig_ros.evaluation.comparison import Row
-from dig2dig_ros.evaluation.detecting import add_detector_options, detector_options
+from dig2dig_ros.evaluation.detector import add_detector_options, detector_options
 from dig2dig_ros.evaluation.jobs import (
     ClusterError,
     Interruption,

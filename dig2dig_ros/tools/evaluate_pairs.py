@@ -56,14 +56,15 @@ from dig2dig_ros.evaluation.comparison import (
     Row,
     split_rows,
 )
-from dig2dig_ros.evaluation.detecting import (
+from dig2dig_ros.evaluation.detection_study import DetectionStudy, detector_inputs
+from dig2dig_ros.evaluation.detector import (
     add_detector_options,
     describe_detector,
+    Detector,
     detector_options,
+    DetectorError,
     DetectorOptions,
 )
-from dig2dig_ros.evaluation.detection import Detector, DetectorError, LabelError
-from dig2dig_ros.evaluation.detection_study import DetectionStudy, detector_inputs
 from dig2dig_ros.evaluation.image_pairs import (
     find_pairs,
     ImagePair,
@@ -73,6 +74,7 @@ from dig2dig_ros.evaluation.image_pairs import (
     unpaired,
 )
 from dig2dig_ros.evaluation.jobs import Interruption
+from dig2dig_ros.evaluation.labels import LabelError
 from dig2dig_ros.evaluation.methods import (
     COMMON_SIZE,
     describe_rows,

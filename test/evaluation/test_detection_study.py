@@ -17,11 +17,11 @@ import json
 from pathlib import Path
 
 import cv2
+from evaluation.test_boxes import boxes_of
 import numpy as np
-from numpy.typing import NDArray
 import pytest
 
-from dig2dig_ros.evaluation.detection import Detections, ImageLabels, LabelError, LabelSet
+from dig2dig_ros.evaluation.boxes import Detections
 from dig2dig_ros.evaluation.detection_study import (
     DetectionStudy,
     detector_inputs,
@@ -31,6 +31,7 @@ from dig2dig_ros.evaluation.detection_study import (
     sky_luma,
     with_chroma_of,
 )
+from dig2dig_ros.evaluation.labels import ImageLabels, LabelError, LabelSet
 from dig2dig_ros.evaluation.tables import Table
 
 WIDTH, HEIGHT = 640, 480
@@ -40,10 +41,6 @@ BRIGHT, DARK = (np.full((HEIGHT, WIDTH), level, np.uint8) for level in (200, 30)
 NEAR, MEDIUM, FAR = [0, 0, 50, 100], [100, 0, 125, 50], [200, 0, 210, 20]
 OTHER = [300, 0, 350, 100]
 Boxes = Sequence[Sequence[float]]
-
-
-def boxes_of(boxes: Boxes) -> NDArray[np.float64]:
-    return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
 
 def found(*boxes: Sequence[float], scores: Sequence[float] | None = None) -> Detections:

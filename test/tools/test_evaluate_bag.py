@@ -60,8 +60,7 @@ from evaluation.bag_files import (
 )
 from rosbags.highlevel import AnyReader
 
-from dig2dig_ros.evaluation import detecting
-from dig2dig_ros.evaluation.detection import Detections
+from dig2dig_ros.evaluation.boxes import Detections
 from dig2dig_ros.evaluation.metrics import METRICS
 from dig2dig_ros.evaluation.replay import stamp_text
 from dig2dig_ros.evaluation.scores import format_value
@@ -884,7 +883,7 @@ def write_labels(path: Path, count: int) -> Path:
 def test_a_detector_sees_sources_and_fusions_and_labels_are_found_by_stamp(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(detecting, 'Detector', BrightAreas)
+    monkeypatch.setattr('dig2dig_ros.evaluation.detector.Detector', BrightAreas)
     write_bag(tmp_path / 'walk', 'mcap', night_walk(3))
     labels = write_labels(tmp_path / 'labels.json', 2)
     arguments = ('--detector', 'bright.onnx', '--labels', labels, '--compare', 'mean,fused')

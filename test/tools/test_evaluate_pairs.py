@@ -28,10 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 import pytest
 
-from dig2dig_ros.evaluation import detecting
 from dig2dig_ros.evaluation.baselines import BASELINES, mean, to_uint8
+from dig2dig_ros.evaluation.boxes import Detections
 from dig2dig_ros.evaluation.comparison import ABLATIONS, changed_settings, FUSIONS
-from dig2dig_ros.evaluation.detection import Detections
 from dig2dig_ros.evaluation.metrics import evaluate_pair, luma, METRICS
 from dig2dig_ros.evaluation.options import fusion_settings, load_parameters
 from dig2dig_ros.fusion.settings import FusionSettings
@@ -766,7 +765,7 @@ class Bright:
 @pytest.fixture
 def detector(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the arguments that choose the stand-in of the detector."""
-    monkeypatch.setattr(detecting, 'Detector', Bright)
+    monkeypatch.setattr('dig2dig_ros.evaluation.detector.Detector', Bright)
     return ['--time-size', 'pairs', '--detector', 'bright.onnx']
 
 

@@ -12,251 +12,37 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+"""Detectors in ONNX files."""
+
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-import json
 import math
 from pathlib import Path
 import sys
 
 import cv2
+from evaluation.test_boxes import boxes_of
 import numpy as np
 from numpy.typing import NDArray
 import pytest
 
-from dig2dig_ros.evaluation.detection import (
+from dig2dig_ros.evaluation.average_precision import DetectionAccuracy, match
+from dig2dig_ros.evaluation.detector import (
     decode_yolov5,
     decode_yolov8,
     decode_yolox,
-    Detections,
     Detector,
     DetectorError,
-    draw_images,
-    Evaluation,
     find_layout,
-    ImageLabels,
-    intersection_over_union,
-    interval,
-    IOU_THRESHOLDS,
-    LabelError,
     letterbox,
-    load_labels,
-    match,
-    suppress,
 )
+from dig2dig_ros.evaluation.labels import load_labels
 
 needs_runtime = pytest.mark.skipif(
     find_spec('onnxruntime') is None, reason='onnxruntime (extra "detection") is not installed'
 )
-
-A, B, C = [10.0, 10.0, 20.0, 40.0], [50.0, 10.0, 70.0, 60.0], [80.0, 0.0, 90.0, 30.0]
-NOWHERE = [200.0, 200.0, 210.0, 230.0]
-Found = Sequence[tuple[float, list[float]]]
-
-
-def boxes_of(boxes: Sequence[Sequence[float]]) -> NDArray[np.float64]:
-    return np.array(boxes, dtype=np.float64).reshape(-1, 4)
-
-
-def evaluation(
-    *images: tuple[Found, Sequence[list[float]]], ignore: Sequence[list[float]] = ()
-) -> Evaluation:
-    """Evaluate images of (score, box) and persons."""
-    return Evaluation(
-        [
-            match(
-                Detections(boxes_of([box for _, box in found]), np.array([s for s, _ in found])),
-                ImageLabels(boxes_of(persons), boxes_of(ignore)),
-            )
-            for found, persons in images
-        ]
-    )
-
-
-# --- Average precision --------------------------------------------------------------------------
-
-
-def test_all_found_and_nothing_else_is_perfect() -> None:
-    result = evaluation(([(0.9, A), (0.3, B)], [B, A]), ([(0.5, C)], [C]), ([], []))
-    assert result.average_precision() == 1.0
-    assert result.mean_average_precision() == 1.0
-    assert result.miss_rate(0.0) == 0.0
-    assert result.false_positives_per_image(0.0) == 0.0
-    assert (result.persons, result.images) == (3, 3)
-
-
-@pytest.mark.parametrize('found', [[], [(0.9, NOWHERE)]])
-def test_all_missed_is_zero(found: Found) -> None:
-    result = evaluation((found, [A, B]))
-    assert result.average_precision() == 0.0
-    assert result.mean_average_precision() == 0.0
-    assert result.miss_rate(0.0) == 1.0
-    assert result.false_positives_per_image(0.5) == len(found)
-
-
-def test_without_persons_it_is_not_defined() -> None:
-    result = evaluation(([(0.9, A)], []))
-    assert math.isnan(result.average_precision())
-    assert math.isnan(result.mean_average_precision())
-    assert math.isnan(result.miss_rate(0.5))
-    assert result.false_positives_per_image(0.5) == 1.0
-
-
-def test_half_found_reaches_the_lower_51_of_101_recall_levels() -> None:
-    assert evaluation(([(0.9, A)], [A, B])).average_precision() == pytest.approx(51 / 101)
-
-
-def test_a_second_detection_of_one_person_is_wrong() -> None:
-    # Precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1.
-    result = evaluation(([(0.9, A), (0.8, A), (0.7, B)], [A, B]))
-    assert result.average_precision() == pytest.approx((51 + 50 * 2 / 3) / 101)
-    assert result.false_positives_per_image(0.8) == 1.0
-
-
-def test_scores_order_detections_across_images() -> None:
-    first_right = evaluation(([(0.9, A)], [A]), ([(0.8, NOWHERE)], []))
-    assert first_right.average_precision() == 1.0
-    first_wrong = evaluation(([(0.8, A)], [A]), ([(0.9, NOWHERE)], []))
-    assert first_wrong.average_precision() == pytest.approx(0.5)
-    # In whatever order they are given.
-    mixed = evaluation(([(0.2, NOWHERE), (0.9, A)], [A]))
-    assert mixed.average_precision() == 1.0
-
-
-def test_precision_is_that_of_any_higher_recall() -> None:
-    # Precision 0, 1/2, 2/3: interpolated, 2/3 at every recall.
-    result = evaluation(([(0.9, NOWHERE), (0.8, A), (0.7, B)], [A, B]))
-    assert result.average_precision() == pytest.approx(2 / 3)
-
-
-def test_thresholds_are_on_the_overlap() -> None:
-    # 72 of 100 rows: right up to an IoU of 0.70.
-    result = evaluation(([(0.9, [0, 0, 10, 72])], [[0, 0, 10, 100]]))
-    values = [result.average_precision(threshold) for threshold in IOU_THRESHOLDS]
-    assert values == [1.0] * 5 + [0.0] * 5
-    assert result.mean_average_precision() == pytest.approx(0.5)
-    assert evaluation(([(0.9, [0, 0, 10, 50])], [[0, 0, 10, 100]])).average_precision() == 1.0
-
-
-def test_a_detection_takes_the_person_it_overlaps_most() -> None:
-    near, person, other = [0, 0, 10, 95], [0, 0, 10, 100], [0, 0, 10, 60]
-    result = evaluation(([(0.9, near), (0.8, other)], [other, person]))
-    assert result.average_precision() == 1.0
-
-
-def test_ignored_regions_swallow_any_number_of_detections() -> None:
-    region = [100.0, 100.0, 200.0, 200.0]
-    inside = [(0.9, [110.0, 110.0, 120.0, 130.0]), (0.8, [150.0, 110.0, 160.0, 130.0])]
-    half_outside = [(0.7, [85.0, 110.0, 105.0, 130.0])]
-    result = evaluation(([*inside, (0.6, A)], [A]), ignore=[region])
-    assert result.average_precision() == 1.0
-    assert result.false_positives_per_image(0.5) == 0.0
-    result = evaluation(([*half_outside, (0.6, A)], [A]), ignore=[region])
-    assert result.average_precision() == pytest.approx(0.5)
-
-
-def test_persons_in_an_ignored_region_still_count() -> None:
-    result = evaluation(([(0.9, A)], [A, B]), ignore=[[0.0, 0.0, 100.0, 100.0]])
-    assert result.persons == 2
-    assert result.miss_rate(0.5) == 0.5
-    assert result.average_precision() == pytest.approx(51 / 101)
-
-
-def test_only_the_best_100_detections_of_an_image_count() -> None:
-    wrong = [(0.9 - 0.001 * i, NOWHERE) for i in range(100)]
-    assert evaluation(([*wrong[:99], (0.1, A)], [A])).average_precision() == pytest.approx(0.01)
-    assert evaluation(([*wrong, (0.1, A)], [A])).average_precision() == 0.0
-
-
-def test_miss_rate_counts_detections_of_the_stated_score() -> None:
-    result = evaluation(([(0.9, A), (0.5, B), (0.4, C), (0.3, NOWHERE)], [A, B, C]), ([], [A]))
-    assert result.miss_rate(0.5) == 0.5
-    assert result.miss_rate(0.4) == 0.25
-    assert result.false_positives_per_image(0.3) == 0.5
-    assert result.false_positives_per_image(0.4) == 0.0
-
-
-def test_a_match_says_with_which_score_each_person_was_found() -> None:
-    found = Detections(boxes_of([C, A, A]), np.array([0.9, 0.6, 0.5]))
-    result = match(found, ImageLabels(boxes_of([A, B, C]), boxes_of([])))
-    assert result.found_with.tolist() == [0.6, -1.0, 0.9]
-    assert result.persons == 3
-
-
-# --- Bootstrap ----------------------------------------------------------------------------------
-
-
-def random_images(seed: int) -> list[tuple[Found, list[list[float]]]]:
-    rng = np.random.default_rng(seed)
-    images = []
-    for _ in range(6):
-        persons = [[x, 0.0, x + 10.0, 30.0] for x in rng.permutation(8)[:3] * 20.0]
-        found = [(float(rng.random()), person) for person in persons[:2]]
-        found += [(float(rng.random()), [x + 200.0, 0.0, x + 210.0, 30.0]) for x in range(2)]
-        images.append((found, persons))
-    return images
-
-
-def test_an_image_drawn_twice_counts_as_two() -> None:
-    images = random_images(0)
-    counts = np.array([2, 0, 1, 3, 0, 1])
-    copies = [image for image, n in zip(images, counts, strict=True) for _ in range(n)]
-    expected = evaluation(*copies)
-    for threshold in (0.5, 0.75):
-        value = evaluation(*images).average_precision(threshold, counts)
-        assert value == pytest.approx(expected.average_precision(threshold), abs=1e-12)
-    assert 0 < value < 1
-
-
-def test_draws_are_seeded_and_keep_the_number_of_images() -> None:
-    draws = draw_images(6, 50, seed=3)
-    assert draws.shape == (50, 6)
-    assert (draws.sum(axis=1) == 6).all()
-    assert np.array_equal(draws, draw_images(6, 50, seed=3))
-    assert not np.array_equal(draws, draw_images(6, 50, seed=4))
-
-
-def test_bootstrap_spreads_around_the_value() -> None:
-    result = evaluation(*random_images(0))
-    values = result.bootstrap(draw_images(6, 200))
-    low, high = interval(values)
-    assert low < result.average_precision() < high
-    assert np.mean((values >= low) & (values <= high)) >= 0.95
-
-
-def test_same_draws_make_a_difference_paired() -> None:
-    draws = draw_images(6, 50)
-    first, same = (evaluation(*random_images(0)).bootstrap(draws) for _ in range(2))
-    assert interval(first - same) == (0.0, 0.0)
-
-
-def test_draws_without_a_person_are_left_out() -> None:
-    result = evaluation(([(0.9, A)], [A]), ([], []))
-    values = result.bootstrap(np.array([[1, 1], [0, 2], [2, 0]]))
-    assert np.isnan(values).tolist() == [False, True, False]
-    assert interval(values) == (1.0, 1.0)
-    assert all(math.isnan(end) for end in interval(np.array([math.nan])))
-
-
-# --- Boxes --------------------------------------------------------------------------------------
-
-
-def test_intersection_over_union() -> None:
-    overlap = intersection_over_union(
-        boxes_of([[0, 0, 10, 10], [5, 5, 5, 5]]), boxes_of([[5, 0, 15, 10], [20, 20, 30, 30]])
-    )
-    assert overlap == pytest.approx(np.array([[1 / 3, 0], [0, 0]]))
-    assert intersection_over_union(boxes_of([]), boxes_of([A])).shape == (0, 1)
-
-
-def test_suppression_keeps_the_best_of_what_overlaps() -> None:
-    boxes = boxes_of([[0, 0, 10, 60], [0, 0, 10, 100], [0, 0, 10, 59], [50, 0, 60, 10]])
-    scores = np.array([0.5, 0.9, 0.6, 0.1])
-    # An overlap of exactly the limit is allowed.
-    assert suppress(boxes, scores, 0.6).tolist() == [1, 2, 3]
-    assert suppress(boxes, scores, 0.5).tolist() == [1, 3]
-    assert suppress(boxes, scores, 0.6, limit=1).tolist() == [1]
-    assert suppress(boxes_of([]), np.zeros(0), 0.6).tolist() == []
 
 
 @pytest.mark.parametrize(
@@ -648,138 +434,7 @@ def test_public_detectors_find_people_in_the_street(shared: Path, name: str, lay
     image = cv2.imread(str(folder / 'visible' / '010001.jpg'))
     truth = load_labels(folder / 'labels.json').find(['010001'], 1280, 1024)
     assert truth is not None
-    result = Evaluation([match(detector.detect(image), truth)])
+    result = DetectionAccuracy([match(detector.detect(image), truth)])
     assert result.persons == 6
     assert result.miss_rate(0.25) <= 0.5
     assert result.false_positives_per_image(0.25) <= 1
-
-
-# --- Labels -------------------------------------------------------------------------------------
-
-
-def write_json(path: Path, document: object) -> Path:
-    path.write_text(json.dumps(document), encoding='utf-8')
-    return path
-
-
-def coco(**changes: object) -> dict[str, object]:
-    return {
-        'images': [
-            {'id': 7, 'file_name': 'night/one.jpg', 'width': 100, 'height': 80},
-            {'id': 8, 'file_name': 'two.png'},
-        ],
-        'categories': [{'id': 1, 'name': 'car'}, {'id': 3, 'name': 'Person'}],
-        'annotations': [
-            {'image_id': 7, 'category_id': 3, 'bbox': [10, 20, 30, 40]},
-            {'image_id': 7, 'category_id': 1, 'bbox': [1, 2, 3, 4]},
-            {'image_id': 7, 'category_id': 3, 'bbox': [0, 0, 50, 60], 'iscrowd': 1},
-            {'image_id': 7, 'category_id': 3, 'bbox': [5, 5, 5, 5], 'iscrowd': 0, 'ignore': 1},
-        ],
-        **changes,
-    }
-
-
-def test_simple_labels(tmp_path: Path) -> None:
-    path = write_json(
-        tmp_path / 'labels.json',
-        {'boxes': {'one': [A, B], 'two': []}, 'ignore': {'two': [C], 'three': [C]}},
-    )
-    labels = load_labels(path)
-    one = labels.find(['unknown', 'one', 'two'], 100, 80)
-    assert one is not None
-    assert (one.boxes.tolist(), one.ignore.tolist()) == ([A, B], [])
-    for name in ('two', 'three'):
-        other = labels.find([name], 100, 80)
-        assert other is not None
-        assert (other.boxes.tolist(), other.ignore.tolist()) == ([], [C])
-    assert labels.find(['unknown'], 100, 80) is None
-
-
-def test_coco_labels(tmp_path: Path) -> None:
-    path = write_json(tmp_path / 'coco.json', coco())
-    labels = load_labels(path)
-    one = labels.find(['one'], 100, 80)
-    assert one is not None
-    assert one.boxes.tolist() == [[10, 20, 40, 60]]
-    assert one.ignore.tolist() == [[0, 0, 50, 60], [5, 5, 10, 10]]
-    two = labels.find(['two'], 33, 44)
-    assert two is not None
-    assert two.boxes.shape == (0, 4)
-    assert labels.find(['three'], 100, 80) is None
-    with pytest.raises(LabelError, match='one is 50x40 pixels, but 100x80'):
-        labels.find(['one'], 50, 40)
-    for category in ('car', '1'):
-        cars = load_labels(path, category).find(['one'], 100, 80)
-        assert cars is not None
-        assert cars.boxes.tolist() == [[1, 2, 4, 6]]
-
-
-def test_yolo_labels(tmp_path: Path) -> None:
-    (tmp_path / 'one.txt').write_text('0 0.5 0.5 0.2 0.5\n\n2 0.1 0.1 0.1 0.1\n', encoding='utf-8')
-    (tmp_path / 'classes.txt').write_text('person\nbicycle\ncar\n', encoding='utf-8')
-    labels = load_labels(tmp_path)
-    one = labels.find(['one'], 200, 100)
-    assert one is not None
-    assert one.boxes == pytest.approx(boxes_of([[80, 25, 120, 75]]))
-    empty = labels.find(['two'], 200, 100)
-    assert empty is not None
-    assert empty.boxes.shape == (0, 4)
-    cars = load_labels(tmp_path, '2').find(['one'], 200, 100)
-    assert cars is not None
-    assert cars.boxes == pytest.approx(boxes_of([[10, 5, 30, 15]]))
-
-
-@pytest.mark.parametrize(
-    ('document', 'message'),
-    [
-        ([], 'neither "boxes" by image nor'),
-        ({'boxes': [A]}, 'neither "boxes" by image nor'),
-        ({'boxes': {'one': [[1, 2, 3]]}}, 'boxes of one: not a list of boxes of four numbers'),
-        ({'boxes': {'one': [['a', 2, 3, 4]]}}, 'not a list of boxes of four numbers'),
-        ({'boxes': {'one': [[5, 5, 5, 9]]}}, r'box \[5.0, 5.0, 5.0, 9.0\] is empty'),
-        ({'boxes': {}, 'ignore': [A]}, '"ignore" has no lists'),
-        (
-            coco(categories=[{'id': 1, 'name': 'a'}, {'id': 2, 'name': 'b'}]),
-            'which category .* a, b',
-        ),
-        (coco(images=[{'id': 7}]), 'is not as COCO has it: KeyError'),
-        (coco(images=[]), 'is not as COCO has it: KeyError'),
-        (
-            coco(images=[{'id': i, 'file_name': f'{i}/one.jpg'} for i in (7, 8)]),
-            'has two images one',
-        ),
-    ],
-)
-def test_json_that_makes_no_sense_is_refused(
-    tmp_path: Path, document: object, message: str
-) -> None:
-    with pytest.raises(LabelError, match=message):
-        load_labels(write_json(tmp_path / 'labels.json', document))
-
-
-@pytest.mark.parametrize(
-    ('text', 'message'),
-    [
-        ('0 0.5 0.5 0.2\n', r'one\.txt: not lines of class, x, y, width and height'),
-        ('person 0.5 0.5 0.2 0.2\n', 'not lines of class'),
-        ('0 50 50 20 20\n', 'not in fractions of the image'),
-        ('0 0.5 0.5 0 0\n', 'is empty'),
-    ],
-)
-def test_text_that_makes_no_sense_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / 'one.txt').write_text(text, encoding='utf-8')
-    with pytest.raises(LabelError, match=message):
-        load_labels(tmp_path)
-
-
-def test_missing_labels_are_named(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match=r'there are no labels .*none\.json'):
-        load_labels(tmp_path / 'none.json')
-    with pytest.raises(LabelError, match=r'there are no labels NAME\.txt'):
-        load_labels(tmp_path)
-    (tmp_path / 'broken.json').write_text('{', encoding='utf-8')
-    with pytest.raises(LabelError, match='cannot be read as JSON'):
-        load_labels(tmp_path / 'broken.json')
-    (tmp_path / 'one.txt').write_text('', encoding='utf-8')
-    with pytest.raises(LabelError, match='numbers for classes, so person is none'):
-        load_labels(tmp_path, 'person')
