@@ -167,8 +167,10 @@ def test_any_other_detector_by_its_names(installation):
     ],
 )
 def test_a_detector_that_cannot_start_ends_the_launch_before_the_node(
-    installation, caplog, arguments, reason
+    installation, monkeypatch, caplog, arguments, reason
 ):
+    # Whatever this machine has installed: yolo_bringup, for one.
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(installation.prefix))
     add_detector(installation, 'other')
     with launch_log(caplog):
         assert installation.launch(FILE, arguments) == 1

@@ -127,8 +127,9 @@ def prepare_methods(
     rows: Sequence[Row], parameters: Mapping[str, Any], size: tuple[int, int]
 ) -> dict[str, Method]:
     """
-    Set up every row. Rows of the same settings share one method, and all fusions one prior, but
-    for a control's.
+    Set up every row.
+
+    Rows of the same settings share one method; all fusions but controls share one prior.
 
     :param size: (width, height) in pixels to warm up with.
     :raises UsageError: a row cannot be set up; the message names it.
