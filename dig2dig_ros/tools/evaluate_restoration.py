@@ -37,24 +37,15 @@ Exit code: 0, 1 if a pair was skipped, 2 if nothing could be done, 130 after Ctr
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
 import json
 from pathlib import Path
 import sys
 import time
-from typing import Any, TYPE_CHECKING
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
-from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePair, ImagePairError, load_pair
+from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError
 from dig2dig_ros.evaluation.jobs import Interruption
 from dig2dig_ros.evaluation.methods import time_left
-from dig2dig_ros.evaluation.metrics import luma, qabf, ssim
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
     fusion_overrides,
@@ -68,17 +59,9 @@ from dig2dig_ros.evaluation.options import (
     UsageError,
     with_overrides,
 )
-from dig2dig_ros.evaluation.scores import to_8_bits
-from dig2dig_ros.evaluation.tables import Table
-from dig2dig_ros.fusion.degradation import Degradation, DegradationError
-from dig2dig_ros.fusion.settings import FusionSettings
-from dig2dig_ros.images.thermal_range import ThermalRange
+from dig2dig_ros.evaluation.restoration_study import Case, RestorationStudy
+from dig2dig_ros.fusion.degradation import DegradationError
 
-# Importing torch takes seconds, which a mistake in the command line need not cost.
-if TYPE_CHECKING:
-    from dig2dig_ros.fusion.fuser import Fuser
-
-Image = NDArray[np.uint8]
 # Visible; thermal. One text is for both.
 DEFAULT_CASES = (
     'noise 15',
@@ -89,61 +72,6 @@ DEFAULT_CASES = (
     'none; x4',
     'blur 1.5, noise 15; blur 1.5, x2, noise 15',
 )
-CLEAN, DEGRADED, RESTORED, DECLARED, ESTIMATED = (
-    'clean',
-    'degraded',
-    'restored first',
-    'declared',
-    'noise estimated',
-)
-METHODS = (CLEAN, DEGRADED, RESTORED, DECLARED, ESTIMATED)
-# Strengths of non-local means, as parts of the noise's deviation.
-STRENGTHS = (0.5, 0.75, 1.0, 1.5)
-METRICS = ('SSIM', 'Qabf')
-SEED = 0
-
-
-@dataclass(frozen=True)
-class Case:
-    """What the two cameras do to their images."""
-
-    visible: Degradation
-    thermal: Degradation
-
-    @classmethod
-    def parse(cls, text: str) -> Case:
-        """
-        Read ``VISIBLE; THERMAL``, or one degradation for both.
-
-        :raises DegradationError: one is not understood, or cannot be made.
-        """
-        parts = text.split(';')
-        if len(parts) > 2:
-            raise DegradationError(f'{text!r} names more than two degradations')
-        case = cls(Degradation.parse(parts[0]), Degradation.parse(parts[-1]))
-        if case.visible.factor != 1:
-            raise DegradationError(
-                f'{text!r} reduces the visible image, whose pixels the fused image has: write '
-                "'none; x2' to reduce the thermal one"
-            )
-        if None in (case.visible.noise, case.thermal.noise):
-            raise DegradationError(f'{text!r} has noise auto, but noise is made by a number')
-        return case
-
-    def __str__(self) -> str:
-        """Return what :meth:`parse` reads."""
-        if self.visible == self.thermal:
-            return str(self.visible)
-        return f'{self.visible}; {self.thermal}'
-
-    @property
-    def strengths(self) -> tuple[float, ...]:
-        """Strengths of non-local means to try."""
-        return STRENGTHS if self.visible.noise or self.thermal.noise else (0.0,)
-
-    def estimated(self) -> Case:
-        """Return the same with all noise to be estimated."""
-        return Case(replace(self.visible, noise=None), replace(self.thermal, noise=None))
 
 
 def case_argument(text: str) -> Case:
@@ -152,230 +80,6 @@ def case_argument(text: str) -> Case:
         return Case.parse(text)
     except DegradationError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-@dataclass(frozen=True)
-class Score:
-    """What one method made of one pair."""
-
-    values: Mapping[str, float]
-    milliseconds: float
-
-
-class Evaluation:
-    """
-    Degrades pairs, fuses them in all ways, and keeps the scores.
-
-    :param fuser: to whose settings each case adds what it declares.
-    :param ranges: maps thermal counts.
-    """
-
-    def __init__(self, fuser: Fuser, ranges: ThermalRange, cases: Sequence[Case]) -> None:
-        self._fuser = fuser
-        self._ranges = ranges
-        self.cases = cases
-        self.pairs: list[str] = []
-        self.skipped: list[str] = []
-        # By case and method, in the order of the pairs.
-        self.scores: dict[tuple[str, str], list[Score]] = defaultdict(list)
-
-    def run(self, pairs: Sequence[ImagePair], interruption: Interruption) -> None:
-        """Take pair after pair; one that cannot be used is named and skipped."""
-        started = time.perf_counter()
-        for index, pair in enumerate(pairs):
-            if interruption.requested:
-                break
-            try:
-                scores = self._take(pair, index)
-            except (ValueError, RuntimeError, OSError, cv2.error) as error:
-                self.skipped.append(pair.name)
-                result = f'skipped, {error}'
-            else:
-                self.pairs.append(pair.name)
-                for key, score in scores.items():
-                    self.scores[key].append(score)
-                result = 'done'
-            left = time_left(time.perf_counter() - started, index + 1, len(pairs))
-            report(f'[{index + 1}/{len(pairs)}] {pair.name}: {result}; {left}')
-
-    def _take(self, pair: ImagePair, index: int) -> dict[tuple[str, str], Score]:
-        visible, counts = load_pair(pair, same_size=True)
-        thermal = to_8_bits(self._ranges(counts, 0.0))
-        if (visible == visible[:, :, :1]).all():
-            # Noise must not give colour to what has none.
-            visible = np.ascontiguousarray(visible[:, :, 0])
-        scores = {}
-        for case in self.cases:
-            for method, score in self._compare(case, visible, thermal, index).items():
-                scores[str(case), method] = score
-        return scores
-
-    def _compare(self, case: Case, visible: Image, thermal: Image, index: int) -> dict[str, Score]:
-        """Return the scores of all methods, by name."""
-        height, width = (int(side / case.thermal.factor) for side in thermal.shape)
-        scene = case.thermal.scene_size(height, width)
-        clean = [
-            np.ascontiguousarray(image[: scene[0], : scene[1]]) for image in (visible, thermal)
-        ]
-        declared = (case.visible, case.thermal)
-        seen = [
-            degrade(image, degradation, np.random.default_rng((SEED, index, source)))
-            for source, (image, degradation) in enumerate(zip(clean, declared, strict=True))
-        ]
-        target = luma(self._fuser.fuse(*clean).image)
-
-        def score(make: Callable[[], Sequence[Image]], declaration: Case | None = None) -> Score:
-            settings = self._declaring(declaration)
-            started = time.perf_counter()
-            fused = luma(self._fuser.fuse(*make(), settings=settings).image)
-            milliseconds = 1e3 * (time.perf_counter() - started)
-            # SSIM is the sum over two sources.
-            values = (ssim(fused, target, target) / 2, qabf(fused, luma(clean[0]), clean[1]))
-            return Score(dict(zip(METRICS, values, strict=True)), milliseconds)
-
-        scores = {CLEAN: score(lambda: clean), DEGRADED: score(lambda: seen)}
-        for strength in case.strengths:
-            scores[f'{RESTORED} {strength:g}'] = score(
-                partial(restored_first, seen, declared, strength)
-            )
-        for method, chosen in ((DECLARED, case), (ESTIMATED, case.estimated())):
-            scores[method] = score(lambda: seen, chosen)
-        return scores
-
-    def _declaring(self, case: Case | None) -> FusionSettings:
-        texts = ('none', 'none') if case is None else (str(case.visible), str(case.thermal))
-        return replace(
-            self._fuser.settings, visible_degradation=texts[0], thermal_degradation=texts[1]
-        )
-
-    def best(self, case: Case, method: str, metric: str) -> tuple[str, float]:
-        """Return the method, or that of its strengths which serves best, and its mean."""
-        names = [method]
-        if method == RESTORED:
-            names = [f'{RESTORED} {strength:g}' for strength in case.strengths]
-        means = {
-            name: float(np.mean([score.values[metric] for score in self.scores[str(case), name]]))
-            for name in names
-        }
-        name = max(means, key=means.__getitem__)
-        return name, means[name]
-
-    def milliseconds(self, case: Case, method: str) -> float:
-        """Return the median over the pairs, at the strength that serves SSIM best."""
-        name, _ = self.best(case, method, 'SSIM')
-        return float(np.median([score.milliseconds for score in self.scores[str(case), name]]))
-
-
-def degrade(image: Image, degradation: Degradation, random: np.random.Generator) -> Image:
-    """
-    Return what a camera of 8 bits would give of a scene.
-
-    :param image: (H, W) or (H, W, 3), of the size that the degradation makes whole pixels of.
-    :return: (h, w) or (h, w, 3); noise is independent in all channels.
-    """
-    import torch
-
-    from dig2dig_ros.fusion.observation import observe
-
-    factor = degradation.factor
-    height, width = (int(side / factor) for side in image.shape[:2])
-    # The operator is that of an image of this size, whatever is in it.
-    blank = torch.zeros(1, 1, height, width)
-    operator = observe(replace(degradation, noise=0.0), blank).operator
-    planes = torch.from_numpy(image.reshape(*image.shape[:2], -1)).permute(2, 0, 1)
-    seen = operator(planes.float()).permute(1, 2, 0).numpy()
-    seen = seen + random.normal(0.0, degradation.noise or 0.0, seen.shape)
-    counts: Image = np.clip(np.rint(seen), 0, 255).astype(np.uint8)
-    return counts.reshape(height, width, *image.shape[2:])
-
-
-def restored_first(
-    images: Sequence[Image], degradations: Sequence[Degradation], strength: float
-) -> list[Image]:
-    """
-    Return visible and thermal images without noise and in one size, as OpenCV makes them.
-
-    :param strength: of non-local means, as a part of the noise's deviation; 0 leaves it out.
-    """
-    size = (images[0].shape[1], images[0].shape[0])
-    restored = []
-    for image, degradation in zip(images, degradations, strict=True):
-        level = strength * (degradation.noise or 0.0)
-        if level and image.ndim == 3:
-            image = cv2.fastNlMeansDenoisingColored(image, None, level, level, 7, 21)
-        elif level:
-            image = cv2.fastNlMeansDenoising(image, None, level, 7, 21)
-        if image.shape[:2] != size[::-1]:
-            image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
-        restored.append(image)
-    return restored
-
-
-def result_tables(evaluation: Evaluation) -> list[Table]:
-    """Return a table for each metric, and one of the time."""
-    cases = evaluation.cases
-    tables = []
-    for metric in METRICS:
-        rows = []
-        for case in cases:
-            values = [evaluation.best(case, method, metric)[1] for method in METHODS]
-            rows.append((str(case), *(f'{value:.4f}' for value in values)))
-        tables.append(Table(f'{metric} \u2191', ('visible; thermal', *METHODS), tuple(rows)))
-    rows = []
-    for case in cases:
-        times = [evaluation.milliseconds(case, method) for method in METHODS]
-        rows.append((str(case), *(f'{value:.0f}' for value in times)))
-    chosen = [
-        f'{case}: ' + ', '.join(f'{chosen_strength(evaluation, case, m)} ({m})' for m in METRICS)
-        for case in cases
-        if len(case.strengths) > 1
-    ]
-    notes = [caption(evaluation)]
-    if chosen:
-        notes.append(
-            "Restored first, strength of non-local means as a part of the noise's deviation: "
-            f'{"; ".join(chosen)}.'
-        )
-    tables.append(
-        Table(
-            'ms, median over the pairs', ('visible; thermal', *METHODS), tuple(rows), tuple(notes)
-        )
-    )
-    return tables
-
-
-def chosen_strength(evaluation: Evaluation, case: Case, metric: str) -> str:
-    """Return the strength that serves best."""
-    return evaluation.best(case, RESTORED, metric)[0].removeprefix(RESTORED).strip()
-
-
-def caption(evaluation: Evaluation) -> str:
-    """Return what the tables were measured on."""
-    count = len(evaluation.pairs)
-    text = f'{count} pair{"s" if count > 1 else ""}'
-    if evaluation.skipped:
-        text += f', {len(evaluation.skipped)} skipped'
-    return f'{text}; noise and strength in grey levels, each colour channel has its own noise.'
-
-
-def document(evaluation: Evaluation, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return everything, for JSON."""
-    return {
-        'pairs': evaluation.pairs,
-        'skipped': evaluation.skipped,
-        'fuser': dict(facts),
-        'cases': {
-            str(case): {
-                method: {
-                    **{m: [score.values[m] for score in scores] for m in METRICS},
-                    'ms': [score.milliseconds for score in scores],
-                }
-                for (name, method), scores in evaluation.scores.items()
-                if name == str(case)
-            }
-            for case in evaluation.cases
-        },
-    }
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -425,25 +129,31 @@ def evaluate(args: argparse.Namespace) -> int:
     except (TypeError, ValueError) as error:
         raise UsageError(f'the fusion cannot be set up: {error}') from error
     # One row a case, however often it is named.
-    evaluation = Evaluation(fuser, ranges, list(dict.fromkeys(args.degrade)))
+    study = RestorationStudy(fuser, ranges, list(dict.fromkeys(args.degrade)))
     interruption = Interruption()
     with interruption.on_sigint(lambda: report(INTERRUPTED)):
-        evaluation.run(pairs, interruption)
-        if not evaluation.pairs and interruption.requested:
+        started = time.perf_counter()
+        for index, pair in enumerate(pairs):
+            if interruption.requested:
+                break
+            result = study.take(pair, index)
+            left = time_left(time.perf_counter() - started, index + 1, len(pairs))
+            report(f'[{index + 1}/{len(pairs)}] {pair.name}: {result}; {left}')
+        if not study.pairs and interruption.requested:
             report('evaluate_restoration: interrupted before there was a result')
             return 130
-        if not evaluation.pairs:
+        if not study.pairs:
             raise UsageError(f'none of the {len(pairs)} pairs of {args.directory} could be used')
         facts = fuser.describe()
-        for table in result_tables(evaluation):
+        for table in study.tables():
             print(table.markdown(), end='\n\n')
         print(', '.join(f'{key} {value}' for key, value in facts.items()))
         if args.output:
-            text = json.dumps(document(evaluation, facts), indent=1)
+            text = json.dumps(study.document(facts), indent=1)
             args.output.write_text(f'{text}\n', encoding='utf-8')
     if interruption.requested:
         return 130
-    return 1 if evaluation.skipped else 0
+    return 1 if study.skipped else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,16 +20,9 @@ import cv2
 import numpy as np
 import pytest
 
+from dig2dig_ros.evaluation.restoration_study import Case, METHODS, METRICS
 from dig2dig_ros.fusion.degradation import Degradation
-from dig2dig_ros.tools.evaluate_restoration import (
-    Case,
-    DEFAULT_CASES,
-    degrade,
-    main,
-    METHODS,
-    METRICS,
-    restored_first,
-)
+from dig2dig_ros.tools.evaluate_restoration import DEFAULT_CASES, main
 
 SIZE = (96, 72)
 
@@ -103,38 +96,6 @@ def test_default_cases():
     assert cases[0].visible == cases[0].thermal == Degradation(noise=15)
     assert cases[4].visible.is_none
     assert cases[4].thermal.factor == 2
-
-
-def test_cameras():
-    image = np.random.default_rng(1).integers(0, 255, (60, 80, 3), np.uint8)
-
-    def camera(text, seed=0):
-        return degrade(image, Degradation.parse(text), np.random.default_rng(seed))
-
-    assert np.array_equal(camera('none'), image)
-    assert camera('x2.5').shape == (24, 32, 3)
-    expected = cv2.resize(image, (40, 30), interpolation=cv2.INTER_AREA)
-    assert np.abs(camera('x2').astype(int) - expected).max() <= 1
-    noise = camera('blur 3, noise 5').astype(float) - camera('blur 3')
-    # Independent in the channels, and the same every time.
-    assert noise.std() == pytest.approx(5, rel=0.05)
-    assert abs(np.corrcoef(noise[..., 0].ravel(), noise[..., 1].ravel())[0, 1]) < 0.1
-    assert np.array_equal(camera('noise 5'), camera('noise 5'))
-    assert not np.array_equal(camera('noise 5'), camera('noise 5', seed=1))
-
-
-def test_restoring_first():
-    flat = np.full((48, 64), 100, np.uint8)
-    degradations = [Degradation(noise=10), Degradation(noise=10, factor=2)]
-    noisy = [
-        degrade(flat, degradation, np.random.default_rng(index))
-        for index, degradation in enumerate(degradations)
-    ]
-    restored = restored_first(noisy, degradations, 1.0)
-    assert [image.shape for image in restored] == [(48, 64)] * 2
-    for image, before in zip(restored, noisy, strict=True):
-        assert image.std() < 0.5 * before.std()
-    assert restored_first(noisy, degradations, 0.0)[0] is noisy[0]
 
 
 def test_a_pair_that_cannot_be_used_is_skipped(tmp_path, capsys):

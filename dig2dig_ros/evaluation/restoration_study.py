@@ -1,0 +1,286 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What declaring a degradation is worth: degraded pairs, fused, against clean ones."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+import time
+from typing import Any, TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dig2dig_ros.evaluation.image_pairs import ImagePair, load_pair
+from dig2dig_ros.evaluation.metrics import luma, qabf, ssim
+from dig2dig_ros.evaluation.scores import to_8_bits
+from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.fusion.degradation import Degradation, DegradationError
+from dig2dig_ros.images.thermal_range import ThermalRange
+
+# Importing torch takes seconds, which a mistake in the command line need not cost.
+if TYPE_CHECKING:
+    from dig2dig_ros.fusion.fuser import Fuser
+
+Image = NDArray[np.uint8]
+METHODS = CLEAN, DEGRADED, RESTORED, DECLARED, ESTIMATED = (
+    'clean',
+    'degraded',
+    'restored first',
+    'declared',
+    'noise estimated',
+)
+METRICS = ('SSIM', 'Qabf')
+_MILLISECONDS = 'ms'
+# Strengths of non-local means, as parts of the noise's deviation.
+_STRENGTHS = (0.5, 0.75, 1.0, 1.5)
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the two cameras do to their images."""
+
+    visible: Degradation
+    thermal: Degradation
+
+    @classmethod
+    def parse(cls, text: str) -> Case:
+        """
+        Read ``VISIBLE; THERMAL``, or one degradation for both.
+
+        :raises DegradationError: one is not understood, or cannot be made.
+        """
+        parts = text.split(';')
+        if len(parts) > 2:
+            raise DegradationError(f'{text!r} names more than two degradations')
+        case = cls(Degradation.parse(parts[0]), Degradation.parse(parts[-1]))
+        if case.visible.factor != 1:
+            raise DegradationError(
+                f'{text!r} reduces the visible image, whose pixels the fused image has: write '
+                "'none; x2' to reduce the thermal one"
+            )
+        if None in (case.visible.noise, case.thermal.noise):
+            raise DegradationError(f'{text!r} has noise auto, but noise is made by a number')
+        return case
+
+    def __str__(self) -> str:
+        """Return what :meth:`parse` reads."""
+        if self.visible == self.thermal:
+            return str(self.visible)
+        return f'{self.visible}; {self.thermal}'
+
+    def restorations(self) -> dict[str, float]:
+        """Return the strengths of non-local means to try, by the names of the methods."""
+        if not (self.visible.noise or self.thermal.noise):
+            return {RESTORED: 0.0}
+        return {f'{RESTORED} {strength:g}': strength for strength in _STRENGTHS}
+
+
+class RestorationStudy:
+    """
+    Degrades pairs, fuses them in all ways, and keeps the scores.
+
+    :param fuser: to whose settings each case adds what it declares.
+    :param ranges: maps thermal counts.
+    :param cases: rows of the tables.
+    """
+
+    def __init__(self, fuser: Fuser, ranges: ThermalRange, cases: Sequence[Case]) -> None:
+        self._fuser = fuser
+        self._ranges = ranges
+        self._cases = cases
+        self.pairs: list[str] = []
+        self.skipped: list[str] = []
+        # By case and method: metrics and milliseconds of each pair, in order.
+        self._scores: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
+
+    def take(self, pair: ImagePair, index: int) -> str:
+        """
+        Degrade and fuse a pair in all ways; one that cannot be used is skipped.
+
+        :param index: of the pair; its noise is always the same.
+        :return: what came of it, for the progress.
+        """
+        try:
+            visible, counts = load_pair(pair, same_size=True)
+            thermal = to_8_bits(self._ranges(counts, 0.0))
+            if (visible == visible[:, :, :1]).all():
+                # Noise must not give colour to what has none.
+                visible = np.ascontiguousarray(visible[:, :, 0])
+            found = {case: self._compare(case, visible, thermal, index) for case in self._cases}
+        except (ValueError, RuntimeError, OSError, cv2.error) as error:
+            self.skipped.append(pair.name)
+            return f'skipped, {error}'
+        for case, scores in found.items():
+            for method, score in scores.items():
+                self._scores[str(case), method].append(score)
+        self.pairs.append(pair.name)
+        return 'done'
+
+    def _compare(
+        self, case: Case, visible: Image, thermal: Image, index: int
+    ) -> dict[str, dict[str, float]]:
+        """Return the scores of all methods, by name."""
+        height, width = (int(side / case.thermal.factor) for side in thermal.shape)
+        scene = case.thermal.scene_size(height, width)
+        clean = [
+            np.ascontiguousarray(image[: scene[0], : scene[1]]) for image in (visible, thermal)
+        ]
+        declared = (case.visible, case.thermal)
+        seen = [
+            degrade(image, degradation, np.random.default_rng((_SEED, index, source)))
+            for source, (image, degradation) in enumerate(zip(clean, declared, strict=True))
+        ]
+
+        def fuse(images: Sequence[Image], visible: str = 'none', thermal: str = 'none') -> Image:
+            settings = replace(
+                self._fuser.settings, visible_degradation=visible, thermal_degradation=thermal
+            )
+            return luma(self._fuser.fuse(*images, settings=settings).image)
+
+        target = fuse(clean)
+
+        def score(make: Callable[[], Sequence[Image]], *declared: str) -> dict[str, float]:
+            started = time.perf_counter()
+            fused = fuse(make(), *declared)
+            milliseconds = 1e3 * (time.perf_counter() - started)
+            # SSIM is the sum over two sources.
+            values = (ssim(fused, target, target) / 2, qabf(fused, luma(clean[0]), clean[1]))
+            return {**dict(zip(METRICS, values, strict=True)), _MILLISECONDS: milliseconds}
+
+        scores = {CLEAN: score(lambda: clean), DEGRADED: score(lambda: seen)}
+        for name, strength in case.restorations().items():
+            scores[name] = score(partial(restored_first, seen, declared, strength))
+        estimated = [replace(degradation, noise=None) for degradation in declared]
+        for method, texts in ((DECLARED, declared), (ESTIMATED, estimated)):
+            scores[method] = score(lambda: seen, *map(str, texts))
+        return scores
+
+    def _values(self, case: Case, method: str, metric: str) -> list[float]:
+        return [score[metric] for score in self._scores[str(case), method]]
+
+    def _best(self, case: Case, method: str, metric: str) -> str:
+        """Return the method, or that of its strengths which serves best."""
+        names = case.restorations() if method == RESTORED else (method,)
+        return max(names, key=lambda name: np.mean(self._values(case, name, metric)))
+
+    def tables(self) -> list[Table]:
+        """Return a table for each metric, and one of the time."""
+        header = ('visible; thermal', *METHODS)
+
+        def rows(cell: Callable[[Case, str], str]) -> tuple[tuple[str, ...], ...]:
+            return tuple(
+                (str(case), *(cell(case, method) for method in METHODS)) for case in self._cases
+            )
+
+        def mean(case: Case, method: str, metric: str) -> str:
+            values = self._values(case, self._best(case, method, metric), metric)
+            return f'{np.mean(values):.4f}'
+
+        def milliseconds(case: Case, method: str) -> str:
+            values = self._values(case, self._best(case, method, 'SSIM'), _MILLISECONDS)
+            return f'{np.median(values):.0f}'
+
+        tables = [
+            Table(f'{metric} \u2191', header, rows(partial(mean, metric=metric)))
+            for metric in METRICS
+        ]
+        title = 'ms, median over the pairs'
+        return [*tables, Table(title, header, rows(milliseconds), self._notes())]
+
+    def _notes(self) -> tuple[str, ...]:
+        """Return what the tables were measured on, and the strengths that served best."""
+        count = len(self.pairs)
+        text = f'{count} pair{"s" if count > 1 else ""}'
+        if self.skipped:
+            text += f', {len(self.skipped)} skipped'
+        text += '; noise and strength in grey levels, each colour channel has its own noise.'
+
+        def strength(case: Case, metric: str) -> str:
+            return f'{case.restorations()[self._best(case, RESTORED, metric)]:g} ({metric})'
+
+        chosen = [
+            f'{case}: {", ".join(strength(case, metric) for metric in METRICS)}'
+            for case in self._cases
+            if len(case.restorations()) > 1
+        ]
+        if not chosen:
+            return (text,)
+        return text, (
+            "Restored first, strength of non-local means as a part of the noise's deviation: "
+            f'{"; ".join(chosen)}.'
+        )
+
+    def document(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return everything, for JSON."""
+        cases: dict[str, Any] = {str(case): {} for case in self._cases}
+        for case, method in self._scores:
+            scores = self._scores[case, method]
+            cases[case][method] = {
+                name: [score[name] for score in scores] for name in (*METRICS, _MILLISECONDS)
+            }
+        return {
+            'pairs': self.pairs, 'skipped': self.skipped, 'fuser': dict(facts), 'cases': cases,
+        }  # fmt: skip
+
+
+def degrade(image: Image, degradation: Degradation, random: np.random.Generator) -> Image:
+    """
+    Return what a camera of 8 bits would give of a scene.
+
+    :param image: (H, W) or (H, W, 3), of the size that the degradation makes whole pixels of.
+    :return: (h, w) or (h, w, 3); noise is independent in all channels.
+    """
+    import torch
+
+    from dig2dig_ros.fusion.observation import observe
+
+    factor = degradation.factor
+    height, width = (int(side / factor) for side in image.shape[:2])
+    # The operator is that of an image of this size, whatever is in it.
+    blank = torch.zeros(1, 1, height, width)
+    operator = observe(replace(degradation, noise=0.0), blank).operator
+    planes = torch.from_numpy(image.reshape(*image.shape[:2], -1)).permute(2, 0, 1)
+    seen = operator(planes.float()).permute(1, 2, 0).numpy()
+    seen = seen + random.normal(0.0, degradation.noise or 0.0, seen.shape)
+    counts: Image = np.clip(np.rint(seen), 0, 255).astype(np.uint8)
+    return counts.reshape(height, width, *image.shape[2:])
+
+
+def restored_first(
+    images: Sequence[Image], degradations: Sequence[Degradation], strength: float
+) -> list[Image]:
+    """
+    Return visible and thermal images without noise and in one size, as OpenCV makes them.
+
+    :param strength: of non-local means, as a part of the noise's deviation; 0 leaves it out.
+    """
+    size = (images[0].shape[1], images[0].shape[0])
+    restored = []
+    for image, degradation in zip(images, degradations, strict=True):
+        level = strength * (degradation.noise or 0.0)
+        if level and image.ndim == 3:
+            image = cv2.fastNlMeansDenoisingColored(image, None, level, level, 7, 21)
+        elif level:
+            image = cv2.fastNlMeansDenoising(image, None, level, 7, 21)
+        if image.shape[:2] != size[::-1]:
+            image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+        restored.append(image)
+    return restored
