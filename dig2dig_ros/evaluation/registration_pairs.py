@@ -45,7 +45,7 @@ from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError, load_
 from dig2dig_ros.evaluation.options import report, thermal_range, UsageError
 from dig2dig_ros.evaluation.replay import stamp_text
 from dig2dig_ros.images.thermal_range import ThermalRangeError
-from dig2dig_ros.nodes.child_processes import deferred_signals
+from dig2dig_ros.nodes.signals import deferred_signals
 from dig2dig_ros.streams.cascade import Cascade, Group
 from dig2dig_ros.streams.codec import check, CodecError, decode, decode_compressed
 from dig2dig_ros.streams.pairing import PairingError, SOURCES

@@ -12,23 +12,16 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""
-The nodes as processes of their own, and the signals of a tool that starts or listens to them.
-
-Importable without ROS.
-"""
+"""The processes that a tool starts: nodes and other tools. Importable without ROS."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 import os
 from pathlib import Path
 import signal
 import subprocess
 import sys
-import threading
-from types import FrameType
 from typing import Any
 
 from dig2dig_ros.streams.resources import fast_dds_environment
@@ -60,6 +53,21 @@ def middleware_environment(domain_id: int) -> dict[str, str]:
         variables['ROS_LOCALHOST_ONLY'] = '1'  # it does not know the discovery range yet
     variables.update(fast_dds_environment())
     return variables
+
+
+def enter_domain(domain_id: int | None = None) -> int:
+    """
+    Keep this process and its children to themselves: see :func:`middleware_environment`.
+
+    :param domain_id: of ROS, 0 to 101; without one, it is made from the process id, to stay away
+        from whatever else runs.
+    :return: the domain.
+    """
+    if domain_id is None:
+        # Domain 0 is everybody's; above 101 the ports collide with short-lived ones.
+        domain_id = 1 + os.getpid() % 101
+    os.environ.update(middleware_environment(domain_id))
+    return domain_id
 
 
 class Child:
@@ -163,46 +171,3 @@ def assignments(node: str, values: Mapping[str, Any]) -> list[str]:
         text = str(value).lower() if isinstance(value, bool) else str(value)
         arguments += ['-p', f'{node}:{name}:={text}']
     return arguments
-
-
-def interrupt_on_termination() -> None:
-    """
-    Make of SIGTERM and SIGHUP the KeyboardInterrupt that SIGINT is.
-
-    A closed terminal or a supervisor's request must not leave a tool's processes behind.
-    """
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
-
-
-@contextmanager
-def deferred_signals() -> Iterator[None]:
-    """
-    Let signals that come in this block take their effect at its end.
-
-    A KeyboardInterrupt in the midst of rclpy can be lost, in a destructor of C++ for example,
-    and the tool would go on; so messages are taken in such blocks, each a short one.
-    """
-    if threading.current_thread() is not threading.main_thread():  # which alone handles signals
-        yield
-        return
-    came: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-
-    previous = {
-        number: signal.signal(number, note)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        for earlier in came:
-            signal.raise_signal(earlier)

@@ -12,12 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the node counts and times, how diagnostics tell it, and how to read them back."""
+"""What the node counts and times, and how diagnostics tell it."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import threading
 import time
 
@@ -85,9 +85,10 @@ class NodeStatistics:
     with the names in the diagnostics:
 
     - of each source, received = pairs + alone + dropped for one of :data:`IMAGE_CAUSES` of its
-      name + 'missing' of each additional source after it + waiting, see :func:`waiting_images`;
-    - pairs + alone of both = fused + dropped for one of :func:`pair_causes` + unfinished, see
-      :func:`unfinished_pairs`.
+      name + 'missing' of each additional source after it + those that still wait;
+    - pairs + alone of both = fused + dropped for one of :func:`pair_causes` + unfinished.
+
+    :mod:`dig2dig_ros.nodes.client` reads them back from the diagnostics.
 
     Times are seconds of a steady clock: ROS time may stand still or jump in a simulation.
 
@@ -204,87 +205,12 @@ class NodeStatistics:
             )
 
 
-# Reading the diagnostics back
-
-
-def number(values: Mapping[str, str], key: str) -> float | None:
-    """Return a diagnostics value as a number, or nothing where it is missing or is none."""
-    try:
-        value = float(values[key])
-    except (KeyError, ValueError):
-        return None
-    return value if np.isfinite(value) else None
-
-
-def is_counter(key: str) -> bool:
-    """Tell whether a diagnostics value counts images or pairs."""
-    return (
-        key in ('pairs', 'fused')
-        or key.endswith((' received', ' alone', ' left out'))
-        or key.startswith('dropped: ')
-    )
-
-
-def counter(values: Mapping[str, str], key: str) -> int:
-    """Return a counter of the diagnostics; 0 where it is missing."""
-    return int(number(values, key) or 0)
-
-
-def drops(values: Mapping[str, str]) -> dict[str, int]:
-    """Return the drop counters of the diagnostics by cause, zeros included."""
-    prefix = 'dropped: '
-    return {key[len(prefix) :]: counter(values, key) for key in values if key.startswith(prefix)}
-
-
-def sources_of(values: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the sources that the diagnostics tell of, visible and thermal first."""
-    suffix = ' received'
-    return tuple(key[: -len(suffix)] for key in values if key.endswith(suffix))
-
-
-def unfinished_pairs(values: Mapping[str, str]) -> int:
-    """Return how many pairs, or images alone, are neither fused nor dropped by now."""
-    dropped = drops(values)
-    begun = counter(values, 'pairs') + sum(counter(values, f'{name} alone') for name in SOURCES)
-    ended = sum(dropped.get(cause, 0) for cause in pair_causes(sources_of(values)))
-    return begun - counter(values, 'fused') - ended
-
-
-def is_settled(values: Mapping[str, str]) -> bool:
-    """Tell whether every pair that the node made is either fused or dropped."""
-    return unfinished_pairs(values) == 0
-
-
-def waiting_images(values: Mapping[str, str]) -> dict[str, int]:
-    """Return how many images of each source are not yet in a pair, alone, or dropped."""
-    dropped = drops(values)
-    sources = sources_of(values)
-    waiting = {}
-    for index, source in enumerate(sources):
-        # A group that lacks a source ends with an image of each one before it.
-        own = [f'{source} {cause}' for cause in IMAGE_CAUSES]
-        later = [f'{name} missing' for name in sources[max(2, index + 1) :]]
-        waiting[source] = (
-            counter(values, f'{source} received')
-            - counter(values, 'pairs')
-            - counter(values, f'{source} alone')
-            - sum(dropped.get(cause, 0) for cause in (*own, *later))
-        )
-    return waiting
-
-
 def percentiles_ms(seconds: Sequence[float]) -> dict[str, float] | None:
-    """Return median and 95th percentile in milliseconds, or nothing without values."""
-    if not seconds:
+    """Return p50, p95, p99 and max of durations in milliseconds, or nothing without values."""
+    if not len(seconds):
         return None
-    p50, p95 = np.percentile(np.asarray(seconds) * 1000.0, [50, 95])
-    return {'p50': round(float(p50), 1), 'p95': round(float(p95), 1)}
-
-
-def subtract_counters(values: Mapping[str, str], baseline: Mapping[str, str]) -> dict[str, str]:
-    """Return ``values`` with the counters of ``baseline`` taken off, for a run after a warm-up."""
-    result = dict(values)
-    for key in values:
-        if is_counter(key):
-            result[key] = str(counter(values, key) - counter(baseline, key))
-    return result
+    values = np.percentile(np.asarray(seconds) * 1e3, (50, 95, 99, 100))
+    return {
+        name: round(float(value), 3)
+        for name, value in zip(('p50', 'p95', 'p99', 'max'), values, strict=True)
+    }

@@ -73,12 +73,11 @@ from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.nodes.child_processes import (
     assignments,
     Child,
-    deferred_signals,
-    interrupt_on_termination,
     middleware_environment,
     ProcessError,
     STATUS_SUFFIX,
 )
+from dig2dig_ros.nodes.signals import deferred_signals, interrupt_on_termination
 
 # Importing torch or rclpy takes seconds, which a mistake in the command line need not cost.
 if TYPE_CHECKING:
@@ -533,7 +532,7 @@ class Subscriber:
 
     def settle(self, node: Child) -> None:
         """Wait for diagnostics of a node that has nothing left to do."""
-        from dig2dig_ros.streams.statistics import is_settled
+        from dig2dig_ros.nodes.client import is_settled
 
         fresh = self._fresh_after(self.count + 2)
         self.until(
@@ -659,7 +658,7 @@ def _stream(
     log: Path,
 ) -> dict[str, Any]:
     """Let the camera send for so many seconds, and return what came of it."""
-    from dig2dig_ros.streams.statistics import counter, drops, number
+    from dig2dig_ros.nodes.client import counter, drops, number
 
     count = max(10, round(rate * seconds))
     values = {

@@ -72,25 +72,24 @@ from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.nodes.child_processes import (
     assignments,
     Child,
-    deferred_signals,
-    interrupt_on_termination,
     middleware_environment,
     ProcessError,
     STATUS_SUFFIX,
 )
-from dig2dig_ros.streams.codec import decode
-from dig2dig_ros.streams.pairing import SOURCES
-from dig2dig_ros.streams.preparation import stamp_of
-from dig2dig_ros.streams.statistics import (
+from dig2dig_ros.nodes.client import (
     counter,
     drops,
     is_counter,
     is_settled,
     number,
-    percentiles_ms,
     subtract_counters,
     waiting_images,
 )
+from dig2dig_ros.nodes.signals import deferred_signals, interrupt_on_termination
+from dig2dig_ros.streams.codec import decode
+from dig2dig_ros.streams.pairing import SOURCES
+from dig2dig_ros.streams.preparation import stamp_of
+from dig2dig_ros.streams.statistics import percentiles_ms
 from dig2dig_ros.tools.calibrate_registration import UNTRUSTED
 
 # Without any progress for so long, something is wrong.

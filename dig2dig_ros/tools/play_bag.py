@@ -62,18 +62,18 @@ from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_topics import find_sources
 from dig2dig_ros.evaluation.bag_types import BagError, COMPRESSED_IMAGE_TYPE, IMAGE_TYPE, Record
 from dig2dig_ros.evaluation.bag_writer import BagWriter
-from dig2dig_ros.nodes.run import run_node
-from dig2dig_ros.streams.pairing import Source, SOURCES
-from dig2dig_ros.streams.resources import fast_dds_environment
-from dig2dig_ros.streams.statistics import (
+from dig2dig_ros.nodes.client import (
     counter,
     drops,
     is_counter,
     is_settled,
     number,
-    percentiles_ms,
     subtract_counters,
 )
+from dig2dig_ros.nodes.run import run_node
+from dig2dig_ros.streams.pairing import Source, SOURCES
+from dig2dig_ros.streams.resources import fast_dds_environment
+from dig2dig_ros.streams.statistics import percentiles_ms
 
 _NANOSECONDS = 1_000_000_000
 # Read ahead at most so much; a second of large images.

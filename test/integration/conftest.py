@@ -70,7 +70,7 @@ def shared_node():
                 stack.close()
                 started.append(stack.enter_context(running(next_domain(), SHARED_PARAMETERS)))
                 client = started[-1][0]
-                client.until(lambda: client.status.get('state') == 'active', 120, 'active')
+                client.until(lambda: client.values.get('state') == 'active', 120, 'active')
             return started[-1]
 
         yield give

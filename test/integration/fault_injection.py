@@ -44,11 +44,11 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from dig2dig_ros.nodes.client import counter, is_counter, unfinished_pairs, waiting_images
 from dig2dig_ros.streams.codec import encode, SUPPORTED_ENCODINGS
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.parameters import MISSING_MODALITIES, PARAMETERS, ParameterSpec
-from dig2dig_ros.streams.statistics import counter, is_counter, unfinished_pairs, waiting_images
-from integration.harness import Client, heat, HEIGHT, NODE, NodeProcess, street, WIDTH
+from integration.harness import connect, heat, HEIGHT, NODE, NodeProcess, street, WIDTH
 
 # Not set at random: they would slow the test itself down, or speak of this computer.
 _LEFT_ALONE = ('autostart', 'device', 'diagnostics_period', 'num_threads', 'warmup_size')
@@ -336,7 +336,7 @@ class Siege:
         self.process = NodeProcess(
             domain, {'prior': 'nano', 'diagnostics_period': 0.1, **_HEAR_ALL}
         )
-        self.client = Client(domain)
+        self.client = connect(domain)
         self.sent = 0
         # What the node counted while it was active, of all times that are accounted for.
         self.counted: Counter[str] = Counter()
@@ -379,7 +379,7 @@ class Siege:
                 break
             if time.monotonic() > end:
                 self.violated(f'no diagnostics for {seconds:g} s: the executor is stuck')
-            self.client.executor.spin_once(timeout_sec=0.05)
+            self.client.spin_once(0.05)
         for diagnosis in self.client.diagnoses:
             self._adds_up(diagnosis.values)
         del self.client.diagnoses[:-5]
@@ -429,7 +429,7 @@ class Siege:
             self._lives()
             if self.client.counter('fused') >= before + 3:
                 return
-        self.violated(f'nothing is fused any more; diagnostics: {self.client.status}')
+        self.violated(f'nothing is fused any more; diagnostics: {self.client.values}')
 
     suffix = ''
 
@@ -443,7 +443,7 @@ class Siege:
         if self.client.state() == 'active' and not self.transition('deactivate'):
             self.violated('the node refuses to deactivate')
         self.check()
-        values = self.client.status
+        values = self.client.values
         if any(waiting_images(values).values()) or unfinished_pairs(values):
             self.violated(
                 f'{waiting_images(values)} images and {unfinished_pairs(values)} pairs are '
@@ -493,7 +493,7 @@ class Siege:
                     self.send(f'{source}/camera_info', info, 'info')
                 if burst:
                     self.step()
-            self.client.executor.spin_once(timeout_sec=pause)
+            self.client.spin_once(pause)
             if chance() < 0.003:
                 self.log.append('silence')
                 self.client.spin(pick([0.3, 0.6]))
@@ -523,7 +523,7 @@ class Siege:
             self._lives_quickly()
             if time.monotonic() > end:
                 self.violated(f'no answer of {what} for {seconds:g} s')
-            self.client.executor.spin_once(timeout_sec=0.02)
+            self.client.spin_once(0.02)
         return future.result()
 
     def _lives_quickly(self) -> None:
@@ -605,7 +605,7 @@ class Siege:
         for label in ('configure', 'activate'):
             if not self.transition(label):
                 self.check()
-                self.violated(f'{label} fails: {self.client.status_text}')
+                self.violated(f'{label} fails: {self.client.text}')
         self.suffix = '/compressed' if values.get('visible_transport') == 'compressed' else ''
         topics = [f'{source}/image_raw{self.suffix}' for source in SOURCES]
         self.client.until(

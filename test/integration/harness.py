@@ -27,20 +27,15 @@ import tempfile
 import time
 
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState, GetState
 import numpy as np
 from rcl_interfaces.msg import Parameter, ParameterValue
-from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
-import rclpy
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
+from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters
 from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from dig2dig_ros.nodes.client import ClientError, counter, FusionClient
 from dig2dig_ros.streams.codec import decode, encode
 from dig2dig_ros.streams.pairing import SOURCES
 
@@ -133,23 +128,19 @@ class ListenedProcess:
             stdout=self._output,
             stderr=subprocess.STDOUT,
         )
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=domain)
-        self.node = rclpy.create_node('listener', context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
+        self.client = FusionClient.connect('listener', domain)
+        self.node = self.client.node
 
     def until(self, condition, timeout=60.0):
-        end = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < end, self.output()
-            self.executor.spin_once(timeout_sec=0.05)
+        try:
+            self.client.until(condition, timeout, 'what was waited for')
+        except ClientError as error:
+            raise AssertionError(f'{error}: {self.output()}') from None
 
     def finish(self):
         """Listen until the process has ended and return its exit code."""
         self.until(lambda: self.process.poll() is not None)
-        for _ in range(20):
-            self.executor.spin_once(timeout_sec=0.01)
+        self.client.spin(0.2)
         return self.process.returncode
 
     def output(self):
@@ -165,9 +156,7 @@ class ListenedProcess:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
+        self.client.close()
 
 
 @dataclass(frozen=True)
@@ -193,46 +182,30 @@ class Diagnosis:
     values: dict[str, str]
 
 
-class Client:
+class Client(FusionClient):
     """What a robot has around the node: cameras, a detector, and an operator."""
 
-    def __init__(self, domain):
-        os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-        self.domain = domain
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=domain)
-        self.node = rclpy.create_node('client', context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
+    def __init__(self, node, executor):
+        super().__init__(node, executor)
+        self.domain = node.context.get_domain_id()
         self.received = defaultdict(list)
-        self.status = {}
-        self.level = None
-        self.status_text = ''
         self.diagnoses = []
-        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         reliable = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
         self.reliable = reliable
         self.visible = self.node.create_publisher(Image, 'visible/image_raw', reliable)
         self.thermal = self.node.create_publisher(Image, 'thermal/image_raw', reliable)
         self.info = self.node.create_publisher(CameraInfo, 'visible/camera_info', reliable)
         self._subscriptions = {}
-        self._services = {}
         self._first_parameters = None
         # What start_anew sets in addition to what its caller asks for.
         self.parameters_of_module = {}
         self.clock = 1_000
 
-    def close(self):
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
-
-    def _on_diagnostics(self, message):
-        for status in message.status:
-            if status.name.endswith(': fusion'):
-                self.level, self.status_text = status.level, status.message
-                self.status = {item.key: item.value for item in status.values}
-                self.diagnoses.append(Diagnosis(self.level, self.status_text, self.status))
+    def on_diagnostics(self, message):
+        heard = self.diagnosis_count
+        super().on_diagnostics(message)
+        if self.diagnosis_count > heard:
+            self.diagnoses.append(Diagnosis(self.level, self.text, self.values))
 
     def subscribe(self, topic, message_type=Image):
         if topic not in self._subscriptions:
@@ -246,18 +219,7 @@ class Client:
 
     def until(self, condition, timeout=30.0, what='condition'):
         """Spin until ``condition()`` is true and return its value."""
-        end = time.monotonic() + timeout
-        while time.monotonic() < end:
-            value = condition()
-            if value:
-                return value
-            self.executor.spin_once(timeout_sec=0.05)
-        raise AssertionError(f'{what} not met in {timeout} s; diagnostics: {self.status}')
-
-    def spin(self, seconds):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.executor.spin_once(timeout_sec=0.02)
+        return super().until(condition, timeout, f'{what} (last diagnostics: {self.values})')
 
     def wait_active(self):
         """
@@ -266,7 +228,8 @@ class Client:
         The two ends of a connection find each other one after the other, and what a camera
         sends in between is lost: so pairs are sent until the node has counted some.
         """
-        self.until(lambda: self.status.get('state') == 'active', 60, 'active')
+        # Not by the client's own: the last diagnostics may still tell of an error before.
+        self.until(lambda: self.values.get('state') == 'active', 60, 'active')
         self.until(
             lambda: (
                 self.visible.get_subscription_count() and self.thermal.get_subscription_count()
@@ -282,7 +245,7 @@ class Client:
                 return
             self.send_pair()
             self.spin(0.4)
-        raise AssertionError(f'the node hears no images; diagnostics: {self.status}')
+        raise AssertionError(f'the node hears no images; diagnostics: {self.values}')
 
     def header(self, milliseconds=None, frame='visible_optical_frame'):
         """Return a header; by default 100 ms after the last one."""
@@ -325,8 +288,8 @@ class Client:
                 for message in self.received[topic]:
                     if message.header == header:
                         return header, message
-                self.executor.spin_once(timeout_sec=0.05)
-        raise AssertionError(f'nothing on {topic}; diagnostics: {self.status}')
+                self.spin_once(0.05)
+        raise AssertionError(f'nothing on {topic}; diagnostics: {self.values}')
 
     def send_one(self, source, image, milliseconds=None):
         """Publish an image of one camera and return its header."""
@@ -358,7 +321,7 @@ class Client:
                 return Output(header, image, dict(zip(SOURCES, weights, strict=True)))
             if time.monotonic() > end:
                 return None
-            self.executor.spin_once(timeout_sec=0.05)
+            self.spin_once(0.05)
 
     def fuse(self, **pair):
         """Send a pair, again until it does not get lost, and return its output."""
@@ -366,7 +329,7 @@ class Client:
             output = self.output(self.send_pair(**pair).stamp)
             if output is not None:
                 return output
-        raise AssertionError(f'nothing comes of any pair; diagnostics: {self.status}')
+        raise AssertionError(f'nothing comes of any pair; diagnostics: {self.values}')
 
     def diagnose(self):
         """Wait for diagnostics of what was done before, and return them."""
@@ -376,23 +339,7 @@ class Client:
         return self.diagnoses[-1]
 
     def counter(self, key):
-        return int(self.status.get(key, 0))
-
-    def call(self, service_type, service, request):
-        if service not in self._services:
-            self._services[service] = self.node.create_client(service_type, f'{NODE}/{service}')
-        client = self._services[service]
-        self.until(client.service_is_ready, 60, what=f'service {service}')
-        future = client.call_async(request)
-        self.until(future.done, 60, what=f'answer of {service}')
-        return future.result()
-
-    def set_parameter(self, name, value):
-        """Return (successful, reason)."""
-        parameter = rclpy.parameter.Parameter(name, value=value).to_parameter_msg()
-        request = SetParameters.Request(parameters=[parameter])
-        result = self.call(SetParameters, 'set_parameters', request).results[0]
-        return result.successful, result.reason
+        return counter(self.values, key)
 
     def parameters(self):
         """Return the node's parameters by name, with their descriptors."""
@@ -407,12 +354,6 @@ class Client:
                 names, values.values, about.descriptors, strict=True
             )
         }
-
-    def change_state(self, label):
-        transition = Transition(label=label)
-        transition.id = getattr(Transition, f'TRANSITION_{label.upper()}')
-        request = ChangeState.Request(transition=transition)
-        return self.call(ChangeState, 'change_state', request).success
 
     def clean_up(self):
         """Take the node to where every parameter may be set."""
@@ -446,8 +387,11 @@ class Client:
                 lambda t=topic: self.node.count_subscribers(t), what=f'subscriber of {topic}'
             )
 
-    def state(self):
-        return self.call(GetState, 'get_state', GetState.Request()).current_state.label
+
+def connect(domain):
+    """Return a client in a domain of this computer."""
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    return Client.connect('client', domain)
 
 
 def street():
@@ -467,7 +411,7 @@ def running(domain, parameters=None, arguments=()):
     """Run a node and a client in ``domain``; yield (client, process)."""
     process = NodeProcess(domain, parameters, arguments)
     try:
-        client = Client(domain)
+        client = connect(domain)
         try:
             yield client, process
         finally:

@@ -47,10 +47,10 @@ def test_three_sources_are_fused_and_a_silent_one_is_named(domain):
                 break
             client.send_pair()
             client.spin(0.3)
-        assert client.counter('dropped: nir missing') >= 2, client.status
-        client.until(lambda: 'no nir image on /nir/image_raw' in client.status_text)
+        assert client.counter('dropped: nir missing') >= 2, client.values
+        client.until(lambda: 'no nir image on /nir/image_raw' in client.text)
         assert client.level == DiagnosticStatus.WARN
-        assert client.status_text.endswith('yet (publishers: 0)')
+        assert client.text.endswith('yet (publishers: 0)')
         assert (client.counter('pairs'), client.counter('fused')) == (0, 0)
 
         # The parameters that came with the name.
@@ -89,7 +89,7 @@ def test_three_sources_are_fused_and_a_silent_one_is_named(domain):
             client.spin(0.4)
             if complete():
                 break
-        assert complete(), client.status
+        assert complete(), client.values
         fused, (*maps, overlay) = complete()
         assert (fused.width, fused.height, fused.encoding) == (WIDTH, HEIGHT, 'bgr8')
         assert fused.header.frame_id == 'visible_optical_frame'

@@ -100,7 +100,7 @@ def shared(module_domain):
 @pytest.fixture(scope='module')
 def at_rest(shared):
     """Return what the process takes before anything hostile comes."""
-    shared.client.until(lambda: shared.client.status.get('state') == 'active', 60)
+    shared.client.until(lambda: shared.client.values.get('state') == 'active', 60)
     shared.start()
     shared.fire(40, faults=0.001)
     return shared.check()
@@ -228,8 +228,8 @@ def test_long_texts_are_not_repeated(siege):
         siege.send('visible/image_raw', message, '200 kB of encoding')
         siege.client.spin(0.1)
     siege.check()
-    assert int(siege.client.status['dropped: visible malformed']) > 0
-    assert len(siege.client.status['last error']) < 2000
+    assert int(siege.client.values['dropped: visible malformed']) > 0
+    assert len(siege.client.values['last error']) < 2000
 
 
 def test_a_reader_that_stands_still_and_a_camera_that_is_killed(siege):
@@ -248,7 +248,7 @@ def test_a_reader_that_stands_still_and_a_camera_that_is_killed(siege):
         camera.kill()
         # A stamp of today, and then those of the test's own time: a clock that jumps back.
         siege.works()
-        assert float(siege.client.status['latency p50 (ms)']) < 1000
+        assert float(siege.client.values['latency p50 (ms)']) < 1000
     finally:
         for process in (reader, camera):
             process.kill()
@@ -322,7 +322,7 @@ def test_hostile_priors_are_refused_unexecuted(siege, tmp_path):
         assert siege.set_parameters({'prior': str(tmp_path / name)})[0][0]
         assert not siege.transition('configure'), name
         siege.check()
-        assert 'configuration failed: prior' in siege.client.status_text
+        assert 'configuration failed: prior' in siege.client.text
     assert not mark.exists()
     siege.set_parameters({'prior': 'nano'})
     assert siege.transition('configure')
@@ -345,7 +345,7 @@ def test_files_that_are_bombs_are_refused(siege, tmp_path):
             siege.set_parameters({parameter: str(tmp_path / name)})
             assert not siege.transition('configure'), name
             siege.check()
-            assert name in siege.client.status_text
+            assert name in siege.client.text
         siege.set_parameters({parameter: ''})
     siege.start()
     siege.account()
@@ -412,14 +412,14 @@ def test_a_signal_under_load(shared, at_rest):
 def test_shutdown_ends_the_streams_and_a_signal_the_process():
     siege = Siege(next_domain(), SEED)
     try:
-        siege.client.until(lambda: siege.client.status.get('state') == 'active', 60)
+        siege.client.until(lambda: siege.client.values.get('state') == 'active', 60)
         siege.start()
         siege.fire(20)
         transition = Transition(id=Transition.TRANSITION_ACTIVE_SHUTDOWN, label='shutdown')
         assert siege.change(ChangeState.Request(transition=transition)).success
         siege.fire(20)
         siege.check()
-        assert siege.client.status['state'] == 'finalized'
+        assert siege.client.values['state'] == 'finalized'
         assert siege.process.stop(signal.SIGTERM, 20) == 0
     finally:
         siege.close()

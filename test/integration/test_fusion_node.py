@@ -28,9 +28,9 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from dig2dig_ros.nodes.client import is_settled, waiting_images
 from dig2dig_ros.streams.codec import decode, encode
 from dig2dig_ros.streams.parameters import PARAMETERS
-from dig2dig_ros.streams.statistics import is_settled, waiting_images
 from integration.harness import FAST, heat, HEIGHT, NodeProcess, running, street, WIDTH
 
 
@@ -128,10 +128,10 @@ def test_n_and_s_change_at_run_time(robot):
     assert robot.set_parameter('num_inference_steps', 4) == (True, '')
     assert robot.set_parameter('dig_refresh_interval', 2) == (True, '')
     _, more = robot.fuse_one()
-    robot.until(lambda: (robot.status['N'], robot.status['S']) == ('4', '2'))
+    robot.until(lambda: (robot.values['N'], robot.values['S']) == ('4', '2'))
     robot.set_parameter('num_inference_steps', 1)
     _, less = robot.fuse_one()
-    robot.until(lambda: robot.status['N'] == '1')
+    robot.until(lambda: robot.values['N'] == '1')
     assert bytes(more.data) != bytes(less.data)
 
 
@@ -185,7 +185,7 @@ def test_what_is_given_at_start_is_taken_and_logged(domain):
         'prior': 'nano',
     }
     with running(domain, parameters) as (client, process):
-        client.until(lambda: client.status.get('N') == '500', 60)
+        client.until(lambda: client.values.get('N') == '500', 60)
         line = next(x for x in process.output().splitlines() if 'warm-up' in x)
         for word in ('torch', 'device cpu', 'precision', 'prior nano', 'N 500', 'S 1'):
             assert word in line
@@ -226,7 +226,7 @@ def test_malformed_image_is_dropped_counted_and_survived(robot, kind):
     before = robot.counter('dropped: visible malformed')
     robot.send_pair(visible=malformed(kind))
     robot.until(lambda: robot.counter('dropped: visible malformed') == before + 1)
-    assert 'visible malformed' in robot.status['last error']
+    assert 'visible malformed' in robot.values['last error']
     robot.fuse_one()
 
 
@@ -238,7 +238,7 @@ def test_images_of_other_sizes_and_types_are_fused(robot):
     wide = np.repeat(street(), 2, axis=1)
     _, fused = robot.fuse_one(visible=wide)
     assert fused.width == 2 * WIDTH
-    robot.until(lambda: robot.status['resolution'] == f'{2 * WIDTH}x{HEIGHT}')
+    robot.until(lambda: robot.values['resolution'] == f'{2 * WIDTH}x{HEIGHT}')
 
 
 def test_static_scene_gives_a_static_output(robot):
@@ -290,9 +290,9 @@ def test_every_image_is_accounted_for(robot):
     robot.set_parameter('num_inference_steps', 1)
     robot.fuse_one()
 
-    robot.until(lambda: is_settled(robot.status))
+    robot.until(lambda: is_settled(robot.values))
     assert robot.counter('dropped: superseded') > 0
-    assert all(0 <= waiting <= 30 for waiting in waiting_images(robot.status).values())
+    assert all(0 <= waiting <= 30 for waiting in waiting_images(robot.values).values())
 
 
 def test_counters_begin_anew_with_every_activation(robot):
@@ -300,9 +300,9 @@ def test_counters_begin_anew_with_every_activation(robot):
     robot.visible.publish(encode(street(), 'bgr8', Header(), Image))
     robot.until(lambda: robot.counter('dropped: visible zero stamp') > 0)
     assert robot.change_state('deactivate')
-    robot.until(lambda: robot.status['state'] == 'inactive')
+    robot.until(lambda: robot.values['state'] == 'inactive')
     assert robot.change_state('activate')
-    robot.until(lambda: robot.status['state'] == 'active')
+    robot.until(lambda: robot.values['state'] == 'active')
     robot.fuse_one()
     robot.until(lambda: robot.counter('fused') >= 1)
     assert robot.counter('dropped: visible zero stamp') == 0
@@ -313,7 +313,7 @@ def test_lifecycle_goes_round_and_comes_back(robot):
     robot.fuse_one()
     assert robot.change_state('deactivate')
     assert robot.state() == 'inactive'
-    robot.until(lambda: robot.status['state'] == 'inactive')
+    robot.until(lambda: robot.values['state'] == 'inactive')
     robot.until(lambda: not robot.visible.get_subscription_count())
     assert robot.change_state('cleanup')
     assert robot.set_parameter('device', 'auto') == (True, '')
@@ -405,7 +405,7 @@ def test_missing_cuda_fails_configuration_and_can_be_put_right(to_renew, active)
     assert client.set_parameter('device', 'cuda') == (True, '')
     assert not client.change_state('configure')
     client.until(lambda: client.level == DiagnosticStatus.ERROR, 60)
-    assert 'finds no CUDA device' in client.status_text
+    assert 'finds no CUDA device' in client.text
     assert client.state() == 'unconfigured'
     assert 'Traceback' not in process.output()
     assert process.output().count('configuration failed') == logged + 1
@@ -435,7 +435,7 @@ def test_bad_value_at_start_ends_with_one_sentence(domain, parameters, words):
 def test_values_that_do_not_fit_together_fail_configuration(domain):
     with running(domain, {'num_inference_steps': 500}) as (client, process):
         client.until(lambda: client.level == DiagnosticStatus.ERROR, 60)
-        assert 'first_timestep is 400' in client.status_text
+        assert 'first_timestep is 400' in client.text
         assert 'Traceback' not in process.output()
 
 

@@ -295,7 +295,7 @@ def test_camera_info_and_extrinsics_remove_both_lenses_and_the_parallax(robot, t
 
     def says(what):
         introduce(visible_camera)
-        return what in robot.status['last error'] and robot.counter('dropped: registration')
+        return what in robot.values['last error'] and robot.counter('dropped: registration')
 
     robot.until(lambda: says('no thermal/camera_info has come yet'))
     assert 'waits' in robot.diagnose().values['registration']
@@ -347,7 +347,7 @@ def test_the_monitor_warns_of_images_that_do_not_match(robot, registration):
     robot.start_anew({'thermal_to_visible': registration, 'alignment_period': 0.3})
     assert robot.diagnose().values['misalignment (px)'] == 'not measured'
     with cameras(robot.domain, {**street, 'thermal_warp': warp}):
-        robot.until(lambda: misalignment(robot.status) is not None)
+        robot.until(lambda: misalignment(robot.values) is not None)
         first = len(robot.diagnoses)
         robot.until(lambda: len(robot.diagnoses) >= first + 5)
     measured = [misalignment(d.values) for d in robot.diagnoses[first:]]
@@ -358,11 +358,11 @@ def test_the_monitor_warns_of_images_that_do_not_match(robot, registration):
     robot.start_anew({'thermal_to_visible': registration, 'alignment_period': 0.3})
     warp[2] += 0.06
     with cameras(robot.domain, {**street, 'thermal_warp': warp}):
-        robot.until(lambda: 'pixels off' in robot.status_text)
+        robot.until(lambda: 'pixels off' in robot.text)
     assert robot.level == DiagnosticStatus.WARN
-    assert 'calibrate the registration anew' in robot.status_text
-    assert 9 < misalignment(robot.status) < 14
-    assert re.search(r'(9|1[0-3])\.\d too far left', robot.status['misalignment (px)'])
+    assert 'calibrate the registration anew' in robot.text
+    assert 9 < misalignment(robot.values) < 14
+    assert re.search(r'(9|1[0-3])\.\d too far left', robot.values['misalignment (px)'])
 
 
 def test_a_declared_resolution_is_undone_while_fusing(robot):

@@ -84,14 +84,14 @@ def test_memory_that_runs_out_is_survived_with_cheaper_settings(robot):
     resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, hard))
     pair = large_pair()
     outcomes = [finish_pair(client, **pair) for _ in range(4)]
-    assert client.counter('dropped: fusion error') == 0, client.status['last error']
+    assert client.counter('dropped: fusion error') == 0, client.values['last error']
     assert client.counter('dropped: out of memory') == outcomes.count(0)
     # It stepped down until a pair did fit.
     assert outcomes[-1] == 1
-    assert int(client.status['N']) < 32
-    assert client.status['settings'].startswith(f'N {client.status["N"]} of 32')
-    assert client.status['settings'].endswith(': memory ran out')
-    assert 'memory ran out: fusing with N' in client.status_text
+    assert int(client.values['N']) < 32
+    assert client.values['settings'].startswith(f'N {client.values["N"]} of 32')
+    assert client.values['settings'].endswith(': memory ran out')
+    assert 'memory ran out: fusing with N' in client.text
     assert client.level == DiagnosticStatus.WARN
     # The node answers all the while.
     assert client.set_parameter('sync_tolerance', 0.06) == (True, '')
@@ -100,5 +100,5 @@ def test_memory_that_runs_out_is_survived_with_cheaper_settings(robot):
     # Another setting: all that was known of the memory is forgotten.
     assert client.set_parameter('num_inference_steps', 8) == (True, '')
     assert finish_pair(client, **pair) == 1
-    assert (client.status['N'], client.status['settings']) == ('8', 'as asked')
-    assert 'memory' not in client.status_text
+    assert (client.values['N'], client.values['settings']) == ('8', 'as asked')
+    assert 'memory' not in client.text

@@ -209,7 +209,7 @@ def test_it_waits_for_subscribers_but_not_for_ever(domain):
     with camera(domain, {**parameters, 'wait_for_subscribers': 600.0}, listen=False) as cam:
         cam.until(lambda: 'waiting for subscribers' in cam.output())
         for _ in range(20):
-            cam.executor.spin_once(timeout_sec=0.05)
+            cam.client.spin_once(0.05)
         assert cam.process.poll() is None
         cam.listen()
         assert cam.finish() == 0, cam.output()

@@ -40,7 +40,7 @@ GIVEN = {
 def node(module_domain):
     """Return (client, process) of an active node with the parameters above."""
     with running(module_domain, GIVEN, ['--', '--prier', 'nano']) as (client, process):
-        client.until(lambda: client.status.get('state') == 'active', 60, 'active')
+        client.until(lambda: client.values.get('state') == 'active', 60, 'active')
         yield client, process
 
 
@@ -69,7 +69,7 @@ def test_another_value_of_a_fixed_list_is_refused(node):
 
 def test_what_has_no_effect_is_named_with_what_was_probably_meant(node):
     client, process = node
-    assert client.status['unknown parameters'] == 'temprature, num_inference_step, nir_transport'
+    assert client.values['unknown parameters'] == 'temprature, num_inference_step, nir_transport'
     log = process.output()
     assert 'no parameter temprature: its value has no effect; did you mean temperature?' in log
     assert 'did you mean num_inference_steps?' in log

@@ -24,8 +24,8 @@ import pytest
 from sensor_msgs.msg import Image
 
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
+from dig2dig_ros.nodes.client import drops, is_settled, waiting_images
 from dig2dig_ros.streams.codec import encode
-from dig2dig_ros.streams.statistics import drops, is_settled, waiting_images
 from integration.harness import cameras, MEAN
 
 WIDTH, HEIGHT = 160, 128
@@ -79,7 +79,7 @@ def send_alone(robot, film, source):
         output = robot.output(header.stamp, 0.1)
         if output is not None:
             return header, image, output
-    raise AssertionError(f'nothing comes of {source} alone; diagnostics: {robot.status}')
+    raise AssertionError(f'nothing comes of {source} alone; diagnostics: {robot.values}')
 
 
 def test_a_missing_camera_is_waited_for_or_not(robot, film):
@@ -133,7 +133,7 @@ def test_a_missing_camera_is_waited_for_or_not(robot, film):
     assert steps(ramp, full) >= 3
     assert ramp[-1] > 0.95 * full
     robot.until(lambda: play(robot, film, 1) and robot.level == DiagnosticStatus.OK)
-    robot.until(lambda: play(robot, film, 1) and robot.status['thermal trust'] == '1.00')
+    robot.until(lambda: play(robot, film, 1) and robot.values['thermal trust'] == '1.00')
 
     # thermal: an image of the size and in the frame of the visible camera
     assert robot.set_parameter('missing_modality', 'thermal') == (True, '')
@@ -340,11 +340,11 @@ def test_a_colour_palette_is_refused_and_grey_taken_again(robot, film):
     for count in (1, 2):
         robot.send_pair(visible=visible, thermal=encode(coloured, 'bgr8', robot.header(), Image))
         robot.until(lambda n=count: robot.counter('dropped: thermal refused') == n)
-    reason = robot.status['last error']
+    reason = robot.values['last error']
     assert 'thermal refused' in reason
     assert 'palette' in reason
     assert 'mono16' in reason
-    assert robot.status['fused'] == before['fused']
+    assert robot.values['fused'] == before['fused']
     found = robot.diagnose()
     assert found.level == DiagnosticStatus.WARN
     assert 'thermal images are refused: the thermal image looks like' in found.text
@@ -376,7 +376,7 @@ def test_what_was_refused_before_a_configuration_is_not_news_after_it(robot, fil
     levels = cv2.normalize(thermal, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
     coloured = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)
     robot.send_pair(visible=visible, thermal=encode(coloured, 'bgr8', robot.header(), Image))
-    robot.until(lambda: 'thermal images are refused' in robot.status_text)
+    robot.until(lambda: 'thermal images are refused' in robot.text)
 
     robot.start_anew({})
     play(robot, film, 2)
@@ -421,7 +421,7 @@ def test_resolution_and_encoding_change_in_mid_stream(robot, film):
     assert values['visible encoding changes'] == '3'
     assert values['thermal encoding changes'] == '5'
     assert not any(drops(values).values())
-    assert (robot.level, robot.status_text) == (DiagnosticStatus.OK, 'fusing')
+    assert (robot.level, robot.text) == (DiagnosticStatus.OK, 'fusing')
 
 
 def test_stamps_that_never_match_are_told_with_their_offset(robot, film):
@@ -431,13 +431,13 @@ def test_stamps_that_never_match_are_told_with_their_offset(robot, film):
         visible, thermal = next(film)
         robot.send_pair(visible=visible, thermal=thermal, offset_ms=37)
         robot.spin(0.1)
-        return 'no pair for' in robot.status_text
+        return 'no pair for' in robot.text
 
     robot.until(mismatched)
     assert robot.level == DiagnosticStatus.WARN
-    assert 'both cameras send' in robot.status_text
-    assert '-0.037 s to the nearest visible one' in robot.status_text
-    assert 'thermal_time_offset' in robot.status_text
+    assert 'both cameras send' in robot.text
+    assert '-0.037 s to the nearest visible one' in robot.text
+    assert 'thermal_time_offset' in robot.text
     # As the text says
     assert robot.set_parameter('thermal_time_offset', -0.037) == (True, '')
     visible, thermal = next(film)

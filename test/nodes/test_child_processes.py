@@ -12,13 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Processes that a tool starts, and signals that do not get lost."""
+"""Processes that a tool starts."""
 
 from pathlib import Path
-import signal
-import subprocess
-import sys
-import threading
 import time
 
 import pytest
@@ -26,23 +22,9 @@ import pytest
 from dig2dig_ros.nodes.child_processes import (
     assignments,
     Child,
-    deferred_signals,
     middleware_environment,
     ProcessError,
 )
-
-_TERMINATED = """
-import os, signal
-from dig2dig_ros.nodes.child_processes import deferred_signals, interrupt_on_termination
-interrupt_on_termination()
-try:
-    with deferred_signals():
-        os.kill(os.getpid(), signal.SIG{name})
-        print('taken', flush=True)
-    print('not reached')
-except KeyboardInterrupt:
-    print('interrupted')
-"""
 
 
 def test_own_fast_dds_profile_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,28 +55,3 @@ def test_a_process_that_fails_says_its_last_words(tmp_path: Path) -> None:
     with pytest.raises(ProcessError, match='ended with code 2'):
         child.require_success()
     child.stop()  # there is nothing left to stop
-
-
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_interrupts_after_the_block_that_defers_it(number: signal.Signals) -> None:
-    code = _TERMINATED.format(name=number.name.removeprefix('SIG'))
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout.split()) == (0, ['taken', 'interrupted']), done.stderr
-
-
-def test_handlers_are_put_back_and_other_threads_have_none() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with deferred_signals():
-        assert signal.getsignal(signal.SIGINT) is not before
-    assert signal.getsignal(signal.SIGINT) is before
-
-    went = []
-
-    def elsewhere() -> None:
-        with deferred_signals():
-            went.append(True)
-
-    thread = threading.Thread(target=elsewhere)
-    thread.start()
-    thread.join()
-    assert went

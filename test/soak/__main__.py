@@ -27,7 +27,6 @@ import argparse
 from array import array
 from collections.abc import Mapping, Sequence
 import json
-import os
 from pathlib import Path
 import platform
 import sys
@@ -35,14 +34,9 @@ import time
 from typing import Any
 
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 import numpy as np
-import rclpy
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -55,18 +49,20 @@ from dig2dig_ros.evaluation.options import (
     UsageError,
 )
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
-from dig2dig_ros.nodes.child_processes import (
-    assignments,
-    Child,
-    deferred_signals,
-    interrupt_on_termination,
-    middleware_environment,
-    ProcessError,
-    STATUS_SUFFIX,
+from dig2dig_ros.nodes.child_processes import assignments, Child, enter_domain, ProcessError
+from dig2dig_ros.nodes.client import (
+    ClientError,
+    counter,
+    drops,
+    FusionClient,
+    number,
+    STALL_SECONDS,
+    START_SECONDS,
 )
+from dig2dig_ros.nodes.signals import interrupt_on_termination
 from dig2dig_ros.streams.codec import encode
+from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.preparation import stamp_of
-from dig2dig_ros.streams.statistics import counter, drops, number
 from soak.process_growth import (
     draw,
     latency_figures,
@@ -84,14 +80,9 @@ FRAMES = 24
 IN_FLIGHT = 2
 # A pair of which nothing was heard for so long is lost: inputs are best-effort.
 LOST_SECONDS = 2.0
-START_SECONDS = 180.0
-# Without any fused image for so long, the node does not keep on.
-STALL_SECONDS = 60.0
 # With --faults: after so many pairs comes something broken, and after so many seconds does a
 # subscriber of the overlay come or go.
 FAULT_EVERY, CHURN_SECONDS = 10, 5.0
-# Seconds to wait for a message, at most.
-_PATIENCE = 0.1
 _GPU_KEY = 'GPU memory of this process (MiB)'
 
 
@@ -154,26 +145,23 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 class Listener:
-    """Hears the fused images and the diagnostics; messages come while :meth:`spin` runs."""
+    """
+    Times the fused images.
 
-    def __init__(self, context: Context) -> None:
-        self._executor = SingleThreadedExecutor(context=context)
-        self.node = Node('soak', context=context, enable_rosout=False)
-        self._executor.add_node(self.node)
-        self.values: dict[str, str] = {}
-        self.failure = ''
+    :param client: hears them while it spins.
+    """
+
+    def __init__(self, client: FusionClient) -> None:
+        self.client = client
         self.fused = 0
         # (seconds of the steady clock, latency in seconds), of every image whose sending is known.
         self.latencies: list[tuple[float, float]] = []
         self.last_fused = time.monotonic()
         self.longest_gap = 0.0
-        reliable = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-        self.node.create_subscription(Image, 'fused/image_raw', self._on_fused, reliable)
-        self.node.create_subscription(
-            DiagnosticArray, '/diagnostics', self._on_diagnostics, reliable
-        )
+        client.listen('fused/image_raw', Image, self.on_fused)
 
-    def _on_fused(self, message: Any) -> None:
+    def on_fused(self, message: Any) -> None:
+        """Note when a fused image came."""
         now = time.monotonic()
         if self.fused:
             self.longest_gap = max(self.longest_gap, now - self.last_fused)
@@ -188,33 +176,6 @@ class Listener:
         """Return how old an image of this stamp is, in seconds."""
         return (time.time_ns() - stamp) * 1e-9
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if status.name.endswith(STATUS_SUFFIX):
-                self.values = {item.key: item.value for item in status.values}
-                self.failure = status.message if status.level == DiagnosticStatus.ERROR else ''
-
-    def work(self) -> float:
-        """
-        Do what is to do between messages: nothing, for who only listens.
-
-        :return: seconds after which there is something to do again, at the latest.
-        """
-        return _PATIENCE
-
-    def spin(self, seconds: float) -> None:
-        """Take messages for so long."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            patience = self.work()
-            with deferred_signals():
-                self._executor.spin_once(timeout_sec=min(left, patience))
-
-    def close(self) -> None:
-        """Leave the graph."""
-        self._executor.shutdown()
-        self.node.destroy_node()
-
 
 class Feeder(Listener):
     """
@@ -226,15 +187,15 @@ class Feeder(Listener):
     """
 
     def __init__(
-        self, context: Context, size: tuple[int, int], rate: float | None, faults: bool
+        self, client: FusionClient, size: tuple[int, int], rate: float | None, faults: bool
     ) -> None:
-        super().__init__(context)
+        super().__init__(client)
         self._rate = rate
         self._faults = faults
         sensor = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._publishers = [
-            self.node.create_publisher(Image, f'{source}/image_raw', sensor)
-            for source in ('visible', 'thermal')
+            client.node.create_publisher(Image, f'{source}/image_raw', sensor)
+            for source in SOURCES
         ]
         scene = SyntheticScene(*size)
         header = Header(frame_id='soak')
@@ -244,10 +205,7 @@ class Feeder(Listener):
             visible = encode(frame.visible, 'bgr8', header, Image)
             self._pairs.append((visible, encode(frame.thermal, 'mono16', header, Image)))
         self._sent_at: dict[int, float] = {}
-        self._next = 0.0
-        self._churned = 0.0
         self._overlay: Any = None
-        self.feeding = False
         self.sent = 0
         self.broken = 0
         self.lost = 0
@@ -257,6 +215,21 @@ class Feeder(Listener):
         """Whether both topics have a subscriber."""
         return all(publisher.get_subscription_count() for publisher in self._publishers)
 
+    def begin(self) -> None:
+        """Send from now on."""
+        node = self.client.node
+        if self._rate is not None:
+            node.create_timer(1.0 / self._rate, self._send_pair)
+        node.create_timer(LOST_SECONDS / 4, self._look_after_lost)
+        if self._faults:
+            node.create_timer(CHURN_SECONDS, self._churn)
+        self._fill()
+
+    def on_fused(self, message: Any) -> None:
+        """Note when a fused image came, and send the next pair."""
+        super().on_fused(message)
+        self._fill()
+
     def latency(self, stamp: int, now: float) -> float | None:
         """Return the seconds since the pair of this stamp was sent."""
         sent = self._sent_at.get(stamp)
@@ -265,27 +238,17 @@ class Feeder(Listener):
             del self._sent_at[other]
         return None if sent is None else now - sent
 
-    def work(self) -> float:
-        """Send what is due, and return the seconds until something is again."""
-        if not self.feeding:
-            return _PATIENCE
+    def _look_after_lost(self) -> None:
         now = time.monotonic()
         for stamp in [s for s, at in self._sent_at.items() if now - at > LOST_SECONDS]:
             del self._sent_at[stamp]
             self.lost += 1
-        if self._rate is not None:
-            if now >= self._next:
-                self._next = max(self._next + 1.0 / self._rate, now - 1.0 / self._rate)
-                self._send_pair()
-        else:
-            while len(self._sent_at) < IN_FLIGHT:
-                self._send_pair()
-        if self._faults and now - self._churned > CHURN_SECONDS:
-            self._churned = now
-            self._churn()
-        if self._rate is None:
-            return _PATIENCE
-        return min(_PATIENCE, max(0.0, self._next - time.monotonic()))
+        self._fill()
+
+    def _fill(self) -> None:
+        """Without a rate, keep as many pairs on their way as keep the node busy."""
+        while self._rate is None and len(self._sent_at) < IN_FLIGHT:
+            self._send_pair()
 
     def _send_pair(self) -> None:
         pair = self._pairs[self.sent % FRAMES]
@@ -340,11 +303,9 @@ class Feeder(Listener):
 
     def _churn(self) -> None:
         if self._overlay is None:
-            self._overlay = self.node.create_subscription(
-                Image, 'fused/weights/overlay', lambda message: None, 1
-            )
+            self._overlay = self.client.listen('fused/weights/overlay', Image, lambda _: None)
         else:
-            self.node.destroy_subscription(self._overlay)
+            self.client.node.destroy_subscription(self._overlay)
             self._overlay = None
 
 
@@ -354,23 +315,14 @@ class Soak:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._child: Child | None = None
-        self._context = Context()
-        domain_id = options.domain_id
+        self._listener: Listener
         if options.attach is None:
-            if domain_id is None:
-                domain_id = 1 + os.getpid() % 101
-            os.environ.update(middleware_environment(domain_id))
-        rclpy.init(
-            args=[],
-            context=self._context,
-            domain_id=domain_id,
-            signal_handler_options=SignalHandlerOptions.NO,
-        )
-        self._listener = (
-            Feeder(self._context, options.size, options.rate, options.faults)
-            if options.attach is None
-            else Listener(self._context)
-        )
+            domain_id = enter_domain(options.domain_id)
+            self._client = FusionClient.connect('soak', domain_id)
+            self._listener = Feeder(self._client, options.size, options.rate, options.faults)
+        else:
+            self._client = FusionClient.connect('soak', options.domain_id)
+            self._listener = Listener(self._client)
         self._times: list[float] = []
         self._samples: list[dict[str, float]] = []
         self._started = time.monotonic()
@@ -391,20 +343,18 @@ class Soak:
         end = self._started + 60.0 * options.minutes
         told = 0.0
         while (now := time.monotonic()) < end:
-            listener.spin(min(options.interval, end - now))
-            if self._child is not None:
-                self._child.require_running()
+            self._client.spin(min(options.interval, end - now))
             minutes = (time.monotonic() - self._started) / 60.0
             sample = sample_process(pid)
-            device = number(listener.values, _GPU_KEY)
+            device = number(self._client.values, _GPU_KEY)
             if device is not None:
                 sample['device'] = device
             self._times.append(minutes)
             self._samples.append(sample)
             if time.monotonic() - listener.last_fused > STALL_SECONDS:
                 raise SoakError(
-                    f'nothing was fused for {STALL_SECONDS:.0f} s; diagnostics: '
-                    f'{listener.failure or listener.values.get("last error") or "no error"}'
+                    f'nothing was fused for {STALL_SECONDS:.0f} s; '
+                    f'diagnostics: {self._complaint()}'
                 )
             if minutes - told >= 1.0:
                 told = minutes
@@ -414,6 +364,11 @@ class Soak:
                     f'{sample["descriptors"]:.0f} descriptors',
                     flush=True,
                 )
+
+    def _complaint(self) -> str:
+        """Return what the node says is wrong."""
+        failure = self._client.text if self._client.level == DiagnosticStatus.ERROR else ''
+        return failure or self._client.values.get('last error') or 'no error'
 
     def _start(self) -> int:
         options, listener = self._options, self._listener
@@ -427,18 +382,11 @@ class Soak:
         arguments = ['--ros-args', '--params-file', str(parameter_file(options.params))]
         arguments += assignments('fusion_node', values)
         self._child = Child('nodes.fusion_node', arguments, options.output / 'fusion_node.log')
+        self._client.meanwhile.append(self._child.require_running)
         print('waiting for fusion_node: it loads torch and the prior and warms up ...', flush=True)
-        deadline = time.monotonic() + START_SECONDS
-        while listener.values.get('state') != 'active' or not listener.is_heard:
-            listener.spin(0.1)
-            self._child.require_running()
-            if listener.failure:
-                raise SoakError(f'fusion_node: {listener.failure}')
-            if time.monotonic() > deadline:
-                raise ProcessError(
-                    self._child.describe(f'was not active within {START_SECONDS:.0f} s')
-                )
-        listener.feeding = True
+        self._client.wait_active()
+        self._client.until(lambda: listener.is_heard, START_SECONDS, 'a subscriber of both images')
+        listener.begin()
         return self._child.pid
 
     def report(self) -> dict[str, Any]:
@@ -450,14 +398,11 @@ class Soak:
         """
         options, listener = self._options, self._listener
         if not listener.fused:
-            raise SoakError(
-                'nothing was fused; diagnostics: '
-                f'{listener.failure or listener.values.get("last error") or "no error"}'
-            )
+            raise SoakError(f'nothing was fused; diagnostics: {self._complaint()}')
         found = trends(self._times, self._samples, options.warm_up)
         begun = self._started + 60.0 * options.warm_up
         latencies = [latency for at, latency in listener.latencies if at >= begun]
-        values = listener.values
+        values = self._client.values
         minutes = self._times[-1]
         report: dict[str, Any] = {
             'flat': all(line.is_flat for line in found.values()),
@@ -477,7 +422,7 @@ class Soak:
                 name: number(values, f'latency {name} (ms)') for name in ('p50', 'p95')
             },
             'counters': {
-                'received': {name: counter(values, f'{name} received') for name in _SOURCES},
+                'received': {name: counter(values, f'{name} received') for name in SOURCES},
                 'pairs': counter(values, 'pairs'),
                 'fused': counter(values, 'fused'),
                 'dropped': {cause: count for cause, count in drops(values).items() if count},
@@ -517,11 +462,7 @@ class Soak:
             if self._child is not None:
                 self._child.stop()
         finally:
-            self._listener.close()
-            rclpy.try_shutdown(context=self._context)
-
-
-_SOURCES = ('visible', 'thermal')
+            self._client.close()
 
 
 def render(report: Mapping[str, Any], found: Mapping[str, Trend]) -> str:
@@ -577,7 +518,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             soak.report()
             raise
         code = 0 if soak.report()['flat'] else GREW
-    except (ProcessError, SoakError, ProcessGone, ValueError, OSError) as error:
+    except (ClientError, ProcessError, SoakError, ProcessGone, ValueError, OSError) as error:
         print(f'soak: {error}', file=sys.stderr)
         code = 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:

@@ -1,0 +1,338 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+A client of the fusion node: hears its diagnostics and topics, and asks it for changes.
+
+Its counters come back from the diagnostics as texts; the functions at the end read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import math
+import time
+from typing import Any, TypeVar
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+
+from dig2dig_ros.nodes.signals import deferred_signals
+from dig2dig_ros.streams.pairing import SOURCES
+from dig2dig_ros.streams.statistics import IMAGE_CAUSES, pair_causes
+
+ValueT = TypeVar('ValueT')
+ClientT = TypeVar('ClientT', bound='FusionClient')
+
+NODE = 'fusion_node'
+# The node loads torch and the prior and warms up; from a cold disk that takes its time.
+START_SECONDS = 180.0
+# Without any progress for so long, something is wrong.
+STALL_SECONDS = 60.0
+_ANSWER_SECONDS = 60.0
+# Seconds between two looks at what is waited for, at most.
+_PATIENCE = 0.05
+
+
+class ClientError(RuntimeError):
+    """The node does not do what is waited for; the message says what."""
+
+
+class FusionClient:
+    """
+    Listens to a fusion node and talks to it; not a thread: messages come while it waits.
+
+    :param node: this side's own, which must be in the executor.
+    :param namespace: of the fusion node; without one, any fusion node is listened to.
+    """
+
+    def __init__(
+        self, node: Node, executor: SingleThreadedExecutor, namespace: str | None = None
+    ) -> None:
+        self.node = node
+        self.executor = executor
+        self._prefix = '' if namespace is None else namespace.rstrip('/')
+        self._any = namespace is None
+        self._services: dict[str, Any] = {}
+        # What the last diagnostics say: their level, their sentence and their values.
+        self.level: bytes | None = None
+        self.text = ''
+        self.values: dict[str, str] = {}
+        self.diagnosis_count = 0
+        # Called at every turn of a wait; what they raise ends it.
+        self.meanwhile: list[Callable[[], Any]] = []
+        self.listen('/diagnostics', DiagnosticArray, self.on_diagnostics, depth=50)
+
+    @classmethod
+    def connect(cls: type[ClientT], name: str, domain_id: int | None = None) -> ClientT:
+        """
+        Enter the graph as a node that leaves the process's signals alone; :meth:`close` leaves.
+
+        :param name: of the node.
+        :param domain_id: of ROS; without one, that of the environment.
+        """
+        context = Context()
+        rclpy.init(
+            args=[],
+            context=context,
+            domain_id=domain_id,
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+        executor = SingleThreadedExecutor(context=context)
+        node = Node(name, context=context, enable_rosout=False)
+        executor.add_node(node)
+        return cls(node, executor)
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self.node.context)
+
+    def listen(
+        self,
+        topic: str,
+        kind: Any,
+        callback: Callable[[Any], None],
+        *,
+        reliable: bool = True,
+        depth: int = 20,
+        raw: bool = False,
+    ) -> Any:
+        """Subscribe to a topic and return the subscription."""
+        policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        quality = QoSProfile(depth=depth, reliability=policy)
+        return self.node.create_subscription(kind, topic, callback, quality, raw=raw)
+
+    def on_diagnostics(self, message: DiagnosticArray) -> None:
+        """Keep what the fusion node says of itself."""
+        name = f'{self._prefix}/{NODE}: fusion'
+        for status in message.status:
+            if status.name == name or (self._any and status.name.endswith(name)):
+                self.level, self.text = status.level, status.message
+                self.values = {item.key: item.value for item in status.values}
+                self.diagnosis_count += 1
+
+    # Waiting
+
+    def spin_once(self, seconds: float) -> None:
+        """
+        Take what comes first, or nothing after so many seconds.
+
+        :raises ExternalShutdownException: the context has ended.
+        """
+        if not self.node.context.ok():
+            raise ExternalShutdownException
+        with deferred_signals():
+            self.executor.spin_once(timeout_sec=max(0.0, seconds))
+
+    def spin(self, seconds: float) -> None:
+        """Take messages for so long."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.spin_once(min(left, _PATIENCE))
+            self._do_meanwhile()
+
+    def until(self, condition: Callable[[], ValueT], timeout: float, what: str) -> ValueT:
+        """
+        Take messages until the condition is true, and return its value.
+
+        :param what: is waited for.
+        :raises ClientError: it is not true within so many seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while not (value := condition()):
+            self.spin_once(_PATIENCE)
+            self._do_meanwhile()
+            if time.monotonic() > deadline:
+                state = self.values.get('state', 'not heard of')
+                raise ClientError(
+                    f'{what} did not come within {timeout:.0f} s ({NODE} is {state})'
+                )
+        return value
+
+    def _do_meanwhile(self) -> None:
+        for each in self.meanwhile:
+            each()
+
+    def require_sound(self) -> None:
+        """
+        Check that diagnostics tell of no error.
+
+        :raises ClientError: they do, with their sentence.
+        """
+        if self.level == DiagnosticStatus.ERROR:
+            raise ClientError(f'{NODE}: {self.text}')
+
+    def wait_active(self, timeout: float = START_SECONDS) -> None:
+        """
+        Wait until the node is active.
+
+        :raises ClientError: it tells of an error, or is not active within so many seconds.
+        """
+
+        def is_active() -> bool:
+            self.require_sound()
+            return self.values.get('state') == 'active'
+
+        self.until(is_active, timeout, 'its activation')
+
+    def settle(self) -> None:
+        """
+        Wait until the node has nothing left to do: two equal diagnostics in a row say so.
+
+        :raises ClientError: no counter has changed for :data:`STALL_SECONDS`, and yet there are
+            pairs that are neither fused nor dropped.
+        """
+        first = seen = self.diagnosis_count
+        previous: dict[str, str] = {}
+        since = time.monotonic()
+        while True:
+            self.spin(_PATIENCE)
+            if self.diagnosis_count > seen:
+                seen = self.diagnosis_count
+                counters = {key: self.values[key] for key in self.values if is_counter(key)}
+                if counters != previous:
+                    previous, since = counters, time.monotonic()
+                # The first one may tell of the time before the last image arrived.
+                elif seen > first + 2 and is_settled(self.values):
+                    return
+            if time.monotonic() - since > STALL_SECONDS:
+                raise ClientError(
+                    f'{NODE} did not finish: for {STALL_SECONDS:.0f} s no pair was fused or '
+                    f'dropped (pairs {self.values.get("pairs", "?")}, '
+                    f'fused {self.values.get("fused", "?")})'
+                )
+
+    # Asking for changes
+
+    def call(self, kind: Any, service: str, request: Any) -> Any:
+        """
+        Call a service of the node and return its answer.
+
+        :raises ClientError: it is not there, or does not answer in time.
+        """
+        if service not in self._services:
+            name = f'{self._prefix}/{NODE}/{service}'
+            self._services[service] = self.node.create_client(kind, name)
+        client = self._services[service]
+        self.until(client.service_is_ready, _ANSWER_SECONDS, f'service {service}')
+        future = client.call_async(request)
+        self.until(future.done, _ANSWER_SECONDS, f'the answer of {service}')
+        return future.result()
+
+    def set_parameter(self, name: str, value: Any) -> tuple[bool, str]:
+        """Set a parameter; return whether that succeeded, and why not."""
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg()]
+        )
+        (result,) = self.call(SetParameters, 'set_parameters', request).results
+        return result.successful, result.reason
+
+    def state(self) -> str:
+        """Return the lifecycle state, such as 'active'."""
+        return str(self.call(GetState, 'get_state', GetState.Request()).current_state.label)
+
+    def change_state(self, transition: str) -> bool:
+        """Send the node through a transition, such as 'activate'; return whether it went."""
+        number = getattr(Transition, f'TRANSITION_{transition.upper()}')
+        request = ChangeState.Request(transition=Transition(id=number, label=transition))
+        return bool(self.call(ChangeState, 'change_state', request).success)
+
+
+# Reading the counters of the diagnostics
+
+
+def number(values: Mapping[str, str], key: str) -> float | None:
+    """Return a diagnostics value as a number, or nothing where it is missing or is none."""
+    try:
+        value = float(values[key])
+    except (KeyError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def is_counter(key: str) -> bool:
+    """Tell whether a diagnostics value counts images or pairs."""
+    return (
+        key in ('pairs', 'fused')
+        or key.endswith((' received', ' alone', ' left out'))
+        or key.startswith('dropped: ')
+    )
+
+
+def counter(values: Mapping[str, str], key: str) -> int:
+    """Return a counter of the diagnostics; 0 where it is missing."""
+    return int(number(values, key) or 0)
+
+
+def drops(values: Mapping[str, str]) -> dict[str, int]:
+    """Return the drop counters of the diagnostics by cause, zeros included."""
+    prefix = 'dropped: '
+    return {key[len(prefix) :]: counter(values, key) for key in values if key.startswith(prefix)}
+
+
+def sources_of(values: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the sources that the diagnostics tell of, visible and thermal first."""
+    suffix = ' received'
+    return tuple(key[: -len(suffix)] for key in values if key.endswith(suffix))
+
+
+def unfinished_pairs(values: Mapping[str, str]) -> int:
+    """Return how many pairs, or images alone, are neither fused nor dropped by now."""
+    dropped = drops(values)
+    begun = counter(values, 'pairs') + sum(counter(values, f'{name} alone') for name in SOURCES)
+    ended = sum(dropped.get(cause, 0) for cause in pair_causes(sources_of(values)))
+    return begun - counter(values, 'fused') - ended
+
+
+def is_settled(values: Mapping[str, str]) -> bool:
+    """Tell whether every pair that the node made is either fused or dropped."""
+    return unfinished_pairs(values) == 0
+
+
+def waiting_images(values: Mapping[str, str]) -> dict[str, int]:
+    """Return how many images of each source are not yet in a pair, alone, or dropped."""
+    dropped = drops(values)
+    sources = sources_of(values)
+    waiting = {}
+    for index, source in enumerate(sources):
+        # A group that lacks a source ends with an image of each one before it.
+        own = [f'{source} {cause}' for cause in IMAGE_CAUSES]
+        later = [f'{name} missing' for name in sources[max(2, index + 1) :]]
+        waiting[source] = (
+            counter(values, f'{source} received')
+            - counter(values, 'pairs')
+            - counter(values, f'{source} alone')
+            - sum(dropped.get(cause, 0) for cause in (*own, *later))
+        )
+    return waiting
+
+
+def subtract_counters(values: Mapping[str, str], baseline: Mapping[str, str]) -> dict[str, str]:
+    """Return ``values`` with the counters of ``baseline`` taken off, for a run after a warm-up."""
+    result = dict(values)
+    for key in values:
+        if is_counter(key):
+            result[key] = str(counter(values, key) - counter(baseline, key))
+    return result
