@@ -43,8 +43,8 @@ from dig2dig_ros.images.thermal_range import ThermalRange
 
 PairKind = Literal['scene', 'complementary']
 PAIR_KINDS: tuple[PairKind, ...] = ('scene', 'complementary')
-Degradation = Literal['blur', 'contrast']
-DEGRADATIONS: tuple[Degradation, ...] = ('blur', 'contrast')
+Defect = Literal['blur', 'contrast']
+DEFECTS: tuple[Defect, ...] = ('blur', 'contrast')
 
 # Mean luma of the surroundings, in [0, 1], below which the visible camera shows nothing and above
 # which it shows all; about 10 and 30 grey levels of 255.
@@ -101,24 +101,24 @@ def scene_fusion(scene: SyntheticScene, time_s: float) -> KnownFusion:
     )
 
 
-def complementary_fusion(ideal: Image, degradation: Degradation, seed: int) -> KnownFusion:
+def complementary_fusion(ideal: Image, defect: Defect, seed: int) -> KnownFusion:
     """
     Make two sources of an image, each degraded in the half where the other one is intact.
 
     The halves are random patches of about an eighth of the height with soft borders.
 
     :param ideal: (H, W) in [0, 1].
-    :param degradation: ``blur``, a Gaussian of a ninetieth of the height, or ``contrast``, of
+    :param defect: ``blur``, a Gaussian of a ninetieth of the height, or ``contrast``, of
         which 0.3 is left around the mean of the image.
     :param seed: of the patches.
-    :raises ValueError: unknown ``degradation``.
+    :raises ValueError: unknown ``defect``.
     """
-    if degradation == 'blur':
+    if defect == 'blur':
         degraded = _blurred(ideal, _BLUR)
-    elif degradation == 'contrast':
+    elif defect == 'contrast':
         degraded = (ideal.mean() + _CONTRAST * (ideal - ideal.mean())).astype(np.float32)
     else:
-        raise ValueError(f'degradation {degradation!r} is unknown: use {DEGRADATIONS}')
+        raise ValueError(f'defect {defect!r} is unknown: use {DEFECTS}')
     draw = np.random.default_rng(seed).standard_normal(ideal.shape, np.float32)
     field = _blurred(draw, _PATCH)
     field = (field - np.median(field)) / field.std()
@@ -128,7 +128,7 @@ def complementary_fusion(ideal: Image, degradation: Degradation, seed: int) -> K
     )
     # Rounding must not leave the range.
     sources = np.clip(sources, 0, 1).astype(np.float32)
-    return KnownFusion(f'{degradation} {seed}', ('first', 'second'), sources, ideal)
+    return KnownFusion(f'{defect} {seed}', ('first', 'second'), sources, ideal)
 
 
 def known_fusions(
@@ -151,9 +151,9 @@ def known_fusions(
             yield scene_fusion(scene, time_s)
         else:
             visible = _unit_luma(scene.render(time_s, noise=False).visible)
-            degradation = DEGRADATIONS[index % len(DEGRADATIONS)]
+            defect = DEFECTS[index % len(DEFECTS)]
             yield complementary_fusion(
-                np.asarray(np.sqrt(visible), np.float32), degradation, seed + index
+                np.asarray(np.sqrt(visible), np.float32), defect, seed + index
             )
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from dig2dig_ros.evaluation.known_fusions import (
     complementary_fusion,
-    DEGRADATIONS,
+    DEFECTS,
     known_fusions,
     PAIR_KINDS,
     scene_fusion,
@@ -85,9 +85,9 @@ def test_ideal_lies_between_the_images_without_noise():
     assert (ideal <= np.maximum(visible, thermal) + 1e-6).all()
 
 
-@pytest.mark.parametrize('degradation', DEGRADATIONS)
-def test_each_source_is_ideal_where_the_other_one_is_not(ideal, degradation):
-    pair = complementary_fusion(ideal, degradation, seed=4)
+@pytest.mark.parametrize('defect', DEFECTS)
+def test_each_source_is_ideal_where_the_other_one_is_not(ideal, defect):
+    pair = complementary_fusion(ideal, defect, seed=4)
     assert pair.ideal is ideal
     errors = np.abs(pair.sources - ideal)
     intact = errors < 1e-6
@@ -97,7 +97,7 @@ def test_each_source_is_ideal_where_the_other_one_is_not(ideal, degradation):
     assert (intact[0] | intact[1]).mean() > 0.8
     assert errors[0][intact[1]].mean() > 0.005
     assert errors[1][intact[0]].mean() > 0.005
-    other = complementary_fusion(ideal, degradation, seed=5)
+    other = complementary_fusion(ideal, defect, seed=5)
     assert np.abs(other.sources - pair.sources).mean() > 0.005
 
 
