@@ -13,11 +13,9 @@
 # limitations under the License.
 
 """
-What stands between a scene and the images that a driver sends, with the truth about all of it.
+Two cameras that share one pinhole, each with a geometry, a lens and a sensor of its own.
 
-:class:`ImperfectCameras` gives two cameras that share one pinhole a geometry, a lens and a sensor
-of their own; :class:`FaultyCamera` lets one of them fail for a while. Both are deterministic.
-The geometry is computed without the modules that it is there to test.
+What they see of a scene is deterministic, and the truth about the geometry is known.
 
 Pixels are (x, y) with their centres at integers, as in :mod:`dig2dig_ros.images.registration`;
 an *ideal* pixel is where a camera would show a point if its lens had no distortion.
@@ -25,30 +23,24 @@ an *ideal* pixel is where a camera would show a point if its lens had no distort
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 import math
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
-from dig2dig_ros.images.geometry import resizing, translation
+from dig2dig_ros.images.geometry import resizing, rotation_about, translation
 from dig2dig_ros.streams.pairing import Source, SOURCES
 
 Array = NDArray[Any]
 Size = tuple[int, int]
 
-# The counts of a thermal core, of which the upper 8 bits make an 8-bit image.
-_THERMAL_BITS = 14
-_COUNTS_PER_LEVEL = 2 ** (_THERMAL_BITS - 8)
 # Of the tangent of the angle to the axis: 76 degrees.
 _WIDEST = 4.0
 _MOST_MARGIN = 0.5  # of the width or height, on every side
-# Of a sensor with a cap on its lens: grey levels, and counts of a raw thermal image.
-_COVER_NOISE, _THERMAL_COVER_NOISE = 1.5, 4.0
 
 
 class ImperfectionError(ValueError):
@@ -121,7 +113,7 @@ def true_homography(warp: Warp, thermal_size: Size, visible_size: Size) -> NDArr
     """
     width, height = visible_size
     x, y = (width - 1) / 2, (height - 1) / 2
-    turn = warp.scale * _rotation(warp.rotation)
+    turn = warp.scale * rotation_about(2, math.radians(warp.rotation))
     turn[2, 2] = 1.0
     there = translation(x + warp.shift_x * width, y + warp.shift_y * height)
     return there @ turn @ translation(-x, -y) @ resizing(thermal_size, visible_size)
@@ -221,13 +213,13 @@ class ImperfectCameras:
         if flaws.noise > 0:
             draw = np.random.default_rng([self._seed, SOURCES.index(source), frame])
             image = image + flaws.noise * draw.standard_normal(image.shape, np.float32)
-        return _of_type(image, scene.dtype)
+        return of_type(image, scene.dtype)
 
     def _make_cameras(self, sizes: dict[Source, Size], warp: Warp) -> None:
         width, height = self._visible_size
         focal = SyntheticScene.focal_length(self.scene_size[1])
         matrix = np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
-        turn = _rotation(warp.rotation)
+        turn = rotation_about(2, math.radians(warp.rotation))
         seen = np.linalg.inv(self.homography) @ matrix @ turn
         seen[0, 1] = seen[1, 0] = 0.0  # but for rounding
         matrices: dict[Source, Array] = {'visible': matrix, 'thermal': seen}
@@ -324,13 +316,6 @@ def _applied(affine: Array, points: Array) -> Array:
     return np.asarray(points @ affine[:2, :2].T + affine[:2, 2])
 
 
-def _rotation(degrees: float) -> NDArray[np.float64]:
-    """Return the rotation (3, 3) about z."""
-    angle = math.radians(degrees)
-    c, s = math.cos(angle), math.sin(angle)
-    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
-
-
 def _radii(distortion: tuple[float, float]) -> tuple[Array, Array]:
     """Return ideal and distorted radii, growing; in focal lengths, as far as the lens goes."""
     k1, k2 = distortion
@@ -341,303 +326,9 @@ def _radii(distortion: tuple[float, float]) -> tuple[Array, Array]:
     return ideal[:end], distorted[:end]
 
 
-def _of_type(image: Array, dtype: Any) -> Array:
+def of_type(image: Array, dtype: Any) -> Array:
     """Return an image rounded and clipped to a type of whole numbers."""
     if image.dtype == dtype:
         return image
     limits = np.iinfo(dtype)
     return np.asarray(np.clip(np.rint(image), limits.min, limits.max).astype(dtype))
-
-
-# Faults
-
-# Kinds of fault, the cameras that can have them, and the words that may follow, the default first.
-# A single number stands for any.
-FAULTS: dict[str, dict[Source, tuple[str, ...]]] = {
-    # The image of before again and again, its stamps going on, or standing still as well.
-    'freeze': {'visible': (), 'thermal': ()},
-    'repeat_stamp': {'visible': (), 'thermal': ()},
-    # Nothing is sent.
-    'drop': {'visible': (), 'thermal': ()},
-    # Stamps are late by so many seconds.
-    'late': {'visible': ('0.1',), 'thermal': ('0.1',)},
-    # A cap on the lens: black, or one temperature, but for a little noise.
-    'cover': {'visible': (), 'thermal': ()},
-    # All white.
-    'saturate': {'visible': (), 'thermal': ()},
-    # A channel is 0.
-    'dead_channel': {'visible': ('red', 'green', 'blue')},
-    # As bgr8, in false colours.
-    'false_colour': {'thermal': ()},
-    # Half the width and height.
-    'half_size': {'visible': (), 'thermal': ()},
-    # Another encoding; between 8 and 16 bits, 8 bits are the upper ones of 14.
-    'reencode': {'visible': ('rgb8', 'mono8'), 'thermal': ('16UC1', 'mono16', 'mono8')},
-    # A disc far hotter than all else comes in from the left.
-    'hot_object': {'thermal': ()},
-    # All counts jump by so many; of 8-bit images by a 64th of it.
-    'level_jump': {'thermal': ('2000',)},
-}
-
-
-@dataclass(frozen=True)
-class Fault:
-    """
-    Something that goes wrong with a camera for a while.
-
-    :param kind: one of :data:`FAULTS`.
-    :param source: the camera.
-    :param start: seconds after the first image.
-    :param duration: in seconds; infinite for ever.
-    :param detail: which channel, encoding, seconds or counts; empty where there is no choice.
-    """
-
-    kind: str
-    source: Source
-    start: float
-    duration: float
-    detail: str = ''
-
-    @staticmethod
-    def parse(text: str) -> Fault:
-        """
-        Return what 'KIND SOURCE START DURATION [DETAIL]' says; a duration of 0 or inf is for ever.
-
-        :raises ImperfectionError: a word is missing, unknown or one too many.
-        """
-        words = text.split()
-        if not 4 <= len(words) <= 5:
-            raise ImperfectionError(
-                f"'{text}' is no fault: write KIND SOURCE START DURATION (in seconds), such as "
-                "'freeze thermal 5 2'"
-            )
-        kind, name, start, duration = words[:4]
-        if kind not in FAULTS:
-            raise ImperfectionError(
-                f"'{kind}' of '{text}' is no kind of fault: use one of {', '.join(FAULTS)}"
-            )
-        source = next((source for source in FAULTS[kind] if source == name), None)
-        if source is None:
-            raise ImperfectionError(
-                f"'{name}' of '{text}' is no camera with such a fault: use "
-                f'{" or ".join(FAULTS[kind])}'
-            )
-        length = _number(duration, text, 'duration')
-        if length < 0:
-            raise ImperfectionError(
-                f"the duration of '{text}' is negative: use 0 or inf for a fault without an end"
-            )
-        return Fault(
-            kind,
-            source,
-            _number(start, text, 'start'),
-            length or math.inf,
-            _detail(words, FAULTS[kind][source], text),
-        )
-
-    def covers(self, time: float) -> bool:
-        """Tell whether it is there ``time`` seconds after the first image."""
-        return self.start - 1e-9 <= time < self.start + self.duration - 1e-9
-
-
-def _number(word: str, text: str, what: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if math.isnan(value) or (math.isinf(value) and what != 'duration'):
-        raise ImperfectionError(f"the {what} of '{text}' must be a number, but is '{word}'")
-    return value
-
-
-def _detail(words: Sequence[str], known: Sequence[str], text: str) -> str:
-    if len(words) < 5:
-        return known[0] if known else ''
-    if not known:
-        raise ImperfectionError(f"'{words[4]}' of '{text}' is one word too many: leave it out")
-    if len(known) == 1:
-        _number(words[4], text, 'last word')
-    elif words[4] not in known:
-        raise ImperfectionError(
-            f"'{words[4]}' of '{text}' is not known: use one of {', '.join(known)}"
-        )
-    return words[4]
-
-
-ImageT = TypeVar('ImageT')
-# Takes and returns pixels (H, W[, 3]), blue first, and their encoding as ROS names it.
-Alteration = Callable[[Array, str], tuple[Array, str]]
-
-
-@dataclass(frozen=True)
-class SentImage(Generic[ImageT]):
-    """
-    What a faulty camera sends.
-
-    :param image: of whatever type the camera is for.
-    :param late: seconds by which its stamp is late.
-    :param repeats_stamp: it carries the stamp of the image that was sent before.
-    """
-
-    image: ImageT
-    late: float = 0.0
-    repeats_stamp: bool = False
-
-
-class FaultyCamera(Generic[ImageT]):
-    """
-    Lets the images of one camera through, or not, or not as they were.
-
-    :param source: the camera; faults of the other one are left out.
-    :param faults: all that goes wrong; several at a time add up in this order.
-    :param alter: returns an image with its pixels altered; only called when they must be.
-    :param seed: of the noise.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        faults: Sequence[Fault],
-        alter: Callable[[ImageT, Alteration], ImageT],
-        seed: int = 0,
-    ) -> None:
-        self._faults = [fault for fault in faults if fault.source == source]
-        self._alter = alter
-        self._random = np.random.default_rng([seed, SOURCES.index(source)])
-        self._last: list[ImageT] = []  # at most one
-
-    def send(self, time: float, image: ImageT) -> SentImage[ImageT] | None:
-        """
-        Return what is sent of an image ``time`` seconds after the first one, or None.
-
-        The image itself comes back where no fault changes its pixels.
-        """
-        faults = [fault for fault in self._faults if fault.covers(time)]
-        kinds = {fault.kind for fault in faults}
-        if 'drop' in kinds:
-            return None
-        held = bool(self._last) and not kinds.isdisjoint(('freeze', 'repeat_stamp'))
-        if held:
-            (image,) = self._last
-        else:
-            for fault in faults:
-                if fault.kind in _ALTERATIONS:
-                    image = self._altered(image, fault, time)
-        self._last = [image]
-        late = sum(float(fault.detail) for fault in faults if fault.kind == 'late')
-        return SentImage(image, late, held and 'repeat_stamp' in kinds)
-
-    def _altered(self, image: ImageT, fault: Fault, time: float) -> ImageT:
-        def alteration(pixels: Array, encoding: str) -> tuple[Array, str]:
-            return _ALTERATIONS[fault.kind](pixels, encoding, fault, time, self._random)
-
-        return self._alter(image, alteration)
-
-
-_Random = np.random.Generator
-
-
-def _cover(
-    pixels: Array, encoding: str, fault: Fault, time: float, random: _Random
-) -> tuple[Array, str]:
-    level, noise = 0.0, _COVER_NOISE
-    if fault.source == 'thermal':
-        level = float(pixels.mean())
-        # A camera that sends 8 bits has averaged, and filtered, the noise away.
-        noise = _THERMAL_COVER_NOISE if pixels.dtype.itemsize > 1 else 0.0
-    covered = level + noise * random.standard_normal(pixels.shape, np.float32)
-    return _of_type(covered, pixels.dtype), encoding
-
-
-def _saturate(
-    pixels: Array, encoding: str, fault: Fault, time: float, random: _Random
-) -> tuple[Array, str]:
-    return np.full_like(pixels, _white(pixels)), encoding
-
-
-def _dead_channel(
-    pixels: Array, encoding: str, fault: Fault, time: float, random: _Random
-) -> tuple[Array, str]:
-    pixels = pixels.copy()
-    if pixels.ndim == 3:
-        pixels[..., ('blue', 'green', 'red').index(fault.detail)] = 0
-    return pixels, encoding
-
-
-def _false_colour(
-    pixels: Array, encoding: str, fault: Fault, time: float, random: _Random
-) -> tuple[Array, str]:
-    if pixels.ndim == 3:
-        return pixels, encoding
-    low, high = float(pixels.min()), float(pixels.max())
-    levels = (pixels.astype(np.float32) - low) * (255.0 / max(1.0, high - low))
-    return cv2.applyColorMap(_of_type(levels, np.uint8), cv2.COLORMAP_INFERNO), 'bgr8'
-
-
-def _half_size(
-    pixels: Array, encoding: str, fault: Fault, time: float, random: _Random
-) -> tuple[Array, str]:
-    size = max(1, pixels.shape[1] // 2), max(1, pixels.shape[0] // 2)
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), encoding
-
-
-def _reencode(
-    pixels: Array, encoding: str, fault: Fault, time: float, random: _Random
-) -> tuple[Array, str]:
-    encoding = fault.detail
-    if fault.source == 'visible':
-        if encoding == 'mono8' and pixels.ndim == 3:
-            pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
-        elif encoding == 'rgb8' and pixels.ndim == 2:
-            pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
-    elif pixels.ndim == 3:  # a false colour before
-        return pixels, 'bgr8'
-    elif encoding == 'mono8' and pixels.dtype == np.uint16:
-        pixels = _of_type(pixels // _COUNTS_PER_LEVEL, np.uint8)
-    elif encoding != 'mono8' and pixels.dtype == np.uint8:
-        pixels = pixels.astype(np.uint16) * _COUNTS_PER_LEVEL
-    return pixels, encoding
-
-
-def _hot_object(
-    pixels: Array, encoding: str, fault: Fault, time: float, random: _Random
-) -> tuple[Array, str]:
-    height, width = pixels.shape[:2]
-    # Half inside at once; in the middle after five seconds.
-    x, y = width * min(0.5, 0.1 * (time - fault.start)), 0.6 * height
-    rows, columns = np.ogrid[:height, :width]
-    inside = np.clip(0.1 * height + 0.5 - np.hypot(columns - x, rows - y), 0.0, 1.0)
-    if pixels.ndim == 3:
-        inside = inside[..., np.newaxis]
-    cold = pixels.astype(np.float32)
-    return _of_type(cold + inside * (_white(pixels) - cold), pixels.dtype), encoding
-
-
-def _level_jump(
-    pixels: Array, encoding: str, fault: Fault, time: float, random: _Random
-) -> tuple[Array, str]:
-    jump = float(fault.detail)
-    if pixels.dtype == np.uint8:
-        jump /= _COUNTS_PER_LEVEL
-    return _of_type(pixels.astype(np.float32) + jump, pixels.dtype), encoding
-
-
-def _white(pixels: Array) -> int:
-    """Return the largest count of the camera that took an image."""
-    if pixels.dtype == np.uint8:
-        return 255
-    return (1 << (_THERMAL_BITS if int(pixels.max()) >> _THERMAL_BITS == 0 else 16)) - 1
-
-
-_ALTERATIONS: dict[
-    str, Callable[[Array, str, Fault, float, _Random], tuple[Array, str]]
-] = {
-    'cover': _cover,
-    'saturate': _saturate,
-    'dead_channel': _dead_channel,
-    'false_colour': _false_colour,
-    'half_size': _half_size,
-    'reencode': _reencode,
-    'hot_object': _hot_object,
-    'level_jump': _level_jump,
-}  # fmt: skip

@@ -20,7 +20,7 @@ sending costs next to nothing afterwards; the two cameras run at rates of their 
 directory, both images of a pair belong to one instant, and each keeps its size.
 
 On request the cameras are as cameras are: they do not point the same way, have lenses and sensors
-of their own, and fail for a while (:mod:`dig2dig_ros.evaluation.imperfect_cameras`).
+of their own, and fail for a while (:mod:`dig2dig_ros.evaluation.camera_faults`).
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from dig2dig_ros.evaluation.camera_faults import Alteration, Fault, FAULTS, FaultyCamera
 from dig2dig_ros.evaluation.image_pairs import (
     find_pairs,
     ImagePair,
@@ -59,11 +60,7 @@ from dig2dig_ros.evaluation.image_pairs import (
     unpaired,
 )
 from dig2dig_ros.evaluation.imperfect_cameras import (
-    Alteration,
     CameraGeometry,
-    Fault,
-    FAULTS,
-    FaultyCamera,
     Flaws,
     ImperfectCameras,
     ImperfectionError,

@@ -29,13 +29,8 @@ from typing import Any, TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.evaluation.imperfect_cameras import (
-    Alteration,
-    CameraGeometry,
-    Fault,
-    FaultyCamera,
-    ImperfectCameras,
-)
+from dig2dig_ros.evaluation.camera_faults import Alteration, Fault, FaultyCamera
+from dig2dig_ros.evaluation.imperfect_cameras import CameraGeometry, ImperfectCameras
 from dig2dig_ros.evaluation.synthetic_scene import Box, SyntheticScene
 from dig2dig_ros.streams.alignment_watch import AlignmentWatch
 from dig2dig_ros.streams.attendance import Attendance
