@@ -117,7 +117,7 @@ def test_the_homography_in_numbers():
 
 
 @pytest.mark.parametrize('warp', WARPS)
-@pytest.mark.parametrize('thermal_size', [SIZE, (20, 16), (32, 21)])
+@pytest.mark.parametrize('thermal_size', [SIZE, (32, 21)])
 def test_every_thermal_pixel_shows_what_the_homography_says(warp, thermal_size):
     cameras = ImperfectCameras(SIZE, thermal_size, warp=warp, with_margin=True)
     image = cameras.look('thermal', ramp(cameras))
@@ -158,8 +158,9 @@ def test_a_lens_that_folds_its_image_is_refused():
         ImperfectCameras(SIZE, thermal=Flaws(distortion=(-0.9, 0.0)))
 
 
-@pytest.mark.parametrize('with_margin', [True, False])
-@pytest.mark.parametrize('thermal_size', [SIZE, (40, 32), (32, 20)])
+@pytest.mark.parametrize(
+    ('thermal_size', 'with_margin'), [(SIZE, True), ((40, 32), False), ((32, 20), True)]
+)
 @pytest.mark.parametrize('warp', WARPS)
 def test_camera_infos_and_rotation_reproduce_the_homography(warp, thermal_size, with_margin):
     flaws = Flaws(distortion=(-0.1, 0.01))

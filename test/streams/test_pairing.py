@@ -122,7 +122,7 @@ def policy(request: pytest.FixtureRequest) -> str:
         ),
     ],
 )
-@pytest.mark.parametrize('seed', [1, 2, 3])
+@pytest.mark.parametrize('seed', [1, 2])
 def test_pairs_are_exactly_the_mutually_nearest(
     visible: Stamps, thermal: Stamps, expected: int | None, seed: int
 ) -> None:
@@ -505,7 +505,7 @@ def random_event(rng: random.Random, now: dict[Source, int]) -> Event:
     return source, now[source]
 
 
-@pytest.mark.parametrize('seed', range(12))
+@pytest.mark.parametrize('seed', range(5))
 def test_every_message_is_accounted_for(policy: str, seed: int) -> None:
     rng = random.Random(seed)
     queue_size = rng.choice([1, 2, 5, 30])

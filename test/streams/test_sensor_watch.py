@@ -15,6 +15,7 @@
 """What images say about their camera: each fault is found, no sound camera is accused."""
 
 from collections import Counter
+from functools import cache
 from itertools import pairwise
 import math
 
@@ -392,9 +393,14 @@ def test_a_change_restarts_the_comparison_but_not_trust(frames):
 # Exposure
 
 
+@cache
+def rendered(size, seed, seconds):
+    return SyntheticScene(*size, seed=seed).render(seconds).visible
+
+
 def dark_street(mean, seed=2, size=(160, 120)):
     """Return the street with all of its light but the lamps' taken away."""
-    image = SyntheticScene(*size, seed=seed).render(0.4).visible.astype(np.float32)
+    image = rendered(size, seed, 0.4).astype(np.float32)
     dark = image * (mean / image.mean())
     lamps = image.min(axis=2) > 150.0
     dark[lamps] = image[lamps]
@@ -402,12 +408,12 @@ def dark_street(mean, seed=2, size=(160, 120)):
 
 
 @pytest.mark.parametrize('seed', [1, 2, 3])
-@pytest.mark.parametrize('mean', [2.0, 4.0, 8.0])
-def test_a_dark_night_is_not_a_covered_lens(mean, seed):
-    image = dark_street(mean, seed)
-    assert image.mean() < 3 * mean
-    for view in (image, cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)):
-        assert first(view) == WELL
+def test_a_dark_night_is_not_a_covered_lens(seed):
+    for mean in (2.0, 4.0, 8.0):
+        image = dark_street(mean, seed)
+        assert image.mean() < 3 * mean
+        for view in (image, cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)):
+            assert first(view) == WELL
 
 
 def test_a_night_of_a_few_lamps_on_black():
@@ -443,25 +449,25 @@ def test_trust_rises_with_the_light():
     assert any(0.0 < trust < 1.0 for trust in trusts)
 
 
-@pytest.mark.parametrize('share', [0.0, 0.3, 0.55, 0.7, 0.8, 0.9, 1.0])
 @pytest.mark.parametrize('kind', ['uint8', 'colour', 'uint16', 'float32'])
-def test_trust_falls_with_the_share_that_is_clipped(frames, kind, share):
+def test_trust_falls_with_the_share_that_is_clipped(frames, kind):
     white = {'uint16': 16383, 'float32': 9500.0}.get(kind, 255)
-    image = frames[0].visible if kind == 'colour' else frames[0].thermal
+    sound = frames[0].visible if kind == 'colour' else frames[0].thermal
     if kind == 'uint8':
-        image = frames[0].visible[:, :, 1]
-    image = image.astype(np.float32) if kind == 'float32' else image.copy()
-    image[: round(share * len(image))] = white
-    condition = first(image)
-    clipped = round(share * len(image)) / len(image)
-    assert condition.trust == pytest.approx(min(1.0, (1.0 - clipped) / 0.4), abs=0.01)
-    if clipped <= 0.6:
-        assert condition.kinds == ()
-    elif kind == 'float32' and clipped == 1.0:
-        assert condition.kinds == ('blank',)
-    else:
-        assert condition.kinds == ('saturated',)
-        assert condition.faults[0].startswith('the visible image is saturated')
+        sound = frames[0].visible[:, :, 1]
+    for share in (0.0, 0.3, 0.55, 0.7, 0.8, 0.9, 1.0):
+        image = sound.astype(np.float32) if kind == 'float32' else sound.copy()
+        image[: round(share * len(image))] = white
+        condition = first(image)
+        clipped = round(share * len(image)) / len(image)
+        assert condition.trust == pytest.approx(min(1.0, (1.0 - clipped) / 0.4), abs=0.01)
+        if clipped <= 0.6:
+            assert condition.kinds == ()
+        elif kind == 'float32' and clipped == 1.0:
+            assert condition.kinds == ('blank',)
+        else:
+            assert condition.kinds == ('saturated',)
+            assert condition.faults[0].startswith('the visible image is saturated')
 
 
 def test_saturated_after_jpeg():
@@ -502,10 +508,10 @@ def test_images_without_content(image, kind):
 
 
 @pytest.mark.parametrize(('level', 'noise'), [(150, 0.8), (150, 3.0), (230, 1.0)])
-@pytest.mark.parametrize('seed', range(3))
-def test_fog_with_noise_in_8_bits_is_no_fault(level, noise, seed):
+def test_fog_with_noise_in_8_bits_is_no_fault(level, noise):
     # Nobody knows what gain the camera has put on it.
-    assert first(noisy(level, noise, np.uint8, seed=seed)) == WELL
+    for seed in range(3):
+        assert first(noisy(level, noise, np.uint8, seed=seed)) == WELL
 
 
 RAW = [
@@ -518,12 +524,12 @@ RAW = [
 
 
 @pytest.mark.parametrize(('level', 'noise', 'dtype'), RAW)
-@pytest.mark.parametrize('seed', range(3))
-def test_raw_counts_that_are_nothing_but_noise_are_not_trusted(level, noise, dtype, seed):
-    condition = first(noisy(level, noise, dtype, seed=seed))
-    assert condition.kinds == ('featureless',)
-    assert condition.trust == 0.0
-    assert 'is the lens covered?' in condition.faults[0]
+def test_raw_counts_that_are_nothing_but_noise_are_not_trusted(level, noise, dtype):
+    for seed in range(3):
+        condition = first(noisy(level, noise, dtype, seed=seed))
+        assert condition.kinds == ('featureless',)
+        assert condition.trust == 0.0
+        assert 'is the lens covered?' in condition.faults[0]
 
 
 @pytest.mark.parametrize(('level', 'noise', 'dtype'), RAW)
@@ -542,22 +548,20 @@ def test_raw_counts_that_spread_further_than_noise_are_left_alone():
 
 
 def street(size=(320, 256), seed=1):
-    return SyntheticScene(*size, seed=seed).render(0.2).visible
+    return rendered(size, seed, 0.2).copy()
 
 
-@pytest.mark.parametrize('quality', [None, 95, 80])
 @pytest.mark.parametrize('value', [0, 255])
 @pytest.mark.parametrize('dead', [(0,), (1,), (2,), (0, 2)])
-def test_a_dead_channel_costs_its_part_of_luma(dead, value, quality):
+def test_a_dead_channel_costs_its_part_of_luma(dead, value):
     image = street()
     image[:, :, list(dead)] = value
-    if quality is not None:
-        data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    condition = first(image)
-    assert condition.dead_channels == dead
-    assert condition.kinds == ('dead channel',)
-    assert condition.trust == pytest.approx(1.0 - sum(LUMA[channel] for channel in dead))
+    data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
+    for view in (image, cv2.imdecode(data, cv2.IMREAD_COLOR)):
+        condition = first(view)
+        assert condition.dead_channels == dead
+        assert condition.kinds == ('dead channel',)
+        assert condition.trust == pytest.approx(1.0 - sum(LUMA[channel] for channel in dead))
 
 
 def test_the_sentence_of_a_dead_channel():
