@@ -44,8 +44,7 @@ from dig2dig_ros.evaluation.options import report
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.fusion.fuser import Fuser
 from dig2dig_ros.fusion.sampler import StepState
-from dig2dig_ros.fusion.schedule import reduced_timesteps
-from dig2dig_ros.fusion.settings import FusionSettings, GainLoss, WeightRule
+from dig2dig_ros.fusion.settings import FusionSettings, GainLoss, reduced_timesteps, WeightRule
 
 RULES: tuple[WeightRule, ...] = ('dig', 'rd', 'uniform')
 # Uniform weights covary with nothing.

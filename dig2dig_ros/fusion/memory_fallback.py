@@ -87,7 +87,7 @@ def cheaper(settings: FusionSettings) -> FusionSettings | None:
 
 def _estimates(settings: FusionSettings) -> int:
     """Return how often the prior estimates each source: all of these are held at once."""
-    return len(settings.chain().refresh_timesteps)
+    return len(settings.refresh_timesteps)
 
 
 class MemoryFallback:

@@ -18,8 +18,8 @@ From K sources to the fused image: the reverse chain, and its reduced-step versi
 ===============  ==========================================================
 here             Dig2DIG
 ===============  ==========================================================
-chain.timesteps  the N reverse steps t_N > ... > t_1
-chain interval   S, steps between two refreshes of the gains
+timesteps        the N reverse steps t_N > ... > t_1
+refreshes        every S steps
 noise(i)         eps of Eq. 9, the same for all sources and timesteps; z of Eq. 1
 estimates        c_hat_k^t (Eq. 10)
 gains, weights   DIG_k(t) (Eq. 8), w_k(t) (Eq. 11)
@@ -156,7 +156,7 @@ def sample(
         every step, together with the fused image; ``increments`` takes it as it is.
     :raises PriorError: the prior was not trained for the timesteps of the settings.
     """
-    prior.check_timesteps(settings.chain().timesteps)
+    prior.check_timesteps(settings.timesteps)
     callback = callback or (lambda state: None)
     if settings.sampler == 'increments':
         return _sum_increments(prior, sources, noise, settings, callback)
@@ -282,7 +282,7 @@ def _sum_increments(
     has been resolved before the first refresh is an interval as well: it begins at pure noise,
     where no prior has to be asked.
     """
-    timesteps = settings.chain().refresh_timesteps
+    timesteps = settings.refresh_timesteps
     draws = [noise(index) for index in range(settings.noise_draws)]
     estimates, _ = estimate_sources(
         prior, sources, timesteps, draws, downscale=settings.prior_downscale
@@ -354,8 +354,7 @@ def _follow_chain(
 
     The first step of the chain shares the prior call of the estimates, where these are needed.
     """
-    chain = settings.chain()
-    timesteps = _on_device(chain.timesteps, sources.device)
+    timesteps = _on_device(settings.timesteps, sources.device)
     draws = [noise(index) for index in range(settings.noise_draws)]
     # With the same noise for all, the mean of the noisy sources is the noisy mean: x_{t_N}.
     x = add_noise(prior, sources.mean(dim=0, keepdim=True), timesteps[:1], noise(0))
@@ -363,28 +362,28 @@ def _follow_chain(
         # Such weights do not ask what the sources gain.
         x0 = prior.denoise(x, timesteps[:1])
         new_calls = 1
-        nothing = sources.new_zeros((len(chain.refresh_timesteps), *sources.shape))
+        nothing = sources.new_zeros((len(settings.refresh_timesteps), *sources.shape))
         weighing = Weighing(nothing, uniform_weights(nothing), 1)
     else:
         estimates, first = estimate_sources(
-            prior, sources, chain.refresh_timesteps, draws, x, settings.prior_downscale
+            prior, sources, settings.refresh_timesteps, draws, x, settings.prior_downscale
         )
         assert first is not None
         x0 = first
-        new_calls = len(chain.refresh_timesteps) * max(1, len(draws)) * len(sources) + 1
+        new_calls = len(settings.refresh_timesteps) * max(1, len(draws)) * len(sources) + 1
         weighing = weigh_sources(estimates, sources, settings, from_pure_noise=False)
     weights = refined(weighing.weights, weighing.cell, *sources.shape[-2:])
     prior_calls = new_calls
 
-    levels = [*prior.levels(chain.timesteps), 1.0]
+    levels = [*prior.levels(settings.timesteps), 1.0]
     scales = sources.new_ones((len(sources), 1, 1, 1))
     restored = sources
-    for step, timestep in enumerate(chain.timesteps):
+    for step, timestep in enumerate(settings.timesteps):
         if step > 0:
             x0 = prior.denoise(x, timesteps[step : step + 1])
             new_calls = 1
             prior_calls += 1
-        interval = chain.refresh_of(step)
+        interval = step // settings.dig_refresh_interval
         share = weights[interval]
         if settings.guidance == 'em':
             rectified, share, scales = em_guidance(x0, sources, scales)

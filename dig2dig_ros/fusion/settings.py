@@ -20,13 +20,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dig2dig_ros.fusion.degradation import Degradation, DegradationError
-from dig2dig_ros.fusion.schedule import (
-    reduced_timesteps,
-    ReverseChain,
-    TIMESTEP_SPACINGS,
-    TimestepSpacing,
-)
 
+TimestepSpacing = Literal['quadratic', 'uniform']
+TIMESTEP_SPACINGS: tuple[TimestepSpacing, ...] = ('quadratic', 'uniform')
 Sampler = Literal['increments', 'ddim', 'ancestral']
 SAMPLERS: tuple[Sampler, ...] = ('increments', 'ddim', 'ancestral')
 WeightRule = Literal['dig', 'rd', 'uniform']
@@ -38,6 +34,28 @@ GAIN_LOSSES: tuple[GainLoss, ...] = ('l2', 'l1', 'ssim')
 Chroma = Literal['first', 'all']
 CHROMAS: tuple[Chroma, ...] = ('first', 'all')
 PRIOR_DOWNSCALES = (1, 2, 4)
+
+
+def reduced_timesteps(
+    num_inference_steps: int, first_timestep: int, spacing: TimestepSpacing = 'quadratic'
+) -> tuple[int, ...]:
+    """
+    Choose N of the prior's timesteps, noisiest first: the reduced reverse chain.
+
+    ``quadratic`` takes larger steps at high noise and smaller ones at low noise, where a step
+    gains more (Dig2DIG, section 4.5): t_i = first_timestep (i / N)^2. ``uniform`` spaces
+    evenly. Where rounding would repeat a timestep, the noisier one moves up by one.
+
+    :param num_inference_steps: N, at least 1.
+    :param first_timestep: t_N, the noisiest timestep, at least N.
+    :return: N strictly decreasing timesteps, all above 0; the end of the chain is the clean image.
+    """
+    exponent = {'quadratic': 2, 'uniform': 1}[spacing]
+    timesteps: list[int] = []
+    for i in range(1, num_inference_steps + 1):
+        ideal = round(first_timestep * (i / num_inference_steps) ** exponent)
+        timesteps.append(max(ideal, timesteps[-1] + 1 if timesteps else 1))
+    return tuple(reversed(timesteps))
 
 
 @dataclass(frozen=True)
@@ -179,9 +197,19 @@ class FusionSettings:
         )
         return (declared + (Degradation(),) * sources)[:sources]
 
-    def chain(self) -> ReverseChain:
-        """Return the steps and refreshes that these settings ask for."""
-        timesteps = reduced_timesteps(
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        """The visited timesteps t_N > ... > t_1 > 0."""
+        return reduced_timesteps(
             self.num_inference_steps, self.first_timestep, self.timestep_spacing
         )
-        return ReverseChain(timesteps, self.dig_refresh_interval)
+
+    @property
+    def refresh_timesteps(self) -> tuple[int, ...]:
+        """
+        The timesteps at which the gains are refreshed, noisiest first.
+
+        That is at every S-th step, the first one included; they are measured over the S steps
+        that follow (Dig2DIG, section 4.5).
+        """
+        return self.timesteps[:: self.dig_refresh_interval]

@@ -28,7 +28,6 @@ import math
 import re
 from typing import Any, TYPE_CHECKING
 
-from dig2dig_ros.fusion.schedule import TIMESTEP_SPACINGS
 from dig2dig_ros.fusion.settings import (
     CHROMAS,
     FusionSettings,
@@ -36,6 +35,7 @@ from dig2dig_ros.fusion.settings import (
     GUIDANCES,
     PRIOR_DOWNSCALES,
     SAMPLERS,
+    TIMESTEP_SPACINGS,
     WEIGHT_RULES,
 )
 from dig2dig_ros.streams.pairing import SOURCES

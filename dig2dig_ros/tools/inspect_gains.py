@@ -102,7 +102,7 @@ def make_fuser(values: Mapping[str, Any], settings: FusionSettings) -> Fuser:
     """
     try:
         fuser = load_fuser(values, settings)
-        fuser.prior.check_timesteps(settings.chain().timesteps)
+        fuser.prior.check_timesteps(settings.timesteps)
         return fuser
     except (TypeError, ValueError) as error:
         raise UsageError(f'the fusion cannot be set up: {error}') from error

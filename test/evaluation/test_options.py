@@ -88,7 +88,7 @@ def test_unknown_preset_is_refused() -> None:
 @pytest.mark.parametrize('preset', ['fusion', 'realtime', 'paper', 'multi_focus'])
 def test_presets_are_settings(preset: str) -> None:
     settings = fusion_settings(load_parameters(preset))
-    assert settings.chain().timesteps
+    assert settings.timesteps
 
 
 def test_options_override_parameters_where_they_are_given() -> None:

@@ -26,7 +26,7 @@ FOUR = FusionSettings(num_inference_steps=4)
 
 def prior_images(settings):
     """Return what a pair needs of the memory, in images through the prior."""
-    refreshes = len(settings.chain().refresh_timesteps)
+    refreshes = len(settings.refresh_timesteps)
     return 2 * refreshes * max(1, settings.noise_draws) / settings.prior_downscale**2
 
 

@@ -69,7 +69,7 @@ def literal_denoise(prior, x, t):
 def literal_chain(prior, sources, settings, weights):
     """Follow Eq. 9, 10, 2 and 3 one by one in NumPy."""
     alpha_bar = prior.alpha_bar.numpy()
-    times = settings.chain().timesteps
+    times = settings.timesteps
     c, scale = sources[:, 0].numpy(), settings.guidance_scale
     eps = noise(0)[0, 0].numpy()
     x = np.sqrt(alpha_bar[times[0]]) * c.mean(axis=0) + np.sqrt(1 - alpha_bar[times[0]]) * eps
@@ -149,7 +149,7 @@ def test_increments_follow_the_literal_sum():
     result = run(settings, sources, prior)
     c = sources[:, 0].numpy()
     levels = [np.stack([np.full_like(image, image.mean()) for image in c])]
-    for t in settings.chain().refresh_timesteps:
+    for t in settings.refresh_timesteps:
         scaled = np.sqrt(float(prior.alpha_bar[t])) * c
         levels.append(np.stack([literal_denoise(prior, image, t) for image in scaled]))
     levels.append(c)
@@ -245,7 +245,7 @@ def test_large_batches_are_split_without_changing_the_result(name, monkeypatch):
 def test_callback_sees_every_step_of_a_chain():
     states = []
     result = run(CHAIN, callback=states.append)
-    assert [state.timestep for state in states] == list(CHAIN.chain().timesteps)
+    assert [state.timestep for state in states] == list(CHAIN.timesteps)
     torch.testing.assert_close(states[-1].guided, result.fused)
     assert torch.equal(states[1].weights, states[0].weights)
     assert not torch.equal(states[2].weights, states[1].weights)
@@ -254,7 +254,7 @@ def test_callback_sees_every_step_of_a_chain():
 def test_callback_sees_every_interval_of_the_increments():
     states = []
     result = run(INCREMENTS, callback=states.append)
-    assert [s.timestep for s in states] == [1000, *INCREMENTS.chain().refresh_timesteps]
+    assert [s.timestep for s in states] == [1000, *INCREMENTS.refresh_timesteps]
     assert torch.equal(states[-1].guided, result.fused)
     for state, weights, gains in zip(states, result.weights, result.gains, strict=True):
         assert torch.equal(state.weights, weights)

@@ -12,11 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+from dataclasses import replace
 import itertools
 
 import pytest
 
-from dig2dig_ros.fusion.schedule import reduced_timesteps, ReverseChain
+from dig2dig_ros.fusion.settings import FusionSettings, reduced_timesteps
 
 
 def test_uniform_spacing_is_even_and_starts_at_the_first_timestep():
@@ -41,25 +42,34 @@ def test_timesteps_are_distinct_decreasing_and_above_zero(spacing, count, first)
     assert all(a > b for a, b in itertools.pairwise(timesteps))
 
 
+def test_gains_are_refreshed_every_s_steps_from_the_first():
+    settings = FusionSettings(num_inference_steps=5, first_timestep=500, dig_refresh_interval=2)
+    settings = replace(settings, timestep_spacing='uniform')
+    assert settings.timesteps == (500, 400, 300, 200, 100)
+    assert settings.refresh_timesteps == (500, 300, 100)
+
+
 @pytest.mark.parametrize(
-    ('arguments', 'words'),
+    ('change', 'words'),
     [
-        ((0, 400, 'uniform'), 'num_inference_steps'),
-        ((10, 9, 'uniform'), 'first_timestep 9'),
-        ((10, 400, 'cubic'), 'cubic'),
+        ({'num_inference_steps': 0}, 'num_inference_steps is 0'),
+        ({'dig_refresh_interval': 0}, 'dig_refresh_interval is 0'),
+        ({'first_timestep': 1000}, 'first_timestep is 1000'),
+        ({'num_inference_steps': 500}, 'first_timestep is 400.*500'),
+        ({'temperature': 0.0}, 'temperature'),
+        ({'guidance_scale': 1.5}, 'guidance_scale is 1.5'),
+        ({'gain_window': 4}, 'gain_window is 4.*odd'),
+        ({'gain_loss': 'l3'}, "gain_loss is 'l3'"),
+        ({'weights': 'best'}, "weights is 'best'"),
+        ({'sampler': 'euler'}, "sampler is 'euler'"),
+        ({'guidance': 'em'}, "guidance is 'em'.*sampler ddim or ancestral"),
+        ({'noise_draws': -1}, 'noise_draws is -1'),
+        ({'prior_downscale': 3}, 'prior_downscale is 3.*1, 2, 4'),
+        ({'contrast_gain': 0.5}, 'contrast_gain is 0.5'),
+        ({'chroma': 'none'}, "chroma is 'none'"),
+        ({'timestep_spacing': 'cubic'}, 'timestep_spacing'),
     ],
 )
-def test_impossible_chains_are_refused_with_their_reason(arguments, words):
+def test_bad_settings_are_refused_by_name(change, words):
     with pytest.raises(ValueError, match=words):
-        reduced_timesteps(*arguments)
-
-
-def test_gains_are_refreshed_every_s_steps_from_the_first():
-    chain = ReverseChain((90, 70, 50, 30, 10), dig_refresh_interval=2)
-    assert chain.refresh_timesteps == (90, 50, 10)
-    assert [chain.refresh_of(step) for step in range(5)] == [0, 0, 1, 1, 2]
-
-
-def test_refresh_interval_below_one_is_refused():
-    with pytest.raises(ValueError, match='dig_refresh_interval'):
-        ReverseChain((10,), 0)
+        replace(FusionSettings(num_inference_steps=3, first_timestep=400), **change)
