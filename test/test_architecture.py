@@ -71,7 +71,6 @@ LONG_FILES = {
 }
 LONG_FUNCTIONS = {
     'dig2dig_ros/evaluation/bags.py': '__init__',
-    'dig2dig_ros/evaluation/detector.py': 'add_detector_options',
     'dig2dig_ros/evaluation/synthetic_scene.py': '_draw',
     'dig2dig_ros/fusion/fuser.py': '_fused',
     'dig2dig_ros/fusion/pair.py': 'fuse_pair',

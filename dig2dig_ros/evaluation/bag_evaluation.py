@@ -39,8 +39,8 @@ from dig2dig_ros.evaluation.bag_types import BagError, CAMERA_INFO_TYPE, IMAGE_T
 from dig2dig_ros.evaluation.bag_writer import BagWriter, image_message
 from dig2dig_ros.evaluation.boxes import Detections
 from dig2dig_ros.evaluation.comparison import Row
-from dig2dig_ros.evaluation.detection_study import DetectionStudy, detector_inputs
-from dig2dig_ros.evaluation.detector import describe_detector, DetectorError, DetectorOptions
+from dig2dig_ros.evaluation.detection_study import DetectionStudy
+from dig2dig_ros.evaluation.detector import DetectorError, DetectorOptions
 from dig2dig_ros.evaluation.jobs import ProgressFunction, StoppingFunction
 from dig2dig_ros.evaluation.labels import LabelError
 from dig2dig_ros.evaluation.methods import (
@@ -420,21 +420,15 @@ class _BagEvaluation:
     ) -> dict[str, int] | None:
         if self._persons is None:
             return None
-        found: dict[str, Detections] = {}
-        if self._recorded is not None:
-            taken = {name: self._take_recorded(pair, name) for name in self._persons.inputs}
-            found = {name: entry for name, entry in taken.items() if entry is not None}
-            if len(found) < len(taken):
-                return None
-        else:
+        names, visible = (pair.name,), sources['visible']
+        if self._recorded is None:
             assert self._detector is not None
-            shape = sources['visible'].shape
-            own = {n: entry.image for n, entry in fused.items() if entry.image.shape == shape}
-            images = detector_inputs(
-                self._persons.inputs, sources['visible'], sources['thermal'], own
-            )
-            found = {name: self._detector.detect(image) for name, image in images.items()}
-        return self._persons.add((pair.name,), sources['visible'], found)
+            images = {name: entry.image for name, entry in fused.items()}
+            thermal = sources['thermal']
+            return self._persons.detect(self._detector, names, visible, thermal, images)
+        taken = {name: self._take_recorded(pair, name) for name in self._persons.inputs}
+        found = {name: entry for name, entry in taken.items() if entry is not None}
+        return self._persons.add(names, visible, found) if len(found) == len(taken) else None
 
     def _take_recorded(self, pair: ReplayedPair, name: str) -> Detections | None:
         """Return recorded detections in pixels of the visible image."""
@@ -650,7 +644,7 @@ class _BagEvaluation:
         about = describe_rows(self._job.rows, self._methods)
         rows += [(f'row {name}', text) for name, text in about.items()]
         if self._detector is not None and self._job.detector is not None:
-            rows.append(('detector', describe_detector(self._job.detector, self._detector)))
+            rows.append(('detector', self._job.detector.describe(self._detector)))
         rows += [(f'detections of {name}', topic) for name, topic in self._job.recorded]
         rows += [('OpenCV', cv2.__version__)]
         rows += [(name, str(value)) for name, value in self._job.values.items()]

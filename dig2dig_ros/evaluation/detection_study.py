@@ -41,6 +41,7 @@ from dig2dig_ros.evaluation.average_precision import (
 from dig2dig_ros.evaluation.baselines import BASELINES, to_uint8
 from dig2dig_ros.evaluation.boxes import Detections, intersection_over_union
 from dig2dig_ros.evaluation.comparison import FEWEST_PAIRS
+from dig2dig_ros.evaluation.detector import Detector
 from dig2dig_ros.evaluation.labels import LabelSet
 from dig2dig_ros.evaluation.metrics import luma
 from dig2dig_ros.evaluation.scores import FUSED, Image
@@ -92,24 +93,21 @@ def detector_inputs(
         image, and those of ``fused``.
     :param visible: (H, W, 3) in blue-green-red order, or grey, (H, W).
     :param thermal: (H, W), registered with it.
-    :param fused: images by name, passed on as they are.
+    :param fused: images by name, passed on as they are if they have the shape of ``visible``.
     :return: one image for each name, in their order.
     :raises ValueError: a name is none of these, or a baseline is to fuse images of two sizes.
     """
+    known = {VISIBLE: visible, THERMAL: thermal}
+    known |= {name: image for name, image in fused.items() if image.shape == visible.shape}
     images: dict[str, Image] = {}
     for name in names:
-        if name in fused:
-            images[name] = fused[name]
-        elif name == VISIBLE:
-            images[name] = visible
-        elif name == THERMAL:
-            images[name] = thermal
+        if name in known:
+            images[name] = known[name]
         elif name in BASELINES:
-            sources = [luma(visible), thermal]
-            images[name] = with_chroma_of(visible, BASELINES[name](sources))
+            images[name] = with_chroma_of(visible, BASELINES[name]([luma(visible), thermal]))
         else:
-            known = dict.fromkeys((VISIBLE, THERMAL, *BASELINES, *fused))
-            raise ValueError(f'the input {name} is unknown: there are {", ".join(known)}')
+            there = dict.fromkeys((VISIBLE, THERMAL, *BASELINES, *fused))
+            raise ValueError(f'the input {name} is unknown: there are {", ".join(there)}')
     return images
 
 
@@ -162,24 +160,20 @@ def pair_up(first: Array, second: Array, iou: float = AGREEMENT_IOU) -> list[tup
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """A labelled image: matches by input, sizes of its persons, and whether it is night."""
+class _LabelledImage:
+    """Matches by input, sizes of the persons, and whether it is day or night."""
 
     matches: dict[str, ImageMatches]
     sizes: tuple[str, ...]
-    night: bool
+    time: str
 
 
-@dataclass
-class _FusionCounts:
-    """Persons of a fusion that the cameras confirm or not, and those of the cameras it misses."""
-
-    persons: int = 0
-    in_visible: int = 0
-    in_thermal: int = 0
-    in_neither: int = 0
-    in_cameras: int = 0
-    missed: int = 0
+# What is counted of a fusion: its persons, those that the cameras confirm or not, and those of
+# the cameras that it misses.
+_COUNTS = (
+    *('persons', 'confirmed_by_visible', 'confirmed_by_thermal', 'in_neither_camera'),
+    *('persons_of_the_cameras', 'missed'),
+)
 
 
 @dataclass(frozen=True)
@@ -215,9 +209,9 @@ class DetectionStudy:
     :param labels: the truth about some of the images, or None.
     :param score: detections of at least this one count, but for the average precision, which
         takes all.
-    :param night_luma: where :func:`sky_luma` of the visible image is below, it is night.
     :param night: patterns of names as the shell has them; if there are any, it is night in
-        the images that one fits, and day in all others, whatever their brightness.
+        the images that one fits, and day in all others. Without, :data:`NIGHT_LUMA` decides.
+    :param resamples: of the bootstrap over the labelled images.
     :ivar frames: number of images so far.
     :ivar persons: number of persons in the labels of those that have any.
     :raises ValueError: there is no input.
@@ -228,8 +222,8 @@ class DetectionStudy:
         inputs: Sequence[str],
         labels: LabelSet | None = None,
         score: float = 0.25,
-        night_luma: float = NIGHT_LUMA,
         night: Sequence[str] = (),
+        resamples: int = 2000,
     ) -> None:
         if not inputs:
             raise ValueError('there is no input to run the detector on: name one or more')
@@ -241,21 +235,37 @@ class DetectionStudy:
         self._labels_fit = False
         self._first_name = ''
         self._score = score
-        self._night_luma = night_luma
         self._night = tuple(night)
-        self._labelled: list[_Frame] = []
+        self._resamples = resamples
+        self._labelled: list[_LabelledImage] = []
         self._found = dict.fromkeys(self.inputs, 0)
         self._shared = {(a, b): 0 for a in self.inputs for b in self.inputs if a != b}
-        self._fusions: dict[str, _FusionCounts] = {}
+        self._fusions: dict[str, dict[str, int]] = {}
         if {VISIBLE, THERMAL} <= set(self.inputs):
             fusions = (name for name in self.inputs if name not in (VISIBLE, THERMAL))
-            self._fusions = {name: _FusionCounts() for name in fusions}
-        self._results: tuple[tuple[int, int, int], dict[str, _Result]] | None = None
+            self._fusions = {name: dict.fromkeys(_COUNTS, 0) for name in fusions}
+        self._results: tuple[int, dict[str, _Result]] | None = None
 
     @property
     def labelled(self) -> int:
         """Return the number of images that have labels."""
         return len(self._labelled)
+
+    def detect(
+        self,
+        detector: Detector,
+        names: Sequence[str],
+        visible: Image,
+        thermal: Image,
+        fused: Mapping[str, Image],
+    ) -> dict[str, int]:
+        """
+        Run a detector on the inputs of one scene, and take what it finds as :meth:`add` does.
+
+        :param names: see :meth:`add`, the images :func:`detector_inputs`.
+        """
+        images = detector_inputs(self.inputs, visible, thermal, fused)
+        return self.add(names, visible, {n: detector.detect(i) for n, i in images.items()})
 
     def add(
         self, names: Sequence[str], visible: Image, detections: Mapping[str, Detections]
@@ -284,12 +294,12 @@ class DetectionStudy:
         truth = self._labels.find(names, width, height) if self._labels else None
         if truth is not None:
             heights = (truth.boxes[:, 3] - truth.boxes[:, 1]) / height
-            frame = _Frame(
+            image = _LabelledImage(
                 {name: match(detections[name], truth) for name in self.inputs},
                 tuple(size_of(part) for part in heights),
-                self._is_night(names, visible),
+                self._time_of_day(names, visible),
             )
-            self._labelled.append(frame)
+            self._labelled.append(image)
             self._heights.add(height)
             self.persons += len(heights)
         if self._labels is not None:
@@ -311,40 +321,25 @@ class DetectionStudy:
             f'but the first image is {self._first_name}'
         ]
 
-    def tables(self, resamples: int = 2000, seed: int = 0) -> list[Table]:
-        """
-        Return what was found, as tables: against the labels, else of the inputs' agreement.
-
-        :param resamples: of the bootstrap over the images (labels only).
-        :param seed: of the bootstrap.
-        """
+    def tables(self) -> list[Table]:
+        """Return what was found: against the labels, else how far the inputs agree."""
         if not self._labelled:
             return self._agreement_tables()
-        results = self._measure(resamples, seed)
-        return [self._precision_table(results, resamples, seed), self._group_table(results)]
+        results = self._measure()
+        return [self._precision_table(results), self._group_table(results)]
 
-    def headline(self, resamples: int = 2000, seed: int = 0) -> tuple[str, str]:
-        """
-        Return the one figure to know first, and its values for the cameras and the fusion.
-
-        :param resamples: as in :meth:`tables`.
-        :param seed: as in :meth:`tables`.
-        """
+    def headline(self) -> tuple[str, str]:
+        """Return the one figure to know first, and its values for the cameras and the fusion."""
         inputs = [name for name in self.inputs if name in (VISIBLE, THERMAL, FUSED)]
         if self.persons:
-            results = self._measure(resamples, seed)
+            results = self._measure()
             values = [f'{name} {100 * results[name].ap50:.1f}' for name in inputs]
             return 'AP50 of persons', ', '.join(values)
         counts = [f'{name} {self._found[name] / max(self.frames, 1):.2f}' for name in inputs]
         return 'persons per image', ', '.join(counts)
 
-    def summary(self, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
-        """
-        Return the figures for a JSON file: rates as parts of one, None where there is none.
-
-        :param resamples: as in :meth:`tables`.
-        :param seed: as in :meth:`tables`.
-        """
+    def summary(self) -> dict[str, Any]:
+        """Return the figures for a JSON file: rates as parts of one, None where there is none."""
         summary: dict[str, Any] = {
             'score': self._score,
             'frames': self.frames,
@@ -358,9 +353,9 @@ class DetectionStudy:
             persons=self.persons,
             persons_by_group=persons,
             images_by_time=images,
-            night=list(self._night) if self._night else {'sky_luma_below': self._night_luma},
-            resamples=resamples,
-            seed=seed,
+            night=list(self._night) if self._night else {'sky_luma_below': NIGHT_LUMA},
+            resamples=self._resamples,
+            seed=0,
             inputs={
                 name: {
                     'ap50': _number(result.ap50),
@@ -378,49 +373,47 @@ class DetectionStudy:
                         for time, (ap50, missed) in result.times.items()
                     },
                 }
-                for name, result in self._measure(resamples, seed).items()
+                for name, result in self._measure().items()
             },
         )
         return summary
 
     # --- With labels ----------------------------------------------------------------------------
 
-    def _is_night(self, names: Sequence[str], visible: Image) -> bool:
+    def _time_of_day(self, names: Sequence[str], visible: Image) -> str:
+        night = sky_luma(visible) < NIGHT_LUMA
         if self._night:
-            return any(fnmatchcase(name, pattern) for name in names for pattern in self._night)
-        return sky_luma(visible) < self._night_luma
+            night = any(fnmatchcase(name, part) for name in names for part in self._night)
+        return NIGHT if night else DAY
 
     def _group_counts(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return persons by size and by time of day, and images by time of day."""
         persons = dict.fromkeys((*SIZES, DAY, NIGHT), 0)
         images = dict.fromkeys((DAY, NIGHT), 0)
-        for frame in self._labelled:
-            time = NIGHT if frame.night else DAY
-            images[time] += 1
-            persons[time] += len(frame.sizes)
-            for size in frame.sizes:
-                persons[size] += 1
+        for image in self._labelled:
+            images[image.time] += 1
+            for group in (*image.sizes, *[image.time] * len(image.sizes)):
+                persons[group] += 1
         return persons, images
 
-    def _measure(self, resamples: int, seed: int) -> dict[str, _Result]:
-        """Return the results by input; those of the same question are kept."""
-        key = (self.labelled, resamples, seed)
-        if self._results is not None and self._results[0] == key:
+    def _accuracy(self, name: str, *times: str) -> DetectionAccuracy:
+        """Return what an input achieved in the labelled images of these times of day."""
+        return DetectionAccuracy([i.matches[name] for i in self._labelled if i.time in times])
+
+    def _measure(self) -> dict[str, _Result]:
+        """Return the results by input, kept until there are more images."""
+        if self._results is not None and self._results[0] == self.labelled:
             return self._results[1]
-        evaluations = {
-            name: DetectionAccuracy([frame.matches[name] for frame in self._labelled])
-            for name in self.inputs
-        }
+        accuracies = {name: self._accuracy(name, DAY, NIGHT) for name in self.inputs}
         # Fewer images have no interval that means anything.
-        enough = self.labelled >= FEWEST_PAIRS
-        draws = draw_images(self.labelled, resamples if enough else 0, seed)
-        resampled = {name: entry.bootstrap(draws) for name, entry in evaluations.items()}
+        draws = draw_images(self.labelled, self._resamples if self.labelled >= FEWEST_PAIRS else 0)
+        resampled = {name: entry.bootstrap(draws) for name, entry in accuracies.items()}
         results = {}
-        for name, entry in evaluations.items():
+        for name, entry in accuracies.items():
             difference, ends = None, (math.nan, math.nan)
-            if REFERENCE in evaluations and name != REFERENCE:
-                reference = evaluations[REFERENCE]
-                difference = entry.average_precision() - reference.average_precision()
+            if REFERENCE in accuracies and name != REFERENCE:
+                difference = entry.average_precision()
+                difference -= accuracies[REFERENCE].average_precision()
                 ends = interval(resampled[name] - resampled[REFERENCE])
             results[name] = _Result(
                 entry.average_precision(),
@@ -431,28 +424,26 @@ class DetectionStudy:
                 difference,
                 ends,
                 self._size_misses(name),
-                {time: self._at(time, name) for time in (DAY, NIGHT)},
+                {
+                    time: (part.average_precision(), part.miss_rate(self._score))
+                    for time in (DAY, NIGHT)
+                    for part in [self._accuracy(name, time)]
+                },
             )
-        self._results = key, results
+        self._results = self.labelled, results
         return results
 
     def _size_misses(self, name: str) -> dict[str, float]:
         """Return the miss rate of an input by size."""
-        sizes = np.array([size for frame in self._labelled for size in frame.sizes], dtype=str)
-        found = np.concatenate([frame.matches[name].found_with for frame in self._labelled])
+        sizes = np.array([size for image in self._labelled for size in image.sizes], dtype=str)
+        found = np.concatenate([image.matches[name].found_with for image in self._labelled])
         missed = found < self._score
         return {
             size: float(missed[sizes == size].mean()) if (sizes == size).any() else math.nan
             for size in SIZES
         }
 
-    def _at(self, time: str, name: str) -> tuple[float, float]:
-        """Return AP50 and miss rate of an input at a time of day."""
-        frames = (frame for frame in self._labelled if frame.night == (time == NIGHT))
-        part = DetectionAccuracy([frame.matches[name] for frame in frames])
-        return part.average_precision(), part.miss_rate(self._score)
-
-    def _precision_table(self, results: Mapping[str, _Result], resamples: int, seed: int) -> Table:
+    def _precision_table(self, results: Mapping[str, _Result]) -> Table:
         header = ['input', 'AP50', '95 % interval', 'AP50:95']
         header += [f'miss rate at {self._score:g}', 'FPPI']
         compared = REFERENCE in results and len(results) > 1
@@ -480,7 +471,7 @@ class DetectionStudy:
             notes.append(f'Fewer than {FEWEST_PAIRS} images are too few for an interval.')
         else:
             notes.append(
-                f'Intervals are of {resamples} resamples of the images, seed {seed}, and take '
+                f'Intervals are of {self._resamples} resamples of the images, seed 0, and take '
                 'them as independent: the frames of one drive are alike, so that theirs are too '
                 'narrow.'
                 + (' A difference whose interval contains 0 is no finding.' if compared else '')
@@ -509,7 +500,7 @@ class DetectionStudy:
             f'the name fits {" or ".join(self._night)}'
             if self._night
             else 'the upper third of the visible image is dark: the upper quartile of its luma is '
-            f'below {self._night_luma:g} of 255'
+            f'below {NIGHT_LUMA:g} of 255'
         )
         return Table(
             'Detection by size of the person and by time of day',
@@ -547,12 +538,10 @@ class DetectionStudy:
             cameras = len(boxes[VISIBLE]) + len(boxes[THERMAL]) - len(both)
             found = len(visible) + len(thermal)
             found -= sum(v in visible and t in thermal for v, t in both)
-            counts.persons += len(boxes[name])
-            counts.in_visible += len(visible)
-            counts.in_thermal += len(thermal)
-            counts.in_neither += len(boxes[name]) - len(confirmed)
-            counts.in_cameras += cameras
-            counts.missed += cameras - found
+            own = len(boxes[name])
+            numbers = (own, len(visible), len(thermal), own - len(confirmed), cameras)
+            for count, number in zip(_COUNTS, (*numbers, cameras - found), strict=True):
+                counts[count] += number
 
     def _agreement_summary(self) -> dict[str, Any]:
         summary: dict[str, Any] = {
@@ -567,17 +556,7 @@ class DetectionStudy:
             },
         }
         if self._fusions:
-            summary['fusions'] = {
-                name: {
-                    'persons': counts.persons,
-                    'confirmed_by_visible': counts.in_visible,
-                    'confirmed_by_thermal': counts.in_thermal,
-                    'in_neither_camera': counts.in_neither,
-                    'persons_of_the_cameras': counts.in_cameras,
-                    'missed': counts.missed,
-                }
-                for name, counts in self._fusions.items()
-            }
+            summary['fusions'] = {name: dict(counts) for name, counts in self._fusions.items()}
         return summary
 
     def _agreement_tables(self) -> list[Table]:
@@ -612,18 +591,12 @@ class DetectionStudy:
         return tables
 
     def _fusion_table(self) -> Table:
-        rows = [
-            (
-                name,
-                str(counts.persons),
-                _percent(_part(counts.in_visible, counts.persons)),
-                _percent(_part(counts.in_thermal, counts.persons)),
-                _percent(_part(counts.in_neither, counts.persons)),
-                str(counts.in_cameras),
-                _percent(_part(counts.missed, counts.in_cameras)),
-            )
-            for name, counts in self._fusions.items()
-        ]
+        rows = []
+        for name, counts in self._fusions.items():
+            persons, visible, thermal, neither, cameras, missed = counts.values()
+            parts = (_percent(_part(count, persons)) for count in (visible, thermal, neither))
+            row = (name, str(persons), *parts, str(cameras), _percent(_part(missed, cameras)))
+            rows.append(row)
         return Table(
             'Fusions and the two cameras',
             (

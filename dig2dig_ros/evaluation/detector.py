@@ -35,7 +35,6 @@ from dig2dig_ros.evaluation.options import positive
 # (boxes (n, 4), scores (n,)) of a detector's raw output, in pixels of its input.
 Candidates = tuple[Array, Array]
 
-LAYOUTS = ('yolov5', 'yolov8', 'yolox')
 PROVIDERS = ('auto', 'cpu', 'cuda')
 DEFAULT_SIZE = 640
 
@@ -134,7 +133,7 @@ def find_layout(shape: Sequence[int], height: int, width: int) -> str:
     :param shape: of the output, the batch included.
     :param height: of the input in pixels.
     :param width: of the input in pixels.
-    :return: one of :data:`LAYOUTS`.
+    :return: ``yolov5``, ``yolov8`` or ``yolox``.
     :raises DetectorError: the shape belongs to none of them.
     """
 
@@ -153,8 +152,7 @@ def find_layout(shape: Sequence[int], height: int, width: int) -> str:
             return 'yolox'
     raise DetectorError(
         f'the output has shape {tuple(shape)} for an input of {width}x{height} pixels, which is '
-        'no layout of YOLOv5, YOLOv8 or YOLOX: export the model without non-maximum suppression, '
-        'or name the layout'
+        'no layout of YOLOv5, YOLOv8 or YOLOX: export the model without non-maximum suppression'
     )
 
 
@@ -166,8 +164,7 @@ class Detector:
     YOLOX in blue-green-red order in [0, 255], letterboxed at the top left.
 
     :param path: of the model: one input (1, 3, H, W), one output, or more of which the first is
-        the one, before non-maximum suppression.
-    :param layout: of the output, one of :data:`LAYOUTS`, or ``auto``.
+        the one, before non-maximum suppression. Its shape tells the layout.
     :param size: side of the square input in pixels, a multiple of 32; None is the model's own,
         or 640 where the model takes any.
     :param person_class: index of the class of persons.
@@ -175,15 +172,13 @@ class Detector:
     :param floor: detections with a smaller score are dropped.
     :param provider: ``cpu``, ``cuda``, or ``auto``, which is CUDA where there is one.
     :param threads: CPU threads; 0 leaves the choice to ONNX Runtime.
-    :raises DetectorError: the file, its layout or a parameter is not usable, or ONNX Runtime is
-        missing.
+    :raises DetectorError: the file or a parameter is not usable, or ONNX Runtime is missing.
     """
 
     def __init__(
         self,
         path: str | Path,
         *,
-        layout: str = 'auto',
         size: int | None = None,
         person_class: int = 0,
         iou: float = 0.6,
@@ -191,8 +186,6 @@ class Detector:
         provider: str = 'auto',
         threads: int = 0,
     ) -> None:
-        if layout not in ('auto', *LAYOUTS):
-            raise DetectorError(f'layout {layout!r} is unknown: auto, {", ".join(LAYOUTS)}')
         if size is not None and (size < 32 or size % 32):
             raise DetectorError(f'the input size {size} is no multiple of 32')
         if not 0 < iou <= 1 or not 0 <= floor <= 1:
@@ -205,14 +198,16 @@ class Detector:
         self._read_input(size)
         # What it answers is only known for sure once it has answered; this also warms it up.
         grey = np.full((self.height, self.width, 3), _PADDING_GREY, np.uint8)
-        shape = self._run(grey, layout == 'yolox').shape
+        shape = self._run(grey, raw=False).shape
         try:
-            self.layout = (
-                find_layout(shape, self.height, self.width) if layout == 'auto' else layout
-            )
-            self._check_output(shape)
+            self.layout = find_layout(shape, self.height, self.width)
         except DetectorError as error:
             raise DetectorError(f'{self.path}: {error}') from error
+        classes = shape[1] - 4 if self.layout == 'yolov8' else shape[2] - 5
+        if not 0 <= person_class < classes:
+            raise DetectorError(
+                f'{self.path}: class {person_class} for persons is not one of 0 to {classes - 1}'
+            )
 
     def describe(self) -> str:
         """Return what a report should say about the detector."""
@@ -270,23 +265,6 @@ class Detector:
             raise DetectorError(
                 f'{self.path} has a fixed input of {self.width}x{self.height} pixels: leave the '
                 f'size out, or export the model with {size}x{size}'
-            )
-
-    def _check_output(self, shape: Sequence[int]) -> None:
-        """
-        Check that the output has the layout.
-
-        :raises DetectorError: it has not, or it has no such class.
-        """
-        first = 4 if self.layout == 'yolov8' else 5
-        classes = (shape[1] if self.layout == 'yolov8' else shape[2]) - first
-        if classes < 1 or (
-            self.layout == 'yolox' and find_layout(shape, self.height, self.width) != 'yolox'
-        ):
-            raise DetectorError(f'an output of shape {tuple(shape)} is not of {self.layout}')
-        if not 0 <= self._person_class < classes:
-            raise DetectorError(
-                f'class {self._person_class} for persons is not one of 0 to {classes - 1}'
             )
 
     def _decode(self, output: NDArray[Any]) -> Candidates:
@@ -373,7 +351,6 @@ class DetectorOptions:
     model: Path | None
     labels: Path | None = None
     label_class: str | None = None
-    layout: str = 'auto'
     size: int | None = None
     person_class: str | None = None
     iou: float = 0.6
@@ -396,7 +373,6 @@ class DetectorOptions:
             )
         return Detector(
             self.model,
-            layout=self.layout,
             size=self.size,
             person_class=int(person),
             iou=self.iou,
@@ -416,20 +392,16 @@ class DetectorOptions:
             path = default
         return None if path is None else load_labels(path, self.label_class)
 
+    def describe(self, detector: Detector) -> str:
+        """Return what a report should say about the detector."""
+        return f'{detector.describe()}, NMS {self.iou:g}, score {self.score:g}'
+
 
 def fraction(text: str) -> float:
     """Parse a number from 0 to 1."""
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
-    return value
-
-
-def not_negative(text: str) -> int:
-    """Parse a whole number from 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f'{value} is negative')
     return value
 
 
@@ -444,7 +416,8 @@ def add_detector_options(group: argparse._ActionsContainer, labels: str) -> None
         '--detector',
         type=Path,
         metavar='FILE',
-        help='a person detector, ONNX: YOLOv5, YOLOv8 (and successors of its head) or YOLOX',
+        help='a person detector, ONNX: YOLOv5, YOLOv8 (and successors of its head) or YOLOX, '
+        'which is told by the shape of its output',
     )
     add(
         '--labels',
@@ -459,12 +432,6 @@ def add_detector_options(group: argparse._ActionsContainer, labels: str) -> None
         help="the labels' class of persons; default: COCO's person or pedestrian, YOLO's 0",
     )
     add(
-        '--layout',
-        choices=('auto', *LAYOUTS),
-        default='auto',
-        help="of the detector's output; default: auto, told by its shape",
-    )
-    add(
         '--detector-size',
         type=positive,
         metavar='PIXELS',
@@ -476,18 +443,8 @@ def add_detector_options(group: argparse._ActionsContainer, labels: str) -> None
         help="the detector's class of persons; default: 0, or person or pedestrian where recorded "
         'detections have names',
     )
-    add(
-        '--iou',
-        type=fraction,
-        default=0.6,
-        help='of the non-maximum suppression, default: 0.6',
-    )
-    add(
-        '--score',
-        type=fraction,
-        default=0.25,
-        help='of detections that count as found, default: 0.25',
-    )
+    add('--iou', type=fraction, default=0.6, help='of the non-maximum suppression, default: 0.6')
+    add('--score', type=fraction, default=0.25, help='of what counts as found, default: 0.25')
     add(
         '--provider',
         choices=PROVIDERS,
@@ -496,10 +453,9 @@ def add_detector_options(group: argparse._ActionsContainer, labels: str) -> None
     )
     add(
         '--detector-threads',
-        type=not_negative,
-        default=0,
+        type=positive,
         metavar='COUNT',
-        help="CPU threads of the detector; default: 0, ONNX Runtime's choice",
+        help="CPU threads of the detector; default: ONNX Runtime's choice",
     )
     add(
         '--night',
@@ -517,17 +473,11 @@ def detector_options(args: argparse.Namespace) -> DetectorOptions:
         model=args.detector.resolve() if args.detector is not None else None,
         labels=args.labels.resolve() if args.labels is not None else None,
         label_class=args.label_class,
-        layout=args.layout,
         size=args.detector_size,
         person_class=args.person_class,
         iou=args.iou,
         score=args.score,
         provider=args.provider,
-        threads=args.detector_threads,
+        threads=args.detector_threads or 0,
         night=tuple(args.night),
     )
-
-
-def describe_detector(options: DetectorOptions, detector: Detector) -> str:
-    """Return what a report should say about the detector."""
-    return f'{detector.describe()}, NMS {options.iou:g}, score {options.score:g}'

@@ -73,16 +73,14 @@ class LabelSet:
         """
         name = next((name for name in names if name in self.images), None)
         if name is None:
-            return ImageLabels(_no_boxes(), _no_boxes()) if self.complete else None
+            return ImageLabels(_boxes([]), _boxes([])) if self.complete else None
         size = self.sizes.get(name, (width, height))
         if size != (width, height):
             raise LabelError(
                 f'{name} is {width}x{height} pixels, but {size[0]}x{size[1]} in {self.source}'
             )
         found = self.images[name]
-        if not self.relative:
-            return found
-        scale = np.array([width, height, width, height], dtype=np.float64)
+        scale = np.array([width, height] * 2, np.float64) if self.relative else 1.0
         return ImageLabels(found.boxes * scale, found.ignore * scale)
 
 
@@ -112,17 +110,16 @@ def load_labels(path: str | Path, person: str | None = None) -> LabelSet:
     if isinstance(document, dict) and {'images', 'annotations'} <= document.keys():
         return _read_coco(path, document, person)
     if isinstance(document, dict) and isinstance(document.get('boxes'), dict):
-        return _read_simple(path, document)
+        boxes, ignore = document['boxes'], document.get('ignore') or {}
+        if not isinstance(ignore, dict):
+            raise LabelError(f'{path}: "ignore" has no lists of boxes by image')
+        return LabelSet(path, _labels(path, boxes, ignore))
     raise LabelError(
         f'{path} has neither "boxes" by image nor the "images" and "annotations" of COCO'
     )
 
 
-def _no_boxes() -> Array:
-    return np.zeros((0, 4))
-
-
-def _checked_boxes(values: Any, place: str) -> Array:
+def _boxes(values: Any, place: str = '') -> Array:
     """
     Return lists of corners as an array.
 
@@ -133,7 +130,7 @@ def _checked_boxes(values: Any, place: str) -> Array:
     except (TypeError, ValueError) as error:
         raise LabelError(f'{place}: not a list of boxes of four numbers') from error
     if boxes.size == 0:
-        return _no_boxes()
+        return np.zeros((0, 4))
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
         raise LabelError(f'{place}: not a list of boxes of four numbers')
     empty = np.flatnonzero((boxes[:, 2:] <= boxes[:, :2]).any(axis=1))
@@ -142,20 +139,16 @@ def _checked_boxes(values: Any, place: str) -> Array:
     return boxes
 
 
-def _read_simple(path: Path, document: Mapping[str, Any]) -> LabelSet:
-    boxes, ignore = document['boxes'], document.get('ignore') or {}
-    if not isinstance(ignore, dict):
-        raise LabelError(f'{path}: "ignore" has no lists of boxes by image')
-    return LabelSet(
-        path,
-        {
-            name: ImageLabels(
-                _checked_boxes(boxes.get(name, []), f'{path}, boxes of {name}'),
-                _checked_boxes(ignore.get(name, []), f'{path}, ignore of {name}'),
-            )
-            for name in dict.fromkeys((*boxes, *ignore))
-        },
-    )
+def _labels(
+    path: Path, boxes: Mapping[str, Any], ignore: Mapping[str, Any]
+) -> dict[str, ImageLabels]:
+    return {
+        name: ImageLabels(
+            _boxes(boxes.get(name, []), f'{path}, boxes of {name}'),
+            _boxes(ignore.get(name, []), f'{path}, ignore of {name}'),
+        )
+        for name in dict.fromkeys((*boxes, *ignore))
+    }
 
 
 def _coco_category(path: Path, document: Mapping[str, Any], person: str | None) -> int:
@@ -174,12 +167,12 @@ def _coco_category(path: Path, document: Mapping[str, Any], person: str | None) 
 
 
 def _read_coco(path: Path, document: Mapping[str, Any], person: str | None) -> LabelSet:
+    names: dict[Any, str] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    boxes: dict[str, list[list[float]]] = {}
+    ignore: dict[str, list[list[float]]] = {}
     try:
         category = _coco_category(path, document, person)
-        names: dict[Any, str] = {}
-        sizes: dict[str, tuple[int, int]] = {}
-        boxes: dict[str, list[list[float]]] = {}
-        ignore: dict[str, list[list[float]]] = {}
         for image in document['images']:
             name = Path(image['file_name']).stem
             if name in boxes:
@@ -194,51 +187,37 @@ def _read_coco(path: Path, document: Mapping[str, Any], person: str | None) -> L
                 left_out = annotation.get('iscrowd') or annotation.get('ignore')
                 chosen = ignore if left_out else boxes
                 chosen[names[annotation['image_id']]].append([x, y, x + width, y + height])
+    except LabelError:
+        raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, LabelError):
-            raise
         raise LabelError(
             f'{path} is not as COCO has it: {type(error).__name__} {error}'
         ) from error
-    return LabelSet(
-        path,
-        {
-            name: ImageLabels(
-                _checked_boxes(boxes[name], f'{path}, boxes of {name}'),
-                _checked_boxes(ignore[name], f'{path}, ignored boxes of {name}'),
-            )
-            for name in boxes
-        },
-        sizes=sizes,
-    )
+    return LabelSet(path, _labels(path, boxes, ignore), sizes=sizes)
 
 
 def _read_yolo(folder: Path, person: str | None) -> LabelSet:
-    try:
-        number = int(person or 0)
-    except ValueError as error:
-        raise LabelError(
-            f'{folder}: YOLO labels have numbers for classes, so {person} is none'
-        ) from error
+    if person is not None and not person.isdecimal():
+        raise LabelError(f'{folder}: YOLO labels have numbers for classes, so {person} is none')
     images = {}
     for path in sorted(folder.glob('*.txt')):
         if path.name == 'classes.txt':  # names of the classes, by some programs
             continue
-        boxes = []
+        found = []
         try:
             for line in path.read_text(encoding='utf-8').splitlines():
                 if line.strip():
                     label, x, y, width, height = line.split()
-                    if int(label) == number:
-                        boxes.append([float(x), float(y), float(width), float(height)])
+                    if int(label) == int(person or 0):
+                        found.append([float(x), float(y), float(width), float(height)])
         except (OSError, ValueError) as error:
             raise LabelError(
                 f'{path}: not lines of class, x, y, width and height: {error}'
             ) from error
-        found = corners(np.array(boxes, dtype=np.float64).reshape(-1, 4))
-        images[path.stem] = ImageLabels(_checked_boxes(found, str(path)), _no_boxes())
-        if found.size and (found.min() < -0.5 or found.max() > 1.5):
+        boxes = _boxes(corners(np.array(found).reshape(-1, 4)), str(path))
+        if boxes.size and (boxes.min() < -0.5 or boxes.max() > 1.5):
             raise LabelError(f'{path}: boxes are not in fractions of the image')
+        images[path.stem] = ImageLabels(boxes, _boxes([]))
     if not images:
         raise LabelError(f'there are no labels NAME.txt in {folder}')
     return LabelSet(folder, images, relative=True, complete=True)

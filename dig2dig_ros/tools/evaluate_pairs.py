@@ -56,10 +56,9 @@ from dig2dig_ros.evaluation.comparison import (
     Row,
     split_rows,
 )
-from dig2dig_ros.evaluation.detection_study import DetectionStudy, detector_inputs
+from dig2dig_ros.evaluation.detection_study import DetectionStudy
 from dig2dig_ros.evaluation.detector import (
     add_detector_options,
-    describe_detector,
     Detector,
     detector_options,
     DetectorError,
@@ -243,11 +242,9 @@ class PairEvaluation:
         if self._detector is None or self._persons is None:
             return None
         visible, thermal = scene.shown[0], grey_8_bits(scene.shown[1])
-        own = {n: entry.image for n, entry in fused.items() if entry.image.shape == visible.shape}
-        images = detector_inputs(self._persons.inputs, visible, thermal, own)
-        found = {name: self._detector.detect(image) for name, image in images.items()}
         names = (pair.name, pair.visible.stem, pair.thermal.stem)
-        return self._persons.add(names, visible, found)
+        images = {name: entry.image for name, entry in fused.items()}
+        return self._persons.detect(self._detector, names, visible, thermal, images)
 
     def _hand_over(
         self,
@@ -567,7 +564,7 @@ def _evaluate(args: argparse.Namespace, until_end: ExitStack) -> int:
     if persons is not None and persons.frames:
         tables += persons.tables()
         assert detector is not None
-        about += f'; detector: {describe_detector(options, detector)}'
+        about += f'; detector: {options.describe(detector)}'
     odd = persons.warnings() if persons is not None else []
     for sentence in odd:
         report(sentence)

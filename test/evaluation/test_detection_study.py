@@ -66,7 +66,7 @@ def labelled_study(images: int = 6) -> DetectionStudy:
     """Return a study of images in which visible shows one and mean both of two persons."""
     names = [f'image{index}' for index in range(images)]
     labels = label_set(**{name: [NEAR, MEDIUM] for name in names})
-    study = DetectionStudy(['visible', 'mean', 'fused'], labels)
+    study = DetectionStudy(['visible', 'mean', 'fused'], labels, resamples=100)
     for name in names:
         detections = {
             'visible': found(NEAR, OTHER, scores=[0.9, 0.3]),
@@ -81,7 +81,7 @@ def labelled_study(images: int = 6) -> DetectionStudy:
 def test_inputs_are_measured_against_labels() -> None:
     study = labelled_study()
     assert (study.frames, study.labelled, study.persons) == (6, 6, 12)
-    table, _ = study.tables(resamples=100)
+    table, _ = study.tables()
     half = f'{100 * 51 / 101:.1f}'
     assert column(table, 'AP50') == {'visible': half, 'mean': '100.0', 'fused': '100.0'}
     assert column(table, 'miss rate at 0.25') == {
@@ -132,20 +132,24 @@ def test_few_images_have_no_interval() -> None:
 def test_intervals_repeat_and_take_images_that_come_later() -> None:
     rng = np.random.default_rng(0)
     labels = label_set(**{str(index): [NEAR, MEDIUM] for index in range(20)})
-    study = DetectionStudy(['visible', 'mean'], labels)
+    shown = [[box for box in (NEAR, MEDIUM) if rng.random() < 0.5] for _ in range(20)]
 
-    def add(index: int) -> None:
-        shown = [box for box in (NEAR, MEDIUM) if rng.random() < 0.5]
-        study.add([str(index)], BRIGHT, {'visible': found(*shown), 'mean': found(NEAR, MEDIUM)})
+    def study_of(images: int) -> DetectionStudy:
+        study = DetectionStudy(['visible', 'mean'], labels, resamples=200)
+        for index in range(images):
+            add(study, index)
+        return study
 
-    for index in range(10):
-        add(index)
-    first = study.tables(200, 1)
-    assert study.tables(200, 1) == first
-    assert study.tables(200, 2)[0].rows != first[0].rows
+    def add(study: DetectionStudy, index: int) -> None:
+        detections = {'visible': found(*shown[index]), 'mean': found(NEAR, MEDIUM)}
+        study.add([str(index)], BRIGHT, detections)
+
+    study = study_of(10)
+    first = study.tables()
+    assert study.tables() == study_of(10).tables() == first
     for index in range(10, 20):
-        add(index)
-    later = study.tables(200, 1)[0]
+        add(study, index)
+    later = study.tables()[0]
     assert column(later, 'images')['visible'] == '20'
     low, high = map(float, later.rows[0][2].split(' to '))
     assert low < float(column(later, 'AP50')['visible']) < high
@@ -197,12 +201,6 @@ def test_day_and_night_are_told_by_the_sky() -> None:
     assert study.summary()['images_by_time'] == {'day': 1, 'night': 2}
 
 
-def test_the_threshold_of_night_is_a_parameter() -> None:
-    study = DetectionStudy(['visible'], label_set(one=[NEAR]), night_luma=20)
-    study.add(['one'], DARK, {'visible': found(NEAR)})
-    assert study.summary()['images_by_time'] == {'day': 1, 'night': 0}
-
-
 def test_patterns_of_night_overrule_the_brightness() -> None:
     labels = label_set(set03_1=[NEAR], set00_1=[MEDIUM])
     study = DetectionStudy(['visible'], labels, night=['set0[345]*'])
@@ -251,7 +249,7 @@ def test_an_image_that_fails_leaves_no_trace() -> None:
 
 def test_the_summary_of_labels_is_json() -> None:
     study = labelled_study()
-    summary = json.loads(json.dumps(study.summary(resamples=100), allow_nan=False))
+    summary = json.loads(json.dumps(study.summary(), allow_nan=False))
     assert summary['score'] == 0.25
     assert (summary['frames'], summary['labelled'], summary['persons']) == (6, 6, 12)
     visible = summary['inputs']['visible']

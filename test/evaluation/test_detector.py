@@ -269,7 +269,7 @@ def test_detector_finds_its_layout_and_boxes_in_image_pixels(
     found = detector.detect(scene())
     assert found.boxes == pytest.approx(boxes_of([[64, 0, 128, 64], [192, 64, 256, 128]]), abs=0.1)
     assert found.scores == pytest.approx([1.0, 2 * 230 / 255 - 1], abs=0.01)
-    blue = Detector(path, size=128, threads=1, provider='cpu', person_class=1, layout=layout)
+    blue = Detector(path, size=128, threads=1, provider='cpu', person_class=1)
     assert blue.detect(scene()).boxes == pytest.approx(boxes_of([[0, 64, 64, 128]]), abs=0.1)
     grey = detector.detect(cv2.cvtColor(scene(), cv2.COLOR_BGR2GRAY))
     assert grey.boxes.shape == (0, 4)
@@ -318,8 +318,6 @@ def test_floor_and_suppression_are_parameters(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'layout': 'yolox'}, 'no layout|not of yolox'),
-        ({'layout': 'yolov9'}, "layout 'yolov9' is unknown"),
         ({'person_class': 2}, 'class 2 for persons is not one of 0 to 1'),
         ({'size': 100}, 'size 100 is no multiple of 32'),
         ({'iou': 0.0}, 'not between 0 and 1'),

@@ -221,7 +221,6 @@ def test_missing_scikit_image_ends_with_the_remedy(
         ['--ablation', 'colour'],
         ['--score', '1.5'],
         ['--iou', 'x'],
-        ['--layout', 'ssd'],
         ['--detector-threads', '-1'],
     ],
 )
@@ -824,11 +823,10 @@ def test_options_reach_the_detector(
     pairs: Path, capsys: pytest.CaptureFixture[str], detector: list[str]
 ) -> None:
     arguments = [str(pairs), *detector, '--compare', 'mean', '--limit', '1']
-    options = ['--layout', 'yolox', '--detector-size', '320', '--person-class', '2']
+    options = ['--detector-size', '320', '--person-class', '2']
     options += ['--iou', '0.5', '--provider', 'cpu', '--detector-threads', '1']
     assert main([*arguments, *options]) == 0
     assert Bright.options == {
-        'layout': 'yolox',
         'size': 320,
         'person_class': 2,
         'iou': 0.5,
