@@ -62,8 +62,9 @@ import torch
 from torch import Tensor
 import torch.nn.functional as F
 
+from dig2dig_ros.fusion.estimates import estimate_sources
 from dig2dig_ros.fusion.information_gain import local_mean, reconstruction_loss
-from dig2dig_ros.fusion.sampler import estimate_sources, StepState
+from dig2dig_ros.fusion.sampler import StepState
 from dig2dig_ros.fusion.settings import GainLoss
 from dig2dig_ros.priors.base import Prior
 

@@ -43,6 +43,7 @@ import torch.nn.functional as F
 
 from dig2dig_ros.fusion.colour import luma, replace_luma
 from dig2dig_ros.fusion.degradation import Degradation, DegradationError
+from dig2dig_ros.fusion.estimates import matched_timesteps
 from dig2dig_ros.fusion.linear_operators import Identity, LinearOperator
 from dig2dig_ros.fusion.observation import (
     estimate_noise,
@@ -105,19 +106,6 @@ def fusion_consistent(
     power = weights.square().sum(dim=0, keepdim=True)
     fused = estimate - guidance_scale * misfit
     return fused, sources + (1 - guidance_scale) * weights / power * misfit
-
-
-def matched_timesteps(prior: Prior, deviations: Sequence[float]) -> Tensor:
-    """
-    Return the timesteps whose ratio of noise to signal is that of images with given noise.
-
-    :param deviations: standard deviations of noise on [-1, 1], positive.
-    :return: (B,) int64, nearest in sqrt((1 - alpha_bar) / alpha_bar) on a logarithmic scale.
-    """
-    ratio = ((1 - prior.alpha_bar) / prior.alpha_bar).sqrt()
-    wanted = ratio.new_tensor(deviations)
-    distance: Tensor = ratio.log()[None, :] - wanted.log()[:, None]
-    return distance.abs().argmin(dim=1)
 
 
 def jointly_corrected(

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from dig2dig_ros.fusion.degradation import Degradation, DegradationError
+from dig2dig_ros.fusion.estimates import matched_timesteps
 from dig2dig_ros.fusion.linear_operators import (
     Convolution,
     down_sampling,
@@ -32,7 +33,6 @@ from dig2dig_ros.fusion.restoration import (
     data_consistent,
     fusion_consistent,
     jointly_corrected,
-    matched_timesteps,
     restore,
     restore_colour,
 )

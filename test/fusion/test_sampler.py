@@ -21,11 +21,12 @@ import numpy as np
 import pytest
 import torch
 
-from dig2dig_ros.fusion import sampler
+from dig2dig_ros.fusion import estimates
+from dig2dig_ros.fusion.estimates import estimate_sources, timesteps_of_means
 from dig2dig_ros.fusion.information_gain import cell_means, refined
 from dig2dig_ros.fusion.linear_operators import down_sampling
 from dig2dig_ros.fusion.observation import Observation
-from dig2dig_ros.fusion.sampler import estimate_sources, sample, timesteps_of_means
+from dig2dig_ros.fusion.sampler import sample
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.priors import PriorError
 from fusion.priors import GaussianPrior, random_sources
@@ -236,7 +237,7 @@ def test_all_that_does_not_depend_on_the_chain_shares_one_prior_call(name, batch
 def test_large_batches_are_split_without_changing_the_result(name, monkeypatch):
     whole = run(ALL_SETTINGS[name])
     prior = GaussianPrior()
-    monkeypatch.setattr(sampler, 'MAX_BATCH_PIXELS', 2 * 8 * 10)
+    monkeypatch.setattr(estimates, 'MAX_BATCH_PIXELS', 2 * 8 * 10)
     split = run(ALL_SETTINGS[name], prior=prior)
     assert max(prior.batches) == 2
     assert torch.equal(whole.fused, split.fused)
