@@ -36,65 +36,53 @@ def add_noise(prior: Prior, clean: Tensor, timesteps: Tensor, noise: Tensor) -> 
     return torch.addcmul(signal * clean, sigma, noise)
 
 
-def timesteps_on(timesteps: Sequence[int], device: torch.device, times: int = 1) -> Tensor:
-    """Return (len(timesteps) * times,), each timestep so many times, without a copy to it."""
+def timesteps_on(device: torch.device, timesteps: Sequence[int], times: int = 1) -> Tensor:
+    """Return (len(timesteps) * times,), each timestep so many times, without a copy to a GPU."""
     if len(timesteps) == 1:
         # So that a prior can see that it is one for all.
         return torch.full((1,), timesteps[0], device=device).expand(times)
     return torch.cat([torch.full((times,), timestep, device=device) for timestep in timesteps])
 
 
-def denoise_in_batches(prior: Prior, noisy: Tensor, timesteps: Tensor) -> Tensor:
-    """Run the prior on (B, 1, H, W), in as few calls as bounded memory allows."""
-    images = max(1, MAX_BATCH_PIXELS // (noisy.shape[-2] * noisy.shape[-1]))
-    if noisy.shape[0] <= images:
-        return prior.denoise(noisy, timesteps)
-    parts = zip(torch.split(noisy, images), torch.split(timesteps, images), strict=True)
-    return torch.cat([prior.denoise(part, times) for part, times in parts])
-
-
-def matched_timesteps(prior: Prior, deviations: Sequence[float]) -> Tensor:
+def matched_timesteps(prior: Prior, ratios: Sequence[float]) -> tuple[int, ...]:
     """
-    Return the timesteps whose ratio of noise to signal is that of images with given noise.
+    Return the timesteps at which noise is to signal as in given images.
 
-    :param deviations: standard deviations of noise on [-1, 1], positive.
-    :return: (B,) int64, nearest in sqrt((1 - alpha_bar) / alpha_bar) on a logarithmic scale.
+    :param ratios: standard deviations of the noise, where the clean image is on [-1, 1]; positive.
+    :return: nearest in sqrt((1 - alpha_bar) / alpha_bar), on a logarithmic scale.
     """
-    ratio = ((1 - prior.alpha_bar) / prior.alpha_bar).sqrt()
-    wanted = ratio.new_tensor(deviations)
-    distance: Tensor = ratio.log()[None, :] - wanted.log()[:, None]
-    return distance.abs().argmin(dim=1)
+    known = _noise_ratios(prior)
+    distance = known.log()[None, :] - known.new_tensor(ratios).log()[:, None]
+    return tuple(distance.abs().argmin(dim=1).tolist())
 
 
-def timesteps_of_means(
-    prior: Prior, timesteps: tuple[int, ...], downscale: int
-) -> tuple[int, ...]:
+def timesteps_of_means(prior: Prior, timesteps: Sequence[int], downscale: int) -> tuple[int, ...]:
     """
     Return how noisy the means over cells of noisy pixels are, as timesteps.
 
     Averaging n^2 pixels of a noisy image leaves its structure and divides the deviation of its
-    noise by n. The result is a smaller image at the timestep whose ratio of noise to signal,
-    sqrt((1 - alpha_bar) / alpha_bar), is that part of the first one's.
+    noise by n.
 
     :param timesteps: of the noisy image.
     :param downscale: n, side of the cells in pixels.
-    :return: the nearest timesteps of the prior.
     """
-    ratios = ((1 - prior.alpha_bar) / prior.alpha_bar).sqrt()
-    wanted = ratios[list(timesteps)] / downscale
-    nearest = (ratios[:, None] - wanted).abs().argmin(dim=0)
-    return tuple(int(timestep) for timestep in nearest)
+    ratios = _noise_ratios(prior)
+    return matched_timesteps(prior, [float(ratios[each]) / downscale for each in timesteps])
+
+
+def _noise_ratios(prior: Prior) -> Tensor:
+    return ((1 - prior.alpha_bar) / prior.alpha_bar).sqrt()
 
 
 @torch.inference_mode()
 def estimate_sources(
     prior: Prior,
     sources: Tensor,
-    timesteps: tuple[int, ...],
-    draws: list[Tensor],
-    x: Tensor | None = None,
+    timesteps: Sequence[int],
+    draws: Sequence[Tensor],
     downscale: int = 1,
-) -> tuple[Tensor, Tensor | None]:
+    x: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """
     Return the one-step estimates c_hat_k^t of all sources at all timesteps (Eq. 9-10).
 
@@ -103,13 +91,14 @@ def estimate_sources(
     :param sources: (K, 1, H, W).
     :param draws: noise, each (1, 1, H, W), over which the estimates are averaged; none denoises
         the scaled sources as they are.
-    :param x: (1, 1, H, W), x_t at the first timestep, to be denoised in the same batch.
     :param downscale: pixels a side of the noisy sources that the prior sees as one, see
         :func:`timesteps_of_means`; the estimates are interpolated to all pixels.
-    :return: (R, K, 1, H, W) for R timesteps, and the estimate made from ``x``.
+    :param x: (1, 1, H, W), x_t at the first timestep, to be denoised in the same batch.
+    :return: (R, K, 1, H, W) for R timesteps, and the estimate made from ``x``, (1, 1, H, W);
+        without it, (0, 1, H, W).
     :raises ValueError: that is more than :data:`MAX_ESTIMATE_PIXELS`.
     """
-    device = sources.device
+    x = sources[:0] if x is None else x
     height, width = sources.shape[-2:]
     pixels = len(timesteps) * sources.numel()
     if pixels > MAX_ESTIMATE_PIXELS:
@@ -119,34 +108,42 @@ def estimate_sources(
             'num_inference_steps'
         )
     if downscale > 1:
-        # The mean of n pixels of noise has 1 / sqrt(n) of their deviation.
-        small_draws = [cell_means(draw, downscale) * downscale for draw in draws]
-        coarse, _ = estimate_sources(
+        small, _ = estimate_sources(
             prior,
             cell_means(sources, downscale),
             timesteps_of_means(prior, timesteps, downscale),
-            small_draws,
+            # The mean of n pixels of noise has 1 / sqrt(n) of their deviation.
+            [cell_means(draw, downscale) * downscale for draw in draws],
         )
-        first = None if x is None else prior.denoise(x, timesteps_on(timesteps[:1], device))
-        return refined(coarse, downscale, height, width), first
+        if len(x):
+            x = prior.denoise(x, timesteps_on(x.device, timesteps[:1]))
+        return refined(small, downscale, height, width), x
     if len(draws) > 1 and pixels * len(draws) > MAX_BATCH_PIXELS:
         # One draw after the other, and only their sum is kept.
-        total, first = estimate_sources(prior, sources, timesteps, draws[:1], x)
+        total, x0 = estimate_sources(prior, sources, timesteps, draws[:1], x=x)
         for draw in draws[1:]:
             total += estimate_sources(prior, sources, timesteps, [draw])[0]
-        return total / len(draws), first
+        return total / len(draws), x0
     shape = (len(timesteps), max(1, len(draws)), *sources.shape)
-    times = timesteps_on(timesteps, device, shape[1] * shape[2])
+    times = timesteps_on(sources.device, timesteps, shape[1] * shape[2])
     repeated = sources.expand(shape).flatten(0, 2)
     if draws:
-        eps = torch.stack(draws).expand(shape[1:]).expand(shape).flatten(0, 2)
+        eps = torch.stack(tuple(draws)).expand(shape[1:]).expand(shape).flatten(0, 2)
         noisy = add_noise(prior, repeated, times, eps)
     else:
         noisy = prior.coefficients(times, sources)[0] * repeated
-    if x is not None:
+    if len(x):
         noisy, times = torch.cat([noisy, x]), torch.cat([times, times[:1]])
-    denoised = denoise_in_batches(prior, noisy, times)
-    count = len(repeated)
-    estimates = denoised[:count].reshape(shape)
+    denoised = _denoise_in_batches(prior, noisy, times)
+    estimates = denoised[: len(repeated)].reshape(shape)
     mean = estimates.mean(dim=1) if len(draws) > 1 else estimates[:, 0]
-    return mean, None if x is None else denoised[count:]
+    return mean, denoised[len(repeated) :]
+
+
+def _denoise_in_batches(prior: Prior, noisy: Tensor, timesteps: Tensor) -> Tensor:
+    """Run the prior on (B, 1, H, W), in as few calls as bounded memory allows."""
+    images = max(1, MAX_BATCH_PIXELS // (noisy.shape[-2] * noisy.shape[-1]))
+    if noisy.shape[0] <= images:
+        return prior.denoise(noisy, timesteps)
+    parts = zip(torch.split(noisy, images), torch.split(timesteps, images), strict=True)
+    return torch.cat([prior.denoise(part, times) for part, times in parts])

@@ -43,7 +43,7 @@ import torch.nn.functional as F
 
 from dig2dig_ros.fusion.colour import luma, replace_luma
 from dig2dig_ros.fusion.degradation import Degradation, DegradationError
-from dig2dig_ros.fusion.estimates import matched_timesteps
+from dig2dig_ros.fusion.estimates import matched_timesteps, timesteps_on
 from dig2dig_ros.fusion.linear_operators import Identity, LinearOperator
 from dig2dig_ros.fusion.observation import (
     estimate_noise,
@@ -274,7 +274,7 @@ def _mistrust(operator: LinearOperator, image: Tensor, expected: float) -> float
 
 def _denoise(prior: Prior, images: Tensor, noise: float) -> Tensor:
     """Return the prior's estimates of (B, 1, H, W), which have noise of this deviation."""
-    timesteps = matched_timesteps(prior, [noise]).expand(len(images)).to(images.device)
+    timesteps = timesteps_on(images.device, matched_timesteps(prior, [noise]), len(images))
     signal, _ = prior.coefficients(timesteps, images)
     return prior.denoise(signal * images, timesteps)
 

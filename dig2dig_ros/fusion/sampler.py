@@ -240,7 +240,7 @@ def _follow_chain(
 
     The first step of the chain shares the prior call of the estimates, where these are needed.
     """
-    timesteps = timesteps_on(settings.timesteps, sources.device)
+    timesteps = timesteps_on(sources.device, settings.timesteps)
     draws = [noise(index) for index in range(settings.noise_draws)]
     # With the same noise for all, the mean of the noisy sources is the noisy mean: x_{t_N}.
     x = add_noise(prior, sources.mean(dim=0, keepdim=True), timesteps[:1], noise(0))
@@ -251,11 +251,9 @@ def _follow_chain(
         nothing = sources.new_zeros((len(settings.refresh_timesteps), *sources.shape))
         weighing = Weighing(nothing, uniform_weights(nothing), 1)
     else:
-        estimates, first = estimate_sources(
-            prior, sources, settings.refresh_timesteps, draws, x, settings.prior_downscale
+        estimates, x0 = estimate_sources(
+            prior, sources, settings.refresh_timesteps, draws, settings.prior_downscale, x
         )
-        assert first is not None
-        x0 = first
         new_calls = len(settings.refresh_timesteps) * max(1, len(draws)) * len(sources) + 1
         weighing = weigh_sources(estimates, sources, settings, from_pure_noise=False)
     weights = refined(weighing.weights, weighing.cell, *sources.shape[-2:])

@@ -20,7 +20,6 @@ import pytest
 import torch
 
 from dig2dig_ros.fusion.degradation import Degradation, DegradationError
-from dig2dig_ros.fusion.estimates import matched_timesteps
 from dig2dig_ros.fusion.linear_operators import (
     Convolution,
     down_sampling,
@@ -133,12 +132,6 @@ def test_fusion_consistency_is_the_nearest_point():
     for _ in range(20):
         other = moved + 0.01 * torch.randn(moved.shape, generator=generator)
         assert (distance((weights * other).sum(dim=0, keepdim=True), other) > nearest).all()
-
-
-def test_matched_timesteps(prior):
-    ratio = ((1 - prior.alpha_bar) / prior.alpha_bar).sqrt()
-    times = matched_timesteps(prior, [float(ratio[3]), float(ratio[400]), 1e-6])
-    assert times.tolist() == [3, 400, 0]
 
 
 def test_sources_meet_what_was_observed():

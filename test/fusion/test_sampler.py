@@ -22,8 +22,6 @@ import pytest
 import torch
 
 from dig2dig_ros.fusion import estimates
-from dig2dig_ros.fusion.estimates import estimate_sources, timesteps_of_means
-from dig2dig_ros.fusion.information_gain import cell_means, refined
 from dig2dig_ros.fusion.linear_operators import down_sampling
 from dig2dig_ros.fusion.observation import Observation
 from dig2dig_ros.fusion.sampler import sample
@@ -171,15 +169,6 @@ def test_increments_stay_between_the_sources(overshoot):
     assert bool(((free < lowest) | (free > highest)).any())
     # Rounding of a sum of increments is all that may be left.
     assert bool(((fused >= lowest - 1e-12) & (fused <= highest + 1e-12)).all())
-
-
-def test_estimates_are_the_mean_over_the_draws():
-    prior, sources = GaussianPrior(), random_sources()
-    draws = [noise(0), noise(1), noise(2)]
-    mean, _ = estimate_sources(prior, sources, (300, 40), draws)
-    single = [estimate_sources(prior, sources, (300, 40), [draw])[0] for draw in draws]
-    torch.testing.assert_close(mean, torch.stack(single).mean(dim=0))
-    assert mean.shape == (2, 2, 1, 8, 10)
 
 
 @pytest.mark.parametrize('name', ALL_SETTINGS)
@@ -331,42 +320,6 @@ def test_increments_take_restored_sources_as_they_are():
     sources = random_sources()
     first = sample(GaussianPrior(), sources, noise, INCREMENTS, None, (None, observed(sources)))
     torch.testing.assert_close(first.fused, run(INCREMENTS, sources).fused, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize('downscale', [2, 4])
-def test_the_mean_of_noisy_pixels_is_a_less_noisy_pixel(downscale):
-    prior = GaussianPrior()
-    timesteps = (999, 700, 400, 100, 20)
-    smaller = timesteps_of_means(prior, timesteps, downscale)
-    ratios = ((1 - prior.alpha_bar) / prior.alpha_bar).sqrt()
-    for timestep, less in zip(timesteps, smaller, strict=True):
-        assert less < timestep
-        # As near as the timesteps are to each other.
-        nearest = ratios[less - 1] / 2 + ratios[less] / 2, ratios[less] / 2 + ratios[less + 1] / 2
-        assert nearest[0] <= ratios[timestep] / downscale <= nearest[1]
-    assert timesteps_of_means(prior, timesteps, 1) == timesteps
-
-
-@pytest.mark.parametrize('draws', [0, 1, 2])
-@pytest.mark.parametrize('size', [(8, 12), (7, 9)], ids=str)
-def test_estimates_of_smaller_images(draws, size):
-    prior, sources = GaussianPrior(), random_sources(2, *size)
-    generator = torch.Generator().manual_seed(1)
-    eps = [
-        torch.randn((1, 1, *size), generator=generator, dtype=torch.float64) for _ in range(draws)
-    ]
-    found, _ = estimate_sources(prior, sources, (400, 100), eps, downscale=2)
-    expected = []
-    for less in timesteps_of_means(prior, (400, 100), 2):
-        level = prior.alpha_bar[less]
-        of_draws = []
-        for one in eps or [torch.zeros_like(sources[:1])]:
-            # The noisy means, as an image at the lower timestep has them.
-            noisy = level.sqrt() * cell_means(sources, 2)
-            noisy = noisy + (1 - level).sqrt() * 2 * cell_means(one, 2)
-            of_draws.append(prior.denoise(noisy, torch.tensor([less])))
-        expected.append(refined(torch.stack(of_draws).mean(0), 2, *size))
-    torch.testing.assert_close(found, torch.stack(expected))
 
 
 def test_equal_weights_keep_every_pixel_whatever_the_prior_sees():
