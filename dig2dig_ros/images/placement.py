@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where the pixels of one camera lie in the image of another, for a fusion that warps it."""
+"""Where the pixels of the visible camera lie in the image of another one."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Placement:
         its outermost pixels, so that the grid is valid at any resolution of it. Within [-1, 1]
         wherever the coverage is above 0.
     :param coverage: (H, W) float32 in [0, 1]: 1 where the other image reaches, 0 where it does
-        not, with a soft edge between, inside of what it reaches.
+        not; the soft edge between them lies within what it reaches.
     :param source_size: (width, height) of the other image that this was made for.
-    :raises ValueError: a shape, type or range is another one.
+    :raises ValueError: one of these has another shape, type or range.
     """
 
     grid: NDArray[np.float32]
@@ -49,7 +49,7 @@ class Placement:
         grid, coverage = self.grid, self.coverage
         if grid.dtype != np.float32 or coverage.dtype != np.float32:
             raise ValueError(
-                f'a placement is made of float32, not a grid of {grid.dtype} and a coverage of '
+                f'a placement is of float32, not a grid of {grid.dtype} and a coverage of '
                 f'{coverage.dtype}'
             )
         if coverage.ndim != 2 or coverage.size == 0 or grid.shape != (*coverage.shape, 2):

@@ -30,16 +30,16 @@ from numpy.typing import NDArray
 
 MODES = ('auto', 'percentile', 'fixed', 'encoding')
 
-# Pixels that the percentiles are taken from, at most.
+# Most pixels that the percentiles are taken from.
 _SAMPLE_PIXELS = 65536
-# After a gap of so many time constants the old range says nothing about the new frame.
+# After a gap of this many time constants the old range says nothing about the new frame.
 _GAP = 5.0
-# Grey levels of 8 bits that the channels of a grey image may differ by: conversions and lossy
-# compression leave up to 4, and the palette next to grey (bone) has 32 between black and white.
+# Grey levels by which the channels of an 8-bit grey image may differ: conversions and lossy
+# compression leave up to 4, and the palette nearest to grey (bone) has 32.
 _GREY_LEVELS = 6
-# Two ranges that share less than this part of the smaller one are of two different scenes.
+# Two ranges that share less than this part of the smaller one belong to different scenes.
 _SAME_SCENE = 0.25
-# Of the share that a pixel may change by, for those at the new bound: a few are beyond it.
+# Part of its share by which a pixel at the new bound may change, as a few lie beyond it.
 _AT_BOUND = 0.9
 
 
@@ -56,19 +56,19 @@ class ThermalRange:
     - ``auto``: ``encoding`` for uint8 (the camera has chosen a range already), ``percentile``
       for everything else.
     - ``percentile``: two percentiles of the frame, smoothed over time. Each bound follows its
-      percentile with the time constant ``smoothing``, and never by more than
+      percentile with the time constant ``smoothing``, and moves at most by
       ``1 - exp(-dt / smoothing)`` times the present span a frame, so that no pixel of a still
-      background changes by more than that share, however hot what enters. Inwards it goes
-      faster, as fast as that share allows, so that what was hot is soon forgotten. When the new
-      range hardly overlaps the present one (another scene, the camera's gain switched), it is
-      taken over at once; likewise after a stamp that went back or a gap of five time constants.
-      The span is at least ``minimum_span`` around its centre: noise is not stretched to full
-      contrast, and a constant image becomes 0.5.
+      background changes by more than that share, however hot what enters. Inwards it moves as
+      fast as that share allows, so that what was hot is soon forgotten. A range that hardly
+      overlaps the present one (another scene, another gain of the camera) is taken over at once;
+      so is the first one after a stamp that went back or a gap of five time constants. The span
+      is at least ``minimum_span`` around its centre: noise is not stretched to full contrast,
+      and a constant image becomes 0.5.
     - ``fixed``: ``limits``, in counts of the image.
     - ``encoding``: the full range of the integer type; [0, 1] for floating point.
 
-    Values outside the range are clipped. NaN counts as coldest (0), infinities as what their
-    sign says; neither takes part in the percentiles.
+    Values outside the range are clipped. NaN counts as coldest (0), infinities by their sign;
+    neither takes part in the percentiles.
 
     Not thread-safe: frames have an order.
     """
@@ -89,9 +89,9 @@ class ThermalRange:
         :param limits: of mode ``fixed``: the counts that become 0 and 1.
         :param smoothing: time constant of mode ``percentile`` in s; 0 takes each frame by itself.
         :param minimum_span: of mode ``percentile``, in counts. None means 16 counts for 8-bit
-            and 64 for wider integers (sensor noise of 3 counts spans 15). For floating point,
-            whose unit is not known, it means a thousandth of the magnitude, 0.3 K for kelvin,
-            and at least 0.001; an image in degrees Celsius has no such scale, so state it.
+            and 64 for wider integers (sensor noise of 3 counts spans 15); for floating point a
+            thousandth of the magnitude (0.3 K for kelvin), and at least 0.001: state it for
+            degrees Celsius.
         :raises ThermalRangeError: a setting is out of its range.
         """
         if mode not in MODES:
@@ -192,7 +192,7 @@ class ThermalRange:
             step = share * min(max(target - bound, -span), span)
             inside = (target - other) / (bound - other)
             if 0.0 < inside < 1.0:
-                # Narrower: pixels at the new bound become brighter, or darker, by the share.
+                # Narrower: pixels at the new bound become brighter or darker by the share.
                 narrow = (target - other) / min(1.0, inside + _AT_BOUND * share) - bound + other
                 step = max(step, narrow, key=abs)
             bound += step

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Do the images of the two cameras still lie on each other? A look every few seconds."""
+"""Watches whether the images of the two cameras still lie on each other."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from dig2dig_ros.streams.preparation import Prepared, registered_image
 
 class AlignmentWatch:
     """
-    Measures what misalignment is left, as the fusion sees the images.
+    Measures the misalignment between the images as the fusion sees them.
 
-    A mount that was knocked, a lens that was refocused or a registration of another robot shows
-    in it. It is called after every pair, and does something once in ``alignment_period``. One
-    thread calls; :meth:`table` and :meth:`warning` may be read from another.
+    It shows that a mount was knocked, a lens refocused, or the registration is that of another
+    robot. Call it with every pair; it looks at one every ``alignment_period``. :meth:`table` and
+    :meth:`warning` may be read from another thread.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class AlignmentWatch:
         if period == 0:
             self._latest = None
             return
-        # A stamp far before the next look is of a new timeline.
+        # A stamp far before the next look belongs to a new timeline.
         if self._next - period <= stamp < self._next or min(prepared.trust[:2]) < 1:
             return
         self._next = stamp + period
@@ -87,5 +87,5 @@ class AlignmentWatch:
             return ''
         return (
             f'the thermal image is {found.distance:.1f} pixels off: calibrate the registration '
-            'anew (calibrate_registration)'
+            'again (calibrate_registration)'
         )
