@@ -75,7 +75,6 @@ LONG_FUNCTIONS = {
     'dig2dig_ros/fusion/fuser.py': '_fused',
     'dig2dig_ros/fusion/pair.py': 'fuse_pair',
     'dig2dig_ros/fusion/sampler.py': '_follow_chain',
-    'dig2dig_ros/images/alignment_search.py': 'coarse_search',
     'dig2dig_ros/tools/evaluate_bag.py': 'parse_arguments',
     'dig2dig_ros/tools/evaluate_pairs.py': '_evaluate',
     'dig2dig_ros/tools/train_prior.py': 'train',

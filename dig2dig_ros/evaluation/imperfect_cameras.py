@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
-from dig2dig_ros.images.geometry import resizing, rotation_about, translation
+from dig2dig_ros.images.geometry import resizing, similarity, translation
 from dig2dig_ros.streams.pairing import Source, SOURCES
 
 Array = NDArray[Any]
@@ -113,8 +113,7 @@ def true_homography(warp: Warp, thermal_size: Size, visible_size: Size) -> NDArr
     """
     width, height = visible_size
     x, y = (width - 1) / 2, (height - 1) / 2
-    turn = warp.scale * rotation_about(2, math.radians(warp.rotation))
-    turn[2, 2] = 1.0
+    turn = similarity(math.radians(warp.rotation), warp.scale)
     there = translation(x + warp.shift_x * width, y + warp.shift_y * height)
     return there @ turn @ translation(-x, -y) @ resizing(thermal_size, visible_size)
 
@@ -219,7 +218,7 @@ class ImperfectCameras:
         width, height = self._visible_size
         focal = SyntheticScene.focal_length(self.scene_size[1])
         matrix = np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
-        turn = rotation_about(2, math.radians(warp.rotation))
+        turn = similarity(math.radians(warp.rotation), 1.0)
         seen = np.linalg.inv(self.homography) @ matrix @ turn
         seen[0, 1] = seen[1, 0] = 0.0  # but for rounding
         matrices: dict[Source, Array] = {'visible': matrix, 'thermal': seen}

@@ -38,7 +38,7 @@ from dig2dig_ros.images.alignment_search import (
     Scene,
     SearchRange,
 )
-from dig2dig_ros.images.geometry import apply_homography, Array, corners_of, normalisation
+from dig2dig_ros.images.geometry import apply_homography, Array, corners_of, Size, to_unit_image
 
 # What a trusted alignment must keep. Set on pairs of the training part of RoadScene and of TNO,
 # right ones and such of images that do not belong together; most of those fail all four.
@@ -51,20 +51,20 @@ _LEAST_TOLERANCE = 2.0
 
 
 @dataclass(frozen=True)
-class Alignment:
+class HomographyEstimate:
     """
-    How a camera pair was found to be aligned.
+    The homography of a camera pair as the images show it, and how far it is to be trusted.
 
     :param thermal_to_visible: (3, 3) homography from thermal pixels (x, y, 1) to visible ones,
-        centres of pixels at integers; the last element is 1.
+        the last element is 1.
     :param trusted: all checks passed.
-    :param corner_spread: the standard deviation of the thermal image's corners by the scores
-        themselves, in thermal pixels, root mean square over corners.
+    :param corner_spread: standard deviation of the thermal image's corners, in thermal pixels,
+        root mean square over corners.
     :param score: correlation of the fields of gradients at 320 pixels of the visible image's
         longer side, at most 1.
     :param margin: by how much the score is above that of the best other mode, as part of it.
-    :param halves_distance: corner distance in thermal pixels to the nearer of two alignments
-        that were each searched in one half of the scene alone, of interleaved squares.
+    :param halves_distance: corner distance in thermal pixels to the nearer of two alignments,
+        each from one half of the scene alone, of interleaved squares.
     :param reasons: why it is not trusted; empty where it is.
     """
 
@@ -77,7 +77,7 @@ class Alignment:
     reasons: tuple[str, ...]
 
 
-def corner_distance(first: Array, second: Array, thermal_size: tuple[int, int]) -> float:
+def corner_distance(first: Array, second: Array, thermal_size: Size) -> float:
     """
     Return how far two homographies are apart: the root mean square over corners, thermal pixels.
 
@@ -85,8 +85,7 @@ def corner_distance(first: Array, second: Array, thermal_size: tuple[int, int]) 
     :param thermal_size: (width, height).
     """
     corners = corners_of(thermal_size)
-    back = apply_homography(np.linalg.inv(second) @ first, corners)
-    return float(np.sqrt(((back - corners) ** 2).sum(axis=1).mean()))
+    return _rms(apply_homography(np.linalg.inv(second) @ first, corners) - corners)
 
 
 def align(
@@ -95,13 +94,13 @@ def align(
     guess: Array | None = None,
     search: SearchRange | None = None,
     thermal_mask: NDArray[np.bool_] | None = None,
-) -> Alignment:
+) -> HomographyEstimate:
     """
     Estimate the homography of a camera pair from one or more pairs of images.
 
     :param pairs: (visible, thermal) each; visible (H, W, 3) blue-green-red or (H, W), thermal
         (h, w), any numeric type; all visible images of one size, and all thermal ones.
-    :param guess: (3, 3) thermal to visible; by default :func:`default_guess`.
+    :param guess: (3, 3) thermal to visible; by default of :func:`centred_guess`.
     :param search: about the guess.
     :param thermal_mask: (h, w), false where the thermal images show nothing (a housing, corners
         without light); by default all counts.
@@ -143,21 +142,14 @@ def align(
             f'neither half of the scene alone agrees: the nearer one is {halves:.1f} pixels off, '
             f'of at most {tolerance:.1f}'
         )
-    return Alignment(
-        final.warp / final.warp[2, 2],
-        not reasons,
-        spread,
-        score,
-        margin,
-        halves,
-        tuple(reasons),
-    )
+    matrix = final.warp / final.warp[2, 2]
+    return HomographyEstimate(matrix, not reasons, spread, score, margin, halves, tuple(reasons))
 
 
 def _outside(scene: Scene, warp: Array, search: SearchRange) -> list[str]:
     """Say where a warp is at the end of the search range: the truth may lie beyond."""
-    normalise = normalisation(scene.visible_size)
-    total = normalise @ warp @ np.linalg.inv(normalise @ scene.guess)
+    to_unit = to_unit_image(scene.visible_size)
+    total = to_unit @ warp @ np.linalg.inv(to_unit @ scene.guess)
     # The similarity nearest to it at the centre, where a perspective leaves scale as it is.
     total = total / total[2, 2]
     linear = total[:2, :2] - np.outer(total[:2, 2], total[2, :2])
@@ -176,17 +168,18 @@ def _outside(scene: Scene, warp: Array, search: SearchRange) -> list[str]:
 
 def _distinct(scene: Scene, refined: Sequence[Refined]) -> list[Refined]:
     """Return those that are not near one of a higher score, best first."""
+    to_level = scene.level(COARSE_SIDE).from_visible
+    corners = corners_of(scene.thermal_size)
     found: list[Refined] = []
+    places: list[Array] = []
     for one in sorted(refined, key=lambda one: -one.score):
-        distances = [_work_distance(scene, one.warp, other.warp) for other in found]
-        if min(distances, default=math.inf) > MODE_DISTANCE:
+        place = apply_homography(to_level @ one.warp, corners)
+        if min((_rms(place - other) for other in places), default=math.inf) > MODE_DISTANCE:
             found.append(one)
+            places.append(place)
     return found
 
 
-def _work_distance(scene: Scene, first: Array, second: Array) -> float:
-    """Return the distance of the thermal corners under two warps, pixels of the coarse level."""
-    to_level = scene.level(COARSE_SIDE).from_visible
-    corners = corners_of(scene.thermal_size)
-    first, second = (apply_homography(to_level @ warp, corners) for warp in (first, second))
-    return float(np.sqrt(((first - second) ** 2).sum(axis=1).mean()))
+def _rms(vectors: Array) -> float:
+    """Return the root mean square length of (N, 2) vectors."""
+    return float(np.sqrt((vectors**2).sum(axis=1).mean()))

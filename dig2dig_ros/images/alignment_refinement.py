@@ -30,28 +30,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.images.alignment_search import checkerboard, Level, Scene
-from dig2dig_ros.images.geometry import apply_homography, Array, corners_of, normalisation
+from dig2dig_ros.images.geometry import (
+    apply_homography,
+    Array,
+    corners_of,
+    homography_derivatives,
+    to_unit_image,
+)
 
-# The refinement: longer sides, as far as the images have them, the radius of the score maps in
-# pixels, and rounds at each.
+# The longer side of the images, as far as they have it; the radius of the score maps in pixels;
+# the rounds with it.
 LEVELS = ((160, 5, 2), (320, 5, 3), (640, 4, 3), (1280, 4, 2))
 _LATER_RADIUS = 3  # of the score maps, after the first round of a level
 _BLOCKS = 10  # along the longer side
-# One standard deviation of what a camera pair has beside a similarity: aspect and shear, and
+# Standard deviations of what a camera pair has besides a similarity: aspect and shear; and
 # perspective, in units of half the longer side.
 _AFFINE_SIGMA = 0.01
 _PERSPECTIVE_SIGMA = 0.03
-# Independent observations per unit of the score: neighbouring pixels see the same edge.
-_SCORE_WEIGHT = 0.003
-
-# The same for the uncertainty of the corners: as measured. The above is less on purpose, lest
-# blocks that are wrong outweigh the prior.
+# Independent observations per unit of the score, as neighbouring pixels see the same edge: as
+# measured, for the uncertainty of the corners; and less, lest wrong blocks outweigh the prior.
 _SPREAD_WEIGHT = 0.03
+_SCORE_WEIGHT = 0.003
+_ROUNDS = 12
+_RESAMPLES = 24
+# The first eight elements of a homography.
+_IDENTITY = np.eye(3).ravel()[:8]
 
 
 @dataclass
 class Refined:
-    """A warp, and what is seen there: its score, score maps by block, their basis, the prior."""
+    """
+    A warp, and what is seen there.
+
+    :param warp: (3, 3), from thermal to visible pixels.
+    :param score: correlation of the fields of gradients.
+    :param maps: (B, 2 radius + 1, 2 radius + 1) scores of the blocks by their displacement.
+    :param basis: (B, 2, 8) how blocks move with the elements of a homography, in pixels.
+    :param prior: of a further step, see :func:`_prior`.
+    """
 
     warp: Array
     score: float
@@ -71,12 +87,13 @@ def refine(
         if level is done:
             break
         done = level
-        normalise = normalisation(level.size) @ level.from_visible
+        to_unit = to_unit_image(level.size) @ level.from_visible
         for index in range(rounds):
             reach = radius if index == 0 else min(radius, _LATER_RADIUS)
             maps, _, basis = _block_scores(level, warp, reach, half)
-            step = _ascend(maps, basis, _prior(scene, level, warp), reach)
-            warp = np.linalg.inv(normalise) @ np.linalg.inv(_generator(step)) @ normalise @ warp
+            step = _best_step(maps, basis, _prior(scene, level, warp))
+            move = np.append(_IDENTITY + step, 1.0).reshape(3, 3)
+            warp = np.linalg.inv(to_unit) @ np.linalg.inv(move) @ to_unit @ warp
             warp = warp / warp[2, 2]
     maps, score, basis = _block_scores(level, warp, reach, half)
     return Refined(warp, score, maps, basis, _prior(scene, level, warp), level)
@@ -85,24 +102,17 @@ def refine(
 def _block_scores(
     level: Level, warp: Array, radius: int, half: int | None
 ) -> tuple[NDArray[np.float32], float, Array]:
-    """
-    Return how well blocks of the visible image match the warped thermal one, by displacement.
-
-    :return: maps (B, 2 radius + 1, 2 radius + 1) over (dy, dx), summed over pairs; the
-        correlation without displacement; and (B, 2, 8): how the blocks move with the parameters
-        of a homography, in pixels.
-    """
+    """Return maps, score and basis of :class:`Refined`; the visible image has the blocks."""
     width, height = level.size
     cell = max(level.size) / _BLOCKS
     xs = np.linspace(0, width, max(2, round(width / cell)) + 1).round().astype(int)
     ys = np.linspace(0, height, max(2, round(height / cell)) + 1).round().astype(int)
     blocks = [(y, x) for y in pairwise(ys) for x in pairwise(xs)]
     maps = np.zeros((len(blocks), 2 * radius + 1, 2 * radius + 1), np.float32)
-    check = (
-        np.ones((height, width), np.float32) if half is None else checkerboard(level.size)[half]
-    )
+    check = np.float32(1) if half is None else checkerboard(level.size)[half]
+    area = width * height if half is None else float(check.sum())
     correlation = 0.0
-    for index, (visible, _) in enumerate(level.described):
+    for index, (visible, _) in enumerate(level.visible):
         thermal, mask = level.warped(index, level.from_visible @ warp, level.size)
         fixed = visible * check
         around = np.pad(thermal, ((0, 0), (radius, radius), (radius, radius)))
@@ -116,18 +126,25 @@ def _block_scores(
         inside = mask * check
         energies = [float((x * x * inside).sum()) for x in (visible, thermal)]
         centre = float((fixed * thermal).sum())
-        share = float(inside.sum()) / float(check.sum())
+        share = float(inside.sum()) / area
         correlation += centre / math.sqrt(max(energies[0] * energies[1], 1e-6)) * math.sqrt(share)
     unit = max(level.size) / 2
-    u = np.array([(left + right - width) / 2 / unit for _, (left, right) in blocks])
-    v = np.array([(top + bottom - height) / 2 / unit for (top, bottom), _ in blocks])
-    return maps, correlation / len(level.described), _basis(u, v) * unit
+    centres = np.array(
+        [((x0 + x1 - width) / 2, (y0 + y1 - height) / 2) for (y0, y1), (x0, x1) in blocks]
+    )
+    basis, _ = homography_derivatives(_IDENTITY, centres / unit)
+    return maps, correlation / len(level.visible), basis * unit
 
 
 def _prior(scene: Scene, level: Level, warp: Array) -> tuple[Array, Array]:
-    """Return rows of a least-squares prior on a step, and their values: what is no similarity."""
-    normalise = normalisation(level.size) @ level.from_visible
-    total = normalise @ warp @ np.linalg.inv(normalise @ scene.guess)
+    """
+    Return the prior that a camera pair differs from its guess by little but a similarity.
+
+    :return: rows (4, 8) by which a step takes away what there is of it, (4,), in standard
+        deviations.
+    """
+    to_unit = to_unit_image(level.size) @ level.from_visible
+    total = to_unit @ warp @ np.linalg.inv(to_unit @ scene.guess)
     total = total / total[2, 2]
     rows = np.zeros((4, 8))
     rows[0, [0, 4]] = 1, -1
@@ -140,21 +157,19 @@ def _prior(scene: Scene, level: Level, warp: Array) -> tuple[Array, Array]:
     return rows / sigma[:, None], values / sigma
 
 
-def _ascend(
-    maps: NDArray[np.float32],
-    basis: Array,
-    prior: tuple[Array, Array],
-    radius: int,
-    rounds: int = 12,
-) -> Array:
-    """Return the step (8,) that maximises the sum of the blocks' scores and the prior."""
+def _best_step(maps: NDArray[np.float32], basis: Array, prior: tuple[Array, Array]) -> Array:
+    """
+    Return the step (8,) that maximises the sum of the blocks' scores and the prior.
+
+    By the method of Levenberg and Marquardt.
+    """
     step = np.zeros(8)
     damping = 1e-3
-    value, gradient, hessian = _objective(maps, basis, prior, radius, step)
-    for _ in range(rounds):
+    value, gradient, hessian = _objective(maps, basis, prior, step)
+    for _ in range(_ROUNDS):
         diagonal = np.diag(np.diag(hessian) * damping + 1e-6)
         candidate = step + np.linalg.solve(hessian + diagonal, gradient)
-        found = _objective(maps, basis, prior, radius, candidate)
+        found = _objective(maps, basis, prior, candidate)
         if found[0] > value:
             done = found[0] - value < 1e-4 * abs(value)
             step, (value, gradient, hessian) = candidate, found
@@ -167,13 +182,10 @@ def _ascend(
 
 
 def _objective(
-    maps: NDArray[np.float32],
-    basis: Array,
-    prior: tuple[Array, Array],
-    radius: int,
-    step: Array,
+    maps: NDArray[np.float32], basis: Array, prior: tuple[Array, Array], step: Array
 ) -> tuple[float, Array, Array]:
     """Return the value, the gradient, and minus the Hessian made positive."""
+    radius = maps.shape[1] // 2
     displacement = basis @ step  # (B, 2): x, y
     at = np.clip(displacement + radius, 1.0, 2 * radius - 1.0)
     inside = np.abs(displacement).max(axis=1) <= radius - 1
@@ -208,7 +220,7 @@ def _objective(
     return total, gradient, hessian
 
 
-def corner_spread(scene: Scene, refined: Refined, resamples: int = 24) -> float:
+def corner_spread(scene: Scene, refined: Refined) -> float:
     """
     Return the uncertainty of the thermal corners, thermal pixels, root mean square.
 
@@ -216,43 +228,20 @@ def corner_spread(scene: Scene, refined: Refined, resamples: int = 24) -> float:
     other, and that of the posterior, which sees what no block determines, add as squares.
     """
     random = np.random.default_rng(0)
-    level = refined.level
-    radius = refined.maps.shape[1] // 2
     number = len(refined.maps)
     steps = []
-    for _ in range(resamples):
+    for _ in range(_RESAMPLES):
         chosen = random.integers(0, number, number)
-        steps.append(_ascend(refined.maps[chosen], refined.basis[chosen], refined.prior, radius))
+        steps.append(_best_step(refined.maps[chosen], refined.basis[chosen], refined.prior))
     maps = _SPREAD_WEIGHT / _SCORE_WEIGHT * refined.maps
-    _, _, hessian = _objective(maps, refined.basis, refined.prior, radius, np.zeros(8))
+    _, _, hessian = _objective(maps, refined.basis, refined.prior, np.zeros(8))
     covariance = np.cov(np.stack(steps), rowvar=False) + np.linalg.inv(hessian + 1e-9 * np.eye(8))
-    # Of the corners as far as they are seen, in level pixels, and those in thermal pixels.
-    to_level = level.from_visible @ refined.warp
-    width, height = level.size
+    # In pixels of the level first.
+    size = refined.level.size
+    to_level = refined.level.from_visible @ refined.warp
     corners = apply_homography(to_level, corners_of(scene.thermal_size))
-    points = (corners - (np.array([width, height]) - 1) / 2) / (max(level.size) / 2)
-    basis = _basis(points[:, 0], points[:, 1]) * (max(level.size) / 2)
+    points = (corners - (np.array(size) - 1) / 2) / (max(size) / 2)
+    basis = homography_derivatives(_IDENTITY, points)[0] * (max(size) / 2)
     variance = float(np.einsum('bip,pq,biq->', basis, covariance, basis)) / len(points)
     scale = math.sqrt(abs(float(np.linalg.det(to_level[:2, :2] / to_level[2, 2]))))
     return math.sqrt(max(variance, 0.0)) / scale
-
-
-def _basis(u: Array, v: Array) -> Array:
-    """
-    Return how points move with the parameters of a homography, to first order: (B, 2, 8).
-
-    :param u: (B,) x about the centre, in halves of the longer side, as the result.
-    :param v: (B,) likewise y.
-    """
-    zero, one = np.zeros_like(u), np.ones_like(u)
-    return np.stack(
-        [
-            np.stack([u, v, one, zero, zero, zero, -u * u, -u * v], axis=-1),
-            np.stack([zero, zero, zero, u, v, one, -u * v, -v * v], axis=-1),
-        ],
-        axis=1,
-    )
-
-
-def _generator(step: Array) -> Array:
-    return np.asarray(np.eye(3) + np.append(step, 0.0).reshape(3, 3))

@@ -31,13 +31,15 @@ from dig2dig_ros.images.geometry import (
     corners_of,
     RegistrationError,
     resizing,
-    similarity_about,
+    similarity,
+    Size,
+    size_of,
     translation,
 )
 from dig2dig_ros.images.gradient_field import gradient_field, Image, normalised_grey, resized
 
-# The coarse search: the longer side in pixels, and the steps; half a step moves the corners of
-# the image by less than the edges in the fields are wide.
+# The longer side in pixels, and the steps; half a step moves the corners of the image by less than
+# the edges in the fields are wide.
 COARSE_SIDE = 160
 _ROTATION_STEP = math.radians(1.5)
 _SCALE_STEP = 1.035
@@ -62,24 +64,18 @@ class SearchRange:
     shift: float = 0.2
 
 
-def default_guess(visible_size: tuple[int, int], thermal_size: tuple[int, int]) -> Array:
+def centred_guess(visible_size: Size, thermal_size: Size, scale: float | None = None) -> Array:
     """
-    Return the homography of two cameras with one view: the thermal image fills the visible one.
+    Return the homography of a thermal image in the middle of the visible one, pixels square.
 
-    Pixels are square: where the shapes differ, the mean of both scales, about the centre.
-
-    :param visible_size: (width, height).
-    :param thermal_size: (width, height).
+    :param scale: visible pixels per thermal pixel; by default the thermal image fills the visible
+        one, or where their shapes differ, as much as the mean of both scales makes it.
     """
     (vw, vh), (tw, th) = visible_size, thermal_size
-    scale = math.sqrt(vw / tw * vh / th)
-    return np.array(
-        [
-            [scale, 0, (vw - 1) / 2 - scale * (tw - 1) / 2],
-            [0, scale, (vh - 1) / 2 - scale * (th - 1) / 2],
-            [0, 0, 1],
-        ]
-    )
+    if scale is None:
+        scale = math.sqrt(vw / tw * vh / th)
+    x, y = (vw - 1) / 2 - scale * (tw - 1) / 2, (vh - 1) / 2 - scale * (th - 1) / 2
+    return np.array([[scale, 0, x], [0, scale, y], [0, 0, 1]])
 
 
 class Scene:
@@ -93,21 +89,17 @@ class Scene:
     ) -> None:
         if not pairs:
             raise RegistrationError('no pair of images to register: give at least one')
-        sizes = {(v.shape[1::-1], t.shape[1::-1]) for v, t in pairs}
+        sizes = {(size_of(visible), size_of(thermal)) for visible, thermal in pairs}
         if len(sizes) > 1:
             raise RegistrationError(
                 'the pairs differ in size: register pairs of one camera pair at one resolution'
             )
         ((self.visible_size, self.thermal_size),) = sizes
-        self.guess = (
-            default_guess(self.visible_size, self.thermal_size) if guess is None else guess
-        )
-        self.pairs = [
-            (normalised_grey(visible), normalised_grey(thermal)) for visible, thermal in pairs
-        ]
+        self.guess = centred_guess(*next(iter(sizes))) if guess is None else guess
+        self.pairs = [(normalised_grey(v), normalised_grey(t)) for v, t in pairs]
         if thermal_mask is None:
             thermal_mask = np.ones(self.thermal_size[::-1], np.bool_)
-        if thermal_mask.shape[1::-1] != self.thermal_size:
+        if size_of(thermal_mask) != self.thermal_size:
             raise RegistrationError(
                 f'the mask has the shape {thermal_mask.shape}, but the thermal images are '
                 f'{self.thermal_size[0]}x{self.thermal_size[1]} pixels: make it their size'
@@ -129,142 +121,165 @@ class Scene:
 
 
 class Level:
-    """The images of a scene at one resolution."""
+    """
+    The images of a scene at one resolution.
+
+    :ivar from_visible: (3, 3), from full visible pixels to those of this level.
+    :ivar visible: of each pair the field of the visible image and its mask.
+    """
 
     def __init__(self, scene: Scene, side: int) -> None:
-        factor = side / max(scene.visible_size)
-        self.size = (
-            max(8, round(scene.visible_size[0] * factor)),
-            max(8, round(scene.visible_size[1] * factor)),
-        )
+        self.size = _scaled(scene.visible_size, side / max(scene.visible_size))
         self.from_visible = resizing(scene.visible_size, self.size)
         # Thermal pixels of about the size of this level's, so that warping needs no low pass.
         jacobian = (self.from_visible @ scene.guess)[:2, :2]
         factor = min(1.0, math.sqrt(abs(float(np.linalg.det(jacobian)))))
-        thermal_size = (
-            max(8, round(scene.thermal_size[0] * factor)),
-            max(8, round(scene.thermal_size[1] * factor)),
-        )
-        self.thermal_from_full = resizing(scene.thermal_size, thermal_size)
-        self.visible = [resized(visible, self.size) for visible, _ in scene.pairs]
-        self.thermal = [resized(thermal, thermal_size) for _, thermal in scene.pairs]
-        self.thermal_mask = resized(scene.thermal_mask, thermal_size)
+        thermal_size = _scaled(scene.thermal_size, factor)
+        self._to_full = np.linalg.inv(resizing(scene.thermal_size, thermal_size))
+        self._thermal = [resized(thermal, thermal_size) for _, thermal in scene.pairs]
+        self._thermal_mask = resized(scene.thermal_mask, thermal_size)
         ones = np.ones(self.size[::-1], np.float32)
-        self.described = [gradient_field(visible, ones) for visible in self.visible]
+        self.visible = [gradient_field(resized(v, self.size), ones) for v, _ in scene.pairs]
 
-    def warped(self, index: int, to_level: Array, size: tuple[int, int]) -> tuple[Image, Image]:
+    def warped(self, index: int, to_level: Array, size: Size) -> tuple[Image, Image]:
         """
         Return the field and its mask of a thermal image in a frame of this resolution.
 
         :param to_level: (3, 3) from full thermal pixels to those of the frame.
         :param size: of the frame, (width, height).
         """
-        matrix = to_level @ np.linalg.inv(self.thermal_from_full)
+        matrix = to_level @ self._to_full
         image = cv2.warpPerspective(
-            self.thermal[index],
+            self._thermal[index],
             matrix,
             size,
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        mask = cv2.warpPerspective(self.thermal_mask, matrix, size, flags=cv2.INTER_LINEAR)
-        mask = (mask > 0.99).astype(np.float32)
-        return gradient_field(image, mask)
+        mask = cv2.warpPerspective(self._thermal_mask, matrix, size, flags=cv2.INTER_LINEAR)
+        return gradient_field(image, (mask > 0.99).astype(np.float32))
 
 
 def coarse_search(scene: Scene, search: SearchRange) -> tuple[list[Array], list[Array]]:
     """Return the best modes, best first, and the best of each half; thermal to visible."""
     level = scene.level(COARSE_SIDE)
-    width, height = level.size
-    side = max(level.size)
-    reach = math.ceil(search.shift * side)
-    # A canvas for the thermal image, and room for the correlation not to wrap.
-    turned = search.scale * 1.02
-    extra = math.sin(search.rotation) * side
-    canvas = (math.ceil(width * turned + extra), math.ceil(height * turned + extra))
-    fft = [cv2.getOptimalDFTSize((canvas[k] + level.size[k]) // 2 + reach + 2) for k in (1, 0)]
-    offset = ((canvas[0] - width) // 2, (canvas[1] - height) // 2)
-    centre = np.array([(width - 1) / 2, (height - 1) / 2])
-
-    visible = []
-    checks = checkerboard(level.size)
-    for field, mask in level.described:
-        halves = [np.fft.rfft2(field * check, s=fft) for check in checks]
-        energy = np.fft.rfft2((field**2).sum(axis=0), s=fft)
-        visible.append((halves, energy, np.fft.rfft2(mask, s=fft)))
-
-    rotations = _steps(search.rotation, _ROTATION_STEP)
-    scales = np.exp(_steps(math.log(search.scale), math.log(_SCALE_STEP)))
-    shifts_x = np.arange(-reach, reach + 1)
-    shifts_y = np.arange(-reach, reach + 1)
-    # thermal(x + offset) correlates with visible(x + shift): indices of the circular map.
-    rows = (shifts_y - offset[1])[:, None] % fft[0]
-    columns = (shifts_x - offset[0])[None] % fft[1]
+    correlation = _Correlation(level, search)
     base = level.from_visible @ scene.guess
-    area = float(width * height)
-    warps: list[Array] = []
-    maps: list[NDArray[np.float32]] = []
-    for rotation in rotations:
-        for scale in scales:
-            similarity = similarity_about(rotation, scale, centre)
-            placed = translation(*offset) @ similarity @ base
-            total = np.zeros((2, len(shifts_y), len(shifts_x)), np.float32)
-            for index, (halves, v_energy, v_mask) in enumerate(visible):
-                field, mask = level.warped(index, placed, canvas)
-                thermal = np.conj(np.fft.rfft2(field, s=fft))
-                t_energy = np.conj(np.fft.rfft2((field**2).sum(axis=0), s=fft))
-                t_mask = np.conj(np.fft.rfft2(mask, s=fft))
-                products = np.stack(
-                    [
-                        (halves[0] * thermal).sum(axis=0),
-                        (halves[1] * thermal).sum(axis=0),
-                        v_energy * t_mask,
-                        v_mask * t_energy,
-                        v_mask * t_mask,
-                    ]
-                )
-                first, second, ev, et, overlap = np.fft.irfft2(products, s=fft)[:, rows, columns]
-                norm = np.sqrt(np.maximum(ev, 1e-3) * np.maximum(et, 1e-3))
-                # A small overlap correlates more easily by chance, as 1 / sqrt(area).
-                share = np.clip(overlap / area, 0.0, 1.0)
-                factor = np.where(share > 0.3, np.sqrt(share), 0.0) / norm
-                total[0] += first * factor
-                total[1] += second * factor
-            warps.append(similarity @ base)
-            maps.append(total)
+    centre = (np.array(level.size) - 1) / 2
+    warps, maps = [], []
+    for rotation in _steps(search.rotation, _ROTATION_STEP):
+        for scale in np.exp(_steps(math.log(search.scale), math.log(_SCALE_STEP))):
+            about = translation(*centre) @ similarity(rotation, scale) @ translation(*-centre)
+            warps.append(about @ base)
+            maps.append(correlation(about, base))
     scores = np.stack(maps)
+    corners = np.stack([apply_homography(w, corners_of(scene.thermal_size)) for w in warps])
     back = np.linalg.inv(level.from_visible)
 
-    def best_modes(values: NDArray[np.float32], number: int) -> list[Array]:
-        values = values.copy()
-        corners = corners_of(scene.thermal_size)
-        placed = np.stack([apply_homography(warp, corners) for warp in warps])
-        shift = np.stack(np.meshgrid(shifts_x, shifts_y), axis=-1)
-        found: list[Array] = []
-        for _ in range(number):
-            at = np.unravel_index(int(values.argmax()), values.shape)
-            move = shift[at[1], at[2]]
-            found.append(back @ translation(*move) @ warps[at[0]])
-            # The mean over corners moves with the shift, the rest stays.
-            difference = placed - placed[at[0]]
-            mean = difference.mean(axis=1)
-            rest = (difference**2).sum(axis=2).mean(axis=1) - (mean**2).sum(axis=1)
-            moved = mean[:, None, None] + (shift - move)[None]
-            near = (moved**2).sum(axis=-1) + rest[:, None, None] < MODE_DISTANCE**2
-            values[near] = -1.0
-        return found
+    def best(values: NDArray[np.float32], number: int) -> list[Array]:
+        return [back @ translation(*s) @ warps[i] for i, s in _modes(values, corners, number)]
 
-    modes = best_modes(scores.sum(axis=1), _MODES)
-    return modes, [best_modes(scores[:, half], 1)[0] for half in (0, 1)]
+    modes = best(scores.sum(axis=1), _MODES)
+    return modes, [best(scores[:, half], 1)[0] for half in (0, 1)]
 
 
-def checkerboard(size: tuple[int, int]) -> tuple[Image, Image]:
+class _Correlation:
+    """Correlates warped thermal images of a level with the visible ones, at all shifts at once."""
+
+    def __init__(self, level: Level, search: SearchRange) -> None:
+        self._level = level
+        width, height = level.size
+        side = max(level.size)
+        self._reach = math.ceil(search.shift * side)
+        # A canvas for the thermal image, and room for the correlation not to wrap.
+        turned = search.scale * 1.02
+        extra = math.sin(search.rotation) * side
+        self._canvas = (math.ceil(width * turned + extra), math.ceil(height * turned + extra))
+        self._offset = ((self._canvas[0] - width) // 2, (self._canvas[1] - height) // 2)
+        self._fft = [
+            cv2.getOptimalDFTSize((self._canvas[axis] + level.size[axis]) // 2 + self._reach + 2)
+            for axis in (1, 0)
+        ]
+        self._visible = []
+        for field, mask in level.visible:
+            halves = [self._spectrum(field * check) for check in checkerboard(level.size)]
+            energy = self._spectrum((field**2).sum(axis=0))
+            self._visible.append((halves, energy, self._spectrum(mask)))
+
+    def __call__(self, similarity: Array, base: Array) -> NDArray[np.float32]:
+        """
+        Return the scores of both halves by shift, summed over pairs: (2, dy, dx).
+
+        :param similarity: (3, 3) within the level, after ``base``, from thermal pixels to it.
+        """
+        placed = translation(*self._offset) @ similarity @ base
+        shifts = np.arange(-self._reach, self._reach + 1)
+        # thermal(x + offset) correlates with visible(x + shift): indices of the circular map.
+        rows = (shifts - self._offset[1])[:, None] % self._fft[0]
+        columns = (shifts - self._offset[0])[None] % self._fft[1]
+        total = np.zeros((2, len(shifts), len(shifts)), np.float32)
+        for index, (halves, v_energy, v_mask) in enumerate(self._visible):
+            field, mask = self._level.warped(index, placed, self._canvas)
+            thermal = np.conj(self._spectrum(field))
+            t_energy = np.conj(self._spectrum((field**2).sum(axis=0)))
+            t_mask = np.conj(self._spectrum(mask))
+            products = np.stack(
+                [
+                    *((half * thermal).sum(axis=0) for half in halves),
+                    v_energy * t_mask,
+                    v_mask * t_energy,
+                    v_mask * t_mask,
+                ]
+            )
+            *both, ev, et, overlap = np.fft.irfft2(products, s=self._fft)[:, rows, columns]
+            norm = np.sqrt(np.maximum(ev, 1e-3) * np.maximum(et, 1e-3))
+            # A small overlap correlates more easily by chance, as 1 / sqrt(area).
+            share = np.clip(overlap / float(np.prod(self._level.size)), 0.0, 1.0)
+            total += np.stack(both) * (np.where(share > 0.3, np.sqrt(share), 0.0) / norm)
+        return total
+
+    def _spectrum(self, image: Image) -> NDArray[Any]:
+        return np.fft.rfft2(image, s=self._fft)
+
+
+def _modes(
+    values: NDArray[np.float32], corners: Array, number: int
+) -> list[tuple[int, NDArray[np.int64]]]:
+    """
+    Return the highest values that are far from each other: the index of a warp and the shift.
+
+    :param values: (W, dy, dx), by warp and shift.
+    :param corners: (W, 4, 2), those of the thermal image by warp.
+    """
+    values = values.copy()
+    reach = values.shape[1] // 2
+    shifts = np.arange(-reach, reach + 1)
+    shift = np.stack(np.meshgrid(shifts, shifts), axis=-1)
+    found = []
+    for _ in range(number):
+        warp, row, column = np.unravel_index(int(values.argmax()), values.shape)
+        found.append((int(warp), shift[row, column]))
+        # The mean over corners moves with the shift, the rest stays.
+        difference = corners - corners[warp]
+        mean = difference.mean(axis=1)
+        rest = (difference**2).sum(axis=2).mean(axis=1) - (mean**2).sum(axis=1)
+        moved = mean[:, None, None] + (shift - shift[row, column])[None]
+        near = (moved**2).sum(axis=-1) + rest[:, None, None] < MODE_DISTANCE**2
+        values[near] = -1.0
+    return found
+
+
+def checkerboard(size: Size) -> tuple[Image, Image]:
     """Return two masks that together cover an image, of fields a sixth of the longer side."""
     width, height = size
     field = max(size) / 6
     y, x = np.mgrid[:height, :width]
     first = ((x // field + y // field) % 2).astype(np.float32)
     return first, 1 - first
+
+
+def _scaled(size: Size, factor: float) -> Size:
+    return max(8, round(size[0] * factor)), max(8, round(size[1] * factor))
 
 
 def _steps(reach: float, step: float) -> Array:

@@ -33,9 +33,10 @@ from numpy.typing import ArrayLike
 from dig2dig_ros.images.geometry import (
     Array,
     as_points,
+    checked_size,
     finite_array,
-    image_size,
     RegistrationError,
+    Size,
 )
 
 # Models of lens distortion, as in sensor_msgs/CameraInfo, and how many coefficients each has.
@@ -46,7 +47,7 @@ MODELS: dict[str, tuple[int, ...]] = {
     'equidistant': (4,),
 }
 
-# The tangent of the widest angle to the axis that ideal pixels can tell; 89.4 degrees.
+# The tangent of the widest angle to the axis that an ideal pixel can have; 89.4 degrees.
 _WIDEST = 100.0
 # Of points in units of the focal length: a millionth of a pixel where that is 1000 pixels.
 _CONVERGED = 1e-9
@@ -77,7 +78,7 @@ class CameraModel:
     matrix: Array
     distortion: Array
     model: str
-    size: tuple[int, int]
+    size: Size
 
     def __post_init__(self) -> None:
         """Check the values and keep read-only copies of them."""
@@ -96,7 +97,7 @@ class CameraModel:
                 f'lengths above 0, but {matrix.tolist()}: check the calibration'
             )
         object.__setattr__(self, 'matrix', matrix)
-        object.__setattr__(self, 'size', image_size(self.size, 'the size of the camera'))
+        object.__setattr__(self, 'size', checked_size(self.size, 'the size of the camera'))
         model = self.model or 'none'
         if model not in MODELS:
             raise RegistrationError(
@@ -109,13 +110,12 @@ class CameraModel:
     @classmethod
     def from_camera_info(cls, message: Any, rectified: bool = False) -> CameraModel:
         """
-        Take the calibration from a message.
+        Take the calibration from a sensor_msgs/CameraInfo.
 
-        :param message: a sensor_msgs/CameraInfo, or what has its fields ``k``, ``d``,
-            ``distortion_model``, ``width`` and ``height``, and ``p`` and ``r`` for
-            ``rectified``.
-        :param rectified: of images whose distortion is removed already (``image_rect``); their
-            camera_info is that of the raw ones, with the matrix to use in ``p``.
+        :param message: what has its fields ``k``, ``d``, ``distortion_model``, ``width`` and
+            ``height``, and ``p`` and ``r`` for ``rectified``.
+        :param rectified: for images without distortion (``image_rect``): take the matrix from
+            ``p``.
         :raises RegistrationError: the camera is not calibrated, or the message makes no sense.
         """
         size = (int(message.width), int(message.height))
@@ -160,29 +160,21 @@ class CameraModel:
             return points
         return self._to_pixels(self._bend(self._to_rays(points))[0])
 
+    @property
+    def focal_lengths(self) -> Array:
+        """Those along x and y, in pixels: (2,)."""
+        return np.diag(self.matrix)[:2]
+
     @cached_property
     def _bends(self) -> bool:
         return self.model == 'equidistant' or bool(self.distortion.any())
 
-    @property
-    def _focal_lengths(self) -> Array:
-        return np.diag(self.matrix)[:2]
-
-    @property
-    def _tangential(self) -> tuple[float, float]:
-        """Return p1 and p2."""
-        if self.model == 'equidistant':
-            return 0.0, 0.0
-        return float(self.distortion[2]), float(self.distortion[3])
-
     def _to_rays(self, pixels: Array) -> Array:
         """Return (N, 2) x / z and y / z."""
-        rays: Array = (pixels - self.matrix[:2, 2]) / self._focal_lengths
-        return rays
+        return np.asarray((pixels - self.matrix[:2, 2]) / self.focal_lengths)
 
     def _to_pixels(self, rays: Array) -> Array:
-        pixels: Array = rays * self._focal_lengths + self.matrix[:2, 2]
-        return pixels
+        return np.asarray(rays * self.focal_lengths + self.matrix[:2, 2])
 
     @cached_property
     def _quotient(self) -> tuple[Polynomial, Polynomial]:
@@ -213,7 +205,7 @@ class CameraModel:
         ideal = np.tan(np.linspace(0.0, math.atan(self._limit), 4096))
         with np.errstate(all='ignore'):
             radius = self._radius(ideal)[0]
-        # Up to rounding at the limit itself, and to a pole there.
+        # It rises but for rounding at the limit itself, and a pole there.
         return np.fmax.accumulate(radius), ideal
 
     def _radius(self, ideal: Array) -> tuple[Array, Array]:
@@ -241,7 +233,7 @@ class CameraModel:
             image_radius, slope = self._radius(radius)
             factor = np.where(radius > 0.0, image_radius / radius, 1.0)
             curve = np.where(radius > 0.0, (slope - factor) / (radius * radius), 0.0)
-            p1, p2 = self._tangential
+            p1, p2 = (0.0, 0.0) if self.model == 'equidistant' else self.distortion[2:4]
             xx = factor + curve * x * x + 2 * p1 * y + 6 * p2 * x
             xy = curve * x * y + 2 * p1 * x + 2 * p2 * y
             yy = factor + curve * y * y + 6 * p1 * y + 2 * p2 * x
@@ -283,8 +275,7 @@ def _least_root(polynomial: Polynomial, most: float) -> float:
 def _coefficients(values: ArrayLike, model: str) -> Array:
     """Return as many coefficients as the model has, read-only."""
     given = np.array(values, float).reshape(-1)
-    allowed = MODELS[model]
-    most = max(allowed)
+    most = max(MODELS[model])
     if not np.isfinite(given).all():
         raise RegistrationError(
             f'the distortion coefficients have numbers that are not finite: {given.tolist()}'
@@ -293,8 +284,8 @@ def _coefficients(values: ArrayLike, model: str) -> Array:
         given = np.zeros(most)
     if len(given) > most and not given[most:].any():
         given = given[:most]
-    if len(given) not in allowed:
-        wanted = ' or '.join(map(str, allowed))
+    if len(given) not in MODELS[model]:
+        wanted = ' or '.join(map(str, MODELS[model]))
         raise RegistrationError(
             f"the distortion model '{model}' has {wanted} coefficients, but there are "
             f'{len(given)}: check the calibration'

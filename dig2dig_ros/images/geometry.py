@@ -16,7 +16,7 @@
 Points, homographies and rotations: what registration and alignment are made of.
 
 Pixels are (x, y); centres are at integers, (0, 0) is the centre of the upper left pixel, and an
-image reaches from -0.5 to its width or height - 0.5.
+image reaches from -0.5 to its width or height - 0.5. Sizes are (width, height).
 """
 
 from __future__ import annotations
@@ -29,12 +29,113 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+Size = tuple[int, int]
 
 _ROTATION_TOLERANCE = 1e-3
 
 
 class RegistrationError(ValueError):
     """A registration is impossible, wrong or not for these images; the text says what to do."""
+
+
+def finite_array(values: ArrayLike, shape: tuple[int, ...], name: str) -> Array:
+    """
+    Return a read-only copy of numbers.
+
+    :raises RegistrationError: they have another shape, or are not all finite.
+    """
+    array = np.array(values, float)
+    if array.shape != shape:
+        wanted = ' x '.join(map(str, shape))
+        raise RegistrationError(f'{name} has shape {array.shape} instead of {wanted} numbers')
+    if not np.isfinite(array).all():
+        raise RegistrationError(f'{name} has numbers that are not finite: {array.tolist()}')
+    array.flags.writeable = False
+    return array
+
+
+def as_points(points: ArrayLike) -> Array:
+    """Return a copy of (N, 2) points."""
+    array = np.array(points, float)
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise ValueError(f'points are (N, 2), not of shape {array.shape}')
+    return array
+
+
+def checked_size(size: Any, name: str) -> Size:
+    """
+    Return (width, height).
+
+    :raises RegistrationError: that is not what it is.
+    """
+    values = list(size) if isinstance(size, (list, tuple)) else []
+    whole = all(isinstance(value, Integral) and not isinstance(value, bool) for value in values)
+    if len(values) != 2 or not whole or min(values) < 1:
+        raise RegistrationError(f'{name} is not [width, height] in whole pixels, but {size!r}')
+    return int(values[0]), int(values[1])
+
+
+def size_of(image: NDArray[Any]) -> Size:
+    """Return (width, height) of an image (H, W) or (H, W, C)."""
+    return image.shape[1], image.shape[0]
+
+
+def corners_of(size: Size) -> Array:
+    """Return the centres of the corner pixels of an image: (4, 2)."""
+    width, height = size
+    return np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float64)
+
+
+def apply_homography(homography: Array, points: Array) -> Array:
+    """Return points (N, 2) as a homography (3, 3) maps them."""
+    mapped = np.column_stack([points, np.ones(len(points))]) @ homography.T
+    return np.asarray(mapped[:, :2] / mapped[:, 2:])
+
+
+def homography_derivatives(h: Array, points: Array) -> tuple[Array, Array]:
+    """
+    Return how mapped points move with the elements of the homography, and where they are.
+
+    :param h: (8,) row by row; the last element is 1.
+    :param points: (N, 2).
+    :return: (N, 2, 8) derivatives of x and y by ``h``; and the mapped points, (N, 2).
+    """
+    u, v = points.T
+    depth = h[6] * u + h[7] * v + 1
+    x = (h[0] * u + h[1] * v + h[2]) / depth
+    y = (h[3] * u + h[4] * v + h[5]) / depth
+    zero, one = np.zeros_like(u), np.ones_like(u)
+    by_x = np.stack([u, v, one, zero, zero, zero, -x * u, -x * v], axis=-1)
+    by_y = np.stack([zero, zero, zero, u, v, one, -y * u, -y * v], axis=-1)
+    return np.stack([by_x, by_y], axis=1) / depth[:, None, None], np.stack([x, y], axis=-1)
+
+
+def translation(x: float, y: float) -> Array:
+    """Return the homography of a shift."""
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
+
+
+def resizing(before: Size, after: Size) -> Array:
+    """Return the homography of resizing an image."""
+    sx, sy = after[0] / before[0], after[1] / before[1]
+    return np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])
+
+
+def similarity(rotation: float, scale: float) -> Array:
+    """Return the homography of a rotation (radians) and a change of scale about the origin."""
+    cosine, sine = scale * math.cos(rotation), scale * math.sin(rotation)
+    return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+
+
+def change_of_unit(origin: ArrayLike, unit: float) -> Array:
+    """Return the homography to coordinates about another origin, in another unit."""
+    x, y = np.asarray(origin, float) / unit
+    return np.array([[1 / unit, 0, -x], [0, 1 / unit, -y], [0, 0, 1]])
+
+
+def to_unit_image(size: Size) -> Array:
+    """Return the homography to coordinates about the centre, in halves of the longer side."""
+    return change_of_unit((np.array(size) - 1) / 2, max(size) / 2)
 
 
 def rotation_of_quaternion(quaternion: ArrayLike) -> Array:
@@ -61,28 +162,21 @@ def rotation_of_quaternion(quaternion: ArrayLike) -> Array:
     )
 
 
-def project(homography: Array, points: Array) -> Array:
-    """Apply a homography to (N, 2) points; NaN where the last coordinate is not above 0."""
-    x, y = points.T
-    (a, b, c), (d, e, f), (g, h, i) = homography
-    depth = g * x + h * y + i
-    with np.errstate(all='ignore'):
-        depth = np.where(depth > 0.0, depth, np.nan)
-        return np.stack([(a * x + b * y + c) / depth, (d * x + e * y + f) / depth], axis=1)
-
-
-def rotation_about(axis: int, angle: float) -> Array:
-    """Return the rotation by an angle in radians about the axis x, y or z."""
-    turn = np.eye(3)
-    first, second = (axis + 1) % 3, (axis + 2) % 3
-    turn[first, first] = turn[second, second] = math.cos(angle)
-    turn[second, first] = math.sin(angle)
-    turn[first, second] = -turn[second, first]
-    return turn
+def rotation_of_rpy(roll: float, pitch: float, yaw: float) -> Array:
+    """Return the (3, 3) rotation about the fixed axes x, y, z in this order, as in URDF."""
+    (cr, cp, cy), (sr, sp, sy) = (map(f, (roll, pitch, yaw)) for f in (math.cos, math.sin))
+    about_x = np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
+    about_y = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
+    about_z = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
+    return np.asarray(about_z @ about_y @ about_x)
 
 
 def nearest_rotation(values: ArrayLike, name: str) -> Array:
-    """Return the nearest rotation, of what is nearly one."""
+    """
+    Return the rotation nearest to a rounded one.
+
+    :raises RegistrationError: it is farther from one than rounding explains.
+    """
     matrix = finite_array(values, (3, 3), name)
     left, _, right = np.linalg.svd(matrix)
     nearest: Array = left @ right
@@ -92,72 +186,3 @@ def nearest_rotation(values: ArrayLike, name: str) -> Array:
             f'within {_ROTATION_TOLERANCE:g}'
         )
     return nearest
-
-
-def as_points(points: ArrayLike) -> Array:
-    array = np.array(points, float)
-    if array.ndim != 2 or array.shape[1] != 2:
-        raise ValueError(f'points are (N, 2), not of shape {array.shape}')
-    return array
-
-
-def finite_array(values: ArrayLike, shape: tuple[int, ...], name: str) -> Array:
-    """Return a read-only copy of finite numbers."""
-    array = np.array(values, float)
-    if array.shape != shape:
-        wanted = ' x '.join(map(str, shape))
-        raise RegistrationError(f'{name} has shape {array.shape} instead of {wanted} numbers')
-    if not np.isfinite(array).all():
-        raise RegistrationError(f'{name} has numbers that are not finite: {array.tolist()}')
-    array.flags.writeable = False
-    return array
-
-
-def image_size(size: Any, name: str) -> tuple[int, int]:
-    values = list(size) if isinstance(size, (list, tuple)) else []
-    whole = all(isinstance(value, Integral) and not isinstance(value, bool) for value in values)
-    if len(values) != 2 or not whole or min(values) < 1:
-        raise RegistrationError(f'{name} is not [width, height] in whole pixels, but {size!r}')
-    return int(values[0]), int(values[1])
-
-
-def size_text(size: tuple[int, int]) -> str:
-    return f'{size[0]}x{size[1]}'
-
-
-def resizing(before: tuple[int, int], after: tuple[int, int]) -> Array:
-    """Return the homography of resizing, with centres of pixels at integers."""
-    sx, sy = after[0] / before[0], after[1] / before[1]
-    return np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])
-
-
-def normalisation(size: tuple[int, int]) -> Array:
-    """Return the map of pixels to coordinates about the centre, in halves of the longer side."""
-    unit = max(size) / 2
-    return np.array(
-        [
-            [1 / unit, 0, -(size[0] - 1) / 2 / unit],
-            [0, 1 / unit, -(size[1] - 1) / 2 / unit],
-            [0, 0, 1],
-        ]
-    )
-
-
-def similarity_about(rotation: float, scale: float, centre: Array) -> Array:
-    cosine, sine = scale * math.cos(rotation), scale * math.sin(rotation)
-    turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
-    return np.asarray(translation(*centre) @ turn @ translation(*-centre))
-
-
-def translation(x: float, y: float) -> Array:
-    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
-
-
-def corners_of(size: tuple[int, int]) -> Array:
-    width, height = size
-    return np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float64)
-
-
-def apply_homography(matrix: Array, points: Array) -> Array:
-    mapped = np.column_stack([points, np.ones(len(points))]) @ matrix.T
-    return np.asarray(mapped[:, :2] / mapped[:, 2:])

@@ -47,6 +47,9 @@ def gradient_field(image: Image, mask: Image) -> tuple[Image, Image]:
     Vectors at twice the gradient's angle, after the orientation correlation of Fitch et al.
     (BMVC 2002), but as long as the gradient is in comparison with its surroundings, so that flat
     areas stay weak.
+
+    :param image: (H, W).
+    :param mask: (H, W), 1 where the image shows something, else 0.
     """
     smooth = cv2.GaussianBlur(image, (0, 0), _GRADIENT_SIGMA)
     gx = cv2.Scharr(smooth, cv2.CV_32F, 1, 0, scale=1 / 32)

@@ -25,16 +25,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.images.geometry import RegistrationError
+from dig2dig_ros.images.geometry import RegistrationError, Size, size_of
 from dig2dig_ros.images.gradient_field import gradient_field, normalised_grey, resized
 
-# The shift that is left: the longer side in pixels, the reach as part of it, and by how many
-# standard deviations of the other scores the best one must be above them.
+# The longer side in pixels, the reach as part of it, and by how many standard deviations of the
+# other scores the best one must be above them.
 _SHIFT_SIDE = 256
 _SHIFT_REACH = 0.08
 _LEAST_CONFIDENCE = 5.0
-# What is nearer to the best score than this, in pixels of that size, belongs to its peak; what is
-# farther must be lower by this part of it.
+# Scores nearer to the best one than this, in pixels of that size, belong to its peak; those
+# farther away must be lower by this part of it.
 _PEAK_RADIUS = 4
 _LEAST_LEAD = 0.1
 
@@ -59,34 +59,18 @@ class Misalignment:
     trusted: bool
 
 
-def misalignment(
-    visible: NDArray[Any], thermal: NDArray[Any], coverage: NDArray[Any] | None = None
-) -> Misalignment:
-    """
-    Measure the shift between a visible image and a thermal one that was warped onto it.
-
-    It is searched up to 8 % of the longer side in each direction, at 256 pixels along it. One
-    look may be too weak: see :class:`MisalignmentMonitor`.
-
-    :param visible: (H, W, 3) blue-green-red or (H, W), any numeric type.
-    :param thermal: (H, W), any numeric type.
-    :param coverage: (H, W) in [0, 1], below 1 where the thermal image does not reach; by default
-        it reaches everywhere.
-    :raises RegistrationError: the sizes differ.
-    """
-    return MisalignmentMonitor(1).look(visible, thermal, coverage)
-
-
 class MisalignmentMonitor:
     """
     Measures the shift between the images of a running camera pair, from a few looks together.
 
-    :param looks: the number of the latest looks that count.
+    It is searched up to 8 % of the longer side in each direction, at 256 pixels along it.
+
+    :param looks: how many of the latest looks count.
     """
 
     def __init__(self, looks: int = 5) -> None:
         self._scores: deque[NDArray[np.float64]] = deque(maxlen=looks)
-        self._size = (0, 0)
+        self._size: Size = (0, 0)
 
     def reset(self) -> None:
         """Forget earlier looks, as after a change of the registration."""
@@ -98,10 +82,15 @@ class MisalignmentMonitor:
         """
         Take another pair into account, and return the shift of the latest ones together.
 
-        Images of another size than before start anew. Parameters and errors are those of
-        :func:`misalignment`.
+        After a change of the image size, earlier looks no longer count.
+
+        :param visible: (H, W, 3) blue-green-red or (H, W), any numeric type.
+        :param thermal: (H, W), any numeric type, warped onto the visible image.
+        :param coverage: (H, W) in [0, 1], below 1 where the thermal image does not reach; by
+            default it reaches everywhere.
+        :raises RegistrationError: the sizes differ.
         """
-        size = (visible.shape[1], visible.shape[0])
+        size = size_of(visible)
         for name, image in (('thermal image', thermal), ('coverage', coverage)):
             if image is not None and image.shape[:2] != visible.shape[:2]:
                 raise RegistrationError(

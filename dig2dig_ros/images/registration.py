@@ -18,22 +18,19 @@ Two cameras without a common optical centre agree by a homography for what lies 
 for everything where it is far away compared with their distance from each other. So a
 registration is a homography, with the lens distortion of both cameras where it is known.
 
-Conventions:
+Conventions, beside those of :mod:`~dig2dig_ros.images.geometry`:
 
-- Pixels are (x, y); centres are at integers, (0, 0) is the centre of the upper left pixel, and
-  the image reaches from -0.5 to its width or height - 0.5.
 - Frames of cameras are optical frames as in ROS (REP 103): x right, y down, z forward, in m.
 - Rotation R and translation t take points of the thermal frame into the visible one,
   ``X_visible = R @ X_thermal + t``: the pose of the thermal camera in the visible optical frame,
   as ``ros2 run tf2_ros tf2_echo VISIBLE_OPTICAL_FRAME THERMAL_OPTICAL_FRAME`` prints it.
 - The plane is that of the points at z = plane distance in the visible frame.
-- An ideal pixel is where the camera would show a point if it had the same matrix and no
-  distortion.
+- Ideal pixels are those of :mod:`~dig2dig_ros.images.camera_model`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 import math
@@ -47,18 +44,17 @@ from dig2dig_ros.images.camera_model import CameraModel
 from dig2dig_ros.images.geometry import (
     Array,
     as_points,
+    checked_size,
     finite_array,
-    image_size,
     nearest_rotation,
-    project,
     RegistrationError,
-    size_text,
+    Size,
 )
 from dig2dig_ros.images.placement import Placement
 
 # Local scale of a homography, visible pixels per thermal pixel.
 _MOST_SCALE = 50.0
-# The farthest outside that a grid tells, and what cannot be told: finite, for grid_sample.
+# Grid positions outside of the image: at most this, to be finite for grid_sample.
 _FAR = 10.0
 # Rows of the visible image at a time, so that intermediate results stay in the caches.
 _BAND = 32
@@ -74,10 +70,8 @@ class Registration:
     :param thermal_size: (width, height) of the thermal images in pixels.
     :param visible_size: likewise of the visible images.
     :param thermal_camera: None where the image has no distortion, or the homography comes from
-        images with it.
-    :param visible_camera: likewise.
-    :param estimate: facts about how this was found, for people: kept, not interpreted. Numbers,
-        texts, lists and mappings.
+        images with it; likewise the visible one.
+    :param estimate: how this was found, for people: numbers, texts, lists and mappings.
     :raises RegistrationError: the homography is not invertible, mirrors the thermal image, sends
         part of it to infinity or scales it by less than 1/50 or more than 50 (at the corners, but
         only at the centre of a fisheye, whose corners may be outside of any plane); or a size is
@@ -85,8 +79,8 @@ class Registration:
     """
 
     thermal_to_visible: Array
-    thermal_size: tuple[int, int]
-    visible_size: tuple[int, int]
+    thermal_size: Size
+    visible_size: Size
     thermal_camera: CameraModel | None = None
     visible_camera: CameraModel | None = None
     estimate: Mapping[str, Any] = field(default_factory=dict)
@@ -96,13 +90,13 @@ class Registration:
         matrix = finite_array(self.thermal_to_visible, (3, 3), 'thermal_to_visible')
         object.__setattr__(self, 'thermal_to_visible', matrix)
         for name in ('thermal', 'visible'):
-            size = image_size(getattr(self, f'{name}_size'), f'{name}_size')
+            size = checked_size(getattr(self, f'{name}_size'), f'{name}_size')
             object.__setattr__(self, f'{name}_size', size)
             camera = getattr(self, f'{name}_camera')
             if camera is not None and camera.size != size:
                 raise RegistrationError(
-                    f'{name}_size is {size_text(size)}, but the size of {name}_camera is '
-                    f'{size_text(camera.size)}: they must be the same'
+                    f'{name}_size is {_times(size)}, but the size of {name}_camera is '
+                    f'{_times(camera.size)}: they must be the same'
                 )
         self._check_homography()
 
@@ -136,19 +130,18 @@ class Registration:
         matrix = ideal @ np.linalg.inv(thermal.matrix)
         return cls(matrix, thermal.size, visible.size, thermal, visible)
 
-    def check_sizes(self, visible_size: tuple[int, int], thermal_size: tuple[int, int]) -> None:
+    def check_sizes(self, visible_size: Size, thermal_size: Size) -> None:
         """
-        Check that images are of the sizes that this registration is for.
+        Check that images are of the sizes, (width, height), that this registration is for.
 
-        :param visible_size: (width, height) of the visible image; likewise of the thermal one.
         :raises RegistrationError: they are not.
         """
         if (visible_size, thermal_size) != (self.visible_size, self.thermal_size):
             raise RegistrationError(
-                f'the registration is for visible images of {size_text(self.visible_size)} and '
-                f'thermal ones of {size_text(self.thermal_size)} pixels, but they are '
-                f'{size_text(visible_size)} and {size_text(thermal_size)}: register the cameras '
-                'at these sizes, or set them back'
+                f'the registration is for visible images of {_times(self.visible_size)} and '
+                f'thermal ones of {_times(self.thermal_size)} pixels, but they are '
+                f'{_times(visible_size)} and {_times(thermal_size)}: register the cameras at '
+                'these sizes, or set them back'
             )
 
     def to_visible(self, points: ArrayLike) -> Array:
@@ -162,7 +155,7 @@ class Registration:
         ideal = as_points(points)
         if self.thermal_camera is not None:
             ideal = self.thermal_camera.undistorted(ideal)
-        ideal = project(self._homography, ideal)
+        ideal = _in_front(self._homography, ideal)
         return ideal if self.visible_camera is None else self.visible_camera.distorted(ideal)
 
     def to_thermal(self, points: ArrayLike) -> Array:
@@ -176,16 +169,15 @@ class Registration:
         ideal = as_points(points)
         if self.visible_camera is not None:
             ideal = self.visible_camera.undistorted(ideal)
-        ideal = project(self._inverse, ideal)
+        ideal = _in_front(self._inverse, ideal)
         return ideal if self.thermal_camera is None else self.thermal_camera.distorted(ideal)
 
     def placement(self, edge: float) -> Placement:
         """
         Return where each visible pixel lies in the thermal image.
 
-        :param edge: width in visible pixels, at least 0, of the ramp of the coverage, from the
-            border of what the thermal image reaches inwards. The border of the visible image is
-            none, so that a thermal image that reaches beyond it counts in full there.
+        :param edge: width in visible pixels, at least 0, over which the coverage falls to 0 at
+            the border of the thermal image. At the border of the visible image it does not.
         :raises RegistrationError: the thermal image reaches no visible pixel, or the edge is no
             such width.
         """
@@ -212,14 +204,13 @@ class Registration:
 
     @cached_property
     def _homography(self) -> Array:
-        """Return the homography, of which the last coordinate is above 0 for what is seen."""
+        """Return the homography with the factor that makes depths positive."""
         (centre,) = self._checked_points()[:1]
         depth = float(self.thermal_to_visible[2] @ (*centre, 1.0))
         return self.thermal_to_visible / depth
 
     @cached_property
     def _inverse(self) -> Array:
-        """Return its inverse, likewise."""
         return np.linalg.inv(self._homography).astype(np.float64)
 
     def _checked_points(self) -> Array:
@@ -271,38 +262,40 @@ class Registration:
 
 
 def plane_error(
-    visible: CameraModel,
-    translation: ArrayLike,
-    plane_distance: float,
-    distances: Sequence[float] = (2.0, 5.0, math.inf),
-) -> tuple[float, ...]:
+    visible: CameraModel, translation: ArrayLike, plane_distance: float, distance: float
+) -> float:
     """
-    Return by how much things off the plane miss their place in the visible image.
+    Return by how many visible pixels things off the plane miss their place.
 
-    That is the parallax in the middle of the image, on the axis of the visible camera; how the
-    thermal camera is turned does not matter.
+    That is the parallax on the axis of the visible camera; how the thermal camera is turned does
+    not matter.
 
-    :param visible: calibration of the visible camera.
     :param translation: (3,) in m, of the thermal camera in the visible optical frame.
     :param plane_distance: in m, as of :meth:`Registration.from_cameras`.
-    :param distances: of the things in m, in front of both cameras.
-    :return: for each distance, visible pixels.
+    :param distance: of the things, in m.
     :raises RegistrationError: a distance is not in front of both cameras.
     """
     shift = finite_array(translation, (3,), 'the translation between the cameras')
     depth = _plane_depth(plane_distance, shift)
-    errors = []
-    for distance in distances:
-        _plane_depth(distance, shift)
-        # Of the homographies by two planes, one after the other's inverse,
-        # I + part * outer(shift, (0, 0, 1)) in rays of the visible camera.
-        if math.isinf(plane_distance):
-            part = -1.0 / distance
-        else:
-            part = (1.0 - plane_distance / distance) / depth
-        rays = part * shift[:2] / (1.0 + part * shift[2])
-        errors.append(math.hypot(*(rays * visible._focal_lengths)))
-    return tuple(errors)
+    _plane_depth(distance, shift)
+    # The homography by one plane after the inverse of that by the other is
+    # I + part * outer(shift, (0, 0, 1)) in rays of the visible camera.
+    if math.isinf(plane_distance):
+        part = -1.0 / distance
+    else:
+        part = (1.0 - plane_distance / distance) / depth
+    rays = part * shift[:2] / (1.0 + part * shift[2])
+    return math.hypot(*(rays * visible.focal_lengths))
+
+
+def _in_front(homography: Array, points: Array) -> Array:
+    """Apply a homography to (N, 2) points; NaN where the depth is not above 0."""
+    x, y = points.T
+    (a, b, c), (d, e, f), (g, h, i) = homography
+    depth = g * x + h * y + i
+    with np.errstate(all='ignore'):
+        depth = np.where(depth > 0.0, depth, np.nan)
+        return np.stack([(a * x + b * y + c) / depth, (d * x + e * y + f) / depth], axis=1)
 
 
 def _soft_edge(reached: NDArray[np.bool_], edge: float) -> NDArray[np.float32]:
@@ -310,7 +303,7 @@ def _soft_edge(reached: NDArray[np.bool_], edge: float) -> NDArray[np.float32]:
     if edge == 0.0 or reached.all():
         return reached.astype(np.float32)
     distance = cv2.distanceTransform(reached.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    # That is to the centre of the next pixel outside; the border is on the way to it.
+    # The distance is to the centre of the next pixel outside, half a pixel beyond the border.
     ramp = np.clip((distance - np.float32(0.5)) / np.float32(edge), 0.0, 1.0)
     coverage: NDArray[np.float32] = ramp * ramp * (3.0 - 2.0 * ramp)
     return coverage
@@ -325,3 +318,7 @@ def _plane_depth(distance: float, translation: Array) -> float:
             f'one is at {translation[2]:g} m: it is measured from the visible camera, forward'
         )
     return depth
+
+
+def _times(size: Size) -> str:
+    return f'{size[0]}x{size[1]}'

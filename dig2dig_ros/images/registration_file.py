@@ -30,34 +30,28 @@ from dig2dig_ros.images.geometry import (
     Array,
     nearest_rotation,
     RegistrationError,
-    rotation_about,
     rotation_of_quaternion,
+    rotation_of_rpy,
 )
 from dig2dig_ros.images.registration import Registration
 
 # Bytes of a file; one that this package writes has a few thousand.
 _LARGEST_FILE = 1_000_000
+_CAMERAS = ('thermal_camera', 'visible_camera')
 
 
 def load_registration(path: str | Path) -> Registration:
     """
-    Read a file that :func:`save_registration` wrote, or a person in its manner.
+    Read a file that :func:`save_registration` wrote, or a person.
 
     :raises RegistrationError: it cannot be read or says something wrong; the text names the
         file and the key.
     """
-    values = _read_yaml(path)
+    values = read_yaml(path)
     try:
-        _check_keys(
-            values,
-            ('thermal_to_visible', 'thermal_size', 'visible_size'),
-            ('thermal_camera', 'visible_camera', 'estimate'),
-        )
-        cameras = {
-            key: _parse_camera(values[key], key)
-            for key in ('thermal_camera', 'visible_camera')
-            if key in values
-        }
+        required = ('thermal_to_visible', 'thermal_size', 'visible_size')
+        _check_keys(values, required, (*_CAMERAS, 'estimate'))
+        cameras = {key: _parse_camera(values[key], key) for key in _CAMERAS if key in values}
         estimate = values.get('estimate', {})
         if not isinstance(estimate, dict):
             raise RegistrationError('estimate is no mapping of facts: correct or remove it')
@@ -79,35 +73,31 @@ def save_registration(registration: Registration, path: str | Path) -> None:
     :param path: of the file, as a rule with the suffix .yaml; it is replaced where it exists.
     :raises RegistrationError: it cannot be written.
     """
+    sizes = {key: getattr(registration, key) for key in ('thermal_size', 'visible_size')}
     parts = [
         '# How the pixels of a thermal camera lie on those of a visible one.',
-        '# [width, height] in pixels of the images that this is for.\n'
-        + _yaml(
-            {'thermal_size': registration.thermal_size, 'visible_size': registration.visible_size}
-        ),
+        '# [width, height] in pixels of the images that this is for.\n' + _yaml(sizes),
         '# Takes a thermal pixel (x, y, 1) to a visible one, up to a factor. Centres of\n'
         '# pixels are at integers, (0, 0) is that of the upper left one. Of pixels without\n'
         '# lens distortion for each camera that is given below, else of those of the image.\n'
-        + _yaml({'thermal_to_visible': registration.thermal_to_visible}),
+        + _yaml({'thermal_to_visible': registration.thermal_to_visible.tolist()}),
     ]
-    for key, camera in (
-        ('thermal_camera', registration.thermal_camera),
-        ('visible_camera', registration.visible_camera),
-    ):
+    for key in _CAMERAS:
+        camera = getattr(registration, key)
         if camera is not None:
             described = {
-                'camera_matrix': camera.matrix,
+                'camera_matrix': camera.matrix.tolist(),
                 'distortion_model': camera.model,
-                'distortion_coefficients': camera.distortion,
+                'distortion_coefficients': camera.distortion.tolist(),
                 'size': camera.size,
             }
             parts.append('# As in sensor_msgs/CameraInfo.\n' + _yaml({key: described}))
     if registration.estimate:
         try:
-            facts = _yaml({'estimate': registration.estimate})
+            facts = _yaml({'estimate': dict(registration.estimate)})
         except yaml.YAMLError as error:
             raise RegistrationError(
-                f'estimate has what YAML cannot tell, of {type(error.args[-1]).__name__}: '
+                f'estimate has what YAML cannot hold, of {type(error.args[-1]).__name__}: '
                 'use numbers, texts, lists and mappings'
             ) from None
         parts.append('# How it was found; for people.\n' + facts)
@@ -122,18 +112,17 @@ def load_extrinsics(path: str | Path) -> tuple[Array, Array]:
     Read where the thermal camera is, seen from the visible one.
 
     A YAML file with ``translation``, [x, y, z] in m, and exactly one of ``rotation``, three rows
-    of three, ``quaternion``, [x, y, z, w], and ``rpy_degrees``, [roll, pitch, yaw] about the
-    fixed axes x, y, z in this order, as in URDF. Both take points of the thermal optical frame
-    into the visible one.
+    of three, ``quaternion``, [x, y, z, w], and ``rpy_degrees``, [roll, pitch, yaw] as in URDF.
+    They take points of the thermal optical frame into the visible one.
 
     :return: rotation (3, 3) and translation (3,) in m.
     :raises RegistrationError: it cannot be read or says something wrong; the text names the file
         and the key.
     """
-    values = _read_yaml(path)
-    kinds = ('rotation', 'quaternion', 'rpy_degrees')
+    values = read_yaml(path)
+    kinds = {'rotation': (3, 3), 'quaternion': (4,), 'rpy_degrees': (3,)}
     try:
-        _check_keys(values, ('translation',), kinds)
+        _check_keys(values, ('translation',), tuple(kinds))
         given = [kind for kind in kinds if kind in values]
         if len(given) != 1:
             found = f'both {" and ".join(given)}' if given else 'none'
@@ -141,22 +130,20 @@ def load_extrinsics(path: str | Path) -> tuple[Array, Array]:
                 f'the rotation is one of {", ".join(kinds)}, but here is {found}: keep one'
             )
         translation = _numbers(values['translation'], (3,), 'translation')
-        if given == ['rotation']:
-            numbers = _numbers(values['rotation'], (3, 3), 'rotation')
-            return nearest_rotation(numbers, 'rotation'), translation
-        if given == ['quaternion']:
-            quaternion = _numbers(values['quaternion'], (4,), 'quaternion')
-            return rotation_of_quaternion(quaternion), translation
-        roll, pitch, yaw = np.radians(_numbers(values['rpy_degrees'], (3,), 'rpy_degrees'))
-        turns = (rotation_about(2, yaw), rotation_about(1, pitch), rotation_about(0, roll))
-        return turns[0] @ turns[1] @ turns[2], translation
+        (kind,) = given
+        numbers = _numbers(values[kind], kinds[kind], kind)
+        if kind == 'rotation':
+            return nearest_rotation(numbers, kind), translation
+        if kind == 'quaternion':
+            return rotation_of_quaternion(numbers), translation
+        return rotation_of_rpy(*np.radians(numbers)), translation
     except RegistrationError as error:
         raise RegistrationError(f'{path}: {error}') from None
 
 
 class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]
     """
-    Reads YAML, but not a key that is there twice: the last would win without a word.
+    Reads YAML, but no key that is there twice, of which the last would win without a word.
 
     Nor aliases, by which a few lines can stand for more than fits into memory.
     """
@@ -174,16 +161,18 @@ class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]
         return dict(super().construct_mapping(node, deep))
 
 
-def _read_yaml(path: str | Path) -> dict[str, Any]:
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """
+    Read a file of keys and values, such as a calibration.
+
+    :raises RegistrationError: it cannot be read, or is none; the text names the file.
+    """
     file = Path(path).expanduser()
     try:
         size = file.stat().st_size
         # A device or a pipe may go on for ever.
         if size > _LARGEST_FILE or not (file.is_file() or file.is_dir()):
-            raise RegistrationError(
-                f'{path} is no file of at most {_LARGEST_FILE} bytes: give the path of a '
-                'registration'
-            )
+            raise RegistrationError(f'{path} is no file of at most {_LARGEST_FILE} bytes')
         # A safe loader: it makes nothing but numbers, texts, lists and mappings.
         values = yaml.load(file.read_text('utf-8'), Loader=_StrictLoader)
     except OSError as error:
@@ -256,19 +245,6 @@ def _numbers(values: Any, shape: tuple[int, ...], name: str) -> Array:
 
 def _yaml(values: Mapping[str, Any]) -> str:
     text: str = yaml.safe_dump(
-        _plain(values), default_flow_style=None, sort_keys=False, allow_unicode=True, width=1000
+        values, default_flow_style=None, sort_keys=False, allow_unicode=True, width=1000
     )
     return text
-
-
-def _plain(values: Any) -> Any:
-    """Return a copy of what YAML can tell, without the types of NumPy."""
-    if isinstance(values, Mapping):
-        return {str(key): _plain(value) for key, value in values.items()}
-    if isinstance(values, (list, tuple)):
-        return [_plain(value) for value in values]
-    if isinstance(values, (np.ndarray, np.generic)):
-        return _plain(values.tolist())
-    if isinstance(values, Path):
-        return str(values)
-    return values

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Which registration of the thermal camera holds now: from a file, or from both camera_info."""
+"""The registration of the thermal camera that is in use: from a file or from both camera_info."""
 
 from __future__ import annotations
 
@@ -21,32 +21,30 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dig2dig_ros.images.camera_model import CameraModel
-from dig2dig_ros.images.geometry import RegistrationError
+from dig2dig_ros.images.geometry import Array, RegistrationError, Size
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration import plane_error, Registration
 from dig2dig_ros.images.registration_file import load_extrinsics, load_registration
 from dig2dig_ros.streams.pairing import SOURCES
 
-Pose = tuple[NDArray[np.float64], NDArray[np.float64]]
+Pose = tuple[Array, Array]
 """Rotation (3, 3) and translation (3,) in m: of the thermal optical frame in the visible one."""
 
 FROM_TF = 'tf'
-_Size = tuple[int, int]
-# m, for which diagnostics tell the parallax.
+# In m, at which diagnostics give the parallax.
 _DISTANCES = (2.0, 5.0, math.inf)
 
 
 class Registrar:
     """
-    Tells where the pixels of the visible image lie in the thermal one.
+    Knows where the pixels of the visible image lie in the thermal one.
 
-    Not thread-safe but for :meth:`camera_info`, which may be called from another thread.
+    Not thread-safe, except for :meth:`camera_info`.
 
     :param values: the node's parameters by name.
-    :param look_up: with ``extrinsics: tf``: gives the pose of one frame (its second argument) in
+    :param look_up: for ``extrinsics: tf``: returns the pose of one frame (its second argument) in
         another, or raises :class:`RegistrationError`.
     :raises RegistrationError: a file cannot be used, or the parameters contradict each other.
     """
@@ -76,7 +74,7 @@ class Registrar:
 
     @property
     def in_use(self) -> bool:
-        """Whether the images are warped at all."""
+        """Whether images are warped."""
         return self._file is not None or self._from_cameras
 
     @property
@@ -99,9 +97,9 @@ class Registrar:
 
     def registration(self, values: Mapping[str, Any]) -> Registration | None:
         """
-        Return the registration that holds now, or None where images are taken as aligned.
+        Return the registration, or None where images are taken as aligned.
 
-        :raises RegistrationError: not everything that it is computed from is there yet.
+        :raises RegistrationError: what it is computed from has not all come yet.
         """
         if self._file is not None or not self._from_cameras:
             return self._file
@@ -128,8 +126,8 @@ class Registrar:
             self._made = key, made
         return self._made[1]
 
-    def visible_size(self, values: Mapping[str, Any]) -> _Size | None:
-        """Return (width, height) of the visible images that the registration is for, if known."""
+    def visible_size(self, values: Mapping[str, Any]) -> Size | None:
+        """Return the size of the visible images that the registration is for, if known."""
         try:
             registration = self.registration(values)
         except RegistrationError:
@@ -137,7 +135,7 @@ class Registrar:
         return None if registration is None else registration.visible_size
 
     def describe(self, values: Mapping[str, Any]) -> str:
-        """Return what diagnostics say of the registration."""
+        """Return what diagnostics say about the registration."""
         if not self.in_use:
             return 'none: the images are taken as aligned'
         if self._file is not None:
@@ -146,26 +144,24 @@ class Registrar:
             return 'waits for camera_info or tf'
         registration, translation = self._made[1], self._made[0][2]
         assert registration.visible_camera is not None
+        plane = values['plane_distance']
         try:
-            errors = plane_error(
-                registration.visible_camera, translation, values['plane_distance'], _DISTANCES
+            far = ', '.join(
+                f'{plane_error(registration.visible_camera, translation, plane, d):.1f} px at '
+                f'{d:g} m'
+                for d in _DISTANCES
             )
         except RegistrationError:  # so far apart that nothing so near is seen by both
-            errors = ()
-        far = ', '.join(
-            f'{error:.1f} px at {distance:g} m'
-            for distance, error in zip(_DISTANCES, errors, strict=False)
-        )
-        parallax = f' (off by {far})' if far else ''
-        return f'from camera_info, right at {values["plane_distance"]:g} m{parallax}'
+            return f'from camera_info, right at {plane:g} m'
+        return f'from camera_info, right at {plane:g} m (off by {far})'
 
     def __call__(
-        self, visible_size: _Size, thermal_size: _Size, values: Mapping[str, Any]
+        self, visible_size: Size, thermal_size: Size, values: Mapping[str, Any]
     ) -> Placement | None:
         """
         Return the placement of the thermal image, or None where it covers the visible one.
 
-        :param visible_size: (width, height) of the images that came, as ``thermal_size``.
+        :param visible_size: (width, height) of the images; ``thermal_size`` likewise.
         :raises RegistrationError: it is for other sizes, or not known yet.
         """
         registration = self.registration(values)
@@ -179,7 +175,7 @@ class Registrar:
 
 
 def _same_key(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
-    """Compare by identity or, what has a value, by that."""
+    """Compare messages and registrations by identity, plain values by value."""
     return all(
         a is b or (isinstance(a, (int, float, tuple, bytes)) and a == b)
         for a, b in zip(first, second, strict=True)
@@ -187,13 +183,8 @@ def _same_key(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
 
 
 def _same_camera(first: Any, second: Any) -> bool:
-    """Tell whether two camera_info, which come with every image, describe the same camera."""
-    return (
-        first.header.frame_id == second.header.frame_id
-        and (first.width, first.height) == (second.width, second.height)
-        and first.distortion_model == second.distortion_model
-        and np.array_equal(first.k, second.k)
-        and np.array_equal(first.d, second.d)
-        and np.array_equal(first.p, second.p)
-        and np.array_equal(first.r, second.r)
+    """Compare the calibrations of two camera_info, of which one comes with every image."""
+    return first.header.frame_id == second.header.frame_id and all(
+        np.array_equal(getattr(first, key), getattr(second, key))
+        for key in ('width', 'height', 'distortion_model', 'k', 'd', 'p', 'r')
     )

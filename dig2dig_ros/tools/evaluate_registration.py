@@ -46,7 +46,7 @@ from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError, load_
 from dig2dig_ros.evaluation.options import positive, report, size_argument, UsageError
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.images.alignment import align, corner_distance
-from dig2dig_ros.images.alignment_search import default_guess, SearchRange
+from dig2dig_ros.images.alignment_search import centred_guess, SearchRange
 from dig2dig_ros.images.geometry import RegistrationError
 
 Matrix = NDArray[np.float64]
@@ -253,7 +253,7 @@ def run_trial(
     expected = None if known is None else known[0] @ moved
     return Trial(
         pairs=tuple(names),
-        before=corner_distance(default_guess(visible_size, size), truth, size),
+        before=corner_distance(centred_guess(visible_size, size), truth, size),
         nominal=corner_distance(estimate, truth, size),
         relative=None if expected is None else corner_distance(estimate, expected, size),
         overlap=None

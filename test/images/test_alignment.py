@@ -23,7 +23,7 @@ import pytest
 
 from dig2dig_ros.evaluation.image_pairs import find_pairs, load_pair
 from dig2dig_ros.images.alignment import align, corner_distance
-from dig2dig_ros.images.alignment_search import default_guess, SearchRange
+from dig2dig_ros.images.alignment_search import centred_guess, SearchRange
 from dig2dig_ros.images.geometry import RegistrationError
 
 
@@ -52,7 +52,7 @@ def test_finds_a_homography():
     truth = homography(3.5, 1.12, (9.0, -6.5), perspective=(1e-4, -5e-5))
     image, mask = seen(thermal, truth)
     found = align([(visible, image)], thermal_mask=mask)
-    assert corner_distance(default_guess((160, 120), (160, 120)), truth, (160, 120)) > 10
+    assert corner_distance(centred_guess((160, 120), (160, 120)), truth, (160, 120)) > 10
     assert corner_distance(found.thermal_to_visible, truth, (160, 120)) < 1.5
     assert found.trusted
     assert found.reasons == ()
@@ -123,10 +123,10 @@ def test_images_that_cannot_be_searched_are_refused():
         align([(visible, thermal)], thermal_mask=np.ones((4, 4), np.bool_))
 
 
-def test_default_guess_keeps_pixels_square():
-    guess = default_guess((640, 480), (160, 120))
+def test_centred_guess_keeps_pixels_square():
+    guess = centred_guess((640, 480), (160, 120))
     np.testing.assert_allclose(guess, [[4, 0, 1.5], [0, 4, 1.5], [0, 0, 1]], atol=1e-9)
-    wide = default_guess((1280, 720), (160, 120))
+    wide = centred_guess((1280, 720), (160, 120))
     assert wide[0, 0] == wide[1, 1]
     centre = wide @ [79.5, 59.5, 1]
     np.testing.assert_allclose(centre, [639.5, 359.5, 1])

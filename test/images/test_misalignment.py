@@ -23,7 +23,11 @@ import pytest
 
 from dig2dig_ros.evaluation.image_pairs import find_pairs, load_pair
 from dig2dig_ros.images.geometry import RegistrationError
-from dig2dig_ros.images.misalignment import misalignment, MisalignmentMonitor
+from dig2dig_ros.images.misalignment import MisalignmentMonitor
+
+
+def misalignment(*images):
+    return MisalignmentMonitor(1).look(*images)
 
 
 @pytest.mark.parametrize('shift', [(0.0, 0.0), (6.0, 0.0), (-4.0, 9.5), (2.5, -11.0)])

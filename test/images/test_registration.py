@@ -156,9 +156,9 @@ def test_plane_error_is_how_far_other_things_are_off(distance: float) -> None:
     things = np.array([[0, 0, 2.0], [0, 0, 5.0], [0, 0, 1e9]])
     shown = registration.to_visible(project(thermal, (things - TRANSLATION) @ ROTATION))
     expected = np.linalg.norm(shown - visible.matrix[:2, 2], axis=1)
-    errors = plane_error(visible, TRANSLATION, distance)
+    errors = [plane_error(visible, TRANSLATION, distance, far) for far in (2.0, 5.0, math.inf)]
     np.testing.assert_allclose(errors, expected, atol=1e-6)
-    assert plane_error(visible, TRANSLATION, distance, (distance,)) == pytest.approx((0.0,))
+    assert plane_error(visible, TRANSLATION, distance, distance) == pytest.approx(0.0)
 
 
 @pytest.mark.parametrize('distance', [0.0, -1.0, 0.2, math.nan])
@@ -168,7 +168,7 @@ def test_a_plane_that_is_not_in_front_of_both_cameras_is_refused(distance: float
     with pytest.raises(RegistrationError, match='not in front of both cameras'):
         Registration.from_cameras(visible, thermal, np.eye(3), ahead, distance)
     with pytest.raises(RegistrationError, match='not in front of both cameras'):
-        plane_error(visible, ahead, 2.0, (distance,))
+        plane_error(visible, ahead, 2.0, distance)
 
 
 def test_what_is_no_rotation_or_translation_is_refused() -> None:

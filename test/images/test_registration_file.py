@@ -56,8 +56,8 @@ def test_a_saved_registration_is_loaded_without_a_difference(tmp_path: Path) -> 
         camera('plumb_bob', THERMAL_SIZE),
         camera('equidistant', VISIBLE_SIZE),
         {
-            'from': Path('µ-bolometer'),
-            'residual_px': np.float32(0.5),
+            'from': 'µ-bolometer',
+            'residual_px': 0.5,
             'size': THERMAL_SIZE,
             'sure': True,
         },
