@@ -38,7 +38,7 @@ from dig2dig_ros.evaluation.bag_topics import find_sources, SourceTopics
 from dig2dig_ros.evaluation.bag_types import BagError, CAMERA_INFO_TYPE, IMAGE_TYPE
 from dig2dig_ros.evaluation.bag_writer import BagWriter, image_message
 from dig2dig_ros.evaluation.boxes import Detections
-from dig2dig_ros.evaluation.comparison import Row
+from dig2dig_ros.evaluation.comparison import FUSED, Row
 from dig2dig_ros.evaluation.detection_study import DetectionStudy
 from dig2dig_ros.evaluation.detector import DetectorError, DetectorOptions
 from dig2dig_ros.evaluation.jobs import ProgressFunction, StoppingFunction
@@ -63,7 +63,6 @@ from dig2dig_ros.evaluation.scores import (
     comparison_table,
     difference_table,
     fuse_with,
-    FUSED,
     Fused,
     grey_8_bits,
     Image,

@@ -16,13 +16,14 @@
 What is compared with what, and what the scores say.
 
 First the rows of a table: ways to fuse by name (:data:`FUSIONS`), free changes of their settings
-(:func:`parse_rows`), and the ablations of the paper (:data:`ABLATIONS`). Then the statistics:
-ranks over several metrics, paired differences with their intervals, and the scores of other
-methods from a file.
+(:func:`parse_rows`), the options of the commands that choose them, and the ablations of the
+paper (:data:`ABLATIONS`). Then the statistics: ranks over several metrics, paired differences
+with their intervals, and the scores of other methods from a file.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 import json
@@ -35,8 +36,12 @@ from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.baselines import BASELINES
 from dig2dig_ros.evaluation.metrics import metric_info, METRICS
+from dig2dig_ros.evaluation.options import UsageError
+from dig2dig_ros.evaluation.perceptual import NETWORKS
 from dig2dig_ros.fusion.settings import FusionSettings
 
+# The row of what the parameters ask for.
+FUSED = 'fused'
 # Of the metrics that look at the sources; PSNR would count the MSE twice.
 RANKED_METRICS = ('SSIM', 'MSE', 'CC', 'Nabf', 'Qabf', 'VIF', 'SCD', 'MI')
 # With fewer pairs, even differences of one sign are no evidence at the level of 95 %: all of five
@@ -83,7 +88,7 @@ def _chain(**changes: Any) -> dict[str, Any]:
 
 
 FUSIONS: dict[str, Fusion] = {
-    'fused': Fusion('the fusion that the parameters ask for'),
+    FUSED: Fusion('the fusion that the parameters ask for'),
     'uniform': Fusion('as fused, but equal weights', {'weights': 'uniform'}),
     'rd': Fusion('as fused, but relative dominability (TTD)', {'weights': 'rd'}),
     'dig_chain': Fusion('guided DDIM chain, information gains', _chain()),
@@ -235,6 +240,82 @@ def changed_settings(settings: FusionSettings) -> str:
         if getattr(settings, f.name) != getattr(default, f.name)
     )
     return ', '.join(changes) or 'default settings'
+
+
+def add_compare_option(group: argparse._ActionsContainer, default: str) -> None:
+    """
+    Add ``--compare``.
+
+    :param default: its rows, separated by commas.
+    """
+    group.add_argument(
+        '--compare',
+        type=rows_argument,
+        default=parse_rows(default),
+        metavar='ROWS',
+        help=f'ways to fuse that are scored, see below, default: {default}',
+    )
+
+
+def add_score_options(group: argparse._ActionsContainer) -> None:
+    """Add ``--against`` and ``--lpips``."""
+    group.add_argument(
+        '--against',
+        type=split_rows,
+        metavar='ROWS',
+        help=f'rows from which {FUSED} is told apart pair by pair, in a table of its own; '
+        'default: uniform and rd where present, else mean',
+    )
+    group.add_argument(
+        '--lpips',
+        choices=tuple(NETWORKS),
+        help='compute LPIPS too, with AlexNet or VGG16; needs the package lpips and its weights',
+    )
+
+
+def rows_argument(text: str) -> list[Row]:
+    """Parse the value of ``--compare``."""
+    try:
+        return parse_rows(text)
+    except ComparisonError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def rows_help() -> str:
+    """Return the end of the help: which rows there are."""
+    lines = [f'  {name:14} baseline, no prior' for name in BASELINES]
+    for name, fusion in FUSIONS.items():
+        changes = ', '.join(f'{key}={value}' for key, value in fusion.overrides.items())
+        lines.append(f'  {name:14} {fusion.meaning}' + (f'\n{"":17}{changes}' if changes else ''))
+    return (
+        'rows for --compare (all: every one of them but the control):\n'
+        + '\n'.join(lines)
+        + '\nWhat a row does not set is as --params, -N and -S say. Settings may follow the name '
+        'of a\nfusion, such as fused:num_inference_steps=2,temperature=1; N and S stand for the '
+        "paper's."
+    )
+
+
+def rows_against(rows: Sequence[Row], asked: Sequence[str] | None) -> list[str]:
+    """
+    Return the rows from which the fusion is told apart.
+
+    :param asked: value of ``--against``.
+    :raises UsageError: one of them, or the fusion itself, is not among the rows.
+    """
+    names = [row.name for row in rows]
+    if asked is None:
+        if FUSED not in names:
+            return []
+        rules = [name for name in names if name in ('uniform', 'rd')]
+        return rules or [name for name in names if name == 'mean']
+    missing = [name for name in (FUSED, *asked) if name not in names]
+    if missing:
+        raise UsageError(
+            f'--against compares {FUSED} with other rows of --compare, but {", ".join(missing)} '
+            'is not among them'
+        )
+    return [name for name in asked if name != FUSED]
 
 
 def ranks(values: Sequence[float], higher_is_better: bool) -> list[float]:

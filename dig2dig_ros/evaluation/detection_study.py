@@ -40,11 +40,11 @@ from dig2dig_ros.evaluation.average_precision import (
 )
 from dig2dig_ros.evaluation.baselines import BASELINES, to_uint8
 from dig2dig_ros.evaluation.boxes import Detections, intersection_over_union
-from dig2dig_ros.evaluation.comparison import FEWEST_PAIRS
+from dig2dig_ros.evaluation.comparison import FEWEST_PAIRS, FUSED
 from dig2dig_ros.evaluation.detector import Detector
 from dig2dig_ros.evaluation.labels import LabelSet
 from dig2dig_ros.evaluation.metrics import luma
-from dig2dig_ros.evaluation.scores import FUSED, Image
+from dig2dig_ros.evaluation.scores import Image
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.images.luma import LUMA_BGR
 

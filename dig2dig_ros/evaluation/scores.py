@@ -38,6 +38,7 @@ from dig2dig_ros.evaluation.baselines import to_uint8
 from dig2dig_ros.evaluation.comparison import (
     Difference,
     FEWEST_PAIRS,
+    FUSED,
     mean_ranks,
     metric_ranks,
     paired_differences,
@@ -51,7 +52,6 @@ Image = NDArray[np.uint8]
 # Images of one scene (visible, thermal, others) to the fused image, in colour or not.
 Method = Callable[..., Image]
 
-FUSED = 'fused'
 NOT_AVAILABLE = 'n/a'
 LPIPS_MISSING = 'LPIPS is missing: --lpips computes it, with the package lpips and its weights.'
 

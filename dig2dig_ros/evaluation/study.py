@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.evaluation.comparison import Difference
+from dig2dig_ros.evaluation.comparison import Difference, FUSED
 from dig2dig_ros.evaluation.gallery import Gallery, jpeg
 from dig2dig_ros.evaluation.metrics import metric_info
 from dig2dig_ros.evaluation.plots import (
@@ -49,7 +49,6 @@ from dig2dig_ros.evaluation.report import Report, write_report
 from dig2dig_ros.evaluation.scores import (
     differences,
     format_value,
-    FUSED,
     Fused,
     ScoreBook,
     ScoreFile,

@@ -49,13 +49,14 @@ from dig2dig_ros.evaluation.bag_evaluation import (
     remove_partial_results,
     TopicChoice,
 )
-from dig2dig_ros.evaluation.comparing import (
+from dig2dig_ros.evaluation.comparison import (
     add_compare_option,
     add_score_options,
+    FUSED,
+    Row,
     rows_against,
     rows_help,
 )
-from dig2dig_ros.evaluation.comparison import Row
 from dig2dig_ros.evaluation.detector import add_detector_options, detector_options
 from dig2dig_ros.evaluation.jobs import (
     ClusterError,
@@ -76,7 +77,7 @@ from dig2dig_ros.evaluation.options import (
     UsageError,
     with_overrides,
 )
-from dig2dig_ros.evaluation.scores import format_value, FUSED
+from dig2dig_ros.evaluation.scores import format_value
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.streams.parameters import complete_values
 

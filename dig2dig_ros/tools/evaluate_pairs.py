@@ -41,19 +41,18 @@ import cv2
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.baselines import BASELINES
-from dig2dig_ros.evaluation.comparing import (
-    add_compare_option,
-    add_score_options,
-    rows_against,
-    rows_help,
-)
 from dig2dig_ros.evaluation.comparison import (
     ABLATIONS,
+    add_compare_option,
+    add_score_options,
     changed_settings,
     ComparisonError,
+    FUSED,
     load_peers,
     Peers,
     Row,
+    rows_against,
+    rows_help,
     split_rows,
 )
 from dig2dig_ros.evaluation.detection_study import DetectionStudy
@@ -107,7 +106,6 @@ from dig2dig_ros.evaluation.scores import (
     Cost,
     difference_table,
     fuse_with,
-    FUSED,
     Fused,
     grey_8_bits,
     Image,
