@@ -389,12 +389,12 @@ def paired_differences(
         differences = ours - theirs
         differences[ours == theirs] = 0.0  # also of two infinities, where both equal a source
         means = differences.mean(axis=0)
-    finite = np.isfinite(means)
     if pairs < FEWEST_PAIRS:
         return [Difference(float(mean), None, None) for mean in means]
+    finite = np.isfinite(means)
     known = np.where(finite, differences, 0.0)
     rng = np.random.default_rng(seed)
-    drawn = np.empty((resamples, differences.shape[1]))
+    drawn = np.empty((resamples, len(means)))
     # How often each pair is drawn says as much as the draws, and makes the means one product; in
     # blocks, as there may be thousands of pairs.
     block = max(1, _BLOCK_NUMBERS // pairs)
@@ -404,10 +404,8 @@ def paired_differences(
         drawn[start:end] = counts @ known / pairs
     lows, highs = np.quantile(drawn, (0.025, 0.975), axis=0)
     return [
-        Difference(
-            float(mean), float(low) if is_finite else None, float(high) if is_finite else None
-        )
-        for mean, low, high, is_finite in zip(means, lows, highs, finite, strict=True)
+        Difference(float(mean), *((float(low), float(high)) if known else (None, None)))
+        for mean, low, high, known in zip(means, lows, highs, finite, strict=True)
     ]
 
 
@@ -420,8 +418,8 @@ class Peers:
     :param gflop: billions of floating-point operations for a pair of 640x512 pixels, by method.
     """
 
-    scores: dict[str, dict[str, float]]
-    gflop: dict[str, float]
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    gflop: dict[str, float] = field(default_factory=dict)
 
 
 def load_peers(path: Path, name: str) -> Peers:
@@ -447,17 +445,17 @@ def load_peers(path: Path, name: str) -> Peers:
 
     def numbers(values: Mapping[str, Any], what: str) -> dict[str, float]:
         for key, value in values.items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ComparisonError(f'{path}: {key} of {what} is {value!r}, not a number')
-            if not math.isfinite(value):
-                raise ComparisonError(f'{path}: {key} of {what} is {value}, but must be finite')
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not math.isfinite(value):
+                raise ComparisonError(f'{path}: {key} of {what} is {value!r}, no finite number')
         return {key: float(value) for key, value in values.items()}
 
-    scores = {}
-    for method, values in sets[name].items():
-        known = {metric: value for metric, value in values.items() if metric in METRICS}
-        if not known:
+    scores = {
+        method: numbers({key: values[key] for key in values if key in METRICS}, method)
+        for method, values in sets[name].items()
+    }
+    for method, values in scores.items():
+        if not values:
             raise ComparisonError(f'{path}: {method} of {name} has none of {", ".join(METRICS)}')
-        scores[method] = numbers(known, method)
     gflop = document.get('gflops')
     return Peers(scores, numbers(gflop, 'gflops') if isinstance(gflop, dict) else {})

@@ -208,9 +208,9 @@ def test_scores_of_other_methods(tmp_path: Path) -> None:
         ('{', 'cannot be read as JSON'),
         ('[]', 'has no set street; it has none'),
         ('{"night": {"A": {"SSIM": 1}}, "what": "x"}', 'has no set street; it has night'),
-        ('{"street": {"A": {"SSIM": "1.4"}}}', "SSIM of A is '1.4', not a number"),
-        ('{"street": {"A": {"SSIM": true}}}', 'SSIM of A is True, not a number'),
-        ('{"street": {"A": {"SSIM": NaN}}}', 'SSIM of A is nan, but must be finite'),
+        ('{"street": {"A": {"SSIM": "1.4"}}}', "SSIM of A is '1.4', no finite number"),
+        ('{"street": {"A": {"SSIM": true}}}', 'SSIM of A is True, no finite number'),
+        ('{"street": {"A": {"SSIM": NaN}}}', 'SSIM of A is nan, no finite number'),
         ('{"street": {"A": {"LPIPS": 0.3}}}', 'A of street has none of PSNR_sum, '),
     ],
 )
