@@ -66,7 +66,6 @@ LONG_FILES = {
     'dig2dig_ros/tools/evaluate_bag.py': 'to be split',
     'dig2dig_ros/tools/evaluate_pairs.py': 'to be split',
     'dig2dig_ros/tools/evaluate_registration.py': 'to be split',
-    'dig2dig_ros/tools/pair_camera.py': 'to be split',
     'dig2dig_ros/tools/play_bag.py': 'to be split',
 }
 LONG_FUNCTIONS = {

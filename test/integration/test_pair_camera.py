@@ -29,10 +29,10 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from dig2dig_ros.evaluation.camera_sources import PARAMETERS, StreetSource
 from dig2dig_ros.evaluation.imperfect_cameras import true_homography, Warp
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.streams.codec import decode, decode_compressed
-from dig2dig_ros.tools.pair_camera import loop_frames, PARAMETERS, StreetSource
 from integration.harness import ListenedProcess, ros_arguments
 
 SMALL = {'width': 64, 'height': 48}
@@ -296,41 +296,6 @@ def test_a_directory_without_a_readable_pair_ends_it(domain, tmp_path):
         assert 'none of the 1 pairs can be read' in cam.output()
 
 
-@pytest.mark.parametrize(
-    ('rates', 'frames'), [((30.0, 9.0), (160, 48)), ((10.0, 10.0), (56, 56)), ((0.1, 0.1), (1, 1))]
-)
-def test_a_loop_closes_for_both_cameras(rates, frames):
-    assert loop_frames(*rates, 5.65) == frames
-
-
-@pytest.mark.parametrize('rates', [(30.0, 9.0), (29.97, 8.7), (9.0, 60.0), (1.0, 0.3)])
-def test_a_loop_shows_both_cameras_the_same_moment(rates):
-    visible, thermal = loop_frames(*rates, 15.0)
-    period = visible / rates[0]
-    assert abs(thermal / rates[1] - period) < 0.06 / rates[1]
-
-
-def street(**changed):
-    values = {spec.name: spec.default for spec in PARAMETERS}
-    return StreetSource({**values, **changed})
-
-
-def test_a_long_stream_repeats_a_bounded_number_of_images():
-    source = street(**SMALL, visible_rate=200.0, thermal_rate=50.0)
-    for _ in source.prepare():
-        pass
-    shots = source.shots()
-    seen = {}
-    for _ in range(1500):
-        shot = next(shots)
-        seen.setdefault((shot.source, id(shot.image)), []).append(shot.exposure)
-    visible = [times for (name, _), times in seen.items() if name == 'visible']
-    assert len(visible) == 600
-    period = 3.0
-    for times in seen.values():
-        np.testing.assert_allclose(np.diff(times), period)
-
-
 def test_imperfect_cameras_send_what_their_parameters_say(domain):
     warp = [4.0, 0.9, 0.05, -0.05]
     parameters = {**SMALL, 'visible_rate': 20.0, 'thermal_rate': 20.0, 'count': 8}
@@ -401,16 +366,18 @@ def test_compressed_images_replace_raw_ones(domain):
         assert cam.finish() == 0, cam.output()
     formats = [message.format for message in received['thermal']]
     assert formats == 2 * ['mono16; png compressed '] + ['bgr8; png compressed bgr8']
-    source = street(**SMALL, visible_rate=10.0, thermal_rate=10.0, count=3)
-    for _ in source.prepare():
+    sent = {spec.name: spec.default for spec in PARAMETERS}
+    sent.update(**SMALL, visible_rate=10.0, thermal_rate=10.0, count=3)
+    street = StreetSource(sent, lambda pixels, encoding, source: pixels)
+    for _ in street.prepare():
         pass
-    shots = list(source.shots())
-    raw = [decode(shot.image.message) for shot in shots if shot.source == 'thermal']
+    images = list(street.schedule())
+    raw = [each.image.message for each in images if each.source == 'thermal']
     for message, image in zip(received['thermal'][:2], raw, strict=False):
         np.testing.assert_array_equal(decode_compressed(message), image)
     assert decode_compressed(received['thermal'][2]).shape == (48, 64, 3)
     assert {message.format for message in received['visible']} == {'bgr8; jpeg compressed bgr8'}
-    raw = [decode(shot.image.message) for shot in shots if shot.source == 'visible']
+    raw = [each.image.message for each in images if each.source == 'visible']
     error = decode_compressed(received['visible'][0]).astype(float) - raw[0]
     assert 0 < np.abs(error).mean() < 5
     assert {message.header.frame_id for message in received['visible']} == {
