@@ -37,9 +37,9 @@ from dig2dig_ros.fusion.device import (
     resolve_device,
     resolve_precision,
 )
+from dig2dig_ros.fusion.device_fusion import fuse_pair, PairTensors, Task
 from dig2dig_ros.fusion.graphs import Input, Replayer, RUNS_BEFORE
 from dig2dig_ros.fusion.observation import fitting_size, forget_operators
-from dig2dig_ros.fusion.pair import fuse_pair, PairTensors, Task
 from dig2dig_ros.fusion.sampler import StepState
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.placement import Placement

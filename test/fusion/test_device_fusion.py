@@ -29,10 +29,17 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dig2dig_ros.fusion.pair import fuse_pair, PairTensors, Task
+from dig2dig_ros.fusion.device_fusion import (
+    confident_sources,
+    confident_weights,
+    fuse_pair,
+    PairTensors,
+    Task,
+)
 from dig2dig_ros.fusion.sampler import sample
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.priors import load_prior
+from fusion.priors import random_sources
 
 HEIGHT, WIDTH = 48, 64
 META = torch.device('meta')
@@ -193,3 +200,48 @@ def test_all_gains_of_a_pair_are_one_call_of_the_network(prior):
 def test_what_waits_is_found(waits):
     with device_only(), pytest.raises((AssertionError, RuntimeError, NotImplementedError)):
         waits(meta(2, 3))
+
+
+# Sources that are not to be relied on everywhere
+
+
+def random_confidence(sources):
+    generator = torch.Generator().manual_seed(8)
+    return torch.rand(sources.shape, generator=generator, dtype=sources.dtype)
+
+
+def test_full_confidence_changes_nothing():
+    sources = random_sources(3)
+    full = torch.ones_like(sources)
+    torch.testing.assert_close(confident_sources(sources, full), sources)
+    weights = torch.rand(2, *sources.shape, dtype=sources.dtype).softmax(dim=1)
+    torch.testing.assert_close(confident_weights(weights, full), weights)
+
+
+def test_a_source_without_confidence_becomes_the_other_one():
+    sources = random_sources(2)
+    confidence = torch.stack([torch.ones_like(sources[0]), torch.zeros_like(sources[0])])
+    filled = confident_sources(sources, confidence)
+    torch.testing.assert_close(filled[0], sources[0], rtol=0, atol=0)
+    torch.testing.assert_close(filled[1], sources[0])
+    weights = torch.full((1, *sources.shape), 0.5, dtype=sources.dtype)
+    shares = confident_weights(weights, confidence)
+    assert (shares[:, 0] == 1).all()
+    assert (shares[:, 1] == 0).all()
+
+
+def test_weights_tell_what_the_weighted_sum_of_filled_sources_holds():
+    sources = random_sources(3)
+    confidence = random_confidence(sources)
+    weights = random_confidence(sources)[None].softmax(dim=1)
+    fused = (weights[0] * confident_sources(sources, confidence)).sum(dim=0)
+    shares = confident_weights(weights, confidence)
+    torch.testing.assert_close((shares[0] * sources).sum(dim=0), fused)
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones_like(shares[:, 0]))
+
+
+def test_nobody_with_confidence_is_everybody():
+    sources = random_sources(2)
+    nothing = torch.zeros_like(sources)
+    mean = sources.mean(dim=0, keepdim=True).expand_as(sources)
+    torch.testing.assert_close(confident_sources(sources, nothing), mean)

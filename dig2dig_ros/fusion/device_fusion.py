@@ -18,6 +18,17 @@ What is computed of one pair, or group, of images on the device: pixels in, pixe
 Unless a source is to be restored, nothing here reads from the device, copies to it or depends on
 values there: the same :class:`Task` enqueues the same kernels. So they can be recorded once and
 replayed, see :mod:`dig2dig_ros.fusion.graphs`.
+
+Sources that show only a part of the scene, or that are only partly to be believed.
+
+A source has a confidence m_k in [0, 1] at every pixel: 0 where its camera does not reach or while
+it is broken, 1 where it is as good as any. What it lacks is filled with what the others show:
+
+    c_k' = m_k c_k + (1 - m_k) sum_j m_j c_j / sum_j m_j.
+
+So the fusion meets no false edge where a camera ends, and where all but one have no confidence,
+all sources are that one, and so is the fused image. Of what is fused at a weight w_k, the part
+m_k is source k's own; :func:`confident_weights` tells whose the rest is.
 """
 
 from __future__ import annotations
@@ -31,7 +42,6 @@ from torch import Tensor
 import torch.nn.functional as F
 
 from dig2dig_ros.fusion.colour import luma, mixed_chroma, replace_luma
-from dig2dig_ros.fusion.confidence import confident_sources, confident_weights
 from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.fusion.observation import Observation, observe
 from dig2dig_ros.fusion.restoration import explained, observe_luma, restore, restore_colour
@@ -294,3 +304,36 @@ def _coloured(
         return replace_luma(images[0], fused, old_luma).permute(1, 2, 0)
     colour = mixed_chroma([image.expand(3, -1, -1) for image in images], weights)
     return replace_luma(colour, fused).permute(1, 2, 0)
+
+
+def _shares(confidence: Tensor) -> Tensor:
+    """Return m_k / sum_j m_j; equal shares where nobody has any confidence."""
+    total = confidence.sum(dim=0, keepdim=True)
+    known = total > 0
+    shares = confidence / torch.where(known, total, 1.0)
+    return torch.where(known, shares, 1.0 / len(confidence))
+
+
+def confident_sources(sources: Tensor, confidence: Tensor) -> Tensor:
+    """
+    Return the sources with what they lack filled in from the others.
+
+    :param sources: (K, 1, H, W).
+    :param confidence: (K, 1, H, W) in [0, 1]; where it is 0 for all sources, each is the mean.
+    :return: (K, 1, H, W).
+    """
+    common = (_shares(confidence) * sources).sum(dim=0, keepdim=True)
+    return common + confidence * (sources - common)
+
+
+def confident_weights(weights: Tensor, confidence: Tensor) -> Tensor:
+    """
+    Return how much of each original source the weighted sum of the filled ones holds.
+
+    :param weights: (R, K, 1, H, W), summing to 1 over the sources.
+    :param confidence: (K, 1, H, W) in [0, 1].
+    :return: (R, K, 1, H, W), summing to 1 over the sources.
+    """
+    own = weights * confidence
+    lent = (weights - own).sum(dim=1, keepdim=True)
+    return own + lent * _shares(confidence)
