@@ -46,9 +46,9 @@ from dig2dig_ros.evaluation.options import report, thermal_range, UsageError
 from dig2dig_ros.evaluation.replay import stamp_text
 from dig2dig_ros.images.thermal_range import ThermalRangeError
 from dig2dig_ros.nodes.signals import deferred_signals
-from dig2dig_ros.streams.cascade import Cascade, Group
+from dig2dig_ros.streams.cascade import Cascade
 from dig2dig_ros.streams.codec import check, CodecError, decode, decode_compressed
-from dig2dig_ros.streams.pairing import PairingError, SOURCES
+from dig2dig_ros.streams.pairing import Group, PairingError, SOURCES
 from dig2dig_ros.streams.preparation import stamp_of
 from dig2dig_ros.streams.resources import fast_dds_environment
 

@@ -37,9 +37,9 @@ from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_topics import SourceTopics
 from dig2dig_ros.evaluation.bag_types import BagError, COMPRESSED_IMAGE_TYPE, IMAGE_TYPE, Record
 from dig2dig_ros.images.geometry import RegistrationError
-from dig2dig_ros.streams.cascade import Cascade, Group
+from dig2dig_ros.streams.cascade import Cascade
 from dig2dig_ros.streams.codec import check, CodecError
-from dig2dig_ros.streams.pairing import PairingError
+from dig2dig_ros.streams.pairing import Group, PairingError
 from dig2dig_ros.streams.preparation import (
     Arrived,
     Preparation,

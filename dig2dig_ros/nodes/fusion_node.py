@@ -53,9 +53,9 @@ from dig2dig_ros.nodes.run import run_node
 from dig2dig_ros.nodes.worker import LatestWorker
 from dig2dig_ros.streams.alignment_watch import AlignmentWatch
 from dig2dig_ros.streams.attendance import Attendance
-from dig2dig_ros.streams.cascade import Cascade, Group
+from dig2dig_ros.streams.cascade import Cascade
 from dig2dig_ros.streams.codec import check, CodecError, encode
-from dig2dig_ros.streams.pairing import SOURCES
+from dig2dig_ros.streams.pairing import Group, SOURCES
 from dig2dig_ros.streams.parameters import fusion_settings
 from dig2dig_ros.streams.preparation import (
     Arrived,

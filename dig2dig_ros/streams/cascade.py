@@ -25,30 +25,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from dig2dig_ros.streams.pairing import make_pairer, Pair, Pairer, PairingError, Source, SOURCES
+from dig2dig_ros.streams.pairing import Group, make_pairer, Pairer, PairingError, Source, SOURCES
 
 MessageT = TypeVar('MessageT')
-
-
-@dataclass(frozen=True)
-class Group(Generic[MessageT]):
-    """
-    One message of each source that belong together.
-
-    :param messages: as they were added, in the order of the sources: visible, thermal, others.
-    :param stamps: theirs in nanoseconds, `thermal_time_offset` already added.
-    """
-
-    messages: tuple[MessageT, ...]
-    stamps: tuple[int, ...]
-
-    @property
-    def offset(self) -> float:
-        """Seconds from the visible stamp to the one that is farthest from it."""
-        return max((stamp - self.stamps[0] for stamp in self.stamps[1:]), key=abs) * 1e-9
 
 
 class Cascade(Generic[MessageT]):
@@ -153,10 +134,11 @@ class Cascade(Generic[MessageT]):
         stage = self._stages[index]
         if stage.jumps(side, stamp):
             self.clear('clock jump')
-        item = Group((message,), (stamp,)) if side == 'visible' else message
-        groups = _extended(stage.add(side, stamp, item))
+        groups = stage.add(side, stamp, message)
+        if index:
+            groups = _flattened(groups)
         for later in self._stages[index + 1 :]:
-            groups = _extended(_feed(later, groups))
+            groups = _flattened(_feed(later, groups))
         return groups
 
     def settle(self) -> list[Group[MessageT]]:
@@ -182,21 +164,27 @@ class Cascade(Generic[MessageT]):
         for stage in self._stages:
             stage.clear(cause)
 
-    def _conclude(self, decide: Callable[[Pairer[Any]], list[Pair[Any]]]) -> list[Group[MessageT]]:
+    def _conclude(
+        self, decide: Callable[[Pairer[Any]], list[Group[Any]]]
+    ) -> list[Group[MessageT]]:
         """Let each stage decide, once it has what the stages before it have decided."""
-        groups: list[Group[MessageT]] = []
-        for stage in self._stages:
-            groups = _extended(_feed(stage, groups) + decide(stage))
+        groups: list[Group[Any]] = decide(self._pair)
+        for stage in self._stages[1:]:
+            groups = _flattened(_feed(stage, groups) + decide(stage))
         return groups
 
 
-def _feed(stage: Pairer[Any], groups: list[Group[MessageT]]) -> list[Pair[Any]]:
+def _feed(stage: Pairer[Any], groups: list[Group[Any]]) -> list[Group[Any]]:
+    """Pair groups, under their visible stamps, with the messages of one more source."""
     return [pair for group in groups for pair in stage.add('visible', group.stamps[0], group)]
 
 
-def _extended(pairs: list[Pair[Any]]) -> list[Group[Any]]:
+def _flattened(pairs: list[Group[Any]]) -> list[Group[Any]]:
     """Return groups with one more message each, from pairs of a group and that message."""
     return [
-        Group((*pair.visible.messages, pair.thermal), (*pair.visible.stamps, pair.thermal_stamp))
+        Group(
+            (*pair.messages[0].messages, pair.messages[1]),
+            (*pair.messages[0].stamps, pair.stamps[1]),
+        )
         for pair in pairs
     ]

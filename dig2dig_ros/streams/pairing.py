@@ -53,26 +53,21 @@ class PairingError(ValueError):
 
 
 @dataclass(frozen=True)
-class Pair(Generic[MessageT]):
+class Group(Generic[MessageT]):
     """
-    One visible and one thermal message that belong together.
+    One message of each source that belong together: of two sources, a pair.
 
-    :param visible: the visible message as it was added.
-    :param thermal: the thermal message as it was added.
-    :param visible_stamp: stamp of the visible message in nanoseconds.
-    :param thermal_stamp: stamp of the thermal message in nanoseconds, `thermal_time_offset`
-        already added.
+    :param messages: as they were added, in the order of the sources: visible, thermal, others.
+    :param stamps: theirs in nanoseconds, `thermal_time_offset` already added.
     """
 
-    visible: MessageT
-    thermal: MessageT
-    visible_stamp: int
-    thermal_stamp: int
+    messages: tuple[MessageT, ...]
+    stamps: tuple[int, ...]
 
     @property
     def offset(self) -> float:
-        """Seconds from the visible to the thermal stamp, after the correction."""
-        return (self.thermal_stamp - self.visible_stamp) * 1e-9
+        """Seconds from the visible stamp to the one that is farthest from it."""
+        return max((stamp - self.stamps[0] for stamp in self.stamps[1:]), key=abs) * 1e-9
 
 
 class Pairer(ABC, Generic[MessageT]):
@@ -142,7 +137,7 @@ class Pairer(ABC, Generic[MessageT]):
         latest = self._recent[source].latest
         return latest is not None and 0 < stamp < latest - CLOCK_JUMP
 
-    def add(self, source: Source, stamp: int, message: MessageT) -> list[Pair[MessageT]]:
+    def add(self, source: Source, stamp: int, message: MessageT) -> list[Group[MessageT]]:
         """
         Take a message in.
 
@@ -165,7 +160,7 @@ class Pairer(ABC, Generic[MessageT]):
         self._count('pairs', len(pairs))
         return pairs
 
-    def flush(self) -> list[Pair[MessageT]]:
+    def flush(self) -> list[Group[MessageT]]:
         """
         Decide everything that is held as if nothing more came, as at the end of a recording.
 
@@ -175,7 +170,7 @@ class Pairer(ABC, Generic[MessageT]):
         self._count('pairs', len(pairs))
         return pairs
 
-    def settle(self) -> list[Pair[MessageT]]:
+    def settle(self) -> list[Group[MessageT]]:
         """
         Decide the pairs among what is held as if nothing closer came, and hold the rest.
 
@@ -204,15 +199,15 @@ class Pairer(ABC, Generic[MessageT]):
             self.counters[what] += number
 
     @abstractmethod
-    def _accept(self, source: Source, stamp: int, message: MessageT) -> list[Pair[MessageT]]:
+    def _accept(self, source: Source, stamp: int, message: MessageT) -> list[Group[MessageT]]:
         """Take in a message whose stamp is sound and new; return the pairs it decides."""
 
-    def _settle(self) -> list[Pair[MessageT]]:
+    def _settle(self) -> list[Group[MessageT]]:
         """Pair what can be paired now; policies that decide at once have nothing to do."""
         return []
 
     @abstractmethod
-    def _finish(self) -> list[Pair[MessageT]]:
+    def _finish(self) -> list[Group[MessageT]]:
         """Pair what can be paired now, and drop and count the rest."""
 
     @abstractmethod
@@ -367,7 +362,7 @@ class NearestPairer(Pairer[MessageT]):
     def _settings_changed(self) -> None:
         self._queues['thermal'].shift = self._thermal_time_offset
 
-    def _accept(self, source: Source, stamp: int, message: MessageT) -> list[Pair[MessageT]]:
+    def _accept(self, source: Source, stamp: int, message: MessageT) -> list[Group[MessageT]]:
         queue = self._queues[source]
         if queue.is_late(stamp):
             self._count(f'{source} late')
@@ -377,10 +372,10 @@ class NearestPairer(Pairer[MessageT]):
         self._drop_first(source, len(queue) - self.queue_size)
         return pairs
 
-    def _settle(self) -> list[Pair[MessageT]]:
+    def _settle(self) -> list[Group[MessageT]]:
         return self._decide(final=True)
 
-    def _finish(self) -> list[Pair[MessageT]]:
+    def _finish(self) -> list[Group[MessageT]]:
         pairs = self._decide(final=True)
         for source, queue in self._queues.items():
             self._drop_first(source, len(queue))
@@ -391,17 +386,15 @@ class NearestPairer(Pairer[MessageT]):
             self._queues[source].decide_first(number)
             self._count(f'{source} unpaired', number)
 
-    def _decide(self, final: bool) -> list[Pair[MessageT]]:
+    def _decide(self, final: bool) -> list[Group[MessageT]]:
         visible, thermal = self._queues['visible'], self._queues['thermal']
         pairs = []
         while (match := self._first_match(final)) is not None:
             visible_index, thermal_index = match
             pairs.append(
-                Pair(
-                    visible.message(visible_index),
-                    thermal.message(thermal_index),
-                    visible.moment(visible_index),
-                    thermal.moment(thermal_index),
+                Group(
+                    (visible.message(visible_index), thermal.message(thermal_index)),
+                    (visible.moment(visible_index), thermal.moment(thermal_index)),
                 )
             )
             # Nearest pairs never cross, so what is older than this pair has no partner.
@@ -550,7 +543,7 @@ class MessageFiltersPairer(Pairer[MessageT]):
         header = _Stamp(self._time_type(sec=min(seconds, _LAST_SECOND), nanosec=nanoseconds))
         self._inputs[source].signalMessage(_Proxy(header, stamp))
 
-    def _accept(self, source: Source, stamp: int, message: MessageT) -> list[Pair[MessageT]]:
+    def _accept(self, source: Source, stamp: int, message: MessageT) -> list[Group[MessageT]]:
         # Settings that changed since the last message may have matched what was held.
         pairs = self._collect()
         held = self._held[source]
@@ -568,8 +561,8 @@ class MessageFiltersPairer(Pairer[MessageT]):
         self._feed(source, stamp)
         return pairs + self._collect()
 
-    def _collect(self) -> list[Pair[MessageT]]:
-        pairs: list[Pair[MessageT]] = []
+    def _collect(self) -> list[Group[MessageT]]:
+        pairs: list[Group[MessageT]] = []
         matches, self._matches = self._matches, []
         for proxies in sorted(matches, key=lambda match: match[0].source_stamp):
             stamps: dict[Source, int] = dict(
@@ -583,16 +576,14 @@ class MessageFiltersPairer(Pairer[MessageT]):
                 continue
             self._last_visible = stamps['visible']
             pairs.append(
-                Pair(
-                    self._held['visible'].pop(stamps['visible']),
-                    self._held['thermal'].pop(stamps['thermal']),
-                    stamps['visible'],
-                    stamps['thermal'] + self._thermal_time_offset,
+                Group(
+                    tuple(self._held[source].pop(stamps[source]) for source in SOURCES),
+                    (stamps['visible'], stamps['thermal'] + self._thermal_time_offset),
                 )
             )
         return pairs
 
-    def _finish(self) -> list[Pair[MessageT]]:
+    def _finish(self) -> list[Group[MessageT]]:
         pairs = self._collect()
         for source, held in self._held.items():
             self._count(f'{source} unpaired', len(held))

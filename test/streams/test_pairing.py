@@ -27,9 +27,9 @@ import pytest
 
 from dig2dig_ros.streams.pairing import (
     CLOCK_JUMP,
+    Group,
     make_pairer,
     NearestPairer,
-    Pair,
     Pairer,
     PairingError,
     POLICIES,
@@ -67,7 +67,7 @@ def arrivals(visible: Stamps, thermal: Stamps, seed: int = 0) -> list[Event]:
     return [(source, stamp) for _, source, stamp in sorted(events)]
 
 
-def feed(pairer: Pairer[Any], events: list[Event]) -> list[Pair[Any]]:
+def feed(pairer: Pairer[Any], events: list[Event]) -> list[Group[Any]]:
     return [pair for source, stamp in events for pair in pairer.add(source, stamp, stamp)]
 
 
@@ -79,8 +79,8 @@ def mutually_nearest(visible: Stamps, thermal: Stamps, tolerance: int) -> set[tu
     return {(visible[row], thermal[column]) for row, column in zip(rows, columns, strict=True)}
 
 
-def stamps_of(pairs: list[Pair[Any]]) -> list[tuple[int, int]]:
-    return [(pair.visible, pair.thermal) for pair in pairs]
+def stamps_of(pairs: list[Group[Any]]) -> list[tuple[int, int]]:
+    return [(pair.messages[0], pair.messages[1]) for pair in pairs]
 
 
 def accounted(pairer: Pairer[Any]) -> int:
@@ -92,8 +92,8 @@ def given_up(pairer: Pairer[Any], cause: str) -> int:
     return sum(pairer.counters[f'{source} {cause}'] for source in SOURCES)
 
 
-def is_increasing(pairs: list[Pair[Any]]) -> bool:
-    return all(one.visible_stamp < next_one.visible_stamp for one, next_one in pairwise(pairs))
+def is_increasing(pairs: list[Group[Any]]) -> bool:
+    return all(one.stamps[0] < next_one.stamps[0] for one, next_one in pairwise(pairs))
 
 
 @pytest.fixture(params=POLICIES)
@@ -144,7 +144,9 @@ def waits_in_messages(events: list[Event], pairer: Pairer[Any]) -> list[int]:
     waits = []
     for index, (source, stamp) in enumerate(events):
         for pair in pairer.add(source, stamp, stamp):
-            second = max(position['visible', pair.visible], position['thermal', pair.thermal])
+            second = max(
+                position['visible', pair.messages[0]], position['thermal', pair.messages[1]]
+            )
             waits.append(index - second)
     return waits
 
@@ -176,7 +178,7 @@ def test_irregular_stamps_are_not_decided_early() -> None:
     assert pairer.add('thermal', START + 410 * MS, 't') == []
     assert pairer.add('visible', START + 412 * MS, 'nearer') == []
     (pair,) = pairer.flush()
-    assert (pair.visible, pair.thermal) == ('nearer', 't')
+    assert pair.messages == ('nearer', 't')
 
 
 def test_two_stamps_do_not_make_a_period() -> None:
@@ -217,7 +219,7 @@ def test_a_changed_rate_is_followed() -> None:
 def test_equal_distances_pair_in_order_and_leave_nobody_out() -> None:
     pairer = NearestPairer[int](0.05, 30)
     pairs = feed(pairer, arrivals(camera(20, 10), camera(20, 10, 0.025))) + pairer.flush()
-    assert [pair.thermal - pair.visible for pair in pairs] == [25 * MS] * 200
+    assert [pair.messages[1] - pair.messages[0] for pair in pairs] == [25 * MS] * 200
 
 
 def test_a_pair_knows_its_messages_and_its_offset(policy: str) -> None:
@@ -225,9 +227,9 @@ def test_a_pair_knows_its_messages_and_its_offset(policy: str) -> None:
     visible, thermal = object(), object()
     assert pairer.add('visible', START, visible) == []
     (pair,) = pairer.add('thermal', START, thermal)
-    assert pair.visible is visible
-    assert pair.thermal is thermal
-    assert (pair.visible_stamp, pair.thermal_stamp, pair.offset) == (START, START, 0.0)
+    assert pair.messages[0] is visible
+    assert pair.messages[1] is thermal
+    assert (pair.stamps[0], pair.stamps[1], pair.offset) == (START, START, 0.0)
     assert pairer.pending == 0
 
 
@@ -251,13 +253,13 @@ def test_the_offset_corrects_the_thermal_stamp(policy: str, offset: float) -> No
     thermal = visible - round(offset * SECOND)
     pairs = feed(pairer, [('thermal', thermal), ('visible', visible)])
     assert stamps_of(pairs) == [(visible, thermal)]
-    assert pairs[0].thermal_stamp == visible
+    assert pairs[0].stamps[1] == visible
     assert pairs[0].offset == 0.0
 
 
 def test_offset_and_tolerance_change_at_run_time(policy: str) -> None:
     pairer = make_pairer(policy, 0.001, 50)
-    pairs: list[Pair[int]] = []
+    pairs: list[Group[int]] = []
     for index in range(300):
         if index == 100:
             pairer.thermal_time_offset = 0.015
@@ -270,11 +272,13 @@ def test_offset_and_tolerance_change_at_run_time(policy: str) -> None:
         pairs += feed(pairer, [('visible', visible), ('thermal', visible - 15 * MS)])
     assert is_increasing(pairs)
     assert accounted(pairer) == 600
-    corrected = [pair for pair in pairs if pair.thermal != pair.thermal_stamp]
-    assert {(pair.thermal - pair.visible, pair.offset) for pair in corrected} == {(-15 * MS, 0.0)}
+    corrected = [pair for pair in pairs if pair.messages[1] != pair.stamps[1]]
+    assert {(pair.messages[1] - pair.messages[0], pair.offset) for pair in corrected} == {
+        (-15 * MS, 0.0)
+    }
     assert len(corrected) >= 99
     if policy != 'exact':
-        loose = [pair for pair in pairs if pair.visible >= START + 200 * 33 * MS]
+        loose = [pair for pair in pairs if pair.messages[0] >= START + 200 * 33 * MS]
         assert all(pair.offset == pytest.approx(-0.015) for pair in loose)
         assert len(loose) >= 99
 
@@ -366,7 +370,7 @@ def test_a_clock_that_jumps_back_starts_anew(policy: str) -> None:
     assert given_up(pairer, 'clock jump') == held
     assert pairer.counters['pairs'] - before['pairs'] == len(pairs)
     assert len(pairs) == 300
-    assert pairs[0].visible == camera(30, 10)[0] - 60 * SECOND
+    assert pairs[0].messages[0] == camera(30, 10)[0] - 60 * SECOND
     assert accounted(pairer) == 1200
 
 
@@ -534,11 +538,11 @@ def test_every_message_is_accounted_for(policy: str, seed: int) -> None:
         if rng.random() < 0.05:
             pairs += pairer.settle()
         for pair in pairs:
-            assert pair.visible[:2] == ('visible', pair.visible_stamp)
-            assert pair.visible_stamp > last_visible
-            last_visible = pair.visible_stamp
-            assert not seen & {pair.visible, pair.thermal}
-            seen |= {pair.visible, pair.thermal}
+            assert pair.messages[0][:2] == ('visible', pair.stamps[0])
+            assert pair.stamps[0] > last_visible
+            last_visible = pair.stamps[0]
+            assert not seen & {pair.messages[0], pair.messages[1]}
+            seen |= {pair.messages[0], pair.messages[1]}
             assert abs(pair.offset) <= pairer.tolerance or (policy, pair.offset) == ('exact', 0.0)
             number_of_pairs += 1
         assert accounted(pairer) == received
