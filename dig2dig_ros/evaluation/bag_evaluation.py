@@ -58,7 +58,7 @@ from dig2dig_ros.evaluation.recorded_detections import (
     RecordedDetectionsError,
 )
 from dig2dig_ros.evaluation.recorded_detections import TYPES as DETECTION_TYPES
-from dig2dig_ros.evaluation.replay import BagReplay, ReplayedPair, stamp_text
+from dig2dig_ros.evaluation.replay import BagReplay, stamp_text
 from dig2dig_ros.evaluation.scores import (
     comparison_table,
     difference_table,
@@ -73,7 +73,7 @@ from dig2dig_ros.evaluation.scores import (
 from dig2dig_ros.evaluation.study import Findings, Frame, Study, STUDY_FILES
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
-from dig2dig_ros.streams.preparation import fused_picture, stamp_of, weight_plane
+from dig2dig_ros.streams.preparation import fused_picture, FusedFrame, stamp_of, weight_plane
 
 # What an evaluation of a bag is known by, and may be replaced by the next one.
 RESULTS = (*STUDY_FILES, 'fused')
@@ -329,7 +329,9 @@ class _BagEvaluation:
                 self._take(study, pair)
                 if (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
                     told = now
-                    progress(study.pairs, max(expected, study.pairs), pair.name)
+                    progress(
+                        study.pairs, max(expected, study.pairs), stamp_text(pair.work.stamps[0])
+                    )
                 if study.pairs == job.limit:
                     replay.finish(BEYOND_LIMIT)
                     break
@@ -355,9 +357,9 @@ class _BagEvaluation:
         for source in self._replay.sources:
             writer.add_topic(f'/fused/weights/{source}', IMAGE_TYPE)
 
-    def _write(self, writer: BagWriter, pair: ReplayedPair) -> None:
+    def _write(self, writer: BagWriter, pair: FusedFrame) -> None:
         """Write what the node would publish, under the header of the visible image."""
-        values, header, result = self._job.values, pair.headers[0], pair.result
+        values, header, result = self._job.values, pair.header, pair.result
         encoding, map_encoding = values['output_encoding'], values['weights_encoding']
         images = {'/fused/image_raw': (fused_picture(result.image, encoding), encoding)}
         for source, weights in zip(self._replay.sources, result.weights, strict=True):
@@ -365,11 +367,11 @@ class _BagEvaluation:
             images[f'/fused/weights/{source}'] = (plane, map_encoding)
         if pair.camera_info is not None:
             info = replace(pair.camera_info, header=header)
-            writer.write('/fused/camera_info', info, pair.recorded)
+            writer.write('/fused/camera_info', info, pair.arrival)
         for topic, (image, kind) in images.items():
-            writer.write(topic, image_message(image, kind, header), pair.recorded)
+            writer.write(topic, image_message(image, kind, header), pair.arrival)
 
-    def _take(self, study: Study, pair: ReplayedPair) -> None:
+    def _take(self, study: Study, pair: FusedFrame) -> None:
         """Score a pair, detect in it, and hand it to the study."""
         visible = to_8_bits(pair.images[0])
         size = (visible.shape[1], visible.shape[0])
@@ -398,16 +400,21 @@ class _BagEvaluation:
             except (ValueError, RuntimeError, cv2.error) as error:
                 self._leave_out(f'without detections: {error}')
         if self._first_stamp is None:
-            self._first_stamp = pair.stamps[0]
+            self._first_stamp = pair.work.stamps[0]
         frame = Frame(
-            name=pair.name,
+            name=stamp_text(pair.work.stamps[0]),
             sources=sources,
             fused=pair.result.image,
             weights=pair.result.weights,
             milliseconds=milliseconds,
-            time=(pair.stamps[0] - self._first_stamp) * 1e-9,
-            offset=pair.offset,
-            cells=(pair.name, stamp_text(pair.stamps[1]), f'{pair.offset:.9f}', *size),
+            time=(pair.work.stamps[0] - self._first_stamp) * 1e-9,
+            offset=pair.work.offset,
+            cells=(
+                stamp_text(pair.work.stamps[0]),
+                stamp_text(pair.work.stamps[1]),
+                f'{pair.work.offset:.9f}',
+                *size,
+            ),
         )
         study.add(frame, fused, values, persons)
 
@@ -415,11 +422,11 @@ class _BagEvaluation:
         self._unscored[reason] = self._unscored.get(reason, 0) + 1
 
     def _detect(
-        self, pair: ReplayedPair, sources: Mapping[str, Image], fused: Mapping[str, Fused]
+        self, pair: FusedFrame, sources: Mapping[str, Image], fused: Mapping[str, Fused]
     ) -> dict[str, int] | None:
         if self._persons is None:
             return None
-        names, visible = (pair.name,), sources['visible']
+        names, visible = (stamp_text(pair.work.stamps[0]),), sources['visible']
         if self._recorded is None:
             assert self._detector is not None
             images = {name: entry.image for name, entry in fused.items()}
@@ -429,11 +436,11 @@ class _BagEvaluation:
         found = {name: entry for name, entry in taken.items() if entry is not None}
         return self._persons.add(names, visible, found) if len(found) == len(taken) else None
 
-    def _take_recorded(self, pair: ReplayedPair, name: str) -> Detections | None:
+    def _take_recorded(self, pair: FusedFrame, name: str) -> Detections | None:
         """Return recorded detections in pixels of the visible image."""
         assert self._recorded is not None
         index = self._replay.sources.index(name) if name in self._replay.sources else 0
-        found = self._recorded.take(name, stamp_of(pair.headers[index]))
+        found = self._recorded.take(name, stamp_of(pair.work.messages[index].message.header))
         if found is None or index == 0:
             return found
         (height, width), (own_height, own_width) = (pair.images[i].shape[:2] for i in (0, index))
@@ -527,6 +534,9 @@ class _BagEvaluation:
             )
         for cause, example in replay.examples.items():
             warnings.append(f'{cause} ({replay.dropped[cause]}), the first: {example}')
+        for text, seconds in replay.health.items():
+            if not any(example in text for example in replay.examples.values()):
+                warnings.append(f'{text} (so in {seconds} s of the recording)')
         for reason, count in self._unscored.items():
             warnings.append(f'{count_of_pairs(count)} {reason}')
         for cause, count in replay.dropped.items():

@@ -21,12 +21,19 @@ with the settings for the next attempt.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 import math
 import time
+import traceback
+from typing import Any, TYPE_CHECKING
+
+from numpy.typing import NDArray
 
 from dig2dig_ros.fusion.settings import FusionSettings, PRIOR_DOWNSCALES
+
+if TYPE_CHECKING:
+    from dig2dig_ros.fusion.fuser import Fuser, FusionResult
 
 # Seconds until the settings asked for are tried again. The wait doubles each time they fail.
 _FIRST_WAIT, _LONGEST_WAIT = 30.0, 1920.0
@@ -61,6 +68,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     of_a_library = isinstance(error, RuntimeError) or type(error).__module__ == 'cv2'
     text = str(error).lower()
     return of_a_library and any(phrase in text for phrase in _OUT_OF_MEMORY)
+
+
+def first_line(error: Exception) -> str:
+    """Return an error without the stack of the library that it came from."""
+    return f'{type(error).__name__}: {error}'.splitlines()[0]
+
+
+def free_memory(fuser: Fuser, error: Exception) -> None:
+    """Free what a fusion that ran out of memory has left behind."""
+    # The tensors in all the frames that the error came through.
+    traceback.clear_frames(error.__traceback__)
+    fuser.free_memory()
 
 
 def cheaper(settings: FusionSettings) -> FusionSettings | None:
@@ -143,6 +162,36 @@ class MemoryFallback:
         if lower is not None:
             self._in_force = (asked, lower)
         return lower is not None
+
+    def fuse(
+        self,
+        fuser: Fuser,
+        images: Sequence[NDArray[Any]],
+        asked: FusionSettings,
+        log: Callable[[str], None],
+        **how: Any,
+    ) -> FusionResult:
+        """
+        Fuse; where memory runs out, once more with cheaper settings.
+
+        They are likely to suffice, and the stream has no gap. A pair that fails again is not
+        worth the time of the next one.
+
+        :param log: called with a sentence when the settings are lowered.
+        :param how: what else :meth:`Fuser.fuse` is to be given.
+        :raises Exception: whatever the last attempt raises.
+        """
+        for is_last_attempt in (False, True):
+            try:
+                return fuser.fuse(*images, settings=self.settings_for(asked), **how)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if not self.out_of_memory() or is_last_attempt:
+                    raise
+                free_memory(fuser, error)
+                log(f'{self.warning()} ({first_line(error)})')
+        raise AssertionError('the last attempt returns or raises')
 
     def table(self, asked: FusionSettings) -> dict[str, str]:
         """Return the settings in force, and why they are, as diagnostics show them."""

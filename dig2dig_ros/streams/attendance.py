@@ -17,16 +17,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dig2dig_ros.streams.pairing import SOURCES
-
-# Stamps of each camera that are compared where no pair comes about.
-_STAMPS = 60
 
 
 class Attendance:
@@ -38,10 +36,12 @@ class Attendance:
     Used from one thread, the executor's.
 
     :param sources: what is fused, visible and thermal first.
+    :param stamps_kept: of each camera, to find out how far they are apart where nothing pairs.
     """
 
-    def __init__(self, sources: Sequence[str]) -> None:
+    def __init__(self, sources: Sequence[str], stamps_kept: int = 60) -> None:
         self._sources = tuple(sources)
+        self._stamps_kept = stamps_kept
         self.reset(0.0)
 
     def reset(self, now: float) -> None:
@@ -51,7 +51,7 @@ class Attendance:
         # The one before the latest.
         self._before: dict[str, float] = {}
         self._stamps: dict[str, deque[int]] = {
-            source: deque(maxlen=_STAMPS) for source in self._sources
+            source: deque(maxlen=self._stamps_kept) for source in self._sources
         }
         self._complaints: dict[str, str] = {}
         self._last_pair = now
@@ -69,10 +69,6 @@ class Attendance:
         if source in self._usable:
             self._before[source] = self._usable[source]
         self._usable[source] = arrival
-
-    def complaint(self, source: str) -> str:
-        """Return what made the latest image unusable, to end a sentence with, or nothing."""
-        return self._complaints.get(source, '')
 
     def paired(self, arrival: float) -> None:
         """Note that a pair came about."""
@@ -94,6 +90,24 @@ class Attendance:
             if seconds is None or seconds > timeout
         }
 
+    def missing_texts(
+        self, values: Mapping[str, Any], now: float, topic: Callable[[str], str]
+    ) -> list[str]:
+        """
+        Return a sentence for every camera that is missing.
+
+        :param topic: returns what to call the topic of a source.
+        """
+        missing, policy = self.missing(values['stale_timeout'], now), values['missing_modality']
+        live = [name for name in SOURCES if name not in missing and policy in (name, 'any')]
+        return [
+            f'no {source} image on {topic(source)} '
+            + ('yet' if silence is None else f'for {silence:.1f} s')
+            + self._complaints.get(source, '')
+            + (f': the {live[0]} image goes on alone' if live else '')
+            for source, silence in missing.items()
+        ]
+
     def alone(self, source: str, values: Mapping[str, Any], now: float) -> bool:
         """
         Tell whether an image of ``source`` that just came is to go on without its counterpart.
@@ -111,23 +125,41 @@ class Attendance:
         before = self._before.get(source, -math.inf)
         return bool(now - before <= timeout or before - last > timeout)
 
-    def mismatch(self, timeout: float, now: float) -> str | None:
-        """Return what is wrong where all cameras are there, and no pair comes about."""
+    def nearest_offset(self) -> float | None:
+        """
+        Return how far the stamps of the two cameras are apart.
+
+        :return: the median of the seconds from a visible stamp to the nearest thermal one, as the
+            cameras sent them, over the stamps of the one that has fewer; None if one has none.
+        """
         visible, thermal = (
-            np.array(sorted(self._stamps[source]), dtype=np.int64) for source in SOURCES
+            np.unique(np.array(self._stamps[source], dtype=np.int64)) for source in SOURCES
         )
-        if now - self._last_pair <= timeout or not (len(visible) and len(thermal)):
+        if not (len(visible) and len(thermal)):
             return None
-        behind = np.searchsorted(visible, thermal).clip(1, max(1, len(visible) - 1))
-        candidates = np.stack(
-            [visible[np.minimum(behind - step, len(visible) - 1)] - thermal for step in (0, 1)]
-        )
-        nearest = np.where(
-            np.abs(candidates[0]) < np.abs(candidates[1]), candidates[0], candidates[1]
-        )
-        offset = float(np.median(nearest)) * 1e-9
+        if len(thermal) < len(visible):
+            return -float(np.median(_to_nearest(thermal, visible))) * 1e-9
+        return float(np.median(_to_nearest(visible, thermal))) * 1e-9
+
+    def mismatch(self, timeout: float, now: float) -> str | None:
+        """Return what is wrong where all cameras send, and nothing pairs; None if nothing is."""
+        if now - self._last_pair <= timeout:
+            return None
+        offset = self.nearest_offset()
+        if offset is None:
+            return None
+        side = 'after' if offset > 0 else 'before'
         return (
-            f'both cameras send, but no pair for {now - self._last_pair:.1f} s: from a thermal '
-            f'stamp it is {offset:+.3f} s to the nearest visible one (as sent): check '
-            'sync_tolerance and thermal_time_offset'
+            f'both cameras send, but no pair for {now - self._last_pair:.1f} s: the nearest '
+            f'thermal stamp is {abs(offset):.3f} s {side} the visible one (median, as sent): '
+            'check sync_tolerance and thermal_time_offset'
         )
+
+
+def _to_nearest(stamps: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how far it is from each stamp to the nearest of others, which are sorted."""
+    after = np.searchsorted(others, stamps)
+    before, behind = (
+        others[np.clip(after + step, 0, len(others) - 1)] - stamps for step in (-1, 0)
+    )
+    return np.where(np.abs(before) <= np.abs(behind), before, behind)

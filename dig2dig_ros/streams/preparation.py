@@ -13,18 +13,18 @@
 # limitations under the License.
 
 """
-The steps between a group of messages and the fuser, and between its result and messages.
+From the messages of a group to the images that the fuser takes, and from fused images to pixels.
 
-The node and the evaluation of bags both go through here, so that what is evaluated is what the
-node does. `values` are the node's parameters by name.
+`values` are the node's parameters by name.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -36,8 +36,12 @@ from dig2dig_ros.images.overlay import weight_map
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.streams.codec import decode, decode_compressed
+from dig2dig_ros.streams.pairing import Group
 from dig2dig_ros.streams.registrar import Registrar
 from dig2dig_ros.streams.sensor_watch import Condition, SensorWatch
+
+if TYPE_CHECKING:
+    from dig2dig_ros.fusion.fuser import FusionResult
 
 _NANOSECONDS = 1_000_000_000
 
@@ -57,20 +61,30 @@ class PreparationError(ValueError):
 
 
 @dataclass(frozen=True)
-class Arrived:
+class ImageMessage:
     """
-    A message of one source on its way to the fusion.
+    An image of one source on its way to the fusion.
 
-    :param message: a ``sensor_msgs/Image``, or a ``CompressedImage`` if ``compressed``.
-    :param stamp: nanoseconds.
+    :param message: a ``sensor_msgs/Image`` or a ``CompressedImage``.
+    :param stamp: the camera's, in nanoseconds.
+    :param arrival: in nanoseconds of a steady clock; in a recording, when it was recorded.
     :param topic: where it came from, for error texts.
     """
 
     source: str
     message: Any
     stamp: int
-    compressed: bool = False
+    arrival: int = 0
     topic: str = ''
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it is a ``CompressedImage``."""
+        return not hasattr(self.message, 'encoding')
+
+
+Work = Group[ImageMessage]
+"""What one fused image is made of: an image of each source, or of one that goes on alone."""
 
 
 @dataclass(frozen=True)
@@ -128,40 +142,53 @@ class SourceImages:
             }
         )
 
+    def table(self, missing: Collection[str]) -> dict[str, str]:
+        """
+        Return what diagnostics say of each camera's condition.
+
+        :param missing: the sources that send nothing now.
+        """
+        table = {}
+        for source, condition in self.conditions.items():
+            gone = source in missing
+            table[f'{source} trust'] = f'{0.0 if gone else condition.trust:.2f}'
+            kinds = ', '.join(condition.kinds) or 'sound'
+            table[f'{source} condition'] = 'missing' if gone else kinds
+        table.update({what: str(count) for what, count in sorted(self.changes.items())})
+        return table
+
     def missing(self, source: str, values: Mapping[str, Any]) -> None:
         """Note that nothing comes of a source: when it is back, it is trusted step by step."""
         self._watch(source, values).lose_trust()
 
-    def __call__(self, arrived: Arrived, values: Mapping[str, Any]) -> NDArray[Any]:
+    def __call__(self, image: ImageMessage, stamp: int, values: Mapping[str, Any]) -> NDArray[Any]:
         """
         Decode one message, look whether its camera is sound, and map its counts to intensities.
 
         Visible images, and 8-bit images of additional sources, stay as they are; but a visible
         image with a dead colour channel becomes grey, of the other channels.
 
+        :param stamp: in nanoseconds, as the pairing compared it.
         :return: (H, W) or (H, W, 3) in blue-green-red order; uint8, uint16 or float32 in [0, 1].
         :raises CodecError: the message is damaged or of an unknown encoding.
         :raises ThermalRangeError: the image is not thermal.
         """
-        source, message = arrived.source, arrived.message
-        array = (
-            decode_compressed(message, arrived.topic, max_pixels=values['max_pixels'])
-            if arrived.compressed
-            else decode(message, arrived.topic, max_pixels=values['max_pixels'])
-        )
-        stamp = arrived.stamp / _NANOSECONDS
+        source, message = image.source, image.message
+        read = decode_compressed if image.compressed else decode
+        array = read(message, image.topic, max_pixels=values['max_pixels'])
+        seconds = stamp / _NANOSECONDS
         condition = self._watch(source, values)(
             array,
-            stamp,
+            seconds,
             other_moves=source == 'visible' or self._moves('visible'),
-            encoding=message.format if arrived.compressed else message.encoding,
+            encoding=message.format if image.compressed else message.encoding,
         )
         self.conditions = {**self.conditions, source: condition}
         if source == 'visible':
             return _living_grey(array, condition.dead_channels)
         if source != 'thermal' and array.dtype == np.uint8:
             return array
-        return self._range(source, values)(array, stamp)
+        return self._range(source, values)(array, seconds)
 
     def _moves(self, source: str) -> bool:
         return source not in self._watches or self._watches[source][1].moves
@@ -207,42 +234,38 @@ class Preparation:
         self.images = SourceImages()
         self.visible_size: tuple[int, int] | None = None
 
-    def __call__(self, group: Sequence[Arrived], values: Mapping[str, Any]) -> Prepared:
+    def __call__(self, work: Work, values: Mapping[str, Any]) -> Prepared:
         """
-        Prepare one message of each source, in their order.
+        Prepare one message of each source, in their order, or that of one camera alone.
 
-        Where the visible or the thermal image is of no use, ``missing_modality`` tells whether
-        the other one goes on alone, as if nothing had come of that camera.
+        Where the visible or the thermal image is of no use, ``missing_modality`` decides whether
+        the other one goes on alone, as if nothing had come of that camera: the other images are
+        black, and their trust is 0.
 
         :raises PreparationError: one of them is refused, or the registration does not fit, and
             nothing goes on alone.
         """
+        images = list(zip(work.messages, work.stamps, strict=True))
+        if len(images) == 1:
+            ((only, stamp),) = images
+            return self._alone(only.source, self._image(only, stamp, values), values)
         arrays: list[NDArray[Any]] = []
         try:
-            for arrived in group:
-                arrays.append(self._image(arrived, values))
+            for image, stamp in images:
+                arrays.append(self._image(image, stamp, values))
             placement = self._placement(_size(arrays[0]), _size(arrays[1]), values)
         except PreparationError as error:
-            others = [arrived for arrived in group[:2] if arrived.source != error.source]
-            if len(others) > 1 or values['missing_modality'] not in (others[0].source, 'any'):
+            others = [each for each in images[:2] if each[0].source != error.source]
+            (other, stamp) = others[0]
+            if len(others) > 1 or values['missing_modality'] not in (other.source, 'any'):
                 raise
-            array = arrays[0] if others[0].source == 'visible' else self._image(others[0], values)
-            return self._alone(others[0].source, array, values, left_out=error)
+            is_decoded = other.source == 'visible'
+            array = arrays[0] if is_decoded else self._image(other, stamp, values)
+            return self._alone(other.source, array, values, left_out=error)
         self.visible_size = _size(arrays[0])
         trust = tuple(self.images.conditions[source].trust for source in self._sources)
         placements = (None, placement, *[None] * (len(arrays) - 2))
         return Prepared(tuple(arrays), placements, trust)
-
-    def alone(self, arrived: Arrived, values: Mapping[str, Any]) -> Prepared:
-        """
-        Prepare the message of one camera while its counterpart is missing.
-
-        The other images are black, and nothing relies on them.
-
-        :param arrived: of 'visible' or 'thermal'.
-        :raises PreparationError: it is refused, or the registration does not fit.
-        """
-        return self._alone(arrived.source, self._image(arrived, values), values)
 
     def _alone(
         self,
@@ -270,11 +293,11 @@ class Preparation:
             left_out,
         )
 
-    def _image(self, arrived: Arrived, values: Mapping[str, Any]) -> NDArray[Any]:
+    def _image(self, image: ImageMessage, stamp: int, values: Mapping[str, Any]) -> NDArray[Any]:
         try:
-            return self.images(arrived, values)
-        except Exception as error:  # whatever is in a message, the source is to be told
-            source = arrived.source
+            return self.images(image, stamp, values)
+        except Exception as error:  # whatever is in a message, the error names its source
+            source = image.source
             reason = str(error) if isinstance(error, ValueError) else repr(error)
             raise PreparationError(f'{source} refused', source, reason) from error
 
@@ -316,6 +339,43 @@ def registered_image(
     return np.asarray(
         cv2.remap(image, position, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     )
+
+
+@dataclass(frozen=True)
+class FusedFrame:
+    """
+    A fused image and what it was made of.
+
+    :param camera_info: the latest of the visible camera by then, or None.
+    :param frame_id: of the visible camera, also where the thermal image goes on alone.
+    """
+
+    work: Work
+    prepared: Prepared
+    result: FusionResult
+    camera_info: Any
+    frame_id: str
+
+    @property
+    def header(self) -> Any:
+        """The header of the visible image, or of the one that goes on alone."""
+        return self.work.messages[0].message.header
+
+    @property
+    def arrival(self) -> int:
+        """When the last of the images arrived, see :class:`ImageMessage`."""
+        return max(image.arrival for image in self.work.messages)
+
+    @cached_property
+    def images(self) -> tuple[NDArray[Any], ...]:
+        """The images as the fuser took them, warped to the visible one by their registration."""
+        height, width = self.result.image.shape[:2]
+        return tuple(
+            registered_image(image, placement, (width, height)) if placement else image
+            for image, placement in zip(
+                self.prepared.images, self.prepared.placements, strict=True
+            )
+        )
 
 
 def _living_grey(image: NDArray[Any], dead_channels: Sequence[int]) -> NDArray[Any]:

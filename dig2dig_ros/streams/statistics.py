@@ -12,14 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the node counts and times, and how diagnostics tell it."""
+"""What becomes of images and pairs, counted and timed."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import threading
 import time
+from typing import Protocol
 
 import numpy as np
 
@@ -34,6 +35,15 @@ IMAGE_CAUSES = (
     *('malformed', 'zero stamp', 'duplicate stamp', 'late', 'unpaired'),
     *('without counterpart', 'clock jump', 'shutdown'),
 )
+
+
+class Pairing(Protocol):
+    """What pairs images, and counts those that it drops."""
+
+    @property
+    def counters(self) -> Counter[str]:
+        """The drops by cause, and 'groups'."""
+        ...
 
 
 def pair_causes(sources: Sequence[str] = SOURCES) -> tuple[str, ...]:
@@ -77,9 +87,9 @@ class _Rate:
         return gaps / max(end - first, 1e-9)
 
 
-class NodeStatistics:
+class StreamStatistics:
     """
-    Counters and recent timings of the fusion node; safe to use from several threads.
+    Counters and recent timings of a pipeline; safe to use from several threads.
 
     Every image is accounted for, and so is every pair or image alone that was begun. At any time,
     with the names in the diagnostics:
@@ -102,11 +112,16 @@ class NodeStatistics:
         self._clock = clock
         self._sources = tuple(sources)
         self._lock = threading.Lock()
-        self.reset()
+        self.restart()
 
-    def reset(self) -> None:
-        """Start counting anew."""
+    def restart(self, pairing: Pairing | None = None) -> None:
+        """
+        Set everything to zero.
+
+        :param pairing: what counts the images that it drops itself.
+        """
         with self._lock:
+            self._pairing = pairing
             self._received: Counter[str] = Counter()
             self._dropped: Counter[str] = Counter()
             self._fused = 0
@@ -120,14 +135,39 @@ class NodeStatistics:
             self._overheads: deque[float] = deque(maxlen=_WINDOW)
             self._offsets: deque[float] = deque(maxlen=_WINDOW)
             self._last_error = ''
+            self._examples: dict[str, str] = {}
 
-    def received(self, source: str) -> float:
-        """Count an image that arrived; return its arrival time."""
+    @property
+    def examples(self) -> Mapping[str, str]:
+        """The first reason of every cause of a drop that has reasons."""
+        with self._lock:
+            return dict(self._examples)
+
+    @property
+    def images_received(self) -> Counter[str]:
+        """How many images of each source arrived."""
+        with self._lock:
+            return +self._received
+
+    @property
+    def drops(self) -> Counter[str]:
+        """What was dropped by cause, see :func:`drop_causes`."""
+        with self._lock:
+            return self._all_drops()
+
+    def _all_drops(self) -> Counter[str]:
+        counters = Counter(self._dropped)
+        if self._pairing is not None:
+            counters.update(self._pairing.counters)
+            del counters['groups']
+        return +counters
+
+    def received(self, source: str) -> None:
+        """Count an image that arrived."""
         now = self._clock()
         with self._lock:
             self._received[source] += 1
             self._input_rates[source].add(now)
-        return now
 
     def paired(self, offset: float) -> None:
         """Count a pair whose farthest stamp is ``offset`` seconds after the visible one."""
@@ -152,6 +192,7 @@ class NodeStatistics:
             self._dropped[cause] += count
             if reason:
                 self._last_error = f'{cause}: {reason}'
+                self._examples.setdefault(cause, reason)
 
     def fused(self, arrival: float, fusion_seconds: float) -> None:
         """Count a published pair whose later image came at ``arrival``."""
@@ -186,15 +227,16 @@ class NodeStatistics:
             table['overhead p50 (ms)'] = f'{_percentile(overheads, 50):.1f}'
             table['pair offset median (ms)'] = f'{_percentile(offsets, 50):.1f}'
             table['pair offset max (ms)'] = f'{_percentile(offsets, 100):.1f}'
+            dropped = self._all_drops()
             for cause in drop_causes(self._sources):
-                table[f'dropped: {cause}'] = str(self._dropped[cause])
+                table[f'dropped: {cause}'] = str(dropped[cause])
             table['last error'] = self._last_error
         return table
 
     def summary(self) -> str:
         """Return the counters as one line for a log."""
         with self._lock:
-            drops = ', '.join(f'{cause} {n}' for cause, n in self._dropped.items() if n)
+            drops = ', '.join(f'{cause} {n}' for cause, n in self._all_drops().items())
             received = ', '.join(f'{name} {self._received[name]}' for name in self._sources)
             alone = ', '.join(f'{name} {n}' for name, n in self._alone.items() if n)
             return (

@@ -21,7 +21,7 @@ What ``inspect_cameras.py`` draws; no ROS, and no clock.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import math
 from types import SimpleNamespace
 from typing import Any, TYPE_CHECKING
@@ -32,14 +32,11 @@ from numpy.typing import NDArray
 from dig2dig_ros.evaluation.camera_faults import Alteration, Fault, FaultyCamera
 from dig2dig_ros.evaluation.imperfect_cameras import CameraGeometry, ImperfectCameras
 from dig2dig_ros.evaluation.synthetic_scene import Box, SyntheticScene
-from dig2dig_ros.streams.alignment_watch import AlignmentWatch
-from dig2dig_ros.streams.attendance import Attendance
-from dig2dig_ros.streams.cascade import Cascade
 from dig2dig_ros.streams.codec import decode, encode
 from dig2dig_ros.streams.pairing import Source, SOURCES
 from dig2dig_ros.streams.parameters import complete_values, fusion_settings
-from dig2dig_ros.streams.preparation import Arrived, Preparation, PreparationError, Prepared
-from dig2dig_ros.streams.registrar import Registrar
+from dig2dig_ros.streams.pipeline import Pipeline
+from dig2dig_ros.streams.preparation import PreparationError, Prepared, Work
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.
 if TYPE_CHECKING:
@@ -307,72 +304,47 @@ class Robot:
         """
         values = complete_values({'alignment_period': 0.5, **(parameters or {})})
         settings = fusion_settings(values)
-        cascade: Cascade[Shot] = Cascade(
-            values['sync_policy'],
-            values['sync_tolerance'],
-            values['queue_size'],
-            values['thermal_time_offset'],
+        now = 0.0
+        pipeline = Pipeline(
+            values, {source: f'{source}/image_raw' for source in SOURCES}, clock=lambda: now
         )
-        attendance = Attendance(SOURCES)
-        registrar = Registrar(values)
-        preparation = Preparation(SOURCES, registrar)
-        alignment = AlignmentWatch()
+        shot_of = {id(shot.message): shot for shot in shots}
         outcomes = []
 
-        def process(group: Sequence[Shot], stamps: Sequence[int], alone: bool) -> None:
+        def process(work: Work) -> None:
+            group = [shot_of[id(image.message)] for image in work.messages]
             time = group[0].time
-            is_wanted = wanted is None or any(abs(time - each) < 0.5 / _RATE for each in wanted)
             exposures = {shot.source: shot.time for shot in group}
             sent = {shot.source: decode(shot.message) for shot in group}
-            arrived = [
-                Arrived(shot.source, shot.message, stamp)
-                for shot, stamp in zip(group, stamps, strict=True)
-            ]
             try:
-                if alone:
-                    prepared = preparation.alone(arrived[0], values)
-                else:
-                    prepared = preparation(arrived, values)
+                prepared = pipeline.prepare(work, values)
             except PreparationError as error:
                 outcomes.append(Outcome(time, exposures, sent, refusal=f'{error.cause}: {error}'))
                 return
-            if not alone:
-                alignment(prepared, stamps[0] / _NANOSECONDS, values)
+            if len(group) > 1:
+                pipeline.alignment(prepared, work.stamps[0] / _NANOSECONDS, values)
             conditions = {
                 source: ', '.join(condition.kinds) or 'sound'
-                for source, condition in preparation.images.conditions.items()
+                for source, condition in pipeline.preparation.images.conditions.items()
             }
-            result = None
-            if is_wanted:
+            outcome = Outcome(time, exposures, sent, prepared, conditions=conditions)
+            if wanted is None or any(abs(time - each) < 0.5 / _RATE for each in wanted):
                 result = self._fuser.fuse(
                     *prepared.images,
                     settings=settings,
                     placements=prepared.placements,
                     trust=() if relies else prepared.trust,
                 )
-            outcomes.append(
-                Outcome(
-                    time,
-                    exposures,
-                    sent,
-                    prepared,
-                    None if result is None else result.image,
-                    None if result is None else result.weights[1].astype(np.float16),
-                    conditions,
-                )
-            )
+                weight = result.weights[1].astype(np.float16)
+                outcome = replace(outcome, fused=result.image, thermal_weight=weight)
+            outcomes.append(outcome)
 
         for shot in shots:
-            if registrar.wants_camera_info:
-                registrar.camera_info(shot.source, _camera_info(shot))
-            attendance.seen(shot.source, shot.stamp, shot.time)
-            if attendance.alone(shot.source, values, shot.time):
-                cascade.clear('without counterpart')
-                process([shot], [shot.stamp], alone=True)
-                continue
-            for group in cascade.add(shot.source, shot.stamp, shot):
-                attendance.paired(shot.time)
-                process(group.messages, group.stamps, alone=False)
-        for group in cascade.flush():
-            process(group.messages, group.stamps, alone=False)
-        return Course(outcomes, alignment.table()['misalignment (px)'], alignment.warning(values))
+            now = shot.time
+            pipeline.camera_info(shot.source, _camera_info(shot))
+            for work in pipeline.add(shot.source, shot.message, round(now * _NANOSECONDS)):
+                process(work)
+        for work in pipeline.flush():
+            process(work)
+        table, warning = pipeline.alignment.table(), pipeline.alignment.warning(values)
+        return Course(outcomes, table['misalignment (px)'], warning)

@@ -45,11 +45,12 @@ from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_topics import find_sources
 from dig2dig_ros.evaluation.bag_types import BagError
 from dig2dig_ros.evaluation.options import fusion_settings, load_fuser
-from dig2dig_ros.evaluation.replay import BagReplay, ReplayedPair, stamp_text
+from dig2dig_ros.evaluation.replay import BagReplay, stamp_text
 from dig2dig_ros.fusion.fuser import Fuser
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.streams.cascade import Cascade
 from dig2dig_ros.streams.parameters import complete_values
+from dig2dig_ros.streams.preparation import FusedFrame
 
 MS = SECOND // 1000
 VISIBLE, THERMAL = '/visible/image_raw', '/thermal/image_raw'
@@ -94,20 +95,20 @@ def replay(
     parameters: Mapping[str, Any] | None = None,
     limit: int | None = None,
     **others: str,
-) -> tuple[list[ReplayedPair], BagReplay]:
+) -> tuple[list[FusedFrame], BagReplay]:
     """Return the pairs of a bag, and the replay that made them."""
     with BagReader(bag) as reader:
         topics = find_sources(reader.topics, VISIBLE, THERMAL, others=others)
         through = BagReplay(reader, topics, parameters or values(), fuser)
         found = through.pairs(lambda: limit is not None and len(made) >= limit)
-        made: list[ReplayedPair] = []
+        made: list[FusedFrame] = []
         for pair in found:
             made.append(pair)
     return made, through
 
 
-def stamps_of(made: list[ReplayedPair]) -> list[tuple[int, ...]]:
-    return [pair.stamps for pair in made]
+def stamps_of(made: list[FusedFrame]) -> list[tuple[int, ...]]:
+    return [pair.work.stamps for pair in made]
 
 
 # Stamp and time of recording in ms, by source: 30 and 9 Hz, the thermal camera 80 ms late. One
@@ -157,8 +158,8 @@ def test_pairs_and_drops_are_those_of_the_pairing(
 
     assert len(made) > 3
     assert stamps_of(made) == [group.stamps for group in groups]
-    assert [pair.recorded for pair in made] == [max(group.messages) for group in groups]
-    assert [pair.offset for pair in made] == [group.offset for group in groups]
+    assert [pair.arrival for pair in made] == [max(group.messages) for group in groups]
+    assert [pair.work.offset for pair in made] == [group.offset for group in groups]
     drops = cascade.counters
     assert len(made) == drops.pop('groups')
     assert through.dropped == drops
@@ -175,7 +176,9 @@ def test_every_pair_is_fused_however_fast_they_come(tmp_path: Path, fuser: Fuser
         messages += [(THERMAL, image(stamp, GREY), START)]
     file = write_mcap(tmp_path / 'fast.mcap', messages)
     made, through = replay(file, fuser)
-    assert [pair.name for pair in made] == [stamp_text(START + n * MS) for n in range(120)]
+    assert [stamp_text(pair.work.stamps[0]) for pair in made] == [
+        stamp_text(START + n * MS) for n in range(120)
+    ]
     assert through.dropped == {}
     assert not through.stopped
 
@@ -222,10 +225,10 @@ def test_a_further_source(tmp_path: Path, fuser: Fuser) -> None:
     write_bag(tmp_path / 'bag', 'mcap', messages)
     made, through = replay(tmp_path / 'bag', fuser, nir='/nir/image_raw')
     assert through.sources == ('visible', 'thermal', 'nir')
-    assert [pair.stamps[0] for pair in made] == [START + n * 100 * MS for n in (0, 1, 3)]
+    assert [pair.work.stamps[0] for pair in made] == [START + n * 100 * MS for n in (0, 1, 3)]
     assert through.dropped == {'nir missing': 1}
     assert through.expected == 3
-    assert made[0].offset == pytest.approx(-0.003)
+    assert made[0].work.offset == pytest.approx(-0.003)
     assert made[0].result.weights.shape == (3, 48, 64)
     result = fuser.fuse(*made[0].images)
     assert np.array_equal(made[0].result.image, result.image)
@@ -265,7 +268,7 @@ def test_what_cannot_be_fused_is_counted_and_explained(tmp_path: Path, fuser: Fu
     put(9, lambda old: image(START + 402 * MS, COLOUR))
     put(11, lambda old: STORE.types[old.__msgtype__](**{**vars(old), 'step': 3}))
     made, through = replay(write_mcap(tmp_path / 'bad.mcap', messages), fuser)
-    assert [pair.stamps[0] - START for pair in made] == [200 * MS, 600 * MS, 700 * MS]
+    assert [pair.work.stamps[0] - START for pair in made] == [200 * MS, 600 * MS, 700 * MS]
     assert through.dropped == {
         'visible malformed': 1,
         'thermal malformed': 2,
@@ -292,7 +295,7 @@ def test_damaged_jpeg(tmp_path: Path, fuser: Fuser) -> None:
         messages.append((f'{VISIBLE}/compressed', message, stamp))
         messages.append((THERMAL, image(stamp, GREY), stamp))
     made, through = replay(write_mcap(tmp_path / 'jpeg.mcap', messages), fuser)
-    assert [pair.stamps[0] - START for pair in made] == [0, 200 * MS]
+    assert [pair.work.stamps[0] - START for pair in made] == [0, 200 * MS]
     assert through.dropped == {'visible refused': 1}
     assert f"on '{VISIBLE}/compressed' with format" in through.examples['visible refused']
 
@@ -341,6 +344,22 @@ def test_without_stamps_there_is_no_offset(tmp_path: Path, fuser: Fuser) -> None
     assert made == []
     assert through.dropped == {'thermal zero stamp': 1, 'visible unpaired': 1}
     assert through.nearest_offset() is None
+
+
+def test_what_live_diagnostics_would_have_warned_of(tmp_path: Path, fuser: Fuser) -> None:
+    messages: list[Message] = []
+    for number in range(60):
+        stamp = START + number * 100 * MS
+        messages.append((VISIBLE, image(stamp, COLOUR), stamp))
+        if number < 10:
+            messages.append((THERMAL, image(stamp, GREY), stamp))
+    file = write_mcap(tmp_path / 'silent.mcap', messages)
+    made, through = replay(file, fuser, values(stale_timeout=1.0))
+    assert len(made) == 10
+    ((sentence, seconds),) = through.health.items()
+    # It ends at 5.9 s, and the last thermal image is of 0.9 s.
+    assert sentence == f'no thermal image on {THERMAL} for 1.1 s'
+    assert seconds == 4
 
 
 def test_a_pairing_that_cannot_be_set_up(tmp_path: Path, fuser: Fuser) -> None:

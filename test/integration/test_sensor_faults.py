@@ -436,7 +436,7 @@ def test_stamps_that_never_match_are_told_with_their_offset(robot, film):
     robot.until(mismatched)
     assert robot.level == DiagnosticStatus.WARN
     assert 'both cameras send' in robot.text
-    assert '-0.037 s to the nearest visible one' in robot.text
+    assert '0.037 s after the visible one' in robot.text
     assert 'thermal_time_offset' in robot.text
     # As the text says
     assert robot.set_parameter('thermal_time_offset', -0.037) == (True, '')

@@ -33,7 +33,7 @@ from dig2dig_ros.nodes.client import (
     waiting_images,
 )
 from dig2dig_ros.streams.pairing import SOURCES
-from dig2dig_ros.streams.statistics import drop_causes, NodeStatistics
+from dig2dig_ros.streams.statistics import drop_causes, StreamStatistics
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_context_that_has_ended_ends_a_wait(client):
 
 
 def test_counters_are_told_from_other_values():
-    assert {key for key in NodeStatistics().table() if is_counter(key)} == {
+    assert {key for key in StreamStatistics().table() if is_counter(key)} == {
         *(f'dropped: {cause}' for cause in drop_causes()),
         *(f'{name} {what}' for name in SOURCES for what in ('received', 'alone', 'left out')),
         *('pairs', 'fused'),
@@ -82,7 +82,7 @@ def test_counters_are_told_from_other_values():
 
 
 def test_images_alone_are_waited_for_as_pairs_are():
-    statistics = NodeStatistics()
+    statistics = StreamStatistics()
     statistics.went_alone('visible')
     statistics.went_alone('visible')
     assert not is_settled(statistics.table())
@@ -152,7 +152,7 @@ def test_waiting_images_are_those_without_a_fate():
 
 
 def test_a_group_that_lacks_a_source_ends_an_image_of_each_one_before_it():
-    statistics = NodeStatistics(sources=('visible', 'thermal', 'nir', 'swir'))
+    statistics = StreamStatistics(sources=('visible', 'thermal', 'nir', 'swir'))
     for source, count in (('visible', 9), ('thermal', 8), ('nir', 5), ('swir', 2)):
         for _ in range(count):
             statistics.received(source)

@@ -23,9 +23,10 @@ import pytest
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import save_registration
 from dig2dig_ros.streams.codec import CodecError
+from dig2dig_ros.streams.pairing import Group
 from dig2dig_ros.streams.preparation import (
-    Arrived,
     fused_picture,
+    ImageMessage,
     Preparation,
     PreparationError,
     SourceImages,
@@ -58,7 +59,7 @@ def header():
 
 def prepared(images, source, content, stamp=0, values=VALUES, **how):
     """Return what becomes of one message."""
-    return images(Arrived(source, content, stamp, **how), values)
+    return images(ImageMessage(source, content, stamp, **how), stamp, values)
 
 
 def message(image, encoding):
@@ -128,9 +129,7 @@ def test_8_bit_images_of_further_sources_are_taken_as_they_are():
 def test_compressed_messages_are_decompressed():
     image = np.arange(48, dtype=np.uint8).reshape(6, 8)
     data = cv2.imencode('.png', image)[1]
-    result = prepared(
-        SourceImages(), 'visible', SimpleNamespace(format='png', data=data), compressed=True
-    )
+    result = prepared(SourceImages(), 'visible', SimpleNamespace(format='png', data=data))
     np.testing.assert_array_equal(result, image)
 
 
@@ -172,7 +171,12 @@ def heat(seed=0, size=(48, 64)):
 
 def group(visible, thermal, second=0.0):
     stamp = int(second * SECOND)
-    return [Arrived('visible', visible, stamp), Arrived('thermal', thermal, stamp)]
+    images = ImageMessage('visible', visible, stamp), ImageMessage('thermal', thermal, stamp)
+    return Group(images, (stamp, stamp))
+
+
+def alone(source, content):
+    return Group((ImageMessage(source, content, 0),), (0,))
 
 
 @pytest.fixture
@@ -254,21 +258,21 @@ def test_a_dead_channel_leaves_a_grey_image_of_the_others(preparation):
 
 
 def test_one_camera_alone_leaves_the_other_black_and_without_trust(preparation):
-    ready = preparation.alone(Arrived('thermal', heat(), 0), VALUES)
+    ready = preparation(alone('thermal', heat()), VALUES)
     assert ready.images[0].shape == (48, 64)
-    ready = preparation.alone(Arrived('visible', street(), 0), VALUES)
+    ready = preparation(alone('visible', street()), VALUES)
     assert ready.trust == (1.0, 0.0)
     assert ready.images[1].shape == (48, 64)
     assert not ready.images[1].any()
     preparation(group(street(size=(96, 128)), heat()), VALUES)
-    ready = preparation.alone(Arrived('thermal', heat(), 0), VALUES)
+    ready = preparation(alone('thermal', heat()), VALUES)
     assert ready.trust == (0.0, 1.0)
     assert ready.images[0].shape == (96, 128)
 
 
 def test_a_camera_that_is_back_is_trusted_step_by_step(preparation):
     values = {**VALUES, 'trust_fade': 0.4}
-    preparation.alone(Arrived('visible', street(), 0), values)
+    preparation(alone('visible', street()), values)
     trust = [
         preparation(group(street(index), heat(index), 0.1 * index), values).trust[1]
         for index in range(1, 8)
@@ -300,6 +304,6 @@ def test_thermal_alone_takes_the_visible_size_from_the_registration(tmp_path):
     save_registration(Registration(np.diag([2.0, 2.0, 1.0]), (32, 24), (64, 48)), path)
     values = {**VALUES, 'thermal_to_visible': str(path)}
     preparation = Preparation(('visible', 'thermal'), Registrar(values))
-    ready = preparation.alone(Arrived('thermal', heat(size=(24, 32)), 0), values)
+    ready = preparation(alone('thermal', heat(size=(24, 32))), values)
     assert ready.images[0].shape == (48, 64)
     assert ready.placements[1] is not None

@@ -17,8 +17,8 @@ import pytest
 from dig2dig_ros.streams.statistics import (
     drop_causes,
     IMAGE_CAUSES,
-    NodeStatistics,
     percentiles_ms,
+    StreamStatistics,
 )
 
 
@@ -37,7 +37,7 @@ def clock():
 
 @pytest.fixture
 def statistics(clock):
-    return NodeStatistics(clock)
+    return StreamStatistics(clock)
 
 
 def test_counters_and_rates(statistics, clock):
@@ -69,7 +69,7 @@ def test_rate_forgets_the_past(statistics, clock):
 
 def test_latency_is_from_arrival_to_publication(statistics, clock):
     for milliseconds in (10, 20, 30):
-        arrival = statistics.received('thermal')
+        arrival = clock.now
         clock.now += milliseconds / 1e3
         statistics.fused(arrival, 0.005)
     table = statistics.table()
@@ -100,7 +100,7 @@ def test_every_cause_of_a_drop_is_listed_and_the_last_reason_kept(statistics):
 
 
 def test_further_sources_are_counted_by_their_names(clock):
-    statistics = NodeStatistics(clock, ('visible', 'thermal', 'nir'))
+    statistics = StreamStatistics(clock, ('visible', 'thermal', 'nir'))
     statistics.received('nir')
     clock.now += 1
     statistics.dropped('nir missing', 3)

@@ -1,0 +1,357 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The way of a pair of frames: check each message, pair, prepare, fuse, and count what became of it.
+
+The node puts live messages in, the evaluation of bags recorded ones; all that decides about an
+image is here and below. Free of ROS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import math
+import time
+from typing import Any, TYPE_CHECKING
+
+from dig2dig_ros.fusion.memory_fallback import (
+    first_line,
+    free_memory,
+    is_out_of_memory,
+    MemoryFallback,
+)
+from dig2dig_ros.streams.alignment_watch import AlignmentWatch
+from dig2dig_ros.streams.attendance import Attendance
+from dig2dig_ros.streams.cascade import Cascade
+from dig2dig_ros.streams.codec import check, CodecError
+from dig2dig_ros.streams.pairing import Group
+from dig2dig_ros.streams.parameters import fusion_settings
+from dig2dig_ros.streams.preparation import (
+    FusedFrame,
+    ImageMessage,
+    Preparation,
+    PreparationError,
+    Prepared,
+    stamp_of,
+    Work,
+)
+from dig2dig_ros.streams.registrar import Pose, Registrar
+from dig2dig_ros.streams.statistics import StreamStatistics
+
+if TYPE_CHECKING:
+    # Imports torch, which takes seconds that a mistake in the parameters need not cost.
+    from dig2dig_ros.fusion.fuser import Fuser, FusionResult
+
+
+class Pipeline:
+    """
+    From messages to fused images.
+
+    One thread adds messages and asks for :meth:`health` and :meth:`table`; one, which may be
+    another, processes. Times are seconds of ``clock``; arrivals are nanoseconds of it.
+
+    :param values: all of the node's parameters by name.
+    :param topics: the topic of each source, visible and thermal first.
+    :param look_up: with ``extrinsics: tf``, see :class:`~dig2dig_ros.streams.registrar.Registrar`.
+    :param publishers: returns how many publishers the topic of a source has, where it is known.
+    :param log: called with a sentence for everything that goes wrong with an image.
+    :param stamps_kept: of each source, to find out how far they are apart where nothing pairs.
+    :ivar fuser: to be set before the first work is processed.
+    :raises PairingError: the pairing cannot be set up as the parameters say.
+    :raises RegistrationError: neither can the registration.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        topics: Mapping[str, str],
+        *,
+        look_up: Callable[[str, str], Pose] | None = None,
+        publishers: Callable[[str], int] | None = None,
+        log: Callable[[str], None] = lambda text: None,
+        clock: Callable[[], float] = time.monotonic,
+        stamps_kept: int = 60,
+    ) -> None:
+        self.topics = dict(topics)
+        self.sources = tuple(topics)
+        self.fuser: Fuser | None = None
+        self.registrar = Registrar(values, look_up)
+        self.preparation = Preparation(self.sources, self.registrar)
+        self.alignment = AlignmentWatch()
+        self.statistics = StreamStatistics(clock, self.sources)
+        self.attendance = Attendance(self.sources, stamps_kept)
+        self._values = values
+        self._publishers = publishers
+        self._log = log
+        self._clock = clock
+        self._memory = MemoryFallback()
+        self._visible_frame = ''
+        self._resolution = ''
+        self.restart()
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The parameters by name; may be replaced at any time, in one piece."""
+        return self._values
+
+    @values.setter
+    def values(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+        self._cascade.tolerance = values['sync_tolerance']
+        self._cascade.thermal_time_offset = values['thermal_time_offset']
+
+    def restart(self) -> None:
+        """Begin to count, with nothing held and nothing seen."""
+        values = self._values
+        self._cascade: Cascade[ImageMessage] = Cascade(
+            values['sync_policy'],
+            values['sync_tolerance'],
+            values['queue_size'],
+            values['thermal_time_offset'],
+            self.sources[2:],
+        )
+        self.statistics.restart(self._cascade)
+        self.attendance.reset(self._clock())
+        # The latest of the visible camera.
+        self._camera_info: Any = None
+        # When and why an image of each source could last not be used; replaced as a whole.
+        self._refused: dict[str, tuple[float, str]] = {}
+        # When and why sound images could last not be fused.
+        self._unfused = (-math.inf, '')
+
+    # Messages in
+
+    def add(self, source: str, message: Any, arrival: int) -> list[Work]:
+        """
+        Take in an image.
+
+        :param message: a ``sensor_msgs/Image`` or a ``CompressedImage``.
+        :param arrival: in nanoseconds.
+        :return: what is to be processed now, in the order of the visible stamps.
+        """
+        self.statistics.received(source)
+        image = ImageMessage(
+            source, message, stamp_of(message.header), arrival, self.topics[source]
+        )
+        if not image.compressed:
+            try:
+                check(message, image.topic, max_pixels=self._values['max_pixels'])
+            except CodecError as error:
+                self._drop(f'{source} malformed', str(error))
+                return []
+        seconds = arrival * 1e-9
+        self.attendance.seen(source, image.stamp, seconds)
+        if image.stamp <= 0:
+            self._log(
+                f'dropped ({source} zero stamp): the driver sends images without a time stamp'
+            )
+        if self.attendance.alone(source, self._values, seconds):
+            # What waits for the missing camera would wait for ever.
+            self._cascade.clear('without counterpart')
+            self.statistics.went_alone(source)
+            return [Group((image,), (image.stamp,))]
+        return self._counted(self._cascade.add(source, image.stamp, image))
+
+    def reject(self, source: str, reason: str) -> None:
+        """Count an image that arrived and cannot be read at all."""
+        self.statistics.received(source)
+        self._drop(f'{source} malformed', reason)
+
+    def camera_info(self, source: str, message: Any) -> None:
+        """Take in a ``sensor_msgs/CameraInfo`` of 'visible' or 'thermal'."""
+        if source == 'visible':
+            self._camera_info = message
+        self.registrar.camera_info(source, message)
+
+    def settle(self) -> list[Work]:
+        """Return what can be paired now that all cameras pause; the rest goes on waiting."""
+        return self._counted(self._cascade.settle())
+
+    def flush(self) -> list[Work]:
+        """Return what can be paired now that nothing more comes; the rest is dropped."""
+        return self._counted(self._cascade.flush())
+
+    def clear(self, cause: str) -> None:
+        """Drop what waits for its counterpart; ``cause`` is such as 'shutdown'."""
+        self._cascade.clear(cause)
+
+    @property
+    def pending(self) -> int:
+        """How many images wait for their counterpart."""
+        return self._cascade.pending
+
+    def _counted(self, groups: list[Work]) -> list[Work]:
+        for group in groups:
+            self.statistics.paired(group.offset)
+            self.attendance.paired(group.messages[0].arrival * 1e-9)
+        return groups
+
+    # From a group to the fused image
+
+    def process(
+        self,
+        work: Work,
+        *,
+        weights: bool = True,
+        cancelled: Callable[[], bool] = lambda: False,
+        deliver: Callable[[FusedFrame], None] = lambda fused: None,
+    ) -> FusedFrame | None:
+        """
+        Prepare and fuse; whatever goes wrong is counted and said, and nothing is raised.
+
+        :param weights: whether the weight maps are wanted.
+        :param cancelled: asked now and then whether to give up.
+        :param deliver: called with the result before it counts as fused.
+        :return: None where nothing came of it.
+        """
+        # Read once: everything of one pair is done with the same values.
+        values = self._values
+        try:
+            prepared = self.prepare(work, values)
+            fused = FusedFrame(
+                work,
+                prepared,
+                self._fuse(prepared, values, weights, cancelled),
+                self._camera_info,
+                self._visible_frame or work.messages[0].message.header.frame_id,
+            )
+            height, width = fused.result.image.shape[:2]
+            self._resolution = f'{width}x{height}'
+            deliver(fused)
+        except Exception as error:  # nothing that one pair does may end the others
+            self._count_failure(error, cancelled())
+            return None
+        self.statistics.fused(fused.arrival * 1e-9, fused.result.statistics.seconds)
+        if len(work.messages) > 1:
+            try:
+                self.alignment(prepared, work.stamps[0] * 1e-9, values)
+            except Exception as error:  # the pair is out, and the next one has to come
+                self._log(f'the misalignment was not measured: {type(error).__name__}: {error}')
+        return fused
+
+    def prepare(self, work: Work, values: Mapping[str, Any]) -> Prepared:
+        """
+        Return what the fuser takes.
+
+        :raises PreparationError: an image is of no use, or the registration does not fit.
+        """
+        prepared = self.preparation(work, values)
+        error = prepared.left_out
+        if error is not None:
+            self._note_refusal(error)
+            self.statistics.left_out(error.source, f'{error.cause}: {error}')
+            self._log(f'{error.source} left out ({error.cause}): {error}')
+        first = work.messages[0]
+        if first.source == 'visible':
+            self._visible_frame = first.message.header.frame_id
+        return prepared
+
+    def _fuse(
+        self,
+        prepared: Prepared,
+        values: Mapping[str, Any],
+        weights: bool,
+        cancelled: Callable[[], bool],
+    ) -> FusionResult:
+        import torch
+
+        assert self.fuser is not None
+        # Only with this a new thread is sure to keep to num_threads.
+        torch.get_num_threads()
+        return self._memory.fuse(
+            self.fuser,
+            prepared.images,
+            fusion_settings(values),
+            self._log,
+            placements=prepared.placements,
+            trust=prepared.trust,
+            weights=weights,
+            cancelled=cancelled,
+        )
+
+    def _count_failure(self, error: Exception, is_cancelled: bool) -> None:
+        from dig2dig_ros.fusion.fuser import FusionCancelled
+
+        now = self._clock()
+        if isinstance(error, FusionCancelled) or is_cancelled:
+            self.statistics.dropped('shutdown')
+        elif isinstance(error, PreparationError):
+            if error.cause == 'registration':
+                self._unfused = (now, f'not registered: {error}')
+            else:
+                self._note_refusal(error)
+            self._drop(error.cause, str(error))
+        elif is_out_of_memory(error):
+            if self.fuser is not None:
+                free_memory(self.fuser, error)
+            self._unfused = (now, 'not fused: memory ran out')
+            self._drop('out of memory', first_line(error))
+        else:
+            # What is expected is a ValueError with a sentence; all else needs its type.
+            is_expected = isinstance(error, ValueError) and str(error)
+            reason = str(error) if is_expected else f'{type(error).__name__}: {error}'
+            self._unfused = (now, f'not fused: {reason}')
+            self._drop('fusion error', reason)
+
+    def _note_refusal(self, error: PreparationError) -> None:
+        self._refused = {**self._refused, error.source: (self._clock(), str(error))}
+
+    def _drop(self, cause: str, reason: str) -> None:
+        self.statistics.dropped(cause, reason=reason)
+        self._log(f'dropped ({cause}): {reason}')
+
+    # What to say of it
+
+    def health(self) -> list[str]:
+        """Return what is wrong now, in sentences; nothing where all is well."""
+        values, now = self._values, self._clock()
+        timeout = values['stale_timeout']
+        missing = self.attendance.missing(timeout, now)
+        warnings = self.attendance.missing_texts(values, now, self._describe)
+        if not missing:
+            mismatch = self.attendance.mismatch(timeout, now)
+            if mismatch is not None:
+                warnings.append(mismatch)
+        for source, (moment, reason) in self._refused.items():
+            if source not in missing and now - moment < timeout:
+                warnings.append(f'{source} images are refused: {reason}')
+        moment, reason = self._unfused
+        if now - moment < timeout:
+            warnings.append(reason)
+        warnings.append(self._memory.warning() or '')
+        for source, condition in self.preparation.images.conditions.items():
+            if source not in missing:
+                warnings += condition.faults
+        warnings.append(self.alignment.warning(values))
+        return [warning for warning in warnings if warning]
+
+    def _describe(self, source: str) -> str:
+        topic = self.topics[source]
+        if self._publishers is None:
+            return topic
+        return f'{topic} (publishers: {self._publishers(source)})'
+
+    def table(self) -> dict[str, str]:
+        """Return the settings in force, all counters and times, and each camera's condition."""
+        values = self._values
+        missing = self.attendance.missing(values['stale_timeout'], self._clock())
+        return {
+            **self._memory.table(fusion_settings(values)),
+            'resolution': self._resolution,
+            **self.statistics.table(),
+            **self.preparation.images.table(missing),
+            **self.alignment.table(),
+            'registration': self.registrar.describe(values),
+        }

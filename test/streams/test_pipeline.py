@@ -1,0 +1,285 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""From messages to fused images: what comes out, and what is said of what does not."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+import pytest
+
+from dig2dig_ros.fusion.fuser import Fuser, FusionCancelled
+from dig2dig_ros.streams.codec import encode
+from dig2dig_ros.streams.parameters import complete_values, fusion_settings
+from dig2dig_ros.streams.pipeline import Pipeline
+from dig2dig_ros.streams.preparation import FusedFrame, PreparationError, Work
+
+SECOND = 1_000_000_000
+START = 1_000 * SECOND
+TOPICS = {'visible': '/robot/visible/image_raw', 'thermal': '/robot/thermal/image_raw'}
+
+
+def values(**changes: Any) -> dict[str, Any]:
+    return complete_values({'prior': 'nano', 'device': 'cpu', 'precision': 'fp32', **changes})
+
+
+class Clock:
+    """A clock that stands where it was set, in seconds."""
+
+    now = 50.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(scope='module')
+def fuser() -> Fuser:
+    return Fuser(fusion_settings(values()), prior='nano', device='cpu', precision='fp32')
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def pipeline(clock: Clock, fuser: Fuser, said: list[str]) -> Pipeline:
+    made = Pipeline(values(), TOPICS, clock=clock, log=said.append)
+    made.fuser = fuser
+    return made
+
+
+def image(source: str, index: int, encoding: str = '', **changes: Any) -> Any:
+    """Return a message of 64x48 pixels of noise, stamped a tenth of a second per index."""
+    noise = np.random.default_rng(index)
+    array: NDArray[Any]
+    if source == 'visible':
+        array, encoding = noise.integers(0, 256, (48, 64, 3), np.uint8), encoding or 'bgr8'
+    else:
+        array, encoding = noise.integers(3000, 4000, (48, 64), np.uint16), encoding or 'mono16'
+    stamp = START + index * SECOND // 10
+    seconds, nanoseconds = divmod(changes.pop('stamp', stamp), SECOND)
+    header = SimpleNamespace(
+        stamp=SimpleNamespace(sec=seconds, nanosec=nanoseconds), frame_id=f'{source}_optical'
+    )
+    message = encode(array, encoding, header, SimpleNamespace)
+    vars(message).update(changes)
+    return message
+
+
+def send(pipeline: Pipeline, clock: Clock, index: int, *sources: str) -> list[Work]:
+    """Send an image of each source, a tenth of a second after those of the index before."""
+    clock.now = 50.0 + index / 10
+    return [
+        work
+        for source in sources or ('visible', 'thermal')
+        for work in pipeline.add(source, image(source, index), round(clock.now * SECOND))
+    ]
+
+
+def test_a_pair_becomes_a_fused_image(pipeline: Pipeline, clock: Clock, fuser: Fuser) -> None:
+    works = send(pipeline, clock, 0) + send(pipeline, clock, 1) + pipeline.flush()
+    assert [len(work.messages) for work in works] == [2, 2]
+    pipeline.camera_info('visible', 'what the visible camera says of itself')
+    clock.now += 0.25
+    fused = pipeline.process(works[0])
+    assert fused is not None
+    assert fused.frame_id == 'visible_optical'
+    assert fused.header is works[0].messages[0].message.header
+    assert fused.camera_info == 'what the visible camera says of itself'
+    expected = fuser.fuse(*fused.prepared.images, settings=fusion_settings(values()))
+    assert np.array_equal(fused.result.image, expected.image)
+    table = pipeline.table()
+    assert table['resolution'] == '64x48'
+    assert (table['pairs'], table['fused']) == ('2', '1')
+    assert table['visible received'] == table['thermal received'] == '2'
+    assert table['latency p50 (ms)'] == '350.0'
+    assert table['visible condition'] == 'sound'
+    assert pipeline.health() == []
+
+
+def test_a_frame_is_handed_out_before_it_counts(pipeline: Pipeline, clock: Clock) -> None:
+    counts = []
+
+    def deliver(fused: FusedFrame) -> None:
+        counts.append(pipeline.table()['fused'])
+
+    (work,) = send(pipeline, clock, 0) + pipeline.flush()
+    pipeline.process(work, deliver=deliver)
+    assert counts == ['0']
+    assert pipeline.table()['fused'] == '1'
+
+
+def test_what_fails_on_the_way_out_is_not_fused(
+    pipeline: Pipeline, clock: Clock, said: list[str]
+) -> None:
+    def deliver(fused: FusedFrame) -> None:
+        raise RuntimeError('no such publisher')
+
+    (work,) = send(pipeline, clock, 0) + pipeline.flush()
+    assert pipeline.process(work, deliver=deliver) is None
+    table = pipeline.table()
+    assert (table['fused'], table['dropped: fusion error']) == ('0', '1')
+    assert pipeline.health() == ['not fused: RuntimeError: no such publisher']
+    assert said == ['dropped (fusion error): RuntimeError: no such publisher']
+    clock.now += values()['stale_timeout']
+    assert not any('publisher' in text for text in pipeline.health())
+
+
+def test_malformed_images_are_counted_and_never_paired(
+    pipeline: Pipeline, clock: Clock, said: list[str]
+) -> None:
+    assert pipeline.add('thermal', image('thermal', 0, step=3), 50 * SECOND) == []
+    assert pipeline.pending == 0
+    assert pipeline.statistics.drops == {'thermal malformed': 1}
+    (sentence,) = said
+    assert sentence.startswith('dropped (thermal malformed): ')
+    assert TOPICS['thermal'] in sentence
+    pipeline.reject('visible', 'cannot be read')
+    assert pipeline.statistics.images_received == {'visible': 1, 'thermal': 1}
+    assert pipeline.statistics.examples['visible malformed'] == 'cannot be read'
+
+
+def test_images_beyond_max_pixels_are_malformed(clock: Clock) -> None:
+    pipeline = Pipeline(values(max_pixels=64 * 48 - 1), TOPICS, clock=clock)
+    assert send(pipeline, clock, 0) + pipeline.flush() == []
+    assert pipeline.statistics.drops == {'visible malformed': 1, 'thermal malformed': 1}
+
+
+def test_an_image_that_is_not_thermal_is_refused_while_it_lasts(
+    pipeline: Pipeline, clock: Clock
+) -> None:
+    coloured = image('visible', 0)
+    pipeline.add('visible', image('visible', 0), round(clock.now * SECOND))
+    (work,) = pipeline.add('thermal', coloured, round(clock.now * SECOND))
+    assert pipeline.process(work) is None
+    assert pipeline.statistics.drops == {'thermal refused': 1}
+    (sentence,) = pipeline.health()
+    assert sentence.startswith('thermal images are refused: ')
+    with pytest.raises(PreparationError, match='looks like a colour palette'):
+        pipeline.prepare(work, values())
+
+
+def test_a_fusion_that_is_given_up_is_no_error(pipeline: Pipeline, clock: Clock) -> None:
+    (work,) = send(pipeline, clock, 0) + pipeline.flush()
+    assert pipeline.process(work, cancelled=lambda: True) is None
+    assert pipeline.statistics.drops == {'shutdown': 1}
+    assert pipeline.health() == []
+
+
+class Failing:
+    """A fuser that fails as often as it is told, and then fuses."""
+
+    def __init__(self, fuser: Fuser, *errors: Exception) -> None:
+        self._fuser = fuser
+        self._errors = list(errors)
+        self.freed = 0
+        self.used: list[int] = []
+
+    def fuse(self, *images: Any, settings: Any, **how: Any) -> Any:
+        self.used.append(settings.prior_downscale)
+        if self._errors:
+            raise self._errors.pop(0)
+        return self._fuser.fuse(*images, settings=settings, **how)
+
+    def free_memory(self) -> None:
+        self.freed += 1
+
+
+def test_a_pair_without_memory_is_tried_once_more_with_less(
+    pipeline: Pipeline, clock: Clock, fuser: Fuser, said: list[str]
+) -> None:
+    failing = Failing(fuser, MemoryError('no more'))
+    pipeline.fuser = failing  # type: ignore[assignment]
+    (work,) = send(pipeline, clock, 0) + pipeline.flush()
+    assert pipeline.process(work) is not None
+    assert failing.used == [1, 2]
+    assert failing.freed == 1
+    assert said[0].startswith('memory ran out: fusing with prior at 1/2')
+    assert pipeline.health()[0].startswith('memory ran out')
+    assert pipeline.table()['settings'] == 'prior at 1/2: memory ran out'
+
+
+def test_a_pair_that_never_fits_is_dropped(pipeline: Pipeline, clock: Clock, fuser: Fuser) -> None:
+    pipeline.fuser = Failing(fuser, *[MemoryError('no more')] * 2)  # type: ignore[assignment]
+    (work,) = send(pipeline, clock, 0) + pipeline.flush()
+    assert pipeline.process(work) is None
+    assert pipeline.statistics.drops == {'out of memory': 1}
+    assert 'not fused: memory ran out' in pipeline.health()
+
+
+def test_cancellation_inside_the_fusion(pipeline: Pipeline, clock: Clock, fuser: Fuser) -> None:
+    pipeline.fuser = Failing(fuser, FusionCancelled())  # type: ignore[assignment]
+    (work,) = send(pipeline, clock, 0) + pipeline.flush()
+    assert pipeline.process(work) is None
+    assert pipeline.statistics.drops == {'shutdown': 1}
+
+
+def test_a_camera_goes_on_alone_and_back(clock: Clock, fuser: Fuser) -> None:
+    pipeline = Pipeline(values(missing_modality='any'), TOPICS, clock=clock)
+    pipeline.fuser = fuser
+    (work,) = send(pipeline, clock, 0) + pipeline.settle()
+    assert pipeline.process(work) is not None
+    works = [work for index in range(1, 30) for work in send(pipeline, clock, index, 'thermal')]
+    # The first that comes after stale_timeout, 2 s, and all after it.
+    assert [len(work.messages) for work in works] == [1] * 9
+    fused = pipeline.process(works[0])
+    assert fused is not None
+    assert fused.frame_id == 'visible_optical'
+    assert fused.header.frame_id == 'thermal_optical'
+    assert fused.result.weights.shape == (2, 48, 64)
+    assert (fused.result.weights[1] == 1).all()
+    (sentence,) = pipeline.health()
+    assert sentence == f'no visible image on {TOPICS["visible"]} for 2.9 s: ' + (
+        'the thermal image goes on alone'
+    )
+    assert pipeline.table()['visible condition'] == 'missing'
+    assert pipeline.statistics.drops == {'thermal without counterpart': 20}
+    works = send(pipeline, clock, 30) + pipeline.settle()
+    assert [len(work.messages) for work in works] == [1, 2][-len(works) :]
+
+
+def test_changed_values_hold_for_the_next_image(pipeline: Pipeline, clock: Clock) -> None:
+    late = image('thermal', 0, stamp=START + SECOND // 5)
+    pipeline.values = values(thermal_time_offset=-0.2, sync_tolerance=0.0)
+    pipeline.add('visible', image('visible', 0), 0)
+    (work,) = pipeline.add('thermal', late, 0)
+    assert work.stamps == (START, START)
+
+
+def test_a_restart_counts_from_zero(pipeline: Pipeline, clock: Clock) -> None:
+    send(pipeline, clock, 0, 'visible')
+    pipeline.clear('shutdown')
+    assert pipeline.statistics.drops == {'visible shutdown': 1}
+    pipeline.restart()
+    assert pipeline.statistics.drops == {}
+    assert pipeline.table()['visible received'] == '0'
+    assert pipeline.health() == [
+        f'no {source} image on {topic} yet' for source, topic in TOPICS.items()
+    ]
+
+
+def test_images_without_stamps_are_said(pipeline: Pipeline, clock: Clock, said: list[str]) -> None:
+    assert pipeline.add('visible', image('visible', 0, stamp=0), 0) == []
+    assert pipeline.statistics.drops == {'visible zero stamp': 1}
+    assert said == ['dropped (visible zero stamp): the driver sends images without a time stamp']
