@@ -165,6 +165,19 @@ def load_fuser(
     return Fuser(settings, **where)
 
 
+def set_up_fuser(parameters: Mapping[str, Any], settings: FusionSettings | None = None) -> Fuser:
+    """
+    Load what a fusion needs, for a command.
+
+    :param settings: default: those among the parameters.
+    :raises UsageError: a value is refused, or the device or the prior is missing.
+    """
+    try:
+        return load_fuser(parameters, settings or fusion_settings(parameters))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f'the fusion cannot be set up: {error}') from error
+
+
 def with_overrides(parameters: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters with those overrides that are not None."""
     return {**parameters, **{key: value for key, value in overrides.items() if value is not None}}

@@ -93,6 +93,7 @@ from dig2dig_ros.evaluation.options import (
     load_parameters,
     positive,
     report,
+    size_argument,
     TASKS,
     thermal_range,
     THERMAL_TASK,
@@ -310,14 +311,9 @@ def caption(
     return text
 
 
-def size_argument(text: str) -> tuple[int, int] | None:
+def size_or_pairs(text: str) -> tuple[int, int] | None:
     """Parse ``WIDTHxHEIGHT``, or ``pairs``, which is None."""
-    if text == 'pairs':
-        return None
-    width, _, height = text.partition('x')
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f'{text!r} is neither WIDTHxHEIGHT nor pairs')
-    return int(width), int(height)
+    return None if text == 'pairs' else size_argument(text)
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -356,7 +352,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add(
         '--time-size',
-        type=size_argument,
+        type=size_or_pairs,
         default=COMMON_SIZE,
         metavar='WIDTHxHEIGHT|pairs',
         help='ms on one synthetic pair of this size, all rows in turns, or as the median over '

@@ -49,12 +49,11 @@ from dig2dig_ros.evaluation.methods import time_left
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
     fusion_overrides,
-    fusion_settings,
     INTERRUPTED,
-    load_fuser,
     load_parameters,
     positive,
     report,
+    set_up_fuser,
     thermal_range,
     UsageError,
     with_overrides,
@@ -124,10 +123,7 @@ def evaluate(args: argparse.Namespace) -> int:
     parameters = load_parameters(args.params) if args.params else {}
     parameters = with_overrides(parameters, {**fusion_overrides(args), 'prior': args.prior})
     ranges = thermal_range(parameters)
-    try:
-        fuser = load_fuser(parameters, fusion_settings(parameters))
-    except (TypeError, ValueError) as error:
-        raise UsageError(f'the fusion cannot be set up: {error}') from error
+    fuser = set_up_fuser(parameters)
     # One row a case, however often it is named.
     study = RestorationStudy(fuser, ranges, list(dict.fromkeys(args.degrade)))
     interruption = Interruption()

@@ -39,15 +39,16 @@ from numpy.typing import NDArray
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
     fusion_overrides,
-    fusion_settings,
-    load_fuser,
     load_parameters,
+    report,
+    set_up_fuser,
     TASKS,
     thermal_range,
     THERMAL_TASK,
     UsageError,
     with_overrides,
 )
+from dig2dig_ros.images.geometry import size_text
 from dig2dig_ros.images.overlay import weight_map, weight_overlay
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration_file import load_registration
@@ -82,10 +83,6 @@ class Outputs:
         maps = tuple(fused.with_name(name) for name in names)
         return cls(fused, maps, fused.with_name(f'{fused.stem}.overlay.png'))
 
-    def paths(self) -> tuple[Path, ...]:
-        """Return all of them."""
-        return (self.fused, *self.weights, *([self.overlay] if self.overlay else []))
-
     def check(self, inputs: Sequence[Path]) -> None:
         """
         Find out before the work what would fail after it.
@@ -103,7 +100,7 @@ class Outputs:
         if not folder.is_dir():
             raise UsageError(f'{self.fused} cannot be written: there is no folder {folder}')
         taken = {path.resolve() for path in inputs}
-        for path in self.paths():
+        for path in (self.fused, *self.weights, *([self.overlay] if self.overlay else [])):
             if path.resolve() in taken:
                 raise UsageError(f'{path} is one of the images to fuse: choose another -o')
             if path.is_dir():
@@ -180,18 +177,6 @@ def prepare_sources(
     ]
 
 
-def make_fuser(parameters: Mapping[str, Any]) -> Fuser:
-    """
-    Load what the fusion needs.
-
-    :raises UsageError: a value is refused, or the device or the prior is missing.
-    """
-    try:
-        return load_fuser(parameters, fusion_settings(parameters))
-    except (TypeError, ValueError) as error:
-        raise UsageError(f'the fusion cannot be set up: {error}') from error
-
-
 def place_sources(
     images: Sequence[NDArray[Any]], parameters: Mapping[str, Any]
 ) -> tuple[Placement | None, ...]:
@@ -206,11 +191,15 @@ def place_sources(
     edge = parameters.get('registration_edge', PARAMETERS_BY_NAME['registration_edge'].default)
     try:
         registration = load_registration(path)
-        visible, thermal = ((image.shape[1], image.shape[0]) for image in images[:2])
-        registration.check_sizes(visible, thermal)
+        registration.check_sizes(size_of(images[0]), size_of(images[1]))
         return None, registration.placement(float(edge))
     except (TypeError, ValueError) as error:
         raise UsageError(f'the images cannot be registered: {error}') from error
+
+
+def size_of(image: NDArray[Any]) -> tuple[int, int]:
+    """Return (width, height)."""
+    return image.shape[1], image.shape[0]
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
@@ -227,10 +216,9 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
         done = False
     if not done:
         kind = 'colour' if image.ndim == 3 else 'grey'
-        size = f'{image.shape[1]}x{image.shape[0]}'
         raise UsageError(
-            f'{path} cannot be written: OpenCV cannot save a {kind} image of {size} pixels as '
-            f'{path.suffix}; use .png, .tif or .jpg'
+            f'{path} cannot be written: OpenCV cannot save a {kind} image of '
+            f'{size_text(size_of(image))} pixels as {path.suffix}; use .png, .tif or .jpg'
         )
     path.write_bytes(data.tobytes())
 
@@ -244,31 +232,19 @@ def write_outputs(outputs: Outputs, result: FusionResult) -> None:
         write_image(outputs.overlay, weight_overlay(result.image, result.weights))
 
 
-def size_of(image: NDArray[Any]) -> str:
-    """Return the size of an image as WIDTHxHEIGHT."""
-    return f'{image.shape[1]}x{image.shape[0]}'
-
-
 def summary(
     outputs: Outputs, fuser: Fuser, images: Sequence[NDArray[Any]], result: FusionResult
 ) -> str:
     """Return the line that says what was done."""
-    sizes = list(dict.fromkeys(size_of(image) for image in images))
+    sizes = dict.fromkeys(size_text(size_of(image)) for image in images)
     about = fuser.describe()
-    colour = 'grey'
-    if result.image.ndim == 3:
-        colour = f'chroma {fuser.settings.chroma}'
-    parts = [
-        f'{len(images)} images of {" and ".join(sizes)} pixels',
-        colour,
-        f'N {about["N"]}',
-        f'S {about["S"]}',
-        f'prior {about["prior"]}',
-        f'{about["device"]}, {about["precision"]}',
-        f'{result.statistics.seconds * 1e3:.0f} ms',
-        f'{result.statistics.prior_calls} prior calls',
-    ]
-    text = f'{outputs.fused}: {", ".join(parts)}'
+    colour = 'grey' if result.image.ndim == 2 else f'chroma {fuser.settings.chroma}'
+    text = (
+        f'{outputs.fused}: {len(images)} images of {" and ".join(sizes)} pixels, {colour}, '
+        f'N {about["N"]}, S {about["S"]}, prior {about["prior"]}, {about["device"]}, '
+        f'{about["precision"]}, {result.statistics.seconds * 1e3:.0f} ms, '
+        f'{result.statistics.prior_calls} prior calls'
+    )
     if outputs.overlay is not None:
         text += f'; weights in {outputs.weights[0]} to {outputs.weights[-1]}'
         text += f' and {outputs.overlay}'
@@ -282,42 +258,24 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        'images',
-        nargs='+',
-        type=Path,
-        metavar='IMAGE',
-        help='two or more images of one scene; others are resized to the first',
-    )
-    parser.add_argument(
-        '-o', '--output', type=Path, required=True, metavar='OUT', help='for example fused.png'
-    )
-    parser.add_argument(
-        '--weights',
-        action='store_true',
+    add = parser.add_argument
+    # fmt: off
+    add('images', nargs='+', type=Path, metavar='IMAGE',
+        help='two or more images of one scene; others are resized to the first')
+    add('-o', '--output', type=Path, required=True, metavar='OUT', help='for example fused.png')
+    add('--weights', action='store_true',
         help='also write OUT.weights.1.png and so on, how much each image counted where, and '
-        'OUT.overlay.png, the same in colours',
-    )
-    parser.add_argument(
-        '--task',
-        choices=TASKS,
+        'OUT.overlay.png, the same in colours')
+    add('--task', choices=TASKS,
         help='what the images are, for settings that fit; default: those of the node, and the '
-        'colour of all images that have colour',
-    )
+        'colour of all images that have colour')
     add_fusion_options(parser, 'those of --task, over which it wins')
-    parser.add_argument(
-        '--thermal-to-visible',
-        metavar='FILE',
+    add('--thermal-to-visible', metavar='FILE',
         help='registration of the second image, as calibrate_registration writes it; default: '
-        'the images are aligned',
-    )
-    parser.add_argument('--prior', metavar='NAME|FILE', help='the denoiser, default: compact')
+        'the images are aligned')
+    add('--prior', metavar='NAME|FILE', help='the denoiser, default: compact')
+    # fmt: on
     return parser.parse_args(argv)
-
-
-def report(text: str) -> None:
-    """Tell something that is not the result."""
-    print(f'fuse_images: {text}', file=sys.stderr, flush=True)
 
 
 def fuse(args: argparse.Namespace) -> str:
@@ -334,22 +292,20 @@ def fuse(args: argparse.Namespace) -> str:
     outputs.check(args.images)
     images = [read_image(path) for path in args.images]
     parameters = choose_parameters(args, images)
+    sources = prepare_sources(images, args.task, parameters)
+    fuser = set_up_fuser(parameters)
+    placements = place_sources(images, parameters)
+    size = size_of(images[0])
+    for index, (path, image) in enumerate(zip(args.images, images, strict=True)):
+        placed = index < len(placements) and placements[index] is not None
+        if size_of(image) != size and not placed:
+            report(
+                f'fuse_images: {path} has {size_text(size_of(image))} pixels and is resized to '
+                f'the {size_text(size)} of {args.images[0]}'
+            )
     try:
-        sources = prepare_sources(images, args.task, parameters)
-        fuser = make_fuser(parameters)
-        placements = place_sources(images, parameters)
-        for index, (path, image) in enumerate(zip(args.images, images, strict=True)):
-            if index < len(placements) and placements[index] is not None:
-                continue
-            if image.shape[:2] != images[0].shape[:2]:
-                report(
-                    f'{path} has {size_of(image)} pixels and is resized to the '
-                    f'{size_of(images[0])} of {args.images[0]}'
-                )
         result = fuser.fuse(*sources, placements=placements)
     except (ValueError, RuntimeError) as error:
-        if isinstance(error, UsageError):
-            raise
         # A prior that does not know the timesteps, or memory that is not enough.
         raise UsageError(f'the images cannot be fused: {error}') from error
     write_outputs(outputs, result)
@@ -362,7 +318,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         print(fuse(args))
     except (UsageError, OSError, ImportError) as error:
-        report(str(error))
+        report(f'fuse_images: {error}')
         return 2
     return 0
 

@@ -412,7 +412,7 @@ def test_mistakes_are_found_out_before_anything_is_loaded(
     def unexpected(*_: Any) -> None:
         raise AssertionError('the prior was loaded')
 
-    monkeypatch.setattr(fuse_images, 'make_fuser', unexpected)
+    monkeypatch.setattr(fuse_images, 'set_up_fuser', unexpected)
     assert fuse(colour(1)) == 2
     assert fuse(colour(1), np.zeros(SHAPE, np.uint8), options=('--params', 'none')) == 2
 
