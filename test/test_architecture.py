@@ -76,7 +76,6 @@ LONG_FUNCTIONS = {
     'dig2dig_ros/fusion/sampler.py': '_follow_chain',
     'dig2dig_ros/tools/evaluate_bag.py': 'parse_arguments',
     'dig2dig_ros/tools/evaluate_pairs.py': '_evaluate',
-    'dig2dig_ros/tools/train_prior.py': 'train',
 }
 TOO_LARGE = 'the package is still to shrink'
 

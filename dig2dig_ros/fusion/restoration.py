@@ -108,6 +108,19 @@ def fusion_consistent(
     return fused, sources + (1 - guidance_scale) * weights / power * misfit
 
 
+@torch.inference_mode()
+def denoise(prior: Prior, images: Tensor, deviation: float) -> Tensor:
+    """
+    Return what the prior makes of noisy images, at the timestep of that much noise.
+
+    :param images: (B, 1, H, W) on [-1, 1].
+    :param deviation: standard deviation of their noise, positive.
+    """
+    timesteps = timesteps_on(images.device, matched_timesteps(prior, [deviation]), len(images))
+    signal, _ = prior.coefficients(timesteps, images)
+    return prior.denoise(signal * images, timesteps)
+
+
 def jointly_corrected(
     estimate: Tensor,
     sources: Tensor,
@@ -164,7 +177,7 @@ def restore(prior: Prior, observation: Observation, steps: int = 2) -> tuple[Ten
     level = expected = math.hypot(noise, NOISE_FLOOR)
     calls = 0
     if noise >= NEGLIGIBLE_NOISE:
-        image = _denoise(prior, image, noise)
+        image = denoise(prior, image, noise)
         level = math.hypot(_NOISE_LEFT * noise, NOISE_FLOOR)
         expected = math.hypot(_FINE_NOISE_LEFT * noise, NOISE_FLOOR)
         calls += 1
@@ -177,7 +190,7 @@ def restore(prior: Prior, observation: Observation, steps: int = 2) -> tuple[Ten
     for step in range(steps):
         certainty = _FIRST_LEVEL * (_LAST_LEVEL / _FIRST_LEVEL) ** (step / max(1, steps - 1))
         scene = data_consistent(scene, cleaned, certainty * spread)
-        scene = _denoise(prior, scene, certainty)
+        scene = denoise(prior, scene, certainty)
         calls += 1
     return data_consistent(scene, cleaned, _LAST_LEVEL * spread), calls
 
@@ -254,7 +267,7 @@ def _clean_chroma(prior: Prior, chroma: Tensor, degradation: Degradation) -> tup
         noise = float(estimate_noise(chroma).amax()) / 2
     if noise < _CHROMA_NOISE * NEGLIGIBLE_NOISE:
         return chroma, 0
-    half = _denoise(prior, half, noise)
+    half = denoise(prior, half, noise)
     return F.interpolate(half, (height, width), mode='bilinear', align_corners=False), len(chroma)
 
 
@@ -270,13 +283,6 @@ def _mistrust(operator: LinearOperator, image: Tensor, expected: float) -> float
     if isinstance(operator, Identity):
         return 1.0
     return max(1.0, operator.misfit(image) / expected) ** _MISTRUST
-
-
-def _denoise(prior: Prior, images: Tensor, noise: float) -> Tensor:
-    """Return the prior's estimates of (B, 1, H, W), which have noise of this deviation."""
-    timesteps = timesteps_on(images.device, matched_timesteps(prior, [noise]), len(images))
-    signal, _ = prior.coefficients(timesteps, images)
-    return prior.denoise(signal * images, timesteps)
 
 
 def _enlarged(image: Tensor, operator: LinearOperator) -> Tensor:

@@ -40,6 +40,7 @@ import torch
 from torch import Tensor
 
 from dig2dig_ros.fusion.device import describe_device, has_fast_bf16, resolve_device
+from dig2dig_ros.fusion.restoration import denoise
 from dig2dig_ros.priors.base import linear_alpha_bar, Prior
 from dig2dig_ros.priors.compact import CompactConfig, CompactPrior, CompactUNet, save
 
@@ -133,39 +134,28 @@ def batch_at(
 
 def batches(
     start: int, images: list[NDArray[np.uint8]], args: argparse.Namespace, alpha_bar: Tensor
-) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
-    """Yield (step, batch) from ``start`` on; the next one is made while this one is used."""
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield the batches from ``start`` on; the next one is made while this one is used."""
     with ThreadPoolExecutor(1) as loader:
         upcoming = loader.submit(batch_at, start, images, args, alpha_bar)
         for step in range(start, args.steps):
             batch = upcoming.result()
             upcoming = loader.submit(batch_at, step + 1, images, args, alpha_bar)
-            yield step, batch
+            yield batch
 
 
-@torch.inference_mode()
 def denoising_psnr(
     prior: Prior, images: Sequence[NDArray[np.uint8]], device: torch.device
 ) -> dict[int, float]:
-    """
-    Return the mean PSNR (dB, peak 255) of one-step denoising at each reported noise level.
-
-    The timestep is the one whose noise-to-signal ratio is nearest to sigma.
-    """
-    ratio = ((1 - prior.alpha_bar) / prior.alpha_bar).sqrt().cpu()
+    """Return the mean PSNR (dB, peak 255) of one-step denoising at each reported noise level."""
     result = {}
     for sigma in REPORTED_SIGMAS:
-        scaled = 2.0 * sigma / 255.0
-        timestep = int((ratio - scaled).abs().argmin())
-        signal = float(prior.alpha_bar[timestep].sqrt())
         values = []
         for index, image in enumerate(images):
             generator = torch.Generator().manual_seed(1000 * sigma + index)
             clean = torch.from_numpy(image).float()[None, None] / 127.5 - 1.0
-            noisy = clean + scaled * torch.randn(clean.shape, generator=generator)
-            estimate = prior.denoise(
-                (signal * noisy).to(device), torch.tensor([timestep], device=device)
-            )
+            noise = sigma / 127.5 * torch.randn(clean.shape, generator=generator)
+            estimate = denoise(prior, (clean + noise).to(device), sigma / 127.5)
             error = (estimate.float().cpu().clamp(-1, 1) - clean) * 127.5
             values.append(10 * math.log10(255**2 / float(error.square().mean())))
         result[sigma] = float(np.mean(values))
@@ -200,132 +190,157 @@ def write_card(path: Path, facts: dict[str, str], psnr: dict[int, float]) -> Non
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; ends the program with code 2 where it makes no sense."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog='train_prior',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('--data', type=Path, nargs='+', required=True, help='folders of images')
-    parser.add_argument('--data-name', help='what the model card calls the data')
-    parser.add_argument('--evaluation', type=Path, nargs='+', help='folders of held-out images')
-    parser.add_argument('--evaluation-name', help='what the model card calls the held-out data')
-    parser.add_argument(
-        '--evaluation-limit', type=int, default=8, help='images of each held-out folder'
-    )
-    parser.add_argument('--output', type=Path, required=True, help='weights, *.safetensors')
-    parser.add_argument('--checkpoint', type=Path, help='default: OUTPUT with .checkpoint.pt')
-    parser.add_argument('--steps', type=int, default=18000)
-    parser.add_argument('--decay-steps', type=int, default=5000)
-    parser.add_argument('--warmup-steps', type=int, default=200)
-    parser.add_argument('--batch', type=int, default=24)
-    parser.add_argument('--patch', type=int, default=128, help='side of a patch in pixels')
-    parser.add_argument('--learning-rate', type=float, default=1e-3)
-    parser.add_argument('--ema', type=float, default=0.999, help='decay of the averaged weights')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument('--widths', type=int, nargs='+', default=[16, 32, 64, 128])
-    parser.add_argument('--blocks', type=int, nargs='+', default=[1, 1, 2, 4])
-    parser.add_argument('--stem', type=int, default=2)
-    parser.add_argument('--log-every', type=int, default=100, help='steps')
-    parser.add_argument('--checkpoint-every', type=int, default=500, help='steps')
+    add = parser.add_argument
+    # fmt: off
+    add('--data', type=Path, nargs='+', required=True, help='folders of images')
+    add('--data-name', help='what the model card calls the data')
+    add('--evaluation', type=Path, nargs='+', help='folders of held-out images')
+    add('--evaluation-name', help='what the model card calls the held-out data')
+    add('--evaluation-limit', type=int, default=8, help='images of each held-out folder')
+    add('--output', type=Path, required=True, help='weights, *.safetensors')
+    add('--checkpoint', type=Path, help='default: OUTPUT with .checkpoint.pt')
+    add('--steps', type=int, default=18000)
+    add('--decay-steps', type=int, default=5000)
+    add('--warmup-steps', type=int, default=200)
+    add('--batch', type=int, default=24)
+    add('--patch', type=int, default=128, help='side of a patch in pixels')
+    add('--learning-rate', type=float, default=1e-3)
+    add('--ema', type=float, default=0.999, help='decay of the averaged weights')
+    add('--seed', type=int, default=0)
+    add('--device', default='auto', help='auto, cpu, cuda or cuda:N')
+    add('--widths', type=int, nargs='+', default=[16, 32, 64, 128])
+    add('--blocks', type=int, nargs='+', default=[1, 1, 2, 4])
+    add('--stem', type=int, default=2)
+    add('--log-every', type=int, default=100, help='steps')
+    add('--checkpoint-every', type=int, default=500, help='steps')
+    # fmt: on
     return parser.parse_args(argv)
+
+
+class Training:
+    """
+    What a run carries from step to step: network, averaged weights, optimizer.
+
+    A run whose checkpoint is there goes on where it stopped.
+    """
+
+    def __init__(self, args: argparse.Namespace, config: CompactConfig) -> None:
+        self._args = args
+        self._checkpoint = args.checkpoint or args.output.with_suffix('.checkpoint.pt')
+        self.device = resolve_device(args.device)
+        torch.manual_seed(args.seed)
+        self.network = CompactUNet(config).to(self.device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.network)
+        self._optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=args.learning_rate, weight_decay=1e-4
+        )
+        self.steps, self.seconds = 0, 0.0
+        if self._checkpoint.exists():
+            # Weights only: a checkpoint is data and must not be able to run code.
+            state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+            self.steps, self.seconds = state['step'], state['seconds']
+            print(f'resumed {self._checkpoint} at step {self.steps}', flush=True)
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            'network': self.network,
+            'average': self.average,
+            'optimizer': self._optimizer,
+        }
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
+        partial = self._checkpoint.with_suffix('.partial')
+        torch.save(state | {'step': self.steps, 'seconds': self.seconds}, partial)
+        partial.replace(self._checkpoint)
+
+    def update(self, noisy: Tensor, timesteps: Tensor, velocity: Tensor) -> float:
+        """Take one step with a batch and return its loss."""
+        for group in self._optimizer.param_groups:
+            group['lr'] = learning_rate(self.steps, self._args)
+        noisy, timesteps, velocity = (x.to(self.device) for x in (noisy, timesteps, velocity))
+        fast = has_fast_bf16(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
+            predicted = self.network(noisy, timesteps)
+        loss = (predicted.float() - velocity).square().mean()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self._optimizer.step()
+        # A short memory at the start, or the average would keep the random initialisation.
+        decay = min(self._args.ema, (1 + self.steps) / (10 + self.steps))
+        with torch.no_grad():
+            for mean, value in zip(
+                self.average.parameters(), self.network.parameters(), strict=True
+            ):
+                mean.lerp_(value, 1 - decay)
+        self.steps += 1
+        return float(loss.detach())
+
+    def run(self, images: list[NDArray[np.uint8]], alpha_bar: Tensor) -> None:
+        """Take all steps that are left, with progress and checkpoints."""
+        args = self._args
+        losses: list[float] = []
+        tick = time.monotonic()
+        for batch in batches(self.steps, images, args, alpha_bar):
+            losses.append(self.update(*batch))
+            last = self.steps == args.steps
+            if last or self.steps % args.log_every == 0:
+                elapsed = time.monotonic() - tick
+                tick += elapsed
+                self.seconds += elapsed
+                rate = len(losses) / elapsed
+                print(
+                    f'step {self.steps}/{args.steps}  loss {np.mean(losses):.5f}  '
+                    f'{rate:.2f} steps/s  {(args.steps - self.steps) / rate / 60:.0f} min left',
+                    flush=True,
+                )
+                losses.clear()
+            if last or self.steps % args.checkpoint_every == 0:
+                self.save()
 
 
 def train(args: argparse.Namespace) -> None:
     """Train, or resume, until ``args.steps``; write the weights and their card."""
-    device = resolve_device(args.device)
-    checkpoint_path = args.checkpoint or args.output.with_suffix('.checkpoint.pt')
-    torch.manual_seed(args.seed)
     config = CompactConfig(tuple(args.widths), tuple(args.blocks), args.stem)
-    network = CompactUNet(config).to(device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = copy.deepcopy(network)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=args.learning_rate, weight_decay=1e-4)
-    start, seconds = 0, 0.0
-    if checkpoint_path.exists():
-        # Weights only: a checkpoint is data and must not be able to run code.
-        state = torch.load(checkpoint_path, map_location=device, weights_only=True)
-        network.load_state_dict(state['network'])
-        average.load_state_dict(state['average'])
-        optimizer.load_state_dict(state['optimizer'])
-        start, seconds = state['step'], state['seconds']
-        print(f'resumed {checkpoint_path} at step {start}', flush=True)
-
+    training = Training(args, config)
     images = load_luma(args.data)
     evaluation = load_luma(args.evaluation, args.evaluation_limit) if args.evaluation else []
-    parameters = sum(p.numel() for p in network.parameters())
+    millions = sum(p.numel() for p in training.network.parameters()) / 1e6
+    device = describe_device(training.device)
     print(
-        f'{len(images)} images, {parameters / 1e6:.2f} M parameters, '
-        f'{describe_device(device)}, torch {torch.__version__}',
+        f'{len(images)} images, {millions:.2f} M parameters, {device}, torch {torch.__version__}',
         flush=True,
     )
-    alpha_bar = linear_alpha_bar(config.num_train_timesteps)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device))
-
-    def checkpoint(step: int) -> None:
-        state: dict[str, Any] = {
-            'network': network.state_dict(),
-            'average': average.state_dict(),
-            'optimizer': optimizer.state_dict(),
-            'step': step,
-            'seconds': seconds,
-        }
-        partial = checkpoint_path.with_suffix('.partial')
-        torch.save(state, partial)
-        partial.replace(checkpoint_path)
-
-    losses: list[float] = []
-    tick = time.monotonic()
-    for step, batch in batches(start, images, args, alpha_bar):
-        for group in optimizer.param_groups:
-            group['lr'] = learning_rate(step, args)
-        noisy, timesteps, velocity = (tensor.to(device) for tensor in batch)
-        with autocast:
-            predicted = network(noisy, timesteps)
-        loss = (predicted.float() - velocity).square().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        # A short memory at the start, or the average would keep the random initialisation.
-        decay = min(args.ema, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for mean, value in zip(average.parameters(), network.parameters(), strict=True):
-                mean.lerp_(value, 1 - decay)
-        losses.append(float(loss.detach()))
-        done = step + 1
-        if done % args.log_every == 0 or done == args.steps:
-            elapsed = time.monotonic() - tick
-            tick = time.monotonic()
-            seconds += elapsed
-            rate = len(losses) / elapsed
-            left = (args.steps - done) / rate / 60
-            print(
-                f'step {done}/{args.steps}  loss {np.mean(losses):.5f}  '
-                f'{rate:.2f} steps/s  {left:.0f} min left',
-                flush=True,
-            )
-            losses.clear()
-        if done % args.checkpoint_every == 0 or done == args.steps:
-            checkpoint(done)
-
+    training.run(images, linear_alpha_bar(config.num_train_timesteps))
     facts = {
         'data': f'{args.data_name or args.data[0].name}, {len(images)} images as luma',
         'architecture': f'widths {config.widths}, blocks {config.blocks}, stem {config.stem}, '
-        f'{parameters / 1e6:.2f} M parameters, v-prediction',
+        f'{millions:.2f} M parameters, v-prediction',
         'steps': f'{args.steps} of {args.batch} patches of {args.patch}x{args.patch}, '
         f'seed {args.seed}',
-        'time': f'{seconds / 60:.0f} min on {describe_device(device)}',
+        'time': f'{training.seconds / 60:.0f} min on {device}',
         'software': f'torch {torch.__version__}',
         'date': datetime.now(timezone.utc).date().isoformat(),
         'licence': 'Apache-2.0',
     }
-    save(average, args.output, facts)
+    save(training.average, args.output, facts)
     psnr = {}
     if evaluation:
-        prior = CompactPrior.from_file(args.output).to(device).eval()
-        psnr = denoising_psnr(prior, evaluation, device)
-        facts['evaluation'] = (
-            f'{args.evaluation_name or args.evaluation[0].name}, {len(evaluation)} images'
-        )
+        prior = CompactPrior.from_file(args.output).to(training.device).eval()
+        psnr = denoising_psnr(prior, evaluation, training.device)
+        name = args.evaluation_name or args.evaluation[0].name
+        facts['evaluation'] = f'{name}, {len(evaluation)} images'
         print('  '.join(f'sigma {k}: {v:.2f} dB' for k, v in psnr.items()), flush=True)
     write_card(args.output.with_suffix('.md'), facts, psnr)
     print(f'wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB)', flush=True)
