@@ -48,7 +48,7 @@ from dig2dig_ros.evaluation.options import (
     UsageError,
     with_overrides,
 )
-from dig2dig_ros.images.geometry import size_text
+from dig2dig_ros.images.geometry import size_of
 from dig2dig_ros.images.overlay import weight_map, weight_overlay
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration_file import load_registration
@@ -197,9 +197,9 @@ def place_sources(
         raise UsageError(f'the images cannot be registered: {error}') from error
 
 
-def size_of(image: NDArray[Any]) -> tuple[int, int]:
-    """Return (width, height)."""
-    return image.shape[1], image.shape[0]
+def size_text(image: NDArray[Any]) -> str:
+    """Return the size of an image as WIDTHxHEIGHT."""
+    return f'{image.shape[1]}x{image.shape[0]}'
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
@@ -218,7 +218,7 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
         kind = 'colour' if image.ndim == 3 else 'grey'
         raise UsageError(
             f'{path} cannot be written: OpenCV cannot save a {kind} image of '
-            f'{size_text(size_of(image))} pixels as {path.suffix}; use .png, .tif or .jpg'
+            f'{size_text(image)} pixels as {path.suffix}; use .png, .tif or .jpg'
         )
     path.write_bytes(data.tobytes())
 
@@ -236,7 +236,7 @@ def summary(
     outputs: Outputs, fuser: Fuser, images: Sequence[NDArray[Any]], result: FusionResult
 ) -> str:
     """Return the line that says what was done."""
-    sizes = dict.fromkeys(size_text(size_of(image)) for image in images)
+    sizes = dict.fromkeys(size_text(image) for image in images)
     about = fuser.describe()
     colour = 'grey' if result.image.ndim == 2 else f'chroma {fuser.settings.chroma}'
     text = (
@@ -295,13 +295,12 @@ def fuse(args: argparse.Namespace) -> str:
     sources = prepare_sources(images, args.task, parameters)
     fuser = set_up_fuser(parameters)
     placements = place_sources(images, parameters)
-    size = size_of(images[0])
     for index, (path, image) in enumerate(zip(args.images, images, strict=True)):
         placed = index < len(placements) and placements[index] is not None
-        if size_of(image) != size and not placed:
+        if size_of(image) != size_of(images[0]) and not placed:
             report(
-                f'fuse_images: {path} has {size_text(size_of(image))} pixels and is resized to '
-                f'the {size_text(size)} of {args.images[0]}'
+                f'fuse_images: {path} has {size_text(image)} pixels and is resized to '
+                f'the {size_text(images[0])} of {args.images[0]}'
             )
     try:
         result = fuser.fuse(*sources, placements=placements)
