@@ -361,9 +361,8 @@ class Client(FusionClient):
             if self.state() == state:
                 assert self.change_state(transition)
 
-    def start_anew(self, parameters):
-        """Clean the node up, set all parameters back, then these, and wait until it is active."""
-        parameters = {**self.parameters_of_module, **parameters}
+    def reset(self, parameters):
+        """Clean the node up, set all parameters back, and then these."""
         self.clean_up()
         for messages in self.received.values():
             messages.clear()
@@ -374,6 +373,11 @@ class Client(FusionClient):
             value = value.tolist() if isinstance(value, array) else value
             if value != (list(present[name]) if isinstance(value, list) else present[name]):
                 assert self.set_parameter(name, value) == (True, '')
+
+    def start_anew(self, parameters):
+        """Reset the node to these parameters and wait until it is active and hears images."""
+        parameters = {**self.parameters_of_module, **parameters}
+        self.reset(parameters)
         assert self.change_state('configure'), self.diagnose()
         assert self.change_state('activate'), self.diagnose()
         self.diagnose()
@@ -404,6 +408,21 @@ def heat(dtype=np.uint16):
     warm = (rows - HEIGHT / 2) ** 2 + (columns - WIDTH / 2) ** 2 < 100
     counts = np.where(warm, 9000, 7500) + columns
     return counts.astype(np.uint16) if dtype == np.uint16 else (counts // 64).astype(np.uint8)
+
+
+@contextmanager
+def in_this_process(domain):
+    """Let a command's main() work here as in a process of its own, of which nothing remains."""
+    before = dict(os.environ)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    os.environ.update(environment(domain))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -30,8 +30,8 @@ from sensor_msgs.msg import CameraInfo, Image
 from small_bags import DELAY, PERIOD, stamps, write_bag
 
 from dig2dig_ros.evaluation.bag_reader import BagReader
-from dig2dig_ros.tools.play_bag import header_stamp
-from integration.harness import ListenedProcess, NodeProcess
+from dig2dig_ros.tools.play_bag import header_stamp, main
+from integration.harness import in_this_process, ListenedProcess, running
 
 CAMERA = ('/camera/image_raw', '/thermal/image_raw')
 
@@ -59,16 +59,25 @@ def playing(domain, *arguments):
         player.close()
 
 
-@contextmanager
-def fusing(domain, **parameters):
-    """Run a fusion node on the topics of the bags."""
+def play_here(domain, *arguments):
+    """Run the player in this process and return its exit code."""
+    with in_this_process(domain):
+        return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope='module')
+def node(module_domain):
+    """Return a client of a fusion node on the topics of the bags."""
     remaps = ['visible/image_raw:=/camera/image_raw', 'visible/camera_info:=/camera/camera_info']
     words = [word for remap in remaps for word in ('-r', remap)]
-    node = NodeProcess(domain, {'prior': 'nano', **parameters}, words)
-    try:
-        yield node
-    finally:
-        node.stop()
+    with running(module_domain, {'prior': 'nano', 'autostart': False}, words) as (client, _):
+        yield client
+
+
+def activate(node, parameters):
+    node.reset(parameters)
+    assert node.change_state('configure')
+    assert node.change_state('activate')
 
 
 @pytest.fixture(autouse=True)
@@ -136,18 +145,15 @@ def test_a_loop_turns_the_clock_back_until_it_is_interrupted(domain, tmp_path):
     assert 'Traceback' not in player.output()
 
 
-@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
-def test_what_the_node_makes_of_a_bag_is_recorded_and_measured(domain, tmp_path, storage):
-    bag = write_bag(tmp_path / 'drive', storage)
+def test_what_the_node_makes_of_a_bag_is_recorded_and_measured(node, tmp_path):
+    bag = write_bag(tmp_path / 'drive', 'mcap')
     out, summary_file = tmp_path / 'out', tmp_path / 'results' / 'summary.json'
     options = ['--clock', '--wait', '60', '--record', out, '--summary', summary_file]
-    with (
-        fusing(domain, use_sim_time=True),
-        playing(domain, bag, *options) as player,
-    ):
+    activate(node, {'use_sim_time': True})
+    with playing(node.domain, bag, *options) as player:
         assert player.finish() == 0, player.output()
     with BagReader(out) as reader:
-        assert reader.storage == storage
+        assert reader.storage == 'mcap'
         counts = {name: topic.count for name, topic in reader.topics.items()}
         fused = list(reader.records(['/fused/image_raw']))
     summary = json.loads(summary_file.read_text(encoding='utf-8'))
@@ -180,18 +186,17 @@ def test_what_the_node_makes_of_a_bag_is_recorded_and_measured(domain, tmp_path,
     assert f'{count} of 6 pairs' in player.output()
 
 
-def test_only_chosen_topics_are_recorded_and_an_interruption_keeps_them(domain, tmp_path, bag):
+def test_only_chosen_topics_are_recorded_and_an_interruption_keeps_them(node, tmp_path, bag):
     out, summary_file = tmp_path / 'out', tmp_path / 'summary.json'
     options = ['--loop', '--wait', '60', '--record', out, '--record-topics', 'fused/image_raw']
-    with (
-        fusing(domain),
-        playing(domain, bag, *options, '--summary', summary_file) as player,
-    ):
+    activate(node, {})
+    with playing(node.domain, bag, *options, '--summary', summary_file) as player:
         player.listen(Image, '/fused/image_raw')
         player.until(lambda: len(player.received['/fused/image_raw']) >= 8)
         player.process.send_signal(signal.SIGINT)
         assert player.finish() == 0, player.output()
     with BagReader(out) as reader:
+        assert reader.storage == 'sqlite3'
         assert list(reader.topics) == ['/fused/image_raw']
         assert not reader.problems
         found = [header_stamp(record.data) for record in reader.records(['/fused/image_raw'])]
@@ -204,22 +209,21 @@ def test_only_chosen_topics_are_recorded_and_an_interruption_keeps_them(domain, 
     assert summary['lost'] == {}
 
 
-def test_nobody_there_is_an_error_where_a_node_is_needed_and_a_warning_else(domain, bag, tmp_path):
-    with playing(domain, bag, '--measure', '--wait', '0.5') as player:
-        assert player.finish() == 1
-    assert 'still waited for /camera/image_raw, /thermal/image_raw' in player.output()
-    assert 'is the fusion node running and active?' in player.output()
-    with playing(domain, bag, '--wait', '0', '--rate', '10') as player:
-        assert player.finish() == 0
-    assert 'playing all the same' in player.output()
-    assert 'played: 18 messages' in player.output()
+def test_nobody_there_is_an_error_where_a_node_is_needed_and_a_warning_else(domain, bag, capfd):
+    assert play_here(domain, bag, '--measure', '--wait', '0.5') == 1
+    printed = capfd.readouterr().err
+    assert 'still waited for /camera/image_raw, /thermal/image_raw' in printed
+    assert 'is the fusion node running and active?' in printed
+    assert play_here(domain, bag, '--wait', '0', '--rate', '10') == 0
+    printed = capfd.readouterr().err
+    assert 'playing all the same' in printed
+    assert 'played: 18 messages' in printed
 
 
-def test_a_node_that_cannot_be_configured_ends_the_player_with_its_reason(domain, bag, tmp_path):
-    with (
-        fusing(domain, prior='/no/such/prior.safetensors'),
-        playing(domain, bag, '--wait', '60', '--record', tmp_path / 'out') as player,
-    ):
+def test_a_node_that_cannot_be_configured_ends_the_player_with_its_reason(node, bag, tmp_path):
+    node.reset({'prior': '/no/such/prior.safetensors'})
+    assert not node.change_state('configure')
+    with playing(node.domain, bag, '--wait', '60', '--record', tmp_path / 'out') as player:
         assert player.finish() == 1
     assert 'fusion_node: configuration failed' in player.output()
     assert '/no/such/prior.safetensors' in player.output()
@@ -250,8 +254,6 @@ def test_a_bag_that_was_cut_off_is_played_as_far_as_it_goes(domain, tmp_path):
         (['--measure', '--topics', CAMERA[0]], 'nothing to measure: /thermal/image_raw is not'),
     ],
 )
-def test_what_the_bag_does_not_hold_is_said(domain, bag, arguments, reason):
-    with playing(domain, bag, *arguments) as player:
-        assert player.finish() == 1
-    assert reason in player.output()
-    assert 'Traceback' not in player.output()
+def test_what_the_bag_does_not_hold_is_said(domain, bag, capfd, arguments, reason):
+    assert play_here(domain, bag, *arguments) == 1
+    assert reason in capfd.readouterr().err
