@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dig2dig_ros.tools.evaluate_registration import FAILURE, main
+from dig2dig_ros.evaluation.registration_trials import FAILURE
+from dig2dig_ros.tools.evaluate_registration import main
 
 GENTLE = ['--rotation', '2', '--scale', '1.05', '--shift', '0.05']
 

@@ -1,0 +1,162 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The camera models of a calibration: from camera_info, or from files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dig2dig_ros.evaluation.options import report, UsageError
+from dig2dig_ros.evaluation.registration_pairs import Recording
+from dig2dig_ros.evaluation.registration_points import load_yaml
+from dig2dig_ros.images.camera_model import CameraModel
+from dig2dig_ros.images.geometry import RegistrationError
+from dig2dig_ros.streams.pairing import SOURCES
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """
+    The camera models in use.
+
+    :param text: what was decided, and why.
+    :param guess: (3, 3) thermal to visible, of cameras that look the same way.
+    """
+
+    visible: CameraModel | None
+    thermal: CameraModel | None
+    text: str
+    guess: Array | None = None
+
+    def undistorted(self, visible: Array, thermal: Array) -> tuple[Array, Array]:
+        """
+        Return points as the cameras would show them without distortion.
+
+        :raises UsageError: a point is where a camera sees nothing, by its calibration.
+        """
+        results = []
+        for source, points in zip(SOURCES, (visible, thermal), strict=True):
+            camera = getattr(self, source)
+            ideal = points if camera is None else camera.undistorted(points)
+            lost = np.flatnonzero(~np.isfinite(ideal).all(axis=1))
+            if lost.size:
+                raise UsageError(
+                    f'point {lost[0] + 1} is where the {source} camera sees nothing by its '
+                    'calibration: remove it, or go without with --camera-info ignore'
+                )
+            results.append(ideal)
+        return results[0], results[1]
+
+
+def camera_models(args: argparse.Namespace, recording: Recording) -> Cameras:
+    """
+    Decide on the camera models.
+
+    :raises UsageError: those that are asked for are missing, wrong or for other images.
+    """
+    if args.camera_info == 'ignore':
+        return Cameras(None, None, 'not used: --camera-info ignore')
+    given = args.visible_camera is not None
+    infos = recording.infos
+    if given:
+        infos = {source: load_camera(getattr(args, f'{source}_camera')) for source in SOURCES}
+    missing = [source for source in SOURCES if source not in infos]
+    if missing and args.camera_info == 'use':
+        raise UsageError(
+            f'there is no camera_info of the {" and ".join(missing)} camera: give '
+            '--visible-camera FILE and --thermal-camera FILE'
+        )
+    if missing:
+        return Cameras(
+            None, None, f'none of the {" and ".join(missing)} camera; lenses count as they are'
+        )
+    try:
+        models: dict[str, CameraModel] = {
+            source: CameraModel.from_camera_info(
+                infos[source], rectified=not given and source in recording.rectified
+            )
+            for source in SOURCES
+        }
+        _require_sizes(models, dict(zip(SOURCES, recording.sizes, strict=True)))
+    except RegistrationError as error:
+        if given or args.camera_info == 'use':
+            raise UsageError(f'the camera models cannot be used: {error}') from error
+        report(f'warning: camera_info is not used: {error}')
+        return Cameras(None, None, 'not used, see the warning; lenses count as they are')
+    guess = models['visible'].matrix @ np.linalg.inv(models['thermal'].matrix)
+    bent = [source for source, model in models.items() if np.any(model.distortion)]
+    if not (bent or given or args.camera_info == 'use'):
+        return Cameras(None, None, 'of both cameras, without distortion: not kept', guess)
+    text = f'of both cameras, kept; the {" and ".join(bent) or "none"} has distortion'
+    return Cameras(models['visible'], models['thermal'], text, guess)
+
+
+def _require_sizes(models: Mapping[str, CameraModel], sizes: Mapping[Any, Any]) -> None:
+    for source, model in models.items():
+        if tuple(model.size) != sizes[source]:
+            raise RegistrationError(
+                f'the {source} camera is calibrated for {model.size[0]}x{model.size[1]} pixels, '
+                f'but its images have {sizes[source][0]}x{sizes[source][1]}'
+            )
+
+
+def load_camera(path: Path) -> Any:
+    """
+    Read a calibration as camera_calibration of ROS writes it.
+
+    :return: what has the fields of sensor_msgs/CameraInfo.
+    :raises UsageError: it cannot be read, or lacks something.
+    """
+    document = load_yaml(path)
+    try:
+        return SimpleNamespace(
+            width=int(document['image_width']),
+            height=int(document['image_height']),
+            distortion_model=str(document.get('distortion_model', '')),
+            k=[float(value) for value in document['camera_matrix']['data']],
+            d=[float(value) for value in document['distortion_coefficients']['data']],
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f'{path} is no calibration as ROS writes it, with image_width, image_height, '
+            'camera_matrix.data, distortion_model and distortion_coefficients.data: '
+            f'{type(error).__name__} {error}'
+        ) from error
+
+
+def rectified_image(image: NDArray[Any], camera: CameraModel | None) -> NDArray[Any]:
+    """Return an image without the distortion of its lens."""
+    if camera is None:
+        return image
+    height, width = image.shape[:2]
+    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
+    at = camera.distorted(grid.reshape(-1, 2)).reshape(height, width, 2)
+    maps = np.nan_to_num(at, nan=-1e4).astype(np.float32)
+    return np.asarray(
+        cv2.remap(
+            image, maps[..., 0], maps[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+    )
