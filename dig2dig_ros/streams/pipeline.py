@@ -39,8 +39,8 @@ from dig2dig_ros.streams.codec import check, CodecError
 from dig2dig_ros.streams.pairing import Group
 from dig2dig_ros.streams.parameters import fusion_settings
 from dig2dig_ros.streams.preparation import (
+    ArrivedImage,
     FusedFrame,
-    ImageMessage,
     Preparation,
     PreparationError,
     Prepared,
@@ -115,7 +115,7 @@ class Pipeline:
     def restart(self) -> None:
         """Begin to count, with nothing held and nothing seen."""
         values = self._values
-        self._cascade: Cascade[ImageMessage] = Cascade(
+        self._cascade: Cascade[ArrivedImage] = Cascade(
             values['sync_policy'],
             values['sync_tolerance'],
             values['queue_size'],
@@ -142,7 +142,7 @@ class Pipeline:
         :return: what is to be processed now, in the order of the visible stamps.
         """
         self.statistics.received(source)
-        image = ImageMessage(
+        image = ArrivedImage(
             source, message, stamp_of(message.header), arrival, self.topics[source]
         )
         if not image.compressed:

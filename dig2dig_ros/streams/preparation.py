@@ -61,7 +61,7 @@ class PreparationError(ValueError):
 
 
 @dataclass(frozen=True)
-class ImageMessage:
+class ArrivedImage:
     """
     An image of one source on its way to the fusion.
 
@@ -83,7 +83,7 @@ class ImageMessage:
         return not hasattr(self.message, 'encoding')
 
 
-Work = Group[ImageMessage]
+Work = Group[ArrivedImage]
 """What one fused image is made of: an image of each source, or of one that goes on alone."""
 
 
@@ -161,7 +161,7 @@ class SourceImages:
         """Note that nothing comes of a source: when it is back, it is trusted step by step."""
         self._watch(source, values).lose_trust()
 
-    def __call__(self, image: ImageMessage, stamp: int, values: Mapping[str, Any]) -> NDArray[Any]:
+    def __call__(self, image: ArrivedImage, stamp: int, values: Mapping[str, Any]) -> NDArray[Any]:
         """
         Decode one message, look whether its camera is sound, and map its counts to intensities.
 
@@ -293,7 +293,7 @@ class Preparation:
             left_out,
         )
 
-    def _image(self, image: ImageMessage, stamp: int, values: Mapping[str, Any]) -> NDArray[Any]:
+    def _image(self, image: ArrivedImage, stamp: int, values: Mapping[str, Any]) -> NDArray[Any]:
         try:
             return self.images(image, stamp, values)
         except Exception as error:  # whatever is in a message, the error names its source
@@ -363,7 +363,7 @@ class FusedFrame:
 
     @property
     def arrival(self) -> int:
-        """When the last of the images arrived, see :class:`ImageMessage`."""
+        """When the last of the images arrived, see :class:`ArrivedImage`."""
         return max(image.arrival for image in self.work.messages)
 
     @cached_property

@@ -25,8 +25,8 @@ from dig2dig_ros.images.registration_file import save_registration
 from dig2dig_ros.streams.codec import CodecError
 from dig2dig_ros.streams.pairing import Group
 from dig2dig_ros.streams.preparation import (
+    ArrivedImage,
     fused_picture,
-    ImageMessage,
     Preparation,
     PreparationError,
     SourceImages,
@@ -59,7 +59,7 @@ def header():
 
 def prepared(images, source, content, stamp=0, values=VALUES, **how):
     """Return what becomes of one message."""
-    return images(ImageMessage(source, content, stamp, **how), stamp, values)
+    return images(ArrivedImage(source, content, stamp, **how), stamp, values)
 
 
 def message(image, encoding):
@@ -171,12 +171,12 @@ def heat(seed=0, size=(48, 64)):
 
 def group(visible, thermal, second=0.0):
     stamp = int(second * SECOND)
-    images = ImageMessage('visible', visible, stamp), ImageMessage('thermal', thermal, stamp)
+    images = ArrivedImage('visible', visible, stamp), ArrivedImage('thermal', thermal, stamp)
     return Group(images, (stamp, stamp))
 
 
 def alone(source, content):
-    return Group((ImageMessage(source, content, 0),), (0,))
+    return Group((ArrivedImage(source, content, 0),), (0,))
 
 
 @pytest.fixture
