@@ -378,7 +378,7 @@ class _BagEvaluation:
         sources = {'visible': visible}
         for source, image in zip(self._replay.sources[1:], pair.images[1:], strict=True):
             sources[source] = grey_8_bits(image, size)
-        milliseconds = pair.result.statistics.seconds * 1e3
+        milliseconds = pair.result.seconds * 1e3
         # It was not called for this pair, but knows from its result what a fusion costs.
         self._fused.result = pair.result
         fused = {FUSED: Fused(pair.result.image, milliseconds)}

@@ -62,7 +62,7 @@ class FusionMethod:
     @property
     def prior_calls(self) -> int:
         """Images that went through the prior for the last fusion."""
-        return 0 if self.result is None else self.result.statistics.prior_calls
+        return 0 if self.result is None else self.result.prior_calls
 
     def about(self) -> str:
         """Return what a caption should say: device, prior and so on."""

@@ -34,8 +34,7 @@ m_k is source k's own; :func:`confident_weights` tells whose the rest is.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-import time
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -43,6 +42,7 @@ import torch.nn.functional as F
 
 from dig2dig_ros.fusion.colour import luma, mixed_chroma, replace_luma
 from dig2dig_ros.fusion.degradation import Degradation
+from dig2dig_ros.fusion.estimates import WatchedPrior
 from dig2dig_ros.fusion.observation import Observation, observe
 from dig2dig_ros.fusion.restoration import explained, observe_luma, restore, restore_colour
 from dig2dig_ros.fusion.sampler import Noise, sample, StepState
@@ -113,34 +113,12 @@ class Fused:
 
     :param image: (H, W) or (H, W, 3) uint8; on the CPU, its channels may lie apart.
     :param weights: (K, H, W) float32; None where they are not wanted.
-    :param means: (steps, K) float32, the mean weights of each step; None without steps.
-    :param steps: (timestep, images through the prior, seconds to enqueue it) of each step.
     :param prior_calls: images that went through the prior.
     """
 
     image: Tensor
     weights: Tensor | None
-    means: Tensor | None
-    steps: tuple[tuple[int, int, float], ...]
     prior_calls: int
-
-
-@dataclass
-class _Recorder:
-    """Collects step statistics without waiting for the device."""
-
-    callback: Callable[[StepState], None] | None
-    started: float = field(default_factory=time.perf_counter)
-    steps: list[tuple[int, int, float]] = field(default_factory=list)
-    means: list[Tensor] = field(default_factory=list)
-
-    def __call__(self, state: StepState) -> None:
-        if self.callback is not None:
-            self.callback(state)
-        now = time.perf_counter()
-        self.means.append(state.weights.mean(dim=(1, 2, 3)))
-        self.steps.append((state.timestep, state.prior_calls, now - self.started))
-        self.started = now
 
 
 @torch.inference_mode()
@@ -150,29 +128,31 @@ def fuse_pair(
     tensors: PairTensors,
     noise: Noise,
     callback: Callable[[StepState], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> Fused:
     """
     Fuse images that are on the device.
 
     :param noise: see :func:`~dig2dig_ros.fusion.sampler.sample`; of the first source's size.
     :param callback: called after every step of the sampler.
+    :param cancelled: asked before every call of the prior whether to give up.
+    :raises FusionCancelled: ``cancelled`` said so.
     :raises DegradationError: a declared degradation cannot be that of the image.
     :raises PriorError: the prior was not trained for the timesteps of the settings.
     """
     settings, count = task.settings, len(tensors.images)
+    prior = watched = WatchedPrior(prior, cancelled)
     images = [
         _intensities(pixels, scale)
         for pixels, scale in zip(tensors.images, task.full_scales, strict=True)
     ]
     height, width = images[0].shape[-2:]
     observations: list[Observation | None] = [None] * count
-    calls = 0
     for index, degradation in enumerate(settings.degradations(count)):
         if not degradation.is_none:
-            images[index], observations[index], new = _restored(
+            images[index], observations[index] = _restored(
                 prior, images[index], degradation, settings
             )
-            calls += new
     grids, coverages = iter(tensors.grids), iter(tensors.coverages)
     for index, placed in enumerate(task.placed):
         if placed:
@@ -195,7 +175,6 @@ def fuse_pair(
                 for index, placed in enumerate(task.placed)
             ]
         )
-    recorder = _Recorder(callback)
     relied = [index for index, value in enumerate(task.relied) if value]
     weights: Tensor | None = None
     if len(relied) == 1:
@@ -210,9 +189,8 @@ def fuse_pair(
         if confidence is not None:
             sources = confident_sources(sources, confidence)
             observations = [None] * count
-        result = sample(prior, sources * 2 - 1, noise, settings, recorder, observations)
+        result = sample(prior, sources * 2 - 1, noise, settings, callback, observations)
         fused = ((result.fused[0, 0] + 1) / 2).clamp_(0, 1)
-        calls += result.prior_calls
         if task.weights or settings.chroma == 'all':
             weights = result.mean_weights()
             if confidence is not None:
@@ -222,13 +200,7 @@ def fuse_pair(
     image = image.mul_(255).round_().to(torch.uint8)
     if image.device.type != 'cpu':  # where it has to be done on the way to the host
         image = image.contiguous()
-    return Fused(
-        image,
-        planes if task.weights else None,
-        torch.stack(recorder.means) if recorder.means else None,
-        tuple(recorder.steps),
-        calls,
-    )
+    return Fused(image, planes if task.weights else None, watched.calls)
 
 
 def _intensities(pixels: Tensor, full_scale: float) -> Tensor:
@@ -244,24 +216,24 @@ def _intensities(pixels: Tensor, full_scale: float) -> Tensor:
 
 def _restored(
     prior: Prior, image: Tensor, degradation: Degradation, settings: FusionSettings
-) -> tuple[Tensor, Observation | None, int]:
+) -> tuple[Tensor, Observation | None]:
     """
     Undo a declared degradation in the camera's own pixels.
 
-    :return: the image, (1 or 3, H, W); what was observed of its luma, if a chain is to keep to
-        it; the images that went through the prior.
+    :return: the image, (1 or 3, H, W), and what was observed of its luma, if a chain is to keep
+        to it.
     """
     if len(image) == 3:
-        restored, calls = restore_colour(prior, image, degradation, settings.restoration_steps)
+        restored = restore_colour(prior, image, degradation, settings.restoration_steps)
     else:
         observation = observe(degradation, image[None] * 2 - 1)
-        scene, calls = restore(prior, observation, settings.restoration_steps)
+        scene = restore(prior, observation, settings.restoration_steps)
         restored = ((scene[0] + 1) / 2).clamp(0, 1)
     if settings.sampler == 'increments':
-        return restored, None, calls
+        return restored, None
     if len(image) == 3:
         observation = observe_luma(degradation, image)
-    return restored, explained(observation, _grey(restored)[None] * 2 - 1), calls
+    return restored, explained(observation, _grey(restored)[None] * 2 - 1)
 
 
 def _warped(image: Tensor, grid: Tensor) -> Tensor:

@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -28,6 +28,51 @@ from dig2dig_ros.priors.base import Prior
 MAX_BATCH_PIXELS = 16_000_000
 # Of the estimates of all sources at all refreshes, which are held at once: 256 MB in float32.
 MAX_ESTIMATE_PIXELS = 64_000_000
+# A few seconds of a slow processor: how long it takes to give a fusion up.
+_PIXELS_OF_A_CALL = 2_000_000
+
+
+class FusionCancelled(RuntimeError):
+    """The fusion was given up, as ``cancelled`` said."""
+
+    def __init__(self) -> None:
+        super().__init__('the fusion was given up')
+
+
+class WatchedPrior(Prior):
+    """
+    A prior that counts the images that go through it, and may be given up.
+
+    :param cancelled: asked before every call, which is kept short then, whether to give up.
+    :ivar calls: images that went through the prior.
+    """
+
+    def __init__(self, prior: Prior, cancelled: Callable[[], bool] | None = None) -> None:
+        super().__init__(prior.name, prior.alpha_bar)
+        self.calls = 0
+        self._prior = prior
+        self._cancelled = cancelled
+
+    def denoise(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """Denoise as the prior does; raise :class:`FusionCancelled` where it is given up."""
+        images = len(noisy)
+        self.calls += images
+        if self._cancelled is None:
+            return self._prior.denoise(noisy, timesteps)
+        if noisy.device.type == 'cpu':  # where larger batches are not faster
+            images = max(1, _PIXELS_OF_A_CALL // (noisy.shape[-2] * noisy.shape[-1]))
+        estimates = []
+        for part, times in zip(
+            torch.split(noisy, images), torch.split(timesteps, images), strict=True
+        ):
+            if self._cancelled():
+                raise FusionCancelled
+            estimates.append(self._prior.denoise(part, times))
+        return estimates[0] if len(estimates) == 1 else torch.cat(estimates)
+
+    def coefficients(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the coefficients of the prior."""
+        return self._prior.coefficients(timesteps, like)
 
 
 def add_noise(prior: Prior, clean: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
@@ -72,6 +117,19 @@ def timesteps_of_means(prior: Prior, timesteps: Sequence[int], downscale: int) -
 
 def _noise_ratios(prior: Prior) -> Tensor:
     return ((1 - prior.alpha_bar) / prior.alpha_bar).sqrt()
+
+
+@torch.inference_mode()
+def denoise(prior: Prior, images: Tensor, deviation: float) -> Tensor:
+    """
+    Return what the prior makes of noisy images, at the timestep of that much noise.
+
+    :param images: (B, 1, H, W) on [-1, 1].
+    :param deviation: standard deviation of their noise, positive.
+    """
+    timesteps = timesteps_on(images.device, matched_timesteps(prior, [deviation]), len(images))
+    signal, _ = prior.coefficients(timesteps, images)
+    return prior.denoise(signal * images, timesteps)
 
 
 @torch.inference_mode()

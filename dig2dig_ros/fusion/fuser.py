@@ -38,6 +38,7 @@ from dig2dig_ros.fusion.device import (
     resolve_precision,
 )
 from dig2dig_ros.fusion.device_fusion import fuse_pair, PairTensors, Task
+from dig2dig_ros.fusion.estimates import FusionCancelled
 from dig2dig_ros.fusion.graphs import Input, Replayer, RUNS_BEFORE
 from dig2dig_ros.fusion.observation import fitting_size, forget_operators
 from dig2dig_ros.fusion.sampler import StepState
@@ -51,85 +52,16 @@ __all__ = [
     'FusionInputError',
     'FusionResult',
     'FusionSettings',
-    'FusionStatistics',
 ]
 
 # Noise that stays in memory: 128 MB in float32, a hundred draws at 640x512.
 _KEPT_NOISE_PIXELS = 32_000_000
-# A few seconds of a slow processor: how long it takes to give a fusion up.
-_PIXELS_OF_A_CALL = 2_000_000
 # Chains of more steps are not recorded: that would take as long as many pairs.
 _MOST_RECORDED_STEPS = 50
 
 
 class FusionInputError(ValueError):
     """The images cannot be fused; the message says which one, why, and what is expected."""
-
-
-class FusionCancelled(RuntimeError):
-    """The fusion was given up, as ``cancelled`` said."""
-
-    def __init__(self) -> None:
-        super().__init__('the fusion was given up')
-
-
-class _Interruptible(Prior):
-    """A prior that asks before every call, which it keeps short, whether to give up."""
-
-    def __init__(self, prior: Prior, cancelled: Callable[[], bool]) -> None:
-        super().__init__(prior.name, prior.alpha_bar)
-        self._prior = prior
-        self._cancelled = cancelled
-
-    def denoise(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
-        images = len(noisy)
-        if noisy.device.type == 'cpu':  # where larger batches are not faster
-            images = max(1, _PIXELS_OF_A_CALL // (noisy.shape[-2] * noisy.shape[-1]))
-        estimates = []
-        for part, times in zip(
-            torch.split(noisy, images), torch.split(timesteps, images), strict=True
-        ):
-            if self._cancelled():
-                raise FusionCancelled
-            estimates.append(self._prior.denoise(part, times))
-        return estimates[0] if len(estimates) == 1 else torch.cat(estimates)
-
-    def coefficients(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        return self._prior.coefficients(timesteps, like)
-
-
-@dataclass(frozen=True)
-class StepStatistics:
-    """
-    What one step of the chain did.
-
-    :param timestep: t.
-    :param prior_calls: images that went through the prior for this step, the estimates of the
-        sources (all in the first step) included.
-    :param mean_weights: mean over the image of each source's weight.
-    :param seconds: on CUDA devices, time to enqueue the step, not to finish it; 0 where all steps
-        were enqueued as one.
-    """
-
-    timestep: int
-    prior_calls: int
-    mean_weights: tuple[float, ...]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class FusionStatistics:
-    """
-    What a fusion cost.
-
-    :param steps: one entry a step, noisiest first; none where only one source is to be relied on.
-    :param prior_calls: images that went through the prior, to restore sources and to fuse them.
-    :param seconds: from the arrays to the arrays.
-    """
-
-    steps: tuple[StepStatistics, ...]
-    prior_calls: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -142,19 +74,14 @@ class FusionResult:
     :param weights: (K, H, W) float32, summing to 1 over the sources at every pixel: the mean
         over the intervals between refreshes, each counting as much as it gained there. Where they
         were not asked for, (0, H, W).
+    :param prior_calls: images that went through the prior, to restore sources and to fuse them.
+    :param seconds: from the arrays to the arrays.
     """
 
     image: NDArray[np.uint8]
     weights: NDArray[np.float32]
-    statistics: FusionStatistics
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What is known of a fusion besides the tensors (image, weights if wanted, means if any)."""
-
-    steps: tuple[tuple[int, int, float], ...]
     prior_calls: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -217,7 +144,7 @@ class Fuser:
         self._noise: OrderedDict[tuple[int, int, int, int], Tensor] = OrderedDict()
         self._placed: WeakKeyDictionary[Placement, _PlacementOnDevice] = WeakKeyDictionary()
         on_gpu = self.device.type == 'cuda'
-        self._replayer: Replayer[_Facts] | None = None
+        self._replayer: Replayer[int] | None = None
         if on_gpu or graphs:
             self._replayer = Replayer(self.device, record=on_gpu if graphs is None else graphs)
         if not on_gpu:
@@ -332,8 +259,7 @@ class Fuser:
             left out. A source at 0 has weight 0.
         :param weights: whether the weights are wanted; without them it is faster.
         :param callback: called after every step of the sampler, to look inside.
-        :param cancelled: asked before every call of the prior and after every step whether to
-            give up.
+        :param cancelled: asked before every call of the prior whether to give up.
         :return: see :class:`FusionResult`.
         :raises FusionCancelled: ``cancelled`` said so.
         :raises FusionInputError: wrong shape, dtype or values, or a placement for another size.
@@ -392,15 +318,9 @@ class Fuser:
             weights=weights,
         )
 
-        def after_step(state: StepState) -> None:
-            if cancelled is not None and cancelled():
-                raise FusionCancelled
-            if callback is not None:
-                callback(state)
-
         def compute(
             tensors: Sequence[Tensor], recording: bool
-        ) -> tuple[Sequence[Tensor], _Facts, Sequence[Tensor]]:
+        ) -> tuple[Sequence[Tensor], int, Sequence[Tensor]]:
             draws: list[Tensor] = []
 
             def noise(index: int) -> Tensor:
@@ -408,25 +328,14 @@ class Fuser:
                 return draws[-1]
 
             pair = PairTensors.of(task, tensors)
-            # All calls of a chain may come before its first step, and take long.
-            prior = self.prior
-            if cancelled is not None and not recording:
-                prior = _Interruptible(prior, cancelled)
-            after = None if recording else after_step
-            fused = fuse_pair(prior, task, pair, noise, after)
-            outputs = [fused.image, fused.weights, fused.means]
-            steps = fused.steps
-            if recording:
-                steps = tuple((timestep, calls, 0.0) for timestep, calls, _ in steps)
-            return (
-                [tensor for tensor in outputs if tensor is not None],
-                _Facts(steps, fused.prior_calls),
-                draws,
-            )
+            ask = None if recording else cancelled
+            fused = fuse_pair(self.prior, task, pair, noise, callback, ask)
+            outputs = [fused.image] if fused.weights is None else [fused.image, fused.weights]
+            return outputs, fused.prior_calls, draws
 
         inputs = self._inputs(arrays, placed, trusts)
         if self._replayer is None:
-            outputs, facts, _ = compute([given.tensor for given in inputs], False)
+            outputs, calls, _ = compute([given.tensor for given in inputs], False)
             results = [_array(tensor) for tensor in outputs]
         else:
             recordable = callback is None and self._is_recordable(task, height * width)
@@ -434,17 +343,11 @@ class Fuser:
                 # Drawn and uploaded before: other fusions may have pushed it out.
                 for index in range(_draws(settings)):
                     self._noise_for(height, width, settings.seed, index)
-            outputs, facts = self._replayer.run(task, compute, inputs, recordable)
+            outputs, calls = self._replayer.run(task, compute, inputs, recordable)
             results = self._replayer.download(outputs)
         image = results.pop(0)
         planes = results.pop(0) if weights else np.empty((0, height, width), np.float32)
-        means = results.pop(0).tolist() if facts.steps else []
-        steps = tuple(
-            StepStatistics(timestep, calls, tuple(mean), seconds)
-            for (timestep, calls, seconds), mean in zip(facts.steps, means, strict=True)
-        )
-        seconds = time.perf_counter() - start
-        return FusionResult(image, planes, FusionStatistics(steps, facts.prior_calls, seconds))
+        return FusionResult(image, planes, calls, time.perf_counter() - start)
 
     def _is_recordable(self, task: Task, pixels: int) -> bool:
         """Tell whether a fusion only enqueues kernels, and so few that they are soon recorded."""

@@ -43,7 +43,7 @@ import torch.nn.functional as F
 
 from dig2dig_ros.fusion.colour import luma, replace_luma
 from dig2dig_ros.fusion.degradation import Degradation, DegradationError
-from dig2dig_ros.fusion.estimates import matched_timesteps, timesteps_on
+from dig2dig_ros.fusion.estimates import denoise
 from dig2dig_ros.fusion.linear_operators import Identity, LinearOperator
 from dig2dig_ros.fusion.observation import (
     estimate_noise,
@@ -108,19 +108,6 @@ def fusion_consistent(
     return fused, sources + (1 - guidance_scale) * weights / power * misfit
 
 
-@torch.inference_mode()
-def denoise(prior: Prior, images: Tensor, deviation: float) -> Tensor:
-    """
-    Return what the prior makes of noisy images, at the timestep of that much noise.
-
-    :param images: (B, 1, H, W) on [-1, 1].
-    :param deviation: standard deviation of their noise, positive.
-    """
-    timesteps = timesteps_on(images.device, matched_timesteps(prior, [deviation]), len(images))
-    signal, _ = prior.coefficients(timesteps, images)
-    return prior.denoise(signal * images, timesteps)
-
-
 def jointly_corrected(
     estimate: Tensor,
     sources: Tensor,
@@ -160,7 +147,7 @@ def jointly_corrected(
 
 
 @torch.inference_mode()
-def restore(prior: Prior, observation: Observation, steps: int = 2) -> tuple[Tensor, int]:
+def restore(prior: Prior, observation: Observation, steps: int = 2) -> Tensor:
     """
     Restore the scene that a camera saw degraded.
 
@@ -168,21 +155,19 @@ def restore(prior: Prior, observation: Observation, steps: int = 2) -> tuple[Ten
     which is declared but not there is not undone.
 
     :param steps: of data consistency and prior, for operators other than the identity.
-    :return: (1, 1, H, W) in about [-1, 1], the scene, and how many images went through the prior.
+    :return: (1, 1, H, W) in about [-1, 1], the scene.
     """
     if steps < 1:
         raise ValueError(f'steps is {steps}, but must be at least 1')
     operator, noise = observation.operator, observation.noise
     image = observation.image
     level = expected = math.hypot(noise, NOISE_FLOOR)
-    calls = 0
     if noise >= NEGLIGIBLE_NOISE:
         image = denoise(prior, image, noise)
         level = math.hypot(_NOISE_LEFT * noise, NOISE_FLOOR)
         expected = math.hypot(_FINE_NOISE_LEFT * noise, NOISE_FLOOR)
-        calls += 1
     if isinstance(operator, Identity):
-        return image, calls
+        return image
     level *= _mistrust(operator, image, expected)
     cleaned = Observation(image, operator, level)
     scene = _enlarged(image, operator)
@@ -191,8 +176,7 @@ def restore(prior: Prior, observation: Observation, steps: int = 2) -> tuple[Ten
         certainty = _FIRST_LEVEL * (_LAST_LEVEL / _FIRST_LEVEL) ** (step / max(1, steps - 1))
         scene = data_consistent(scene, cleaned, certainty * spread)
         scene = denoise(prior, scene, certainty)
-        calls += 1
-    return data_consistent(scene, cleaned, _LAST_LEVEL * spread), calls
+    return data_consistent(scene, cleaned, _LAST_LEVEL * spread)
 
 
 def explained(observation: Observation, scene: Tensor) -> Observation:
@@ -222,9 +206,7 @@ def observe_luma(degradation: Degradation, bgr: Tensor) -> Observation:
 
 
 @torch.inference_mode()
-def restore_colour(
-    prior: Prior, bgr: Tensor, degradation: Degradation, steps: int = 2
-) -> tuple[Tensor, int]:
+def restore_colour(prior: Prior, bgr: Tensor, degradation: Degradation, steps: int = 2) -> Tensor:
     """
     Restore a colour image that a camera gave degraded: the luma as :func:`restore` does.
 
@@ -232,7 +214,7 @@ def restore_colour(
 
     :param bgr: (3, h, w), blue first, in [0, 1].
     :param degradation: without down-sampling; its noise is that of each channel.
-    :return: (3, h, w) in [0, 1], and how many images went through the prior.
+    :return: (3, h, w) in [0, 1].
     :raises DegradationError: it has down-sampling, or cannot be that of the image.
     """
     if degradation.factor != 1:
@@ -241,21 +223,21 @@ def restore_colour(
             'the pixels that it has: leave that term out'
         )
     observation = observe_luma(degradation, bgr)
-    scene, calls = restore(prior, observation, steps)
+    scene = restore(prior, observation, steps)
     # As differences from green, which make the image but for its luma.
     chroma = torch.stack([bgr[0] - bgr[1], bgr[2] - bgr[1]])[:, None]
-    chroma, more = _clean_chroma(prior, chroma, degradation)
+    chroma = _clean_chroma(prior, chroma, degradation)
     blue, red = chroma[:, 0]
     coloured = torch.stack([blue, torch.zeros_like(blue), red])
-    return replace_luma(coloured, (scene[0, 0] + 1) / 2), calls + more
+    return replace_luma(coloured, (scene[0, 0] + 1) / 2)
 
 
-def _clean_chroma(prior: Prior, chroma: Tensor, degradation: Degradation) -> tuple[Tensor, int]:
+def _clean_chroma(prior: Prior, chroma: Tensor, degradation: Degradation) -> Tensor:
     """
     Free differences of colour from noise, at half of the resolution: chroma is coarse.
 
     :param chroma: (2, 1, h, w), in [-1, 1].
-    :return: the same, and how many images went through the prior.
+    :return: the same.
     """
     height, width = chroma.shape[-2:]
     half = F.interpolate(chroma, ((height + 1) // 2, (width + 1) // 2), mode='area')
@@ -266,9 +248,9 @@ def _clean_chroma(prior: Prior, chroma: Tensor, degradation: Degradation) -> tup
     else:
         noise = float(estimate_noise(chroma).amax()) / 2
     if noise < _CHROMA_NOISE * NEGLIGIBLE_NOISE:
-        return chroma, 0
+        return chroma
     half = denoise(prior, half, noise)
-    return F.interpolate(half, (height, width), mode='bilinear', align_corners=False), len(chroma)
+    return F.interpolate(half, (height, width), mode='bilinear', align_corners=False)
 
 
 def _mistrust(operator: LinearOperator, image: Tensor, expected: float) -> float:

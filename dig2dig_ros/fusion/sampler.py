@@ -76,7 +76,6 @@ class StepState:
     :param unconditional: (1, 1, H, W), what the score of the prior adds.
     :param multimodal: (1, 1, H, W), what the weighted conditional scores of the sources add.
     :param noise: (1, 1, H, W), sigma z; zero but in the ``ancestral`` chain.
-    :param prior_calls: images that went through the prior since the last step.
     """
 
     step: int
@@ -90,7 +89,6 @@ class StepState:
     unconditional: Tensor
     multimodal: Tensor
     noise: Tensor
-    prior_calls: int
 
 
 @dataclass(frozen=True)
@@ -102,13 +100,11 @@ class Sample:
     :param weights: (R, K, 1, H, W), one map for each source and interval. The first interval of
         ``increments`` lies between pure noise and the first refresh.
     :param weighing: the same on a grid of cells, with the evidence that they follow from.
-    :param prior_calls: images that went through the prior.
     """
 
     fused: Tensor
     weights: Tensor
     weighing: Weighing
-    prior_calls: int
 
     @property
     def gains(self) -> Tensor:
@@ -173,8 +169,6 @@ def _sum_increments(
     estimates, _ = estimate_sources(
         prior, sources, timesteps, draws, downscale=settings.prior_downscale
     )
-    new_calls = len(timesteps) * max(1, len(draws)) * len(sources)
-    prior_calls = new_calls
     weighing = weigh_sources(estimates, sources, settings, from_pure_noise=True)
     weights = refined(weighing.weights, weighing.cell, *sources.shape[-2:])
     known = [pure_noise_estimate(sources), *estimates, sources]
@@ -202,11 +196,9 @@ def _sum_increments(
                 unconditional=nothing,
                 multimodal=fused - x,
                 noise=nothing,
-                prior_calls=new_calls,
             )
         )
-        new_calls = 0
-    return Sample(fused, weights, weighing, prior_calls)
+    return Sample(fused, weights, weighing)
 
 
 def _clamped(fused: Tensor, target: Tensor, overshoot: float) -> Tensor:
@@ -247,17 +239,14 @@ def _follow_chain(
     if settings.guidance == 'em' or settings.weights == 'uniform':
         # Such weights do not ask what the sources gain.
         x0 = prior.denoise(x, timesteps[:1])
-        new_calls = 1
         nothing = sources.new_zeros((len(settings.refresh_timesteps), *sources.shape))
         weighing = Weighing(nothing, uniform_weights(nothing), 1)
     else:
         estimates, x0 = estimate_sources(
             prior, sources, settings.refresh_timesteps, draws, settings.prior_downscale, x
         )
-        new_calls = len(settings.refresh_timesteps) * max(1, len(draws)) * len(sources) + 1
         weighing = weigh_sources(estimates, sources, settings, from_pure_noise=False)
     weights = refined(weighing.weights, weighing.cell, *sources.shape[-2:])
-    prior_calls = new_calls
 
     levels = [*prior.levels(settings.timesteps), 1.0]
     scales = sources.new_ones((len(sources), 1, 1, 1))
@@ -265,8 +254,6 @@ def _follow_chain(
     for step, timestep in enumerate(settings.timesteps):
         if step > 0:
             x0 = prior.denoise(x, timesteps[step : step + 1])
-            new_calls = 1
-            prior_calls += 1
         interval = step // settings.dig_refresh_interval
         share = weights[interval]
         if settings.guidance == 'em':
@@ -309,8 +296,7 @@ def _follow_chain(
             unconditional=unconditional,
             multimodal=multimodal,
             noise=fresh,
-            prior_calls=new_calls,
         )
         x = kept + unconditional + multimodal + fresh
         callback(state)
-    return Sample(x, weights, weighing, prior_calls)
+    return Sample(x, weights, weighing)

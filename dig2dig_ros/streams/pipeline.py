@@ -233,7 +233,7 @@ class Pipeline:
         except Exception as error:  # nothing that one pair does may end the others
             self._count_failure(error, cancelled())
             return None
-        self.statistics.fused(fused.arrival * 1e-9, fused.result.statistics.seconds)
+        self.statistics.fused(fused.arrival * 1e-9, fused.result.seconds)
         if len(work.messages) > 1:
             try:
                 self.alignment(prepared, work.stamps[0] * 1e-9, values)

@@ -359,7 +359,7 @@ def _over_floor(fuser: Fuser, size: tuple[int, int], peak: Peak, seconds: float)
     from dig2dig_ros.evaluation.benchmarking_floor import prior_call, prior_cost, seconds_of
 
     visible, thermal = moving_pairs(*size, 1)[0]
-    calls = fuser.fuse(visible, thermal).statistics.prior_calls
+    calls = fuser.fuse(visible, thermal).prior_calls
     settings = fuser.settings
     # Only a chain sees all pixels whatever the setting.
     shrunk = settings.prior_downscale if settings.sampler == 'increments' else 1

@@ -242,8 +242,8 @@ def summary(
     text = (
         f'{outputs.fused}: {len(images)} images of {" and ".join(sizes)} pixels, {colour}, '
         f'N {about["N"]}, S {about["S"]}, prior {about["prior"]}, {about["device"]}, '
-        f'{about["precision"]}, {result.statistics.seconds * 1e3:.0f} ms, '
-        f'{result.statistics.prior_calls} prior calls'
+        f'{about["precision"]}, {result.seconds * 1e3:.0f} ms, '
+        f'{result.prior_calls} prior calls'
     )
     if outputs.overlay is not None:
         text += f'; weights in {outputs.weights[0]} to {outputs.weights[-1]}'

@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from dig2dig_ros.fusion.device import describe_device, has_fast_bf16, resolve_device
-from dig2dig_ros.fusion.restoration import denoise
+from dig2dig_ros.fusion.estimates import denoise
 from dig2dig_ros.priors.base import linear_alpha_bar, Prior
 from dig2dig_ros.priors.compact import CompactConfig, CompactPrior, CompactUNet, save
 

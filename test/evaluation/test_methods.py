@@ -76,7 +76,7 @@ def test_rows_of_the_same_settings_share_one_fusion_and_all_share_the_prior() ->
 
     result = Fuser(FusionSettings(), **PARAMETERS).fuse(VISIBLE, THERMAL)
     assert np.array_equal(methods['fused'](VISIBLE, THERMAL), result.image)
-    assert fusions['fused'].prior_calls == result.statistics.prior_calls > 0
+    assert fusions['fused'].prior_calls == result.prior_calls > 0
     assert 'prior nano' in fusions['fused'].about()
     about = describe_rows(rows, methods)
     assert list(about) == list(fusions)
@@ -116,7 +116,7 @@ def test_costs_are_those_of_the_last_fusion() -> None:
     chain, fused = costs[f'fused:{CHAIN}'], costs['fused']
     settings = FusionSettings(sampler='ddim', num_inference_steps=2, dig_refresh_interval=1)
     fuser = Fuser(settings, **PARAMETERS)
-    assert chain.prior_calls == fuser.fuse(VISIBLE, THERMAL).statistics.prior_calls
+    assert chain.prior_calls == fuser.fuse(VISIBLE, THERMAL).prior_calls
     assert fused.prior_calls
     assert chain.gflop == pytest.approx(chain.prior_calls * prior_gflop(fuser.prior, SIZE))
     assert prior_gflop(fuser.prior, (128, 96)) > 3 * prior_gflop(fuser.prior, SIZE) > 0

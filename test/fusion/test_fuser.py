@@ -83,18 +83,13 @@ def test_weights_follow_the_texture_and_the_warm_edge(fuser):
         ({'sampler': 'ddim'}, 2 * 2 + 3, 3),
     ],
 )
-def test_statistics_count_steps_and_prior_calls(fuser, change, calls, steps):
+def test_a_result_counts_what_it_took(fuser, change, calls, steps):
     states = []
     settings = replace(SETTINGS, **change)
     result = fuser.fuse(*street()[:2], settings=settings, callback=states.append)
-    statistics = result.statistics
-    assert len(statistics.steps) == steps
-    assert [s.timestep for s in statistics.steps] == [state.timestep for state in states]
-    assert statistics.prior_calls == calls
-    assert sum(step.prior_calls for step in statistics.steps) == calls
-    assert statistics.seconds >= sum(step.seconds for step in statistics.steps) > 0
-    for step in statistics.steps:
-        assert sum(step.mean_weights) == pytest.approx(1, abs=1e-5)
+    assert len(states) == steps
+    assert result.prior_calls == calls
+    assert result.seconds > 0
 
 
 def test_same_pair_gives_the_same_bytes_also_from_another_fuser(fuser):
@@ -284,7 +279,7 @@ def test_a_source_without_trust_has_no_part_in_the_fusion(fuser):
     result = fuser.fuse(visible, thermal, trust=(1.0, 0.0))
     np.testing.assert_array_equal(result.image, visible)
     assert (result.weights[0] == 1).all()
-    assert result.statistics.prior_calls == 0
+    assert result.prior_calls == 0
     result = fuser.fuse(visible, thermal, trust=(0.0, 1.0))
     grey = result.image @ np.array([0.114, 0.587, 0.299])
     np.testing.assert_allclose(grey, thermal, atol=2)
@@ -417,7 +412,7 @@ def test_a_declared_down_sampling_is_undone_in_place_of_a_resize(fuser):
         assert result.image.shape == visible.shape
         errors.append(np.abs(result.image - reference).mean())
     assert errors[1] < 0.8 * errors[0]
-    assert result.statistics.prior_calls > 2 * 2
+    assert result.prior_calls > 2 * 2
 
 
 @pytest.mark.parametrize('sampler', ['increments', 'ddim', 'ancestral'])

@@ -83,17 +83,7 @@ def agree(plain, recorded):
         assert result.weights.shape == expected.weights.shape
         worst = max(worst, int(np.abs(result.image.astype(int) - expected.image).max()))
         np.testing.assert_allclose(result.weights, expected.weights, atol=1e-4)
-        steps = [
-            [(step.timestep, step.prior_calls) for step in each.statistics.steps]
-            for each in (result, expected)
-        ]
-        assert steps[0] == steps[1]
-        np.testing.assert_allclose(
-            [step.mean_weights for step in result.statistics.steps],
-            [step.mean_weights for step in expected.statistics.steps],
-            atol=1e-4,
-        )
-        assert result.statistics.prior_calls == expected.statistics.prior_calls
+        assert result.prior_calls == expected.prior_calls
     return worst
 
 
@@ -120,8 +110,13 @@ def test_callbacks_see_every_step_of_every_pair_and_cancelling_ends_one(graphs):
         fuser.fuse(*images(0), callback=states.append)
         assert len(states) == 3
     asked = []
+    chain = replace(SETTINGS, sampler='ddim')
     with pytest.raises(FusionCancelled):
-        fuser.fuse(*images(0), cancelled=lambda: bool(asked.append(0) or len(asked) > 1))
+        fuser.fuse(
+            *images(0),
+            settings=chain,
+            cancelled=lambda: bool(asked.append(0) or len(asked) > 1),
+        )
     assert len(asked) == 2
     for _ in range(OFTEN):
         image = fuser.fuse(*images(1), cancelled=lambda: False).image

@@ -179,7 +179,6 @@ def test_terms_of_equation_3_sum_up_to_the_next_state(name):
         total = state.kept + state.unconditional + state.multimodal + state.noise
         expected = following.x if following else result.fused
         torch.testing.assert_close(total, expected)
-    assert sum(state.prior_calls for state in states) == result.prior_calls
     fresh = [bool(state.noise.abs().max() > 0) for state in states]
     assert any(fresh) == (ALL_SETTINGS[name].sampler == 'ancestral')
     assert not fresh[-1]
@@ -217,9 +216,8 @@ def test_swapping_the_sources_changes_nothing_but_the_order_of_the_weights(name)
 )
 def test_all_that_does_not_depend_on_the_chain_shares_one_prior_call(name, batches):
     prior = GaussianPrior()
-    result = run(ALL_SETTINGS[name], prior=prior)
+    run(ALL_SETTINGS[name], prior=prior)
     assert prior.batches == batches
-    assert result.prior_calls == sum(batches)
 
 
 @pytest.mark.parametrize('name', ['increments with noise', 'ddim'])
@@ -336,5 +334,5 @@ def test_a_chain_sees_all_pixels_but_for_the_gains():
     torch.testing.assert_close(run(small).fused, run(uniform).fused, rtol=0, atol=0)
     prior, whole = GaussianPrior(), GaussianPrior()
     small, full = run(replace(CHAIN, prior_downscale=2), prior=prior), run(CHAIN, prior=whole)
-    assert small.prior_calls == full.prior_calls == sum(prior.batches) == sum(whole.batches)
+    assert sum(prior.batches) == sum(whole.batches)
     assert (small.weights - full.weights).abs().max() > 0.001
