@@ -64,7 +64,6 @@ LONG_FILES = {
     'dig2dig_ros/tools/demo.py': 'to be split',
     'dig2dig_ros/tools/evaluate_bag.py': 'to be split',
     'dig2dig_ros/tools/evaluate_pairs.py': 'to be split',
-    'dig2dig_ros/tools/play_bag.py': 'to be split',
 }
 LONG_FUNCTIONS = {
     'dig2dig_ros/evaluation/bags.py': '__init__',

@@ -21,6 +21,7 @@ Its counters come back from the diagnostics as texts; the functions at the end r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 import math
 import time
 from typing import Any, TypeVar
@@ -73,6 +74,7 @@ class FusionClient:
         self.executor = executor
         self._prefix = '' if namespace is None else namespace.rstrip('/')
         self._any = namespace is None
+        self._defers_signals = False
         self._services: dict[str, Any] = {}
         # What the last diagnostics say: their level, their sentence and their values.
         self.level: bytes | None = None
@@ -101,7 +103,9 @@ class FusionClient:
         executor = SingleThreadedExecutor(context=context)
         node = Node(name, context=context, enable_rosout=False)
         executor.add_node(node)
-        return cls(node, executor)
+        client = cls(node, executor)
+        client._defers_signals = True
+        return client
 
     def close(self) -> None:
         """Leave the graph."""
@@ -143,7 +147,7 @@ class FusionClient:
         """
         if not self.node.context.ok():
             raise ExternalShutdownException
-        with deferred_signals():
+        with deferred_signals() if self._defers_signals else nullcontext():
             self.executor.spin_once(timeout_sec=max(0.0, seconds))
 
     def spin(self, seconds: float) -> None:
@@ -327,6 +331,21 @@ def waiting_images(values: Mapping[str, str]) -> dict[str, int]:
             - sum(dropped.get(cause, 0) for cause in (*own, *later))
         )
     return waiting
+
+
+def node_summary(values: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the diagnostics say of a run, for JSON."""
+    facts = ('device', 'precision', 'prior', 'N', 'S', 'resolution')
+    return {
+        'node': {key: values.get(key, '') for key in facts},
+        'received': {source: counter(values, f'{source} received') for source in SOURCES},
+        'pairs': counter(values, 'pairs'),
+        'fused': counter(values, 'fused'),
+        'dropped': drops(values),
+        'node_latency_ms': {p: number(values, f'latency {p} (ms)') for p in ('p50', 'p95')},
+        'fusion_time_ms': {'p50': number(values, 'fusion time p50 (ms)')},
+        'last_error': values.get('last error', ''),
+    }
 
 
 def subtract_counters(values: Mapping[str, str], baseline: Mapping[str, str]) -> dict[str, str]:

@@ -30,7 +30,8 @@ from sensor_msgs.msg import CameraInfo, Image
 from small_bags import DELAY, PERIOD, stamps, write_bag
 
 from dig2dig_ros.evaluation.bag_reader import BagReader
-from dig2dig_ros.tools.play_bag import header_stamp, main
+from dig2dig_ros.nodes.raw_messages import header_stamp
+from dig2dig_ros.tools.play_bag import main
 from integration.harness import in_this_process, ListenedProcess, running
 
 CAMERA = ('/camera/image_raw', '/thermal/image_raw')
@@ -186,9 +187,9 @@ def test_what_the_node_makes_of_a_bag_is_recorded_and_measured(node, tmp_path):
     assert f'{count} of 6 pairs' in player.output()
 
 
-def test_only_chosen_topics_are_recorded_and_an_interruption_keeps_them(node, tmp_path, bag):
+def test_an_interruption_keeps_what_was_recorded(node, tmp_path, bag):
     out, summary_file = tmp_path / 'out', tmp_path / 'summary.json'
-    options = ['--loop', '--wait', '60', '--record', out, '--record-topics', 'fused/image_raw']
+    options = ['--loop', '--wait', '60', '--record', out]
     activate(node, {})
     with playing(node.domain, bag, *options, '--summary', summary_file) as player:
         player.listen(Image, '/fused/image_raw')
@@ -197,7 +198,6 @@ def test_only_chosen_topics_are_recorded_and_an_interruption_keeps_them(node, tm
         assert player.finish() == 0, player.output()
     with BagReader(out) as reader:
         assert reader.storage == 'sqlite3'
-        assert list(reader.topics) == ['/fused/image_raw']
         assert not reader.problems
         found = [header_stamp(record.data) for record in reader.records(['/fused/image_raw'])]
     # The bag begins again more than a second back in time, which the node takes as a jump.

@@ -1,0 +1,250 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What playing a bag live needs: its pace, threads that read ahead and record, its summary."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from enum import auto, Enum
+from pathlib import Path
+import queue
+import threading
+from typing import Any
+
+from dig2dig_ros.evaluation.bag_reader import BagReader
+from dig2dig_ros.evaluation.bag_types import BagError, Record
+from dig2dig_ros.evaluation.bag_writer import BagWriter
+from dig2dig_ros.streams.pairing import SOURCES
+
+# Read ahead at most so much; a second of large images.
+_READ_AHEAD_BYTES = 128_000_000
+
+
+class PlayError(RuntimeError):
+    """The bag cannot be played, or not to the end; the message is for who started it."""
+
+
+class Pace:
+    """
+    When what was recorded is due, and what time it is in the recording.
+
+    All times are whole nanoseconds: ``due`` and ``now`` of a steady clock, the others of the
+    recording.
+
+    :param start: recording time of the beginning.
+    :param end: recording time of the end; with a loop, the beginning follows at once.
+    :param rate: pace; 1 is that of the recording.
+    """
+
+    def __init__(self, start: int, end: int, rate: float) -> None:
+        self.start, self.end = start, end
+        self._duration, self._rate = end - start, rate
+        self._origin: int | None = None
+        self._rounds = 0
+
+    def begin(self, now: int) -> None:
+        """Let the recording begin now."""
+        self._origin = now
+
+    def start_over(self) -> int:
+        """Let the beginning follow on the end; return how often by now."""
+        self._rounds += 1
+        return self._rounds
+
+    def due(self, recorded: int) -> int:
+        """Return when a message of that recording time is due in this round."""
+        assert self._origin is not None
+        passed = recorded - self.start + self._rounds * self._duration
+        return self._origin + round(passed / self._rate)
+
+    def time(self, now: int) -> int:
+        """Return the recording time: it stands at the start before the beginning."""
+        return self.unrolled(now) - self._rounds * self._duration
+
+    def unrolled(self, now: int) -> int:
+        """Return the recording time as if the rounds followed each other in the recording."""
+        if self._origin is None:
+            return self.start
+        return self.start + round((now - self._origin) * self._rate)
+
+
+class Mark(Enum):
+    """What stands between records, and after them."""
+
+    START_OVER = auto()
+    END = auto()
+
+
+def read_bag(
+    path: Path, topics: Collection[str], loop: bool, problems: list[str]
+) -> Iterator[Record | Mark]:
+    """
+    Return the records of some topics in their order, again and again with a loop.
+
+    :param problems: gets what the reader finds wrong, at each end of the bag.
+    """
+    with BagReader(path) as reader:
+        while True:
+            empty = True
+            for record in reader.records(topics):
+                empty = False
+                yield record
+            problems[:] = reader.problems
+            if empty or not loop:
+                break
+            yield Mark.START_OVER
+        yield Mark.END
+
+
+class ReadAhead:
+    """
+    Reads a bag in a thread, so that the disk does not delay who plays it.
+
+    :param read: yields the records and :class:`Mark`; called in the thread.
+    :param limit: bytes that are held at most, beside one record.
+    """
+
+    def __init__(
+        self, read: Callable[[], Iterator[Record | Mark]], limit: int = _READ_AHEAD_BYTES
+    ) -> None:
+        self._read = read
+        self._limit = limit
+        self._condition = threading.Condition()
+        self._records: deque[Record | Mark] = deque()
+        self._bytes = 0
+        self._done = False
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name='read ahead', daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            for record in self._read():
+                with self._condition:
+                    self._condition.wait_for(lambda: self._done or self._bytes < self._limit)
+                    if self._done:
+                        return
+                    self._records.append(record)
+                    self._bytes += _size(record)
+                    self._condition.notify_all()
+        except (BagError, OSError) as error:  # the bag or its disk is damaged
+            self._error = PlayError(str(error))
+        except Exception as error:  # who takes must hear of it
+            self._error = error
+        finally:
+            with self._condition:
+                self._done = True
+                self._condition.notify_all()
+
+    def take(self, timeout: float) -> Record | Mark:
+        """
+        Return what was read next.
+
+        :raises queue.Empty: there is nothing within ``timeout`` seconds.
+        :raises PlayError: the bag cannot be read further; after the last record before.
+        """
+        with self._condition:
+            self._condition.wait_for(lambda: self._records or self._done, timeout)
+            if self._records:
+                record = self._records.popleft()
+                self._bytes -= _size(record)
+                self._condition.notify_all()
+                return record
+            raise self._error or queue.Empty
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._condition:
+            self._done = True
+            self._condition.notify_all()
+        self._thread.join()
+
+
+def _size(record: Record | Mark) -> int:
+    return 0 if isinstance(record, Mark) else len(record.data)
+
+
+class BagRecorder:
+    """
+    Writes a bag in a thread, so that the disk does not delay who plays.
+
+    :param path: of the new bag.
+    :param storage: 'mcap' or 'sqlite3'.
+    """
+
+    def __init__(self, path: Path, storage: str) -> None:
+        self._path, self._storage = path, storage
+        self._queue: queue.SimpleQueue[tuple[str, str, bytes, int] | None] = queue.SimpleQueue()
+        self.counts: Counter[str] = Counter()
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name='record', daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        known = set()
+        try:
+            writer = BagWriter(self._path, self._storage)
+            try:
+                while (item := self._queue.get()) is not None:
+                    topic, type_name, data, recorded = item
+                    if topic not in known:
+                        writer.add_topic(topic, type_name)
+                        known.add(topic)
+                    writer.write_raw(topic, data, recorded)
+                    self.counts[topic] += 1
+            finally:
+                writer.close()
+        except Exception as error:  # it is the player's, who must hear of it
+            self.error = error
+
+    def write(self, topic: str, type_name: str, data: bytes, recorded: int) -> None:
+        """Hand over a message that came at the recording time ``recorded`` in nanoseconds."""
+        self._queue.put((topic, type_name, data, recorded))
+
+    def close(self) -> None:
+        """Write what was handed over and finish the bag."""
+        self._queue.put(None)
+        self._thread.join()
+
+
+def render_summary(summary: Mapping[str, Any]) -> str:
+    """Return the summary of a measured run as the lines to print."""
+    played, received, lost = summary['played'], summary['received'], summary['lost']
+    losses = ', '.join(f'{count} {source}' for source, count in lost.items() if count)
+    causes = ', '.join(f'{count} {cause}' for cause, count in summary['dropped'].items() if count)
+    rows = [
+        ('played', ', '.join(f'{played[source]} {source}' for source in SOURCES)),
+        ('late', f'{_figures(summary["behind_schedule_ms"])} behind the schedule of the bag'),
+        (
+            'received',
+            ', '.join(f'{received[source]} {source}' for source in SOURCES)
+            + (f'; lost on the way: {losses}' if losses else ''),
+        ),
+        ('fused', f'{summary["fused"]} of {summary["pairs"]} pairs'),
+        ('came back', f'{summary["fused_received"]} fused images'),
+        ('dropped', causes or 'none'),
+        ('latency', f'{_figures(summary["latency_ms"])}, from the later image of the pair'),
+        ('', f'{_figures(summary["latency_from_visible_ms"])}, from the visible image'),
+    ]
+    if not summary['complete']:
+        rows.append(('note', "interrupted: the node's figures are those of its last report"))
+    return '\n'.join(f'  {name:<10} {text}' for name, text in rows)
+
+
+def _figures(values: Mapping[str, float] | None) -> str:
+    if values is None:
+        return 'no figures'
+    return f'p50 {values["p50"]:g} ms, p95 {values["p95"]:g} ms, max {values["max"]:g} ms'

@@ -1,0 +1,181 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a fusion node makes of what it is sent: its fused topics, latencies and drops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+import time
+from typing import Any
+
+from dig2dig_ros.nodes.client import (
+    ClientError,
+    counter,
+    FusionClient,
+    node_summary,
+    subtract_counters,
+)
+from dig2dig_ros.nodes.raw_messages import header_stamp, message_type
+from dig2dig_ros.streams.pairing import Source, SOURCES
+from dig2dig_ros.streams.statistics import percentiles_ms
+
+FUSED = 'fused/image_raw'
+# Stamps whose times of publishing are kept; a slow node may be tens of images behind.
+_KEPT_STAMPS = 1000
+# How long what was published last may be on its way.
+_QUIET_SECONDS = 2.0
+
+
+class Latencies:
+    """
+    How long after its pair a fused image comes, in seconds of a steady clock.
+
+    The fused image has the stamp of the visible one. The thermal image of the pair is taken to
+    be the one with the nearest stamp among those published by then.
+    """
+
+    def __init__(self) -> None:
+        self._published: dict[Source, dict[int, float]] = {source: {} for source in SOURCES}
+        self.from_pair: list[float] = []
+        self.from_visible: list[float] = []
+
+    def published(self, source: Source, stamp: int, now: float) -> None:
+        """Note that an image is being published."""
+        times = self._published[source]
+        times[stamp] = now
+        if len(times) > _KEPT_STAMPS:
+            del times[next(iter(times))]
+
+    def fused(self, stamp: int, now: float) -> None:
+        """Note that a fused image came; one whose visible image is not known does not count."""
+        visible = self._published['visible'].get(stamp)
+        if visible is None:
+            return
+        self.from_visible.append(now - visible)
+        thermal = self._published['thermal']
+        if thermal:
+            later = max(visible, thermal[min(thermal, key=lambda other: abs(other - stamp))])
+            self.from_pair.append(now - later)
+
+    def start_over(self) -> None:
+        """Forget the stamps, which are about to come again; what still comes is not timed."""
+        for times in self._published.values():
+            times.clear()
+
+
+class FusionObserver:
+    """
+    Hears what the fusion node publishes, as it is serialised: counts, times and hands it on.
+
+    :param client: of the node.
+    :param hand_on: called with topic, type, bytes and nanoseconds of the steady clock of every
+        fused image, its camera_info and the maps of its weights; without it, they are not heard.
+    """
+
+    def __init__(
+        self,
+        client: FusionClient,
+        hand_on: Callable[[str, str, bytes, int], None] | None = None,
+    ) -> None:
+        self.client = client
+        self._node = client.node
+        self._hand_on = hand_on
+        self._heard: set[str] = set()
+        self._baseline: dict[str, str] = {}
+        self.latencies = Latencies()
+        # Fused images that came.
+        self.count = 0
+
+    def listen(self, topic: str, type_name: str) -> None:
+        """Subscribe to a topic, relative to the namespace; at most once."""
+        if topic in self._heard:
+            return
+        self._heard.add(topic)
+        kind = message_type(type_name)
+        if kind is None:
+            self._node.get_logger().warning(
+                f'not recorded, for {type_name} is not known here: {topic}'
+            )
+            return
+        name = self._node.resolve_topic_name(topic)
+        callback = partial(self._on_message, topic, name, type_name)
+        self.client.listen(topic, kind, callback, depth=50, raw=True)
+
+    def _on_message(self, topic: str, name: str, type_name: str, data: bytes) -> None:
+        now = time.monotonic_ns()
+        if topic == FUSED:
+            self.count += 1
+            with suppress(ValueError):
+                self.latencies.fused(header_stamp(data), now * 1e-9)
+        if self._hand_on is not None:
+            self._hand_on(name, type_name, data, now)
+
+    def listen_to_what_is_there(self) -> None:
+        """Subscribe to those topics to hand on that have come up since the last call."""
+        if self._hand_on is None:
+            return
+        prefix = self._node.resolve_topic_name('x').removesuffix('x')
+        for name, types in self._node.get_topic_names_and_types():
+            topic = name.removeprefix(prefix)
+            is_wanted = topic in (FUSED, 'fused/camera_info') or topic.startswith('fused/weights/')
+            if is_wanted and self._node.count_publishers(name):
+                self.listen(topic, types[0])
+
+    def begin(self) -> None:
+        """Count from now on: what came before is not of this run."""
+        self._baseline, self.count = dict(self.client.values), 0
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The node's diagnostics, counted from the beginning of the run."""
+        return subtract_counters(self.client.values, self._baseline)
+
+    def settle(self) -> None:
+        """
+        Wait until the node has nothing left to do, and what it published has come.
+
+        :raises ClientError: it does not finish, see :meth:`FusionClient.settle`.
+        """
+        self.client.settle()
+        end = time.monotonic() + _QUIET_SECONDS
+        while self.count < counter(self.values, 'fused') and time.monotonic() < end:
+            self.client.spin(0.05)
+
+    def require_output(self) -> None:
+        """
+        Check that a fused image came, where the topic was listened to.
+
+        :raises ClientError: none did, with what the node received, made and dropped.
+        """
+        if self.count or FUSED not in self._heard:
+            return
+        found = node_summary(self.values)
+        received = ', '.join(f'{found["received"][source]} {source}' for source in SOURCES)
+        causes = ', '.join(f'{n} {cause}' for cause, n in found['dropped'].items() if n)
+        raise ClientError(
+            f'no fused image came: the node received {received} images and made '
+            f'{found["pairs"]} pairs; drops: {causes or "none"}'
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the node made of the run, for JSON."""
+        return {
+            **node_summary(self.values),
+            'fused_received': self.count,
+            'latency_ms': percentiles_ms(self.latencies.from_pair),
+            'latency_from_visible_ms': percentiles_ms(self.latencies.from_visible),
+        }

@@ -1,0 +1,47 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Types and stamps of serialised messages."""
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs rclpy')
+
+from builtin_interfaces.msg import Time
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from dig2dig_ros.nodes.raw_messages import header_stamp, message_type
+
+SECOND = 1_000_000_000
+
+
+def test_message_types_are_found_by_name():
+    assert message_type('sensor_msgs/msg/Image') is Image
+    assert message_type('sensor_msgs/Image') is Image
+    assert message_type('sensor_msgs/msg/Picture') is None
+    assert message_type('no_such_msgs/msg/Image') is None
+    assert message_type('') is None
+
+
+@pytest.mark.parametrize('kind', [Image, CameraInfo])
+def test_the_stamp_is_read_from_serialised_bytes(kind):
+    message = kind(header=Header(stamp=Time(sec=1_700_000_000, nanosec=123_456_789), frame_id='x'))
+    assert header_stamp(serialize_message(message)) == 1_700_000_000_123_456_789
+    assert (
+        header_stamp(bytes([0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 5])) == 2 * SECOND + 5
+    )  # big-endian
+    with pytest.raises(ValueError, match='of 3 bytes has no stamp'):
+        header_stamp(b'abc')
