@@ -16,12 +16,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 import time
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.image_pairs import ImagePair, load_pair
 from dig2dig_ros.evaluation.metrics import luma, qabf, ssim
-from dig2dig_ros.evaluation.scores import to_8_bits
+from dig2dig_ros.evaluation.scores import ScoreBook, ScoreFile, to_8_bits
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.fusion.degradation import Degradation, DegradationError
 from dig2dig_ros.images.thermal_range import ThermalRange
@@ -39,15 +38,10 @@ if TYPE_CHECKING:
     from dig2dig_ros.fusion.fuser import Fuser
 
 Image = NDArray[np.uint8]
-METHODS = CLEAN, DEGRADED, RESTORED, DECLARED, ESTIMATED = (
-    'clean',
-    'degraded',
-    'restored first',
-    'declared',
-    'noise estimated',
-)
+CLEAN, DEGRADED, RESTORED = 'clean', 'degraded', 'restored first'
+DECLARED, ESTIMATED = 'declared', 'noise estimated'
+METHODS = (CLEAN, DEGRADED, RESTORED, DECLARED, ESTIMATED)
 METRICS = ('SSIM', 'Qabf')
-_MILLISECONDS = 'ms'
 # Strengths of non-local means, as parts of the noise's deviation.
 _STRENGTHS = (0.5, 0.75, 1.0, 1.5)
 _SEED = 0
@@ -86,11 +80,16 @@ class Case:
             return str(self.visible)
         return f'{self.visible}; {self.thermal}'
 
-    def restorations(self) -> dict[str, float]:
+    def strengths(self) -> dict[str, float]:
         """Return the strengths of non-local means to try, by the names of the methods."""
         if not (self.visible.noise or self.thermal.noise):
             return {RESTORED: 0.0}
         return {f'{RESTORED} {strength:g}': strength for strength in _STRENGTHS}
+
+    def best(self, scores: ScoreBook, method: str, metric: str) -> str:
+        """Return the method, or that of its strengths which serves best."""
+        names = self.strengths() if method == RESTORED else (method,)
+        return max(names, key=lambda name: scores.column(name, metric).mean())
 
 
 class RestorationStudy:
@@ -100,44 +99,47 @@ class RestorationStudy:
     :param fuser: to whose settings each case adds what it declares.
     :param ranges: maps thermal counts.
     :param cases: rows of the tables.
+    :param lines: takes the scores of every pair as well.
     """
 
-    def __init__(self, fuser: Fuser, ranges: ThermalRange, cases: Sequence[Case]) -> None:
+    def __init__(
+        self,
+        fuser: Fuser,
+        ranges: ThermalRange,
+        cases: Iterable[Case],
+        lines: ScoreFile | None = None,
+    ) -> None:
         self._fuser = fuser
         self._ranges = ranges
-        self._cases = cases
-        self.pairs: list[str] = []
-        self.skipped: list[str] = []
-        # By case and method: metrics and milliseconds of each pair, in order.
-        self._scores: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
+        self._lines = lines
+        self._scores = {
+            case: ScoreBook((CLEAN, DEGRADED, *case.strengths(), DECLARED, ESTIMATED), METRICS)
+            for case in cases
+        }
 
-    def take(self, pair: ImagePair, index: int) -> str:
+    def take(self, pair: ImagePair, index: int) -> None:
         """
-        Degrade and fuse a pair in all ways; one that cannot be used is skipped.
+        Degrade and fuse a pair in all ways.
 
         :param index: of the pair; its noise is always the same.
-        :return: what came of it, for the progress.
+        :raises ValueError, RuntimeError, OSError, cv2.error: the pair cannot be used.
         """
-        try:
-            visible, counts = load_pair(pair, same_size=True)
-            thermal = to_8_bits(self._ranges(counts, 0.0))
-            if (visible == visible[:, :, :1]).all():
-                # Noise must not give colour to what has none.
-                visible = np.ascontiguousarray(visible[:, :, 0])
-            found = {case: self._compare(case, visible, thermal, index) for case in self._cases}
-        except (ValueError, RuntimeError, OSError, cv2.error) as error:
-            self.skipped.append(pair.name)
-            return f'skipped, {error}'
-        for case, scores in found.items():
-            for method, score in scores.items():
-                self._scores[str(case), method].append(score)
-        self.pairs.append(pair.name)
-        return 'done'
+        visible, counts = load_pair(pair, same_size=True)
+        thermal = to_8_bits(self._ranges(counts, 0.0))
+        if (visible == visible[:, :, :1]).all():
+            # Noise must not give colour to what has none.
+            visible = np.ascontiguousarray(visible[:, :, 0])
+        found = {case: self._compare(case, visible, thermal, index) for case in self._scores}
+        for case, (values, milliseconds) in found.items():
+            self._scores[case].add(values, milliseconds)
+            if self._lines is not None:
+                for method, row in values.items():
+                    self._lines.add([pair.name, case, method], row, [milliseconds[method]])
 
     def _compare(
         self, case: Case, visible: Image, thermal: Image, index: int
-    ) -> dict[str, dict[str, float]]:
-        """Return the scores of all methods, by name."""
+    ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+        """Return the metrics of all methods, and their times in milliseconds."""
         height, width = (int(side / case.thermal.factor) for side in thermal.shape)
         scene = case.thermal.scene_size(height, width)
         clean = [
@@ -155,90 +157,55 @@ class RestorationStudy:
             )
             return luma(self._fuser.fuse(*images, settings=settings).image)
 
+        def restored(strength: float) -> Image:
+            return fuse(restored_first(seen, declared, strength))
+
+        estimated = [str(replace(degradation, noise=None)) for degradation in declared]
+        methods: dict[str, Callable[[], Image]] = {
+            CLEAN: lambda: fuse(clean),
+            DEGRADED: lambda: fuse(seen),
+            **{name: partial(restored, each) for name, each in case.strengths().items()},
+            DECLARED: lambda: fuse(seen, *map(str, declared)),
+            ESTIMATED: lambda: fuse(seen, *estimated),
+        }
         target = fuse(clean)
-
-        def score(make: Callable[[], Sequence[Image]], *declared: str) -> dict[str, float]:
+        values, milliseconds = {}, {}
+        for name, method in methods.items():
             started = time.perf_counter()
-            fused = fuse(make(), *declared)
-            milliseconds = 1e3 * (time.perf_counter() - started)
+            fused = method()
+            milliseconds[name] = 1e3 * (time.perf_counter() - started)
             # SSIM is the sum over two sources.
-            values = (ssim(fused, target, target) / 2, qabf(fused, luma(clean[0]), clean[1]))
-            return {**dict(zip(METRICS, values, strict=True)), _MILLISECONDS: milliseconds}
-
-        scores = {CLEAN: score(lambda: clean), DEGRADED: score(lambda: seen)}
-        for name, strength in case.restorations().items():
-            scores[name] = score(partial(restored_first, seen, declared, strength))
-        estimated = [replace(degradation, noise=None) for degradation in declared]
-        for method, texts in ((DECLARED, declared), (ESTIMATED, estimated)):
-            scores[method] = score(lambda: seen, *map(str, texts))
-        return scores
-
-    def _values(self, case: Case, method: str, metric: str) -> list[float]:
-        return [score[metric] for score in self._scores[str(case), method]]
-
-    def _best(self, case: Case, method: str, metric: str) -> str:
-        """Return the method, or that of its strengths which serves best."""
-        names = case.restorations() if method == RESTORED else (method,)
-        return max(names, key=lambda name: np.mean(self._values(case, name, metric)))
+            scores = (ssim(fused, target, target) / 2, qabf(fused, luma(clean[0]), clean[1]))
+            values[name] = dict(zip(METRICS, scores, strict=True))
+        return values, milliseconds
 
     def tables(self) -> list[Table]:
         """Return a table for each metric, and one of the time."""
-        header = ('visible; thermal', *METHODS)
-
-        def rows(cell: Callable[[Case, str], str]) -> tuple[tuple[str, ...], ...]:
-            return tuple(
-                (str(case), *(cell(case, method) for method in METHODS)) for case in self._cases
+        tables = []
+        for metric in METRICS:
+            rows = []
+            for case, scores in self._scores.items():
+                names = [case.best(scores, method, metric) for method in METHODS]
+                means = [scores.column(name, metric).mean() for name in names]
+                rows.append((str(case), *(f'{mean:.4f}' for mean in means)))
+            tables.append(Table(f'{metric} \u2191', ('visible; thermal', *METHODS), tuple(rows)))
+        rows, chosen = [], []
+        for case, scores in self._scores.items():
+            names = [case.best(scores, method, 'SSIM') for method in METHODS]
+            medians = scores.median_milliseconds()
+            rows.append((str(case), *(f'{medians[name]:.0f}' for name in names)))
+            strengths = case.strengths()
+            if len(strengths) > 1:
+                best = {m: strengths[case.best(scores, RESTORED, m)] for m in METRICS}
+                chosen.append(f'{case}: {", ".join(f"{s:g} ({m})" for m, s in best.items())}')
+        notes = ['Noise and strength in grey levels, each colour channel has its own noise.']
+        if chosen:
+            notes.append(
+                "Restored first, strength of non-local means as a part of the noise's deviation: "
+                f'{"; ".join(chosen)}.'
             )
-
-        def mean(case: Case, method: str, metric: str) -> str:
-            values = self._values(case, self._best(case, method, metric), metric)
-            return f'{np.mean(values):.4f}'
-
-        def milliseconds(case: Case, method: str) -> str:
-            values = self._values(case, self._best(case, method, 'SSIM'), _MILLISECONDS)
-            return f'{np.median(values):.0f}'
-
-        tables = [
-            Table(f'{metric} \u2191', header, rows(partial(mean, metric=metric)))
-            for metric in METRICS
-        ]
-        title = 'ms, median over the pairs'
-        return [*tables, Table(title, header, rows(milliseconds), self._notes())]
-
-    def _notes(self) -> tuple[str, ...]:
-        """Return what the tables were measured on, and the strengths that served best."""
-        count = len(self.pairs)
-        text = f'{count} pair{"s" if count > 1 else ""}'
-        if self.skipped:
-            text += f', {len(self.skipped)} skipped'
-        text += '; noise and strength in grey levels, each colour channel has its own noise.'
-
-        def strength(case: Case, metric: str) -> str:
-            return f'{case.restorations()[self._best(case, RESTORED, metric)]:g} ({metric})'
-
-        chosen = [
-            f'{case}: {", ".join(strength(case, metric) for metric in METRICS)}'
-            for case in self._cases
-            if len(case.restorations()) > 1
-        ]
-        if not chosen:
-            return (text,)
-        return text, (
-            "Restored first, strength of non-local means as a part of the noise's deviation: "
-            f'{"; ".join(chosen)}.'
-        )
-
-    def document(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Return everything, for JSON."""
-        cases: dict[str, Any] = {str(case): {} for case in self._cases}
-        for case, method in self._scores:
-            scores = self._scores[case, method]
-            cases[case][method] = {
-                name: [score[name] for score in scores] for name in (*METRICS, _MILLISECONDS)
-            }
-        return {
-            'pairs': self.pairs, 'skipped': self.skipped, 'fuser': dict(facts), 'cases': cases,
-        }  # fmt: skip
+        header = ('visible; thermal', *METHODS)
+        return [*tables, Table('ms, median over the pairs', header, tuple(rows), tuple(notes))]
 
 
 def degrade(image: Image, degradation: Degradation, random: np.random.Generator) -> Image:

@@ -28,8 +28,8 @@ with the same names. They are degraded as cameras do it, rounded and clipped to 
 
 SSIM is that of the luma to the fusion of the clean images, Qabf that of the luma to the clean
 images, both means over the pairs; where restoring first has several strengths, each metric shows
-its best. Tables go to the standard output, progress to the standard error; --output takes the
-values of every pair as JSON. The noise is always the same.
+its best. Tables go to the standard output, progress to the standard error. The noise is always the
+same.
 
 Exit code: 0, 1 if a pair was skipped, 2 if nothing could be done, 130 after Ctrl-C.
 """
@@ -38,10 +38,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import json
 from pathlib import Path
 import sys
 import time
+
+import cv2
 
 from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError
 from dig2dig_ros.evaluation.jobs import Interruption
@@ -58,7 +59,8 @@ from dig2dig_ros.evaluation.options import (
     UsageError,
     with_overrides,
 )
-from dig2dig_ros.evaluation.restoration_study import Case, RestorationStudy
+from dig2dig_ros.evaluation.restoration_study import Case, METRICS, RestorationStudy
+from dig2dig_ros.evaluation.scores import ScoreFile
 from dig2dig_ros.fusion.degradation import DegradationError
 
 # Visible; thermal. One text is for both.
@@ -89,20 +91,17 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
+    # fmt: off
     add('directory', type=Path, metavar='DIR', help='folder of image pairs')
-    add(
-        '--degrade',
-        nargs='+',
-        type=case_argument,
+    add('--degrade', nargs='+', type=case_argument, metavar='TEXT',
         default=[Case.parse(text) for text in DEFAULT_CASES],
-        metavar='TEXT',
         help='rows of the tables, each a degradation as the parameters take it, for both images, '
-        f"or 'VISIBLE; THERMAL'; default: {', '.join(map(repr, DEFAULT_CASES))}",
-    )
+        f"or 'VISIBLE; THERMAL'; default: {', '.join(map(repr, DEFAULT_CASES))}")
     add('--limit', type=positive, metavar='PAIRS', help='take the first pairs only')
     add_fusion_options(parser)
     add('--prior', metavar='NAME|FILE', help='the denoiser, default: compact')
-    add('-o', '--output', type=Path, metavar='FILE', help='write the values of every pair as JSON')
+    add('--csv', type=Path, metavar='FILE', help='write the values of every pair')
+    # fmt: on
     return parser.parse_args(argv)
 
 
@@ -113,43 +112,46 @@ def evaluate(args: argparse.Namespace) -> int:
     :return: exit code.
     :raises UsageError: nothing can be done.
     :raises ImagePairError: there are no pairs.
-    :raises OSError: the result cannot be written.
+    :raises OSError: the values cannot be written.
     """
-    if args.output and not args.output.absolute().parent.is_dir():
-        raise UsageError(
-            f'there is no folder {args.output.parent}: make it, or choose another --output'
-        )
     pairs = find_pairs(args.directory)[: args.limit]
     parameters = load_parameters(args.params) if args.params else {}
     parameters = with_overrides(parameters, {**fusion_overrides(args), 'prior': args.prior})
     ranges = thermal_range(parameters)
     fuser = set_up_fuser(parameters)
+    columns = ('pair', 'visible; thermal', 'method')
+    lines = ScoreFile(args.csv, columns, METRICS, ['ms']) if args.csv else None
     # One row a case, however often it is named.
-    study = RestorationStudy(fuser, ranges, list(dict.fromkeys(args.degrade)))
+    study = RestorationStudy(fuser, ranges, dict.fromkeys(args.degrade), lines)
+    done = skipped = 0
+    started = time.perf_counter()
     interruption = Interruption()
     with interruption.on_sigint(lambda: report(INTERRUPTED)):
-        started = time.perf_counter()
         for index, pair in enumerate(pairs):
             if interruption.requested:
                 break
-            result = study.take(pair, index)
+            try:
+                study.take(pair, index)
+                done += 1
+                result = 'done'
+            except (ValueError, RuntimeError, OSError, cv2.error) as error:
+                skipped += 1
+                result = f'skipped, {error}'
             left = time_left(time.perf_counter() - started, index + 1, len(pairs))
             report(f'[{index + 1}/{len(pairs)}] {pair.name}: {result}; {left}')
-        if not study.pairs and interruption.requested:
-            report('evaluate_restoration: interrupted before there was a result')
-            return 130
-        if not study.pairs:
-            raise UsageError(f'none of the {len(pairs)} pairs of {args.directory} could be used')
-        facts = fuser.describe()
+    if lines is not None:
+        lines.close()
+    if done:
         for table in study.tables():
             print(table.markdown(), end='\n\n')
-        print(', '.join(f'{key} {value}' for key, value in facts.items()))
-        if args.output:
-            text = json.dumps(study.document(facts), indent=1)
-            args.output.write_text(f'{text}\n', encoding='utf-8')
+        print(f'{done} pair{"s" if done > 1 else ""}', end='')
+        print(f', {skipped} skipped' if skipped else '', end='; ')
+        print(', '.join(f'{key} {value}' for key, value in fuser.describe().items()))
+    elif not interruption.requested:
+        raise UsageError(f'none of the {len(pairs)} pairs of {args.directory} could be used')
     if interruption.requested:
         return 130
-    return 1 if study.skipped else 0
+    return 1 if skipped else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,8 @@
 
 """The command evaluate_restoration on small synthetic pairs."""
 
-import json
+from collections import defaultdict
+import csv
 
 import cv2
 import numpy as np
@@ -65,9 +66,9 @@ def tables(output):
 
 @pytest.mark.parametrize('colour', [True, False], ids=['colour', 'grey'])
 def test_declaring_a_degradation_pays(tmp_path, capsys, colour):
-    output = tmp_path / 'result.json'
+    output = tmp_path / 'values.csv'
     cases = ['noise 25', 'blur 2', 'blur 1, noise 10; blur 1, x2, noise 10']
-    arguments = ['--degrade', *cases, '--output', str(output), '--device', 'cpu']
+    arguments = ['--degrade', *cases, '--csv', str(output), '--device', 'cpu']
     assert main([str(write_pairs(tmp_path, 2, colour)), *arguments]) == 0
     captured = capsys.readouterr()
     shown = tables(captured.out)
@@ -77,12 +78,16 @@ def test_declaring_a_degradation_pays(tmp_path, capsys, colour):
     for clean, degraded, _, declared, _ in ssim.values():
         assert clean == 1
         assert declared > degraded
-    document = json.loads(output.read_text())
-    assert document['pairs'] == ['00', '01']
+    with output.open(newline='', encoding='utf-8') as file:
+        lines = list(csv.DictReader(file))
     for case, row in ssim.items():
-        values = document['cases'][case]
-        assert row[1] == pytest.approx(np.mean(values['degraded']['SSIM']), abs=1e-4)
-        first = [np.mean(v['SSIM']) for name, v in values.items() if name.startswith('restored')]
+        values = defaultdict(list)
+        for line in lines:
+            if line['visible; thermal'] == case:
+                values[line['method']].append(float(line['SSIM']))
+        assert all(len(pairs) == 2 for pairs in values.values())
+        assert row[1] == pytest.approx(np.mean(values['degraded']), abs=1e-4)
+        first = [np.mean(pairs) for name, pairs in values.items() if name.startswith('restored')]
         assert row[2] == pytest.approx(max(first), abs=1e-4)
     # What has no noise has none to be estimated.
     assert ssim['blur 2'][3] == pytest.approx(ssim['blur 2'][4], abs=0.02)
@@ -112,7 +117,7 @@ def test_a_pair_that_cannot_be_used_is_skipped(tmp_path, capsys):
     [
         # Too small for noise to be estimated.
         (['--degrade', 'none; x4'], 'none of the 1 pairs'),
-        (['--output', 'nowhere/there/result.json'], 'there is no folder nowhere/there'),
+        (['--csv', 'nowhere/values.csv'], "No such file or directory: 'nowhere/values.csv'"),
         (['--prior', 'nowhere'], 'the fusion cannot be set up'),
         (['--params', 'nowhere'], 'neither a file nor a preset'),
     ],
