@@ -27,7 +27,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 import importlib
 import json
-import math
 from pathlib import Path
 import sys
 from typing import Any
@@ -126,7 +125,7 @@ class PretrainedPrior(Prior):
         return output.to(tiles.dtype).mean(dim=1, keepdim=True)
 
     @classmethod
-    def from_guided_diffusion(cls, path: Path, *, tile: int | None = None) -> PretrainedPrior:
+    def from_guided_diffusion(cls, path: Path) -> PretrainedPrior:
         """
         Load an unconditional checkpoint in the format of guided-diffusion.
 
@@ -135,8 +134,6 @@ class PretrainedPrior(Prior):
         timesteps that scale and shift, attention heads of 64 channels, a linear schedule of
         1000 timesteps, and a prediction of eps.
 
-        :param tile: side of the tiles in pixels; default: the size that such a network was
-            trained on, at most 512.
         :raises PriorError: the file cannot be read or is of another architecture.
         """
         state = _read_weights(path)
@@ -149,11 +146,11 @@ class PretrainedPrior(Prior):
             name=path.stem,
             channels=layout.in_channels,
             prediction_type='epsilon',
-            tiling=_choose_tiling(tile, layout.image_size, layout.multiple, path),
+            tiling=_tiling(layout.image_size, layout.multiple, path),
         )
 
     @classmethod
-    def from_diffusers(cls, folder: Path, *, tile: int | None = None) -> PretrainedPrior:
+    def from_diffusers(cls, folder: Path) -> PretrainedPrior:
         """
         Load a folder with a ``UNet2DModel``, or with a pipeline around one.
 
@@ -161,8 +158,6 @@ class PretrainedPrior(Prior):
         ``scheduler_config.json``; without one, they are the linear schedule of 1000 timesteps
         and eps.
 
-        :param tile: side of the tiles in pixels; default: the network's ``sample_size`` or
-            256, at most 512.
         :raises PriorError: the folder cannot be read or is of another architecture.
         """
         home = next((f for f in (folder, folder / 'unet') if (f / 'config.json').is_file()), None)
@@ -188,18 +183,18 @@ class PretrainedPrior(Prior):
             name=folder.resolve().name,
             channels=channels,
             prediction_type=prediction_type,
-            tiling=_choose_tiling(tile, _sample_size(config, home), multiple, home),
+            tiling=_tiling(_sample_size(config, home), multiple, home),
         )
 
 
-def _choose_tiling(tile: int | None, sample_size: int, multiple: int, path: Path) -> Tiling:
-    if tile is None:
-        # One tile must at least hold an overlap and something beside it.
-        tile = max(min(sample_size, LARGEST_SIDE), 2 * multiple)
+def _tiling(sample_size: int, multiple: int, path: Path) -> Tiling:
+    """Return tiles of the size that a network was trained on, as far as that is possible."""
+    # One tile must at least hold an overlap and something beside it.
+    side = max(min(sample_size, LARGEST_SIDE), 2 * multiple)
     try:
-        return Tiling.for_side(tile, multiple)
+        return Tiling.for_side(side, multiple)
     except ValueError as error:
-        raise PriorError(f'prior {path} cannot work in {tile}-pixel tiles: {error}') from error
+        raise PriorError(f'prior {path} cannot work in tiles: {error}') from error
 
 
 def _first_line(error: Exception) -> str:
@@ -209,17 +204,21 @@ def _first_line(error: Exception) -> str:
 # The network of diffusers
 
 
-def _build_network(config: dict[str, Any], path: Path) -> nn.Module:
-    """Return a ``UNet2DModel`` without memory for its weights."""
+def _of_diffusers(name: str, path: Path) -> Any:
+    """Return a class of diffusers, which only such priors need."""
     try:
-        diffusers = importlib.import_module('diffusers')
-        model_class = diffusers.UNet2DModel
+        return getattr(importlib.import_module('diffusers'), name)
     except (ImportError, RuntimeError) as error:  # it wraps what fails inside it in the latter
         raise PriorError(
             f'prior {path} needs the Python package diffusers, which {sys.executable} cannot '
             f'import ({_first_line(error)}): install it with "pip install diffusers", or '
             'with "pip install \'.[pretrained]\'" in the source folder of dig2dig'
         ) from error
+
+
+def _build_network(config: dict[str, Any], path: Path) -> nn.Module:
+    """Return a ``UNet2DModel`` without memory for its weights."""
+    model_class = _of_diffusers('UNet2DModel', path)
     try:
         with torch.device('meta'):
             network: nn.Module = model_class.from_config(config)
@@ -366,44 +365,30 @@ def _read_schedule(folder: Path, home: Path) -> tuple[Tensor, str]:
             f'{PREDICTION_TYPES} is needed'
         )
     try:
-        alpha_bar = _alpha_bar(config)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = f'no {error}' if isinstance(error, KeyError) else error
+        return _alpha_bar(config, _of_diffusers('DDPMScheduler', home)), prediction_type
+    except (KeyError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        reason = f'no {error}' if isinstance(error, KeyError) else _first_line(error)
         raise PriorError(f'prior {home}: {file} describes no usable schedule: {reason}') from error
-    return alpha_bar, prediction_type
 
 
-def _alpha_bar(config: dict[str, Any]) -> Tensor:
+def _alpha_bar(config: dict[str, Any], scheduler_class: Any) -> Tensor:
     """
     Return alpha_bar of a scheduler of diffusers.
 
-    :raises KeyError, TypeError, ValueError, RuntimeError: it has none, or it is not strictly
-        decreasing in (0, 1).
+    :raises KeyError, TypeError, ValueError, RuntimeError, NotImplementedError: it has none, or it
+        is not strictly decreasing in (0, 1).
     """
-    if config.get('rescale_betas_zero_snr'):
-        raise ValueError('rescale_betas_zero_snr, which leaves no signal at the last timestep')
-    schedule, steps = config['beta_schedule'], config['num_train_timesteps']
+    steps = config['num_train_timesteps']
     if not isinstance(steps, int) or not 1 <= steps <= 100_000:
         raise ValueError(f'num_train_timesteps {steps!r}')
-    if config.get('trained_betas') is not None:
-        beta = torch.tensor(config['trained_betas'], dtype=torch.float64)
-        if beta.shape != (steps,):
-            raise ValueError(f'trained_betas are not {steps} numbers')
-    elif schedule == 'squaredcos_cap_v2':
-        # Nichol and Dhariwal (2021), Eq. 17, with beta at most 0.999.
-        time = torch.arange(steps + 1, dtype=torch.float64) / steps
-        level = ((time + 0.008) / 1.008 * math.pi / 2).cos().square()
-        beta = (1 - level[1:] / level[:-1]).clamp(max=0.999)
-    elif schedule == 'linear':
-        beta = torch.linspace(config['beta_start'], config['beta_end'], steps, dtype=torch.float64)
-    elif schedule == 'scaled_linear':
-        beta = torch.linspace(
-            config['beta_start'] ** 0.5, config['beta_end'] ** 0.5, steps, dtype=torch.float64
-        ).square()
-    else:
-        raise ValueError(
-            f'beta_schedule {schedule!r}; linear, scaled_linear or squaredcos_cap_v2 is needed'
-        )
+    # Not its default where there is none: not every scheduler is one of variances.
+    options = {'num_train_timesteps': steps, 'beta_schedule': config['beta_schedule']}
+    for name in ('beta_start', 'beta_end', 'trained_betas', 'rescale_betas_zero_snr'):
+        if name in config:
+            options[name] = config[name]
+    beta = scheduler_class(**options).betas.double()
+    if beta.shape != (steps,):
+        raise ValueError(f'its betas are not {steps} numbers')
     if not bool(((beta > 0) & (beta < 1)).all()):  # also where one is not a number
         raise ValueError('its betas are not between 0 and 1')
     return torch.cumprod(1 - beta, dim=0)
@@ -440,42 +425,29 @@ class _GuidedLayout:
 
         :raises PriorError: it cannot be a network of this family.
         """
-        foreign = PriorError(
-            f'prior {path} is no U-Net of guided-diffusion with residual blocks that change the '
-            'resolution, such as 256x256_diffusion_uncond.pt'
-        )
         if 'label_emb.weight' in state:
             raise PriorError(
                 f'prior {path} is conditional on classes: an unconditional one is needed'
             )
-        counts = []
-        for group in ('input_blocks', 'output_blocks'):
-            numbers = {key.split('.')[1] for key in state if key.startswith(f'{group}.')}
-            if numbers != {str(number) for number in range(len(numbers))}:
-                raise foreign
-            counts.append(len(numbers))
+        # What is not asked for here is missed or left over when the weights are given names.
+        outputs = {key.split('.')[1] for key in state if key.startswith('output_blocks.')}
         doubling = [
             number
-            for number in range(counts[1])
+            for number in outputs
             if any(f'output_blocks.{number}.{i}.in_layers.0.weight' in state for i in (1, 2))
         ]
-        per_level = doubling[0] + 1 if doubling else counts[1]
-        levels = counts[1] // per_level if per_level else 0
-        if (
-            counts != [levels * per_level] * 2
-            or per_level < 2
-            or doubling != [per_level * (level + 1) - 1 for level in range(levels - 1)]
-            # Plain convolutions that change the resolution.
-            or any(key.endswith(('.op.weight', '.conv.weight')) for key in state)
-        ):
-            raise foreign
+        levels = len(doubling) + 1
+        per_level = len(outputs) // levels
         first = [1 + level * per_level for level in range(levels)]
         try:
             widths = [state[f'input_blocks.{i}.0.out_layers.3.weight'].shape[0] for i in first]
             in_channels = state['input_blocks.0.0.weight'].shape[1]
             out_channels = state['out.2.weight'].shape[0]
         except (KeyError, IndexError) as error:
-            raise foreign from error
+            raise PriorError(
+                f'prior {path} is no U-Net of guided-diffusion with residual blocks that change '
+                'the resolution, such as 256x256_diffusion_uncond.pt'
+            ) from error
         layout = cls(
             _check_channels(in_channels, out_channels, path),
             out_channels,
