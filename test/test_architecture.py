@@ -63,7 +63,6 @@ LONG_FILES = {
     'dig2dig_ros/tools/benchmark.py': 'to be split',
     'dig2dig_ros/tools/demo.py': 'to be split',
     'dig2dig_ros/tools/evaluate_bag.py': 'to be split',
-    'dig2dig_ros/tools/evaluate_pairs.py': 'to be split',
 }
 LONG_FUNCTIONS = {
     'dig2dig_ros/evaluation/bags.py': '__init__',
@@ -72,7 +71,6 @@ LONG_FUNCTIONS = {
     'dig2dig_ros/fusion/device_fusion.py': 'fuse_pair',
     'dig2dig_ros/fusion/sampler.py': '_follow_chain',
     'dig2dig_ros/tools/evaluate_bag.py': 'parse_arguments',
-    'dig2dig_ros/tools/evaluate_pairs.py': '_evaluate',
 }
 TOO_LARGE = 'the package is still to shrink'
 

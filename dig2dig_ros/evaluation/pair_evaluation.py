@@ -1,0 +1,379 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The evaluation of a folder of image pairs: fuse, score, detect, and leave the results there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+import csv
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+import time
+from typing import Any
+
+import cv2
+from numpy.typing import NDArray
+
+from dig2dig_ros.evaluation.comparison import FUSED, Peers, Row
+from dig2dig_ros.evaluation.detection_study import DetectionStudy, THERMAL, VISIBLE
+from dig2dig_ros.evaluation.detector import DetectorOptions
+from dig2dig_ros.evaluation.image_pairs import ImagePair, load_pair
+from dig2dig_ros.evaluation.jobs import Interruption
+from dig2dig_ros.evaluation.methods import (
+    COMMON_SIZE,
+    describe_rows,
+    FusionMethod,
+    method_costs,
+    prepare_methods,
+    thread_count,
+    time_left,
+    time_methods,
+)
+from dig2dig_ros.evaluation.metrics import LPIPS, metric_names
+from dig2dig_ros.evaluation.options import report, thermal_range
+from dig2dig_ros.evaluation.perceptual import load_lpips
+from dig2dig_ros.evaluation.scores import (
+    ablation_table,
+    comparison_table,
+    Cost,
+    difference_table,
+    fuse_with,
+    Fused,
+    grey_8_bits,
+    Image,
+    LPIPS_MISSING,
+    score_images,
+    ScoreBook,
+    to_8_bits,
+)
+from dig2dig_ros.evaluation.study import Findings, Frame, Study, STUDY_FILES
+from dig2dig_ros.evaluation.tables import Table
+
+ABLATION_METRICS = ('PSNR_sum', 'SSIM', 'MSE', 'CC', LPIPS, 'Qabf', 'VIF')
+
+
+@dataclass(frozen=True)
+class PairJob:
+    """
+    A folder of pairs and all that decides on its results.
+
+    :param unpaired: images without a counterpart, which are left out.
+    :param task: what the images are, in a word.
+    :param thermal: whether the second ones are thermal; else both are photographs.
+    :param parameters: of ``fusion_node``, as far as they differ from its defaults.
+    :param rows: ways to fuse that are compared.
+    :param against: rows from which ``fused`` is told apart.
+    :param ablations: by the title of a table of its own, labels of rows by their names.
+    :param peers: scores of other methods.
+    :param lpips: network for LPIPS, see :func:`~dig2dig_ros.evaluation.perceptual.load_lpips`.
+    :param time_size: (width, height) of a synthetic pair that all rows are timed on, in turns;
+        None for the median over the pairs.
+    :param repetitions: of that timing.
+    :param output: folder that takes the report and what belongs to it.
+    :param save: folder that takes the fused images as ``PAIR__METHOD.png``.
+    """
+
+    directory: Path
+    pairs: Sequence[ImagePair]
+    unpaired: Sequence[str]
+    task: str
+    thermal: bool
+    parameters: Mapping[str, Any]
+    rows: Sequence[Row]
+    against: Sequence[str] = ()
+    ablations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    peers: Peers = field(default_factory=Peers)
+    lpips: str | None = None
+    detector: DetectorOptions | None = None
+    time_size: tuple[int, int] | None = None
+    repetitions: int = 5
+    output: Path | None = None
+    save: Path | None = None
+
+
+class PairEvaluation:
+    """
+    Evaluates the pairs of a folder; the methods are in the order in which they are used.
+
+    :ivar scores: of the pairs so far.
+    :ivar skipped: names of the pairs that could not be evaluated.
+    :ivar interrupted: whether it was ended before all pairs were done.
+    :raises UsageError: a row cannot be set up.
+    :raises ValueError: labels, the detector or LPIPS cannot be used.
+    :raises OSError: results cannot be written.
+    """
+
+    def __init__(self, job: PairJob) -> None:
+        self._job = job
+        self.skipped: list[str] = []
+        self.interrupted = False
+        self._sizes: set[tuple[int, int]] = set()
+        ranges = thermal_range(job.parameters)
+        self._ranges = ranges if job.thermal else None
+        self._lpips = load_lpips(job.lpips) if job.lpips else None
+        warm_up = job.time_size or tuple(job.parameters.get('warmup_size', COMMON_SIZE))
+        self._methods = prepare_methods(job.rows, job.parameters, warm_up)
+        self._persons: DetectionStudy | None = None
+        if job.detector is not None:
+            labels = job.detector.load_labels(job.directory / 'labels.json')
+            self._persons = DetectionStudy(
+                (VISIBLE, THERMAL, *self._methods),
+                labels,
+                job.detector.score,
+                night=job.detector.night,
+            )
+            self._detector = job.detector.load()
+        if job.save is not None:
+            job.save.mkdir(parents=True, exist_ok=True)
+        self._times: dict[str, float] = {}
+        if job.time_size is not None:
+            self._times = time_methods(self._methods, job.time_size, job.repetitions)
+        self.scores = ScoreBook(self._methods, metric_names(self._lpips is not None))
+        self._study: Study | None = None
+        if job.output is not None:
+            # Not before all else is known to be there: an earlier result goes.
+            _prepare_output(job.output)
+            self._study = Study(
+                job.output,
+                ('visible', 'thermal') if job.thermal else ('first', 'second'),
+                self.scores,
+                ('pair', 'width', 'height'),
+                self._persons.inputs if self._persons is not None else (),
+                # The rows of the ablations are all of one family; the first stands for it.
+                shown=FUSED if FUSED in self._methods else next(iter(self._methods)),
+            )
+
+    def run(self, interruption: Interruption) -> None:
+        """Take pair after pair; one that cannot be evaluated is named and skipped."""
+        pairs = self._job.pairs
+        started = time.perf_counter()
+        for index, pair in enumerate(pairs, start=1):
+            if interruption.requested:
+                break
+            try:
+                self._take(pair)
+                result = 'done'
+            except (ValueError, RuntimeError, OSError, cv2.error) as error:
+                self.skipped.append(pair.name)
+                result = f'skipped, {error}'
+            left = time_left(time.perf_counter() - started, index, len(pairs))
+            report(f'[{index}/{len(pairs)}] {pair.name}: {result}; {left}')
+        self.interrupted = interruption.requested
+        if self._study is not None:
+            self._study.close()
+
+    def _take(self, pair: ImagePair) -> None:
+        images = self._read(pair)
+        fused = fuse_with(self._methods, images)
+        first, second = (grey_8_bits(image) for image in images)
+        values = score_images(fused, first, second, self._lpips, thread_count())
+        persons: dict[str, int] | None = None
+        if self._persons is not None:
+            names = (pair.name, pair.visible.stem, pair.thermal.stem)
+            shown = {name: entry.image for name, entry in fused.items()}
+            persons = self._persons.detect(self._detector, names, images[0], second, shown)
+        self._sizes.add((first.shape[1], first.shape[0]))
+        if self._job.save is not None:
+            for name, entry in fused.items():
+                _write_image(self._job.save / f'{pair.name}__{name}.png', entry.image)
+        if self._study is None:
+            self.scores.add(values, {name: entry.milliseconds for name, entry in fused.items()})
+            return
+        frame = self._frame(self._study, pair.name, images, fused)
+        self._study.add(frame, fused, values, persons)
+
+    def _read(self, pair: ImagePair) -> tuple[Image, Image]:
+        """
+        Return both images of a pair; all methods, and the metrics, see the same 8-bit ones.
+
+        :raises ImagePairError: it cannot be read, or the two images differ in size.
+        :raises ThermalRangeError: the second image is not thermal.
+        """
+        first, second = load_pair(pair, thermal=self._ranges is not None, same_size=True)
+        return first, second if self._ranges is None else to_8_bits(self._ranges(second, 0.0))
+
+    def _frame(
+        self, study: Study, name: str, images: Sequence[Image], fused: Mapping[str, Fused]
+    ) -> Frame:
+        """Return what the study shows of a pair, once its fused image is written."""
+        method, entry = self._methods[study.shown], fused[study.shown]
+        assert isinstance(method, FusionMethod)
+        assert method.result is not None
+        _write_image(study.folder / 'fused' / f'{name}.png', entry.image)
+        return Frame(
+            name=name,
+            sources=dict(zip(study.sources, images, strict=True)),
+            fused=entry.image,
+            weights=method.result.weights,
+            milliseconds=entry.milliseconds,
+            time=float(study.pairs),
+            cells=(name, images[0].shape[1], images[0].shape[0]),
+        )
+
+    # What is said of all pairs together, of which there must be one
+
+    def about(self) -> str:
+        """Return what the tables were measured on, and with what."""
+        job = self._job
+        sizes = sorted(self._sizes, key=lambda size: size[0] * size[1])
+        ends = ' to '.join(f'{w}x{h}' for w, h in dict.fromkeys((sizes[0], sizes[-1])))
+        text = f'{self.scores.pairs} pair{"s" if self.scores.pairs > 1 else ""} of {ends} pixels'
+        if self.skipped:
+            text += f', {len(self.skipped)} skipped'
+        width, height = job.time_size or COMMON_SIZE
+        if not job.ablations:
+            text += f'; GFLOP: of the prior at {width}x{height}'
+        if job.time_size:
+            text += f'; ms: at {width}x{height}, median of {job.repetitions} in turns'
+        else:
+            text += '; ms: median over the pairs'
+        fusions = {n: fuse for n, fuse in self._methods.items() if isinstance(fuse, FusionMethod)}
+        if fusions:
+            name = FUSED if FUSED in fusions else next(iter(fusions))
+            text += f'; {name}: {fusions[name].about()}'
+        if job.detector is not None and self._persons is not None and self._persons.frames:
+            text += f'; detector: {job.detector.describe(self._detector)}'
+        return text
+
+    def rows(self) -> dict[str, str]:
+        """Return for every fusion among the rows what it is, and its settings, by name."""
+        return describe_rows(self._job.rows, self._methods)
+
+    def odd(self) -> list[str]:
+        """Return what is odd about the labels, in sentences."""
+        return self._persons.warnings() if self._persons is not None else []
+
+    def tables(self) -> list[Table]:
+        """Return the tables of all rows, or of the ablations, and of the detections."""
+        means, costs = self.scores.means(), self._costs
+        if self._job.ablations:
+            tables = self._ablation_tables(means, costs)
+        else:
+            peers = self._job.peers
+            published = {name: Cost(gflop=value) for name, value in peers.gflop.items()}
+            together = {**means, **peers.scores}
+            tables = [comparison_table(together, self.scores.metrics, {**costs, **published})]
+            if self._job.against:
+                tables.append(difference_table(self.scores, self._job.against))
+        if self._persons is not None and self._persons.frames:
+            tables += self._persons.tables()
+        return tables
+
+    @cached_property
+    def _costs(self) -> dict[str, Cost]:
+        times = self._times or self.scores.median_milliseconds()
+        return method_costs(self._methods, times, self._job.time_size or COMMON_SIZE)
+
+    def _ablation_tables(
+        self, means: Mapping[str, Mapping[str, float]], costs: Mapping[str, Cost]
+    ) -> list[Table]:
+        metrics = [name for name in ABLATION_METRICS if name in self.scores.metrics]
+        tables = [
+            ablation_table(title, labels, metrics, means, costs)
+            for title, labels in self._job.ablations.items()
+        ]
+        notes = ['PSNR and SSIM are sums over the sources.']
+        if LPIPS not in metrics:
+            notes.append(LPIPS_MISSING)
+        return [*tables[:-1], replace(tables[-1], notes=tuple(notes))]
+
+    def write_report(self, tables: Sequence[Table]) -> Path | None:
+        """Write `summary.json` and the report page, and return its path; None without a folder."""
+        job, study = self._job, self._study
+        if study is None:
+            return None
+        detected = self._persons is not None and self._persons.frames > 0
+        summary = [('pairs fused', str(study.pairs)), study.quality_row(), study.weight_row()]
+        summary.append(study.time_row())
+        if self._persons is not None and detected:
+            summary.append(self._persons.headline())
+        method = self._methods[study.shown]
+        assert isinstance(method, FusionMethod)
+        fuser = method.fuser.describe()
+        settings = [('folder', str(job.directory.resolve()))]
+        settings += [(key, str(value)) for key, value in fuser.items()]
+        settings += [(f'row {name}', text) for name, text in self.rows().items()]
+        settings += [(key, str(value)) for key, value in vars(method.fuser.settings).items()]
+        study.finish(
+            Findings(
+                title=f'{job.directory.resolve().name}: fusion evaluated',
+                subtitle=self.about(),
+                summary=summary,
+                warnings=self._warnings(),
+                tables=list(tables),
+                against=job.against,
+                groups=job.ablations,
+                files=[('fused images', 'fused/')],
+                settings=settings,
+                facts={
+                    'directory': str(job.directory),
+                    'task': job.task,
+                    'skipped': self.skipped,
+                    'unpaired': job.unpaired,
+                    'sizes': sorted(f'{width}x{height}' for width, height in self._sizes),
+                    'fuser': fuser,
+                    'rows': self.rows(),
+                    'parameters': job.parameters,
+                    'costs': {name: vars(cost) for name, cost in self._costs.items()},
+                    'interrupted': self.interrupted,
+                    'detection': self._persons.summary() if self._persons and detected else {},
+                },
+            )
+        )
+        return study.folder / 'report.html'
+
+    def _warnings(self) -> list[str]:
+        warnings = []
+        if self.interrupted:
+            done, total = self.scores.pairs, len(self._job.pairs)
+            warnings.append(f'interrupted after {done} of {total} pairs')
+        if self.skipped:
+            names = ', '.join(self.skipped)
+            warnings.append(f'skipped, as they could not be evaluated: {names}')
+        if self._job.unpaired:
+            names = ', '.join(self._job.unpaired)
+            warnings.append(f'without a counterpart, left out: {names}')
+        return warnings + self.odd()
+
+
+def _prepare_output(folder: Path) -> None:
+    """
+    Make the folder of the results, without those of an earlier evaluation.
+
+    :raises OSError: it cannot be made.
+    """
+    (folder / 'fused').mkdir(parents=True, exist_ok=True)
+    with suppress(OSError, UnicodeDecodeError, csv.Error):
+        with (folder / 'metrics.csv').open(encoding='utf-8', newline='') as file:
+            earlier = {row.get('pair') or '' for row in csv.DictReader(file)}
+        for name in earlier:
+            (folder / 'fused' / f'{name}.png').unlink(missing_ok=True)
+    for name in STUDY_FILES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _write_image(path: Path, image: NDArray[Any]) -> None:
+    """
+    Write an image in the format that the suffix names.
+
+    :raises OSError: it cannot be written.
+    """
+    # imwrite() fails silently, and on names that are not ASCII on some systems.
+    done, data = cv2.imencode(path.suffix, image)
+    if not done:
+        raise OSError(f'{path} cannot be written')
+    path.write_bytes(data.tobytes())
