@@ -63,9 +63,9 @@ from dig2dig_ros.evaluation.scores import (
     comparison_table,
     difference_table,
     fuse_with,
-    Fused,
     grey_8_bits,
     Image,
+    MethodOutput,
     score_images,
     ScoreBook,
     to_8_bits,
@@ -381,7 +381,7 @@ class _BagEvaluation:
         milliseconds = pair.result.seconds * 1e3
         # It was not called for this pair, but knows from its result what a fusion costs.
         self._fused.result = pair.result
-        fused = {FUSED: Fused(pair.result.image, milliseconds)}
+        fused = {FUSED: MethodOutput(pair.result.image, milliseconds)}
         values: dict[str, dict[str, float]] | None = None
         persons: dict[str, int] | None = None
         if study.pairs % self._job.every == 0:
@@ -422,7 +422,7 @@ class _BagEvaluation:
         self._unscored[reason] = self._unscored.get(reason, 0) + 1
 
     def _detect(
-        self, pair: FusedFrame, sources: Mapping[str, Image], fused: Mapping[str, Fused]
+        self, pair: FusedFrame, sources: Mapping[str, Image], fused: Mapping[str, MethodOutput]
     ) -> dict[str, int] | None:
         if self._persons is None:
             return None

@@ -52,10 +52,10 @@ from dig2dig_ros.evaluation.scores import (
     Cost,
     difference_table,
     fuse_with,
-    Fused,
     grey_8_bits,
     Image,
     LPIPS_MISSING,
+    MethodOutput,
     score_images,
     ScoreBook,
     to_8_bits,
@@ -207,7 +207,7 @@ class PairEvaluation:
         return first, second if self._ranges is None else to_8_bits(self._ranges(second, 0.0))
 
     def _frame(
-        self, study: Study, name: str, images: Sequence[Image], fused: Mapping[str, Fused]
+        self, study: Study, name: str, images: Sequence[Image], fused: Mapping[str, MethodOutput]
     ) -> Frame:
         """Return what the study shows of a pair, once its fused image is written."""
         method, entry = self._methods[study.shown], fused[study.shown]

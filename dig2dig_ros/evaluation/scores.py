@@ -57,7 +57,7 @@ LPIPS_MISSING = 'LPIPS is missing: --lpips computes it, with the package lpips a
 
 
 @dataclass(frozen=True)
-class Fused:
+class MethodOutput:
     """
     What one method made of one pair.
 
@@ -119,15 +119,15 @@ def grey_8_bits(image: NDArray[Any], size: tuple[int, int] | None = None) -> Ima
 def fuse_with(
     methods: Mapping[str, Method],
     images: Sequence[NDArray[Any]],
-    known: Mapping[str, Fused] | None = None,
-) -> dict[str, Fused]:
+    known: Mapping[str, MethodOutput] | None = None,
+) -> dict[str, MethodOutput]:
     """
     Fuse one pair with every method; those that are one and the same method do it once.
 
     :param known: what is already there, by name.
     """
-    fused: dict[str, Fused] = {}
-    done: dict[Method, Fused] = {}
+    fused: dict[str, MethodOutput] = {}
+    done: dict[Method, MethodOutput] = {}
     for name, method in methods.items():
         if known is not None and name in known:
             fused[name] = known[name]
@@ -135,13 +135,13 @@ def fuse_with(
         if method not in done:
             start = time.perf_counter()
             image = method(*images)
-            done[method] = Fused(image, (time.perf_counter() - start) * 1e3)
+            done[method] = MethodOutput(image, (time.perf_counter() - start) * 1e3)
         fused[name] = done[method]
     return fused
 
 
 def score_images(
-    fused: Mapping[str, Fused],
+    fused: Mapping[str, MethodOutput],
     visible: Image,
     thermal: Image,
     lpips: Lpips | None = None,
@@ -157,7 +157,7 @@ def score_images(
     """
     entries = {id(entry): entry for entry in fused.values()}
 
-    def score(entry: Fused) -> dict[str, float]:
+    def score(entry: MethodOutput) -> dict[str, float]:
         return evaluate_pair(luma(entry.image), visible, thermal, lpips)
 
     with ThreadPoolExecutor(max(1, min(threads, len(entries)))) as pool:

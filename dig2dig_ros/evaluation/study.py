@@ -49,7 +49,7 @@ from dig2dig_ros.evaluation.report import Report, write_report
 from dig2dig_ros.evaluation.scores import (
     differences,
     format_value,
-    Fused,
+    MethodOutput,
     ScoreBook,
     ScoreFile,
 )
@@ -182,7 +182,7 @@ class Study:
     def add(
         self,
         frame: Frame,
-        fused: Mapping[str, Fused],
+        fused: Mapping[str, MethodOutput],
         values: Mapping[str, Mapping[str, float]] | None = None,
         persons: Mapping[str, int] | None = None,
     ) -> None:

@@ -35,8 +35,8 @@ from dig2dig_ros.evaluation.scores import (
     format_difference,
     format_value,
     fuse_with,
-    Fused,
     grey_8_bits,
+    MethodOutput,
     score_images,
     ScoreBook,
     ScoreFile,
@@ -92,7 +92,7 @@ def test_one_method_of_two_names_fuses_once() -> None:
         return images[0]
 
     first, second = picture(0), picture(1)
-    known = Fused(second, 1.0)
+    known = MethodOutput(second, 1.0)
     methods = {'a': method, 'b': method, 'c': lambda *images: images[1], 'd': method}
     fused = fuse_with(methods, [first, second], {'d': known})
     assert len(calls) == 1
@@ -105,7 +105,7 @@ def test_one_method_of_two_names_fuses_once() -> None:
 
 def test_scores_are_those_of_the_luma() -> None:
     visible, thermal, colour = picture(0), picture(1), picture(2, 48, 64, 3)
-    fused = {'one': Fused(colour, 1.0), 'two': Fused(visible, 2.0)}
+    fused = {'one': MethodOutput(colour, 1.0), 'two': MethodOutput(visible, 2.0)}
     values = score_images(fused, visible, thermal)
     assert score_images(fused, visible, thermal, threads=3) == values
     assert values['one'] == evaluate_pair(luma(colour), visible, thermal)
@@ -117,7 +117,7 @@ def test_scores_are_those_of_the_luma() -> None:
 def test_images_that_cannot_be_scored_are_refused() -> None:
     small = picture(0, 16, 16)
     with pytest.raises(MetricError):
-        score_images({'one': Fused(small, 1.0)}, small, small)
+        score_images({'one': MethodOutput(small, 1.0)}, small, small)
 
 
 def book(pairs: int, infinite: bool = False) -> ScoreBook:

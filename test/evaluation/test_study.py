@@ -33,7 +33,7 @@ import pytest
 pytest.importorskip('matplotlib')
 
 from dig2dig_ros.evaluation.metrics import METRICS
-from dig2dig_ros.evaluation.scores import Fused, score_images, ScoreBook
+from dig2dig_ros.evaluation.scores import MethodOutput, score_images, ScoreBook
 from dig2dig_ros.evaluation.study import as_json, Findings, Frame, Study, versions
 from dig2dig_ros.evaluation.tables import Table
 
@@ -69,7 +69,7 @@ def frame(number: int, **changes: Any) -> Frame:
     return Frame(**{**given, **changes})
 
 
-FUSED = {'mean': Fused(OTHER, 1.0), 'fused': Fused(VISIBLE, 10.0)}
+FUSED = {'mean': MethodOutput(OTHER, 1.0), 'fused': MethodOutput(VISIBLE, 10.0)}
 
 
 def study_in(folder: Path, inputs: tuple[str, ...] = (), rate: float | None = 10.0) -> Study:
@@ -216,7 +216,7 @@ def test_pairs_without_scores_or_time(tmp_path: Path) -> None:
 def test_a_fused_image_that_equals_a_source(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     grey = np.ascontiguousarray(VISIBLE[..., 0])
-    fused = {'mean': Fused(OTHER, 1.0), 'fused': Fused(grey, 10.0)}
+    fused = {'mean': MethodOutput(OTHER, 1.0), 'fused': MethodOutput(grey, 10.0)}
     values = score_images(fused, grey, THERMAL)
     for number in range(6):
         study.add(frame(number, fused=grey), fused, values)
