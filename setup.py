@@ -81,13 +81,13 @@ setup(
         'pretrained': ['diffusers>=0.37,<1'],
         'torch': ['torch>=2.13,<2.14'],
         'evaluation': [
+            # Dask, which evaluates several bags at a time, here or on a cluster.
+            'distributed>=2023.12.1,<2027',
             'matplotlib>=3.7',
             'mcap>=1.2,<2',
             'rosbags>=0.11.9,<0.12',
             'scikit-image>=0.22',
         ],
-        # To evaluate bags on the machines of a Dask cluster.
-        'cluster': ['distributed>=2023.12.1,<2027'],
         # For CUDA, onnxruntime-gpu in its place.
         'detection': ['onnxruntime>=1.19,<2'],
         # The metric LPIPS; brings torchvision, but not the weights of its networks.

@@ -32,7 +32,7 @@ from dig2dig_ros.evaluation.comparison import FUSED, Peers, Row
 from dig2dig_ros.evaluation.detection_study import DetectionStudy, THERMAL, VISIBLE
 from dig2dig_ros.evaluation.detector import DetectorOptions
 from dig2dig_ros.evaluation.image_pairs import ImagePair, load_pair
-from dig2dig_ros.evaluation.jobs import Interruption
+from dig2dig_ros.evaluation.jobs import StoppingFunction
 from dig2dig_ros.evaluation.methods import (
     COMMON_SIZE,
     describe_rows,
@@ -157,12 +157,12 @@ class PairEvaluation:
                 shown=FUSED if FUSED in self._methods else next(iter(self._methods)),
             )
 
-    def run(self, interruption: Interruption) -> None:
+    def run(self, stopping: StoppingFunction) -> None:
         """Take pair after pair; one that cannot be evaluated is named and skipped."""
         pairs = self._job.pairs
         started = time.perf_counter()
         for index, pair in enumerate(pairs, start=1):
-            if interruption.requested:
+            if stopping():
                 break
             try:
                 self._take(pair)
@@ -172,7 +172,7 @@ class PairEvaluation:
                 result = f'skipped, {error}'
             left = time_left(time.perf_counter() - started, index, len(pairs))
             report(f'[{index}/{len(pairs)}] {pair.name}: {result}; {left}')
-        self.interrupted = interruption.requested
+        self.interrupted = stopping()
         if self._study is not None:
             self._study.close()
 

@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Signals of a tool that listens to nodes or starts them. Importable without ROS."""
+"""Signals of the tools. Importable without ROS."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 import signal
 import threading
@@ -64,3 +64,33 @@ def deferred_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         for earlier in came:
             signal.raise_signal(earlier)
+
+
+@contextmanager
+def interruption(on_request: Callable[[], None] = lambda: None) -> Iterator[threading.Event]:
+    """
+    Take the first SIGINT (Ctrl-C) as the wish to end with what there is.
+
+    The next raises KeyboardInterrupt. Outside the main thread, which alone gets signals, they are
+    left alone.
+
+    :param on_request: called with the first one.
+    :return: set by the first one.
+    """
+    requested = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield requested
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if requested.is_set():
+            raise KeyboardInterrupt
+        requested.set()
+        on_request()
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield requested
+    finally:
+        # None: it was not set by Python, and Python cannot put it back.
+        signal.signal(signal.SIGINT, signal.SIG_DFL if previous is None else previous)

@@ -35,6 +35,7 @@ import os
 from pathlib import Path
 import re
 import sys
+import threading
 import time
 from typing import Any
 
@@ -60,9 +61,7 @@ from dig2dig_ros.evaluation.comparison import (
 from dig2dig_ros.evaluation.detector import add_detector_options, detector_options
 from dig2dig_ros.evaluation.jobs import (
     ClusterError,
-    Interruption,
     Outcome,
-    Progress,
     run_jobs,
 )
 from dig2dig_ros.evaluation.methods import time_left
@@ -79,6 +78,7 @@ from dig2dig_ros.evaluation.options import (
 )
 from dig2dig_ros.evaluation.scores import format_value
 from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.nodes.signals import interruption
 from dig2dig_ros.streams.parameters import complete_values
 
 COMPARED = 'mean,laplacian,fused'
@@ -242,49 +242,47 @@ class Console:
     Shows how far the bags are: one line that changes on a terminal, a line now and then elsewhere.
 
     :param bags: their names.
-    :param interruption: is confirmed once it was requested.
+    :param interrupted: is confirmed once it is set.
     """
 
-    def __init__(self, bags: Sequence[str], interruption: Interruption) -> None:
+    def __init__(self, bags: Sequence[str], interrupted: threading.Event) -> None:
         self._bags = bags
-        self._interruption = interruption
+        self._interrupted = interrupted
         self._confirmed = False
         self._terminal = sys.stderr.isatty()
-        self._latest: dict[int, Progress] = {}
+        # (pairs done, pairs expected, what is being done) of those that run.
+        self._latest: dict[int, tuple[int, int, str]] = {}
         self._started: dict[int, float] = {}
         self._shown = time.monotonic()
         self._width = 0
 
-    def progress(self, progress: Progress) -> None:
-        """Take in how far a bag is."""
+    def progress(self, job: int, done: int, total: int, text: str) -> None:
+        """Take in how far a bag is; without a total, what happened to it."""
         now = time.monotonic()
-        if progress.done == 0 or progress.job not in self._started:
-            self._started[progress.job] = now
-        self._latest[progress.job] = progress
-        if self._interruption.requested and not self._confirmed:
+        if done == 0 or job not in self._started:
+            self._started[job] = now
+        if self._interrupted.is_set() and not self._confirmed:
             self._confirmed = True
             self._tell(INTERRUPTED)
-        if progress.text and not progress.total:
-            # What happened to the job, such as the loss of its process.
-            self._tell(self._describe(progress))
-        elif self._terminal:
-            self._rewrite('; '.join(map(self._describe, self._latest.values())))
+        if not total:
+            self._tell(f'{self._bags[job]}: {text}')
+            return
+        self._latest[job] = (done, total, text)
+        if self._terminal:
+            self._rewrite('; '.join(map(self._describe, self._latest)))
         elif now - self._shown >= _LINE_SECONDS:
             self._shown = now
-            for entry in self._latest.values():
-                report(self._describe(entry))
+            for running in self._latest:
+                report(self._describe(running))
 
-    def _describe(self, progress: Progress) -> str:
-        name = self._bags[progress.job]
-        if not progress.total:
-            return f'{name}: {progress.text}'
-        text = f'{name}: {progress.done}/{progress.total} pairs'
-        elapsed = time.monotonic() - self._started[progress.job]
-        if progress.done and progress.total > progress.done and elapsed > 1:
-            left = time_left(elapsed, progress.done, progress.total)
-            text += f', {progress.done / elapsed:.1f}/s, {left}'
-        elif progress.text and progress.done >= progress.total:
-            text += f', {progress.text}'
+    def _describe(self, job: int) -> str:
+        done, total, doing = self._latest[job]
+        text = f'{self._bags[job]}: {done}/{total} pairs'
+        elapsed = time.monotonic() - self._started[job]
+        if 0 < done < total and elapsed > 1:
+            text += f', {done / elapsed:.1f}/s, {time_left(elapsed, done, total)}'
+        elif doing and done >= total:
+            text += f', {doing}'
         return text
 
     def _rewrite(self, text: str) -> None:
@@ -379,24 +377,24 @@ def evaluate(args: argparse.Namespace) -> int:
         for bag, folder in zip(args.bags, folders, strict=True)
     ]
     names = [folder.name for folder in folders]
-    interruption = Interruption()
-    console = Console(names, interruption)
     processes = min(args.jobs, len(jobs))
-    try:
-        outcomes = run_jobs(
-            evaluate_or_refuse,
-            jobs,
-            processes=processes,
-            scheduler=args.scheduler,
-            on_progress=console.progress,
-            on_outcome=console.outcome,
-            # Together they use the machine once, unless the parameters say how many each.
-            threads_per_job=values['num_threads'] or max(1, (os.cpu_count() or 1) // processes),
-            interruption=interruption,
-        )
-    finally:
-        for job in jobs:
-            remove_partial_results(job.folder)
+    with interruption() as interrupted:
+        console = Console(names, interrupted)
+        try:
+            outcomes = run_jobs(
+                evaluate_or_refuse,
+                jobs,
+                processes=processes,
+                # Together they use the machine once, unless the parameters say how many each.
+                threads=values['num_threads'] or max(1, (os.cpu_count() or 1) // processes),
+                scheduler=args.scheduler,
+                on_progress=console.progress,
+                on_outcome=console.outcome,
+                stopping=interrupted.is_set,
+            )
+        finally:
+            for job in jobs:
+                remove_partial_results(job.folder)
     results = [
         outcome.result if isinstance(outcome.result, BagResult) else None for outcome in outcomes
     ]
@@ -406,7 +404,7 @@ def evaluate(args: argparse.Namespace) -> int:
             print(title + '\n\n'.join(table.markdown() for table in result.tables), end='\n\n')
     if len(jobs) > 1 and any(results):
         print(overview(results, names).markdown())
-    if interruption.requested:
+    if interrupted.is_set():
         return 130
     if not any(results):
         return 2

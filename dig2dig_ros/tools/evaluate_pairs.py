@@ -59,7 +59,6 @@ from dig2dig_ros.evaluation.image_pairs import (
     second_is_colour,
     unpaired,
 )
-from dig2dig_ros.evaluation.jobs import Interruption
 from dig2dig_ros.evaluation.labels import LabelError
 from dig2dig_ros.evaluation.methods import COMMON_SIZE, row_settings
 from dig2dig_ros.evaluation.options import (
@@ -78,6 +77,7 @@ from dig2dig_ros.evaluation.options import (
 )
 from dig2dig_ros.evaluation.pair_evaluation import PairEvaluation, PairJob
 from dig2dig_ros.evaluation.perceptual import LpipsError
+from dig2dig_ros.nodes.signals import interruption
 from dig2dig_ros.streams.resources import config_file
 
 
@@ -252,10 +252,9 @@ def evaluate(args: argparse.Namespace) -> int:
     """
     job = make_job(args)
     evaluation = PairEvaluation(job)
-    interruption = Interruption()
     # Until the report is written, which must not be lost to the same wish.
-    with interruption.on_sigint(lambda: report(INTERRUPTED)):
-        evaluation.run(interruption)
+    with interruption(lambda: report(INTERRUPTED)) as interrupted:
+        evaluation.run(interrupted.is_set)
         if not evaluation.scores.pairs and evaluation.interrupted:
             report('evaluate_pairs: interrupted before the first pair, so there are no results')
             return 130
@@ -267,7 +266,7 @@ def evaluate(args: argparse.Namespace) -> int:
     skipped = evaluation.skipped
     if skipped:
         report(f'skipped {len(skipped)} of {len(job.pairs)} pairs: {", ".join(skipped)}')
-    if interruption.requested:
+    if interrupted.is_set():
         return 130
     return 1 if skipped else 0
 

@@ -45,7 +45,6 @@ import time
 import cv2
 
 from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError
-from dig2dig_ros.evaluation.jobs import Interruption
 from dig2dig_ros.evaluation.methods import time_left
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
@@ -62,6 +61,7 @@ from dig2dig_ros.evaluation.options import (
 from dig2dig_ros.evaluation.restoration_study import Case, METRICS, RestorationStudy
 from dig2dig_ros.evaluation.scores import ScoreFile
 from dig2dig_ros.fusion.degradation import DegradationError
+from dig2dig_ros.nodes.signals import interruption
 
 # Visible; thermal. One text is for both.
 DEFAULT_CASES = (
@@ -125,10 +125,9 @@ def evaluate(args: argparse.Namespace) -> int:
     study = RestorationStudy(fuser, ranges, dict.fromkeys(args.degrade), lines)
     done = skipped = 0
     started = time.perf_counter()
-    interruption = Interruption()
-    with interruption.on_sigint(lambda: report(INTERRUPTED)):
+    with interruption(lambda: report(INTERRUPTED)) as interrupted:
         for index, pair in enumerate(pairs):
-            if interruption.requested:
+            if interrupted.is_set():
                 break
             try:
                 study.take(pair, index)
@@ -147,9 +146,9 @@ def evaluate(args: argparse.Namespace) -> int:
         print(f'{done} pair{"s" if done > 1 else ""}', end='')
         print(f', {skipped} skipped' if skipped else '', end='; ')
         print(', '.join(f'{key} {value}' for key, value in fuser.describe().items()))
-    elif not interruption.requested:
+    elif not interrupted.is_set():
         raise UsageError(f'none of the {len(pairs)} pairs of {args.directory} could be used')
-    if interruption.requested:
+    if interrupted.is_set():
         return 130
     return 1 if skipped else 0
 

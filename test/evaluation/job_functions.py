@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import os
 from pathlib import Path
 import signal
+import threading
 import time
 
 ProgressFunction = Callable[[int, int, str], None]
@@ -83,7 +84,7 @@ def leave(work: Work, progress: ProgressFunction, stopping: StoppingFunction) ->
 
 def cannot_be_sent(work: Work, progress: ProgressFunction, stopping: StoppingFunction) -> object:
     """Return what cannot be pickled."""
-    return lambda: work
+    return threading.Lock()
 
 
 def threads(work: Work, progress: ProgressFunction, stopping: StoppingFunction) -> str | None:

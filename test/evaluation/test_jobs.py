@@ -43,10 +43,8 @@ import pytest
 from dig2dig_ros.evaluation.jobs import (
     ATTEMPTS,
     ClusterError,
-    Interruption,
     NOT_BEGUN,
     Outcome,
-    Progress,
     run_jobs,
 )
 
@@ -57,21 +55,26 @@ SCRIPT = """
 import json, signal, sys
 from pathlib import Path
 import job_functions
-from dig2dig_ros.evaluation.jobs import Interruption, run_jobs
+from dig2dig_ros.evaluation.jobs import run_jobs
+from dig2dig_ros.nodes.signals import interruption
 # A shell starts what runs in the background with SIGINT ignored.
 before = signal.signal(signal.SIGINT, signal.default_int_handler)
 function, folder, processes = getattr(job_functions, sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 jobs = [job_functions.Work(number, folder) for number in range(4)]
-interruption = Interruption()
-try:
-    outcomes = run_jobs(function, jobs, processes=int(processes), on_progress=lambda _: None,
-                        interruption=interruption)
-except KeyboardInterrupt:
-    print(json.dumps('KeyboardInterrupt'))
-else:
-    print(json.dumps([[o.result, o.error, o.attempts] for o in outcomes]))
-assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-sys.exit(3 if interruption.requested else 0)
+
+def main():
+    with interruption() as interrupted:
+        try:
+            outcomes = run_jobs(function, jobs, processes=int(processes),
+                                on_progress=lambda *_: None, stopping=interrupted.is_set)
+        except KeyboardInterrupt:
+            print(json.dumps('KeyboardInterrupt'))
+        else:
+            print(json.dumps([[o.result, o.error, o.attempts] for o in outcomes]))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    sys.exit(3 if interrupted.is_set() else 0)
+
+main()
 """
 
 CLUSTER_SCRIPT = """
@@ -79,7 +82,7 @@ import sys
 import job_functions
 from dig2dig_ros.evaluation.jobs import ClusterError, run_jobs
 try:
-    run_jobs(job_functions.add_up, [], scheduler=sys.argv[1], on_progress=print)
+    run_jobs(job_functions.add_up, [None], scheduler=sys.argv[1], on_progress=lambda *_: None)
 except ClusterError as error:
     print(error)
 """
@@ -95,8 +98,21 @@ def results(outcomes: list[Outcome[Any]]) -> list[Any]:
     return [outcome.result for outcome in outcomes]
 
 
-def ignore(progress: Progress) -> None:
+def ignore(job: int, done: int, total: int, text: str) -> None:
     pass
+
+
+class Ear:
+    """Keeps what is heard of jobs."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[int, int, int, str]] = []
+
+    def __call__(self, job: int, done: int, total: int, text: str) -> None:
+        self.heard.append((job, done, total, text))
+
+    def heard_of_attempt(self, attempt: int) -> set[int]:
+        return {job for job, _, _, text in self.heard if f'attempt {attempt}' in text}
 
 
 def wait_until_there(paths: list[Path]) -> None:
@@ -115,15 +131,15 @@ def is_running(pid: int) -> bool:
 
 
 def test_in_this_process_jobs_run_one_after_another(tmp_path: Path) -> None:
-    heard: list[Progress] = []
+    ear = Ear()
     ended: list[Outcome[tuple[int, float]]] = []
     outcomes = run_jobs(
-        add_up, works(tmp_path, 2, steps=2), on_progress=heard.append, on_outcome=ended.append
+        add_up, works(tmp_path, 2, steps=2), on_progress=ear, on_outcome=ended.append
     )
     assert results(outcomes) == [(0, 1.1), (1, 2.1)]
     assert ended == outcomes
-    assert heard == [
-        Progress(job, done, 2, text)
+    assert ear.heard == [
+        (job, done, 2, text)
         for job in range(2)
         for done, text in ((0, 'adding up'), (1, 'adding up'), (2, 'added up'))
     ]
@@ -134,54 +150,27 @@ def test_there_may_be_no_jobs() -> None:
     assert run_jobs(add_up, [], processes=2, on_progress=ignore) == []
 
 
-@pytest.mark.parametrize('changes', [{'processes': 0}, {'threads_per_job': 0}])
-def test_at_least_one_process_and_one_thread(changes: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match='must be at least 1'):
-        run_jobs(add_up, [], on_progress=ignore, **changes)
-
-
 def test_a_killed_process_costs_an_attempt_of_its_job_only(tmp_path: Path) -> None:
     jobs = works(tmp_path / 'spread')
     jobs[1] = Work(1, tmp_path / 'spread', deaths=1)
     jobs[2] = Work(2, tmp_path / 'spread', deaths=ATTEMPTS)
-    heard: list[Progress] = []
+    ear = Ear()
     ended: list[Outcome[tuple[int, float]]] = []
-    outcomes = run_jobs(
-        add_up, jobs, processes=2, on_progress=heard.append, on_outcome=ended.append
-    )
+    outcomes = run_jobs(add_up, jobs, processes=2, on_progress=ear, on_outcome=ended.append)
     expected = results(run_jobs(add_up, works(tmp_path / 'here'), on_progress=ignore))
     assert [outcome.result for outcome in outcomes] == [*expected[:2], None, expected[3]]
-    assert [outcome.attempts for outcome in outcomes] == [1, 2, ATTEMPTS, 1]
+    # One that is done begins again, too, where its worker is lost before its result was fetched.
+    assert outcomes[1].attempts >= 2
+    assert outcomes[2].attempts == ATTEMPTS
     assert outcomes[2].error is not None
-    assert 'SIGKILL' in outcomes[2].error
+    assert f'in each of {ATTEMPTS} attempts' in outcomes[2].error
     assert sorted(ended, key=lambda outcome: outcome.job) == outcomes
-    retries = [progress.text for progress in heard if 'attempt' in progress.text]
-    assert len(retries) == ATTEMPTS
+    assert {1, 2} <= ear.heard_of_attempt(2)
     for job in (0, 1, 3):
-        assert Progress(job, 4, 4, 'added up') in heard
+        assert (job, 4, 4, 'added up') in ear.heard
     pids = {int(path.read_text()) for path in (tmp_path / 'spread').iterdir()}
     assert os.getpid() not in pids
     assert not any(map(is_running, pids))
-
-
-@pytest.mark.parametrize('processes', [1, 2])
-def test_a_job_that_raises_does_not_stop_the_others(tmp_path: Path, processes: int) -> None:
-    jobs = works(tmp_path, 3)
-    outcomes = run_jobs(raise_for_odd, jobs, processes=processes, on_progress=ignore)
-    assert [outcome.result for outcome in outcomes] == [0, None, 2]
-    assert [outcome.attempts for outcome in outcomes] == [1, 1, 1]
-    assert outcomes[1].error == 'ValueError: bag 1 has no pairs'
-    assert 'in raise_for_odd' in outcomes[1].details
-
-
-def test_other_ends_of_a_job_are_errors_too(tmp_path: Path) -> None:
-    jobs = works(tmp_path, 1)
-    (outcome,) = run_jobs(leave, jobs, processes=2, on_progress=ignore)
-    assert outcome.error == 'SystemExit: no more'
-    (outcome,) = run_jobs(cannot_be_sent, jobs, processes=2, on_progress=ignore)
-    assert outcome.error is not None
-    assert 'lambda' in outcome.error
-    assert outcome.attempts == 1
 
 
 def test_threads_are_set_before_libraries_are_loaded(
@@ -189,38 +178,26 @@ def test_threads_are_set_before_libraries_are_loaded(
 ) -> None:
     monkeypatch.setenv('OMP_NUM_THREADS', '5')
     jobs = works(tmp_path, 1)
-    for count, expected in ((3, '3'), (None, '5')):
-        outcomes = run_jobs(threads, jobs, processes=2, threads_per_job=count, on_progress=ignore)
-        assert results(outcomes) == [expected]
+    outcomes = run_jobs(threads, jobs, processes=2, threads=3, on_progress=ignore)
+    assert results(outcomes) == ['3']
     assert os.environ['OMP_NUM_THREADS'] == '5'
 
 
-def test_outside_the_main_thread_a_request_interrupts(tmp_path: Path) -> None:
-    interruption = Interruption()
-    outcomes: list[Outcome[str]] = []
-    before = signal.getsignal(signal.SIGINT)
-
-    def run() -> None:
-        outcomes.extend(
-            run_jobs(
-                wait_for_stop,
-                works(tmp_path, 2),
-                on_progress=lambda progress: interruption.request(),
-                interruption=interruption,
-            )
-        )
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join(PATIENCE_S)
+def test_what_is_to_stop_ends_early_and_the_rest_does_not_begin(tmp_path: Path) -> None:
+    stop = threading.Event()
+    outcomes = run_jobs(
+        wait_for_stop,
+        works(tmp_path, 2),
+        on_progress=lambda *_: stop.set(),
+        stopping=stop.is_set,
+    )
     assert [outcome.result for outcome in outcomes] == ['0 stopped', None]
     assert [outcome.error for outcome in outcomes] == [None, NOT_BEGUN]
     assert [outcome.attempts for outcome in outcomes] == [1, 0]
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_what_a_callback_raises_ends_the_run_and_its_processes(tmp_path: Path) -> None:
-    def refuse(progress: Progress) -> None:
+    def refuse(*progress: object) -> None:
         raise RuntimeError('the terminal is gone')
 
     with pytest.raises(RuntimeError, match='terminal'):
@@ -254,15 +231,13 @@ def script(tmp_path: Path) -> Iterator[Any]:
         process.communicate()
 
 
-@pytest.mark.parametrize(('processes', 'whole_group'), [(1, True), (2, True), (2, False)])
-def test_ctrl_c_keeps_what_there_is(
-    tmp_path: Path, script: Any, processes: int, whole_group: bool
-) -> None:
+@pytest.mark.parametrize('processes', [1, 2])
+def test_ctrl_c_keeps_what_there_is(tmp_path: Path, script: Any, processes: int) -> None:
     process = script('wait_for_stop', processes)
     begun = list(range(processes))
     wait_until_there([tmp_path / f'{number}.0' for number in begun])
-    # A terminal signals all processes, `kill` one.
-    (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
+    # A terminal signals all processes.
+    os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 3
     assert json.loads(output) == [
@@ -300,59 +275,66 @@ def cluster() -> Iterator[Any]:
 def test_a_lost_worker_of_a_cluster_costs_an_attempt(tmp_path: Path, cluster: Any) -> None:
     jobs = works(tmp_path / 'spread')
     jobs[1] = Work(1, tmp_path / 'spread', deaths=1)
-    heard: list[Progress] = []
+    ear = Ear()
     ended: list[Outcome[tuple[int, float]]] = []
     outcomes = run_jobs(
         add_up,
         jobs,
         scheduler=cluster.scheduler_address,
-        on_progress=heard.append,
+        on_progress=ear,
         on_outcome=ended.append,
     )
     here = run_jobs(add_up, works(tmp_path / 'here'), on_progress=ignore)
     assert results(outcomes) == results(here)
-    assert outcomes[1].attempts == 2
-    assert len(list((tmp_path / 'spread').glob('1.*'))) == 2
+    assert outcomes[1].attempts >= 2
+    assert len(list((tmp_path / 'spread').glob('1.*'))) >= 2
     assert sorted(ended, key=lambda outcome: outcome.job) == outcomes
     for job in range(4):
-        assert Progress(job, 4, 4, 'added up') in heard
-    assert any(progress.job == 1 and 'attempt 2' in progress.text for progress in heard)
+        assert (job, 4, 4, 'added up') in ear.heard
+    assert 1 in ear.heard_of_attempt(2)
     pids = {int(path.read_text()) for path in (tmp_path / 'spread').iterdir()}
     assert os.getpid() not in pids
 
 
-def test_a_job_that_raises_on_a_cluster_does_not_stop_the_others(
-    tmp_path: Path, cluster: Any
+@pytest.mark.parametrize('place', ['here', 'cluster'])
+def test_a_job_that_raises_does_not_stop_the_others(
+    tmp_path: Path, cluster: Any, place: str
 ) -> None:
-    outcomes = run_jobs(
-        raise_for_odd,
-        works(tmp_path, 3),
-        scheduler=cluster.scheduler_address,
-        on_progress=ignore,
-    )
+    scheduler = cluster.scheduler_address if place == 'cluster' else None
+    jobs = works(tmp_path, 3)
+    outcomes = run_jobs(raise_for_odd, jobs, scheduler=scheduler, on_progress=ignore)
     assert [outcome.result for outcome in outcomes] == [0, None, 2]
+    assert [outcome.attempts for outcome in outcomes] == [1, 1, 1]
     assert outcomes[1].error == 'ValueError: bag 1 has no pairs'
     assert 'in raise_for_odd' in outcomes[1].details
 
 
-def test_ctrl_c_reaches_the_jobs_on_a_cluster(tmp_path: Path, cluster: Any) -> None:
-    interruption = Interruption()
+def test_other_ends_of_a_job_are_errors_too(tmp_path: Path, cluster: Any) -> None:
+    jobs = works(tmp_path, 1)
+    (outcome,) = run_jobs(leave, jobs, scheduler=cluster.scheduler_address, on_progress=ignore)
+    assert outcome.error == 'SystemExit: no more'
+    (outcome,) = run_jobs(
+        cannot_be_sent, jobs, scheduler=cluster.scheduler_address, on_progress=ignore
+    )
+    assert outcome.error is not None
+    assert 'lock' in outcome.error
+    assert outcome.attempts == 1
+
+
+def test_the_jobs_on_a_cluster_are_told_to_stop(tmp_path: Path, cluster: Any) -> None:
     begun: set[int] = set()
 
-    def interrupt(progress: Progress) -> None:
-        if progress.text == 'waiting':
-            begun.add(progress.job)
-        if len(begun) == 2 and not interruption.requested:
-            os.kill(os.getpid(), signal.SIGINT)
+    def note(job: int, done: int, total: int, text: str) -> None:
+        if text == 'waiting':
+            begun.add(job)
 
     outcomes = run_jobs(
         wait_for_stop,
         works(tmp_path),
         scheduler=cluster.scheduler_address,
-        on_progress=interrupt,
-        interruption=interruption,
+        on_progress=note,
+        stopping=lambda: len(begun) == 2,
     )
-    assert interruption.requested, outcomes
     for outcome in outcomes:
         if outcome.job in begun:
             assert outcome == Outcome(outcome.job, f'{outcome.job} stopped', None, 1)
@@ -374,18 +356,19 @@ def test_a_cluster_with_other_sources_is_refused(tmp_path: Path, cluster: Any) -
         timeout=PATIENCE_S,
     )
     message = result.stdout.splitlines()[-1]
-    assert re.match(r'tcp://.* has dig2dig .*, asked for is .*; install the same', message)
+    assert re.match(r'.* has sources .* of dig2dig, not sources .*; install the same', message)
 
 
 def test_without_the_package_for_clusters_its_extra_is_named(
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, 'distributed', None)
-    with pytest.raises(ImportError, match=r'dig2dig\[cluster\]'):
-        run_jobs(add_up, [], scheduler='tcp://127.0.0.1:1', on_progress=ignore)
+    with pytest.raises(ImportError, match=r'dig2dig\[evaluation\]'):
+        run_jobs(add_up, works(tmp_path, 1), scheduler='tcp://127.0.0.1:1', on_progress=ignore)
 
 
-def test_without_a_scheduler_there_is_a_clear_error() -> None:
+def test_without_a_scheduler_there_is_a_clear_error(tmp_path: Path) -> None:
     pytest.importorskip('distributed')
     with pytest.raises(ClusterError, match=r'no Dask scheduler .* at udp://127\.0\.0\.1:1'):
-        run_jobs(add_up, [], scheduler='udp://127.0.0.1:1', on_progress=ignore)
+        run_jobs(add_up, works(tmp_path, 1), scheduler='udp://127.0.0.1:1', on_progress=ignore)

@@ -21,7 +21,7 @@ import threading
 
 import pytest
 
-from dig2dig_ros.nodes.signals import deferred_signals
+from dig2dig_ros.nodes.signals import deferred_signals, interruption
 
 _TERMINATED = """
 import os, signal
@@ -60,3 +60,20 @@ def test_handlers_are_put_back_and_other_threads_have_none() -> None:
     thread.start()
     thread.join()
     assert went
+
+
+def test_the_first_ctrl_c_is_a_wish_and_the_next_an_order() -> None:
+    # A shell starts what runs in the background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    told: list[str] = []
+    try:
+        with interruption(lambda: told.append('ending')) as requested:
+            assert not requested.is_set()
+            signal.raise_signal(signal.SIGINT)
+            assert (requested.is_set(), told) == (True, ['ending'])
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert told == ['ending']
