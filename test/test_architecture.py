@@ -67,8 +67,6 @@ LONG_FILES = {
 LONG_FUNCTIONS = {
     'dig2dig_ros/evaluation/bags.py': '__init__',
     'dig2dig_ros/evaluation/synthetic_scene.py': '_draw',
-    'dig2dig_ros/fusion/fuser.py': '_fused',
-    'dig2dig_ros/fusion/device_fusion.py': 'fuse_pair',
     'dig2dig_ros/fusion/sampler.py': '_follow_chain',
     'dig2dig_ros/tools/evaluate_bag.py': 'parse_arguments',
 }

@@ -19,21 +19,19 @@ Unless a source is to be restored, nothing here reads from the device, copies to
 values there: the same :class:`Task` enqueues the same kernels. So they can be recorded once and
 replayed, see :mod:`dig2dig_ros.fusion.graphs`.
 
-Sources that show only a part of the scene, or that are only partly to be believed.
-
-A source has a confidence m_k in [0, 1] at every pixel: 0 where its camera does not reach or while
-it is broken, 1 where it is as good as any. What it lacks is filled with what the others show:
+A source that shows only a part of the scene, or that is only partly to be trusted, has a trust
+map m_k in [0, 1]: 0 where its camera does not reach or while it is broken, 1 where it is as good
+as any. What it lacks is filled with what the others show:
 
     c_k' = m_k c_k + (1 - m_k) sum_j m_j c_j / sum_j m_j.
 
-So the fusion meets no false edge where a camera ends, and where all but one have no confidence,
-all sources are that one, and so is the fused image. Of what is fused at a weight w_k, the part
-m_k is source k's own; :func:`confident_weights` tells whose the rest is.
+So the fusion meets no false edge where a camera ends, and where all but one have no trust, all
+sources are that one, and so is the fused image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,73 +49,49 @@ from dig2dig_ros.priors import Prior
 
 
 @dataclass(frozen=True)
+class SourceTask:
+    """
+    What the computation of a source depends on but the values of its tensors.
+
+    :param full_scale: the value of a pixel that stands for 1.
+    :param is_placed: whether it has a placement.
+    :param shrunk: (height, width) to which it is reduced before it is warped, lest it be aliased;
+        None where it is not.
+    :param is_trusted: whether its trust is above 0.
+    """
+
+    full_scale: float
+    is_placed: bool = False
+    shrunk: tuple[int, int] | None = None
+    is_trusted: bool = True
+
+
+@dataclass(frozen=True)
 class Task:
     """
     All that the computation of a pair depends on but the values of its tensors.
 
-    The sequences have one entry for each of K sources.
-
-    :param full_scales: the value of a pixel that stands for 1.
-    :param placed: whether there is a placement.
-    :param shrunk: (height, width) to which a source is reduced before it is warped, lest it be
-        aliased; None where it is not.
-    :param relied: whether the trust is above 0.
-    :param full_trust: all of them are 1.
+    :param full_trust: the trust of all sources is 1.
     :param weights: whether the weights are wanted.
     """
 
     settings: FusionSettings
-    full_scales: tuple[float, ...]
-    placed: tuple[bool, ...]
-    shrunk: tuple[tuple[int, int] | None, ...]
-    relied: tuple[bool, ...]
-    full_trust: bool
-    weights: bool
-
-
-@dataclass(frozen=True)
-class PairTensors:
-    """
-    The values that a pair is computed of, on the device; none of them is changed.
-
-    :param images: (H, W) or (H, W, 3) each, in blue-green-red order; uint8, float32, or int16 for
-        the bits of uint16.
-    :param trust: (K,) float32 in [0, 1].
-    :param grids: (H, W, 2) for each source with a placement, in order.
-    :param coverages: (H, W), likewise.
-    """
-
-    images: tuple[Tensor, ...]
-    trust: Tensor
-    grids: tuple[Tensor, ...] = ()
-    coverages: tuple[Tensor, ...] = ()
-
-    @classmethod
-    def of(cls, task: Task, tensors: Sequence[Tensor]) -> PairTensors:
-        """Take apart all of them in a row, in the order of the parameters."""
-        count, placed = len(task.placed), sum(task.placed)
-        grids = count + 1
-        coverages = grids + placed
-        return cls(
-            tuple(tensors[:count]),
-            tensors[count],
-            tuple(tensors[grids:coverages]),
-            tuple(tensors[coverages:]),
-        )
+    sources: tuple[SourceTask, ...]
+    full_trust: bool = True
+    weights: bool = True
 
 
 @dataclass(frozen=True)
 class Fused:
     """
-    What comes of a pair, on the device.
+    What comes of a pair.
 
-    :param image: (H, W) or (H, W, 3) uint8; on the CPU, its channels may lie apart.
-    :param weights: (K, H, W) float32; None where they are not wanted.
+    :param tensors: on the device: ``image``, (H, W) or (H, W, 3) uint8, whose channels may lie
+        apart on the CPU, and ``weights``, (K, H, W) float32, where they are wanted.
     :param prior_calls: images that went through the prior.
     """
 
-    image: Tensor
-    weights: Tensor | None
+    tensors: dict[str, Tensor]
     prior_calls: int
 
 
@@ -125,7 +99,7 @@ class Fused:
 def fuse_pair(
     prior: Prior,
     task: Task,
-    tensors: PairTensors,
+    tensors: Mapping[str, Tensor],
     noise: Noise,
     callback: Callable[[StepState], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -133,6 +107,10 @@ def fuse_pair(
     """
     Fuse images that are on the device.
 
+    :param tensors: on the device; none of them is changed. For each source k, counted from 0:
+        ``image k``, (H, W) or (H, W, 3) blue-green-red, uint8, float32, or int16 for the bits of
+        uint16; where it has a placement, ``grid k``, (H, W, 2), and ``coverage k``, (H, W). And
+        ``trust``, (K,) float32 in [0, 1].
     :param noise: see :func:`~dig2dig_ros.fusion.sampler.sample`; of the first source's size.
     :param callback: called after every step of the sampler.
     :param cancelled: asked before every call of the prior whether to give up.
@@ -140,67 +118,72 @@ def fuse_pair(
     :raises DegradationError: a declared degradation cannot be that of the image.
     :raises PriorError: the prior was not trained for the timesteps of the settings.
     """
-    settings, count = task.settings, len(tensors.images)
-    prior = watched = WatchedPrior(prior, cancelled)
-    images = [
-        _intensities(pixels, scale)
-        for pixels, scale in zip(tensors.images, task.full_scales, strict=True)
-    ]
-    height, width = images[0].shape[-2:]
-    observations: list[Observation | None] = [None] * count
-    for index, degradation in enumerate(settings.degradations(count)):
-        if not degradation.is_none:
-            images[index], observations[index] = _restored(
-                prior, images[index], degradation, settings
-            )
-    grids, coverages = iter(tensors.grids), iter(tensors.coverages)
-    for index, placed in enumerate(task.placed):
-        if placed:
-            shrunk = task.shrunk[index]
-            image = images[index] if shrunk is None else _resized(images[index], *shrunk)
-            images[index] = _warped(image, next(grids))
-        elif images[index].shape[-2:] != (height, width):
-            images[index] = _resized(images[index], height, width)
-        else:
-            continue
-        observations[index] = None  # of other pixels
-    sources = greys = torch.stack([_grey(image) for image in images])
-    confidence = None
-    if any(task.placed) or not task.full_trust:
-        trust = tensors.trust.view(-1, 1, 1, 1)
-        everywhere = torch.ones_like(sources[0])
-        confidence = torch.stack(
-            [
-                trust[index] * (next(coverages)[None] if placed else everywhere)
-                for index, placed in enumerate(task.placed)
-            ]
-        )
-    relied = [index for index, value in enumerate(task.relied) if value]
+    settings = task.settings
+    watched = WatchedPrior(prior, cancelled)
+    images, observations = _aligned_images(watched, task, tensors)
+    sources = torch.stack([_grey(image) for image in images])
+    old_luma = sources[0, 0]
+    trust_maps = _trust_maps(task, tensors, sources)
+    trusted = [index for index, source in enumerate(task.sources) if source.is_trusted]
     weights: Tensor | None = None
-    if len(relied) == 1:
-        (only,) = relied
-        if confidence is not None:
+    if len(trusted) == 1:
+        (only,) = trusted
+        if trust_maps is not None:
             # Nobody fills in for what the only source lacks: it is black.
-            sources = sources * confidence[only] / trust[only]
+            sources = sources * trust_maps[only] / tensors['trust'][only]
         fused = sources[only, 0].clamp(0, 1)
         weights = torch.zeros_like(sources)
         weights[only].fill_(1)
     else:
-        if confidence is not None:
-            sources = confident_sources(sources, confidence)
-            observations = [None] * count
-        result = sample(prior, sources * 2 - 1, noise, settings, callback, observations)
+        if trust_maps is not None:
+            sources = filled_sources(sources, trust_maps)
+            observations = []
+        result = sample(watched, sources * 2 - 1, noise, settings, callback, observations)
         fused = ((result.fused[0, 0] + 1) / 2).clamp_(0, 1)
         if task.weights or settings.chroma == 'all':
             weights = result.mean_weights()
-            if confidence is not None:
-                weights = confident_weights(weights[None], confidence)[0]
+            if trust_maps is not None:
+                weights = weights_of_originals(weights, trust_maps)
     planes = None if weights is None else weights[:, 0]
-    image = _coloured(images, greys[0, 0], fused, planes if settings.chroma == 'all' else None)
+    image = _coloured(images, old_luma, fused, planes if settings.chroma == 'all' else None)
     image = image.mul_(255).round_().to(torch.uint8)
     if image.device.type != 'cpu':  # where it has to be done on the way to the host
         image = image.contiguous()
-    return Fused(image, planes if task.weights else None, watched.calls)
+    results = {'image': image}
+    if task.weights and planes is not None:
+        results['weights'] = planes
+    return Fused(results, watched.calls)
+
+
+def _aligned_images(
+    prior: Prior, task: Task, tensors: Mapping[str, Tensor]
+) -> tuple[list[Tensor], list[Observation | None]]:
+    """
+    Return the sources on the pixels of the first one, restored where that is declared.
+
+    :return: images, (1 or 3, H, W) in [0, 1], and for each what was observed of its luma, if a
+        chain is to keep to it.
+    """
+    images: list[Tensor] = []
+    observations: list[Observation | None] = []
+    degradations = task.settings.degradations(len(task.sources))
+    for index, (source, degradation) in enumerate(zip(task.sources, degradations, strict=True)):
+        image = _intensities(tensors[f'image {index}'], source.full_scale)
+        observation = None
+        if not degradation.is_none:
+            image, observation = _restored(prior, image, degradation, task.settings)
+        size = (images or [image])[0].shape[-2:]
+        if source.is_placed:
+            if source.shrunk is not None:
+                image = _resized(image, *source.shrunk)
+            image = _warped(image, tensors[f'grid {index}'])
+            observation = None  # of other pixels, as below
+        elif image.shape[-2:] != size:
+            image = _resized(image, *size)
+            observation = None
+        images.append(image)
+        observations.append(observation)
+    return images, observations
 
 
 def _intensities(pixels: Tensor, full_scale: float) -> Tensor:
@@ -278,34 +261,51 @@ def _coloured(
     return replace_luma(colour, fused).permute(1, 2, 0)
 
 
-def _shares(confidence: Tensor) -> Tensor:
-    """Return m_k / sum_j m_j; equal shares where nobody has any confidence."""
-    total = confidence.sum(dim=0, keepdim=True)
+def _trust_maps(task: Task, tensors: Mapping[str, Tensor], sources: Tensor) -> Tensor | None:
+    """Return m_k, (K, 1, H, W); None where all sources are fully trusted everywhere."""
+    if task.full_trust and not any(source.is_placed for source in task.sources):
+        return None
+    everywhere = torch.ones_like(sources[0])
+    return torch.stack(
+        [
+            trust * (tensors[f'coverage {index}'][None] if source.is_placed else everywhere)
+            for index, (source, trust) in enumerate(
+                zip(task.sources, tensors['trust'].view(-1, 1, 1, 1), strict=True)
+            )
+        ]
+    )
+
+
+def _shares(trust_maps: Tensor) -> Tensor:
+    """Return m_k / sum_j m_j; equal shares where nobody is trusted."""
+    total = trust_maps.sum(dim=0, keepdim=True)
     known = total > 0
-    shares = confidence / torch.where(known, total, 1.0)
-    return torch.where(known, shares, 1.0 / len(confidence))
+    shares = trust_maps / torch.where(known, total, 1.0)
+    return torch.where(known, shares, 1.0 / len(trust_maps))
 
 
-def confident_sources(sources: Tensor, confidence: Tensor) -> Tensor:
+def filled_sources(sources: Tensor, trust_maps: Tensor) -> Tensor:
     """
     Return the sources with what they lack filled in from the others.
 
     :param sources: (K, 1, H, W).
-    :param confidence: (K, 1, H, W) in [0, 1]; where it is 0 for all sources, each is the mean.
+    :param trust_maps: (K, 1, H, W) in [0, 1]; where it is 0 for all sources, each is the mean.
     :return: (K, 1, H, W).
     """
-    common = (_shares(confidence) * sources).sum(dim=0, keepdim=True)
-    return common + confidence * (sources - common)
+    common = (_shares(trust_maps) * sources).sum(dim=0, keepdim=True)
+    return common + trust_maps * (sources - common)
 
 
-def confident_weights(weights: Tensor, confidence: Tensor) -> Tensor:
+def weights_of_originals(weights: Tensor, trust_maps: Tensor) -> Tensor:
     """
     Return how much of each original source the weighted sum of the filled ones holds.
 
-    :param weights: (R, K, 1, H, W), summing to 1 over the sources.
-    :param confidence: (K, 1, H, W) in [0, 1].
-    :return: (R, K, 1, H, W), summing to 1 over the sources.
+    Of what is fused at a weight w_k, the part m_k is source k's own; the rest is lent to it.
+
+    :param weights: (K, 1, H, W), summing to 1 over the sources.
+    :param trust_maps: (K, 1, H, W) in [0, 1].
+    :return: (K, 1, H, W), summing to 1 over the sources.
     """
-    own = weights * confidence
-    lent = (weights - own).sum(dim=1, keepdim=True)
-    return own + lent * _shares(confidence)
+    own = weights * trust_maps
+    lent = (weights - own).sum(dim=0, keepdim=True)
+    return own + lent * _shares(trust_maps)

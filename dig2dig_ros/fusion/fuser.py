@@ -17,8 +17,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 import time
 from typing import Any
@@ -37,7 +37,7 @@ from dig2dig_ros.fusion.device import (
     resolve_device,
     resolve_precision,
 )
-from dig2dig_ros.fusion.device_fusion import fuse_pair, PairTensors, Task
+from dig2dig_ros.fusion.device_fusion import fuse_pair, Fused, SourceTask, Task
 from dig2dig_ros.fusion.estimates import FusionCancelled
 from dig2dig_ros.fusion.graphs import Input, Replayer, RUNS_BEFORE
 from dig2dig_ros.fusion.observation import fitting_size, forget_operators
@@ -82,6 +82,22 @@ class FusionResult:
     weights: NDArray[np.float32]
     prior_calls: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class _Source:
+    """
+    What is to be fused, checked.
+
+    :param pixels: (H, W) or (H, W, 3); uint8, uint16 or float32.
+    :param full_scale: the value of a pixel that stands for 1.
+    :param trust: 0 to 1.
+    """
+
+    pixels: NDArray[Any]
+    full_scale: float
+    placement: Placement | None
+    trust: float
 
 
 @dataclass(frozen=True)
@@ -144,7 +160,7 @@ class Fuser:
         self._noise: OrderedDict[tuple[int, int, int, int], Tensor] = OrderedDict()
         self._placed: WeakKeyDictionary[Placement, _PlacementOnDevice] = WeakKeyDictionary()
         on_gpu = self.device.type == 'cuda'
-        self._replayer: Replayer[int] | None = None
+        self._replayer: Replayer[Fused] | None = None
         if on_gpu or graphs:
             self._replayer = Replayer(self.device, record=on_gpu if graphs is None else graphs)
         if not on_gpu:
@@ -255,7 +271,7 @@ class Fuser:
         :param settings: how to fuse; default: as the fuser was made.
         :param placements: for each source in turn, where the pixels of the first one lie in it;
             None, and for those left out, where the whole image covers the first one.
-        :param trust: for each source in turn, how far it is to be relied on, 0 to 1; 1 for those
+        :param trust: for each source in turn, how far it is to be trusted, 0 to 1; 1 for those
             left out. A source at 0 has weight 0.
         :param weights: whether the weights are wanted; without them it is faster.
         :param callback: called after every step of the sampler, to look inside.
@@ -267,113 +283,85 @@ class Fuser:
         :raises PriorError: the prior was not trained for the timesteps of the settings.
         """
         start = time.perf_counter()
-        with self._context():
-            return self._fused(
-                (visible, thermal, *others),
-                settings or self._settings,
-                placements,
-                trust,
-                weights,
-                callback,
-                cancelled,
-                start,
-            )
+        sources = _checked_sources((visible, thermal, *others), placements, trust)
+        with nullcontext() if self._replayer is None else self._replayer.stream():
+            task = self._task(sources, settings or self._settings, weights)
+            fused = self._run(task, sources, callback, cancelled)
+            arrays = self._arrays(fused)
+        image = arrays['image']
+        planes = arrays.get('weights', np.empty((0, *image.shape[:2]), np.float32))
+        return FusionResult(image, planes, fused.prior_calls, time.perf_counter() - start)
 
-    def _context(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self._replayer is None else self._replayer.stream()
-
-    def _fused(
-        self,
-        sources: Sequence[NDArray[Any]],
-        settings: FusionSettings,
-        placements: Sequence[Placement | None],
-        trust: Sequence[float],
-        weights: bool,
-        callback: Callable[[StepState], None] | None,
-        cancelled: Callable[[], bool] | None,
-        start: float,
-    ) -> FusionResult:
-        """Do what :meth:`fuse` says, from the time ``start`` on."""
-        given = [_checked(array, _source_name(index)) for index, array in enumerate(sources)]
-        arrays = [array for array, _ in given]
-        height, width = arrays[0].shape[:2]
-        placed: list[Placement | None] = _completed(placements, None, len(arrays), 'placements')
-        trusts: list[float] = _completed(trust, 1.0, len(arrays), 'trust')
-        if not all(0 <= value <= 1 for value in trusts):
-            raise FusionInputError(f'trust is {tuple(trusts)}: every value must be 0 to 1')
-        for index, placement in enumerate(placed):
-            if placement is not None:
-                _check_fits(placement, arrays[index], (height, width), _source_name(index))
-        scenes = [
-            degradation.scene_size(*array.shape[:2])
-            for degradation, array in zip(settings.degradations(len(arrays)), arrays, strict=True)
-        ]
-        task = Task(
+    def _task(self, sources: Sequence[_Source], settings: FusionSettings, weights: bool) -> Task:
+        degradations = settings.degradations(len(sources))
+        return Task(
             settings=settings,
-            full_scales=tuple(full_scale for _, full_scale in given),
-            placed=tuple(placement is not None for placement in placed),
-            shrunk=tuple(map(self._shrunk, placed, scenes)),
-            relied=tuple(value > 0 for value in trusts),
-            full_trust=all(value == 1 for value in trusts),
+            sources=tuple(
+                SourceTask(
+                    full_scale=source.full_scale,
+                    is_placed=source.placement is not None,
+                    shrunk=self._shrunk(
+                        source.placement, degradation.scene_size(*source.pixels.shape[:2])
+                    ),
+                    is_trusted=source.trust > 0,
+                )
+                for source, degradation in zip(sources, degradations, strict=True)
+            ),
+            full_trust=all(source.trust == 1 for source in sources),
             weights=weights,
         )
 
-        def compute(
-            tensors: Sequence[Tensor], recording: bool
-        ) -> tuple[Sequence[Tensor], int, Sequence[Tensor]]:
-            draws: list[Tensor] = []
+    def _run(
+        self,
+        task: Task,
+        sources: Sequence[_Source],
+        callback: Callable[[StepState], None] | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> Fused:
+        height, width = sources[0].pixels.shape[:2]
 
-            def noise(index: int) -> Tensor:
-                draws.append(self._noise_for(height, width, settings.seed, index))
-                return draws[-1]
+        def noise(index: int) -> Tensor:
+            return self._noise_for(height, width, task.settings.seed, index)
 
-            pair = PairTensors.of(task, tensors)
+        def compute(tensors: Mapping[str, Tensor], recording: bool) -> Fused:
             ask = None if recording else cancelled
-            fused = fuse_pair(self.prior, task, pair, noise, callback, ask)
-            outputs = [fused.image] if fused.weights is None else [fused.image, fused.weights]
-            return outputs, fused.prior_calls, draws
+            return fuse_pair(self.prior, task, tensors, noise, callback, ask)
 
-        inputs = self._inputs(arrays, placed, trusts)
+        inputs = self._inputs(sources)
         if self._replayer is None:
-            outputs, calls, _ = compute([given.tensor for given in inputs], False)
-            results = [_array(tensor) for tensor in outputs]
-        else:
-            recordable = callback is None and self._is_recordable(task, height * width)
-            if recordable:
-                # Drawn and uploaded before: other fusions may have pushed it out.
-                for index in range(_draws(settings)):
-                    self._noise_for(height, width, settings.seed, index)
-            outputs, calls = self._replayer.run(task, compute, inputs, recordable)
-            results = self._replayer.download(outputs)
-        image = results.pop(0)
-        planes = results.pop(0) if weights else np.empty((0, height, width), np.float32)
-        return FusionResult(image, planes, calls, time.perf_counter() - start)
+            return compute({name: given.tensor for name, given in inputs.items()}, False)
+        recordable = callback is None and self._is_recordable(task, height * width)
+        # Drawn and uploaded before: other fusions may have pushed it out.
+        draws = [noise(index) for index in range(_draws(task.settings))] if recordable else []
+        return self._replayer.run(task, compute, inputs, recordable, draws)
+
+    def _arrays(self, fused: Fused) -> dict[str, NDArray[Any]]:
+        if self._replayer is not None:
+            return self._replayer.download(fused)
+        return {name: _array(tensor) for name, tensor in fused.tensors.items()}
 
     def _is_recordable(self, task: Task, pixels: int) -> bool:
         """Tell whether a fusion only enqueues kernels, and so few that they are soon recorded."""
         settings = task.settings
-        steps = settings.num_inference_steps
-        degraded = not all(each.is_none for each in settings.degradations(len(task.placed)))
-        # As long as all its noise is kept, none has to be drawn and uploaded.
+        degradations = settings.degradations(len(task.sources))
         return (
             self.prior.only_enqueues
-            and steps <= _MOST_RECORDED_STEPS
+            and settings.num_inference_steps <= _MOST_RECORDED_STEPS
+            # As long as all its noise is kept, none has to be drawn and uploaded.
             and _draws(settings) * pixels <= _KEPT_NOISE_PIXELS
-            and not degraded
+            and all(degradation.is_none for degradation in degradations)
         )
 
-    def _inputs(
-        self,
-        arrays: Sequence[NDArray[Any]],
-        placements: Sequence[Placement | None],
-        trusts: Sequence[float],
-    ) -> list[Input]:
-        """Return what :meth:`PairTensors.of` takes apart again."""
-        inputs = [Input(self._pixels(array)) for array in arrays]
-        inputs.append(Input(torch.tensor(trusts, dtype=torch.float32), tuple(trusts)))
-        there = [placement for placement in placements if placement is not None]
-        inputs += [Input(self._on_device(placement).grid, placement) for placement in there]
-        inputs += [Input(self._on_device(placement).coverage, placement) for placement in there]
+    def _inputs(self, sources: Sequence[_Source]) -> dict[str, Input]:
+        """Return what :func:`fuse_pair` wants to have on the device, by its names."""
+        trust = tuple(source.trust for source in sources)
+        inputs = {'trust': Input(torch.tensor(trust, dtype=torch.float32), trust)}
+        for index, source in enumerate(sources):
+            inputs[f'image {index}'] = Input(self._pixels(source.pixels))
+            if source.placement is not None:
+                there = self._on_device(source.placement)
+                inputs[f'grid {index}'] = Input(there.grid, source.placement)
+                inputs[f'coverage {index}'] = Input(there.coverage, source.placement)
         return inputs
 
     def _pixels(self, array: NDArray[Any]) -> Tensor:
@@ -437,13 +425,6 @@ def _typical_step(placement: Placement, axis: int) -> float:
     return float(np.median(steps[reached])) if reached.any() else 0.0
 
 
-def _completed(values: Sequence[Any], default: Any, count: int, name: str) -> list[Any]:
-    """Return one value for each source."""
-    if len(values) > count:
-        raise FusionInputError(f'{len(values)} {name} for {count} sources: give one for each')
-    return [*values, *[default] * (count - len(values))]
-
-
 @torch.inference_mode()
 def _stays_finite(prior: Prior, device: torch.device) -> bool:
     """Tell whether a prior's estimates are finite where images are at their extremes."""
@@ -468,16 +449,37 @@ def _draws(settings: FusionSettings) -> int:
     return max(1 + fresh, settings.noise_draws)
 
 
-def _source_name(index: int) -> str:
-    return ('visible', 'thermal')[index] if index < 2 else f'source {index + 1}'
-
-
 def _array(tensor: Tensor) -> NDArray[Any]:
     """Return a tensor of the CPU as an array, an image pixel by pixel."""
     if tensor.ndim != 3 or tensor.dtype != torch.uint8:
         return tensor.numpy()
     # Its channels lie apart, and OpenCV brings them together many times as fast as torch.
     return np.asarray(cv2.merge(list(tensor.permute(2, 0, 1).numpy())))
+
+
+def _checked_sources(
+    arrays: Sequence[NDArray[Any]],
+    placements: Sequence[Placement | None],
+    trust: Sequence[float],
+) -> list[_Source]:
+    """Check what is to be fused; placements and trust may be given for fewer sources."""
+    count = len(arrays)
+    for what, values in (('placements', placements), ('trust', trust)):
+        if len(values) > count:
+            raise FusionInputError(f'{len(values)} {what} for {count} sources: give one for each')
+    if not all(0 <= value <= 1 for value in trust):
+        raise FusionInputError(f'trust is {tuple(trust)}: every value must be 0 to 1')
+    sources: list[_Source] = []
+    for index, array in enumerate(arrays):
+        name = ('visible', 'thermal')[index] if index < 2 else f'source {index + 1}'
+        pixels, full_scale = _checked(array, name)
+        placement = placements[index] if index < len(placements) else None
+        if placement is not None:
+            first = sources[0].pixels if sources else pixels
+            _check_fits(placement, pixels, (first.shape[0], first.shape[1]), name)
+        how_far = trust[index] if index < len(trust) else 1.0
+        sources.append(_Source(pixels, full_scale, placement, how_far))
+    return sources
 
 
 def _checked(array: NDArray[Any], name: str) -> tuple[NDArray[Any], float]:

@@ -26,12 +26,12 @@ the rest of this module can be tested without a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 import logging
 import threading
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,11 +50,17 @@ RUNS_BEFORE = 3
 # Staged arrays begin at multiples of so many bytes.
 _ALIGNMENT = 256
 
-FactsT = TypeVar('FactsT')
-# Takes tensors on the device, which it must not change, and whether it is being recorded; returns
-# tensors there, whatever else is to be known, and the tensors it read besides, which a recording
-# has to keep alive.
-Computation = Callable[[Sequence[Tensor], bool], tuple[Sequence[Tensor], FactsT, Sequence[Tensor]]]
+
+class Result(Protocol):
+    """What a computation returns: tensors on the device, and whatever else is to be known."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]: ...
+
+
+ResultT = TypeVar('ResultT', bound=Result)
+# Takes tensors on the device by name, which it must not change, and whether it is being recorded.
+Computation = Callable[[Mapping[str, Tensor], bool], ResultT]
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class Input:
 
 
 @dataclass
-class _Recording(Generic[FactsT]):
+class _Recording(Generic[ResultT]):
     """
     A computation that has been recorded, or may be.
 
@@ -82,24 +88,24 @@ class _Recording(Generic[FactsT]):
     :param failed: it cannot be recorded.
     :param graph: on CUDA devices, that of the recording.
     :param replay: runs it again; None until it is recorded.
-    :param results: where the outputs of ``replay`` lie, and the facts.
-    :param kept: what it reads besides.
+    :param result: of the run that was recorded; its tensors are where ``replay`` writes.
+    :param read: tensors that it reads besides its inputs, and that have to stay.
     """
 
-    inputs: tuple[Tensor, ...]
-    versions: list[Any]
+    inputs: dict[str, Tensor]
+    versions: dict[str, Any]
     thread: threading.Thread | None = None
     runs: int = 0
     failed: bool = False
     graph: Any = None
     replay: Callable[[], None] | None = None
-    results: tuple[Sequence[Tensor], FactsT] | None = None
-    kept: Sequence[Tensor] = ()
+    result: ResultT | None = None
+    read: Sequence[Tensor] = ()
 
     def forget(self) -> None:
         """Give the recording up; the computation has to run once more before the next."""
-        self.replay = self.results = None
-        self.kept = ()
+        self.replay = self.result = None
+        self.read = ()
         self.runs = min(self.runs, RUNS_BEFORE - 1)
         graph, self.graph = self.graph, None
         if graph is not None:
@@ -117,22 +123,22 @@ class Staging:
         self._pinned = pinned
         self._memory = torch.empty(0, dtype=torch.uint8)
 
-    def places(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def places(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return room for tensors of these shapes and types; valid until the next call."""
-        sizes = [tensor.numel() * tensor.element_size() for tensor in tensors]
+        sizes = [tensor.numel() * tensor.element_size() for tensor in tensors.values()]
         steps = [-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes]
         if sum(steps) > self._memory.numel():
             self._memory = torch.empty(0, dtype=torch.uint8)  # before there is a larger one
             self._memory = torch.empty(sum(steps), dtype=torch.uint8, pin_memory=self._pinned)
-        places, begin = [], 0
-        for tensor, size, step in zip(tensors, sizes, steps, strict=True):
+        places, begin = {}, 0
+        for (name, tensor), size, step in zip(tensors.items(), sizes, steps, strict=True):
             part = self._memory[begin : begin + size]
-            places.append(part.view(tensor.dtype).view(tensor.shape))
+            places[name] = part.view(tensor.dtype).view(tensor.shape)
             begin += step
         return places
 
 
-class Replayer(Generic[FactsT]):
+class Replayer(Generic[ResultT]):
     """
     Runs computations on a device, and records those that come again and again.
 
@@ -151,7 +157,7 @@ class Replayer(Generic[FactsT]):
         stream: Any = torch.cuda.Stream
         self._stream = stream(device) if cuda else None
         self._upload, self._download = Staging(cuda), Staging(cuda)
-        self._recordings: dict[Hashable, _Recording[FactsT]] = {}
+        self._recordings: dict[Hashable, _Recording[ResultT]] = {}
         # Whether something was enqueued that nobody has waited for.
         self._is_pending = False
         self._complained = False
@@ -174,20 +180,24 @@ class Replayer(Generic[FactsT]):
     def run(
         self,
         key: Hashable,
-        computation: Computation[FactsT],
-        inputs: Sequence[Input],
+        computation: Computation[ResultT],
+        inputs: Mapping[str, Input],
         recordable: bool = True,
-    ) -> tuple[Sequence[Tensor], FactsT]:
+        read: Sequence[Tensor] = (),
+    ) -> ResultT:
         """
         Run a computation, or replay it.
 
         :param key: of the computation: with the same one, and inputs of the same shapes and
             types, it does the same, whatever their values are.
         :param recordable: nothing in it waits for the device, and it has no side effects.
-        :return: its outputs on the device, valid until the next call, and the facts; of a replay,
-            those of the run that was recorded.
+        :param read: tensors on the device that it reads besides.
+        :return: its result, whose tensors are valid until the next call; of a replay, what else
+            is in it is of the run that was recorded.
         """
-        shapes = tuple((given.tensor.shape, given.tensor.dtype) for given in inputs)
+        shapes = tuple(
+            (name, given.tensor.shape, given.tensor.dtype) for name, given in inputs.items()
+        )
         if self._is_pending:  # the last one failed: it may still be copying what was staged
             self._wait()
         recording = self._recording((key, shapes), inputs)
@@ -198,21 +208,20 @@ class Replayer(Generic[FactsT]):
             if recording.thread is not thread:
                 recording.thread, recording.runs = thread, 0
             if recording.runs >= RUNS_BEFORE and not recording.failed:
-                self._try_to_record(recording, computation)
+                self._try_to_record(recording, computation, read)
             recording.runs += 1
-        if recordable and recording.replay is not None and recording.results is not None:
+        if recordable and recording.replay is not None and recording.result is not None:
             recording.replay()
-            return recording.results
-        outputs, facts, _ = computation(recording.inputs, False)
-        return outputs, facts
+            return recording.result
+        return computation(recording.inputs, False)
 
-    def download(self, tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
-        """Wait for the device, once, and return copies of what is there."""
-        places = self._download.places(tensors)
-        for place, tensor in zip(places, tensors, strict=True):
-            place.copy_(tensor.contiguous(), non_blocking=True)
+    def download(self, result: ResultT) -> dict[str, NDArray[Any]]:
+        """Wait for the device, once, and return copies of the tensors of a result."""
+        places = self._download.places(result.tensors)
+        for name, tensor in result.tensors.items():
+            places[name].copy_(tensor.contiguous(), non_blocking=True)
         self._wait()
-        return [np.array(place.numpy()) for place in places]
+        return {name: np.array(place.numpy()) for name, place in places.items()}
 
     def clear(self) -> None:
         """Give up all recordings and their memory."""
@@ -234,44 +243,52 @@ class Replayer(Generic[FactsT]):
             self._stream.synchronize()
         self._is_pending = False
 
-    def _recording(self, key: Hashable, inputs: Sequence[Input]) -> _Recording[FactsT]:
+    def _recording(self, key: Hashable, inputs: Mapping[str, Input]) -> _Recording[ResultT]:
         recording = self._recordings.get(key)
         if recording is None:
             if len(self._recordings) >= MOST_RECORDINGS:
                 self.clear()
-            buffers = tuple(
-                torch.empty(given.tensor.shape, dtype=given.tensor.dtype, device=self._device)
-                for given in inputs
-            )
-            recording = _Recording(buffers, [None] * len(buffers))
+            buffers = {
+                name: torch.empty(
+                    given.tensor.shape, dtype=given.tensor.dtype, device=self._device
+                )
+                for name, given in inputs.items()
+            }
+            recording = _Recording(buffers, {})
             self._recordings[key] = recording
         return recording
 
-    def _fill(self, recording: _Recording[FactsT], inputs: Sequence[Input]) -> None:
+    def _fill(self, recording: _Recording[ResultT], inputs: Mapping[str, Input]) -> None:
         """Copy to the device what is not there yet."""
+        new = {
+            name: given
+            for name, given in inputs.items()
+            if given.version is None or given.version != recording.versions.get(name)
+        }
         places = self._upload.places(
-            [given.tensor for given in inputs if given.tensor.device.type == 'cpu']
+            {
+                name: given.tensor
+                for name, given in new.items()
+                if given.tensor.device.type == 'cpu'
+            }
         )
-        for index, given in enumerate(inputs):
-            value = given.tensor
-            if value.device.type == 'cpu':
-                place = places.pop(0)
-                if _is_same(recording.versions[index], given.version):
-                    continue
-                value = place.copy_(value)
-            elif _is_same(recording.versions[index], given.version):
-                continue
-            recording.inputs[index].copy_(value, non_blocking=True)
-            recording.versions[index] = given.version
+        for name, given in new.items():
+            value = places[name].copy_(given.tensor) if name in places else given.tensor
+            recording.inputs[name].copy_(value, non_blocking=True)
+            recording.versions[name] = given.version
 
     def _try_to_record(
-        self, recording: _Recording[FactsT], computation: Computation[FactsT]
+        self,
+        recording: _Recording[ResultT],
+        computation: Computation[ResultT],
+        read: Sequence[Tensor],
     ) -> None:
         try:
             if self._stream is None:
                 self._remember(recording, computation)
             else:
                 self._capture(recording, computation)
+            recording.read = read
         except Exception as error:  # whatever a driver or a prior says of it: it runs as before
             recording.failed = True
             self._forget_graphs()
@@ -284,7 +301,7 @@ class Replayer(Generic[FactsT]):
                     error,
                 )
 
-    def _capture(self, recording: _Recording[FactsT], computation: Computation[FactsT]) -> None:
+    def _capture(self, recording: _Recording[ResultT], computation: Computation[ResultT]) -> None:
         assert self._stream is not None
         # Those that need it one after the other share the memory.
         pool = next(
@@ -302,28 +319,21 @@ class Replayer(Generic[FactsT]):
         # What other threads do with the device meanwhile does no harm.
         graph.capture_begin(pool=pool, capture_error_mode='thread_local')
         try:
-            outputs, facts, kept = computation(recording.inputs, True)
+            result = computation(recording.inputs, True)
         except BaseException:
             with suppress(Exception):  # that only says that something was wrong
                 graph.capture_end()
             raise
         graph.capture_end()
-        recording.graph, recording.kept = graph, kept
-        recording.results = (outputs, facts)
-        recording.replay = graph.replay
+        recording.graph, recording.result, recording.replay = graph, result, graph.replay
 
     @staticmethod
-    def _remember(recording: _Recording[FactsT], computation: Computation[FactsT]) -> None:
+    def _remember(recording: _Recording[ResultT], computation: Computation[ResultT]) -> None:
         """Keep a function, to be run again in place of a replay."""
-        outputs, facts, recording.kept = computation(recording.inputs, True)
+        result = computation(recording.inputs, True)
 
         def replay() -> None:
-            for place, value in zip(outputs, computation(recording.inputs, True)[0], strict=True):
-                place.copy_(value)
+            for name, value in computation(recording.inputs, True).tensors.items():
+                result.tensors[name].copy_(value)
 
-        recording.results = (outputs, facts)
-        recording.replay = replay
-
-
-def _is_same(old: Any, new: Any) -> bool:
-    return new is not None and bool(old == new)
+        recording.result, recording.replay = result, replay

@@ -30,11 +30,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dig2dig_ros.fusion.device_fusion import (
-    confident_sources,
-    confident_weights,
+    filled_sources,
     fuse_pair,
-    PairTensors,
+    SourceTask,
     Task,
+    weights_of_originals,
 )
 from dig2dig_ros.fusion.sampler import sample
 from dig2dig_ros.fusion.settings import FusionSettings
@@ -111,19 +111,6 @@ def prior():
     return load_prior('nano').to(META)
 
 
-def task_of(settings, **changes):
-    task = Task(
-        settings=settings,
-        full_scales=(255.0, 1.0),
-        placed=(False, False),
-        shrunk=(None, None),
-        relied=(True, True),
-        full_trust=True,
-        weights=True,
-    )
-    return replace(task, **changes)
-
-
 def meta(*shape, dtype=torch.float32):
     return torch.empty(shape, dtype=dtype, device=META)
 
@@ -132,43 +119,50 @@ def noise(index):
     return meta(1, 1, HEIGHT, WIDTH)
 
 
-VISIBLE = meta(HEIGHT, WIDTH, 3, dtype=torch.uint8)
-PLAIN = PairTensors((VISIBLE, meta(HEIGHT, WIDTH)), meta(2))
-WARPED = replace(PLAIN, grids=(meta(HEIGHT, WIDTH, 2),), coverages=(meta(HEIGHT, WIDTH),))
-WIDE = PairTensors((VISIBLE, meta(96, 128, dtype=torch.int16)), meta(2))
+PLAIN = {
+    'trust': meta(2),
+    'image 0': meta(HEIGHT, WIDTH, 3, dtype=torch.uint8),
+    'image 1': meta(HEIGHT, WIDTH),
+}
+WARPED = {**PLAIN, 'grid 1': meta(HEIGHT, WIDTH, 2), 'coverage 1': meta(HEIGHT, WIDTH)}
+WIDE = {**PLAIN, 'image 1': meta(96, 128, dtype=torch.int16)}
+VISIBLE, THERMAL = SourceTask(255.0), SourceTask(1.0)
 SETTINGS = FusionSettings(num_inference_steps=3, dig_refresh_interval=2)
 
 
+def task(settings, thermal=THERMAL, visible=VISIBLE, **options):
+    return Task(settings, (visible, thermal), **options)
+
+
 @pytest.mark.parametrize(
-    ('settings', 'changes', 'tensors'),
+    ('task', 'tensors'),
     [
-        (FusionSettings(), {}, PLAIN),
-        (SETTINGS, {}, PLAIN),
-        (replace(SETTINGS, noise_draws=2, gain_loss='ssim'), {}, PLAIN),
-        (replace(SETTINGS, weights='rd', gain_window=11), {'weights': False}, PLAIN),
-        (replace(SETTINGS, prior_downscale=2), {}, PLAIN),
-        (replace(SETTINGS, chroma='all'), {'full_scales': (255.0, 65535.0)}, WIDE),
-        (SETTINGS, {'full_trust': False, 'placed': (False, True)}, WARPED),
-        (SETTINGS, {'placed': (False, True), 'shrunk': (None, (20, 30))}, WARPED),
-        (SETTINGS, {'full_trust': False, 'relied': (False, True)}, PLAIN),
-        (replace(SETTINGS, sampler='ddim'), {}, PLAIN),
-        (replace(SETTINGS, sampler='ancestral', noise_draws=1), {}, PLAIN),
-        (replace(SETTINGS, sampler='ddim', weights='uniform'), {}, PLAIN),
-        (replace(SETTINGS, sampler='ddim', guidance='em'), {}, PLAIN),
+        (task(FusionSettings()), PLAIN),
+        (task(SETTINGS), PLAIN),
+        (task(replace(SETTINGS, noise_draws=2, gain_loss='ssim')), PLAIN),
+        (task(replace(SETTINGS, weights='rd', gain_window=11), weights=False), PLAIN),
+        (task(replace(SETTINGS, prior_downscale=2)), PLAIN),
+        (task(replace(SETTINGS, chroma='all'), SourceTask(65535.0)), WIDE),
+        (task(SETTINGS, SourceTask(1.0, is_placed=True), full_trust=False), WARPED),
+        (task(SETTINGS, SourceTask(1.0, is_placed=True, shrunk=(20, 30))), WARPED),
+        (task(SETTINGS, visible=SourceTask(255.0, is_trusted=False), full_trust=False), PLAIN),
+        (task(replace(SETTINGS, sampler='ddim')), PLAIN),
+        (task(replace(SETTINGS, sampler='ancestral', noise_draws=1)), PLAIN),
+        (task(replace(SETTINGS, sampler='ddim', weights='uniform')), PLAIN),
+        (task(replace(SETTINGS, sampler='ddim', guidance='em')), PLAIN),
     ],
 )
-def test_nothing_waits_between_upload_and_download(prior, settings, changes, tensors):
+def test_nothing_waits_between_upload_and_download(prior, task, tensors):
     assert prior.only_enqueues
-    task = task_of(settings, **changes)
     counts = []
     prior.coefficients(meta(1, dtype=torch.int64), meta(1))
     for _ in range(2):
         with device_only() as kernels:
             fused = fuse_pair(prior, task, tensors, noise)
         counts.append(kernels.count)
-    assert fused.image.shape == (HEIGHT, WIDTH, 3)
-    assert fused.image.dtype == torch.uint8
-    assert (fused.weights is not None) == task.weights
+    assert fused.tensors['image'].shape == (HEIGHT, WIDTH, 3)
+    assert fused.tensors['image'].dtype == torch.uint8
+    assert ('weights' in fused.tensors) == task.weights
     # A recording is as good as a run: it is the same kernels every time. Only at the very first
     # call may constants come from the host.
     assert counts[0] == counts[1] > 20
@@ -202,46 +196,45 @@ def test_what_waits_is_found(waits):
         waits(meta(2, 3))
 
 
-# Sources that are not to be relied on everywhere
+# Sources that are only partly trusted
 
 
-def random_confidence(sources):
+def random_maps(sources):
     generator = torch.Generator().manual_seed(8)
     return torch.rand(sources.shape, generator=generator, dtype=sources.dtype)
 
 
-def test_full_confidence_changes_nothing():
+def test_full_trust_changes_nothing():
     sources = random_sources(3)
     full = torch.ones_like(sources)
-    torch.testing.assert_close(confident_sources(sources, full), sources)
-    weights = torch.rand(2, *sources.shape, dtype=sources.dtype).softmax(dim=1)
-    torch.testing.assert_close(confident_weights(weights, full), weights)
+    torch.testing.assert_close(filled_sources(sources, full), sources)
+    weights = random_maps(sources).softmax(dim=0)
+    torch.testing.assert_close(weights_of_originals(weights, full), weights)
 
 
-def test_a_source_without_confidence_becomes_the_other_one():
+def test_a_source_without_trust_becomes_the_other_one():
     sources = random_sources(2)
-    confidence = torch.stack([torch.ones_like(sources[0]), torch.zeros_like(sources[0])])
-    filled = confident_sources(sources, confidence)
+    trust_maps = torch.stack([torch.ones_like(sources[0]), torch.zeros_like(sources[0])])
+    filled = filled_sources(sources, trust_maps)
     torch.testing.assert_close(filled[0], sources[0], rtol=0, atol=0)
     torch.testing.assert_close(filled[1], sources[0])
-    weights = torch.full((1, *sources.shape), 0.5, dtype=sources.dtype)
-    shares = confident_weights(weights, confidence)
-    assert (shares[:, 0] == 1).all()
-    assert (shares[:, 1] == 0).all()
+    weights = weights_of_originals(torch.full_like(sources, 0.5), trust_maps)
+    assert (weights[0] == 1).all()
+    assert (weights[1] == 0).all()
 
 
-def test_weights_tell_what_the_weighted_sum_of_filled_sources_holds():
+def test_weights_are_those_of_the_originals_in_the_sum_of_filled_sources():
     sources = random_sources(3)
-    confidence = random_confidence(sources)
-    weights = random_confidence(sources)[None].softmax(dim=1)
-    fused = (weights[0] * confident_sources(sources, confidence)).sum(dim=0)
-    shares = confident_weights(weights, confidence)
-    torch.testing.assert_close((shares[0] * sources).sum(dim=0), fused)
-    torch.testing.assert_close(shares.sum(dim=1), torch.ones_like(shares[:, 0]))
+    trust_maps = random_maps(sources)
+    weights = random_maps(sources).softmax(dim=0)
+    fused = (weights * filled_sources(sources, trust_maps)).sum(dim=0)
+    originals = weights_of_originals(weights, trust_maps)
+    torch.testing.assert_close((originals * sources).sum(dim=0), fused)
+    torch.testing.assert_close(originals.sum(dim=0), torch.ones_like(originals[0]))
 
 
-def test_nobody_with_confidence_is_everybody():
+def test_where_nobody_is_trusted_all_are_the_mean():
     sources = random_sources(2)
     nothing = torch.zeros_like(sources)
     mean = sources.mean(dim=0, keepdim=True).expand_as(sources)
-    torch.testing.assert_close(confident_sources(sources, nothing), mean)
+    torch.testing.assert_close(filled_sources(sources, nothing), mean)

@@ -14,7 +14,7 @@
 
 """Recording and replaying; on the CPU, to replay is to run the recorded function again."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 import inspect
 import logging
 import threading
@@ -126,6 +126,12 @@ def test_callbacks_see_every_step_of_every_pair_and_cancelling_ends_one(graphs):
 # The replayer by itself
 
 
+@dataclass
+class Doubled:
+    tensors: dict[str, torch.Tensor]
+    recording: bool = False
+
+
 class Counted:
     """Doubles its input, and counts how often Python does so."""
 
@@ -137,15 +143,14 @@ class Counted:
         self.runs += 1
         if self.failing and recording:
             raise RuntimeError('not while recording')
-        return [tensors[0] * 2], recording, []
+        return Doubled({'twice': tensors['x'] * 2}, recording)
 
 
 def doubled(replayer, computation, value, key='double', **options):
     given = Input(torch.full((3,), float(value)))
-    outputs, recorded = replayer.run(key, computation, [given], **options)
-    (array,) = replayer.download(outputs)
-    assert array.tolist() == [2.0 * value] * 3
-    return recorded
+    result = replayer.run(key, computation, {'x': given}, **options)
+    assert replayer.download(result)['twice'].tolist() == [2.0 * value] * 3
+    return result.recording
 
 
 def test_a_computation_is_recorded_after_some_runs():
@@ -242,32 +247,33 @@ def test_inputs_that_did_not_change_are_not_copied_again():
     value = torch.zeros(2)
 
     def total(tensors, recording):
-        return [tensors[0].sum()], None, []
+        return Doubled({'total': tensors['x'].sum()})
 
     sums = []
     for version in ('a', 'a', 'b', 'b', None, None):
         value += 1
-        outputs, _ = replayer.run('total', total, [Input(value, version)])
-        sums.append(float(replayer.download(outputs)[0]))
+        result = replayer.run('total', total, {'x': Input(value, version)})
+        sums.append(float(replayer.download(result)['total']))
     assert sums == [2, 2, 6, 6, 10, 12]
 
 
 def test_staged_tensors_do_not_overlap():
     staging = Staging(pinned=False)
-    tensors = [
-        torch.arange(7, dtype=torch.uint8),
-        torch.rand(3, 5),
-        torch.arange(6, dtype=torch.int16).view(2, 3),
-        torch.zeros(0),
-        torch.tensor(4.0),
-    ]
+    tensors = {
+        'bytes': torch.arange(7, dtype=torch.uint8),
+        'floats': torch.rand(3, 5),
+        'shorts': torch.arange(6, dtype=torch.int16).view(2, 3),
+        'none': torch.zeros(0),
+        'scalar': torch.tensor(4.0),
+    }
     for _ in range(2):
         places = staging.places(tensors)
-        for place, tensor in zip(places, tensors, strict=True):
-            place.copy_(tensor)
-        for place, tensor in zip(places, tensors, strict=True):
-            assert torch.equal(place, tensor)
-        assert staging.places(tensors[1:2])[0].data_ptr() == places[0].data_ptr()
+        for name, tensor in tensors.items():
+            places[name].copy_(tensor)
+        for name, tensor in tensors.items():
+            assert torch.equal(places[name], tensor)
+        again = staging.places({'floats': tensors['floats']})['floats']
+        assert again.data_ptr() == places['bytes'].data_ptr()
 
 
 # On a GPU
