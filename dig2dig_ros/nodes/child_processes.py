@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import json
 import os
 from pathlib import Path
 import signal
@@ -168,6 +169,6 @@ def assignments(node: str, values: Mapping[str, Any]) -> list[str]:
     """
     arguments = []
     for name, value in values.items():
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        arguments += ['-p', f'{node}:{name}:={text}']
+        # JSON is YAML, and keeps a text that looks like a number a text.
+        arguments += ['-p', f'{node}:{name}:={json.dumps(value, ensure_ascii=False)}']
     return arguments

@@ -38,6 +38,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
+from dig2dig_ros.nodes.child_processes import ProcessError
 from dig2dig_ros.nodes.signals import deferred_signals
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.statistics import IMAGE_CAUSES, pair_causes
@@ -53,10 +54,6 @@ STALL_SECONDS = 60.0
 _ANSWER_SECONDS = 60.0
 # Seconds between two looks at what is waited for, at most.
 _PATIENCE = 0.05
-
-
-class ClientError(RuntimeError):
-    """The node does not do what is waited for; the message says what."""
 
 
 class FusionClient:
@@ -162,7 +159,7 @@ class FusionClient:
         Take messages until the condition is true, and return its value.
 
         :param what: is waited for.
-        :raises ClientError: it is not true within so many seconds.
+        :raises ProcessError: it is not true within so many seconds.
         """
         deadline = time.monotonic() + timeout
         while not (value := condition()):
@@ -170,7 +167,7 @@ class FusionClient:
             self._do_meanwhile()
             if time.monotonic() > deadline:
                 state = self.values.get('state', 'not heard of')
-                raise ClientError(
+                raise ProcessError(
                     f'{what} did not come within {timeout:.0f} s ({NODE} is {state})'
                 )
         return value
@@ -183,16 +180,16 @@ class FusionClient:
         """
         Check that diagnostics tell of no error.
 
-        :raises ClientError: they do, with their sentence.
+        :raises ProcessError: they do, with their sentence.
         """
         if self.level == DiagnosticStatus.ERROR:
-            raise ClientError(f'{NODE}: {self.text}')
+            raise ProcessError(f'{NODE}: {self.text}')
 
     def wait_active(self, timeout: float = START_SECONDS) -> None:
         """
         Wait until the node is active.
 
-        :raises ClientError: it tells of an error, or is not active within so many seconds.
+        :raises ProcessError: it tells of an error, or is not active within so many seconds.
         """
 
         def is_active() -> bool:
@@ -205,7 +202,7 @@ class FusionClient:
         """
         Wait until the node has nothing left to do: two equal diagnostics in a row say so.
 
-        :raises ClientError: no counter has changed for :data:`STALL_SECONDS`, and yet there are
+        :raises ProcessError: no counter has changed for :data:`STALL_SECONDS`, and yet there are
             pairs that are neither fused nor dropped.
         """
         first = seen = self.diagnosis_count
@@ -222,7 +219,7 @@ class FusionClient:
                 elif seen > first + 2 and is_settled(self.values):
                     return
             if time.monotonic() - since > STALL_SECONDS:
-                raise ClientError(
+                raise ProcessError(
                     f'{NODE} did not finish: for {STALL_SECONDS:.0f} s no pair was fused or '
                     f'dropped (pairs {self.values.get("pairs", "?")}, '
                     f'fused {self.values.get("fused", "?")})'
@@ -234,7 +231,7 @@ class FusionClient:
         """
         Call a service of the node and return its answer.
 
-        :raises ClientError: it is not there, or does not answer in time.
+        :raises ProcessError: it is not there, or does not answer in time.
         """
         if service not in self._services:
             name = f'{self._prefix}/{NODE}/{service}'

@@ -22,8 +22,8 @@ from functools import partial
 import time
 from typing import Any
 
+from dig2dig_ros.nodes.child_processes import ProcessError
 from dig2dig_ros.nodes.client import (
-    ClientError,
     counter,
     FusionClient,
     node_summary,
@@ -148,7 +148,7 @@ class FusionObserver:
         """
         Wait until the node has nothing left to do, and what it published has come.
 
-        :raises ClientError: it does not finish, see :meth:`FusionClient.settle`.
+        :raises ProcessError: it does not finish, see :meth:`FusionClient.settle`.
         """
         self.client.settle()
         end = time.monotonic() + _QUIET_SECONDS
@@ -159,14 +159,14 @@ class FusionObserver:
         """
         Check that a fused image came, where the topic was listened to.
 
-        :raises ClientError: none did, with what the node received, made and dropped.
+        :raises ProcessError: none did, with what the node received, made and dropped.
         """
         if self.count or FUSED not in self._heard:
             return
         found = node_summary(self.values)
         received = ', '.join(f'{found["received"][source]} {source}' for source in SOURCES)
         causes = ', '.join(f'{n} {cause}' for cause, n in found['dropped'].items() if n)
-        raise ClientError(
+        raise ProcessError(
             f'no fused image came: the node received {received} images and made '
             f'{found["pairs"]} pairs; drops: {causes or "none"}'
         )

@@ -59,7 +59,8 @@ from dig2dig_ros.evaluation.bag_playback import (
 from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_topics import find_sources
 from dig2dig_ros.evaluation.bag_types import BagError, COMPRESSED_IMAGE_TYPE, IMAGE_TYPE, Record
-from dig2dig_ros.nodes.client import ClientError, FusionClient
+from dig2dig_ros.nodes.child_processes import ProcessError
+from dig2dig_ros.nodes.client import FusionClient
 from dig2dig_ros.nodes.fusion_observer import FUSED, FusionObserver
 from dig2dig_ros.nodes.raw_messages import header_stamp, raw_publishers
 from dig2dig_ros.nodes.run import run_node
@@ -215,7 +216,7 @@ class BagPlayer(Node):  # type: ignore[misc]
         Wait for subscribers, play, and wait for the node.
 
         :raises PlayError: nobody subscribed, the recording failed, or nothing was fused.
-        :raises ClientError: the node failed.
+        :raises ProcessError: the node failed.
         """
         client = FusionClient(self, executor, self.get_namespace())
         if self._observing:
@@ -242,7 +243,7 @@ class BagPlayer(Node):  # type: ignore[misc]
             return
         try:
             self._observer.settle()
-        except ClientError as error:
+        except ProcessError as error:
             client.require_sound()
             self._tell_problems([str(error)])
         self._complete = True
@@ -411,7 +412,7 @@ def main(args: list[str] | None = None) -> int:
     # Images fit into shared memory only with a larger segment, and that is the sender's.
     os.environ.update(fast_dds_environment())
     create = partial(BagPlayer, options)
-    refusals = (PlayError, BagError, ClientError)
+    refusals = (PlayError, BagError, ProcessError)
     return run_node(create, BagPlayer.run, BagPlayer.close, arguments, refusals)
 
 

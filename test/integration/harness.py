@@ -35,7 +35,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from dig2dig_ros.nodes.client import ClientError, counter, FusionClient
+from dig2dig_ros.nodes.child_processes import ProcessError
+from dig2dig_ros.nodes.client import counter, FusionClient
 from dig2dig_ros.streams.codec import decode, encode
 from dig2dig_ros.streams.pairing import SOURCES
 
@@ -134,7 +135,7 @@ class ListenedProcess:
     def until(self, condition, timeout=60.0):
         try:
             self.client.until(condition, timeout, 'what was waited for')
-        except ClientError as error:
+        except ProcessError as error:
             raise AssertionError(f'{error}: {self.output()}') from None
 
     def finish(self):

@@ -39,9 +39,10 @@ def test_own_fast_dds_profile_is_respected(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_assignments_are_those_of_one_node() -> None:
-    assert assignments('camera', {'loop': False, 'size': [4, 3]}) == [
+    assert assignments('camera', {'loop': False, 'size': [4, 3], 'name': '7'}) == [
         *('-p', 'camera:loop:=false'),
         *('-p', 'camera:size:=[4, 3]'),
+        *('-p', 'camera:name:="7"'),
     ]
 
 

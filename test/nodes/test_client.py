@@ -22,8 +22,8 @@ pytest.importorskip('rclpy', reason='needs rclpy')
 
 from rclpy.executors import ExternalShutdownException
 
+from dig2dig_ros.nodes.child_processes import ProcessError
 from dig2dig_ros.nodes.client import (
-    ClientError,
     drops,
     FusionClient,
     is_counter,
@@ -45,7 +45,7 @@ def client(monkeypatch):
 
 
 def test_a_node_that_is_not_there_is_waited_for_until_the_time_is_over(client):
-    with pytest.raises(ClientError, match=r'its activation did not come .* is not heard of'):
+    with pytest.raises(ProcessError, match=r'its activation did not come .* is not heard of'):
         client.wait_active(0.05)
     assert client.until(lambda: 'now', 0.0, 'nothing') == 'now'
 
@@ -56,10 +56,10 @@ def test_what_happens_meanwhile_may_end_a_wait(client):
     def give_up():
         turns.append(len(turns))
         if len(turns) == 3:
-            raise ClientError('that is enough')
+            raise ProcessError('that is enough')
 
     client.meanwhile.append(give_up)
-    with pytest.raises(ClientError, match='that is enough'):
+    with pytest.raises(ProcessError, match='that is enough'):
         client.spin(60.0)
     assert turns == [0, 1, 2]
 

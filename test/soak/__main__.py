@@ -51,7 +51,6 @@ from dig2dig_ros.evaluation.options import (
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.nodes.child_processes import assignments, Child, enter_domain, ProcessError
 from dig2dig_ros.nodes.client import (
-    ClientError,
     counter,
     drops,
     FusionClient,
@@ -373,8 +372,7 @@ class Soak:
     def _start(self) -> int:
         options, listener = self._options, self._listener
         assert isinstance(listener, Feeder)
-        width, height = options.size
-        values: dict[str, Any] = {'warmup_size': f'[{width}, {height}]'}
+        values: dict[str, Any] = {'warmup_size': list(options.size)}
         if options.device is not None:
             values['device'] = options.device
         if options.threads is not None:
@@ -518,7 +516,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             soak.report()
             raise
         code = 0 if soak.report()['flat'] else GREW
-    except (ClientError, ProcessError, SoakError, ProcessGone, ValueError, OSError) as error:
+    except (ProcessError, SoakError, ProcessGone, ValueError, OSError) as error:
         print(f'soak: {error}', file=sys.stderr)
         code = 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
