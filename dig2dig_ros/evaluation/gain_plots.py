@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 if TYPE_CHECKING:
-    from dig2dig_ros.evaluation.gain_study import Chain, RegionGain
+    from dig2dig_ros.evaluation.gain_study import Chain
+    from dig2dig_ros.evaluation.information import GainCurve
 
 # Told apart by people who see colours differently, too (Okabe and Ito).
 _BLUE, _VERMILION, _GREEN, _GREY = '#0072b2', '#d55e00', '#009e73', '#777777'
@@ -118,16 +119,16 @@ def draw_gains(
     path: Path,
     sources: NDArray[np.float32],
     names: Sequence[str],
-    gains: Sequence[RegionGain],
+    curves: Sequence[GainCurve],
 ) -> None:
     """
     Draw the cumulative gain of every source in every region, and where the regions are.
 
     :param sources: (K, H, W) in [0, 1].
-    :param gains: the last of them is of the whole image. Bands are one standard deviation over
+    :param curves: the last of them is of the whole image. Bands are one standard deviation over
         the pixels.
     """
-    columns = math.ceil(len(gains) / 2)
+    columns = math.ceil(len(curves) / 2)
     height, width = sources.shape[1:]
     figure = Figure(figsize=(3.4 + 3.3 * columns, 5.6), layout='constrained')
     parts: Any = figure.subfigures(1, 2, width_ratios=[3.4, 3.3 * columns])
@@ -138,22 +139,21 @@ def draw_gains(
         axes.imshow(source, cmap='gray', vmin=0, vmax=1, interpolation='nearest')
         axes.set_title(name)
         axes.set_axis_off()
-        for gain in gains[:-1]:
-            r = gain.region
+        for curve in curves[:-1]:
+            r = curve.region
             frame = Rectangle((r.x, r.y), r.width, r.height, fill=False, ec=_YELLOW, lw=1.5)
             axes.add_patch(frame)
             axes.text(
                 min(r.x + 0.02 * width, 0.9 * width),
                 r.y + 0.02 * height,
-                gain.name.split()[0],
+                curve.name.split()[0],
                 color=_YELLOW,
                 va='top',
                 fontsize=9,
                 path_effects=outlined,
             )
     plots = right.subplots(2, columns, sharex=True, squeeze=False).flatten()
-    for axes, gain in zip(plots, gains, strict=False):
-        curve = gain.curve
+    for axes, curve in zip(plots, curves, strict=False):
         for index, name in enumerate(names):
             mean, spread = curve.mean[index], np.sqrt(curve.variance[index])
             colour = _SOURCES[index % len(_SOURCES)]
@@ -161,9 +161,9 @@ def draw_gains(
             axes.fill_between(
                 curve.timesteps, mean - spread, mean + spread, color=colour, alpha=0.18, lw=0
             )
-        axes.set_title(gain.name, fontsize=10)
+        axes.set_title(curve.name, fontsize=10)
         _noise_axis(axes, curve.timesteps.tolist())
-    for axes in plots[len(gains) :]:
+    for axes in plots[len(curves) :]:
         axes.set_axis_off()
     for row in range(2):
         plots[row * columns].set_ylabel('cumulative DIG')

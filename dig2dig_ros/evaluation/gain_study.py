@@ -75,15 +75,6 @@ class Chain:
     distance: float
 
 
-@dataclass(frozen=True)
-class RegionGain:
-    """The cumulative gain within one region, and what to call it."""
-
-    name: str
-    region: Region
-    curve: GainCurve
-
-
 def follow_chains(
     fuser: Fuser, kinds: Sequence[PairKind], count: int, size: tuple[int, int], seed: int
 ) -> list[Chain]:
@@ -124,11 +115,8 @@ def _follow(
 
 
 def region_gains(
-    fuser: Fuser,
-    sources: NDArray[np.float32],
-    names: Sequence[str],
-    asked: Sequence[Region],
-) -> list[RegionGain]:
+    fuser: Fuser, sources: NDArray[np.float32], names: Sequence[str], asked: Sequence[Region]
+) -> list[GainCurve]:
     """
     Return the curves of the regions asked for, or of contrasting ones, and of the whole image.
 
@@ -153,19 +141,13 @@ def region_gains(
         for _ in range(settings.noise_draws)
     ]
     start = min(CURVE_START, settings.first_timestep)
-    curves = cumulative_gain(
-        fuser.prior,
-        images,
-        reduced_timesteps(min(_CURVE_STEPS, start), start),
-        draws,
-        regions,
-        settings.gain_loss,
-        settings.gain_window,
-    )
-    return [
-        RegionGain(f'({chr(ord("a") + index)}) {title}', region, curve)
-        for index, (title, region, curve) in enumerate(zip(titles, regions, curves, strict=True))
-    ]
+    timesteps = reduced_timesteps(min(_CURVE_STEPS, start), start)
+    named = {
+        f'({chr(ord("a") + index)}) {title}': region
+        for index, (title, region) in enumerate(zip(titles, regions, strict=True))
+    }
+    loss, window = settings.gain_loss, settings.gain_window
+    return cumulative_gain(fuser.prior, images, timesteps, draws, named, loss, window)
 
 
 def _to_tensor(images: NDArray[np.float32], fuser: Fuser) -> Tensor:
@@ -218,20 +200,20 @@ def summary_table(chains: Sequence[Chain]) -> Table:
     return Table('', ('weights', 'steps > 0', '~ 0', '< 0', *sums), tuple(rows), (note,))
 
 
-def gain_table(gains: Sequence[RegionGain], names: Sequence[str], loss: GainLoss) -> Table:
+def gain_table(curves: Sequence[GainCurve], names: Sequence[str], loss: GainLoss) -> Table:
     """Return the table of the regions: total gain of every source, and when half is gained."""
     header = ['region', 'x, y, w, h', *(f'gain {name}' for name in names)]
     header += [f'std {name}' for name in names] + [f't of half, {name}' for name in names]
     rows = []
-    for gain in gains:
-        r, curve = gain.region, gain.curve
-        row = [gain.name, f'{r.x}, {r.y}, {r.width}, {r.height}']
+    for curve in curves:
+        r = curve.region
+        row = [curve.name, f'{r.x}, {r.y}, {r.width}, {r.height}']
         row += [f'{total:.4f}' for total in curve.mean[:, -1]]
         row += [f'{math.sqrt(total):.4f}' for total in curve.variance[:, -1]]
         row += [half_gained(curve, k) for k in range(len(names))]
         rows.append(tuple(row))
     note = (
-        f'Gain: from t = {gains[0].curve.timesteps[0]} to the clean image, mean over the region '
+        f'Gain: from t = {curves[0].timesteps[0]} to the clean image, mean over the region '
         f'of {loss} on [-1, 1]; t of half: the noise level by which half is gained.'
     )
     return Table('', tuple(header), tuple(rows), (note,))

@@ -33,16 +33,14 @@ the weights, which differ from pixel to pixel, have a covariance within one imag
   because the distance of x_t itself is mostly noise. As in :mod:`dig2dig_ros.fusion.guidance`,
   there is no back-propagation through the prior, so d x_hat_0 / d x_t = 1 / sqrt(alpha_bar_t).
 - Then v_t = (x* - x_hat_0) / (sqrt(alpha_bar_t) |x* - x_hat_0|), whose norm is the same
-  1 / sqrt(alpha_bar_t) everywhere.
-- With the conditional score s_k = sqrt(alpha_bar_t) / (1 - alpha_bar_t) lambda (c_k - x_hat_0),
-  B_k(p) = |s_k| cos(theta) = <s_k, x* - x_hat_0> / |x* - x_hat_0|. A window of one pixel makes
-  that s_k times the sign of x* - x_hat_0.
-- Cov(w_k, B_k) is over the pixels p of an image. The theorem's A is the coefficient of the
-  conditional score in the step (Eq. 3) times |v_t|, so that A sum_k Cov(w_k, B_k) is in image
-  units: what the step takes off the mean of zeta because the weights follow B. That holds to
-  first order in the step and for weights that hardly change within a window. A chain of few
-  steps makes long ones while noise is strong; their first order is far more than what they do,
-  since the theorem counts the second as constant. Then the sign tells more than the size.
+  1 / sqrt(alpha_bar_t) everywhere. With the conditional score s_k = sqrt(alpha_bar_t) /
+  (1 - alpha_bar_t) lambda (c_k - x_hat_0), B_k(p) = |s_k| cos(theta) = <s_k, x* - x_hat_0> /
+  |x* - x_hat_0|.
+- Cov(w_k, B_k) is over the pixels p of an image. A is the coefficient of the conditional score in
+  the step (Eq. 3) times |v_t|, so that A sum_k Cov(w_k, B_k) is in image units: what the step
+  takes off the mean of zeta because the weights follow B. That holds to first order, for weights
+  that hardly change within a window. Long steps at strong noise do far less than that, since the
+  theorem counts the second order as constant.
 
 Besides, the step takes off A sum_k E[w_k] E[B_k], which the proof holds to be equal for all
 weights that sum to 1. That is so only where all sources have the same E[B_k] or E[w_k] = 1 / K;
@@ -51,7 +49,7 @@ weights that sum to 1. That is so only where all sources have the same E[B_k] or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 import math
@@ -170,11 +168,8 @@ def guidance_covariance(
     :param prior: of the chain; its noise levels are needed.
     :param guidance_scale: lambda of the chain.
     :param window: odd side in pixels; that of the gains, if the weights are to follow B.
-    :raises ValueError: sizes differ, or the state is one of ``increments``, which has no chain.
+    :raises ValueError: the state is one of ``increments``, which has no chain.
     """
-    if not sources.shape[-2:] == ideal.shape[-2:] == state.x0.shape[-2:]:
-        sizes = [tuple(image.shape[-2:]) for image in (sources, ideal, state.x0)]
-        raise ValueError(f'sources, ideal and estimate have the sizes {sizes}: give equal ones')
     if state.timestep >= prior.num_train_timesteps or not state.unconditional.any():
         raise ValueError(
             "the state has no score: B is defined for the samplers 'ddim' and 'ancestral' only"
@@ -248,11 +243,14 @@ class GainCurve:
     """
     The cumulative gain of every source within a region.
 
+    :param name: what to call the region.
     :param timesteps: (R + 1,), from the noise level where counting starts to 0, the clean image.
     :param mean: (K, R + 1) over the pixels of the region, 0 at the first timestep.
     :param variance: (K, R + 1), likewise.
     """
 
+    name: str
+    region: Region
     timesteps: NDArray[np.int64]
     mean: NDArray[np.float64]
     variance: NDArray[np.float64]
@@ -264,7 +262,7 @@ def cumulative_gain(
     sources: Tensor,
     timesteps: Sequence[int],
     draws: Sequence[Tensor],
-    regions: Sequence[Region],
+    regions: Mapping[str, Region],
     loss: GainLoss = 'l2',
     window: int = 11,
 ) -> list[GainCurve]:
@@ -278,7 +276,7 @@ def cumulative_gain(
     :param timesteps: R of them, strictly decreasing, above 0; counting starts at the first.
     :param draws: noise, each (1, 1, H, W), over which the estimates are averaged; none takes the
         scaled sources as they are, see ``noise_draws`` of the settings.
-    :param regions: rectangles, one curve each.
+    :param regions: by name, one curve each.
     :param loss: l of Eq. 8.
     :param window: side of the window that l averages over, odd, in pixels.
     :raises ValueError: timesteps that do not decrease, or a region beyond the image.
@@ -292,10 +290,13 @@ def cumulative_gain(
     losses = reconstruction_loss(estimates, sources, loss, window)
     gains = losses[:1] - torch.cat([losses, torch.zeros_like(losses[:1])])
     curves = []
-    for region in regions:
+    for name, region in regions.items():
         inside = region.of(gains).double().flatten(2)
-        mean, variance = inside.mean(dim=2), inside.var(dim=2, unbiased=False)
-        curves.append(GainCurve(np.array(steps), mean.T.cpu().numpy(), variance.T.cpu().numpy()))
+        mean, variance = (
+            values.T.cpu().numpy()
+            for values in (inside.mean(dim=2), inside.var(dim=2, unbiased=False))
+        )
+        curves.append(GainCurve(name, region, np.array(steps), mean, variance))
     return curves
 
 
@@ -307,30 +308,18 @@ def contrasting_regions(sources: Tensor, side: int) -> list[Region]:
     :param side: of the squares, in pixels; at most the sides of the image.
     :return: K + 1 squares: for each source the one in which its standard deviation exceeds that of
         all others the most, and the one in which the least of the standard deviations is largest.
-        The later ones do not overlap the earlier ones where the image has room.
-    :raises ValueError: a single source, or a square larger than the image.
+        They do not overlap where the image has room.
     """
-    count, _, height, width = sources.shape
-    if count < 2 or not 1 <= side <= min(height, width):
-        raise ValueError(
-            f'{count} sources of {width}x{height} pixels have no contrasting squares of side '
-            f'{side}: two sources at least, and a side of at most {min(height, width)}'
-        )
     images = sources.double()
     mean, square = (F.avg_pool2d(part, side, stride=1) for part in (images, images.square()))
     contrast = (square - mean.square()).clamp_min(0).sqrt()[:, 0]
-    scores = []
-    for index in range(count):
-        others = torch.cat([contrast[:index], contrast[index + 1 :]]).amax(dim=0)
-        scores.append(contrast[index] - others)
-    scores.append(contrast.amin(dim=0))
-    free = torch.ones_like(scores[0], dtype=torch.bool)
+    # Of each source, the others.
+    others = torch.stack([contrast.roll(-k, 0)[1:].amax(dim=0) for k in range(len(contrast))])
+    free = torch.ones_like(contrast[0], dtype=torch.bool)
     regions = []
-    for score in scores:
-        allowed = torch.where(free, score, -torch.inf) if free.any() else score
-        row, column = divmod(int(allowed.argmax()), score.shape[-1])
+    for score in (*(contrast - others), contrast.amin(dim=0)):
+        row, column = divmod(int(torch.where(free, score, -torch.inf).argmax()), score.shape[-1])
         regions.append(Region(column, row, side, side))
-        free[max(0, row - side + 1) : row + side, max(0, column - side + 1) : column + side] = (
-            False
-        )
+        near = (slice(max(0, start - side + 1), start + side) for start in (row, column))
+        free[tuple(near)] = False
     return regions

@@ -239,15 +239,15 @@ def inspect(args: argparse.Namespace) -> int:
             plots.draw_theorem(args.output / 'theorem.png', chains)
     try:
         regions = [Region(*region) for region in args.region]
-        gains = gain_study.region_gains(fuser, sources, names, regions)
+        curves = gain_study.region_gains(fuser, sources, names, regions)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    table = gain_study.gain_table(gains, names, settings.gain_loss)
+    table = gain_study.gain_table(curves, names, settings.gain_loss)
     print(f'## Cumulative information gain\n\n{table.markdown()}\n')
     about = ', '.join(f'{key} {value}' for key, value in fuser.describe().items())
     print(f'{about}; other than the defaults: {changed_settings(settings)}')
     if plots is not None:
-        plots.draw_gains(args.output / 'cumulative_gain.png', sources, names, gains)
+        plots.draw_gains(args.output / 'cumulative_gain.png', sources, names, curves)
     return 0
 
 

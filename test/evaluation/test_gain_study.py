@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from dig2dig_ros.evaluation.gain_study import Chain, half_gained, step_table, summary_table
-from dig2dig_ros.evaluation.information import GainCurve, GuidanceCovariance
+from dig2dig_ros.evaluation.information import GainCurve, GuidanceCovariance, Region
 
 
 def cells(table):
@@ -66,6 +66,8 @@ def test_summary_counts_what_is_beyond_two_standard_errors():
 
 def test_half_of_the_gain_is_found_between_two_noise_levels():
     curve = GainCurve(
+        '(a) region',
+        Region(0, 0, 8, 8),
         np.array([400, 200, 100, 0]),
         np.array([[0.0, 0.2, 0.6, 0.8], [0.0, 0.5, 0.3, 0.8], [0.0, 0.0, 0.0, 0.0]]),
         np.zeros((3, 4)),
