@@ -162,7 +162,7 @@ class ImperfectCameras:
                 self._make_cameras(sizes, warp)
         for source in SOURCES:
             self._require_unfolded(source)
-        self._ways: dict[tuple[Source, Size], Array | _Cut] = {}
+        self._ways: dict[tuple[Source, Size], Array | tuple[slice, slice]] = {}
 
     @property
     def scene_size(self) -> Size:
@@ -196,8 +196,8 @@ class ImperfectCameras:
         )
         factor = max(1, round(fine))
         way = self._way(source, (columns, rows), factor)
-        if isinstance(way, _Cut):
-            image = image[way.rows, way.columns]
+        if isinstance(way, tuple):
+            image = image[way]
         else:
             image = cv2.remap(
                 image.astype(np.float32), way, None, cv2.INTER_CUBIC,
@@ -277,8 +277,12 @@ class ImperfectCameras:
                 'over: take smaller values'
             )
 
-    def _way(self, source: Source, scene_size: Size, factor: int) -> Array | _Cut:
-        """Return where in the scene each pixel is (H, W, 2), ``factor`` to the camera's pixel."""
+    def _way(self, source: Source, scene_size: Size, factor: int) -> Array | tuple[slice, slice]:
+        """
+        Return where in the scene each pixel is (H, W, 2), ``factor`` to the camera's pixel.
+
+        Where nothing has to change, the part of the scene that is taken as it is.
+        """
         key = (source, scene_size)
         if key in self._ways:
             return self._ways[key]
@@ -296,18 +300,10 @@ class ImperfectCameras:
             and left + width <= scene_size[0]
             and top + height <= scene_size[1]
         ):
-            self._ways[key] = _Cut(slice(top, top + height), slice(left, left + width))
+            self._ways[key] = (slice(top, top + height), slice(left, left + width))
         else:
             self._ways[key] = seen.astype(np.float32).reshape(height, width, 2)
         return self._ways[key]
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """A part of the scene that is taken as it is."""
-
-    rows: slice
-    columns: slice
 
 
 def _applied(affine: Array, points: Array) -> Array:
