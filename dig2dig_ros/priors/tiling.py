@@ -25,6 +25,8 @@ from torch import Tensor
 import torch.nn.functional as F
 
 LARGEST_SIDE = 512
+# Of all tiles in one call of the network.
+MAX_PIXELS = LARGEST_SIDE**2
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,13 @@ class Tiling:
     multiple: int
 
     def __post_init__(self) -> None:
-        sizes = (self.side, self.overlap, self.multiple)
-        if self.multiple < 1 or any(size % self.multiple for size in sizes):
+        sizes = (self.side, self.overlap)
+        whole = self.multiple > 0 and not any(size % self.multiple for size in sizes)
+        if not whole or not 0 < self.overlap < self.side <= LARGEST_SIDE:
             raise ValueError(
-                f'tile side {self.side} and overlap {self.overlap} must be multiples of '
-                f'{self.multiple}, which must be positive'
-            )
-        if not 0 < self.overlap < self.side <= LARGEST_SIDE:
-            raise ValueError(
-                f'tiles of side {self.side} and overlap {self.overlap}: the overlap must be '
-                f'positive and smaller than the side, which may be {LARGEST_SIDE} at most'
+                f'tiles of side {self.side} cannot overlap by {self.overlap} pixels: both must be '
+                f'multiples of {self.multiple}, the overlap smaller than the side, which may be '
+                f'{LARGEST_SIDE} at most'
             )
 
     @classmethod
@@ -67,11 +66,6 @@ class Tiling:
         """
         quarter = -(-side // (4 * multiple)) * multiple
         return cls(side // multiple * multiple, quarter, multiple)
-
-    @property
-    def max_pixels(self) -> int:
-        """The most pixels of all tiles in one call of the network."""
-        return LARGEST_SIDE**2
 
     def starts(self, length: int) -> list[int]:
         """
@@ -132,7 +126,7 @@ def apply_in_tiles(
     tiling: Tiling,
 ) -> Tensor:
     """
-    Run a network on images of any size, in calls of at most ``tiling.max_pixels`` pixels.
+    Run a network on images of any size, in calls of at most :data:`MAX_PIXELS`.
 
     Besides what one call of the network takes, memory is needed for two copies of the images.
 
@@ -151,7 +145,7 @@ def apply_in_tiles(
     tile_height, tile_width = row_windows.shape[-1], column_windows.shape[-1]
     output = torch.zeros_like(padded)
     jobs = list(product(range(len(images)), range(len(rows)), range(len(columns))))
-    together = max(1, tiling.max_pixels // (tile_height * tile_width))
+    together = max(1, MAX_PIXELS // (tile_height * tile_width))
     for begin in range(0, len(jobs), together):
         part = jobs[begin : begin + together]
         places = [
