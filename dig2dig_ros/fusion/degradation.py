@@ -24,9 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 import re
-from typing import Any, Literal
-
-Resampling = Literal['area', 'bicubic']
+from typing import Any
 
 # What a maker or a situation stands for; every term can be written out as well.
 PRESETS: dict[str, str] = {
@@ -35,7 +33,7 @@ PRESETS: dict[str, str] = {
     'low_light': 'noise auto',
 }
 _TERMS = (
-    'x4 or bicubic x4 (down-sampling), blur 1.5 (standard deviation in pixels), motion 9 30 '
+    'x4 (down-sampling), blur 1.5 (standard deviation in pixels), motion 9 30 '
     '(length in pixels, degrees), noise 10 (standard deviation in grey levels of 255) or noise '
     'auto'
 )
@@ -54,9 +52,8 @@ class Degradation:
 
     In this order: blur (or motion), down-sampling, noise.
 
-    :param factor: the scene has this many times the pixels of the image along each side.
-    :param resampling: how the pixels of the scene make one of the image: ``area`` (the mean over
-        it, as on a sensor) or ``bicubic``.
+    :param factor: the scene has this many times the pixels of the image along each side; each of
+        these is the mean over its own, as on a sensor.
     :param blur: standard deviation of a Gaussian, in pixels of the scene.
     :param motion: length of a straight movement in pixels of the scene and its direction in
         degrees, counter-clockwise from the right; length 0 is none.
@@ -64,7 +61,6 @@ class Degradation:
     """
 
     factor: float = 1.0
-    resampling: Resampling = 'area'
     blur: float = 0.0
     motion: tuple[float, float] = (0.0, 0.0)
     noise: float | None = 0.0
@@ -108,9 +104,7 @@ class Degradation:
         if self.motion[0]:
             terms.append(f'motion {self.motion[0]:g} {self.motion[1]:g}')
         if self.factor != 1:
-            terms.append(
-                ('bicubic ' if self.resampling == 'bicubic' else '') + f'x{self.factor:g}'
-            )
+            terms.append(f'x{self.factor:g}')
         if self.noise != 0:
             terms.append('noise auto' if self.noise is None else f'noise {self.noise:g}')
         return ', '.join(terms) or 'none'
@@ -118,13 +112,13 @@ class Degradation:
 
 def _term(term: str, text: str) -> dict[str, Any]:
     """Return the fields that one term sets."""
-    if match := re.fullmatch(rf'(?:(area|bicubic)\s+)?x\s*{_NUMBER}', term):
-        factor = float(match[2])
+    if match := re.fullmatch(rf'x\s*{_NUMBER}', term):
+        factor = float(match[1])
         if not 1 <= factor <= _LARGEST_FACTOR:
             raise DegradationError(
                 f"'{term}' is no down-sampling: the factor must be 1 to {_LARGEST_FACTOR:g}"
             )
-        return {'factor': factor, 'resampling': match[1] or 'area'}
+        return {'factor': factor}
     if match := re.fullmatch(rf'blur\s+{_NUMBER}', term):
         return {'blur': _at_most(float(match[1]), 50, term)}
     if match := re.fullmatch(rf'motion\s+{_NUMBER}\s+([-+]?{_NUMBER})', term):

@@ -36,10 +36,7 @@ import torch
 from torch import Tensor
 import torch.nn.functional as F
 
-from dig2dig_ros.fusion.degradation import Resampling
-
 Size = tuple[int, int]
-RESAMPLINGS: tuple[Resampling, ...] = ('area', 'bicubic')
 
 # Iterations where a pseudo-inverse has no closed form, if it does not converge before.
 _MAX_ITERATIONS = 100
@@ -358,17 +355,13 @@ def motion_psf(length: float, angle: float) -> Tensor:
     return psf / psf.sum()
 
 
-def down_sampling(size: Size, target: Size, kernel: Resampling = 'bicubic') -> Separable:
+def down_sampling(size: Size, target: Size) -> Separable:
     """
-    Return the reduction to a smaller size, without aliasing; any ratio, one for each axis.
+    Return the mean over what each pixel of a smaller image covers, as on a sensor; any ratio.
 
     :param size: (H, W) of the scene.
     :param target: (h, w) of the observed image, at most ``size``.
-    :param kernel: ``area``, the mean over what an observed pixel covers, as on a sensor; or
-        ``bicubic``, Keys' kernel (a = -0.5) as wide as the ratio asks for.
     """
-    if kernel not in RESAMPLINGS:
-        raise ValueError(f'kernel {kernel!r} is unknown: use one of {RESAMPLINGS}')
     if not (1 <= target[0] <= size[0] and 1 <= target[1] <= size[1]):
         raise ValueError(
             f'cannot reduce {size} to {target}: each side must be 1 to that of before'
@@ -378,12 +371,8 @@ def down_sampling(size: Size, target: Size, kernel: Resampling = 'bicubic') -> S
         ratio = length / reduced
         pixels = torch.arange(length, dtype=torch.float64)[None, :]
         places = torch.arange(reduced, dtype=torch.float64)[:, None]
-        if kernel == 'area':
-            ends = torch.minimum(pixels + 1, (places + 1) * ratio)
-            weights = (ends - torch.maximum(pixels, places * ratio)).clamp_min(0)
-        else:
-            weights = _keys_kernel((pixels + 0.5 - (places + 0.5) * ratio) / ratio)
-        # What lies outside of the image does not count.
+        ends = torch.minimum(pixels + 1, (places + 1) * ratio)
+        weights = (ends - torch.maximum(pixels, places * ratio)).clamp_min(0)
         return weights / weights.sum(dim=1, keepdim=True)
 
     return Separable(matrix(size[0], target[0]), matrix(size[1], target[1]))
@@ -425,11 +414,3 @@ def _filtered(image: Tensor, transfer: Tensor, period: Size) -> Tensor:
     """Convolve in a period, which the image is filled up to with zeros."""
     filtered: Tensor = torch.fft.irfft2(torch.fft.rfft2(image, s=period) * transfer, s=period)
     return filtered
-
-
-def _keys_kernel(x: Tensor) -> Tensor:
-    """Return Keys' cubic interpolation kernel with a = -0.5."""
-    x = x.abs()
-    inner = (1.5 * x - 2.5) * x.square() + 1
-    outer = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return torch.where(x < 1, inner, torch.where(x < 2, outer, 0.0))

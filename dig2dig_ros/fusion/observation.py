@@ -188,5 +188,5 @@ def _operator(degradation: Degradation, size: Size) -> LinearOperator:
             )
         operator = Convolution(psf, scene)
     if scene != size:
-        operator = down_sampling(scene, size, degradation.resampling) @ operator
+        operator = down_sampling(scene, size) @ operator
     return operator

@@ -31,7 +31,7 @@ def test_nothing_is_declared(text):
     ('text', 'expected'),
     [
         ('x4', Degradation(factor=4)),
-        ('bicubic x2.5', Degradation(factor=2.5, resampling='bicubic')),
+        ('x2.5', Degradation(factor=2.5)),
         ('blur 1.5', Degradation(blur=1.5)),
         ('motion 9 -30', Degradation(motion=(9, -30))),
         ('noise 10', Degradation(noise=10)),

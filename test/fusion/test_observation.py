@@ -57,7 +57,7 @@ def test_noise_of_a_batch(sigma):
         ('none', (60, 80), 0),
         ('lepton', (240, 320), None),
         ('x4', (240, 320), 0),
-        ('bicubic x2.5, noise 10', (150, 200), 10),
+        ('x2.5, noise 10', (150, 200), 10),
         ('blur 1.5, x2, noise 15', (120, 160), 15),
         ('motion 9 30', (60, 80), 0),
         ('low_light', (60, 80), None),
@@ -76,7 +76,7 @@ def test_declared_degradations(text, scene, noise):
 def test_a_degradation_is_applied_in_order():
     scene = ramp()
     expected = down_sampling((96, 128), (48, 64))(gaussian_blur((96, 128), 1.2)(scene))
-    degradation = Degradation.parse('noise 3, bicubic x2, blur 1.2')
+    degradation = Degradation.parse('noise 3, x2, blur 1.2')
     observation = observe(degradation, torch.zeros(1, 1, 48, 64))
     torch.testing.assert_close(observation.operator(scene), expected, atol=1e-5, rtol=1e-5)
 

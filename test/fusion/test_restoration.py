@@ -93,7 +93,7 @@ def test_data_consistency_is_the_best_linear_estimate():
 
 
 def test_without_noise_the_data_are_met_exactly():
-    operator = down_sampling((9, 12), (3, 4), 'area')
+    operator = down_sampling((9, 12), (3, 4))
     y = torch.rand(1, 1, 3, 4, dtype=torch.float64)
     estimate = torch.rand(1, 1, 9, 12, dtype=torch.float64)
     corrected = data_consistent(estimate, Observation(y, operator, 0.0), 0.3)
@@ -138,7 +138,7 @@ def test_fusion_consistency_is_the_nearest_point():
 def test_sources_meet_what_was_observed():
     generator = torch.Generator().manual_seed(4)
     size = (12, 16)
-    reduction = down_sampling(size, (6, 8), 'area')
+    reduction = down_sampling(size, (6, 8))
     estimate = torch.randn(1, 1, *size, generator=generator)
     sources = torch.randn(3, 1, *size, generator=generator)
     weights = torch.full_like(sources, 1 / 3)
@@ -164,8 +164,8 @@ HALF = (48, 64)
         (Identity(SIZE), 25, 0.4),
         (gaussian_blur(SIZE, 2.0), 0, 0.5),
         (Convolution(motion_psf(9, 20), SIZE), 0, 0.2),
-        (down_sampling(SIZE, HALF, 'area'), 0, 0.9),
-        (down_sampling(SIZE, HALF, 'area') @ gaussian_blur(SIZE, 1.0), 15, 0.85),
+        (down_sampling(SIZE, HALF), 0, 0.9),
+        (down_sampling(SIZE, HALF) @ gaussian_blur(SIZE, 1.0), 15, 0.85),
     ],
     ids=['noise', 'blur', 'motion', 'x2', 'composite'],
 )
@@ -180,7 +180,7 @@ def test_restoration_comes_closer(prior, operator, noise, factor):
 
 
 def test_a_declared_size_that_is_no_multiple(prior):
-    small = down_sampling(SIZE, (38, 51), 'area')
+    small = down_sampling(SIZE, (38, 51))
     observed = observe(Degradation.parse('x2.5'), camera(small(scene()), 0))
     restored = restore(prior, observed)
     assert restored.shape[-2:] == (95, 128)

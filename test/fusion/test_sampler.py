@@ -274,7 +274,7 @@ def test_timesteps_that_the_prior_does_not_know_are_refused():
 
 
 def observed(sources, index=1, noise=0.0):
-    operator = down_sampling((8, 10), (4, 5), 'area')
+    operator = down_sampling((8, 10), (4, 5))
     return Observation(operator(sources[index : index + 1]), operator, noise)
 
 

@@ -76,7 +76,7 @@ _AFFORDABLE = {
     'structure_window': (1, 45, 999),
     'visible_degradation': ('none', 'low_light', 'blur 1.5, noise auto', 'motion 9 30'),
     'thermal_degradation': (
-        *('none', 'lepton', 'boson', 'x3', 'bicubic x2.5, noise 10', 'noise auto', 'blur 50'),
+        *('none', 'lepton', 'boson', 'x3', 'x2.5, noise 10', 'noise auto', 'blur 50'),
         'motion 200 -17, x2',
     ),
     'alignment_period': (0.0, 0.1, 5.0),
