@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-import csv
 from pathlib import Path
 import sys
 from typing import Any, TYPE_CHECKING
@@ -127,25 +126,6 @@ def load_own_pair(args: argparse.Namespace, values: Mapping[str, Any]) -> NDArra
     return np.stack([grey, thermal])
 
 
-def write_csv(path: Path, chains: Sequence[Chain]) -> None:
-    """Write one line for each pair, rule, step and source."""
-    with path.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ['kind', 'pair', 'weights', 't', 'A', 'source', 'covariance', 'mean weight',
-             'mean projection', 'correlation over the sources', 'distance before the step']
-        )  # fmt: skip
-        for chain in chains:
-            for step in chain.steps:
-                for source, values in enumerate(
-                    zip(step.covariance, step.weight, step.projection, strict=True)
-                ):
-                    writer.writerow(
-                        [chain.kind, chain.pair, chain.rule, step.timestep, step.coefficient,
-                         source, *values, step.correlation, step.distance]
-                    )  # fmt: skip
-
-
 def region_argument(text: str) -> tuple[int, int, int, int]:
     """Parse X,Y,WIDTH,HEIGHT."""
     try:
@@ -184,13 +164,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='of the gains, in pixels; may be repeated; default: squares of different contrast')
     add('--output', type=Path, metavar='DIR',
         help='draw theorem.png and cumulative_gain.png into this folder (needs matplotlib)')
-    add('--csv', type=Path, metavar='FILE', help='write the values of each pair, step and source')
     # fmt: on
     args = parser.parse_args(argv)
     if (args.visible is None) != (args.thermal is None):
         parser.error('--visible and --thermal make a pair: give both')
-    if args.visible is not None and args.csv is not None:
-        parser.error('--csv holds covariances, for which the ideal of your own pair is missing')
     return args
 
 
@@ -233,8 +210,6 @@ def inspect(args: argparse.Namespace) -> int:
         chains = gain_study.follow_chains(fuser, args.pairs, args.count, args.size, args.seed)
         print_covariances(chains)
         print(f'{width}x{height} pixels, projected over a window of {settings.gain_window}.\n')
-        if args.csv is not None:
-            write_csv(args.csv, chains)
         if plots is not None:
             plots.draw_theorem(args.output / 'theorem.png', chains)
     try:

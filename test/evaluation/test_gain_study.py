@@ -62,6 +62,9 @@ def test_summary_counts_what_is_beyond_two_standard_errors():
     first = cells(step_table(chains))[0]
     assert first['r dig'] == '+0.5'
     assert first['t'] == '7'
+    # Two sources of 0.1 each, times 1, 1.1, 1.2 and 1.3.
+    assert first['Cov dig'] == '+0.23 ± 0.01'
+    assert first['A Cov dig'] == '+59 ± 3'
 
 
 def test_half_of_the_gain_is_found_between_two_noise_levels():
