@@ -52,6 +52,15 @@ def next_domain() -> int:
     raise RuntimeError('all ROS domains are in use')
 
 
+@pytest.fixture(scope='package', autouse=True)
+def quick_dds(quick_dds_variables):
+    """Let all processes find each other, and part, without waiting."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in quick_dds_variables.items():
+            patch.setenv(name, value)
+        yield
+
+
 @contextmanager
 def reserved_domain():
     """Reserve a ROS domain for the block."""

@@ -29,9 +29,19 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from dig2dig_ros.nodes.client import is_settled, waiting_images
+from dig2dig_ros.nodes.fusion_node import main
 from dig2dig_ros.streams.codec import decode, encode
 from dig2dig_ros.streams.parameters import PARAMETERS
-from integration.harness import FAST, heat, HEIGHT, NodeProcess, running, street, WIDTH
+from integration.harness import (
+    FAST,
+    heat,
+    HEIGHT,
+    in_this_process,
+    ros_arguments,
+    running,
+    street,
+    WIDTH,
+)
 
 
 @pytest.fixture(scope='module')
@@ -180,20 +190,20 @@ def test_what_is_given_at_start_is_taken_and_logged(domain):
         'qos_overrides./fused/image_raw.publisher.depth': 7,
         'qos_overrides./visible/image_raw.subscription.reliability': 'reliable',
         # Each alone would be refused beside the other's default.
-        'num_inference_steps': 500,
-        'first_timestep': 999,
+        'num_inference_steps': 401,
+        'first_timestep': 401,
         'prior': 'nano',
     }
     with running(domain, parameters) as (client, process):
-        client.until(lambda: client.values.get('N') == '500', 60)
+        client.until(lambda: client.values.get('N') == '401', 60)
         line = next(x for x in process.output().splitlines() if 'warm-up' in x)
-        for word in ('torch', 'device cpu', 'precision', 'prior nano', 'N 500', 'S 1'):
+        for word in ('torch', 'device cpu', 'precision', 'prior nano', 'N 401', 'S 1'):
             assert word in line
         assert f'resolution {WIDTH}x{HEIGHT}' in line
         assert FAST['device'] == 'cpu'
         assert client.set_parameter('num_inference_steps', 1) == (True, '')
         declared = client.parameters()
-        assert declared['first_timestep'][0] == 999
+        assert declared['first_timestep'][0] == 401
         # An override of one topic leaves the others alone.
         assert declared['qos_overrides./fused/image_raw.publisher.depth'][0] == 7
         assert declared['qos_overrides./fused/camera_info.publisher.depth'][0] == 5
@@ -418,18 +428,19 @@ def test_missing_cuda_fails_configuration_and_can_be_put_right(to_renew, active)
 @pytest.mark.parametrize(
     ('parameters', 'words'),
     [
-        # By the package, by its type, and by its range.
+        # By the package, by its type, by its range, and by the choices.
         ({'gain_window': 4}, 'gain_window is 4, but must be odd'),
         ({'num_inference_steps': 'many'}, 'num_inference_steps'),
         ({'temperature': 0.0}, 'temperature'),
+        ({'output_encoding': 'cmyk'}, 'output_encoding'),
     ],
 )
-def test_bad_value_at_start_ends_with_one_sentence(domain, parameters, words):
-    process = NodeProcess(domain, parameters)
-    assert process.wait() == 1
-    output = process.output()
-    assert words in output
-    assert 'Traceback' not in output
+def test_bad_value_at_start_ends_with_one_sentence(domain, capfd, parameters, words):
+    with in_this_process(domain):
+        assert main(['fusion_node', *ros_arguments({**FAST, **parameters})]) == 1
+    printed = capfd.readouterr().err
+    assert words in printed
+    assert 'Traceback' not in printed
 
 
 def test_values_that_do_not_fit_together_fail_configuration(domain):
@@ -461,7 +472,7 @@ def test_termination_in_mid_fusion_ends_with_code_0(domain):
 
 def test_second_interrupt_does_not_spoil_the_end(domain):
     large = np.repeat(np.repeat(street(), 4, axis=0), 4, axis=1)
-    with running(domain, {'num_inference_steps': 100}) as (client, process):
+    with running(domain, {'prior': 'nano', 'num_inference_steps': 100}) as (client, process):
         client.wait_active()
         before = client.counter('pairs')
         for _ in range(5):

@@ -33,7 +33,8 @@ from dig2dig_ros.evaluation.camera_sources import PARAMETERS, StreetSource
 from dig2dig_ros.evaluation.imperfect_cameras import true_homography, Warp
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.streams.codec import decode, decode_compressed
-from integration.harness import ListenedProcess, ros_arguments
+from dig2dig_ros.tools.pair_camera import main
+from integration.harness import in_this_process, ListenedProcess, ros_arguments
 
 SMALL = {'width': 64, 'height': 48}
 SENT = r'sent: visible=(\d+), thermal=(\d+), pairs=(\d+)'
@@ -103,7 +104,7 @@ def folder(tmp_path_factory):
     return directory
 
 
-def test_street_has_two_rates_and_an_offset_and_ends_after_count(domain):
+def test_street_has_two_rates_an_offset_and_camera_info_and_ends_after_count(domain):
     parameters = {**SMALL, 'visible_rate': 20.0, 'thermal_rate': 8.0, 'thermal_offset': 0.03}
     with camera(domain, {**parameters, 'count': 12}) as cam:
         assert cam.finish() == 0, cam.output()
@@ -130,10 +131,6 @@ def test_street_has_two_rates_and_an_offset_and_ends_after_count(domain):
         assert abs(first - time.time()) < 120
         assert (decode(visible[0]) != decode(visible[-1])).mean() > 0.3
 
-
-def test_camera_info_fits_its_image(domain):
-    with camera(domain, {**SMALL, 'count': 3}) as cam:
-        assert cam.finish() == 0, cam.output()
         for source in ('visible', 'thermal'):
             images = {(m.header.stamp.sec, m.header.stamp.nanosec): m for m in cam.images[source]}
             infos = cam.infos[source]
@@ -192,11 +189,10 @@ def test_directory_starts_over_until_count(domain, folder):
         ]
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_cleanly_and_it_says_what_it_sent(domain, number):
+def test_an_interrupt_ends_it_cleanly_and_it_says_what_it_sent(domain):
     with camera(domain, {**SMALL, 'visible_rate': 10.0}) as cam:
         cam.until(lambda: len(cam.images['thermal']) >= 3)
-        cam.process.send_signal(number)
+        cam.process.send_signal(signal.SIGINT)
         assert cam.finish() == 0, cam.output()
         assert 'Traceback' not in cam.output()
         visible, thermal, pairs = cam.sent()
@@ -219,21 +215,12 @@ def test_it_waits_for_subscribers_but_not_for_ever(domain):
         assert cam.sent() == (5, 4, 4)
 
 
-def test_topics_follow_namespace_and_quality_of_service(domain):
+def test_namespace_and_quality_of_service_can_be_given_but_parameters_are_fixed(domain):
     arguments = ['-r', '__ns:=/robot', '-p']
     arguments += ['qos_overrides./robot/visible/image_raw.publisher.reliability:=best_effort']
-    with camera(domain, SMALL, arguments, listen=False) as cam:
-        topic = '/robot/visible/image_raw'
-        cam.until(lambda: cam.node.count_publishers(topic))
-        (publisher,) = cam.node.get_publishers_info_by_topic(topic)
-        assert publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
-        (publisher,) = cam.node.get_publishers_info_by_topic('/robot/thermal/image_raw')
-        assert publisher.qos_profile.reliability == ReliabilityPolicy.RELIABLE
 
-
-def test_parameters_are_described_and_fixed(domain):
     def call(kind, name, request):
-        client = cam.node.create_client(kind, f'/pair_camera/{name}')
+        client = cam.node.create_client(kind, f'/robot/pair_camera/{name}')
         cam.until(client.service_is_ready)
         # The server may see a request before it sees who waits for the answer: ask again.
         answers = []
@@ -246,7 +233,15 @@ def test_parameters_are_described_and_fixed(domain):
         cam.until(answered)
         return next(future.result() for _, future in answers if future.done())
 
-    with camera(domain, SMALL) as cam:
+    with camera(domain, SMALL, arguments, listen=False) as cam:
+        topics = [f'/robot/{source}/image_raw' for source in ('visible', 'thermal')]
+        cam.until(lambda: all(map(cam.node.count_publishers, topics)))
+        found = []
+        for topic in topics:
+            (publisher,) = cam.node.get_publishers_info_by_topic(topic)
+            found.append(publisher.qos_profile.reliability)
+        assert found == [ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE]
+
         names = [spec.name for spec in PARAMETERS]
         request = DescribeParameters.Request(names=names)
         for spec, about in zip(
@@ -263,6 +258,8 @@ def test_parameters_are_described_and_fixed(domain):
         (result,) = call(SetParameters, 'set_parameters', request).results
         assert not result.successful
         assert 'read-only' in result.reason
+        cam.process.terminate()
+        assert cam.finish() == 0, cam.output()
 
 
 @pytest.mark.parametrize(
@@ -279,21 +276,23 @@ def test_parameters_are_described_and_fixed(domain):
         ({'faults': 'drop thermal 1 1'}, "faults is 'drop .* must be a list of texts, such as"),
     ],
 )
-def test_bad_values_end_it_with_one_sentence(domain, parameters, reason):
-    with camera(domain, parameters, listen=False) as cam:
-        assert cam.finish() == 1
-        assert 'Traceback' not in cam.output()
-        (line,) = [text for text in cam.output().splitlines() if 'FATAL' in text]
-        assert re.search(reason, line), line
+def test_bad_values_end_it_with_one_sentence(domain, capfd, parameters, reason):
+    with in_this_process(domain):
+        assert main(['pair_camera', *ros_arguments(parameters)]) == 1
+    printed = capfd.readouterr().err
+    assert 'Traceback' not in printed
+    (line,) = [text for text in printed.splitlines() if 'FATAL' in text]
+    assert re.search(reason, line), line
 
 
-def test_a_directory_without_a_readable_pair_ends_it(domain, tmp_path):
+def test_a_directory_without_a_readable_pair_ends_it(domain, tmp_path, capfd):
     for source in ('visible', 'thermal'):
         (tmp_path / source).mkdir()
         (tmp_path / source / 'a.png').write_bytes(b'no image')
-    with camera(domain, {'directory': tmp_path}) as cam:
-        assert cam.finish() == 1
-        assert 'none of the 1 pairs can be read' in cam.output()
+    parameters = {'directory': tmp_path, 'wait_for_subscribers': 0.0}
+    with in_this_process(domain):
+        assert main(['pair_camera', *ros_arguments(parameters)]) == 1
+    assert 'none of the 1 pairs can be read' in capfd.readouterr().err
 
 
 def test_imperfect_cameras_send_what_their_parameters_say(domain):
