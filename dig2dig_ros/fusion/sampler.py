@@ -15,25 +15,26 @@
 """
 From K sources to the fused image: the reverse chain, and its reduced-step version.
 
-===============  ==========================================================
-here             Dig2DIG
-===============  ==========================================================
-timesteps        the N reverse steps t_N > ... > t_1
-refreshes        every S steps
-noise(i)         eps of Eq. 9, the same for all sources and timesteps; z of Eq. 1
-estimates        c_hat_k^t (Eq. 10)
-gains, weights   DIG_k(t) (Eq. 8), w_k(t) (Eq. 11)
-x, x0            x_t and the estimate of the clean image made from it
-===============  ==========================================================
+==================  ==========================================================
+here                Dig2DIG
+==================  ==========================================================
+settings.timesteps  the N reverse steps t_N > ... > t_1
+noise(i)            eps of Eq. 9, the same for all sources and timesteps; z of Eq. 1
+estimates           c_hat_k^t (Eq. 10)
+gains, weights      DIG_k(t) (Eq. 8), w_k(t) (Eq. 11), refreshed every S steps
+x, x0               x_t and the estimate of the clean image made from it
+level               alpha_bar_t
+==================  ==========================================================
 
-Both samplers write every step as Eq. 3 does, as a sum of what is kept of x_t, the unconditional
-and the multimodal guidance, and noise; docs/method.md derives the one from the other.
+Every step is a sum as in Eq. 3: what is kept of x_t, the unconditional and the multimodal
+guidance, and noise. docs/method.md derives the increments from the chain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 import math
 
 import torch
@@ -106,11 +107,6 @@ class Sample:
     weights: Tensor
     weighing: Weighing
 
-    @property
-    def gains(self) -> Tensor:
-        """The evidence that the weights follow from, (R, K, 1, h, w)."""
-        return self.weighing.gains
-
     def mean_weights(self) -> Tensor:
         """
         Average the weights over the intervals, each counting as much as it gained at the pixel.
@@ -148,14 +144,17 @@ def sample(
     :raises PriorError: the prior was not trained for the timesteps of the settings.
     """
     prior.check_timesteps(settings.timesteps)
-    callback = callback or (lambda state: None)
     if settings.sampler == 'increments':
         return _sum_increments(prior, sources, noise, settings, callback)
     return _follow_chain(prior, sources, noise, settings, callback, observations)
 
 
 def _sum_increments(
-    prior: Prior, sources: Tensor, noise: Noise, settings: FusionSettings, callback: Callback
+    prior: Prior,
+    sources: Tensor,
+    noise: Noise,
+    settings: FusionSettings,
+    callback: Callback | None,
 ) -> Sample:
     """
     Sum up what the sources resolve between refreshes, each increment weighted by its own gain.
@@ -164,40 +163,38 @@ def _sum_increments(
     has been resolved before the first refresh is an interval as well: it begins at pure noise,
     where no prior has to be asked.
     """
-    timesteps = settings.refresh_timesteps
+    timesteps = (prior.num_train_timesteps, *settings.refresh_timesteps)
     draws = [noise(index) for index in range(settings.noise_draws)]
-    estimates, _ = estimate_sources(
-        prior, sources, timesteps, draws, downscale=settings.prior_downscale
-    )
+    estimates, _ = estimate_sources(prior, sources, timesteps[1:], draws, settings.prior_downscale)
     weighing = weigh_sources(estimates, sources, settings, from_pure_noise=True)
     weights = refined(weighing.weights, weighing.cell, *sources.shape[-2:])
     known = [pure_noise_estimate(sources), *estimates, sources]
 
     fused = known[0].mean(dim=0, keepdim=True).contiguous()
-    nothing = torch.zeros_like(fused)
-    for step, timestep in enumerate((prior.num_train_timesteps, *timesteps)):
+    for step, (before, target) in enumerate(pairwise(known)):
         # Contrast of coarse structure is between distant places, that of details within a window.
         window = settings.gain_window if step > 0 else None
-        target = known[step + 1]
-        increments = target - known[step]
-        resolved = weighted_increment(increments, weights[step], settings.contrast_gain, window)
-        x = fused
-        fused = _clamped(resolved.add_(x), target, settings.overshoot)
-        callback(
-            StepState(
-                step=step,
-                timestep=timestep,
-                x=x,
-                x0=x,
-                guided=fused,
-                weights=weights[step],
-                gains=weighing.gains[step],
-                kept=x,
-                unconditional=nothing,
-                multimodal=fused - x,
-                noise=nothing,
-            )
+        resolved = weighted_increment(
+            target - before, weights[step], settings.contrast_gain, window
         )
+        x, fused = fused, _clamped(resolved.add_(fused), target, settings.overshoot)
+        if callback is not None:
+            nothing = torch.zeros_like(x)
+            callback(
+                StepState(
+                    step=step,
+                    timestep=timesteps[step],
+                    x=x,
+                    x0=x,
+                    guided=fused,
+                    weights=weights[step],
+                    gains=weighing.gains[step],
+                    kept=x,
+                    unconditional=nothing,
+                    multimodal=fused - x,
+                    noise=nothing,
+                )
+            )
     return Sample(fused, weights, weighing)
 
 
@@ -224,34 +221,18 @@ def _follow_chain(
     sources: Tensor,
     noise: Noise,
     settings: FusionSettings,
-    callback: Callback,
+    callback: Callback | None,
     observations: Sequence[Observation | None],
 ) -> Sample:
-    """
-    Follow the guided reverse chain: Eq. 3, with alpha over the whole of a reduced step.
-
-    The first step of the chain shares the prior call of the estimates, where these are needed.
-    """
+    """Follow the guided reverse chain: Eq. 3, with alpha over the whole of a reduced step."""
     timesteps = timesteps_on(sources.device, settings.timesteps)
-    draws = [noise(index) for index in range(settings.noise_draws)]
+    levels = [*prior.levels(settings.timesteps), 1.0]
     # With the same noise for all, the mean of the noisy sources is the noisy mean: x_{t_N}.
     x = add_noise(prior, sources.mean(dim=0, keepdim=True), timesteps[:1], noise(0))
-    if settings.guidance == 'em' or settings.weights == 'uniform':
-        # Such weights do not ask what the sources gain.
-        x0 = prior.denoise(x, timesteps[:1])
-        nothing = sources.new_zeros((len(settings.refresh_timesteps), *sources.shape))
-        weighing = Weighing(nothing, uniform_weights(nothing), 1)
-    else:
-        estimates, x0 = estimate_sources(
-            prior, sources, settings.refresh_timesteps, draws, settings.prior_downscale, x
-        )
-        weighing = weigh_sources(estimates, sources, settings, from_pure_noise=False)
+    x0, weighing = _begin(prior, sources, noise, settings, x)
     weights = refined(weighing.weights, weighing.cell, *sources.shape[-2:])
-
-    levels = [*prior.levels(settings.timesteps), 1.0]
     scales = sources.new_ones((len(sources), 1, 1, 1))
-    restored = sources
-    for step, timestep in enumerate(settings.timesteps):
+    for step, (level, following) in enumerate(pairwise(levels)):
         if step > 0:
             x0 = prior.denoise(x, timesteps[step : step + 1])
         interval = step // settings.dig_refresh_interval
@@ -261,42 +242,94 @@ def _follow_chain(
             weights[interval] = share
             guided = torch.lerp(x0, rectified, settings.guidance_scale)
         else:
-            if any(observations):
-                uncertainty = math.sqrt(min(1.0, (1 - levels[step]) / levels[step]))
-                # Of the restored sources each time: from step to step, what no camera saw of the
-                # early estimates, which are nearly noise, would pile up in them.
-                sources = jointly_corrected(
-                    x0, restored, share, settings.guidance_scale, observations, uncertainty
-                )
-            guided = score_guidance(x0, sources, share, settings.guidance_scale)
+            scale = settings.guidance_scale
+            seen = _corrected(x0, sources, share, scale, observations, level)
+            guided = score_guidance(x0, seen, share, scale)
 
-        level, following = levels[step], levels[step + 1]
-        alpha = level / following
-        # How much of a score a step takes in, for Eq. 1 and for the same without fresh noise.
-        if settings.sampler == 'ancestral':
-            rate = (1 - alpha) / math.sqrt(alpha)
-            deviation = math.sqrt((1 - alpha) * (1 - following) / (1 - level))
-        else:
-            rate = (1 - level) / math.sqrt(alpha) - math.sqrt((1 - following) * (1 - level))
-            deviation = 0.0
+        # The scores of Eq. 2: of the prior, and of the sources under their weights.
         score = (math.sqrt(level) * x0 - x) / (1 - level)
         conditional = math.sqrt(level) * (guided - x0) / (1 - level)
-        kept = x / math.sqrt(alpha)
+        rate, sigma = _STEPS[settings.sampler](level, following)
+        kept = x / math.sqrt(level / following)
         unconditional, multimodal = rate * score, rate * conditional
-        fresh = deviation * noise(1 + step) if deviation > 0 else torch.zeros_like(x)
-        state = StepState(
-            step=step,
-            timestep=timestep,
-            x=x,
-            x0=x0,
-            guided=guided,
-            weights=share,
-            gains=weighing.gains[interval],
-            kept=kept,
-            unconditional=unconditional,
-            multimodal=multimodal,
-            noise=fresh,
-        )
-        x = kept + unconditional + multimodal + fresh
-        callback(state)
+        before, x = x, kept + unconditional + multimodal
+        fresh = sigma * noise(1 + step) if sigma > 0 else None
+        if fresh is not None:
+            x = x + fresh
+        if callback is not None:
+            callback(
+                StepState(
+                    step=step,
+                    timestep=settings.timesteps[step],
+                    x=before,
+                    x0=x0,
+                    guided=guided,
+                    weights=share,
+                    gains=weighing.gains[interval],
+                    kept=kept,
+                    unconditional=unconditional,
+                    multimodal=multimodal,
+                    noise=torch.zeros_like(x) if fresh is None else fresh,
+                )
+            )
     return Sample(x, weights, weighing)
+
+
+def _begin(
+    prior: Prior, sources: Tensor, noise: Noise, settings: FusionSettings, x: Tensor
+) -> tuple[Tensor, Weighing]:
+    """
+    Return the estimate made from x_{t_N}, and how the sources are weighed, in one prior call.
+
+    Uniform weights, and those that EM makes, do not ask what the sources gain.
+    """
+    if settings.guidance == 'em' or settings.weights == 'uniform':
+        nothing = sources.new_zeros((len(settings.refresh_timesteps), *sources.shape))
+        x0 = prior.denoise(x, timesteps_on(x.device, settings.timesteps[:1]))
+        return x0, Weighing(nothing, uniform_weights(nothing), 1)
+    draws = [noise(index) for index in range(settings.noise_draws)]
+    estimates, x0 = estimate_sources(
+        prior, sources, settings.refresh_timesteps, draws, settings.prior_downscale, x
+    )
+    return x0, weigh_sources(estimates, sources, settings, from_pure_noise=False)
+
+
+def _corrected(
+    x0: Tensor,
+    sources: Tensor,
+    weights: Tensor,
+    guidance_scale: float,
+    observations: Sequence[Observation | None],
+    level: float,
+) -> Tensor:
+    """
+    Return the restored sources, corrected by x0 and by what the cameras saw of them.
+
+    Of the restored ones at every step: from step to step, what no camera saw of the early
+    estimates, which are nearly noise, would pile up in them.
+    """
+    if all(observation is None for observation in observations):
+        return sources
+    uncertainty = math.sqrt(min(1.0, (1 - level) / level))
+    return jointly_corrected(x0, sources, weights, guidance_scale, observations, uncertainty)
+
+
+def _ancestral_step(level: float, following: float) -> tuple[float, float]:
+    """
+    Return how much of the scores a step of Eq. 1 takes in, and the deviation of its noise.
+
+    :param level: alpha_bar at its beginning.
+    :param following: alpha_bar at its end.
+    """
+    alpha = level / following
+    sigma = math.sqrt((1 - alpha) * (1 - following) / (1 - level))
+    return (1 - alpha) / math.sqrt(alpha), sigma
+
+
+def _ddim_step(level: float, following: float) -> tuple[float, float]:
+    """Return the same of a deterministic step (Song et al., "DDIM", ICLR 2021, Eq. 12)."""
+    alpha = level / following
+    return (1 - level) / math.sqrt(alpha) - math.sqrt((1 - following) * (1 - level)), 0.0
+
+
+_STEPS = {'ancestral': _ancestral_step, 'ddim': _ddim_step}

@@ -244,7 +244,7 @@ def test_callback_sees_every_interval_of_the_increments():
     result = run(INCREMENTS, callback=states.append)
     assert [s.timestep for s in states] == [1000, *INCREMENTS.refresh_timesteps]
     assert torch.equal(states[-1].guided, result.fused)
-    for state, weights, gains in zip(states, result.weights, result.gains, strict=True):
+    for state, weights, gains in zip(states, result.weights, result.weighing.gains, strict=True):
         assert torch.equal(state.weights, weights)
         assert torch.equal(state.gains, gains)
 
