@@ -40,22 +40,21 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError, load_pair
+from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePair, ImagePairError, load_pair
 from dig2dig_ros.evaluation.options import positive, report, size_argument, UsageError
 from dig2dig_ros.evaluation.registration_trials import (
     common_crop,
     Draws,
-    Matrix,
+    Images,
     reference,
     run_trial,
-    size_of,
     summary,
     Trial,
 )
-from dig2dig_ros.images.geometry import RegistrationError
+from dig2dig_ros.images.geometry import Array, RegistrationError, size_of
 
-# Of one camera pair: more make the reference no better.
-MOST_FOR_REFERENCE = 16
+# Pairs of one camera pair: more make the reference no better.
+_MOST_FOR_REFERENCE = 16
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -75,17 +74,7 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.group > count or (args.mismatched and count < 2):
         raise UsageError(f'there are only {count} pairs in {args.directory}: ask for fewer')
     draws = Draws(args.rotation, args.scale, args.shift)
-    # Of one camera pair, there is one reference.
-    one: tuple[Matrix, bool] | None = None
-    if args.one_camera:
-        chosen = found[:: math.ceil(count / MOST_FOR_REFERENCE)]
-        report(f'reference from {len(chosen)} pairs')
-        loaded = [load_pair(pair) for pair in chosen]
-        if len({(size_of(visible), size_of(thermal)) for visible, thermal in loaded}) > 1:
-            raise UsageError(
-                'pairs of several sizes are not of one camera: leave out --one-camera'
-            )
-        one = reference(loaded)
+    one = _common_reference(found) if args.one_camera else None
     trials: list[Trial] = []
     number = args.trials or (count if args.group == 1 else max(1, count // args.group))
     for index in range(number):
@@ -95,7 +84,7 @@ def evaluate(args: argparse.Namespace) -> int:
             picked = [index % count]
         else:
             picked = [int(i) for i in random.choice(count, args.group, replace=False)]
-        pairs = [load_pair(found[i]) for i in picked]
+        pairs: list[Images] = [load_pair(found[i]) for i in picked]
         if args.mismatched:
             others = [load_pair(found[(i + count // 2) % count]) for i in picked]
             own = common_crop(pairs + others)
@@ -119,6 +108,16 @@ def evaluate(args: argparse.Namespace) -> int:
         document = {'table': asdict(table), 'trials': [asdict(trial) for trial in trials]}
         args.output.write_text(json.dumps(document, indent=1) + '\n', encoding='utf-8')
     return 0
+
+
+def _common_reference(found: Sequence[ImagePair]) -> tuple[Array, bool]:
+    """Return the reference of pairs that are all of one camera pair."""
+    chosen = found[:: math.ceil(len(found) / _MOST_FOR_REFERENCE)]
+    report(f'reference from {len(chosen)} pairs')
+    loaded = [load_pair(pair) for pair in chosen]
+    if len({(size_of(visible), size_of(thermal)) for visible, thermal in loaded}) > 1:
+        raise UsageError('pairs of several sizes are not of one camera: leave out --one-camera')
+    return reference(loaded)
 
 
 def within(least: float, most: float) -> Any:
