@@ -28,12 +28,7 @@ from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.demo_report import Image, OutputFolder
 from dig2dig_ros.evaluation.image_pairs import ImagePair, load_pair
-from dig2dig_ros.evaluation.registration_report import (
-    DARK_PERCENTILES,
-    EDGE_COLOUR,
-    RIM_COLOUR,
-    thermal_edge_mask,
-)
+from dig2dig_ros.evaluation.registration_report import displayed, edge_picture
 from dig2dig_ros.evaluation.video import fitted, to_bgr, Video
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.thermal_range import ThermalRange
@@ -185,28 +180,6 @@ def _mean_weight(weights: NDArray[Any]) -> float:
     return round(float(weights.mean()) / scale, 4)
 
 
-def thermal_edges(visible: Image, thermal: Image, coverage: NDArray[np.float32]) -> Image:
-    """
-    Draw the edges of a thermal image, and how far it reaches, on a visible one.
-
-    :param visible: (H, W, 3) BGR; shown grey, its dark parts lifted.
-    :param thermal: (H, W, 3) grey, on the same pixels.
-    :param coverage: (H, W) in [0, 1], 1 where the thermal image reaches.
-    :return: (H, W, 3) BGR.
-    """
-    grey = cv2.cvtColor(visible, cv2.COLOR_BGR2GRAY)
-    low, high = np.percentile(grey, DARK_PERCENTILES)
-    unit = np.clip((grey - low) / max(high - low, 1.0), 0.0, 1.0)
-    # Darker than it could be, so that the lines stand out.
-    picture = to_bgr(np.rint(np.sqrt(unit) * 190.0))
-    picture[thermal_edge_mask(thermal[..., 0].astype(np.float32), coverage)] = EDGE_COLOUR
-    reached = (coverage > 0.5).astype(np.uint8)
-    if not reached.all():
-        rim, _ = cv2.findContours(reached, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        cv2.drawContours(picture, rim, -1, RIM_COLOUR, 1)
-    return picture
-
-
 class ContactSheet:
     """
     Rows of visible, thermal, fused and overlay, evenly spread over a run of unknown length.
@@ -259,15 +232,15 @@ class ContactSheet:
     def _edges(self, frame: Frame, size: tuple[int, int]) -> list[Image]:
         """Return the thermal edges before and after registration, with lines of a tile's scale."""
         full_size = (frame.visible.shape[1], frame.visible.shape[0])
-        visible = fitted(frame.visible, *size)
+        visible = displayed(fitted(frame.visible, *size))
         placement = self._placement
         everywhere = np.full(frame.visible.shape[:2], 255, np.uint8)
         reached = everywhere if placement is None else to_bgr(placement.coverage * 255.0)[..., 0]
         pictures = []
         for where, coverage in ((None, everywhere), (placement, reached)):
-            thermal = registered_image(frame.thermal, where, full_size)
+            thermal = fitted(registered_image(frame.thermal, where, full_size), *size)
             mask = fitted(to_bgr(coverage), *size)[..., 0] / np.float32(255.0)
-            pictures.append(thermal_edges(visible, fitted(thermal, *size), mask))
+            pictures.append(edge_picture(visible, thermal[..., 0].astype(np.float32), mask))
         return pictures
 
     def render(self, title: str = '', note: str = '') -> Image | None:

@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,20 +27,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.options import report, UsageError
-from dig2dig_ros.evaluation.registration_pairs import Recording
-from dig2dig_ros.evaluation.registration_points import load_yaml
+from dig2dig_ros.evaluation.registration_pairs import CalibrationImages
 from dig2dig_ros.images.camera_model import CameraModel
-from dig2dig_ros.images.geometry import RegistrationError
+from dig2dig_ros.images.geometry import Array, RegistrationError, Size
+from dig2dig_ros.images.registration_file import read_yaml
 from dig2dig_ros.streams.pairing import SOURCES
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Cameras:
+class CameraModels:
     """
     The camera models in use.
 
+    :param visible: None where lenses count as they are; likewise ``thermal``.
     :param text: what was decided, and why.
     :param guess: (3, 3) thermal to visible, of cameras that look the same way.
     """
@@ -53,7 +51,7 @@ class Cameras:
 
     def undistorted(self, visible: Array, thermal: Array) -> tuple[Array, Array]:
         """
-        Return points as the cameras would show them without distortion.
+        Return points (N, 2) as the cameras would show them without distortion.
 
         :raises UsageError: a point is where a camera sees nothing, by its calibration.
         """
@@ -71,56 +69,55 @@ class Cameras:
         return results[0], results[1]
 
 
-def camera_models(args: argparse.Namespace, recording: Recording) -> Cameras:
+def camera_models(
+    images: CalibrationImages, files: Mapping[str, Path] | None, ignore: bool
+) -> CameraModels:
     """
-    Decide on the camera models.
+    Decide on the camera models: from files, or from camera_info of which one has distortion.
 
-    :raises UsageError: those that are asked for are missing, wrong or for other images.
+    :param files: calibrations by camera, to take instead of camera_info.
+    :param ignore: take neither.
+    :raises UsageError: a file is wrong, or for other images.
     """
-    if args.camera_info == 'ignore':
-        return Cameras(None, None, 'not used: --camera-info ignore')
-    given = args.visible_camera is not None
-    infos = recording.infos
-    if given:
-        infos = {source: load_camera(getattr(args, f'{source}_camera')) for source in SOURCES}
-    missing = [source for source in SOURCES if source not in infos]
-    if missing and args.camera_info == 'use':
-        raise UsageError(
-            f'there is no camera_info of the {" and ".join(missing)} camera: give '
-            '--visible-camera FILE and --thermal-camera FILE'
-        )
+    if ignore:
+        return CameraModels(None, None, 'not used: --camera-info ignore')
+    infos = images.infos
+    if files is not None:
+        infos = {source: load_camera(path) for source, path in files.items()}
+    missing = ' and '.join(source for source in SOURCES if source not in infos)
     if missing:
-        return Cameras(
-            None, None, f'none of the {" and ".join(missing)} camera; lenses count as they are'
-        )
+        return CameraModels(None, None, f'none of the {missing} camera; lenses count as they are')
     try:
-        models: dict[str, CameraModel] = {
-            source: CameraModel.from_camera_info(
-                infos[source], rectified=not given and source in recording.rectified
+        visible, thermal = (
+            _model(
+                infos[source],
+                source,
+                size,
+                rectified=files is None and source in images.rectified,
             )
-            for source in SOURCES
-        }
-        _require_sizes(models, dict(zip(SOURCES, recording.sizes, strict=True)))
+            for source, size in zip(SOURCES, images.sizes, strict=True)
+        )
     except RegistrationError as error:
-        if given or args.camera_info == 'use':
+        if files is not None:
             raise UsageError(f'the camera models cannot be used: {error}') from error
         report(f'warning: camera_info is not used: {error}')
-        return Cameras(None, None, 'not used, see the warning; lenses count as they are')
-    guess = models['visible'].matrix @ np.linalg.inv(models['thermal'].matrix)
-    bent = [source for source, model in models.items() if np.any(model.distortion)]
-    if not (bent or given or args.camera_info == 'use'):
-        return Cameras(None, None, 'of both cameras, without distortion: not kept', guess)
+        return CameraModels(None, None, 'not used, see the warning; lenses count as they are')
+    guess = visible.matrix @ np.linalg.inv(thermal.matrix)
+    bent = [s for s, m in zip(SOURCES, (visible, thermal), strict=True) if m.distortion.any()]
+    if not bent and files is None:
+        return CameraModels(None, None, 'of both cameras, without distortion: not kept', guess)
     text = f'of both cameras, kept; the {" and ".join(bent) or "none"} has distortion'
-    return Cameras(models['visible'], models['thermal'], text, guess)
+    return CameraModels(visible, thermal, text, guess)
 
 
-def _require_sizes(models: Mapping[str, CameraModel], sizes: Mapping[Any, Any]) -> None:
-    for source, model in models.items():
-        if tuple(model.size) != sizes[source]:
-            raise RegistrationError(
-                f'the {source} camera is calibrated for {model.size[0]}x{model.size[1]} pixels, '
-                f'but its images have {sizes[source][0]}x{sizes[source][1]}'
-            )
+def _model(info: Any, source: str, size: Size, rectified: bool) -> CameraModel:
+    model = CameraModel.from_camera_info(info, rectified)
+    if model.size != size:
+        raise RegistrationError(
+            f'the {source} camera is calibrated for {model.size[0]}x{model.size[1]} pixels, but '
+            f'its images have {size[0]}x{size[1]}'
+        )
+    return model
 
 
 def load_camera(path: Path) -> Any:
@@ -128,9 +125,10 @@ def load_camera(path: Path) -> Any:
     Read a calibration as camera_calibration of ROS writes it.
 
     :return: what has the fields of sensor_msgs/CameraInfo.
-    :raises UsageError: it cannot be read, or lacks something.
+    :raises RegistrationError: it cannot be read.
+    :raises UsageError: it lacks something.
     """
-    document = load_yaml(path)
+    document = read_yaml(path)
     try:
         return SimpleNamespace(
             width=int(document['image_width']),
@@ -147,8 +145,8 @@ def load_camera(path: Path) -> Any:
         ) from error
 
 
-def rectified_image(image: NDArray[Any], camera: CameraModel | None) -> NDArray[Any]:
-    """Return an image without the distortion of its lens."""
+def undistorted_image(image: NDArray[Any], camera: CameraModel | None) -> NDArray[Any]:
+    """Return an image (H, W[, 3]) without the distortion of its lens."""
     if camera is None:
         return image
     height, width = image.shape[:2]
@@ -156,7 +154,5 @@ def rectified_image(image: NDArray[Any], camera: CameraModel | None) -> NDArray[
     at = camera.distorted(grid.reshape(-1, 2)).reshape(height, width, 2)
     maps = np.nan_to_num(at, nan=-1e4).astype(np.float32)
     return np.asarray(
-        cv2.remap(
-            image, maps[..., 0], maps[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        cv2.remap(image, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     )

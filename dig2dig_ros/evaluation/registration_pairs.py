@@ -13,21 +13,17 @@
 # limitations under the License.
 
 """
-Where the pairs come from that a registration is estimated from, and which of them are worth it.
+The pairs that a registration is estimated from: of a directory, a bag, or live topics.
 
-A directory, a bag or live topics; the messages of the latter two are paired and decoded as the
-fusion node does. ROS is imported for live topics only.
+Messages go through the pipeline of the fusion node up to where it would fuse them.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-import os
 from pathlib import Path
-import time
-from typing import Any, TYPE_CHECKING
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,25 +31,24 @@ from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_topics import find_sources
-from dig2dig_ros.evaluation.bag_types import (
-    BagError,
-    CAMERA_INFO_TYPE,
-    COMPRESSED_IMAGE_TYPE,
-    is_image,
-)
+from dig2dig_ros.evaluation.bag_types import BagError, COMPRESSED_IMAGE_TYPE, IMAGE_TYPE
 from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError, load_pair
 from dig2dig_ros.evaluation.options import report, thermal_range, UsageError
 from dig2dig_ros.evaluation.replay import stamp_text
+from dig2dig_ros.images.geometry import Size, size_of
+from dig2dig_ros.images.luma import grey
 from dig2dig_ros.images.thermal_range import ThermalRangeError
-from dig2dig_ros.nodes.signals import deferred_signals
-from dig2dig_ros.streams.cascade import Cascade
-from dig2dig_ros.streams.codec import check, CodecError, decode, decode_compressed
-from dig2dig_ros.streams.pairing import Group, PairingError, SOURCES
-from dig2dig_ros.streams.preparation import stamp_of
-from dig2dig_ros.streams.resources import fast_dds_environment
+from dig2dig_ros.streams.pairing import PairingError, SOURCES
+from dig2dig_ros.streams.pipeline import Pipeline
+from dig2dig_ros.streams.preparation import PreparationError, Work
 
-if TYPE_CHECKING:
-    from rclpy.node import Node
+# Each frame by itself, as those that are looked at are far apart, and as the cameras see it.
+_UNREGISTERED = {
+    'missing_modality': 'wait',
+    'thermal_range_smoothing': 0.0,
+    'thermal_to_visible': '',
+    'extrinsics': '',
+}
 
 # Scenes are compared by their edges, on images of this longer side, and by fields of them.
 _SIDE = 96
@@ -69,13 +64,10 @@ _NOTHING = 1e-4
 _SAME = 1e-3
 # Frames that differ by more are different enough.
 _DIFFERENT = 0.5
-# When no camera has sent anything for so many seconds, what can be paired is.
-_QUIET_SECONDS = 0.3
-_PROGRESS_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Pair:
+class LoadedPair:
     """
     One visible and one thermal image of an instant.
 
@@ -90,36 +82,44 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Recording:
+class CalibrationImages:
     """
-    What a source holds.
+    What there is to calibrate with.
 
-    :param pairs: some, spread evenly over it, in its order; all of one size.
-    :param total: how many pairs it has.
-    :param place: what it is, in words.
+    :param pairs: some, spread evenly over the source, in its order.
+    :param total: how many pairs the source has.
+    :param place: the source, in words.
     :param infos: camera_info by camera, of those that have one.
     :param rectified: cameras whose images are rectified already, as the names of their topics
         (``image_rect...``) say.
+    :raises UsageError: the pairs differ in size.
     """
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[LoadedPair, ...]
     total: int
     place: str
     infos: Mapping[str, Any] = field(default_factory=dict)
     rectified: frozenset[str] = frozenset()
 
+    def __post_init__(self) -> None:
+        """Check that all pairs are of one size."""
+        for source, size in zip(SOURCES, self.sizes, strict=True):
+            for pair in self.pairs:
+                other = size_of(getattr(pair, source))
+                if other != size:
+                    raise UsageError(
+                        f'the {source} images differ in size: {self.pairs[0].name} has '
+                        f'{size[0]}x{size[1]} pixels, {pair.name} has {other[0]}x{other[1]}; a '
+                        'registration is for one pair of cameras, each at one resolution'
+                    )
+
     @property
-    def sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+    def sizes(self) -> tuple[Size, Size]:
         """(width, height) of the visible and of the thermal images."""
         return size_of(self.pairs[0].visible), size_of(self.pairs[0].thermal)
 
 
-def size_of(image: NDArray[Any]) -> tuple[int, int]:
-    """Return (width, height)."""
-    return image.shape[1], image.shape[0]
-
-
-def from_directory(directory: Path, number: int, values: Mapping[str, Any]) -> Recording:
+def from_directory(directory: Path, number: int, values: Mapping[str, Any]) -> CalibrationImages:
     """
     Read pairs of a directory, see :func:`~dig2dig_ros.evaluation.image_pairs.find_pairs`.
 
@@ -138,11 +138,10 @@ def from_directory(directory: Path, number: int, values: Mapping[str, Any]) -> R
         except (ImagePairError, ThermalRangeError) as error:
             report(f'left out {found[place].name}: {error}')
             continue
-        pairs.append(Pair(found[place].name, visible, mapped))
+        pairs.append(LoadedPair(found[place].name, visible, mapped))
     if not pairs:
         raise ImagePairError(f'none of the {len(places)} pairs of {directory} can be read')
-    _require_one_size(pairs)
-    return Recording(tuple(pairs), len(found), str(directory))
+    return CalibrationImages(tuple(pairs), len(found), str(directory))
 
 
 def from_bag(
@@ -151,14 +150,12 @@ def from_bag(
     values: Mapping[str, Any],
     visible: str | None = None,
     thermal: str | None = None,
-) -> Recording:
+) -> CalibrationImages:
     """
     Read pairs of a bag, in one pass, whatever its length.
 
-    The camera_info of an image topic is taken from the topic of that name beside it.
-
     :param number: of pairs to hold at most.
-    :param values: the node's parameters, for pairing and thermal range.
+    :param values: the node's parameters.
     :param visible: topic of the visible images; found by its name where it is not given.
     :param thermal: likewise.
     :raises BagError: the bag, or what is asked of it, cannot be read.
@@ -166,311 +163,113 @@ def from_bag(
     """
     with BagReader(path) as reader:
         topics = find_sources(reader.topics, visible, thermal)
-        by_source = {'visible': topics.visible, 'thermal': topics.thermal}
-        source_of = {topic: source for source, topic in by_source.items()}
-        info_of = {}
-        for source, topic in by_source.items():
-            name = _beside(topic, 'camera_info')
-            if name in reader.topics and reader.topics[name].type == CAMERA_INFO_TYPE:
-                info_of[name] = source
-        pairing = _Pairing(values, by_source)
-        spread = _Spread(number)
-        infos: dict[str, Any] = {}
-        for record in reader.records([*source_of, *info_of]):
+        source_of = {topics.visible: 'visible', topics.thermal: 'thermal'}
+        camera_of = {topics.camera_info: 'visible', topics.thermal_camera_info: 'thermal'}
+        pairs = PairCollector({s: topic for topic, s in source_of.items()}, number, values)
+        for record in reader.records([topic for topic in (*source_of, *camera_of) if topic]):
+            source = source_of.get(record.topic)
             try:
                 message = reader.decode(record)
             except BagError as error:
-                pairing.drop(f'{source_of.get(record.topic, "camera_info")} malformed', error)
+                if source is not None:
+                    pairs.pipeline.reject(source, str(error))
                 continue
-            if record.topic in info_of:
-                infos.setdefault(info_of[record.topic], message)
-            elif is_image(reader.topics[record.topic]):
-                source = source_of[record.topic]
-                compressed = record.type == COMPRESSED_IMAGE_TYPE
-                for group in pairing.add(source, message, compressed):
-                    spread.add(group, pairing.decoded)
-        for group in pairing.flush():
-            spread.add(group, pairing.decoded)
+            if source is None:
+                pairs.infos.setdefault(camera_of[record.topic], message)
+            elif record.type in (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE):
+                pairs.take(pairs.pipeline.add(source, message, record.time))
+        pairs.take(pairs.pipeline.flush())
         for problem in reader.problems:
             report(problem)
-    if not spread.kept:
-        raise UsageError(f'{path} gives no pairs: {pairing.explanation()}')
-    _require_one_size(spread.kept)
-    rectified = frozenset(s for s, topic in by_source.items() if _is_rectified(topic))
-    return Recording(tuple(spread.kept), spread.seen, str(path), infos, rectified)
+    if not pairs.kept:
+        raise UsageError(f'{path} gives no pairs: {pairs.explanation()}')
+    return pairs.images(str(path))
 
 
-class LiveTopics:
+class PairCollector:
     """
-    Listens to ``visible/image_raw`` and ``thermal/image_raw`` until it has enough pairs.
+    Makes pairs of messages and keeps some, spread evenly over whatever comes.
 
-    The images may be raw or compressed; of a topic that is there in both transports the raw one is
-    taken. The camera_info is ``visible/camera_info`` and ``thermal/camera_info``, or, where an
-    image topic is remapped and its camera_info is not, the one beside the image.
-
-    :param arguments: for ROS, ``--ros-args`` and what follows it.
-    :param values: the node's parameters, for pairing and thermal range.
-    :param interval: least time in seconds between the stamps of two pairs that are kept.
+    :param topics: of the visible and of the thermal images, by source.
+    :param most: pairs to hold; from there on, every other one goes.
+    :param values: the node's parameters.
+    :param interval: least time in nanoseconds between the stamps of two pairs that are kept.
+    :ivar pipeline: takes the messages.
+    :ivar infos: camera_info by camera.
+    :raises UsageError: the parameters cannot be used.
     """
 
     def __init__(
-        self, arguments: Sequence[str], values: Mapping[str, Any], interval: float
+        self, topics: Mapping[str, str], most: int, values: Mapping[str, Any], interval: int = 0
     ) -> None:
-        self._arguments = list(arguments)
-        self._values = values
-        self._interval = round(interval * 1e9)
-        self._topics: dict[str, str] = {}
-        self._pairing = _Pairing(values, self._topics)
-        self._infos: dict[str, Any] = {}
-        self._pairs: list[Pair] = []
-        self._paired = 0
-        self._last: int | None = None
-        self._arrival = time.monotonic()
-
-    def collect(self, number: int, timeout: float) -> Recording:
-        """
-        Listen until there are ``number`` pairs, or ``timeout`` seconds have passed.
-
-        :raises UsageError: no pair came, or the images changed their size meanwhile.
-        :raises ImportError: there is no ROS.
-        """
-        # Images fit into shared memory only with a larger segment.
-        os.environ.update(fast_dds_environment())
-        import rclpy
-        from rclpy.context import Context
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.node import Node
-        from rclpy.signals import SignalHandlerOptions
-
-        context = Context()
-        with deferred_signals():
-            # Without handlers of its own, Ctrl-C is Python's KeyboardInterrupt.
-            rclpy.init(
-                args=self._arguments,
-                context=context,
-                signal_handler_options=SignalHandlerOptions.NO,
-            )
-            executor = SingleThreadedExecutor(context=context)
-            node = Node('calibrate_registration', context=context)
-            executor.add_node(node)
         try:
-            self._listen(node, executor, number, timeout)
-        finally:
-            with deferred_signals():
-                executor.shutdown()
-                node.destroy_node()
-                rclpy.shutdown(context=context)
-        if not self._pairs:
-            raise UsageError(f'no pairs within {timeout:g} s: {self._pairing.explanation()}')
-        if len(self._pairs) < number:
-            report(
-                f'only {len(self._pairs)} of {number} pairs came within {timeout:g} s; going on '
-                'with them'
-            )
-        _require_one_size(self._pairs)
-        rectified = frozenset(s for s, topic in self._topics.items() if _is_rectified(topic))
-        place = ' and '.join(self._topics[source] for source in SOURCES)
-        return Recording(tuple(self._pairs), self._paired, place, self._infos, rectified)
-
-    def _listen(self, node: Node, executor: Any, number: int, timeout: float) -> None:
-        for source in SOURCES:
-            self._topics[source] = node.resolve_topic_name(f'{source}/image_raw')
-        report(f'listening to {" and ".join(self._topics.values())}, raw or compressed')
-        end = time.monotonic() + timeout
-        tell = time.monotonic() + _PROGRESS_SECONDS
-        waiting = list(SOURCES)
-        while len(self._pairs) < number and (left := end - time.monotonic()) > 0:
-            with deferred_signals():
-                waiting = [camera for camera in waiting if not self._subscribe(node, camera)]
-                executor.spin_once(timeout_sec=min(left, 0.1))
-                if time.monotonic() - self._arrival > _QUIET_SECONDS:
-                    self._take(self._pairing.settle())
-            if time.monotonic() > tell:
-                tell += _PROGRESS_SECONDS
-                report(f'{len(self._pairs)} of {number} pairs')
-
-    def _subscribe(self, node: Node, source: str) -> bool:
-        """Subscribe to what is published of a camera, if anything is."""
-        from rclpy.qos import qos_profile_sensor_data
-        from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-
-        # By the names as they are written, which is what remappings are about.
-        name = f'{source}/image_raw'
-        for topic, kind in ((name, Image), (f'{name}/compressed', CompressedImage)):
-            full = node.resolve_topic_name(topic)
-            if topic.endswith('/compressed') and full == node.resolve_topic_name(
-                topic, only_expand=True
-            ):
-                full = f'{self._topics[source]}/compressed'
-            if not node.count_publishers(full):
-                continue
-            compressed = kind is CompressedImage
-
-            def on_image(message: Any, compressed: bool = compressed) -> None:
-                self._on_image(source, message, compressed)
-
-            node.create_subscription(kind, full, on_image, qos_profile_sensor_data)
-            info = f'{source}/camera_info'
-            place = node.resolve_topic_name(info)
-            if place == node.resolve_topic_name(info, only_expand=True):
-                place = _beside(self._topics[source], 'camera_info')
-            node.create_subscription(
-                CameraInfo,
-                place,
-                lambda message: self._infos.setdefault(source, message),
-                qos_profile_sensor_data,
-            )
-            return True
-        return False
-
-    def _on_image(self, source: str, message: Any, compressed: bool) -> None:
-        self._arrival = time.monotonic()
-        self._take(self._pairing.add(source, message, compressed))
-
-    def _take(self, groups: Sequence[Group[_Message]]) -> None:
-        for group in groups:
-            self._paired += 1
-            stamp = group.stamps[0]
-            if self._last is not None and abs(stamp - self._last) < self._interval:
-                continue
-            pair = self._pairing.decoded(group)
-            if pair is not None:
-                self._last = stamp
-                self._pairs.append(pair)
-
-
-@dataclass(frozen=True)
-class _Message:
-    message: Any
-    compressed: bool
-
-
-class _Pairing:
-    """The pairing and decoding of the node, and why there is nothing where there is nothing."""
-
-    def __init__(self, values: Mapping[str, Any], topics: Mapping[str, str]) -> None:
-        try:
-            self._cascade: Cascade[_Message] = Cascade(
-                values['sync_policy'],
-                values['sync_tolerance'],
-                values['queue_size'],
-                values['thermal_time_offset'],
-            )
+            self.pipeline = Pipeline({**values, **_UNREGISTERED}, topics)
         except PairingError as error:
             raise UsageError(f'the pairing cannot be set up: {error}') from error
-        self._tolerance = values['sync_tolerance']
-        self._range = thermal_range(values)
-        self._topics = topics
-        self._received: Counter[str] = Counter()
-        self._stamps: dict[str, list[int]] = {source: [] for source in SOURCES}
-        self._examples: dict[str, str] = {}
+        self.infos: dict[str, Any] = {}
+        self.kept: list[LoadedPair] = []
+        self._most = max(2, most)
+        self._interval = interval
+        self._stride = 1
+        self._total = 0
+        self._last: int | None = None
+        self._refusal = ''
 
-    def add(self, source: str, message: Any, compressed: bool) -> list[Group[_Message]]:
-        self._received[source] += 1
-        if not compressed:
+    def take(self, works: Iterable[Work]) -> None:
+        """Keep of the pairs that the pipeline made what is wanted."""
+        for work in works:
+            self._total += 1
+            stamp = work.stamps[0]
+            near = self._last is not None and abs(stamp - self._last) < self._interval
+            if near or (self._total - 1) % self._stride:
+                continue
             try:
-                check(message, self._topics[source])
-            except CodecError as error:
-                self.drop(f'{source} malformed', error)
-                return []
-        stamp = stamp_of(message.header)
-        self._stamps[source].append(stamp)
-        return self._cascade.add(source, stamp, _Message(message, compressed))
+                prepared = self.pipeline.prepare(work, self.pipeline.values)
+            except PreparationError as error:
+                self._refusal = self._refusal or str(error)
+                continue
+            self._last = stamp
+            self.kept.append(LoadedPair(stamp_text(stamp), *prepared.images))
+            if len(self.kept) > self._most:
+                # Every other one still covers the whole.
+                del self.kept[1::2]
+                self._stride *= 2
 
-    def settle(self) -> list[Group[_Message]]:
-        return self._cascade.settle()
+    def images(self, place: str) -> CalibrationImages:
+        """
+        Return what was kept.
 
-    def flush(self) -> list[Group[_Message]]:
-        return self._cascade.flush()
-
-    def decoded(self, group: Group[_Message]) -> Pair | None:
-        """Return the images, or None if one cannot be read."""
-        images = []
-        for source, entry in zip(SOURCES, group.messages, strict=True):
-            read = decode_compressed if entry.compressed else decode
-            try:
-                image = read(entry.message, self._topics[source])
-                # Each by itself, as the frames that are looked at are far apart.
-                images.append(image if source == 'visible' else self._range(image, 0.0))
-            except (CodecError, ThermalRangeError) as error:
-                self.drop(f'{source} malformed', error)
-                return None
-        return Pair(stamp_text(group.stamps[0]), images[0], images[1])
-
-    def drop(self, cause: str, error: Exception) -> None:
-        self._examples.setdefault(cause, str(error))
+        :raises UsageError: the pairs differ in size.
+        """
+        rectified = frozenset(
+            source
+            for source, topic in self.pipeline.topics.items()
+            if topic.removesuffix('/compressed').rpartition('/')[2].startswith('image_rect')
+        )
+        return CalibrationImages(tuple(self.kept), self._total, place, self.infos, rectified)
 
     def explanation(self) -> str:
         """Return why no pair came of the messages, in one sentence."""
-        silent = [source for source in SOURCES if not self._received[source]]
+        received = self.pipeline.statistics.images_received
+        silent = [source for source in SOURCES if not received[source]]
         if silent:
-            names = ' and '.join(f'{source} ({self._topics[source]})' for source in silent)
-            heard = [f'{n} {source}' for source, n in self._received.items() if n]
+            names = ' and '.join(f'{source} ({self.pipeline.topics[source]})' for source in silent)
+            heard = [f'{number} {source}' for source, number in received.items() if number]
             others = f', but {" and ".join(heard)} images' if heard else ''
             return f'nothing came on the topic of the camera {names}{others}; check the names'
-        if self._examples:
-            return next(iter(self._examples.values()))
-        numbers = ' and '.join(f'{self._received[source]} {source}' for source in SOURCES)
-        visible, thermal = (np.unique(self._stamps[source]) for source in SOURCES)
-        after = np.searchsorted(thermal, visible)
-        around = [thermal[np.clip(after + step, 0, len(thermal) - 1)] for step in (-1, 0)]
-        apart = np.abs(np.array(around) - visible).min(axis=0)
+        reasons = [*self.pipeline.statistics.examples.values(), self._refusal]
+        if reason := next(filter(None, reasons), ''):
+            return reason
+        numbers = ' and '.join(f'{received[source]} {source}' for source in SOURCES)
+        apart = abs(self.pipeline.attendance.nearest_offset() or 0.0)
         return (
-            f'of {numbers} images no two have stamps within {self._tolerance:g} s; '
-            f'they are {float(np.median(apart)) * 1e-9:.3f} s apart: set thermal_time_offset or '
-            'sync_tolerance in a file for --params'
+            f'of {numbers} images no two have stamps within '
+            f'{self.pipeline.values["sync_tolerance"]:g} s; they are {apart:.3f} s apart: set '
+            'thermal_time_offset or sync_tolerance in a file for --params'
         )
 
 
-class _Spread:
-    """Keeps evenly spread pairs of a sequence whose length is not known, decoding few more."""
-
-    def __init__(self, number: int) -> None:
-        self._number = max(2, number)
-        self._stride = 1
-        self.seen = 0
-        self.kept: list[Pair] = []
-
-    def add(
-        self, group: Group[_Message], decoded: Callable[[Group[_Message]], Pair | None]
-    ) -> None:
-        wanted = self.seen % self._stride == 0
-        self.seen += 1
-        pair = decoded(group) if wanted else None
-        if pair is None:
-            return
-        self.kept.append(pair)
-        if len(self.kept) > self._number:
-            # Every other one still covers the whole.
-            del self.kept[1::2]
-            self._stride *= 2
-
-
-def _beside(topic: str, name: str) -> str:
-    """Return the topic of a name in the name space of an image topic."""
-    return f'{topic.removesuffix("/compressed").rpartition("/")[0]}/{name}'
-
-
-def _is_rectified(topic: str) -> bool:
-    leaf = topic.removesuffix('/compressed').rpartition('/')[2]
-    return leaf.startswith('image_rect')
-
-
-def _require_one_size(pairs: Sequence[Pair]) -> None:
-    first = pairs[0]
-    for source in SOURCES:
-        size = size_of(getattr(first, source))
-        for pair in pairs:
-            other = size_of(getattr(pair, source))
-            if other != size:
-                raise UsageError(
-                    f'the {source} images differ in size: {first.name} has {size[0]}x{size[1]} '
-                    f'pixels, {pair.name} has {other[0]}x{other[1]}; a registration is for one '
-                    'pair of cameras, each at one resolution'
-                )
-
-
-def choose_frames(pairs: Sequence[Pair], number: int) -> tuple[list[int], list[int]]:
+def choose_frames(pairs: Sequence[LoadedPair], number: int) -> tuple[list[int], list[int]]:
     """
     Return the pairs to estimate from, and others to check the estimate with.
 
@@ -481,7 +280,7 @@ def choose_frames(pairs: Sequence[Pair], number: int) -> tuple[list[int], list[i
     :param number: of pairs to estimate from, at most; so many more, at most, to check with.
     :return: indices in rising order, twice.
     """
-    edges = [tuple(_edges(image) for image in (_grey(p.visible), p.thermal)) for p in pairs]
+    edges = [(_edges(pair.visible), _edges(pair.thermal)) for pair in pairs]
     texture = np.array([_texture(visible, thermal) for visible, thermal in edges])
     described = [np.stack([_unit(e) for e in both]) for both in edges]
     rich = texture >= max(_LEAST_TEXTURE * float(np.median(texture)), _NOTHING)
@@ -499,18 +298,13 @@ def choose_frames(pairs: Sequence[Pair], number: int) -> tuple[list[int], list[i
     return sorted(chosen[:number]), sorted(chosen[number:])
 
 
-def _grey(image: NDArray[Any]) -> NDArray[np.float32]:
-    """Return (H, W) in [0, 1]."""
-    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    full = 1.0 if grey.dtype.kind == 'f' else float(np.iinfo(grey.dtype).max)
-    return np.asarray(grey / np.float32(full), np.float32)
-
-
-def _edges(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+def _edges(image: NDArray[Any]) -> NDArray[np.float32]:
     """Return how strong edges are, on a small image, as parts of its range."""
-    scale = min(1.0, _SIDE / max(grey.shape))
-    size = (max(8, round(grey.shape[1] * scale)), max(8, round(grey.shape[0] * scale)))
-    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    full = 1.0 if image.dtype.kind == 'f' else float(np.iinfo(image.dtype).max)
+    unit = np.asarray(grey(image) / np.float32(full), np.float32)
+    scale = min(1.0, _SIDE / max(unit.shape))
+    size = (max(8, round(unit.shape[1] * scale)), max(8, round(unit.shape[0] * scale)))
+    small = cv2.resize(unit, size, interpolation=cv2.INTER_AREA)
     low, high = np.percentile(small, (2.0, 98.0))
     small = small / np.float32(max(float(high - low), _LEAST_RANGE))
     gx = cv2.Scharr(small, cv2.CV_32F, 1, 0, scale=1 / 32)

@@ -21,8 +21,6 @@ the measure of what the points are worth: residuals alone say little, as few poi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-import csv
 from dataclasses import dataclass
 import math
 from pathlib import Path
@@ -31,33 +29,39 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-import yaml
 
 from dig2dig_ros.evaluation.options import UsageError
+from dig2dig_ros.images.geometry import (
+    apply_homography,
+    Array,
+    change_of_unit,
+    corners_of,
+    homography_derivatives,
+    Size,
+    to_unit_image,
+)
+from dig2dig_ros.images.luma import grey
+from dig2dig_ros.images.registration_file import read_yaml
 from dig2dig_ros.streams.pairing import SOURCES
-
-Array = NDArray[np.float64]
-# (width, height) of the visible and of the thermal images.
-Sizes = tuple[tuple[int, int], tuple[int, int]]
 
 # A registration must be known better at the corners, in parts of the thermal longer side, or
 # pixels where that is more.
 _MOST_SPREAD = 0.01
 _LEAST_SPREAD = 3.0
-# Points farther off, in parts of the thermal longer side and at least so many pixels, are wrong
-# ones; so many of them and all are in doubt.
+# Points farther off, in parts of the thermal longer side or pixels where that is more, are wrong
+# ones; if this part of them is, all are in doubt.
 _OUTLIER = 0.006
 _LEAST_OUTLIER = 3.0
 _MOST_OUTLIERS = 0.2
-# Points are within such a part of it of a similarity; so many rounds lead from there.
+# Points lie within this part of it of a similarity; this number of rounds leads from there.
 _ROUGH = 0.04
 _ROUNDS = 5
 _ITERATIONS = 30
-# What a camera pair has beside a similarity, one standard deviation: aspect and shear, and
-# perspective in units of half the longer side.
+# Standard deviations of what a camera pair has besides a similarity: aspect and shear; and
+# perspective, in units of half the longer side.
 _AFFINE_SIGMA = 0.02
 _PERSPECTIVE_SIGMA = 0.04
-# What the residuals are measured against counts as so many measurements.
+# The noise that is expected counts as this number of measurements of it.
 _SIGMA_WEIGHT = 4.0
 # Points nearer to one line than this part of the image's longer side determine no homography.
 _LINE = 0.01
@@ -65,31 +69,26 @@ _LINE = 0.01
 _BOARD_SIDES = (640, 1024)
 
 
-def load_yaml(path: Path) -> Any:
+def load_points(path: Path, sizes: tuple[Size, Size]) -> Array:
     """
-    Read a YAML file.
+    Read points marked by hand: YAML as the click page writes it.
 
-    :raises UsageError: it cannot be read.
+    :param sizes: of the visible and thermal images, which the file must be for if it says so.
+    :return: (N, 4) pixels, xv, yv, xt, yt.
+    :raises RegistrationError: it cannot be read.
+    :raises UsageError: there are fewer than four points, or they lie outside.
     """
-    try:
-        return yaml.safe_load(path.read_text(encoding='utf-8'))
-    except OSError as error:
-        raise UsageError(f'{path} cannot be read: {error.strerror}') from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f'{path} cannot be read as YAML: {error}') from error
-
-
-def load_points(path: Path, sizes: Sizes) -> Array:
-    """
-    Read points marked by hand: four numbers each, xv, yv, xt, yt, in pixels.
-
-    YAML as the click page writes it, or a list of lists; or CSV, with or without a header.
-
-    :param sizes: (width, height) of the visible and thermal images.
-    :return: (N, 4).
-    :raises UsageError: it cannot be read, there are fewer than four, or they lie outside.
-    """
-    rows = _csv_rows(path) if path.suffix.lower() == '.csv' else _yaml_rows(path, sizes)
+    document = read_yaml(path)
+    for source, size in zip(SOURCES, sizes, strict=True):
+        stated = document.get(f'{source}_size', list(size))
+        if stated != list(size):
+            raise UsageError(
+                f'{path} is for {source} images of {stated} pixels, but these have {list(size)}: '
+                'mark the points in these'
+            )
+    rows = document.get('points')
+    if not isinstance(rows, list):
+        raise UsageError(f'{path} has no list of points, each [xv, yv, xt, yt]')
     points = np.empty((len(rows), 4))
     for number, row in enumerate(rows, start=1):
         try:
@@ -105,44 +104,16 @@ def load_points(path: Path, sizes: Sizes) -> Array:
         raise UsageError(
             f'{path} has {counted(len(points), "point")}: a homography needs four, better eight'
         )
-    for source, (width, height), at in zip(SOURCES, sizes, (0, 2), strict=True):
-        x, y = points[:, at], points[:, at + 1]
-        outside = (x < -0.5) | (y < -0.5) | (x > width - 0.5) | (y > height - 0.5)
+    for source, size, at in zip(SOURCES, sizes, (0, 2), strict=True):
+        place = points[:, at : at + 2]
+        outside = ((place < -0.5) | (place > np.array(size) - 0.5)).any(axis=1)
         if outside.any():
             first = int(np.flatnonzero(outside)[0])
             raise UsageError(
-                f'{path}: point {first + 1} is at {x[first]:g}, {y[first]:g} in the {source} '
-                f'image, which has {width}x{height} pixels only'
+                f'{path}: point {first + 1} is at {place[first, 0]:g}, {place[first, 1]:g} in the '
+                f'{source} image, which has {size[0]}x{size[1]} pixels only'
             )
     return points
-
-
-def _csv_rows(path: Path) -> list[list[str]]:
-    try:
-        text = path.read_text(encoding='utf-8-sig')
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f'{path} cannot be read: {error}') from error
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith('#')]
-    rows = list(csv.reader(lines))
-    if rows and [cell.strip() for cell in rows[0][:4]] == ['xv', 'yv', 'xt', 'yt']:
-        del rows[0]
-    return rows
-
-
-def _yaml_rows(path: Path, sizes: Sizes) -> list[Any]:
-    document = load_yaml(path)
-    if isinstance(document, Mapping):
-        for source, size in zip(SOURCES, sizes, strict=True):
-            stated = document.get(f'{source}_size', list(size))
-            if stated != list(size):
-                raise UsageError(
-                    f'{path} is for {source} images of {stated} pixels, but these have '
-                    f'{list(size)}: mark the points in these'
-                )
-        document = document.get('points')
-    if not isinstance(document, list):
-        raise UsageError(f'{path} has no list of points, each [xv, yv, xt, yt]')
-    return [row if isinstance(row, list) else [row] for row in document]
 
 
 @dataclass(frozen=True)
@@ -154,9 +125,9 @@ class PointFit:
     :param inside: (N,) which points were used.
     :param errors: (N,) distances in thermal pixels.
     :param visible_errors: (N,) likewise in visible pixels.
-    :param spread: the standard deviation of the thermal image's corners, root mean square over
+    :param spread: standard deviation of the thermal image's corners, root mean square over
         corners, in thermal pixels.
-    :param longer: side of the thermal image in pixels.
+    :param most_spread: up to which it is to be trusted.
     """
 
     matrix: Array
@@ -164,30 +135,26 @@ class PointFit:
     errors: Array
     visible_errors: Array
     spread: float
-    longer: int
+    most_spread: float
 
     @property
-    def most_spread(self) -> float:
-        """The spread up to which it is to be trusted."""
-        return max(_MOST_SPREAD * self.longer, _LEAST_SPREAD)
+    def left_out(self) -> int:
+        """The number of points that were not used."""
+        return int((~self.inside).sum())
 
     def facts(self) -> list[tuple[str, str]]:
         """Return what to say of it."""
         errors, visible = self.errors[self.inside], self.visible_errors[self.inside]
-        left_out = int((~self.inside).sum())
-        return [
-            (
-                'residual',
-                f'RMS {rms(errors):.2f} thermal pixels ({rms(visible):.2f} visible), worst '
-                f'{errors.max():.2f} ({visible.max():.2f}), of {len(errors)} points'
-                + (f'; {left_out} left out' if left_out else ''),
-            ),
-            (
-                'corners',
-                f'of the thermal image known to {self.spread:.2f} thermal pixels, '
-                f'of at most {self.most_spread:.1f}',
-            ),
-        ]
+        residual = (
+            f'RMS {rms(errors):.2f} thermal pixels ({rms(visible):.2f} visible), worst '
+            f'{errors.max():.2f} ({visible.max():.2f}), of {len(errors)} points'
+        )
+        corners = (
+            f'of the thermal image known to {self.spread:.2f} thermal pixels, of at most '
+            f'{self.most_spread:.1f}'
+        )
+        left_out = f'; {self.left_out} left out' if self.left_out else ''
+        return [('residual', residual + left_out), ('corners', corners)]
 
     def reasons(self) -> tuple[str, ...]:
         """Return why it is not to be trusted."""
@@ -198,11 +165,10 @@ class PointFit:
                 f'{self.most_spread:.1f}: the points are too few, too close together '
                 'or too inexact'
             )
-        left_out = int((~self.inside).sum())
-        if left_out > _MOST_OUTLIERS * len(self.inside):
+        if self.left_out > _MOST_OUTLIERS * len(self.inside):
             reasons.append(
-                f'{left_out} of {len(self.inside)} points do not fit the others, which may be '
-                'the wrong ones as well'
+                f'{self.left_out} of {len(self.inside)} points do not fit the others, which may '
+                'be the wrong ones as well'
             )
         return tuple(reasons)
 
@@ -210,7 +176,7 @@ class PointFit:
 def fit_points(
     visible: Array,
     thermal: Array,
-    sizes: Sizes,
+    sizes: tuple[Size, Size],
     sigma: float,
     groups: NDArray[np.int64] | None = None,
 ) -> PointFit:
@@ -219,9 +185,10 @@ def fit_points(
 
     Four points determine one, but so loosely that the corners of the image may be anywhere. Two
     cameras side by side differ by little more than a similarity, and this counts as a
-    measurement beside the points.
+    measurement besides the points.
 
     :param visible: (N, 2) undistorted pixels; ``thermal`` likewise.
+    :param sizes: of the visible and the thermal images.
     :param sigma: standard deviation of a point to expect, in thermal pixels.
     :param groups: (N,) to which frame points belong, whose errors are not independent.
     :raises UsageError: the points determine no homography.
@@ -255,7 +222,7 @@ def fit_points(
         _distances(_inverse(matrix), visible, thermal),
         _distances(matrix, thermal, visible),
         math.sqrt(variance),
-        longer,
+        max(_MOST_SPREAD * longer, _LEAST_SPREAD),
     )
 
 
@@ -276,27 +243,28 @@ class _Problem:
     """
     The homography that is most likely for some points, and how certain it is.
 
-    It is looked for in coordinates about the middle of the thermal image and of the visible
-    points, so that its parameters are of one magnitude: h0 to h7, row by row; the last is 1.
+    In coordinates about the middle of the thermal image and of the visible points, so that its
+    parameters are of one magnitude: ``h``, the first eight elements; the last is 1.
 
     :param sigma: standard deviation of a point to expect, in thermal pixels; what the residuals
         say of it takes over with the number of points.
     """
 
-    def __init__(self, visible: Array, thermal: Array, size: tuple[int, int], sigma: float):
+    def __init__(self, visible: Array, thermal: Array, size: Size, sigma: float) -> None:
         self._size = size
         self._unit = max(size) / 2
-        self._to_thermal_unit = _about((np.array(size) - 1) / 2, self._unit)
+        self._from_thermal = to_unit_image(size)
         middle = visible.mean(axis=0)
-        self._to_visible_unit = _about(middle, rms(np.linalg.norm(visible - middle, axis=1)))
-        self._visible = project(self._to_visible_unit, visible)
-        self._thermal = project(self._to_thermal_unit, thermal)
+        spread = rms(np.linalg.norm(visible - middle, axis=1))
+        self._from_visible = change_of_unit(middle, spread)
+        self._visible = apply_homography(self._from_visible, visible)
+        self._thermal = apply_homography(self._from_thermal, thermal)
         # Of thermal points along one axis, in their unit.
         self._expected = self._noise = sigma / math.sqrt(2) / self._unit
 
     def solve(self, matrix: Array) -> Array:
         """Return the most likely homography near another one; Gauss and Newton's method."""
-        h = self._to_visible_unit @ matrix @ _inverse(self._to_thermal_unit)
+        h = self._from_visible @ matrix @ _inverse(self._from_thermal)
         h = (h / h[2, 2]).ravel()[:8]
         for _ in range(_ITERATIONS):
             rows, misfit, prior = self._linearised(h)
@@ -305,7 +273,7 @@ class _Problem:
             pull = rows.T @ misfit / self._noise**2 - prior.T @ (prior @ h)
             step = np.linalg.solve(normal, pull)
             h = h + step
-            # Of the parameters, the points have determined so many.
+            # This many of the parameters are determined by the points.
             determined = float(np.trace(np.linalg.solve(normal, data)))
             freedom = max(len(misfit) - determined, 0.0)
             squares = _SIGMA_WEIGHT * self._expected**2 + float(misfit @ misfit)
@@ -313,8 +281,8 @@ class _Problem:
             if np.abs(step).max() < 1e-9:
                 break
         self._solution = h
-        found = _inverse(self._to_visible_unit) @ np.append(h, 1.0).reshape(3, 3)
-        found = found @ self._to_thermal_unit
+        found = _inverse(self._from_visible) @ np.append(h, 1.0).reshape(3, 3)
+        found = found @ self._from_thermal
         return np.asarray(found / found[2, 2])
 
     def corner_variance(self) -> float:
@@ -322,8 +290,8 @@ class _Problem:
         h = self._solution
         rows, _, prior = self._linearised(h)
         covariance = np.linalg.inv(rows.T @ rows / self._noise**2 + prior.T @ prior)
-        moves, _ = _motion(h, project(self._to_thermal_unit, _corners(self._size)))
-        moves = moves.reshape(4, 2, 8) / _scale(h) * self._unit
+        corners = apply_homography(self._from_thermal, corners_of(self._size))
+        moves = homography_derivatives(h, corners)[0] / _scale(h) * self._unit
         return float(np.einsum('bip,pq,biq->', moves, covariance, moves)) / 4
 
     def _linearised(self, h: Array) -> tuple[Array, Array, Array]:
@@ -333,13 +301,14 @@ class _Problem:
         :return: (2N, 8) and (2N,) in the unit of the thermal points; (4, 8), whose products with
             ``h`` have a standard deviation of 1 about 0.
         """
-        rows, predicted = _motion(h, self._thermal)
+        derivatives, predicted = homography_derivatives(h, self._thermal)
         scale = _scale(h)
         prior = np.zeros((4, 8))
         prior[0, 0] = prior[1, 1] = prior[1, 3] = 1.0 / (_AFFINE_SIGMA * scale)
         prior[0, 4] = -prior[0, 0]
         prior[2, 6] = prior[3, 7] = 1.0 / _PERSPECTIVE_SIGMA
-        return rows / scale, (self._visible - predicted).ravel() / scale, prior
+        misfit = (self._visible - predicted).ravel() / scale
+        return derivatives.reshape(-1, 8) / scale, misfit, prior
 
 
 def _scale(h: Array) -> float:
@@ -347,40 +316,12 @@ def _scale(h: Array) -> float:
     return math.sqrt(abs(float(h[0] * h[4] - h[1] * h[3])))
 
 
-def _about(middle: Array, unit: float) -> Array:
-    """Return the map of points to coordinates about another origin, in another unit."""
-    x, y = middle / unit
-    return np.array([[1 / unit, 0, -x], [0, 1 / unit, -y], [0, 0, 1]], np.float64)
-
-
-def _motion(h: Array, points: Array) -> tuple[Array, Array]:
-    """
-    Apply a homography.
-
-    :param h: its first eight elements; the last is 1.
-    :return: (2N, 8): derivatives of x and y of each point by ``h``; and (N, 2): the points.
-    """
-    u, v = points.T
-    depth = h[6] * u + h[7] * v + 1
-    x = (h[0] * u + h[1] * v + h[2]) / depth
-    y = (h[3] * u + h[4] * v + h[5]) / depth
-    zero, one = np.zeros_like(u), np.ones_like(u)
-    rows = np.stack(
-        [
-            np.stack([u, v, one, zero, zero, zero, -x * u, -x * v], axis=-1),
-            np.stack([zero, zero, zero, u, v, one, -y * u, -y * v], axis=-1),
-        ],
-        axis=1,
-    )
-    return (rows / depth[:, None, None]).reshape(-1, 8), np.stack([x, y], axis=-1)
-
-
 def _jackknife(
     visible: Array,
     thermal: Array,
     matrix: Array,
     inside: NDArray[np.bool_],
-    size: tuple[int, int],
+    size: Size,
     sigma: float,
     groups: NDArray[np.int64],
 ) -> float:
@@ -393,14 +334,14 @@ def _jackknife(
     for name in names:
         kept = inside & (groups != name)
         other = _Problem(visible[kept], thermal[kept], size, sigma).solve(matrix)
-        moved.append(project(back @ other, _corners(size)))
+        moved.append(apply_homography(back @ other, corners_of(size)))
     deviations = np.stack(moved) - np.mean(moved, axis=0)
     count = len(names)
     return float((count - 1) / count * (deviations**2).sum(axis=(0, 2)).mean())
 
 
 def _on_a_line(points: Array, tolerance: float) -> bool:
-    """Tell whether all points but one at most lie on one line, or there are fewer than four."""
+    """Check whether all points but one lie on one line, or there are fewer than four."""
     if len(points) < 4:
         return True
     # With many points, a line through all but one is near the line through all.
@@ -415,6 +356,14 @@ def _off_line(points: Array) -> Array:
     return np.asarray(np.abs(centred @ axes[1]))
 
 
+def _inverse(matrix: Array) -> Array:
+    return np.asarray(np.linalg.inv(matrix), np.float64)
+
+
+def _distances(matrix: Array, points: Array, targets: Array) -> Array:
+    return np.asarray(np.linalg.norm(apply_homography(matrix, points) - targets, axis=1))
+
+
 def find_board(image: NDArray[Any], board: tuple[int, int]) -> Array | None:
     """
     Find a checkerboard, whichever squares are bright.
@@ -423,9 +372,9 @@ def find_board(image: NDArray[Any], board: tuple[int, int]) -> Array | None:
     :param board: inner corners along a row and along a column.
     :return: (N, 2) pixels in rows, or None.
     """
-    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    low, high = np.percentile(grey, (0.5, 99.5))
-    unit = (grey.astype(np.float32) - low) / max(float(high - low), 1e-6)
+    values = grey(image)
+    low, high = np.percentile(values, (0.5, 99.5))
+    unit = (values.astype(np.float32) - low) / max(float(high - low), 1e-6)
     stretched = np.rint(np.clip(unit, 0, 1) * 255).astype(np.uint8)
     longer = max(stretched.shape)
     factor = min(max(longer, _BOARD_SIDES[0]), _BOARD_SIDES[1]) / longer
@@ -433,7 +382,7 @@ def find_board(image: NDArray[Any], board: tuple[int, int]) -> Array | None:
         method = cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA
         size = (round(stretched.shape[1] * factor), round(stretched.shape[0] * factor))
         stretched = cv2.resize(stretched, size, interpolation=method)
-    steps = (stretched.shape[1] / grey.shape[1], stretched.shape[0] / grey.shape[0])
+    steps = (stretched.shape[1] / values.shape[1], stretched.shape[0] / values.shape[0])
     for candidate in (stretched, 255 - stretched):
         corners = _board_corners(candidate, board)
         if corners is not None:
@@ -441,16 +390,16 @@ def find_board(image: NDArray[Any], board: tuple[int, int]) -> Array | None:
     return None
 
 
-def _board_corners(grey: NDArray[np.uint8], board: tuple[int, int]) -> Array | None:
+def _board_corners(image: NDArray[np.uint8], board: tuple[int, int]) -> Array | None:
     flags = cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_ACCURACY
-    done, corners = cv2.findChessboardCornersSB(grey, board, flags)
+    done, corners = cv2.findChessboardCornersSB(image, board, flags)
     if not done:
         flags = cv2.CALIB_CB_ADAPTIVE_THRESH | cv2.CALIB_CB_NORMALIZE_IMAGE
-        done, corners = cv2.findChessboardCorners(grey, board, flags | cv2.CALIB_CB_FAST_CHECK)
+        done, corners = cv2.findChessboardCorners(image, board, flags | cv2.CALIB_CB_FAST_CHECK)
         if not done:
             return None
         stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 30, 0.01)
-        corners = cv2.cornerSubPix(grey, corners, (5, 5), (-1, -1), stop)
+        corners = cv2.cornerSubPix(image, corners, (5, 5), (-1, -1), stop)
     return np.asarray(corners, np.float64).reshape(-1, 2)
 
 
@@ -459,8 +408,8 @@ def matching_order(visible: Array, thermal: Array, board: tuple[int, int]) -> Ar
     Return the thermal corners in the order of the visible ones.
 
     A detector may begin at any end of the board, and at another one where bright and dark squares
-    change places. Of all orders, the one counts that lies most like the visible corners: both
-    cameras are mounted upright, or nearly so.
+    change places. The order that lies most like the visible corners counts: both cameras are
+    mounted more or less upright.
 
     :param visible: (N, 2) in rows; ``thermal`` likewise.
     """
@@ -475,26 +424,6 @@ def matching_order(visible: Array, thermal: Array, board: tuple[int, int]) -> Ar
         return float((centred * (points - points.mean(axis=0))).sum())
 
     return np.ascontiguousarray(max(orders, key=likeness).reshape(-1, 2))
-
-
-def _corners(size: tuple[int, int]) -> Array:
-    """Return the centres of the corner pixels of an image: (4, 2)."""
-    width, height = size
-    return np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float64)
-
-
-def project(matrix: Array, points: Array) -> Array:
-    """Return points (N, 2) as a homography maps them."""
-    mapped = np.column_stack([points, np.ones(len(points))]) @ matrix.T
-    return np.asarray(mapped[:, :2] / mapped[:, 2:])
-
-
-def _inverse(matrix: Array) -> Array:
-    return np.asarray(np.linalg.inv(matrix), np.float64)
-
-
-def _distances(matrix: Array, points: Array, targets: Array) -> Array:
-    return np.asarray(np.linalg.norm(project(matrix, points) - targets, axis=1))
 
 
 def rms(values: Array) -> float:

@@ -13,9 +13,9 @@
 # limitations under the License.
 
 """
-What a person looks at, and clicks on, to judge a registration or to make one.
+Pictures to judge a registration by, and a page to make one in.
 
-The overlay shows both cameras in one picture before and after; the click page is one HTML file
+The overlay shows both cameras in one picture, before and after; the click page is one HTML file
 in which the same points are marked in both images.
 """
 
@@ -28,7 +28,6 @@ import hashlib
 import html
 from importlib.resources import files
 import json
-from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -37,16 +36,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.gallery import jpeg
-from dig2dig_ros.evaluation.registration_pairs import Pair, size_of
+from dig2dig_ros.evaluation.registration_pairs import LoadedPair
 from dig2dig_ros.evaluation.video import to_bgr
+from dig2dig_ros.images.geometry import Array, size_of
+from dig2dig_ros.images.luma import grey
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.streams.preparation import registered_image
 
 Image = NDArray[np.uint8]
-Array = NDArray[np.float64]
 
 _TILE = 400
-# The detail is so much of the image in either direction.
+# The detail is this part of the image in either direction.
 _DETAIL = 4
 _GAP = 6
 _CAPTION = 26
@@ -54,12 +54,11 @@ _PAPER = 245
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _INK = (40, 40, 40)
 # Blue-green-red.
-EDGE_COLOUR = (0, 150, 255)
-RIM_COLOUR = (255, 200, 0)
+_EDGE_COLOUR = (0, 150, 255)
+_RIM_COLOUR = (255, 200, 0)
 _POINT_COLOUR = (90, 230, 60)
-# Of the gradients of a thermal image, those above these percentiles are edges, and begin one.
+# Gradients of a thermal image above these percentiles continue an edge, and begin one.
 _EDGE_PERCENTILES = (88.0, 95.0)
-DARK_PERCENTILES = (1.0, 99.5)
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Row:
     :param mapped_points: (N, 2) the same points of the thermal image, as registered.
     """
 
-    pair: Pair
+    pair: LoadedPair
     visible_points: Array | None = None
     mapped_points: Array | None = None
 
@@ -89,17 +88,15 @@ def overlay(rows: Sequence[Row], placement: Placement) -> Image:
 
 
 def _row(row: Row, placement: Placement) -> Image:
-    visible = _display(row.pair.visible)
-    height, width = visible.shape
-    stretched = registered_image(row.pair.thermal, None, (width, height))
-    everywhere = np.ones((height, width), np.float32)
-    after = registered_image(row.pair.thermal, placement, (width, height))
-    views = [
-        (_display(thermal, coverage), coverage)
-        for thermal, coverage in ((stretched, everywhere), (after, placement.coverage))
-    ]
-    detail = _detail(visible, *views[1])
-    rows_shown, columns = detail
+    visible = displayed(row.pair.visible)
+    size = size_of(visible)
+    width = size[0]
+    views = []
+    everywhere = np.ones_like(placement.coverage)
+    for place, coverage in ((None, everywhere), (placement, placement.coverage)):
+        thermal = registered_image(row.pair.thermal, place, size)
+        views.append((displayed(thermal, coverage), coverage))
+    detail = rows_shown, columns = _detail(visible, *views[1])
     corners = np.array([[columns.start, rows_shown.start], [columns.stop, rows_shown.stop]])
     scale = _TILE / width
     # Tile pixels for each thermal one, about.
@@ -107,10 +104,10 @@ def _row(row: Row, placement: Placement) -> Image:
     edges, details, colours = [], [], []
     for thermal, coverage in views:
         whole = _scaled(visible, thermal, coverage)
-        edges.append(_edge_tile(*whole, zoom))
+        edges.append(edge_picture(*whole, zoom))
         colours.append(_colour_tile(*whole))
         part = _scaled(visible[detail], thermal[detail], coverage[detail])
-        details.append(_edge_tile(*part, zoom * width / (columns.stop - columns.start)))
+        details.append(edge_picture(*part, zoom * width / (columns.stop - columns.start)))
     for tile in edges:
         (left, top), (right, bottom) = np.rint(corners * scale).astype(int).tolist()
         cv2.rectangle(tile, (left, top), (right - 1, bottom - 1), (255, 255, 255), 1)
@@ -144,7 +141,7 @@ def _detail(visible: Image, thermal: Image, coverage: NDArray[np.float32]) -> tu
     height, width = visible.shape
     size = (max(8, width // _DETAIL), max(8, height // _DETAIL))
     both = [np.minimum(_gradient(image), 100.0) for image in (visible, thermal)]
-    # Of thermal edges that are not exactly on visible ones, too.
+    # Thermal edges that are not exactly on visible ones count, too.
     reach = (2 * (width // 100) + 3,) * 2
     product = both[0] * cv2.blur(both[1], reach) * (coverage > 0.99)
     sums = cv2.boxFilter(
@@ -188,26 +185,44 @@ def _label(tile: Image, text: str) -> None:
     cv2.putText(tile, text, (6, height + 5), _FONT, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
 
 
-def _display(image: NDArray[Any], coverage: NDArray[np.float32] | None = None) -> Image:
-    """Return grey in 8 bits, dark scenes lifted; the range is that of what is covered."""
-    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    shown = grey if coverage is None else grey[coverage > 0.01]
-    low, high = np.percentile(shown, DARK_PERCENTILES)
-    unit = np.clip((grey.astype(np.float32) - low) / max(float(high - low), 1e-3), 0.0, 1.0)
+def displayed(image: NDArray[Any], coverage: NDArray[np.float32] | None = None) -> Image:
+    """Return an image as 8-bit grey, dark scenes lifted; the range is that of what is covered."""
+    values = grey(image)
+    shown = values if coverage is None else values[coverage > 0.01]
+    low, high = np.percentile(shown, (1.0, 99.5))
+    unit = np.clip((values.astype(np.float32) - low) / max(float(high - low), 1e-3), 0.0, 1.0)
     return np.asarray(np.rint(np.sqrt(unit) * 255), np.uint8)
 
 
-def thermal_edge_mask(
-    thermal: NDArray[np.float32], coverage: NDArray[np.float32], zoom: float = 1.0
-) -> NDArray[np.bool_]:
+def edge_picture(
+    visible: Image,
+    thermal: NDArray[np.float32],
+    coverage: NDArray[np.float32],
+    zoom: float = 1.0,
+) -> Image:
     """
-    Return where a thermal image has edges, for pictures; its border is none.
+    Draw the edges of a thermal image, and how far it reaches, on a visible one.
 
+    :param visible: (H, W).
     :param thermal: (H, W), on a scale of 0 to 255.
     :param coverage: (H, W) in [0, 1], 1 where the thermal image reaches.
     :param zoom: by how much the thermal image was enlarged, which makes edges wide and weak.
-    :return: (H, W).
+    :return: (H, W, 3) blue-green-red.
     """
+    # Darker than it is, so that the lines stand out.
+    picture = to_bgr((visible * 0.75).astype(np.uint8))
+    picture[_thermal_edges(thermal, coverage, zoom)] = _EDGE_COLOUR
+    if not (coverage > 0.99).all():
+        rim = (coverage > 0.01).astype(np.uint8)
+        outlines, _ = cv2.findContours(rim, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(picture, outlines, -1, _RIM_COLOUR, 1)
+    return picture
+
+
+def _thermal_edges(
+    thermal: NDArray[np.float32], coverage: NDArray[np.float32], zoom: float
+) -> NDArray[np.bool_]:
+    """Return where a thermal image has edges; its border is none."""
     wide = max(1.0, zoom)
     smooth = cv2.GaussianBlur(thermal, (0, 0), 1.2 * wide) * np.float32(wide)
     gx, gy = (
@@ -219,25 +234,6 @@ def thermal_edge_mask(
     low, high = np.percentile(strength[inside], _EDGE_PERCENTILES) if inside.any() else (0, 0)
     edges = cv2.Canny(gx, gy, max(low, 20.0), max(high, 40.0)) > 0
     return np.asarray(edges & inside)
-
-
-def _edge_tile(
-    visible: Image, thermal: NDArray[np.float32], coverage: NDArray[np.float32], zoom: float
-) -> Image:
-    """
-    Draw the edges of a thermal image on a visible one of the same size.
-
-    :param zoom: see :func:`thermal_edge_mask`.
-    """
-    edges = thermal_edge_mask(thermal, coverage, zoom)
-    # Darker than it is, so that the lines stand out.
-    tile = to_bgr((visible * 0.75).astype(np.uint8))
-    tile[edges] = EDGE_COLOUR
-    if not (coverage > 0.99).all():
-        rim = (coverage > 0.01).astype(np.uint8)
-        outlines, _ = cv2.findContours(rim, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        cv2.drawContours(tile, outlines, -1, RIM_COLOUR, 1)
-    return tile
 
 
 def _colour_tile(
@@ -255,11 +251,11 @@ def _draw_points(tile: Image, visible: Array, mapped: Array, scale: float) -> No
             continue
         # With four bits behind the point.
         ends = [tuple(round(((c + 0.5) * scale - 0.5) * 16) for c in p) for p in (first, second)]
-        cv2.line(tile, ends[0], ends[1], EDGE_COLOUR, 1, cv2.LINE_AA, 4)
+        cv2.line(tile, ends[0], ends[1], _EDGE_COLOUR, 1, cv2.LINE_AA, 4)
         cv2.circle(tile, ends[0], 3 * 16, _POINT_COLOUR, 1, cv2.LINE_AA, 4)
 
 
-def click_page(pairs: Sequence[Pair], place: str) -> str:
+def click_page(pairs: Sequence[LoadedPair], place: str) -> str:
     """
     Return an HTML page in which the same points are marked in both images of pairs.
 
@@ -267,12 +263,12 @@ def click_page(pairs: Sequence[Pair], place: str) -> str:
 
     :param place: what the pairs are of, in words.
     """
-    style, script, page = map(_resource, ('page.css', 'page.js', 'page.html'))
+    folder = files('dig2dig_ros.evaluation') / 'click_page'
+    style, script, page = (
+        (folder / f'page.{kind}').read_text(encoding='utf-8') for kind in ('css', 'js', 'html')
+    )
     data = [
-        {
-            'name': pair.name,
-            'images': [_data_url(_page_picture(i)) for i in (pair.visible, pair.thermal)],
-        }
+        {'name': pair.name, 'images': [_data_url(pair.visible), _data_url(pair.thermal)]}
         for pair in pairs
     ]
     sizes = [size_of(pairs[0].visible), size_of(pairs[0].thermal)]
@@ -288,22 +284,8 @@ def click_page(pairs: Sequence[Pair], place: str) -> str:
     )
 
 
-def _resource(name: str) -> str:
-    resource = files('dig2dig_ros.evaluation') / 'click_page' / name
-    return resource.read_text(encoding='utf-8')
-
-
-def _page_picture(image: NDArray[Any]) -> bytes:
-    if image.ndim == 3 and image.dtype == np.uint8:
-        return jpeg(image, longest_side=1920, quality=90)
-    return jpeg(_display(image), longest_side=1920, quality=90)
-
-
-def _data_url(data: bytes) -> str:
-    return f'data:image/jpeg;base64,{base64.b64encode(data).decode()}'
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, in a folder that is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding='utf-8')
+def _data_url(image: NDArray[Any]) -> str:
+    if image.ndim == 2 or image.dtype != np.uint8:
+        image = displayed(image)
+    data = base64.b64encode(jpeg(image, longest_side=1920, quality=90)).decode()
+    return f'data:image/jpeg;base64,{data}'

@@ -31,20 +31,21 @@ if the estimate is not to be trusted, which is written only with --force; 130 af
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 import math
 from pathlib import Path
 import sys
+import time
+from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.bag_types import BagError
 from dig2dig_ros.evaluation.image_pairs import ImagePairError
 from dig2dig_ros.evaluation.options import load_parameters, positive, report, UsageError
-from dig2dig_ros.evaluation.registration_cameras import camera_models, Cameras
+from dig2dig_ros.evaluation.registration_cameras import camera_models, CameraModels
 from dig2dig_ros.evaluation.registration_estimates import (
     Estimate,
     from_checkerboard,
@@ -53,17 +54,17 @@ from dig2dig_ros.evaluation.registration_estimates import (
     left_over,
 )
 from dig2dig_ros.evaluation.registration_pairs import (
+    CalibrationImages,
     choose_frames,
     from_bag,
     from_directory,
-    LiveTopics,
-    Recording,
+    PairCollector,
 )
 from dig2dig_ros.evaluation.registration_points import (
     counted,
     load_points,
 )
-from dig2dig_ros.evaluation.registration_report import click_page, overlay, Row, write_text
+from dig2dig_ros.evaluation.registration_report import click_page, overlay, Row
 from dig2dig_ros.images.geometry import RegistrationError
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import save_registration
@@ -76,6 +77,7 @@ _FRAMES = 8
 _BOARD_FRAMES = 40
 # Rows of the overlay.
 _ROWS = 3
+_PROGRESS_SECONDS = 5.0
 _ADVICE = {
     'images': 'more frames of other scenes with edges in both images (--frames, another '
     'recording); --thermal-width, if one camera sees much more than the other; or points by '
@@ -85,25 +87,6 @@ _ADVICE = {
     'board': 'more frames, with the board in all parts of both images, at the distance that '
     'matters, and warm or lit by the sun so that the thermal camera sees its squares',
 }
-
-
-def overlay_rows(
-    estimate: Estimate, recording: Recording, registration: Registration
-) -> list[Row]:
-    """Return a few pairs to show: rather those that the estimate has not seen."""
-    # The board itself is what to see.
-    wanted = list(estimate.used if estimate.method == 'board' else estimate.checks)
-    wanted = wanted or list(estimate.used) or list(range(len(recording.pairs)))
-    places = np.linspace(0, len(wanted) - 1, min(_ROWS, len(wanted))).round().astype(int)
-    rows = []
-    for index in (wanted[place] for place in places):
-        points = estimate.points.get(index, estimate.points.get(-1))
-        if points is None:
-            rows.append(Row(recording.pairs[index]))
-        else:
-            mapped = registration.to_visible(points[1])
-            rows.append(Row(recording.pairs[index], points[0], mapped))
-    return rows
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -136,9 +119,9 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     how = group.add_mutually_exclusive_group()
     add = how.add_argument
     add('--points', type=Path, metavar='FILE', help='points marked by hand: YAML of '
-        'the click page, or CSV with xv, yv, xt, yt')
-    add('--checkerboard', type=_board, metavar='COLSxROWS', help='a board of so '
-        'many inner corners, such as 9x6')
+        'the click page')
+    add('--checkerboard', type=_board, metavar='COLSxROWS', help='a board with '
+        'this number of inner corners, such as 9x6')
     add('--click', type=Path, metavar='PAGE.html', help='write a page to mark '
         'points in, and no registration')
     add = group.add_argument
@@ -149,7 +132,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
         'what camera_info says, else 1')
 
     add = parser.add_argument_group('lens distortion').add_argument
-    add('--camera-info', choices=('auto', 'use', 'ignore'), default='auto',
+    add('--camera-info', choices=('auto', 'ignore'), default='auto',
         help='auto, the default, uses camera_info of bags and live topics where both cameras '
         'have one, and one has distortion')
     for source in SOURCES:
@@ -165,7 +148,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     add('--live', action='store_true', help='listen to visible/image_raw and '
         'thermal/image_raw, raw or compressed')
     add('--timeout', type=_seconds, default=60.0, metavar='SECONDS', help='go on '
-        'with what there is after so long; default: 60')
+        'with what there is after this time; default: 60')
     add('--interval', type=_seconds, default=1.0, metavar='SECONDS', help='time '
         'between two pairs, for the scene to change; default: 1')
     # fmt: on
@@ -225,7 +208,7 @@ def check_outputs(args: argparse.Namespace) -> None:
             raise UsageError(f'{path} exists: choose another name, or replace it with --overwrite')
 
 
-def read_source(args: argparse.Namespace, ros_arguments: Sequence[str]) -> Recording:
+def read_source(args: argparse.Namespace, ros_arguments: Sequence[str]) -> CalibrationImages:
     """
     Read the pairs to work with, as many as there is use for.
 
@@ -235,91 +218,120 @@ def read_source(args: argparse.Namespace, ros_arguments: Sequence[str]) -> Recor
         values = complete_values(load_parameters(args.params) if args.params else {})
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
-    frames = args.frames
     if args.live:
-        # Of those from the images, half are to check with.
-        number = frames if args.checkerboard or args.points or args.click else 2 * frames
-        topics = LiveTopics(ros_arguments, values, args.interval)
-        return topics.collect(number, args.timeout)
-    number = frames if args.checkerboard else 4 * frames
-    if not args.source.exists():
-        raise UsageError(f'{args.source} does not exist')
-    if args.source.is_dir() and not _is_bag_folder(args.source):
-        if args.visible or args.thermal:
-            raise UsageError(f'{args.source} is no bag, so it has no topics to name')
-        return from_directory(args.source, number, values)
-    return from_bag(args.source, number, values, args.visible, args.thermal)
-
-
-def _is_bag_folder(path: Path) -> bool:
-    return any(
+        # Of those to estimate from the images, half are to check with.
+        from_images_only = not (args.checkerboard or args.points or args.click)
+        return listen(args, ros_arguments, (1 + from_images_only) * args.frames, values)
+    number = args.frames if args.checkerboard else 4 * args.frames
+    source = args.source
+    if not source.exists():
+        raise UsageError(f'{source} does not exist')
+    if source.is_dir() and not any(
         each.name == 'metadata.yaml' or each.suffix in ('.mcap', '.db3', '.zstd')
-        for each in path.iterdir()
-    )
+        for each in source.iterdir()
+    ):
+        if args.visible or args.thermal:
+            raise UsageError(f'{source} is no bag, so it has no topics to name')
+        return from_directory(source, number, values)
+    return from_bag(source, number, values, args.visible, args.thermal)
+
+
+def listen(
+    args: argparse.Namespace,
+    ros_arguments: Sequence[str],
+    number: int,
+    values: Mapping[str, Any],
+) -> CalibrationImages:
+    """
+    Take pairs from live topics, until there are ``number`` of them or the time is over.
+
+    :raises UsageError: no pair came, or the images changed their size meanwhile.
+    :raises ImportError: there is no ROS.
+    """
+    from dig2dig_ros.nodes.image_collector import ImageCollector
+
+    with ImageCollector('calibrate_registration', ros_arguments) as cameras:
+        interval = round(args.interval * 1e9)
+        pairs = PairCollector(cameras.topics, 2 * number, values, interval)
+        report(f'listening to {" and ".join(cameras.topics.values())}, raw or compressed')
+        said = time.monotonic()
+
+        def done() -> bool:
+            nonlocal said
+            if time.monotonic() - said > _PROGRESS_SECONDS:
+                said = time.monotonic()
+                report(f'{len(pairs.kept)} of {number} pairs')
+            return len(pairs.kept) >= number
+
+        cameras.collect(
+            lambda source, message: pairs.take(
+                pairs.pipeline.add(source, message, time.monotonic_ns())
+            ),
+            pairs.infos.setdefault,
+            lambda: pairs.take(pairs.pipeline.settle()),
+            done,
+            args.timeout,
+        )
+        place = ' and '.join(cameras.topics.values())
+    if not pairs.kept:
+        raise UsageError(f'no pairs within {args.timeout:g} s: {pairs.explanation()}')
+    if len(pairs.kept) < number:
+        report(
+            f'only {len(pairs.kept)} of {number} pairs came within {args.timeout:g} s; going on '
+            'with them'
+        )
+    return pairs.images(place)
 
 
 def estimate_registration(
-    args: argparse.Namespace, recording: Recording, cameras: Cameras
+    args: argparse.Namespace, images: CalibrationImages, cameras: CameraModels
 ) -> Estimate:
     """Estimate as the command line asks for."""
     if args.points is not None:
-        points = load_points(args.points, recording.sizes)
-        return from_points(points, recording, cameras, args.frames)
+        points = load_points(args.points, images.sizes)
+        return from_points(points, images, cameras, args.frames)
     if args.checkerboard is not None:
-        return from_checkerboard(args.checkerboard, recording, cameras)
-    return from_images(recording, cameras, args.frames, args.thermal_width)
+        return from_checkerboard(args.checkerboard, images, cameras)
+    return from_images(images, cameras, args.frames, args.thermal_width)
 
 
-def calibrate(args: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
+def calibrate(args: argparse.Namespace, images: CalibrationImages) -> int:
     """
-    Do what the command line asks for.
+    Estimate a registration and write it with its picture.
 
     :return: the exit code.
     :raises UsageError: it cannot be done.
     """
-    check_outputs(args)
-    args.frames = args.frames or (_BOARD_FRAMES if args.checkerboard else _FRAMES)
-    recording = read_source(args, ros_arguments)
-    (visible_width, visible_height), (thermal_width, thermal_height) = recording.sizes
+    files = None
+    if args.visible_camera is not None:
+        files = {'visible': args.visible_camera, 'thermal': args.thermal_camera}
+    cameras = camera_models(images, files, args.camera_info == 'ignore')
+    estimate = estimate_registration(args, images, cameras)
+    visible_size, thermal_size = images.sizes
     source = (
-        f'{counted(recording.total, "pair")} of {recording.place}, visible '
-        f'{visible_width}x{visible_height}, thermal {thermal_width}x{thermal_height}'
+        f'{counted(images.total, "pair")} of {images.place}, visible '
+        f'{visible_size[0]}x{visible_size[1]}, thermal {thermal_size[0]}x{thermal_size[1]}'
     )
-    if args.click is not None:
-        used, _ = choose_frames(recording.pairs, args.frames)
-        pairs = [recording.pairs[index] for index in used] or recording.pairs[: args.frames]
-        write_text(args.click, click_page(pairs, recording.place))
-        print(
-            f'{args.click}: open it in a browser, mark points, save the text as points.yaml, '
-            'and run again with --points points.yaml'
-        )
-        return 0
-    cameras = camera_models(args, recording)
-    estimate = estimate_registration(args, recording, cameras)
-    facts = dict((('source', source), *estimate.facts, ('camera_info', cameras.text)))
+    facts = {'source': source, **dict(estimate.facts), 'camera_info': cameras.text}
     reasons = list(estimate.reasons)
     try:
         registration = Registration(
-            estimate.matrix,
-            recording.sizes[1],
-            recording.sizes[0],
-            cameras.thermal,
-            cameras.visible,
+            estimate.matrix, thermal_size, visible_size, cameras.thermal, cameras.visible
         )
         placement = registration.placement(0.0)
     except RegistrationError as error:
         raise UsageError(
             f'what was found is no registration: {error}. What helps: {_ADVICE[estimate.method]}'
         ) from error
-    facts['left over'], doubt = left_over(estimate, recording, placement)
+    facts['left over'], doubt = left_over(estimate, images, placement)
     if doubt and estimate.method == 'images':
         reasons.append(doubt)
     elif doubt:
         report(f'warning: {doubt}; the scene may be at other distances than the points')
     facts['trusted'] = 'no' if reasons else 'yes'
     print('\n'.join(f'{name:<12} {text}' for name, text in facts.items()))
-    picture = overlay(overlay_rows(estimate, recording, registration), placement)
-    _write_picture(args.overlay, picture)
+    picture = overlay(overlay_rows(estimate, images, registration), placement)
+    write(args.overlay, bytes(cv2.imencode(args.overlay.suffix, picture)[1]))
     if reasons:
         report('warning: this registration is not to be trusted: ' + '; '.join(reasons))
         report(f'what helps: {_ADVICE[estimate.method]}')
@@ -330,25 +342,55 @@ def calibrate(args: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
             )
             return UNTRUSTED
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    documented = replace(registration, estimate={**facts, 'reasons': reasons})
-    save_registration(documented, args.output)
+    save_registration(replace(registration, estimate={**facts, 'reasons': reasons}), args.output)
     print(f'{"written":<12} {args.output}; look at {args.overlay}')
     return UNTRUSTED if reasons else 0
 
 
-def _write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
-    done, data = cv2.imencode(path.suffix, picture)
-    if not done:
-        raise UsageError(f'{path} cannot be written: OpenCV cannot save it')
+def overlay_rows(
+    estimate: Estimate, images: CalibrationImages, registration: Registration
+) -> list[Row]:
+    """Return a few pairs to show: rather those that the estimate has not seen."""
+    # The board itself is what to see.
+    wanted = estimate.used if estimate.method == 'board' else estimate.checks
+    wanted = wanted or estimate.used or tuple(range(len(images.pairs)))
+    places = np.linspace(0, len(wanted) - 1, min(_ROWS, len(wanted))).round().astype(int)
+    rows = []
+    for index in (wanted[place] for place in places):
+        visible, thermal = estimate.points.get(index, estimate.points.get(-1, (None, None)))
+        mapped = None if thermal is None else registration.to_visible(thermal)
+        rows.append(Row(images.pairs[index], visible, mapped))
+    return rows
+
+
+def write_click_page(args: argparse.Namespace, images: CalibrationImages) -> None:
+    """Write the page to mark points in, with the frames that show most."""
+    used, _ = choose_frames(images.pairs, args.frames)
+    pairs = [images.pairs[index] for index in used] or images.pairs[: args.frames]
+    write(args.click, click_page(pairs, images.place).encode())
+    print(
+        f'{args.click}: open it in a browser, mark points, save the text as points.yaml, '
+        'and run again with --points points.yaml'
+    )
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file, in a folder that is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data.tobytes())
+    path.write_bytes(data)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; see the module's description."""
     args, ros_arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+    args.frames = args.frames or (_BOARD_FRAMES if args.checkerboard else _FRAMES)
     try:
-        return calibrate(args, ros_arguments)
+        check_outputs(args)
+        images = read_source(args, ros_arguments)
+        if args.click is None:
+            return calibrate(args, images)
+        write_click_page(args, images)
+        return 0
     except (
         UsageError,
         BagError,

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 import pytest
 
-from dig2dig_ros.evaluation.demo_pictures import ContactSheet, Frame, thermal_edges
+from dig2dig_ros.evaluation.demo_pictures import ContactSheet, Frame
 from dig2dig_ros.evaluation.demo_report import (
     DemoError,
     OutputFolder,
@@ -185,15 +185,6 @@ def test_sheet_shows_thermal_edges_before_and_after_registration() -> None:
     assert not (before == BLUE).all(axis=2).any()
     y, x = np.nonzero((after == BLUE).all(axis=2))
     assert (x.min(), y.max()) == (24, 85)
-
-
-@pytest.mark.parametrize('covered', [0.0, 1.0])
-def test_thermal_image_without_edges_gets_no_lines(covered: float) -> None:
-    flat = np.full((48, 64, 3), 90, np.uint8)
-    coverage = np.full((48, 64), covered, np.float32)
-    picture = thermal_edges(flat, flat, coverage)
-    assert picture.shape == flat.shape
-    assert (picture == picture[:1, :1]).all()
 
 
 # The output folder
