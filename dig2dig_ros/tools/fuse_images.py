@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 import os
 from pathlib import Path
 import sys
@@ -60,53 +59,41 @@ if TYPE_CHECKING:
     from dig2dig_ros.fusion.fuser import Fuser, FusionResult
 
 
-@dataclass(frozen=True)
-class Outputs:
+def output_files(fused: Path, sources: int, weights: bool) -> list[Path]:
     """
-    The files that a fusion writes.
+    Return the files to write: the fused image, and what ``--weights`` asks for.
 
-    :param fused: the fused image, in the format that its suffix names.
-    :param weights: one PNG for each source, white where it rules; empty where not asked for.
-    :param overlay: PNG of the fused image coloured by whose it is, or nothing.
+    That is OUT.weights.1.png and so on for each source, white where it rules, and OUT.overlay.png,
+    the fused image coloured by whose it is.
     """
+    maps = [f'weights.{index}' for index in range(1, sources + 1)]
+    names = [f'{fused.stem}.{name}.png' for name in [*maps, 'overlay']] if weights else []
+    return [fused, *(fused.with_name(name) for name in names)]
 
-    fused: Path
-    weights: tuple[Path, ...] = ()
-    overlay: Path | None = None
 
-    @classmethod
-    def beside(cls, fused: Path, sources: int, weights: bool) -> Outputs:
-        """Name the files after ``fused``: OUT.weights.1.png and so on, and OUT.overlay.png."""
-        if not weights:
-            return cls(fused)
-        names = (f'{fused.stem}.weights.{index}.png' for index in range(1, sources + 1))
-        maps = tuple(fused.with_name(name) for name in names)
-        return cls(fused, maps, fused.with_name(f'{fused.stem}.overlay.png'))
+def check_files(files: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """
+    Find out before the work what would fail after it.
 
-    def check(self, inputs: Sequence[Path]) -> None:
-        """
-        Find out before the work what would fail after it.
-
-        :raises UsageError: a file cannot be written, or is one of the inputs.
-        """
-        suffix = self.fused.suffix
-        if not cv2.haveImageWriter(f'image{suffix}'):
-            problem = f'the suffix {suffix!r}' if suffix else 'a name without a suffix'
-            raise UsageError(
-                f'{self.fused} cannot be written: OpenCV has no image format for {problem}; '
-                'use .png, .tif or .jpg'
-            )
-        folder = self.fused.parent
-        if not folder.is_dir():
-            raise UsageError(f'{self.fused} cannot be written: there is no folder {folder}')
-        taken = {path.resolve() for path in inputs}
-        for path in (self.fused, *self.weights, *([self.overlay] if self.overlay else [])):
-            if path.resolve() in taken:
-                raise UsageError(f'{path} is one of the images to fuse: choose another -o')
-            if path.is_dir():
-                raise UsageError(f'{path} cannot be written: it is a folder')
-            if not os.access(path if path.exists() else folder, os.W_OK):
-                raise UsageError(f'{path} cannot be written: permission denied')
+    :raises UsageError: a file cannot be written, or is one of the inputs.
+    """
+    suffix, folder = files[0].suffix, files[0].parent
+    if not cv2.haveImageWriter(f'image{suffix}'):
+        problem = f'the suffix {suffix!r}' if suffix else 'a name without a suffix'
+        raise UsageError(
+            f'{files[0]} cannot be written: OpenCV has no image format for {problem}; '
+            'use .png, .tif or .jpg'
+        )
+    if not folder.is_dir():
+        raise UsageError(f'{files[0]} cannot be written: there is no folder {folder}')
+    taken = {path.resolve() for path in inputs}
+    for path in files:
+        if path.resolve() in taken:
+            raise UsageError(f'{path} is one of the images to fuse: choose another -o')
+        if path.is_dir():
+            raise UsageError(f'{path} cannot be written: it is a folder')
+        if not os.access(path if path.exists() else folder, os.W_OK):
+            raise UsageError(f'{path} cannot be written: permission denied')
 
 
 def read_image(path: Path) -> NDArray[Any]:
@@ -223,31 +210,20 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     path.write_bytes(data.tobytes())
 
 
-def write_outputs(outputs: Outputs, result: FusionResult) -> None:
-    """Write all files; raises as :func:`write_image` does."""
-    write_image(outputs.fused, result.image)
-    if outputs.overlay is not None:
-        for path, weight in zip(outputs.weights, result.weights, strict=True):
-            write_image(path, weight_map(weight))
-        write_image(outputs.overlay, weight_overlay(result.image, result.weights))
-
-
 def summary(
-    outputs: Outputs, fuser: Fuser, images: Sequence[NDArray[Any]], result: FusionResult
+    files: Sequence[Path], fuser: Fuser, images: Sequence[NDArray[Any]], result: FusionResult
 ) -> str:
     """Return the line that says what was done."""
     sizes = dict.fromkeys(size_text(image) for image in images)
     about = fuser.describe()
     colour = 'grey' if result.image.ndim == 2 else f'chroma {fuser.settings.chroma}'
     text = (
-        f'{outputs.fused}: {len(images)} images of {" and ".join(sizes)} pixels, {colour}, '
+        f'{files[0]}: {len(images)} images of {" and ".join(sizes)} pixels, {colour}, '
         f'N {about["N"]}, S {about["S"]}, prior {about["prior"]}, {about["device"]}, '
-        f'{about["precision"]}, {result.seconds * 1e3:.0f} ms, '
-        f'{result.prior_calls} prior calls'
+        f'{about["precision"]}, {result.seconds * 1e3:.0f} ms, {result.prior_calls} prior calls'
     )
-    if outputs.overlay is not None:
-        text += f'; weights in {outputs.weights[0]} to {outputs.weights[-1]}'
-        text += f' and {outputs.overlay}'
+    if len(files) > 1:
+        text += f'; weights in {files[1]} to {files[-2]} and {files[-1]}'
     return text
 
 
@@ -288,8 +264,8 @@ def fuse(args: argparse.Namespace) -> str:
     """
     if len(args.images) < 2:
         raise UsageError(f'two or more images needed, but there is only {args.images[0]}')
-    outputs = Outputs.beside(args.output, len(args.images), args.weights)
-    outputs.check(args.images)
+    files = output_files(args.output, len(args.images), args.weights)
+    check_files(files, args.images)
     images = [read_image(path) for path in args.images]
     parameters = choose_parameters(args, images)
     sources = prepare_sources(images, args.task, parameters)
@@ -307,8 +283,13 @@ def fuse(args: argparse.Namespace) -> str:
     except (ValueError, RuntimeError) as error:
         # A prior that does not know the timesteps, or memory that is not enough.
         raise UsageError(f'the images cannot be fused: {error}') from error
-    write_outputs(outputs, result)
-    return summary(outputs, fuser, images, result)
+    pictures = [result.image]
+    if args.weights:
+        pictures += [weight_map(weight) for weight in result.weights]
+        pictures.append(weight_overlay(result.image, result.weights))
+    for path, picture in zip(files, pictures, strict=True):
+        write_image(path, picture)
+    return summary(files, fuser, images, result)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
