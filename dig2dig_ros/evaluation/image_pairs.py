@@ -167,11 +167,23 @@ def _grey(image: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(image[:, :, 0])
 
 
-def _photograph(path: Path) -> NDArray[np.uint8]:
-    """Return an image in 8 bits, (H, W) where it has no colour, without transparency."""
+def read_photograph(path: Path) -> NDArray[Any]:
+    """
+    Read an image as viewers show it: turned as its EXIF data say, without transparency.
+
+    :return: uint8 or uint16; (H, W), also where it was saved in colour but has none, or
+        (H, W, 3) blue-green-red.
+    :raises ImagePairError: it cannot be read, or has neither 8 nor 16 bits.
+    """
     image = _checked_depth(_read(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH), path)
     if image.ndim == 3 and (image == image[:, :, :1]).all():
-        image = image[:, :, 0]
+        image = np.ascontiguousarray(image[:, :, 0])
+    return image
+
+
+def _photograph(path: Path) -> NDArray[np.uint8]:
+    """Return an image as :func:`read_photograph` does, in 8 bits."""
+    image = read_photograph(path)
     if image.dtype == np.uint16:
         # 65535 = 255 * 257; the sum stays within 32 bits.
         image = (image.astype(np.uint32) + 128) // 257
@@ -190,7 +202,7 @@ def _read(path: Path, flags: int) -> NDArray[Any]:
     except cv2.error as error:
         raise ImagePairError(f'cannot read {path}: {error}') from error
     if image is None:
-        reason = 'not an image that OpenCV knows' if path.is_file() else 'no such file'
+        reason = 'not an image that OpenCV knows' if path.exists() else 'no such file'
         raise ImagePairError(f'cannot read {path}: {reason}')
     return image
 

@@ -35,6 +35,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.evaluation.image_pairs import ImagePairError, read_photograph
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
     fusion_overrides,
@@ -94,32 +95,6 @@ def check_files(files: Sequence[Path], inputs: Sequence[Path]) -> None:
             raise UsageError(f'{path} cannot be written: it is a folder')
         if not os.access(path if path.exists() else folder, os.W_OK):
             raise UsageError(f'{path} cannot be written: permission denied')
-
-
-def read_image(path: Path) -> NDArray[Any]:
-    """
-    Read an image as viewers show it: turned as its EXIF data say, without transparency.
-
-    :return: uint8 or uint16; (H, W), also where it was saved in colour but has none, or
-        (H, W, 3) blue-green-red.
-    :raises UsageError: it cannot be read, or has neither 8 nor 16 bits.
-    """
-    if not path.is_file():
-        reason = 'it is a folder' if path.is_dir() else 'no such file'
-        raise UsageError(f'{path} cannot be read: {reason}')
-    try:
-        image: NDArray[Any] | None = cv2.imread(
-            str(path), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
-        )
-    except cv2.error as error:
-        raise UsageError(f'{path} cannot be read: {error.err}') from error
-    if image is None:
-        raise UsageError(f'{path} cannot be read: it is no image that OpenCV knows')
-    if image.dtype not in (np.uint8, np.uint16):
-        raise UsageError(f'{path} holds {image.dtype}, but must have 8 or 16 bits')
-    if image.ndim == 3 and (image == image[:, :, :1]).all():
-        image = np.ascontiguousarray(image[:, :, 0])
-    return image
 
 
 def choose_parameters(args: argparse.Namespace, images: Sequence[NDArray[Any]]) -> dict[str, Any]:
@@ -260,13 +235,14 @@ def fuse(args: argparse.Namespace) -> str:
 
     :return: the line that says what was done.
     :raises UsageError: it cannot be done.
+    :raises ImagePairError: an image cannot be read.
     :raises OSError: a file cannot be written.
     """
     if len(args.images) < 2:
         raise UsageError(f'two or more images needed, but there is only {args.images[0]}')
     files = output_files(args.output, len(args.images), args.weights)
     check_files(files, args.images)
-    images = [read_image(path) for path in args.images]
+    images = [read_photograph(path) for path in args.images]
     parameters = choose_parameters(args, images)
     sources = prepare_sources(images, args.task, parameters)
     fuser = set_up_fuser(parameters)
@@ -297,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     try:
         print(fuse(args))
-    except (UsageError, OSError, ImportError) as error:
+    except (UsageError, ImagePairError, OSError, ImportError) as error:
         report(f'fuse_images: {error}')
         return 2
     return 0
