@@ -58,7 +58,6 @@ LONG_FILES = {
     'dig2dig_ros/evaluation/jobs.py': 'its process pool is to go',
     'dig2dig_ros/evaluation/synthetic_scene.py': 'to become layout, ground, figures and sensors',
     'dig2dig_ros/nodes/fusion_node.py': 'the pipeline is to move to streams/',
-    'dig2dig_ros/tools/benchmark.py': 'to be split',
     'dig2dig_ros/tools/evaluate_bag.py': 'to be split',
 }
 LONG_FUNCTIONS = {

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+import math
 
 
 @dataclass(frozen=True)
@@ -54,3 +55,10 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
     return '\n'.join([line(header), line(rule), *map(line, rows)])
+
+
+def figure(value: float | None) -> str:
+    """Return a number with three digits or so; nothing where there is none."""
+    if value is None or not math.isfinite(value):
+        return ''
+    return f'{value:.0f}' if value >= 1000 else f'{value:.3g}' if value < 10 else f'{value:.1f}'

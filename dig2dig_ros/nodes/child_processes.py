@@ -27,8 +27,6 @@ from typing import Any
 
 from dig2dig_ros.streams.resources import fast_dds_environment
 
-# The end of the name under which the node's diagnostics come.
-STATUS_SUFFIX = 'fusion_node: fusion'
 STOP_SECONDS = 20.0
 
 

@@ -12,42 +12,26 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-import json
 from pathlib import Path
 import time
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 import pytest
-import torch
 
-from dig2dig_ros.evaluation.benchmarking import (
-    busy_share,
+from dig2dig_ros.evaluation.fusion_timing import (
     check_fused,
     Contender,
     keep_pace,
     load_plugin,
-    machine,
     moving_pairs,
-    percentiles,
     PluginError,
     take_turns,
     timing_facts,
+    variants,
 )
-from dig2dig_ros.evaluation.benchmarking_floor import (
-    layer_cost,
-    LayerCost,
-    measure_peak,
-    Peak,
-    prior_call,
-    prior_cost,
-    seconds_of,
-)
-from dig2dig_ros.priors import load_prior
 
 WIDTH, HEIGHT = 48, 32
-CPU = torch.device('cpu')
 GOOD = """
 def load():
     return {'level': 7}
@@ -202,75 +186,7 @@ def test_pace_that_is_kept_and_pace_that_is_not(pairs: list[tuple[Image, Image]]
     assert min(found['fast'].seconds) >= 0
 
 
-def test_percentiles_in_milliseconds() -> None:
-    assert percentiles([]) is None
-    assert percentiles([0.001 * n for n in range(101)]) == {'p50': 50, 'p95': 95, 'p99': 99}
-
-
-def test_machine_goes_into_json() -> None:
-    facts = machine()
-    assert facts['cpu']
-    assert facts['torch_threads'] >= 1
-    assert facts['versions']['torch'] == torch.__version__
-    assert json.loads(json.dumps(facts)) == facts
-    share = busy_share(0.05)
-    assert np.isnan(share) or 0 <= share <= 1
-
-
-# The floor
-
-
-def test_cost_of_a_convolution_by_hand() -> None:
-    layer = torch.nn.Conv2d(3, 5, 3, padding=1)
-    images = torch.zeros(2, 3, 7, 9)
-    cost = layer_cost(lambda: torch.relu(layer(images)))
-    # Every one of 2 x 5 x 7 x 9 results takes 3 x 3 x 3 multiplications and additions.
-    assert cost.flop == 2 * (2 * 5 * 7 * 9) * 27
-    # Input, output, kernel and bias; what follows the layer is taken to be fused into it.
-    assert cost.bytes == 4 * (2 * 3 * 7 * 9 + 2 * 5 * 7 * 9 + 5 * 3 * 3 * 3 + 5)
-
-
-def test_cost_of_other_layers_by_hand() -> None:
-    layer = torch.nn.Linear(8, 4, bias=False, dtype=torch.float16)
-    cost = layer_cost(lambda: layer(torch.zeros(3, 8, dtype=torch.float16)))
-    assert cost == LayerCost(2 * 3 * 8 * 4, 2 * (3 * 8 + 8 * 4 + 3 * 4))
-    up = torch.nn.ConvTranspose2d(4, 2, 2, stride=2, bias=False)
-    cost = layer_cost(lambda: up(torch.zeros(1, 4, 5, 5)))
-    assert cost == LayerCost(2 * 25 * 4 * 2 * 4, 4 * (4 * 25 + 4 * 2 * 4 + 2 * 100))
-
-
-def test_cost_of_the_prior_grows_with_the_image() -> None:
-    prior = load_prior('nano')
-    small, large = prior_cost(prior, 64, 64), prior_cost(prior, 128, 128)
-    # What the timestep costs does not depend on the size.
-    assert 3.9 < large.flop / small.flop <= 4
-    assert large.bytes < 4 * small.bytes
-    pair = prior_cost(prior, 64, 64, images=2)
-    assert small.bytes < pair.bytes < 2 * small.bytes
-
-
-def test_prior_call_is_one_of_the_prior() -> None:
-    estimate = prior_call(load_prior('nano'), 20, 12, 2)()
-    assert estimate.shape == (2, 1, 12, 20)
-
-
-def test_floor_from_peaks_that_are_known() -> None:
-    peak = Peak(convolution=2e9, matrix=1e9, bandwidth=1e8)
-    compute, memory = peak.floor(LayerCost(flop=4_000_000, bytes=300_000))
-    assert (compute, memory) == pytest.approx((0.002, 0.003))
-
-
-def test_peaks_and_times_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    small: dict[str, Any] = {
-        '_CONVOLUTION': (1, 8, 16),
-        '_MATRIX': 32,
-        '_COPY_BYTES': 2**16,
-    }
-    for name, value in small.items():
-        monkeypatch.setattr(f'dig2dig_ros.evaluation.benchmarking_floor.{name}', {'cpu': value})
-    peak = measure_peak(CPU, torch.float32, budget=0.03)
-    assert min(peak.convolution, peak.matrix, peak.bandwidth) > 0
-    assert peak.flop_rate == max(peak.convolution, peak.matrix)
-    times = seconds_of(lambda: time.sleep(0.002), CPU, 0.0)
-    assert len(times) == 3
-    assert min(times) >= 0.002
+def test_variants_are_named_by_what_tells_them_apart() -> None:
+    assert [each.name for each in variants(['realtime'], ['cpu'], ['auto'])] == ['realtime']
+    names = [each.name for each in variants(['a.yaml', 'b'], ['cpu', 'cuda'], ['auto'])]
+    assert names == ['a cpu', 'a cuda', 'b cpu', 'b cuda']

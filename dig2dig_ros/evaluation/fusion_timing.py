@@ -25,36 +25,45 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 import importlib.util
-import math
-import os
+from itertools import product
 from pathlib import Path
-import platform
-import sys
 import time
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.evaluation.study import versions
+from dig2dig_ros.evaluation.baselines import BASELINES
+from dig2dig_ros.evaluation.methods import baseline_method
+from dig2dig_ros.evaluation.options import (
+    fusion_settings,
+    load_fuser,
+    load_parameters,
+    report,
+    UsageError,
+    with_overrides,
+)
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
+from dig2dig_ros.evaluation.tables import figure, Table
 from dig2dig_ros.images.thermal_range import ThermalRange
+from dig2dig_ros.streams.statistics import percentiles_ms
+
+# Importing torch takes seconds, which a mistake in the command line need not cost.
+if TYPE_CHECKING:
+    from dig2dig_ros.fusion.fuser import Fuser
 
 Image = NDArray[np.uint8]
 Fuse = Callable[[Image, Image], Image]
 
-# Layout of the JSON documents.
-FORMAT = 1
 # Seconds from one image of the video to the next, as of a camera of 10 Hz.
 _FRAME_SECONDS = 0.1
 # Rounds that are not counted: memory is allocated, kernels are chosen, caches are filled, and on a
 # GPU a graph is recorded after the third.
 _WARM_UP_ROUNDS = 6
+# Different images in the video.
+_FRAMES = 8
 # At a fixed rate the fusions take turns in blocks of so many seconds.
 _BLOCK_SECONDS = 2.0
-_PERCENTILES = {'p50': 50, 'p95': 95, 'p99': 99}
-# Decides how OpenMP's threads wait, and with that what a pair costs.
-_VARIABLES = ('OMP_NUM_THREADS', 'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'MKL_NUM_THREADS')
 
 
 class PluginError(ValueError):
@@ -278,14 +287,6 @@ def _frame(pairs: Sequence[tuple[Image, Image]], index: int) -> tuple[Image, Ima
     return pairs[place if place <= last else 2 * last - place]
 
 
-def percentiles(seconds: Sequence[float]) -> dict[str, float] | None:
-    """Return p50, p95 and p99 in milliseconds; None without values."""
-    if not seconds:
-        return None
-    values = np.percentile(np.asarray(seconds) * 1e3, list(_PERCENTILES.values()))
-    return {name: round(float(value), 3) for name, value in zip(_PERCENTILES, values, strict=True)}
-
-
 def timing_facts(
     timings: Mapping[str, Timing], name: str, references: Sequence[str]
 ) -> dict[str, Any]:
@@ -295,11 +296,10 @@ def timing_facts(
     :param references: the names that its time is put in relation to.
     :return: ``pairs``, ``rate_hz`` (pairs a second at the median time), ``ms`` (p50, p95, p99 of
         a pair), ``cpu_ms`` (median processor time of a pair, all threads together), ``ratio``:
-        its time over that of each reference, the median over the rounds, and ``cpu_ratio``: the
-        same of the processor time.
+        its time over that of each reference, the median over the rounds.
     """
     timing = timings[name]
-    ms = percentiles(timing.seconds)
+    ms = percentiles_ms(timing.seconds)
     return {
         'pairs': len(timing.seconds),
         'rate_hz': round(1e3 / ms['p50'], 3) if ms else None,
@@ -307,10 +307,6 @@ def timing_facts(
         'cpu_ms': round(float(np.median(timing.cpu_seconds)) * 1e3, 3) if ms else None,
         'ratio': {
             other: _median_ratio(timing.seconds, timings[other].seconds) for other in references
-        },
-        'cpu_ratio': {
-            other: _median_ratio(timing.cpu_seconds, timings[other].cpu_seconds)
-            for other in references
         },
     }
 
@@ -321,63 +317,155 @@ def _median_ratio(seconds: Sequence[float], reference: Sequence[float]) -> float
     return round(float(np.median(ratios)), 4) if ratios else None
 
 
-def machine() -> dict[str, Any]:
+@dataclass(frozen=True)
+class Variant:
     """
-    Return what decides on the speed, besides the code: processor, threads, versions, variables.
+    The fusion of this package in one of the ways that are asked for.
 
-    ``cuda`` names the GPUs and their drivers, and is empty without torch.
+    :param name: in the tables.
+    :param preset: a shipped one or a file.
     """
-    facts: dict[str, Any] = {
-        'cpu': _cpu_model(),
-        'cpu_count': os.cpu_count(),
-        'system': f'{platform.system()} {platform.release()}',
-        'versions': versions(),
-        'variables': {name: os.environ[name] for name in _VARIABLES if name in os.environ},
-        'load_average': [round(value, 2) for value in os.getloadavg()],
-        'cuda': [],
+
+    name: str
+    preset: str
+    device: str
+    precision: str
+
+
+def variants(
+    presets: Sequence[str], devices: Sequence[str], precisions: Sequence[str]
+) -> list[Variant]:
+    """Return all combinations, each once; device and precision are named where they differ."""
+    found = {}
+    for preset, device, precision in product(presets, devices, precisions):
+        words = [Path(preset).stem]
+        words += [device] if len(set(devices)) > 1 else []
+        words += [precision] if len(set(precisions)) > 1 else []
+        name = ' '.join(words)
+        found[name] = Variant(name, preset, device, precision)
+    return list(found.values())
+
+
+def make_fuser(variant: Variant, threads: int | None) -> Fuser:
+    """
+    Set up a variant.
+
+    :raises UsageError: the preset, the device or a value of the parameters is refused.
+    """
+    # Fusions that take turns in a process share its threads, whatever a preset says.
+    overrides = {
+        'device': variant.device,
+        'precision': variant.precision,
+        'num_threads': threads or 0,
     }
-    cv2 = sys.modules.get('cv2')
-    if cv2 is not None:
-        facts['opencv_threads'] = cv2.getNumThreads()
-    torch = sys.modules.get('torch')
-    if torch is not None:
-        facts['torch_threads'] = torch.get_num_threads()
-        facts['torch_cuda'] = torch.version.cuda
-        if torch.cuda.is_available():
-            facts['cuda'] = [
-                torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
-            ]
-    return facts
-
-
-def _cpu_model() -> str:
+    parameters = with_overrides(load_parameters(variant.preset), overrides)
     try:
-        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
-    except OSError:  # not Linux
-        return platform.processor()
-    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
-    return names[0] if names else platform.processor()
+        return load_fuser(parameters, fusion_settings(parameters))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f'{variant.name} cannot be set up: {error}') from error
 
 
-def busy_share(seconds: float) -> float:
+def _own(name: str, fuser: Fuser) -> Contender:
+    """Return the fusion of this package as the node uses it while nobody asks for weights."""
+    return Contender(
+        name,
+        'dig2dig',
+        lambda visible, thermal: fuser.fuse(visible, thermal, weights=False).image,
+        fuser.describe(),
+    )
+
+
+def compare_fusions(
+    ours: Sequence[Variant],
+    plugins: Sequence[Path],
+    sizes: Sequence[tuple[int, int]],
+    rates: Sequence[float],
+    *,
+    rounds: int,
+    seconds: float,
+    threads: int | None,
+) -> tuple[list[dict[str, Any]], list[Table]]:
     """
-    Tell how much of the processor others use: watch it for so long, doing nothing.
+    Time the fusion of this package beside the baselines and plug-ins, size by size.
 
-    :return: 0 to 1, of all cores together; NaN where the system does not tell.
+    :param rates: pairs a second, at which latency is measured for ``seconds`` each.
+    :param rounds: pairs that every fusion fuses flat out.
+    :return: what was measured, for JSON, and as tables.
+    :raises UsageError: a variant cannot be set up, or two fusions have one name.
+    :raises PluginError: a plug-in fails.
     """
-    before = _processor_times()
-    time.sleep(seconds)
-    after = _processor_times()
-    if before is None or after is None or after[1] <= before[1]:
-        return math.nan
-    return round(1 - (after[0] - before[0]) / (after[1] - before[1]), 3)
+    others = [load_plugin(path) for path in plugins]
+    contenders = [_own(variant.name, make_fuser(variant, threads)) for variant in ours]
+    references = [contender.name for contender in contenders]
+    contenders += [Contender(name, 'baseline', baseline_method(name)) for name in BASELINES]
+    contenders += others
+    names = [contender.name for contender in contenders]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UsageError(f'there are two of {", ".join(sorted(twice))}: rename a file')
+    results, tables = [], []
+    for width, height in sizes:
+        size = f'{width}x{height}'
+        pairs = moving_pairs(width, height, _FRAMES)
+        timings = take_turns(contenders, pairs, rounds, _progress(size, rounds))
+        paced = {}
+        for rate in rates:
+            report(f'{size} at {rate:g} Hz: {len(contenders) * seconds:.0f} s')
+            paced[f'{rate:g}'] = keep_pace(contenders, pairs, rate, seconds)
+        rows = [
+            {
+                'name': each.name,
+                'kind': each.kind,
+                'size': size,
+                **timing_facts(timings, each.name, references),
+                'latency': {
+                    rate: {
+                        'ms': percentiles_ms(found[each.name].seconds),
+                        'fused': len(found[each.name].seconds),
+                        'superseded': found[each.name].superseded,
+                    }
+                    for rate, found in paced.items()
+                },
+                'about': dict(each.facts),
+            }
+            for each in contenders
+        ]
+        results += rows
+        tables.append(_table(size, rows, references, list(paced)))
+    return results, tables
 
 
-def _processor_times() -> tuple[int, int] | None:
-    """Return idle and all ticks since the start of the system."""
-    try:
-        with Path('/proc/stat').open(encoding='utf-8') as file:
-            ticks = [int(value) for value in file.readline().split()[1:9]]
-    except (OSError, ValueError):
-        return None
-    return sum(ticks[3:5]), sum(ticks)
+def _progress(size: str, rounds: int) -> Callable[[int], None]:
+    step = max(1, rounds // 4)
+
+    def progress(done: int) -> None:
+        if done % step == 0:
+            report(f'{size} flat out: {done} of {rounds} rounds')
+
+    return progress
+
+
+def _table(
+    size: str, rows: Sequence[Mapping[str, Any]], references: Sequence[str], rates: Sequence[str]
+) -> Table:
+    header = ['fusion', 'pairs/s', 'p50 ms', 'p95 ms', 'p99 ms', 'CPU ms']
+    header += [f'time / {name}' for name in references]
+    header += [f'{rate} Hz p50 / p95 ms' for rate in rates]
+    lines = []
+    for row in rows:
+        line = [row['name'], figure(row['rate_hz'])]
+        line += [figure(row['ms'][name]) for name in ('p50', 'p95', 'p99')]
+        line.append(figure(row['cpu_ms']))
+        line += [figure(row['ratio'][name]) for name in references]
+        line += [_latency_text(row['latency'][rate]) for rate in rates]
+        lines.append(tuple(line))
+    return Table(f'The fuser alone at {size}', tuple(header), tuple(lines))
+
+
+def _latency_text(latency: Mapping[str, Any]) -> str:
+    if latency['ms'] is None:
+        return ''
+    text = f'{figure(latency["ms"]["p50"])} / {figure(latency["ms"]["p95"])}'
+    lost = latency['superseded']
+    share = lost / max(1, lost + latency['fused'])
+    return f'{text} ({share:.0%} passed over)' if lost else text

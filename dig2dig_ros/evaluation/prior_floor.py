@@ -24,17 +24,22 @@ than that, and no device reaches both of its peaks: the floor is a scale, not a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 import time
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from dig2dig_ros.evaluation.fusion_timing import make_fuser, moving_pairs, Variant
+from dig2dig_ros.evaluation.options import report
+from dig2dig_ros.evaluation.tables import figure, Table
+from dig2dig_ros.fusion.fuser import Fuser
 from dig2dig_ros.priors.base import Prior
 
 # In inference mode, layers arrive under the names that they are called by.
@@ -195,3 +200,104 @@ def measure_peak(device: torch.device, dtype: torch.dtype, budget: float = 3.0) 
 def _finish(device: torch.device) -> None:
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
+
+
+def compare_with_floor(
+    variants: Sequence[Variant],
+    sizes: Sequence[tuple[int, int]],
+    seconds: float,
+    threads: int | None,
+) -> tuple[list[dict[str, Any]], list[Table]]:
+    """
+    Compare the prior with what its operations and bytes need at least.
+
+    :param seconds: for every time that is measured.
+    :return: what was measured, for JSON, and as tables.
+    :raises UsageError: a variant cannot be set up.
+    """
+    peaks: dict[tuple[str, str], Peak] = {}
+    results = []
+    for variant in variants:
+        fuser = make_fuser(variant, threads)
+        about = fuser.describe()
+        key = (about['device'], about['precision'])
+        if key not in peaks:
+            report(f'measuring {" ".join(key)}')
+            peaks[key] = measure_peak(fuser.device, fuser.dtype, 3 * seconds)
+        for size in sizes:
+            report(f'{variant.name} at {size[0]}x{size[1]}')
+            found = _over_floor(fuser, size, peaks[key], seconds)
+            head = {'name': variant.name, 'size': f'{size[0]}x{size[1]}'}
+            results.append({**head, **found, 'about': about})
+    return results, [_floor_table(results), _peak_table(results)]
+
+
+def _over_floor(fuser: Fuser, size: tuple[int, int], peak: Peak, seconds: float) -> dict[str, Any]:
+    """Return what the prior needs at least for a pair, and what it and the fuser take."""
+    visible, thermal = moving_pairs(*size, 1)[0]
+    calls = fuser.fuse(visible, thermal).prior_calls
+    settings = fuser.settings
+    # Only a chain sees all pixels whatever the setting.
+    shrunk = settings.prior_downscale if settings.sampler == 'increments' else 1
+    seen = (-(-size[0] // shrunk), -(-size[1] // shrunk))
+    cost = prior_cost(fuser.prior, *seen)
+    compute, memory = (needed * calls for needed in peak.floor(cost))
+    floor = max(compute, memory)
+    # As the sampler calls it: both sources at once.
+    call = prior_call(fuser.prior, *seen, images=2)
+    prior = float(np.median(seconds_of(call, fuser.device, seconds))) / 2 * calls
+    fused = seconds_of(lambda: fuser.fuse(visible, thermal, weights=False), fuser.device, seconds)
+    pair = float(np.median(fused))
+    return {
+        'prior_size': f'{seen[0]}x{seen[1]}',
+        'calls': calls,
+        'gflop': cost.flop / 1e9,
+        'gflop_of_pair': cost.flop * calls / 1e9,
+        'megabytes': cost.bytes / 1e6,
+        'peak_gflop_s': {
+            'convolution': peak.convolution / 1e9,
+            'matrix': peak.matrix / 1e9,
+        },
+        'bandwidth_gb_s': peak.bandwidth / 1e9,
+        'compute_ms': compute * 1e3,
+        'memory_ms': memory * 1e3,
+        'floor_ms': floor * 1e3,
+        'prior_ms': prior * 1e3,
+        'pair_ms': pair * 1e3,
+        'prior_over_floor': prior / floor,
+        'pair_over_floor': pair / floor,
+    }
+
+
+def _floor_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    header = (
+        'fusion', 'size', 'GFLOP a call', 'MB a call', 'calls a pair', 'compute ms', 'memory ms',
+        'floor ms', 'prior ms', 'prior / floor', 'pair ms', 'pair / floor',
+    )  # fmt: skip
+    keys = (
+        'gflop', 'megabytes', 'calls', 'compute_ms', 'memory_ms', 'floor_ms', 'prior_ms',
+        'prior_over_floor', 'pair_ms', 'pair_over_floor',
+    )  # fmt: skip
+    rows = tuple(
+        (
+            row['name'],
+            row['size'],
+            *(str(row[key]) if key == 'calls' else figure(row[key]) for key in keys),
+        )
+        for row in results
+    )
+    note = 'A call is one image through the prior; the times are those of all calls of a pair.'
+    return Table('The floor', header, rows, (note,))
+
+
+def _peak_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    rows = {
+        f'{row["about"]["device"]}, {row["about"]["precision"]}': (
+            figure(row['peak_gflop_s']['convolution']),
+            figure(row['peak_gflop_s']['matrix']),
+            figure(row['bandwidth_gb_s']),
+        )
+        for row in results
+    }
+    header = ('device', 'convolution GFLOP/s', 'matrix product GFLOP/s', 'copy GB/s')
+    return Table('Measured peaks', header, tuple((name, *row) for name, row in rows.items()))
