@@ -80,7 +80,6 @@ class GuidanceCovariance:
     :param projection: E[B_k] for each source.
     :param correlation: sum_k Cov(w_k, B_k) over the square root of sum_k Var(w_k) sum_k Var(B_k),
         in [-1, 1]; NaN where the weights, or the B_k, are the same everywhere.
-    :param distance: E[zeta] before the step.
     """
 
     timestep: int
@@ -89,7 +88,6 @@ class GuidanceCovariance:
     weight: tuple[float, ...]
     projection: tuple[float, ...]
     correlation: float
-    distance: float
 
     @property
     def total(self) -> float:
@@ -195,7 +193,6 @@ def guidance_covariance(
         weight=tuple(weights.mean(dim=(1, 2, 3)).tolist()),
         projection=tuple(projections.mean(dim=(1, 2, 3)).tolist()),
         correlation=float(covariance.sum()) / spread if spread > 0 else math.nan,
-        distance=float(distance(x0, ideal, window).mean()),
     )
 
 

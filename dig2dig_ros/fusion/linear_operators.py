@@ -30,6 +30,7 @@ c_hat + pseudo_inverse(y - A c_hat, (sigma / s)^2) is the best linear estimate o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 import math
 
 import torch
@@ -194,20 +195,20 @@ class Separable(LinearOperator):
         super().__init__((rows.shape[1], columns.shape[1]), (rows.shape[0], columns.shape[0]))
         self.rows = rows
         self.columns = columns
-        self._factors: dict[str, Tensor] = {}
 
     def _matrices(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return R and C."""
         rows = self._constant('rows', self.rows, like)
         return rows, self._constant('columns', self.columns, like)
 
-    def _singular(self, like: Tensor) -> list[Tensor]:
-        """Return U^T, the singular values and V of R, and the same of C."""
-        if not self._factors:
-            for name, matrix in (('rows', self.rows), ('columns', self.columns)):
-                u, values, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
-                self._factors |= {f'{name} u': u.mT, f'{name} s': values, f'{name} v': vt.mT}
-        return [self._constant(name, factor, like) for name, factor in self._factors.items()]
+    @cached_property
+    def _factors(self) -> list[Tensor]:
+        """U^T, the singular values and V of R, and the same of C."""
+        factors = []
+        for matrix in (self.rows, self.columns):
+            u, values, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
+            factors += [u.mT, values, vt.mT]
+        return factors
 
     def _forward(self, image: Tensor) -> Tensor:
         rows, columns = self._matrices(image)
@@ -218,7 +219,10 @@ class Separable(LinearOperator):
         return rows.mT @ observed @ columns
 
     def _inverse(self, observed: Tensor, damping: float) -> Tensor:
-        ut_r, values_r, v_r, ut_c, values_c, v_c = self._singular(observed)
+        ut_r, values_r, v_r, ut_c, values_c, v_c = (
+            self._constant(f'factor {index}', factor, observed)
+            for index, factor in enumerate(self._factors)
+        )
         values = values_r[:, None] * values_c[None, :]
         spectrum = (ut_r @ observed @ ut_c.mT) * _inverted(values, damping)
         solution: Tensor = v_r @ spectrum @ v_c.mT

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn, Tensor
@@ -111,11 +110,3 @@ class Prior(nn.Module, ABC):
         if there is None or there[0] is not self.alpha_bar or there[1].device != device:
             there = self._alpha_bar_there = (self.alpha_bar, self.alpha_bar.to(device))
         return there[1]
-
-    def metadata(self) -> dict[str, Any]:
-        """Return what is known about this prior, for logs and reports."""
-        return {
-            'name': self.name,
-            'parameters': sum(p.numel() for p in self.parameters()),
-            'num_train_timesteps': self.num_train_timesteps,
-        }

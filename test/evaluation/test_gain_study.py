@@ -35,7 +35,6 @@ def step(covariance, correlation=0.5, coefficient=2.0):
         weight=(0.75, 0.25),
         projection=(0.4, 0.0),
         correlation=correlation,
-        distance=0.1,
     )
 
 
