@@ -46,13 +46,7 @@ from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.priors import load_prior, Prior, PriorError
 
-__all__ = [
-    'Fuser',
-    'FusionCancelled',
-    'FusionInputError',
-    'FusionResult',
-    'FusionSettings',
-]
+__all__ = ['Fuser', 'FusionCancelled', 'FusionInputError', 'FusionResult', 'FusionSettings']
 
 # Noise that stays in memory: 128 MB in float32, a hundred draws at 640x512.
 _KEPT_NOISE_PIXELS = 32_000_000
@@ -69,11 +63,11 @@ class FusionResult:
     """
     A fused image and how it came about.
 
-    :param image: uint8; (H, W, 3) with the chroma of the sources that the settings name, where
-        one of them has colour, else (H, W).
-    :param weights: (K, H, W) float32, summing to 1 over the sources at every pixel: the mean
-        over the intervals between refreshes, each counting as much as it gained there. Where they
-        were not asked for, (0, H, W).
+    :param image: uint8; (H, W, 3) where a source that the chroma is taken of has colour, else
+        (H, W).
+    :param weights: (K, H, W) float32, summing to 1 over the sources: the mean over the intervals
+        between refreshes, each counting as much as it gained at the pixel. Where they were not
+        asked for, (0, H, W).
     :param prior_calls: images that went through the prior, to restore sources and to fuse them.
     :param seconds: from the arrays to the arrays.
     """
@@ -100,35 +94,19 @@ class _Source:
     trust: float
 
 
-@dataclass(frozen=True)
-class _PlacementOnDevice:
-    """
-    A placement as the device wants it.
-
-    :param step: parts of the source's width and height from one pixel of the first source to the
-        next.
-    """
-
-    grid: Tensor
-    coverage: Tensor
-    step: tuple[float, float]
-
-
 class Fuser:
     """
     Fuses images of one scene; holds the prior on its device.
 
     Deterministic: the noise is a function of seed and resolution, so the same images with the
-    same settings give the same bytes, and a static scene does not flicker. Not thread-safe:
-    use it from one thread at a time.
+    same settings give the same bytes. Not thread-safe: use it from one thread at a time.
 
     :param settings: how to fuse where a call does not say it.
     :param prior: name or path, see :func:`~dig2dig_ros.priors.load_prior`, or a loaded prior.
     :param device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    :param precision: of the prior: ``auto``, ``fp32``, ``bf16`` or ``fp16``. Everything else is
-        computed in float32.
-    :param graphs: record what comes again and again as CUDA graphs; default: on CUDA devices. On
-        the CPU, nothing is gained by it, but it goes the same way.
+    :param precision: of the prior: ``auto``, ``fp32``, ``bf16`` or ``fp16``; all else is float32.
+    :param graphs: record what comes again and again as CUDA graphs; default: on CUDA devices. The
+        CPU then goes the same way, and gains nothing.
     :raises DeviceError: the device or precision is not available.
     :raises PriorError: the prior cannot be loaded.
     """
@@ -158,7 +136,7 @@ class Fuser:
             loaded = load_prior(prior) if isinstance(prior, str) else prior
             self.prior = loaded.to(self.device, self.dtype)
         self._noise: OrderedDict[tuple[int, int, int, int], Tensor] = OrderedDict()
-        self._placed: WeakKeyDictionary[Placement, _PlacementOnDevice] = WeakKeyDictionary()
+        self._placed: WeakKeyDictionary[Placement, tuple[Tensor, Tensor]] = WeakKeyDictionary()
         on_gpu = self.device.type == 'cuda'
         self._replayer: Replayer[Fused] | None = None
         if on_gpu or graphs:
@@ -292,24 +270,17 @@ class Fuser:
         planes = arrays.get('weights', np.empty((0, *image.shape[:2]), np.float32))
         return FusionResult(image, planes, fused.prior_calls, time.perf_counter() - start)
 
-    def _task(self, sources: Sequence[_Source], settings: FusionSettings, weights: bool) -> Task:
-        degradations = settings.degradations(len(sources))
-        return Task(
-            settings=settings,
-            sources=tuple(
-                SourceTask(
-                    full_scale=source.full_scale,
-                    is_placed=source.placement is not None,
-                    shrunk=self._shrunk(
-                        source.placement, degradation.scene_size(*source.pixels.shape[:2])
-                    ),
-                    is_trusted=source.trust > 0,
-                )
-                for source, degradation in zip(sources, degradations, strict=True)
-            ),
-            full_trust=all(source.trust == 1 for source in sources),
-            weights=weights,
-        )
+    @staticmethod
+    def _task(sources: Sequence[_Source], settings: FusionSettings, weights: bool) -> Task:
+        tasks = []
+        for source, degradation in zip(sources, settings.degradations(len(sources)), strict=True):
+            placement, shrunk = source.placement, None
+            if placement is not None:
+                shrunk = placement.reduced_size(*degradation.scene_size(*source.pixels.shape[:2]))
+            tasks.append(
+                SourceTask(source.full_scale, placement is not None, shrunk, source.trust > 0)
+            )
+        return Task(settings, tuple(tasks), all(source.trust == 1 for source in sources), weights)
 
     def _run(
         self,
@@ -359,9 +330,9 @@ class Fuser:
         for index, source in enumerate(sources):
             inputs[f'image {index}'] = Input(self._pixels(source.pixels))
             if source.placement is not None:
-                there = self._on_device(source.placement)
-                inputs[f'grid {index}'] = Input(there.grid, source.placement)
-                inputs[f'coverage {index}'] = Input(there.coverage, source.placement)
+                grid, coverage = self._on_device(source.placement)
+                inputs[f'grid {index}'] = Input(grid, source.placement)
+                inputs[f'coverage {index}'] = Input(coverage, source.placement)
         return inputs
 
     def _pixels(self, array: NDArray[Any]) -> Tensor:
@@ -374,26 +345,11 @@ class Fuser:
             array = array.copy()
         return torch.from_numpy(array)
 
-    def _shrunk(
-        self, placement: Placement | None, size: tuple[int, int]
-    ) -> tuple[int, int] | None:
-        """Return the (height, width) that an image is reduced to before it is warped, if any."""
-        if placement is None:
-            return None
-        height, width = size
-        # Less than about one pixel of the image to a pixel of the first, or it would alias.
-        part_x, part_y = self._on_device(placement).step
-        step_x, step_y = part_x * width, part_y * height
-        if max(step_x, step_y) <= 1.5:
-            return None
-        return max(1, round(height / max(1.0, step_y))), max(1, round(width / max(1.0, step_x)))
-
-    def _on_device(self, placement: Placement) -> _PlacementOnDevice:
+    def _on_device(self, placement: Placement) -> tuple[Tensor, Tensor]:
         if placement not in self._placed:
-            self._placed[placement] = _PlacementOnDevice(
+            self._placed[placement] = (
                 torch.tensor(placement.grid, device=self.device),
                 torch.tensor(placement.coverage, device=self.device),
-                (_typical_step(placement, 0), _typical_step(placement, 1)),
             )
         return self._placed[placement]
 
@@ -410,19 +366,6 @@ class Fuser:
                 kept -= self._noise.popitem(last=False)[1].numel()
         self._noise.move_to_end(key)
         return self._noise[key]
-
-
-def _typical_step(placement: Placement, axis: int) -> float:
-    """
-    Return the median step along an axis of the image, 0 for x, as a part of its side.
-
-    That is from a pixel to the next of its row and of its column together: where the camera is
-    mounted turned, its x runs along columns.
-    """
-    position, coverage = placement.grid[..., axis], placement.coverage
-    steps = np.hypot(np.diff(position, axis=1)[:-1], np.diff(position, axis=0)[:, :-1]) / 2
-    reached = np.minimum(coverage[:-1, :-1], np.minimum(coverage[:-1, 1:], coverage[1:, :-1])) > 0
-    return float(np.median(steps[reached])) if reached.any() else 0.0
 
 
 @torch.inference_mode()

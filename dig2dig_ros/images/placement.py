@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,3 +70,35 @@ class Placement:
             raise ValueError(
                 f'the source size of a placement is (width, height), not {self.source_size}'
             )
+
+    def reduced_size(self, height: int, width: int) -> tuple[int, int] | None:
+        """
+        Return the (height, width) to reduce the other image to before it is sampled.
+
+        Sampled as it is, with more than about one of its pixels to one of the visible image, it
+        would be aliased.
+
+        :param height: of the other image in pixels, as ``width``; of ``source_size``, or enlarged.
+        :return: None where it can be sampled as it is.
+        """
+        step_x, step_y = self._steps[0] * width, self._steps[1] * height
+        if max(step_x, step_y) <= 1.5:
+            return None
+        return max(1, round(height / max(1.0, step_y))), max(1, round(width / max(1.0, step_x)))
+
+    @cached_property
+    def _steps(self) -> tuple[float, float]:
+        """
+        The median steps in x and y from a pixel to the next, as parts of the other image's sides.
+
+        That is to the next of its row and of its column together: where the camera is mounted
+        turned, its x runs along columns.
+        """
+        inner = self.coverage[:-1, :-1]
+        reached = np.minimum(inner, np.minimum(self.coverage[:-1, 1:], self.coverage[1:, :-1])) > 0
+        if not reached.any():
+            return 0.0, 0.0
+        right, down = np.diff(self.grid, axis=1)[:-1], np.diff(self.grid, axis=0)[:, :-1]
+        # The sides are 2 long.
+        x, y = np.median((np.hypot(right, down) / 2)[reached], axis=0)
+        return float(x), float(y)

@@ -64,3 +64,19 @@ def test_what_a_fusion_could_not_use_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=text):
         Placement(grid, coverage, size)
+
+
+def test_an_image_is_reduced_to_about_a_pixel_for_each_of_the_visible_one() -> None:
+    rows, columns = np.mgrid[:30, :40].astype(np.float32) + 0.5
+    whole = np.stack([columns / 20 - 1, rows / 15 - 1], axis=-1)
+    everywhere = np.ones((30, 40), np.float32)
+    placement = Placement(whole, everywhere, (160, 120))
+    assert placement.reduced_size(120, 160) == (30, 40)
+    assert placement.reduced_size(30, 160) == (30, 40)
+    # Enlarged since, or not much larger.
+    assert placement.reduced_size(240, 320) == (30, 40)
+    assert placement.reduced_size(42, 56) is None
+    # Turned by a quarter, its x runs along columns.
+    turned = Placement(np.ascontiguousarray(whole[..., ::-1]), everywhere, (120, 160))
+    assert turned.reduced_size(160, 120) == (40, 30)
+    assert Placement(whole, np.zeros_like(everywhere), (160, 120)).reduced_size(120, 160) is None
