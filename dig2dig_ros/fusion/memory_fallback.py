@@ -12,12 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""
-Cheaper settings while memory does not suffice for those asked for.
-
-Free of torch and of ROS: it is told what the user asked for and when memory ran out, and answers
-with the settings for the next attempt.
-"""
+"""Cheaper settings while memory does not suffice for those asked for. Free of torch and ROS."""
 
 from __future__ import annotations
 
@@ -60,8 +55,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     Tell whether an error means that no memory was left, of the host or of the device.
 
-    Torch has a class of error for the memory of GPUs; for that of the host, and for libraries
-    below it, only the text of a RuntimeError says so, and OpenCV that of its own error.
+    For the memory of the host, and of the libraries below torch, only a text says so.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError':
         return True
@@ -94,7 +88,8 @@ def cheaper(settings: FusionSettings) -> FusionSettings | None:
         steps //= 2
         interval = min(steps, settings.dig_refresh_interval)
         fewer = replace(settings, num_inference_steps=steps, dig_refresh_interval=interval)
-        if _estimates(fewer) < _estimates(settings):
+        # The estimates of all refreshes are held at once.
+        if len(fewer.refresh_timesteps) < len(settings.refresh_timesteps):
             return fewer
     if draws > 1:
         return replace(settings, noise_draws=draws // 2)
@@ -104,17 +99,11 @@ def cheaper(settings: FusionSettings) -> FusionSettings | None:
     return None
 
 
-def _estimates(settings: FusionSettings) -> int:
-    """Return how often the prior estimates each source: all of these are held at once."""
-    return len(settings.refresh_timesteps)
-
-
 class MemoryFallback:
     """
-    Lowers the settings when memory runs out, and tries those asked for again later.
+    Fuses with cheaper settings when memory runs out, and later as asked again.
 
-    The thread that fuses calls :meth:`settings_for` before a pair and :meth:`out_of_memory` when
-    it failed; any other may call :meth:`table` and :meth:`warning`.
+    One thread fuses; any other may call :meth:`table` and :meth:`warning`.
 
     :param clock: returns seconds of a steady clock.
     """
@@ -130,38 +119,6 @@ class MemoryFallback:
         self._fallback: FusionSettings | None = None
         self._wait = _FIRST_WAIT
         self._tried_at, self._retry_at = -math.inf, math.inf
-
-    def settings_for(self, asked: FusionSettings) -> FusionSettings:
-        """
-        Return what to fuse the next pair with.
-
-        :param asked: what the user asks for; where that has changed, it is tried as it is.
-        """
-        if asked != self._in_force[0]:
-            self._begin(asked)
-        now, used = self._clock(), self._in_force[1]
-        if used != asked and now >= self._retry_at:
-            self._fallback, self._tried_at = used, now
-            self._in_force = (asked, asked)
-        return self._in_force[1]
-
-    def out_of_memory(self) -> bool:
-        """
-        Note that memory ran out for the pair, and lower the settings.
-
-        :return: whether they could be lowered.
-        """
-        asked, used = self._in_force
-        now = self._clock()
-        lower = cheaper(used)
-        if used == asked:
-            held = now - self._tried_at > self._wait
-            self._wait = _FIRST_WAIT if held else min(2 * self._wait, _LONGEST_WAIT)
-            lower = self._fallback or lower
-        self._retry_at = now + self._wait
-        if lower is not None:
-            self._in_force = (asked, lower)
-        return lower is not None
 
     def fuse(
         self,
@@ -183,15 +140,36 @@ class MemoryFallback:
         """
         for is_last_attempt in (False, True):
             try:
-                return fuser.fuse(*images, settings=self.settings_for(asked), **how)
+                return fuser.fuse(*images, settings=self._settings_for(asked), **how)
             except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                if not self.out_of_memory() or is_last_attempt:
+                if not is_out_of_memory(error) or not self._lower() or is_last_attempt:
                     raise
                 free_memory(fuser, error)
                 log(f'{self.warning()} ({first_line(error)})')
         raise AssertionError('the last attempt returns or raises')
+
+    def _settings_for(self, asked: FusionSettings) -> FusionSettings:
+        """Return what to fuse the next pair with; what has just been asked for is tried."""
+        if asked != self._in_force[0]:
+            self._begin(asked)
+        now, used = self._clock(), self._in_force[1]
+        if used != asked and now >= self._retry_at:
+            self._fallback, self._tried_at = used, now
+            self._in_force = (asked, asked)
+        return self._in_force[1]
+
+    def _lower(self) -> bool:
+        """Lower the settings, for which memory ran out; return whether they could be."""
+        asked, used = self._in_force
+        now, lower = self._clock(), cheaper(used)
+        if used == asked:
+            held = now - self._tried_at > self._wait
+            self._wait = _FIRST_WAIT if held else min(2 * self._wait, _LONGEST_WAIT)
+            lower = self._fallback or lower
+        self._retry_at = now + self._wait
+        if lower is not None:
+            self._in_force = (asked, lower)
+        return lower is not None
 
     def table(self, asked: FusionSettings) -> dict[str, str]:
         """Return the settings in force, and why they are, as diagnostics show them."""
@@ -209,16 +187,14 @@ class MemoryFallback:
     def warning(self) -> str | None:
         """Return what a user should know while the settings are lowered, else None."""
         lowered = _difference(*self._in_force)
-        if not lowered:
-            return None
-        return (
+        return lowered and (
             f'memory ran out: fusing with {lowered} for now; use smaller images, a smaller prior '
             'or a lower num_inference_steps'
         )
 
 
-def _difference(asked: FusionSettings, used: FusionSettings) -> str:
-    """Return in words by what the settings are lowered; empty where they are not."""
+def _difference(asked: FusionSettings, used: FusionSettings) -> str | None:
+    """Return in words by what the settings are lowered; None where they are not."""
     parts = []
     if used.num_inference_steps != asked.num_inference_steps:
         parts.append(f'N {used.num_inference_steps} of {asked.num_inference_steps}')
@@ -226,4 +202,4 @@ def _difference(asked: FusionSettings, used: FusionSettings) -> str:
         parts.append(f'noise draws {used.noise_draws} of {asked.noise_draws}')
     if used.prior_downscale != asked.prior_downscale:
         parts.append(f'prior at 1/{used.prior_downscale}')
-    return ', '.join(parts)
+    return ', '.join(parts) or None

@@ -78,6 +78,8 @@ class Robot:
     """
     A robot whose memory holds so many images of the prior, and less while others need it.
 
+    It is the fuser of its fallback, too.
+
     :param room: seconds of the clock to that number.
     """
 
@@ -86,23 +88,26 @@ class Robot:
         self.now = 0.0
         self.fallback = MemoryFallback(lambda: self.now)
         self.dropped = 0
-        self.failed_attempts = 0
+        self.freed = 0
+
+    def fuse(self, *images, settings):
+        if prior_images(settings) > self.room(self.now):
+            raise MemoryError
+        return settings
+
+    def free_memory(self):
+        self.freed += 1
 
     def run(self, duration, asked):
-        """Fuse ten pairs a second as the node does; return the settings of those that were."""
+        """Fuse ten pairs a second; return the settings of those that were."""
         end = self.now + duration
         fused = []
         while self.now < end:
             self.now += 0.1
-            for is_last_attempt in (False, True):
-                settings = self.fallback.settings_for(asked)
-                if prior_images(settings) <= self.room(self.now):
-                    fused.append(settings)
-                    break
-                self.failed_attempts += 1
-                if not self.fallback.out_of_memory() or is_last_attempt:
-                    self.dropped += 1
-                    break
+            try:
+                fused.append(self.fallback.fuse(self, (), asked, lambda text: None))
+            except MemoryError:
+                self.dropped += 1
         return fused
 
 
@@ -124,7 +129,7 @@ def test_memory_that_runs_out_lowers_the_settings_and_is_rarely_tried_again():
     assert {settings.num_inference_steps for settings in fused} == {2}
     assert not robot.dropped
     # At first, and after 30, 60, 120, ... seconds.
-    assert robot.failed_attempts == 7
+    assert robot.freed == 7
     assert robot.fallback.table(FOUR)['settings'] == 'N 2 of 4: memory ran out'
     assert 'memory ran out: fusing with N 2 of 4 for now' in robot.fallback.warning()
 
@@ -164,7 +169,8 @@ def test_other_settings_are_tried_as_they_are():
     other = FusionSettings(num_inference_steps=4, seed=1)
     # What a user has just asked for is shown at once.
     assert robot.fallback.table(other)['settings'] == 'as asked'
-    assert robot.fallback.settings_for(other) == other
+    robot.room = lambda now: 100
+    assert robot.run(0.1, other) == [other]
     assert robot.fallback.warning() is None
 
 
