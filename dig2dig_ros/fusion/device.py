@@ -39,15 +39,14 @@ _MOST_KEPT = 256 * 2**20
 
 
 class DeviceError(ValueError):
-    """The requested device or precision is not to be had here; the message says why."""
+    """The device or precision is not available here; the message says why."""
 
 
 def resolve_device(name: str) -> torch.device:
     """
     Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a torch device.
 
-    ``auto`` takes the first CUDA device, or the CPU where there is none. A device that was
-    asked for by name is never replaced by another one.
+    ``auto`` takes the first CUDA device, else the CPU; a named device is never replaced.
 
     :raises DeviceError: the name is unknown, or the named device is missing.
     """
@@ -107,10 +106,9 @@ def keep_freed_memory() -> bool:
     """
     Have the buffers of a pair stay with the process for the next pair, as far as malloc can.
 
-    By default, glibc hands large buffers back to the kernel, which clears every page of them
-    before it gives them out again; that takes a tenth of the time of a fusion on a CPU. At most
-    256 MiB of what is freed are kept, and what the user set by environment variables is left as
-    it is. Holds for the whole process, once for all.
+    By default, glibc hands large buffers back to the kernel, which clears them before it gives
+    them out again; that takes a tenth of the time of a fusion on a CPU. What the user set by
+    environment variables is left as it is. Holds for the whole process, once for all.
 
     :return: whether something was changed; false where malloc is not glibc's.
     """

@@ -17,18 +17,15 @@ CUDA graphs of what is computed of every pair, and the way of pixels to the devi
 
 A pair is some hundred small kernels, and to launch them one by one takes longer than to run them.
 So, after a computation has run a few times, its kernels are recorded, and one launch replays them
-all, on buffers that stay where they are. Nothing waits for a recording but the pair that makes
-it, which takes about as long as two.
-
-On the CPU nothing is recorded, but the same function can be run again on the same buffers: there
-the rest of this module can be tested without a GPU.
+all, on buffers that stay where they are. The pair that makes the recording takes about as long as
+two. On the CPU, the function is run again on the same buffers instead, for tests without a GPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import logging
 import threading
 from typing import Any, Generic, Protocol, TypeVar
@@ -41,11 +38,10 @@ from torch import Tensor
 _LOG = logging.getLogger(__name__)
 
 # Recordings that are kept: a few sets of parameters, with a camera missing or fading or not, and
-# weight maps listened to or not. Of each there are the inputs and outputs of a pair; what a
-# computation needs on its way, they share.
+# weight maps listened to or not. Each has inputs and outputs of its own; they share the rest.
 MOST_RECORDINGS = 16
-# A computation runs so often on a thread before it is recorded there. The libraries below choose
-# and load their kernels in the first run, and what comes only once or twice is not worth it.
+# Runs on a thread before a computation is recorded there: in the first one, libraries choose and
+# load their kernels, and what comes only once or twice is not worth it.
 RUNS_BEFORE = 3
 # Staged arrays begin at multiples of so many bytes.
 _ALIGNMENT = 256
@@ -93,7 +89,7 @@ class _Recording(Generic[ResultT]):
     """
 
     inputs: dict[str, Tensor]
-    versions: dict[str, Any]
+    versions: dict[str, Any] = field(default_factory=dict)
     thread: threading.Thread | None = None
     runs: int = 0
     failed: bool = False
@@ -195,9 +191,7 @@ class Replayer(Generic[ResultT]):
         :return: its result, whose tensors are valid until the next call; of a replay, what else
             is in it is of the run that was recorded.
         """
-        shapes = tuple(
-            (name, given.tensor.shape, given.tensor.dtype) for name, given in inputs.items()
-        )
+        shapes = tuple((name, x.tensor.shape, x.tensor.dtype) for name, x in inputs.items())
         if self._is_pending:  # the last one failed: it may still be copying what was staged
             self._wait()
         recording = self._recording((key, shapes), inputs)
@@ -229,12 +223,8 @@ class Replayer(Generic[ResultT]):
         self._recordings.clear()
 
     def _forget_graphs(self) -> None:
-        """
-        Give up the graphs of all recordings.
-
-        All or none: with a graph, torch gives back the workspace of cuBLAS on the stream, and the
-        others would go on writing to it.
-        """
+        # All or none: with a graph, torch gives back the workspace of cuBLAS on the stream, to
+        # which the others would go on writing.
         for recording in self._recordings.values():
             recording.forget()
 
@@ -248,14 +238,14 @@ class Replayer(Generic[ResultT]):
         if recording is None:
             if len(self._recordings) >= MOST_RECORDINGS:
                 self.clear()
-            buffers = {
-                name: torch.empty(
-                    given.tensor.shape, dtype=given.tensor.dtype, device=self._device
-                )
-                for name, given in inputs.items()
-            }
-            recording = _Recording(buffers, {})
-            self._recordings[key] = recording
+            recording = self._recordings[key] = _Recording(
+                {
+                    name: torch.empty(
+                        given.tensor.shape, dtype=given.tensor.dtype, device=self._device
+                    )
+                    for name, given in inputs.items()
+                }
+            )
         return recording
 
     def _fill(self, recording: _Recording[ResultT], inputs: Mapping[str, Input]) -> None:
@@ -265,13 +255,8 @@ class Replayer(Generic[ResultT]):
             for name, given in inputs.items()
             if given.version is None or given.version != recording.versions.get(name)
         }
-        places = self._upload.places(
-            {
-                name: given.tensor
-                for name, given in new.items()
-                if given.tensor.device.type == 'cpu'
-            }
-        )
+        tensors = {name: given.tensor for name, given in new.items()}
+        places = self._upload.places({n: t for n, t in tensors.items() if t.device.type == 'cpu'})
         for name, given in new.items():
             value = places[name].copy_(given.tensor) if name in places else given.tensor
             recording.inputs[name].copy_(value, non_blocking=True)
@@ -304,14 +289,8 @@ class Replayer(Generic[ResultT]):
     def _capture(self, recording: _Recording[ResultT], computation: Computation[ResultT]) -> None:
         assert self._stream is not None
         # Those that need it one after the other share the memory.
-        pool = next(
-            (
-                entry.graph.pool()
-                for entry in self._recordings.values()
-                if entry.graph is not None and entry.replay is not None
-            ),
-            None,
-        )
+        graphs = [each.graph for each in self._recordings.values() if each.graph is not None]
+        pool = graphs[0].pool() if graphs else None
         self._stream.synchronize()
         # What the runs before have left unused: the graph has memory of its own.
         torch.cuda.empty_cache()

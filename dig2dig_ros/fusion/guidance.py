@@ -15,20 +15,13 @@
 """
 Multimodal guidance: what the sources want the estimate of the clean image to be (Eq. 2-3).
 
-Eq. 2 adds the weighted conditional scores of the sources to the score of the prior. Take a
-Gaussian likelihood of source k around the clean image, with a variance that follows the
-noise-to-signal ratio of the step,
-
-    p(c_k | x_t) = N(c_k; x_hat_0(x_t), (1 - alpha_bar_t) / (alpha_bar_t lambda)),
-
-and do not back-propagate through the prior, so that d x_hat_0 / d x_t = 1 / sqrt(alpha_bar_t).
-Then the conditional score is
+With a Gaussian likelihood of source k around the clean image (docs/method.md), its conditional
+score is
 
     grad log p(c_k | x_t) = sqrt(alpha_bar_t) / (1 - alpha_bar_t) lambda (c_k - x_hat_0),
 
-which is what the score becomes when x_hat_0 moves by the fraction lambda towards c_k. Hence
-guidance is written here as a function of estimates, in image units; the sampler turns the
-movement into the score of Eq. 3.
+which is what the score of the prior changes by when x_hat_0 moves by the fraction lambda towards
+c_k. So guidance is a function of estimates here; the sampler turns the movement into a score.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 import torch.nn.functional as F
 
-from dig2dig_ros.fusion.settings import FusionSettings, GAIN_LOSSES, GainLoss
+from dig2dig_ros.fusion.settings import FusionSettings, GainLoss
 
 # SSIM's constants for a dynamic range of 2 ([-1, 1]): (0.01 * 2)^2 and (0.03 * 2)^2.
 _SSIM_C1, _SSIM_C2 = 0.0004, 0.0036
@@ -54,11 +54,10 @@ NOISE_FLOORS: dict[GainLoss, float] = {'l2': 1e-4, 'l1': 1e-2, 'ssim': 1e-2}
 
 def local_mean(x: Tensor, window: int) -> Tensor:
     """
-    Average over a window that falls off linearly to its sides.
+    Average over a window that falls off linearly to its sides, as far as it is inside.
 
-    Two box filters one after the other, whose sides add up to window + 1: a single box prints
-    its square shape around every bright point. At the border of the image, what lies outside
-    does not count.
+    That is two box filters, whose sides add up to window + 1: a single box prints its square shape
+    around every bright point.
 
     :param x: (..., H, W).
     :param window: odd side in pixels.
@@ -96,26 +95,17 @@ def _box_mean(x: Tensor, side: float, dim: Literal[-1, -2]) -> Tensor:
 
 def smooth_local_mean(x: Tensor, window: int) -> Tensor:
     """
-    Average as :func:`local_mean` does, on a grid of cells of :data:`COARSE_CELL` pixels a side.
-
-    The mean over a wide window is smooth; so it costs a sixteenth.
+    Average as :func:`local_mean` does, on a grid of cells: a wide mean is smooth.
 
     :param x: (..., H, W).
     :param window: side in pixels of the full resolution; rounded up to an odd number of cells.
-    :return: (..., ceil(H / cell), ceil(W / cell)), for :func:`refined`.
+    :return: (..., ceil(H / cell), ceil(W / cell)) with :data:`COARSE_CELL`, for :func:`refined`.
     """
     return local_mean(cell_means(x, COARSE_CELL), _coarse_side(window))
 
 
 def _precise_local_mean(x: Tensor, window: int, cell: int) -> Tensor:
-    """
-    Average as :func:`local_mean` does, on a grid of cells, with as little blur as without it.
-
-    :param x: (..., H, W).
-    :param window: side in pixels of the full resolution.
-    :param cell: side of a cell in pixels; 1 is :func:`local_mean` itself.
-    :return: (..., ceil(H / cell), ceil(W / cell)), for :func:`refined`.
-    """
+    """Average likewise on a grid of any cells, with as little blur as without it."""
     if cell == 1:
         return local_mean(x, window)
     # Half a cell less makes up for the blur of the cells and of the interpolation between them.
@@ -149,7 +139,6 @@ def cell_means(x: Tensor, cell: int) -> Tensor:
 
 
 def _sum_of(parts: Sequence[Tensor]) -> Tensor:
-    """Return the sum of two or more tensors, in a new one."""
     total = parts[0] + parts[1]
     for part in parts[2:]:
         total += part
@@ -158,12 +147,11 @@ def _sum_of(parts: Sequence[Tensor]) -> Tensor:
 
 def refined(means: Tensor, cell: int, height: int, width: int) -> Tensor:
     """
-    Interpolate between the centres of cells, linearly.
+    Interpolate between the centres of cells, linearly: (..., h, w) to (..., H, W).
 
-    :param means: (..., h, w), such as :func:`cell_means` returns.
+    :param means: such as :func:`cell_means` returns.
     :param cell: side of a cell in pixels.
     :param height: of the result in pixels, as ``width``.
-    :return: (..., H, W).
     """
     if cell == 1:
         return means
@@ -194,11 +182,6 @@ def _coarse_side(window: int) -> int:
     return side + 1 - side % 2
 
 
-def _cell_for(window: int) -> int:
-    """Return the side of the cells that are fine enough for the mean over a window."""
-    return COARSE_CELL if window >= _WIDE * COARSE_CELL else 1
-
-
 def reconstruction_loss(
     estimate: Tensor, source: Tensor, loss: GainLoss, window: int, cell: int = 1
 ) -> Tensor:
@@ -211,7 +194,6 @@ def reconstruction_loss(
     :param window: side of the local window in pixels, odd.
     :param cell: side in pixels of the cells of the grid on which it is wanted; 1 is every pixel.
     :return: (..., H, W), not negative; where H and W count cells.
-    :raises ValueError: unknown ``loss``.
     """
 
     def mean(x: Tensor) -> Tensor:
@@ -221,8 +203,6 @@ def reconstruction_loss(
         return mean((estimate - source).square_())
     if loss == 'l1':
         return mean((estimate - source).abs_())
-    if loss != 'ssim':
-        raise ValueError(f'gain_loss {loss!r} is unknown: use {GAIN_LOSSES}')
     source = source.expand_as(estimate)
     mean_e, mean_s = mean(estimate), mean(source)
     variance_e = mean(estimate.square()) - mean_e.square()
@@ -234,12 +214,7 @@ def reconstruction_loss(
 
 
 def pure_noise_estimate(sources: Tensor) -> Tensor:
-    """
-    Return c_hat_k^T, the estimate from pure noise: all that is known of a source is its mean.
-
-    :param sources: (K, 1, H, W).
-    :return: same shape, constant over each image.
-    """
+    """Return c_hat_k^T of (K, 1, H, W): of pure noise, all that is known is a source's mean."""
     return sources.mean(dim=(-2, -1), keepdim=True).expand_as(sources)
 
 
@@ -272,11 +247,7 @@ def relative_dominability(
     negatively correlated with the reconstruction loss of each source alone: the softmax of this
     is its relative dominability. Here the uni-source component is the one-step estimate.
 
-    :param estimates: (R, K, 1, H, W), c_hat_k^t.
-    :param sources: (K, 1, H, W) in [-1, 1].
-    :param window: side of the local window in pixels, odd.
-    :param cell: side in pixels of the cells of the grid on which it is wanted.
-    :return: (R, K, 1, H, W), H and W in cells; not positive.
+    :return: (R, K, 1, H, W), not positive; parameters are those of :func:`information_gain`.
     """
     return -reconstruction_loss(estimates, sources, loss, window, cell)
 
@@ -285,10 +256,9 @@ def relative_gain(gain: Tensor, noise_floor: float = 0.0) -> Tensor:
     """
     Make gains comparable between places, steps and images: divide by their local scale.
 
-    A gain in squared image units is tiny wherever the image is smooth, and Eq. 11 taken on it
-    literally gives weights within a hair of 1/K. Divided by the mean magnitude over the
-    sources at the same pixel, it says which source gains more *there*. Two floors keep flat
-    regions, where every gain is noise, at equal weights.
+    A gain in squared image units is tiny wherever the image is smooth, and gives weights within a
+    hair of 1/K. Divided by the mean magnitude over the sources, it says which one gains more at
+    the pixel. Two floors keep flat regions, where every gain is noise, at equal weights.
 
     :param gain: (R, K, 1, H, W).
     :param noise_floor: gain that noise alone makes, such as :data:`NOISE_FLOORS`; with 0, the
@@ -323,8 +293,7 @@ class Weighing:
     """
     The evidence for each source in each of R intervals, and the weights that follow from it.
 
-    Means over wide windows are smooth, and so is what follows from them: it is kept on a grid of
-    cells, h = ceil(H / cell) rows and w = ceil(W / cell) columns.
+    Both are smooth, and kept on a grid of h = ceil(H / cell) rows and w = ceil(W / cell) columns.
 
     :param gains: (R, K, 1, h, w): DIG (Eq. 8), or minus the loss (relative dominability).
     :param weights: (R, K, 1, h, w), summing to 1 over the sources: the softmax of the gains
@@ -362,7 +331,7 @@ def weigh_sources(
     """
     loss = settings.gain_loss
     rule = relative_dominability if settings.weights == 'rd' else information_gain
-    cell = _cell_for(settings.gain_window)
+    cell = COARSE_CELL if settings.gain_window >= _WIDE * COARSE_CELL else 1
     gains = rule(estimates, sources, loss, settings.gain_window, cell)
     if from_pure_noise:
         clean = cell_means(sources, COARSE_CELL)

@@ -158,11 +158,6 @@ def test_weights_of_three_sources_sum_to_one():
         assert weights.min() >= 0
 
 
-def test_unknown_loss_is_refused():
-    with pytest.raises(ValueError, match='l3'):
-        reconstruction_loss(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), 'l3', 3)
-
-
 def test_all_that_is_known_from_pure_noise_is_the_mean(estimates_and_sources):
     _, sources = estimates_and_sources
     estimate = pure_noise_estimate(sources)
