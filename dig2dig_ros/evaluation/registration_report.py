@@ -45,9 +45,8 @@ from dig2dig_ros.streams.preparation import registered_image
 
 Image = NDArray[np.uint8]
 
-_TILE = 400
-# The detail is this part of the image in either direction.
-_DETAIL = 4
+# The width of a picture; large, so that small errors show.
+_WIDTH = 960
 _GAP = 6
 _CAPTION = 26
 _PAPER = 245
@@ -79,110 +78,43 @@ def overlay(rows: Sequence[Row], placement: Placement) -> Image:
     """
     Return a picture of pairs before and after a registration, one row each.
 
-    Before is what the fusion does without a registration: the thermal image is stretched over the
-    visible one. Edges of the thermal image are drawn on the visible one, as a whole and as a
-    detail; and both images are blended, visible as cyan and thermal as red, which make grey where
-    they agree.
+    Edges of the thermal image are drawn on the visible one. Before is what the fusion does without
+    a registration: the thermal image is stretched over the visible one.
     """
-    return np.vstack([_legend(), *(_row(row, placement) for row in rows)])
+    legend = (
+        'Orange: edges of the thermal image; they should lie on the edges of the visible image. '
+        'Blue: how far the thermal image reaches. Left: before, right: after registration.'
+    )
+    strips = [_caption(legend)]
+    for row in rows:
+        tiles = [_tile(row, None), _tile(row, placement)]
+        strips += [_caption(row.pair.name), np.hstack(tiles)]
+    return np.vstack(strips)
 
 
-def _row(row: Row, placement: Placement) -> Image:
+def _tile(row: Row, placement: Placement | None) -> Image:
     visible = displayed(row.pair.visible)
     size = size_of(visible)
-    width = size[0]
-    views = []
-    everywhere = np.ones_like(placement.coverage)
-    for place, coverage in ((None, everywhere), (placement, placement.coverage)):
-        thermal = registered_image(row.pair.thermal, place, size)
-        views.append((displayed(thermal, coverage), coverage))
-    detail = rows_shown, columns = _detail(visible, *views[1])
-    corners = np.array([[columns.start, rows_shown.start], [columns.stop, rows_shown.stop]])
-    scale = _TILE / width
-    # Tile pixels for each thermal one, about.
-    zoom = _TILE / row.pair.thermal.shape[1]
-    edges, details, colours = [], [], []
-    for thermal, coverage in views:
-        whole = _scaled(visible, thermal, coverage)
-        edges.append(edge_picture(*whole, zoom))
-        colours.append(_colour_tile(*whole))
-        part = _scaled(visible[detail], thermal[detail], coverage[detail])
-        details.append(edge_picture(*part, zoom * width / (columns.stop - columns.start)))
-    for tile in edges:
-        (left, top), (right, bottom) = np.rint(corners * scale).astype(int).tolist()
-        cv2.rectangle(tile, (left, top), (right - 1, bottom - 1), (255, 255, 255), 1)
-    if row.visible_points is not None and row.mapped_points is not None:
-        _draw_points(edges[1], row.visible_points, row.mapped_points, scale)
-    blocks = []
-    for tiles, what in ((edges, 'edges'), (details, 'detail'), (colours, 'colours')):
-        # Details of the same shape need not round to the same height.
-        for tile, when in zip(tiles, ('before', 'after'), strict=True):
-            _label(tile, f'{when}: {what}')
-            lacking = max(edges[0].shape[0] - tile.shape[0], 0)
-            tile = tile[: edges[0].shape[0]]
-            border = ((0, lacking + _GAP), (0, _GAP), (0, 0))
-            blocks.append(np.pad(tile, border, constant_values=_PAPER))
-    strip = np.hstack(blocks)
-    return np.vstack([_caption(row.pair.name, strip.shape[1]), strip])
-
-
-def _scaled(visible: Image, thermal: Image, coverage: NDArray[np.float32]) -> tuple[Any, Any, Any]:
-    """Return them as wide as a tile, the thermal image as float32: steps would become edges."""
-    height, width = visible.shape
-    size = (_TILE, max(1, round(height * _TILE / width)))
-    method = cv2.INTER_AREA if width > _TILE else cv2.INTER_LINEAR
+    coverage = np.ones(visible.shape, np.float32) if placement is None else placement.coverage
+    thermal = displayed(registered_image(row.pair.thermal, placement, size), coverage)
+    scale = _WIDTH / size[0]
+    tile_size = (_WIDTH, max(1, round(size[1] * scale)))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    # The thermal image as float32, as steps would become edges.
     layers = (visible, thermal.astype(np.float32), coverage)
-    visible, thermal, coverage = (cv2.resize(a, size, interpolation=method) for a in layers)
-    return visible, thermal, coverage
+    visible, thermal, coverage = (cv2.resize(x, tile_size, interpolation=method) for x in layers)
+    tile = edge_picture(visible, thermal, coverage, _WIDTH / row.pair.thermal.shape[1])
+    if placement is not None and row.visible_points is not None and row.mapped_points is not None:
+        _draw_points(tile, row.visible_points, row.mapped_points, scale)
+    return np.pad(tile, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=_PAPER)
 
 
-def _detail(visible: Image, thermal: Image, coverage: NDArray[np.float32]) -> tuple[slice, slice]:
-    """Return the part of the image in which both cameras show most edges."""
-    height, width = visible.shape
-    size = (max(8, width // _DETAIL), max(8, height // _DETAIL))
-    both = [np.minimum(_gradient(image), 100.0) for image in (visible, thermal)]
-    # Thermal edges that are not exactly on visible ones count, too.
-    reach = (2 * (width // 100) + 3,) * 2
-    product = both[0] * cv2.blur(both[1], reach) * (coverage > 0.99)
-    sums = cv2.boxFilter(
-        product, cv2.CV_32F, size, normalize=False, borderType=cv2.BORDER_CONSTANT
-    )
-    top, left = (
-        int(np.clip(middle - side // 2, 0, whole - side))
-        for middle, side, whole in zip(
-            np.unravel_index(int(sums.argmax()), sums.shape), size[::-1], sums.shape, strict=True
-        )
-    )
-    return slice(top, top + size[1]), slice(left, left + size[0])
-
-
-def _gradient(image: Image) -> NDArray[np.float32]:
-    smooth = cv2.GaussianBlur(image, (0, 0), 1.2)
-    gx, gy = (cv2.Sobel(smooth, cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1)))
-    return np.asarray(cv2.magnitude(gx, gy), np.float32)
-
-
-def _legend() -> Image:
-    return _caption(
-        'Orange: edges of the thermal image; they should lie on the edges of the visible image. '
-        'Blue: how far the thermal image reaches. White: the detail. Colours: visible is cyan, '
-        'thermal is red; what both show alike is grey.',
-        6 * (_TILE + _GAP),
-    )
-
-
-def _caption(text: str, width: int) -> Image:
-    strip = np.full((_CAPTION, width, 3), _PAPER, np.uint8)
+def _caption(text: str) -> Image:
+    strip = np.full((_CAPTION, 2 * (_WIDTH + _GAP), 3), _PAPER, np.uint8)
     # OpenCV's fonts know ASCII only.
     ascii_text = text.encode('ascii', errors='replace').decode()
     cv2.putText(strip, ascii_text, (8, 18), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
     return strip
-
-
-def _label(tile: Image, text: str) -> None:
-    (width, height), _ = cv2.getTextSize(text, _FONT, 0.5, 1)
-    cv2.rectangle(tile, (0, 0), (width + 12, height + 12), (20, 20, 20), -1)
-    cv2.putText(tile, text, (6, height + 5), _FONT, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def displayed(image: NDArray[Any], coverage: NDArray[np.float32] | None = None) -> Image:
@@ -195,10 +127,7 @@ def displayed(image: NDArray[Any], coverage: NDArray[np.float32] | None = None) 
 
 
 def edge_picture(
-    visible: Image,
-    thermal: NDArray[np.float32],
-    coverage: NDArray[np.float32],
-    zoom: float = 1.0,
+    visible: Image, thermal: NDArray[np.float32], coverage: NDArray[np.float32], zoom: float = 1.0
 ) -> Image:
     """
     Draw the edges of a thermal image, and how far it reaches, on a visible one.
@@ -236,15 +165,6 @@ def _thermal_edges(
     return np.asarray(edges & inside)
 
 
-def _colour_tile(
-    visible: Image, thermal: NDArray[np.float32], coverage: NDArray[np.float32]
-) -> Image:
-    # As bright as each other, or one colour would drown the other.
-    cyan, red = (cv2.equalizeHist(image.astype(np.uint8)) for image in (visible, thermal))
-    mixed = np.rint(red * coverage + cyan * (1 - coverage)).astype(np.uint8)
-    return np.ascontiguousarray(np.dstack([cyan, cyan, mixed]))
-
-
 def _draw_points(tile: Image, visible: Array, mapped: Array, scale: float) -> None:
     for first, second in zip(visible, mapped, strict=True):
         if not (np.isfinite(first).all() and np.isfinite(second).all()):
@@ -276,11 +196,7 @@ def click_page(pairs: Sequence[LoadedPair], place: str) -> str:
     content = json.dumps({'place': place, 'sizes': sizes, 'pairs': data}).replace('<', '\\u003c')
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return Template(page).substitute(
-        place=html.escape(place),
-        style=style,
-        data=content,
-        script=script,
-        script_digest=digest,
+        place=html.escape(place), style=style, data=content, script=script, script_digest=digest
     )
 
 
