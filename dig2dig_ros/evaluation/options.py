@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 import sys
@@ -215,6 +215,18 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f'{value} is not 1 or more')
     return value
+
+
+def within(least: float, most: float) -> Callable[[str], float]:
+    """Return what parses a number from ``least`` to ``most``."""
+
+    def parse(text: str) -> float:
+        value = float(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f'{text} is not from {least:g} to {most:g}')
+        return value
+
+    return parse
 
 
 def report(text: str) -> None:

@@ -63,9 +63,7 @@ class Trial:
     :param before: corner distance of the first guess to the nominal truth, thermal pixels.
     :param nominal: that of the registration.
     :param relative: its distance to the reference; None for images that do not belong together.
-    :param trusted: by its own account; for ``spread`` to ``halves_distance`` see
-        :class:`~dig2dig_ros.images.alignment.HomographyEstimate`.
-    :param reference_trusted: likewise the reference.
+    :param trusted: by its own account; ``reference_trusted`` likewise.
     :param seconds: per pair.
     """
 
@@ -75,10 +73,6 @@ class Trial:
     relative: float | None
     trusted: bool
     reference_trusted: bool
-    spread: float
-    score: float
-    margin: float
-    halves_distance: float
     seconds: float
 
     @property
@@ -148,8 +142,6 @@ def common_crop(pairs: Sequence[Images]) -> list[Images]:
 
     :raises UsageError: they differ in size, and the images within a pair do as well.
     """
-    if len({size_of(image) for pair in pairs for image in pair}) == 1:
-        return list(pairs)
     if len({(size_of(visible), size_of(thermal)) for visible, thermal in pairs}) == 1:
         return list(pairs)
     if any(size_of(visible) != size_of(thermal) for visible, thermal in pairs):
@@ -207,10 +199,6 @@ def run_trial(
         relative=None if known is None else corner_distance(estimate, known[0] @ moved, size),
         trusted=found.trusted,
         reference_trusted=known is None or known[1],
-        spread=found.corner_spread,
-        score=found.score,
-        margin=found.margin,
-        halves_distance=found.halves_distance,
         seconds=seconds,
     )
 
@@ -240,16 +228,15 @@ def _notes(trials: Sequence[Trial], args: argparse.Namespace) -> list[str]:
     """Return what the columns mean, and how often an estimate was rightly trusted."""
     if args.mismatched:
         reference_note = (
-            'Each visible image has the thermal image of another pair: where those are of other '
-            'scenes, every registration is wrong, and all have to be flagged.'
+            'Each visible image has the thermal image of another pair: every registration is '
+            'wrong, and all have to be flagged.'
         )
     else:
         source = 'pairs of the set together' if args.one_camera else 'same pairs'
         untrusted = sum(not t.reference_trusted for t in trials)
         reference_note = (
             f'Relative: against the registration of the {source} before the thermal images were '
-            "warped: free of the data set's own error, but with the errors of two registrations. "
-            f'That reference is untrusted itself in {untrusted} of {len(trials)} trials.'
+            f'warped, which is untrusted itself in {untrusted} of {len(trials)} trials.'
         )
     failures = [t for t in trials if t.error > FAILURE]
     good = [t for t in trials if t.error <= FAILURE]
@@ -258,8 +245,7 @@ def _notes(trials: Sequence[Trial], args: argparse.Namespace) -> list[str]:
     return [
         'Corner distances, root mean square over the four, in thermal pixels. Before: of the '
         'first guess, that both cameras have one view. Nominal: against the homography that was '
-        "drawn, which takes the data set's own registration as exact, so that its errors count "
-        'here.',
+        "drawn, so that errors of the data set's own registration count.",
         reference_note,
         f'Flagged as untrusted: {flagged} of {len(trials)} ({flagged / len(trials):.0%}). '
         f'Failures ({kind} error above {FAILURE:g} pixels): {len(failures)}, of them not '

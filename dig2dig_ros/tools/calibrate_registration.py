@@ -33,7 +33,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-import math
 from pathlib import Path
 import sys
 import time
@@ -44,7 +43,7 @@ import numpy as np
 
 from dig2dig_ros.evaluation.bag_types import BagError
 from dig2dig_ros.evaluation.image_pairs import ImagePairError
-from dig2dig_ros.evaluation.options import load_parameters, positive, report, UsageError
+from dig2dig_ros.evaluation.options import load_parameters, positive, report, UsageError, within
 from dig2dig_ros.evaluation.registration_cameras import camera_models, CameraModels
 from dig2dig_ros.evaluation.registration_estimates import (
     Estimate,
@@ -127,7 +126,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     add = group.add_argument
     add('--frames', type=positive, metavar='COUNT', help='pairs to estimate from, '
         f'at most; default: {_FRAMES}, and {_BOARD_FRAMES} to look for a checkerboard in')
-    add('--thermal-width', type=_part, metavar='PART', help='part of the visible '
+    add('--thermal-width', type=within(0.1, 10), metavar='PART', help='part of the visible '
         "image's width that the thermal one covers, about, such as 0.6; for the images; default: "
         'what camera_info says, else 1')
 
@@ -147,9 +146,9 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     add = parser.add_argument_group('live').add_argument
     add('--live', action='store_true', help='listen to visible/image_raw and '
         'thermal/image_raw, raw or compressed')
-    add('--timeout', type=_seconds, default=60.0, metavar='SECONDS', help='go on '
+    add('--timeout', type=within(0.001, 86400), default=60.0, metavar='SECONDS', help='go on '
         'with what there is after this time; default: 60')
-    add('--interval', type=_seconds, default=1.0, metavar='SECONDS', help='time '
+    add('--interval', type=within(0.001, 86400), default=1.0, metavar='SECONDS', help='time '
         'between two pairs, for the scene to change; default: 1')
     # fmt: on
     argv = list(argv)
@@ -173,20 +172,6 @@ def _board(text: str) -> tuple[int, int]:
             f'{text!r} is not COLSxROWS of inner corners, each 3 or more'
         )
     return int(columns), int(rows)
-
-
-def _part(text: str) -> float:
-    value = float(text)
-    if not 0.1 <= value <= 10.0:
-        raise argparse.ArgumentTypeError(f'must be 0.1 to 10, not {text}')
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0.0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f'must be above 0, not {text}')
-    return value
 
 
 def check_outputs(args: argparse.Namespace) -> None:

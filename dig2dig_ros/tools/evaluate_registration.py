@@ -35,13 +35,12 @@ import json
 import math
 from pathlib import Path
 import sys
-from typing import Any
 
 import cv2
 import numpy as np
 
 from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePair, ImagePairError, load_pair
-from dig2dig_ros.evaluation.options import positive, report, size_argument, UsageError
+from dig2dig_ros.evaluation.options import positive, report, size_argument, UsageError, within
 from dig2dig_ros.evaluation.registration_trials import (
     common_crop,
     Draws,
@@ -120,18 +119,6 @@ def _common_reference(found: Sequence[ImagePair]) -> tuple[Array, bool]:
     return reference(loaded)
 
 
-def within(least: float, most: float) -> Any:
-    """Return what parses a number from ``least`` to ``most``."""
-
-    def parse(text: str) -> float:
-        value = float(text)
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f'{text} is not from {least:g} to {most:g}')
-        return value
-
-    return parse
-
-
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ends the program with code 2 where it makes no sense."""
     parser = argparse.ArgumentParser(
@@ -140,37 +127,24 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
+    # fmt: off
     add('directory', type=Path, metavar='DIR', help='folder of registered image pairs')
     add('--trials', type=positive, metavar='N', help='default: one for each pair or group')
-    add(
-        '--group',
-        type=positive,
-        default=1,
-        metavar='K',
-        help='register K pairs, drawn at random, together; default: 1',
-    )
+    add('--group', type=positive, default=1, metavar='K', help='register K pairs, drawn at '
+        'random, together; default: 1')
     add('--rotation', type=within(0, 20), default=5.0, metavar='DEGREES', help='default: 5')
     add('--scale', type=within(1, 1.6), default=1.25, metavar='FACTOR', help='default: 1.25')
     add('--shift', type=within(0, 0.4), default=0.15, metavar='PART', help='default: 0.15')
     add('--seed', type=int, default=0, help='of the draws, from 0; default: 0')
-    add(
-        '--thermal-size',
-        type=size_argument,
-        metavar='WxH',
-        help="size of the thermal images to register; default: the data set's",
-    )
-    kind = parser.add_mutually_exclusive_group()
-    kind.add_argument(
-        '--one-camera',
-        action='store_true',
-        help='all pairs are of one camera pair: take one reference, from many of them',
-    )
-    kind.add_argument(
-        '--mismatched',
-        action='store_true',
-        help='put images of different pairs together, which must be flagged',
-    )
+    add('--thermal-size', type=size_argument, metavar='WxH', help='size of the thermal images to '
+        "register; default: the data set's")
     add('--output', type=Path, metavar='FILE.json', help='takes the table and all trials')
+    add = parser.add_mutually_exclusive_group().add_argument
+    add('--one-camera', action='store_true', help='all pairs are of one camera pair: take one '
+        'reference, from many of them')
+    add('--mismatched', action='store_true', help='put images of different pairs together, which '
+        'must be flagged')
+    # fmt: on
     args = parser.parse_args(argv)
     if args.seed < 0:
         parser.error('--seed must be 0 or more')
