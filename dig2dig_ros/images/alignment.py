@@ -15,30 +15,41 @@
 """
 Alignment of a thermal image to a visible one from what both show, without a target.
 
-A dense search over rotation and scale finds the similarity, of which a refinement makes a
-homography. Both compare fields of gradients, see :mod:`dig2dig_ros.images.gradient_field`, and
-sum scores over all pairs of one camera pair, so that many frames see what one does not.
+A dense search over rotation and scale finds the similarity; local score maps of blocks of the
+image then refine it to a homography. Both compare fields of gradients, see
+:mod:`dig2dig_ros.images.gradient_field`, and sum scores over all pairs of one camera pair, so that
+many frames see what one does not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 import math
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.images.alignment_refinement import corner_spread, LEVELS, refine, Refined
 from dig2dig_ros.images.alignment_search import (
+    checkerboard,
     coarse_search,
     COARSE_SIDE,
+    Level,
     MODE_DISTANCE,
     Scene,
     SearchRange,
 )
-from dig2dig_ros.images.geometry import apply_homography, Array, corners_of, Size, to_unit_image
+from dig2dig_ros.images.geometry import (
+    apply_homography,
+    Array,
+    corners_of,
+    homography_derivatives,
+    Size,
+    to_unit_image,
+)
 
 # What a trusted alignment must keep. Set on pairs of the training part of RoadScene and of TNO,
 # right ones and such of images that do not belong together; most of those fail all four.
@@ -48,6 +59,24 @@ _LEAST_SCORE = 0.12
 _MOST_SPREAD = 0.0053
 _MOST_HALVES_DISTANCE = 0.012
 _LEAST_TOLERANCE = 2.0
+
+# The longer side of the images, as far as they have it; the radius of the score maps in pixels;
+# the rounds with it.
+_LEVELS = ((160, 5, 2), (320, 5, 3), (640, 4, 3), (1280, 4, 2))
+_LATER_RADIUS = 3  # of the score maps, after the first round of a level
+_BLOCKS = 10  # along the longer side
+# Standard deviations of what a camera pair has besides a similarity: aspect and shear; and
+# perspective, in units of half the longer side.
+_AFFINE_SIGMA = 0.01
+_PERSPECTIVE_SIGMA = 0.03
+# Independent observations per unit of the score, as neighbouring pixels see the same edge: as
+# measured, for the uncertainty of the corners; and less, lest wrong blocks outweigh the prior.
+_SPREAD_WEIGHT = 0.03
+_SCORE_WEIGHT = 0.003
+_ROUNDS = 12
+_RESAMPLES = 24
+# The first eight elements of a homography.
+_IDENTITY = np.eye(3).ravel()[:8]
 
 
 @dataclass(frozen=True)
@@ -79,10 +108,9 @@ class HomographyEstimate:
 
 def corner_distance(first: Array, second: Array, thermal_size: Size) -> float:
     """
-    Return how far two homographies are apart: the root mean square over corners, thermal pixels.
+    Return how far two homographies are apart: root mean square over corners, in thermal pixels.
 
     :param first: (3, 3) thermal to visible; likewise the second, which is taken as the truth.
-    :param thermal_size: (width, height).
     """
     corners = corners_of(thermal_size)
     return _rms(apply_homography(np.linalg.inv(second) @ first, corners) - corners)
@@ -109,16 +137,14 @@ def align(
     search = search or SearchRange()
     scene = Scene(pairs, guess, thermal_mask)
     modes, half_modes = coarse_search(scene, search)
-    refined = _distinct(scene, [refine(scene, mode, LEVELS[:1]) for mode in modes])
-    refined = _distinct(scene, [refine(scene, mode.warp, LEVELS[1:2]) for mode in refined])
+    refined = _distinct(scene, [_refine(scene, mode, _LEVELS[:1]) for mode in modes])
+    refined = _distinct(scene, [_refine(scene, mode.warp, _LEVELS[1:2]) for mode in refined])
     score = refined[0].score
     margin = (score - max((other.score for other in refined[1:]), default=0.0)) / max(score, 1e-9)
-    final = refine(scene, refined[0].warp, LEVELS[2:])
-    halves = min(
-        corner_distance(refine(scene, mode, LEVELS[:2], half).warp, final.warp, scene.thermal_size)
-        for half, mode in enumerate(half_modes)
-    )
-    spread = corner_spread(scene, final)
+    final = _refine(scene, refined[0].warp, _LEVELS[2:])
+    by_half = [_refine(scene, mode, _LEVELS[:2], half) for half, mode in enumerate(half_modes)]
+    halves = min(corner_distance(h.warp, final.warp, scene.thermal_size) for h in by_half)
+    spread = _corner_spread(scene, final)
     longer = max(scene.thermal_size)
     reasons = _outside(scene, final.warp, search)
     if score < _LEAST_SCORE:
@@ -166,11 +192,11 @@ def _outside(scene: Scene, warp: Array, search: SearchRange) -> list[str]:
     return [f'{what}, is at the end of the search: begin with a nearer guess' for what in found]
 
 
-def _distinct(scene: Scene, refined: Sequence[Refined]) -> list[Refined]:
+def _distinct(scene: Scene, refined: Sequence[_Refined]) -> list[_Refined]:
     """Return those that are not near one of a higher score, best first."""
     to_level = scene.level(COARSE_SIDE).from_visible
     corners = corners_of(scene.thermal_size)
-    found: list[Refined] = []
+    found: list[_Refined] = []
     places: list[Array] = []
     for one in sorted(refined, key=lambda one: -one.score):
         place = apply_homography(to_level @ one.warp, corners)
@@ -183,3 +209,189 @@ def _distinct(scene: Scene, refined: Sequence[Refined]) -> list[Refined]:
 def _rms(vectors: Array) -> float:
     """Return the root mean square length of (N, 2) vectors."""
     return float(np.sqrt((vectors**2).sum(axis=1).mean()))
+
+
+@dataclass
+class _Refined:
+    """
+    A warp, (3, 3) from thermal to visible pixels, and what is seen there.
+
+    :param score: correlation of the fields of gradients.
+    :param maps: (B, 2 radius + 1, 2 radius + 1) scores of the blocks by their displacement.
+    :param basis: (B, 2, 8) how blocks move with the elements of a homography, in pixels.
+    :param prior: of a further step, see :func:`_prior`.
+    """
+
+    warp: Array
+    score: float
+    maps: NDArray[np.float32]
+    basis: Array
+    prior: tuple[Array, Array]
+    level: Level
+
+
+def _refine(
+    scene: Scene, warp: Array, levels: Sequence[tuple[int, int, int]], half: int | None = None
+) -> _Refined:
+    """Refine a warp from thermal to visible pixels to a homography, from coarse to fine."""
+    done: Level | None = None
+    for side, radius, rounds in levels:
+        level = scene.level(side)
+        if level is done:
+            break
+        done = level
+        to_unit = to_unit_image(level.size) @ level.from_visible
+        for index in range(rounds):
+            reach = radius if index == 0 else min(radius, _LATER_RADIUS)
+            maps, _, basis = _block_scores(level, warp, reach, half)
+            step = _best_step(maps, basis, _prior(scene, level, warp))
+            move = np.append(_IDENTITY + step, 1.0).reshape(3, 3)
+            warp = np.linalg.inv(to_unit) @ np.linalg.inv(move) @ to_unit @ warp
+            warp = warp / warp[2, 2]
+    maps, score, basis = _block_scores(level, warp, reach, half)
+    return _Refined(warp, score, maps, basis, _prior(scene, level, warp), level)
+
+
+def _block_scores(
+    level: Level, warp: Array, radius: int, half: int | None
+) -> tuple[NDArray[np.float32], float, Array]:
+    """Return maps, score and basis of :class:`_Refined`; the visible image has the blocks."""
+    width, height = level.size
+    cell = max(level.size) / _BLOCKS
+    xs = np.linspace(0, width, max(2, round(width / cell)) + 1).round().astype(int)
+    ys = np.linspace(0, height, max(2, round(height / cell)) + 1).round().astype(int)
+    blocks = [(y, x) for y in pairwise(ys) for x in pairwise(xs)]
+    maps = np.zeros((len(blocks), 2 * radius + 1, 2 * radius + 1), np.float32)
+    check = np.float32(1) if half is None else checkerboard(level.size)[half]
+    area = width * height if half is None else float(check.sum())
+    correlation = 0.0
+    for index, (visible, _) in enumerate(level.visible):
+        thermal, mask = level.warped(index, level.from_visible @ warp, level.size)
+        fixed = visible * check
+        around = np.pad(thermal, ((0, 0), (radius, radius), (radius, radius)))
+        template, moved = (np.ascontiguousarray(np.moveaxis(c, 0, -1)) for c in (fixed, around))
+        for block, ((top, bottom), (left, right)) in enumerate(blocks):
+            maps[block] += cv2.matchTemplate(
+                moved[top : bottom + 2 * radius, left : right + 2 * radius],
+                template[top:bottom, left:right],
+                cv2.TM_CCORR,
+            )
+        inside = mask * check
+        energies = [float((x * x * inside).sum()) for x in (visible, thermal)]
+        centre = float((fixed * thermal).sum())
+        share = float(inside.sum()) / area
+        correlation += centre / math.sqrt(max(energies[0] * energies[1], 1e-6)) * math.sqrt(share)
+    unit = max(level.size) / 2
+    centres = np.array(
+        [((x0 + x1 - width) / 2, (y0 + y1 - height) / 2) for (y0, y1), (x0, x1) in blocks]
+    )
+    basis, _ = homography_derivatives(_IDENTITY, centres / unit)
+    return maps, correlation / len(level.visible), basis * unit
+
+
+def _prior(scene: Scene, level: Level, warp: Array) -> tuple[Array, Array]:
+    """
+    Return the prior that a camera pair differs from its guess by little but a similarity.
+
+    :return: rows (4, 8) by which a step takes away what there is of it, (4,), in standard
+        deviations.
+    """
+    to_unit = to_unit_image(level.size) @ level.from_visible
+    total = to_unit @ warp @ np.linalg.inv(to_unit @ scene.guess)
+    total = total / total[2, 2]
+    rows = np.zeros((4, 8))
+    rows[0, [0, 4]] = 1, -1
+    rows[1, [1, 3]] = 1, 1
+    rows[2, 6] = rows[3, 7] = 1
+    (a, b, _), (d, e, _), (g, h, _) = total
+    sigma = np.array([_AFFINE_SIGMA, _AFFINE_SIGMA, _PERSPECTIVE_SIGMA, _PERSPECTIVE_SIGMA])
+    return rows / sigma[:, None], np.array([a - e, b + d, g, h]) / sigma
+
+
+def _best_step(maps: NDArray[np.float32], basis: Array, prior: tuple[Array, Array]) -> Array:
+    """
+    Return the step (8,) that maximises the sum of the blocks' scores and the prior.
+
+    By the method of Levenberg and Marquardt.
+    """
+    step = np.zeros(8)
+    damping = 1e-3
+    value, gradient, hessian = _objective(maps, basis, prior, step)
+    for _ in range(_ROUNDS):
+        diagonal = np.diag(np.diag(hessian) * damping + 1e-6)
+        candidate = step + np.linalg.solve(hessian + diagonal, gradient)
+        found = _objective(maps, basis, prior, candidate)
+        if found[0] > value:
+            done = found[0] - value < 1e-4 * abs(value)
+            step, (value, gradient, hessian) = candidate, found
+            damping = max(damping / 5, 1e-4)
+            if done:
+                break
+        else:
+            damping *= 8
+    return step
+
+
+def _objective(
+    maps: NDArray[np.float32], basis: Array, prior: tuple[Array, Array], step: Array
+) -> tuple[float, Array, Array]:
+    """Return the value, the gradient, and minus the Hessian made positive."""
+    radius = maps.shape[1] // 2
+    displacement = basis @ step  # (B, 2): x, y
+    at = np.clip(displacement + radius, 1.0, 2 * radius - 1.0)
+    inside = np.abs(displacement).max(axis=1) <= radius - 1
+    nearest = np.rint(at).astype(int)
+    dx, dy = (at - nearest).T
+    b = np.arange(len(maps))
+    x, y = nearest.T
+
+    def score(i: int, j: int) -> Array:
+        return np.asarray(maps[b, y + j, x + i], np.float64)
+
+    # The quadratic through the middle cross, with the mixed derivative of the corners.
+    c, left, right, above, below = (
+        score(i, j) for i, j in ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
+    )
+    gx, gy = (right - left) / 2, (below - above) / 2
+    hxx, hyy = right + left - 2 * c, below + above - 2 * c
+    hxy = (score(1, 1) + score(-1, -1) - score(1, -1) - score(-1, 1)) / 4
+    value = c + gx * dx + gy * dy + (hxx * dx * dx + hyy * dy * dy) / 2 + hxy * dx * dy
+    slope = np.stack([gx + hxx * dx + hxy * dy, gy + hyy * dy + hxy * dx], axis=-1)
+    slope[~inside] = 0
+    curvature = -np.stack([np.stack([hxx, hxy], -1), np.stack([hxy, hyy], -1)], -2)
+    eigenvalues, vectors = np.linalg.eigh(curvature)
+    positive = np.maximum(np.abs(eigenvalues), 1e-3) * inside[:, None]
+    curvature = np.einsum('bij,bj,bkj->bik', vectors, positive, vectors)
+    rows, values = prior
+    misfit = values - rows @ step
+    total = _SCORE_WEIGHT * float(value.sum()) - 0.5 * float(misfit @ misfit)
+    gradient = _SCORE_WEIGHT * np.einsum('bip,bi->p', basis, slope) + rows.T @ misfit
+    hessian = _SCORE_WEIGHT * np.einsum('bip,bij,bjq->pq', basis, curvature, basis) + rows.T @ rows
+    return total, gradient, hessian
+
+
+def _corner_spread(scene: Scene, refined: _Refined) -> float:
+    """
+    Return the uncertainty of the thermal corners, thermal pixels, root mean square.
+
+    The spread over bootstrap resamples of the blocks, which sees blocks that contradict each
+    other, and that of the posterior, which sees what no block determines, add as squares.
+    """
+    random = np.random.default_rng(0)
+    number = len(refined.maps)
+    steps = []
+    for _ in range(_RESAMPLES):
+        chosen = random.integers(0, number, number)
+        steps.append(_best_step(refined.maps[chosen], refined.basis[chosen], refined.prior))
+    maps = _SPREAD_WEIGHT / _SCORE_WEIGHT * refined.maps
+    _, _, hessian = _objective(maps, refined.basis, refined.prior, np.zeros(8))
+    covariance = np.cov(np.stack(steps), rowvar=False) + np.linalg.inv(hessian + 1e-9 * np.eye(8))
+    # In pixels of the level first.
+    size = refined.level.size
+    to_level = refined.level.from_visible @ refined.warp
+    corners = apply_homography(to_level, corners_of(scene.thermal_size))
+    points = (corners - (np.array(size) - 1) / 2) / (max(size) / 2)
+    basis = homography_derivatives(_IDENTITY, points)[0] * (max(size) / 2)
+    variance = float(np.einsum('bip,pq,biq->', basis, covariance, basis)) / len(points)
+    scale = math.sqrt(abs(float(np.linalg.det(to_level[:2, :2] / to_level[2, 2]))))
+    return math.sqrt(max(variance, 0.0)) / scale

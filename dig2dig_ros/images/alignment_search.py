@@ -150,13 +150,9 @@ class Level:
         """
         matrix = to_level @ self._to_full
         image = cv2.warpPerspective(
-            self._thermal[index],
-            matrix,
-            size,
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
+            self._thermal[index], matrix, size, borderMode=cv2.BORDER_REPLICATE
         )
-        mask = cv2.warpPerspective(self._thermal_mask, matrix, size, flags=cv2.INTER_LINEAR)
+        mask = cv2.warpPerspective(self._thermal_mask, matrix, size)
         return gradient_field(image, (mask > 0.99).astype(np.float32))
 
 
@@ -196,10 +192,8 @@ class _Correlation:
         extra = math.sin(search.rotation) * side
         self._canvas = (math.ceil(width * turned + extra), math.ceil(height * turned + extra))
         self._offset = ((self._canvas[0] - width) // 2, (self._canvas[1] - height) // 2)
-        self._fft = [
-            cv2.getOptimalDFTSize((self._canvas[axis] + level.size[axis]) // 2 + self._reach + 2)
-            for axis in (1, 0)
-        ]
+        sums = [(self._canvas[axis] + level.size[axis]) // 2 for axis in (1, 0)]
+        self._fft = [cv2.getOptimalDFTSize(length + self._reach + 2) for length in sums]
         self._visible = []
         for field, mask in level.visible:
             halves = [self._spectrum(field * check) for check in checkerboard(level.size)]
@@ -223,15 +217,10 @@ class _Correlation:
             thermal = np.conj(self._spectrum(field))
             t_energy = np.conj(self._spectrum((field**2).sum(axis=0)))
             t_mask = np.conj(self._spectrum(mask))
-            products = np.stack(
-                [
-                    *((half * thermal).sum(axis=0) for half in halves),
-                    v_energy * t_mask,
-                    v_mask * t_energy,
-                    v_mask * t_mask,
-                ]
-            )
-            *both, ev, et, overlap = np.fft.irfft2(products, s=self._fft)[:, rows, columns]
+            products = [(half * thermal).sum(axis=0) for half in halves]
+            products += [v_energy * t_mask, v_mask * t_energy, v_mask * t_mask]
+            maps = np.fft.irfft2(np.stack(products), s=self._fft)[:, rows, columns]
+            *both, ev, et, overlap = maps
             norm = np.sqrt(np.maximum(ev, 1e-3) * np.maximum(et, 1e-3))
             # A small overlap correlates more easily by chance, as 1 / sqrt(area).
             share = np.clip(overlap / float(np.prod(self._level.size)), 0.0, 1.0)

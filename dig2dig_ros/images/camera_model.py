@@ -88,10 +88,8 @@ class CameraModel:
                 'the camera is not calibrated (its matrix is all zero): calibrate it, for example '
                 'with camera_calibration, or register the images by a homography instead'
             )
-        expected = np.array(
-            [[matrix[0, 0], 0, matrix[0, 2]], [0, matrix[1, 1], matrix[1, 2]], [0, 0, 1]]
-        )
-        if min(matrix[0, 0], matrix[1, 1]) <= 0 or not np.array_equal(matrix, expected):
+        (fx, _, cx), (_, fy, cy), _ = matrix
+        if min(fx, fy) <= 0 or not np.array_equal(matrix, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]):
             raise RegistrationError(
                 'the camera matrix is not [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with focal '
                 f'lengths above 0, but {matrix.tolist()}: check the calibration'
@@ -201,7 +199,7 @@ class CameraModel:
 
     @cached_property
     def _table(self) -> tuple[Array, Array]:
-        """Return radii in the image, rising, and their ideal radii: where Newton starts."""
+        """Return radii in the image, rising, and their ideal radii, for Newton to start from."""
         ideal = np.tan(np.linspace(0.0, math.atan(self._limit), 4096))
         with np.errstate(all='ignore'):
             radius = self._radius(ideal)[0]
