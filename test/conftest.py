@@ -48,17 +48,17 @@ _HEARTBEATS = (
 @pytest.fixture(scope='session')
 def quick_dds_variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return the variables of the shipped Fast DDS profile, made quick to connect and to end."""
-    path = Path(__file__).resolve().parents[1] / 'config' / 'fast_dds.xml'
-    profile = path.read_text(encoding='utf-8').replace('<rtps>', f'<rtps>{_ANNOUNCEMENTS}')
-    folder = tmp_path_factory.mktemp('dds')
-    older, newer = folder / 'fast_dds_2.xml', folder / 'fast_dds_3.xml'
-    older.write_text(profile)
-    # Fast DDS 2 has another name for the period.
-    newer.write_text(profile.replace('</profiles>', f'{_HEARTBEATS}</profiles>'))
-    return {
-        'FASTRTPS_DEFAULT_PROFILES_FILE': str(older),
-        'FASTDDS_DEFAULT_PROFILES_FILE': str(newer),
-    }
+    from dig2dig_ros.streams.resources import config_file, fast_dds_environment
+
+    shipped = config_file('fast_dds.xml').read_text(encoding='utf-8')
+    profile = shipped.replace('<rtps>', f'<rtps>{_ANNOUNCEMENTS}')
+    file = tmp_path_factory.mktemp('dds') / 'fast_dds.xml'
+    variables = fast_dds_environment(str(file))
+    if 'FASTDDS_DEFAULT_PROFILES_FILE' in variables:
+        # Fast DDS 2 has another name for the period.
+        profile = profile.replace('</profiles>', f'{_HEARTBEATS}</profiles>')
+    file.write_text(profile, encoding='utf-8')
+    return variables
 
 
 @pytest.fixture

@@ -91,18 +91,24 @@ class Attendance:
         }
 
     def missing_texts(
-        self, values: Mapping[str, Any], now: float, topic: Callable[[str], str]
+        self,
+        values: Mapping[str, Any],
+        now: float,
+        topics: Mapping[str, str],
+        publishers: Callable[[str], int] | None = None,
     ) -> list[str]:
         """
         Return a sentence for every camera that is missing.
 
-        :param topic: returns what to call the topic of a source.
+        :param topics: of each source.
+        :param publishers: returns how many publishers the topic of a source has, where it is known.
         """
         missing, policy = self.missing(values['stale_timeout'], now), values['missing_modality']
         live = [name for name in SOURCES if name not in missing and policy in (name, 'any')]
         return [
-            f'no {source} image on {topic(source)} '
+            f'no {source} image on {topics[source]} '
             + ('yet' if silence is None else f'for {silence:.1f} s')
+            + (f' (publishers: {publishers(source)})' if publishers else '')
             + self._complaints.get(source, '')
             + (f': the {live[0]} image goes on alone' if live else '')
             for source, silence in missing.items()

@@ -319,7 +319,7 @@ class Pipeline:
         values, now = self._values, self._clock()
         timeout = values['stale_timeout']
         missing = self.attendance.missing(timeout, now)
-        warnings = self.attendance.missing_texts(values, now, self._describe)
+        warnings = self.attendance.missing_texts(values, now, self.topics, self._publishers)
         if not missing:
             mismatch = self.attendance.mismatch(timeout, now)
             if mismatch is not None:
@@ -336,12 +336,6 @@ class Pipeline:
                 warnings += condition.faults
         warnings.append(self.alignment.warning(values))
         return [warning for warning in warnings if warning]
-
-    def _describe(self, source: str) -> str:
-        topic = self.topics[source]
-        if self._publishers is None:
-            return topic
-        return f'{topic} (publishers: {self._publishers(source)})'
 
     def table(self) -> dict[str, str]:
         """Return the settings in force, all counters and times, and each camera's condition."""

@@ -50,7 +50,7 @@ def test_three_sources_are_fused_and_a_silent_one_is_named(domain):
         assert client.counter('dropped: nir missing') >= 2, client.values
         client.until(lambda: 'no nir image on /nir/image_raw' in client.text)
         assert client.level == DiagnosticStatus.WARN
-        assert client.text.endswith('(publishers: 0) yet')
+        assert client.text.endswith('yet (publishers: 0)')
         assert (client.counter('pairs'), client.counter('fused')) == (0, 0)
 
         # The parameters that came with the name.

@@ -59,8 +59,7 @@ class Calibration:
         return self.process.returncode, output
 
     def wait_until_it_listens(self):
-        line = self.process.stdout.readline()
-        assert 'listening to' in line
+        assert any('listening to' in line for line in self.process.stdout)
 
     def close(self):
         if self.process.poll() is None:
