@@ -61,11 +61,13 @@ def quick_dds_variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
     return variables
 
 
-@pytest.fixture
-def quick_dds(quick_dds_variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the processes that a test starts find each other, and part, without waiting."""
-    for name, value in quick_dds_variables.items():
-        monkeypatch.setenv(name, value)
+@pytest.fixture(autouse=True)
+def _quick_dds(request: pytest.FixtureRequest) -> None:
+    """Let the processes of an integration test find each other, and part, without waiting."""
+    if request.node.get_closest_marker('integration'):
+        monkeypatch = request.getfixturevalue('monkeypatch')
+        for name, value in request.getfixturevalue('quick_dds_variables').items():
+            monkeypatch.setenv(name, value)
 
 
 def pytest_configure() -> None:

@@ -225,6 +225,7 @@ def test_a_bad_argument_ends_the_launch_with_its_reason(launched, caplog, argume
     assert reason in caplog.text
 
 
+@pytest.mark.integration
 def test_the_node_itself_comes_up_and_ends_cleanly(installation, tmp_path):
     for module in ('cv2', 'rclpy', 'torch'):
         pytest.importorskip(module)

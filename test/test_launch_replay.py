@@ -263,6 +263,7 @@ def test_auto_takes_rosbag2_where_rosbags_is_missing(installation, bag, monkeypa
     assert 'name visible_topic and thermal_topic' in caplog.text
 
 
+@pytest.mark.integration
 def test_a_bag_goes_through_the_node_into_another_bag(installation, bag, tmp_path):
     for module in ('cv2', 'rclpy', 'torch'):
         pytest.importorskip(module)

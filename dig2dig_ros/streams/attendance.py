@@ -101,7 +101,7 @@ class Attendance:
         Return a sentence for every camera that is missing.
 
         :param topics: of each source.
-        :param publishers: returns how many publishers the topic of a source has, where it is known.
+        :param publishers: returns how many publishers the topic of a source has.
         """
         missing, policy = self.missing(values['stale_timeout'], now), values['missing_modality']
         live = [name for name in SOURCES if name not in missing and policy in (name, 'any')]

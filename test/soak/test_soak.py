@@ -51,6 +51,7 @@ def test_results_that_are_there_are_not_replaced(tmp_path, capsys):
     assert 'is not empty' in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_a_short_run_with_faults_keeps_on_and_is_reported(tmp_path):
     pytest.importorskip('torch', reason='needs torch')
     command = [sys.executable, '-m', 'soak', '--minutes', '0.07', '--faults']

@@ -109,6 +109,7 @@ def test_floor_of_both_priors(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert 'Measured peaks:' in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_node_over_dds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -393,6 +393,7 @@ def names(folder: Path) -> set[str]:
     return {p.name for p in folder.iterdir()}
 
 
+@pytest.mark.integration
 def test_scene_over_real_dds(demo: Any, tmp_path: Path) -> None:
     folder = tmp_path / 'demo output'
     run = run_demo(
@@ -427,6 +428,7 @@ def test_scene_over_real_dds(demo: Any, tmp_path: Path) -> None:
     assert image.std() > 5
 
 
+@pytest.mark.integration
 def test_unaligned_cameras_are_registered_over_real_dds(demo: Any, tmp_path: Path) -> None:
     run = run_demo(
         tmp_path, '--unaligned', '--width', '160', '--height', '128', '--count', '6',
@@ -456,6 +458,7 @@ def test_unaligned_cameras_are_registered_over_real_dds(demo: Any, tmp_path: Pat
     assert inside > 2 * overlay[placement.coverage == 0].mean()
 
 
+@pytest.mark.integration
 def test_registration_that_is_not_to_be_trusted_ends_with_code_1(
     demo: Any, tmp_path: Path
 ) -> None:
@@ -477,6 +480,7 @@ def test_registration_that_is_not_to_be_trusted_ends_with_code_1(
     assert {'contact_sheet.png', 'registration.png', 'summary.json'} <= names(tmp_path / 'out')
 
 
+@pytest.mark.integration
 def test_pairs_of_a_folder_are_fused_each_once(demo: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     sizes = [(120, 90), (150, 100), (101, 77)]
@@ -503,6 +507,7 @@ def test_pairs_of_a_folder_are_fused_each_once(demo: Any, tmp_path: Path) -> Non
         assert image.shape == (height, width, 3)
 
 
+@pytest.mark.integration
 def test_node_that_cannot_start_is_told_with_its_reason(demo: Any, tmp_path: Path) -> None:
     run = run_demo(tmp_path, '--width', '64', '--height', '64', '--device', 'cuda:99')
     assert run.returncode == 1
