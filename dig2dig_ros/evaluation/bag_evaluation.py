@@ -20,9 +20,10 @@ A job and its result can be pickled, so that it may run in another process or on
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 import glob
 import math
 from pathlib import Path
@@ -53,12 +54,9 @@ from dig2dig_ros.evaluation.methods import (
 from dig2dig_ros.evaluation.metrics import metric_names
 from dig2dig_ros.evaluation.options import UsageError
 from dig2dig_ros.evaluation.perceptual import load_lpips, LpipsError
-from dig2dig_ros.evaluation.recorded_detections import (
-    RecordedDetections,
-    RecordedDetectionsError,
-)
-from dig2dig_ros.evaluation.recorded_detections import TYPES as DETECTION_TYPES
+from dig2dig_ros.evaluation.recorded_detections import RecordedDetections
 from dig2dig_ros.evaluation.replay import BagReplay, stamp_text
+from dig2dig_ros.evaluation.report import Report
 from dig2dig_ros.evaluation.scores import (
     comparison_table,
     difference_table,
@@ -70,9 +68,8 @@ from dig2dig_ros.evaluation.scores import (
     ScoreBook,
     to_8_bits,
 )
-from dig2dig_ros.evaluation.study import Findings, Frame, Study, STUDY_FILES
+from dig2dig_ros.evaluation.study import Frame, Study, STUDY_FILES
 from dig2dig_ros.evaluation.tables import Table
-from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
 from dig2dig_ros.streams.preparation import fused_picture, FusedFrame, stamp_of, weight_plane
 
 # What an evaluation of a bag is known by, and may be replaced by the next one.
@@ -85,20 +82,6 @@ _PROGRESS_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class TopicChoice:
-    """
-    The topics that were asked for; None leaves the choice to what is in the bag.
-
-    :param others: topics of additional sources by name.
-    """
-
-    visible: str | None = None
-    thermal: str | None = None
-    camera_info: str | None = None
-    others: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
 class BagJob:
     """
     One bag and all that decides on its results.
@@ -107,6 +90,10 @@ class BagJob:
     :param values: all parameters of ``fusion_node`` by name.
     :param rows: ways to fuse that are compared; ``fused`` is always among them.
     :param against: rows from which ``fused`` is told apart.
+    :param visible: topic; None leaves the choice to what is in the bag, here and below.
+    :param thermal: topic.
+    :param camera_info: topic, of the visible camera.
+    :param others: topics of additional sources by name.
     :param every: score and detect in every so many pairs only; all are fused.
     :param limit: fuse so many pairs at most.
     :param lpips: network for LPIPS, see :func:`~dig2dig_ros.evaluation.perceptual.load_lpips`.
@@ -119,7 +106,10 @@ class BagJob:
     values: Mapping[str, Any]
     rows: tuple[Row, ...]
     against: tuple[str, ...] = ()
-    topics: TopicChoice = TopicChoice()
+    visible: str | None = None
+    thermal: str | None = None
+    camera_info: str | None = None
+    others: tuple[tuple[str, str], ...] = ()
     every: int = 1
     limit: int | None = None
     lpips: str | None = None
@@ -133,46 +123,33 @@ class BagResult:
     What came of a bag.
 
     :param pairs: fused.
-    :param dropped: images and pairs that were not, by cause.
+    :param not_fused: images and pairs that were not, by a cause that lies in the bag.
     :param metrics: mean values by row and metric; empty if no pair was scored.
     :param tables: as the report page shows them.
     :param device: what it ran on, in words.
     :param interrupted: it was ended early.
     """
 
-    bag: str
     folder: Path
     pairs: int
-    dropped: dict[str, int]
+    not_fused: dict[str, int]
     metrics: dict[str, dict[str, float]]
     tables: tuple[Table, ...]
     warnings: tuple[str, ...]
     device: str
-    interrupted: bool = False
-    detection: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """
-    Why a bag could not be evaluated, if that lies in the bag or in what was asked for.
-
-    :param reason: a sentence, perhaps with a list below it.
-    """
-
-    reason: str
+    interrupted: bool
 
 
 def evaluate_or_refuse(
     job: BagJob, progress: ProgressFunction, stopping: StoppingFunction
-) -> BagResult | Refusal:
-    """Do as :func:`evaluate_bag`, but return what it raises with a message for the user."""
+) -> BagResult | str:
+    """Do as :func:`evaluate_bag`, but return why a bag cannot be evaluated, in a sentence."""
     try:
         return evaluate_bag(job, progress, stopping)
     except (BagError, UsageError, DetectorError, LabelError, LpipsError) as error:
-        return Refusal(str(error))
+        return str(error)
     except (OSError, ImportError) as error:
-        return Refusal(f'{type(error).__name__}: {error}')
+        return f'{type(error).__name__}: {error}'
 
 
 def evaluate_bag(job: BagJob, progress: ProgressFunction, stopping: StoppingFunction) -> BagResult:
@@ -239,116 +216,84 @@ class _BagEvaluation:
     def __init__(self, job: BagJob, reader: BagReader, folder: Path) -> None:
         self._job = job
         self._reader = reader
-        self._folder = folder
-        self._warnings: list[str] = []
-        self._unscored: dict[str, int] = {}
+        self._unscored: Counter[str] = Counter()
         self._first_stamp: int | None = None
         self._topics = self._find_topics()
         self._lpips = load_lpips(job.lpips) if job.lpips else None
-        self._recorded = self._read_detections()
-        self._detector = (
-            job.detector.load() if job.detector and job.detector.model is not None else None
-        )
+        options = job.detector or DetectorOptions(None)
+        self._recorded = {
+            name: RecordedDetections(name, topic, options.person_class)
+            for name, topic in job.recorded
+        }
+        for recorded in self._recorded.values():
+            recorded.read(reader)
+        self._detector = options.load() if options.model is not None else None
         size = job.values['warmup_size']
         self._methods = prepare_methods(job.rows, job.values, (size[0], size[1]))
         fused = self._methods[FUSED]
         assert isinstance(fused, FusionMethod)
         self._fused = fused
         self._replay = BagReplay(reader, self._topics, job.values, fused.fuser)
-        self._persons = self._detection_study()
+        inputs = tuple(self._recorded)
+        if self._detector is not None:
+            inputs = ('visible', 'thermal', *self._methods)
+        self._persons = (
+            DetectionStudy(inputs, options.load_labels(), options.score, night=options.night)
+            if inputs
+            else None
+        )
+        self._study = Study(
+            folder,
+            self._replay.sources,
+            ScoreBook(self._methods, metric_names(self._lpips is not None)),
+            COLUMNS,
+            self._persons,
+            self._rate(),
+        )
 
     def _find_topics(self) -> SourceTopics:
-        choice = self._job.topics
+        job = self._job
         try:
             return find_sources(
-                self._reader.topics,
-                choice.visible,
-                choice.thermal,
-                choice.camera_info,
-                dict(choice.others),
+                self._reader.topics, job.visible, job.thermal, job.camera_info, dict(job.others)
             )
         except BagError as error:
             # A topic may be missing because a part of the bag is.
             raise BagError('; '.join([*self._reader.problems, str(error)])) from error
 
-    def _read_detections(self) -> RecordedDetections | None:
-        """Read what a live detector published; it comes later than its images."""
-        topics = dict(self._job.recorded)
-        if not topics:
-            return None
-        recorded = RecordedDetections(topics, _person(self._job.detector))
-        known = self._reader.topics
-        for topic in topics.values():
-            if topic not in known or known[topic].type not in DETECTION_TYPES:
-                found = known[topic].type if topic in known else 'not in the bag'
-                some = [name for name, entry in known.items() if entry.type in DETECTION_TYPES]
-                raise BagError(
-                    f'no detections on {topic} of {self._reader.path}: it is {found}; topics of '
-                    f'{" or ".join(DETECTION_TYPES)}: {", ".join(some) or "none"}'
-                )
-        inputs = {topic: name for name, topic in topics.items()}
-        damaged: list[str] = []
-        for record in self._reader.records(inputs):
-            try:
-                recorded.add(inputs[record.topic], self._reader.decode(record), record.type)
-            except (BagError, RecordedDetectionsError) as error:
-                damaged.append(str(error))
-        if damaged:
-            self._warnings.append(
-                f'{len(damaged)} messages with detections cannot be read, the first: {damaged[0]}'
-            )
-        return recorded
-
-    def _detection_study(self) -> DetectionStudy | None:
-        options = self._job.detector
-        if self._recorded is not None:
-            inputs = tuple(self._recorded.topics)
-        elif self._detector is not None:
-            inputs = ('visible', 'thermal', *self._methods)
-        else:
-            return None
-        assert options is not None
-        return DetectionStudy(inputs, options.load_labels(), options.score, night=options.night)
-
-    def run(self, progress: ProgressFunction, stopping: StoppingFunction) -> BagResult:
-        job, replay = self._job, self._replay
-        study = Study(
-            self._folder,
-            replay.sources,
-            ScoreBook(self._methods, metric_names(self._lpips is not None)),
-            [*COLUMNS],
-            self._persons.inputs if self._persons is not None else (),
-            self._rate(),
-        )
-        expected = min(replay.expected, job.limit or replay.expected)
-        told = -math.inf
-        with BagWriter(self._folder / 'fused', self._reader.storage) as writer:
-            self._add_topics(writer)
-            for pair in replay.pairs(stopping):
-                self._write(writer, pair)
-                self._take(study, pair)
-                if (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
-                    told = now
-                    progress(
-                        study.pairs, max(expected, study.pairs), stamp_text(pair.work.stamps[0])
-                    )
-                if study.pairs == job.limit:
-                    replay.finish(BEYOND_LIMIT)
-                    break
-        if replay.stopped:
-            replay.finish(INTERRUPTED)
-        if study.pairs:
-            progress(study.pairs, study.pairs, 'writing the report')
-        study.close()
-        if replay.stopped:
-            self._warnings.insert(0, f'interrupted after {study.pairs} of about {expected} pairs')
-        return self._finish(study)
+    @property
+    def _seconds(self) -> float:
+        return (self._reader.end - self._reader.start) * 1e-9
 
     def _rate(self) -> float:
         """Return frames per second of the video: those of the slowest source."""
-        seconds = (self._reader.end - self._reader.start) * 1e-9
-        rate = (self._replay.expected - 1) / seconds if seconds > 0 else 10.0
+        rate = (self._replay.expected - 1) / self._seconds if self._seconds > 0 else 10.0
         return min(max(rate, 1.0), 60.0)
+
+    def run(self, progress: ProgressFunction, stopping: StoppingFunction) -> BagResult:
+        study, replay, limit = self._study, self._replay, self._job.limit
+        expected = min(replay.expected, limit or replay.expected)
+        told = -math.inf
+        with BagWriter(study.folder / 'fused', self._reader.storage) as writer:
+            self._add_topics(writer)
+            for pair in replay.pairs(stopping):
+                self._write(writer, pair)
+                self._take(pair)
+                if (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
+                    told = now
+                    name = stamp_text(pair.work.stamps[0])
+                    progress(study.pairs, max(expected, study.pairs), name)
+                if study.pairs == limit:
+                    replay.finish(BEYOND_LIMIT)
+                    break
+        interruption = ''
+        if replay.stopped:
+            replay.finish(INTERRUPTED)
+            interruption = f'interrupted after {study.pairs} of about {expected} pairs'
+        if study.pairs:
+            progress(study.pairs, study.pairs, 'writing the report')
+        study.close()
+        return self._finish(interruption)
 
     def _add_topics(self, writer: BagWriter) -> None:
         writer.add_topic('/fused/image_raw', IMAGE_TYPE)
@@ -371,7 +316,7 @@ class _BagEvaluation:
         for topic, (image, kind) in images.items():
             writer.write(topic, image_message(image, kind, header), pair.arrival)
 
-    def _take(self, study: Study, pair: FusedFrame) -> None:
+    def _take(self, pair: FusedFrame) -> None:
         """Score a pair, detect in it, and hand it to the study."""
         visible = to_8_bits(pair.images[0])
         size = (visible.shape[1], visible.shape[0])
@@ -384,42 +329,33 @@ class _BagEvaluation:
         fused = {FUSED: MethodOutput(pair.result.image, milliseconds)}
         values: dict[str, dict[str, float]] | None = None
         persons: dict[str, int] | None = None
-        if study.pairs % self._job.every == 0:
+        if self._study.pairs % self._job.every == 0:
             # What goes wrong with one pair does not end the others.
             try:
                 compared = fuse_with(self._methods, pair.images, fused)
-                thermal = sources['thermal']
-                values = score_images(
-                    compared, grey_8_bits(visible), thermal, self._lpips, thread_count()
-                )
+                grey, thermal = grey_8_bits(visible), sources['thermal']
+                values = score_images(compared, grey, thermal, self._lpips, thread_count())
                 fused = compared
             except (ValueError, RuntimeError, cv2.error) as error:
-                self._leave_out(f'not scored: {error}')
+                self._unscored[f'not scored: {error}'] += 1
             try:
                 persons = self._detect(pair, sources, fused)
             except (ValueError, RuntimeError, cv2.error) as error:
-                self._leave_out(f'without detections: {error}')
+                self._unscored[f'without detections: {error}'] += 1
+        stamp, offset = pair.work.stamps[0], pair.work.offset
         if self._first_stamp is None:
-            self._first_stamp = pair.work.stamps[0]
+            self._first_stamp = stamp
         frame = Frame(
-            name=stamp_text(pair.work.stamps[0]),
+            name=stamp_text(stamp),
             sources=sources,
             fused=pair.result.image,
             weights=pair.result.weights,
             milliseconds=milliseconds,
-            time=(pair.work.stamps[0] - self._first_stamp) * 1e-9,
-            offset=pair.work.offset,
-            cells=(
-                stamp_text(pair.work.stamps[0]),
-                stamp_text(pair.work.stamps[1]),
-                f'{pair.work.offset:.9f}',
-                *size,
-            ),
+            time=(stamp - self._first_stamp) * 1e-9,
+            offset=offset,
+            cells=(stamp_text(stamp), stamp_text(pair.work.stamps[1]), f'{offset:.9f}', *size),
         )
-        study.add(frame, fused, values, persons)
-
-    def _leave_out(self, reason: str) -> None:
-        self._unscored[reason] = self._unscored.get(reason, 0) + 1
+        self._study.add(frame, fused, values, persons)
 
     def _detect(
         self, pair: FusedFrame, sources: Mapping[str, Image], fused: Mapping[str, MethodOutput]
@@ -427,8 +363,7 @@ class _BagEvaluation:
         if self._persons is None:
             return None
         names, visible = (stamp_text(pair.work.stamps[0]),), sources['visible']
-        if self._recorded is None:
-            assert self._detector is not None
+        if self._detector is not None:
             images = {name: entry.image for name, entry in fused.items()}
             thermal = sources['thermal']
             return self._persons.detect(self._detector, names, visible, thermal, images)
@@ -438,9 +373,8 @@ class _BagEvaluation:
 
     def _take_recorded(self, pair: FusedFrame, name: str) -> Detections | None:
         """Return recorded detections in pixels of the visible image."""
-        assert self._recorded is not None
         index = self._replay.sources.index(name) if name in self._replay.sources else 0
-        found = self._recorded.take(name, stamp_of(pair.work.messages[index].message.header))
+        found = self._recorded[name].take(stamp_of(pair.work.messages[index].message.header))
         if found is None or index == 0:
             return found
         (height, width), (own_height, own_width) = (pair.images[i].shape[:2] for i in (0, index))
@@ -449,72 +383,50 @@ class _BagEvaluation:
 
     # What is said of all pairs together
 
-    def _finish(self, study: Study) -> BagResult:
-        replay = self._replay
-        warnings = [*self._reader.problems, *self._warnings, *self._stream_warnings()]
+    def _finish(self, interruption: str) -> BagResult:
+        job, study, reader, replay = self._job, self._study, self._reader, self._replay
+        warnings = [*reader.problems, *self._warnings()]
+        if interruption:
+            warnings.insert(len(reader.problems), interruption)
         if not study.pairs:
-            raise BagError(
-                f'no pair of {self._reader.path} could be fused: '
-                + ('; '.join(warnings) or 'it was interrupted before the first one')
-            )
-        tables = self._tables(study)
-        fuser = self._fused.fuser.describe()
-        device = ', '.join(f'{key} {value}' for key, value in fuser.items())
+            reasons = '; '.join(warnings) or 'it was interrupted before the first one'
+            raise BagError(f'no pair of {reader.path} could be fused: {reasons}')
         dropped = dict(sorted(replay.dropped.items()))
-        detection = self._persons.summary() if self._persons and self._persons.frames else {}
-        findings = Findings(
-            title=f'{self._reader.name}: fusion evaluated',
-            subtitle=self._subtitle(study),
-            summary=self._summary(study, dropped),
-            warnings=warnings,
-            tables=tables,
-            against=self._job.against,
-            files=[('fused images and weight maps, a bag', 'fused/')],
-            settings=self._settings(fuser),
-            facts={
-                'bag': {
-                    'name': self._reader.name,
-                    'path': str(self._reader.path),
-                    'storage': self._reader.storage,
-                    'start': stamp_text(self._reader.start),
-                    'seconds': (self._reader.end - self._reader.start) * 1e-9,
-                },
-                'topics': {
-                    'visible': self._topics.visible,
-                    'thermal': self._topics.thermal,
-                    **self._topics.others,
-                    'visible camera_info': self._topics.camera_info,
-                },
-                'received': dict(replay.received),
-                'dropped': dropped,
-                'sizes': {
-                    source: {f'{w}x{h}': count for (w, h), count in sizes.items()}
-                    for source, sizes in replay.sizes.items()
-                },
-                'fuser': fuser,
-                'rows': describe_rows(self._job.rows, self._methods),
-                'parameters': dict(self._job.values),
-                'every': self._job.every,
-                'limit': self._job.limit,
-                'interrupted': replay.stopped,
-                'detection': detection,
-            },
+        not_fused = {cause: n for cause, n in dropped.items() if cause not in EARLY_END}
+        fuser, tables = self._fused.fuser.describe(), self._tables()
+        causes = ', '.join(f'{count} {cause}' for cause, count in not_fused.items())
+        limited = ' (--limit)' if study.pairs == job.limit else ''
+        sizes = ', '.join(f'{w}x{h}' for w, h in list(replay.sizes['visible'])[:3])
+        study.finish(
+            Report(
+                title=f'{reader.name}: fusion evaluated',
+                subtitle=f'{self._seconds:.1f} s recorded ({reader.storage}), '
+                f'{self._topics.visible} with {self._topics.thermal}, {sizes}; '
+                f'{study.scores.pairs} of {study.pairs} pairs scored',
+                summary=(
+                    ('pairs fused', f'{study.pairs}{limited}'),
+                    ('not fused', causes or 'none'),
+                ),
+                warnings=tuple(warnings),
+                tables=tuple(tables),
+                files=(('fused images and weight maps, a bag', 'fused/'),),
+                settings=tuple(self._settings(fuser)),
+            ),
+            self._facts(fuser, dropped),
+            job.against,
         )
-        study.finish(findings)
         return BagResult(
-            bag=self._reader.name,
-            folder=self._job.folder,
+            folder=job.folder,
             pairs=study.pairs,
-            dropped=dropped,
+            not_fused=not_fused,
             metrics=study.scores.means() if study.scores.pairs else {},
             tables=tuple(tables),
             warnings=tuple(warnings),
-            device=device,
+            device=', '.join(f'{key} {value}' for key, value in fuser.items()),
             interrupted=replay.stopped,
-            detection=detection,
         )
 
-    def _stream_warnings(self) -> list[str]:
+    def _warnings(self) -> list[str]:
         """Return what is odd about the streams, in sentences."""
         replay = self._replay
         warnings = []
@@ -539,80 +451,51 @@ class _BagEvaluation:
                 warnings.append(f'{text} (so in {seconds} s of the recording)')
         for reason, count in self._unscored.items():
             warnings.append(f'{count_of_pairs(count)} {reason}')
-        for cause, count in replay.dropped.items():
-            source, _, what = cause.partition(' ')
-            if what == 'zero stamp':
+        for source, received in replay.received.items():
+            count = replay.dropped[f'{source} zero stamp']
+            if count:
                 warnings.append(
-                    f'{count} of {replay.received[source]} {source} images have no time stamp, '
-                    'which the driver must set: without one they cannot be paired'
+                    f'{count} of {received} {source} images have no time stamp, which the driver '
+                    'must set: without one they cannot be paired'
                 )
-        lonely = {k: n for k, n in replay.dropped.items() if k.endswith((' unpaired', ' missing'))}
-        if lonely and not sum(replay.sizes['visible'].values()):
-            warnings += self._pairing_hint(lonely)
-        if self._recorded is not None:
-            warnings += self._recorded.warnings()
-        if self._persons is not None:
-            warnings += self._persons.warnings()
-        return warnings
+        if not sum(replay.sizes['visible'].values()):
+            warnings += self._pairing_advice()
+        for recorded in self._recorded.values():
+            warnings += recorded.warnings()
+        return warnings + (self._persons.warnings() if self._persons is not None else [])
 
-    def _pairing_hint(self, lonely: Mapping[str, int]) -> list[str]:
-        """Say why there may be no pair at all, and what helps; nothing if it is not the stamps."""
-        values = self._job.values
-        tolerance = values['sync_tolerance']
-        counts = ', '.join(f'{count} {cause}' for cause, count in lonely.items())
-        missing = [k.removesuffix(' missing') for k in lonely if k.endswith(' missing')]
-        offset = self._replay.nearest_offset()
-        if offset is None:
-            # One of the cameras has no stamps at all, which is said elsewhere.
+    def _pairing_advice(self) -> list[str]:
+        """Say why there is no pair at all, and what helps; nothing if it is not the stamps."""
+        dropped = self._replay.dropped
+        lonely = [cause for cause in dropped if cause.endswith((' unpaired', ' missing'))]
+        advice = self._replay.pairing_advice()
+        # Without one, a camera has no stamps at all, which is said elsewhere.
+        if not lonely or advice is None:
             return []
-        if values['sync_policy'] == 'exact':
-            return [
-                f'sync_policy exact pairs equal stamps only, and there are none ({counts}): set '
-                'sync_policy: nearest'
-            ]
-        if missing:
-            return [
-                f'no stamp of {missing[0]} lies within sync_tolerance, {tolerance:g} s, of a pair '
-                f'({counts}): widen it, or fuse without --source {missing[0]}'
-            ]
-        return [self._offset_hint(offset, counts)]
-
-    def _offset_hint(self, offset: float, counts: str) -> str:
-        tolerance, shift = (
-            self._job.values[name] for name in ('sync_tolerance', 'thermal_time_offset')
-        )
-        text = f'no stamps lie within sync_tolerance, {tolerance:g} s ({counts})'
-        if abs(offset) <= tolerance:
-            if abs(offset + shift) > tolerance:
-                return f'{text}: thermal_time_offset, {shift:g} s, separates them: leave it out'
-            # Where stamps fit, only a full queue keeps images apart.
-            return (
-                'the images of one camera were recorded so long after those of the other that '
-                f'more than queue_size, {self._job.values["queue_size"]}, would have had to wait '
-                f'({counts}): set a larger one'
+        missing = [k.removesuffix(' missing') for k in lonely if k.endswith(' missing')]
+        if missing and self._job.values['sync_policy'] != 'exact':
+            advice = (
+                f'no stamp of {missing[0]} lies within sync_tolerance, '
+                f'{self._job.values["sync_tolerance"]:g} s, of a pair: widen it, or fuse without '
+                f'--source {missing[0]}'
             )
-        side = 'after' if offset > 0 else 'before'
-        text += (
-            f'; the nearest thermal stamp is {abs(offset):.3f} s {side} the visible one (median)'
-        )
-        spec = PARAMETERS_BY_NAME['thermal_time_offset']
-        assert spec.maximum is not None
-        if abs(offset) > spec.maximum:
-            return f'{text}: the clocks of the cameras differ, synchronise them before recording'
-        return f'{text}: set thermal_time_offset: {-offset:.3f}, or widen sync_tolerance'
+        counts = ', '.join(f'{dropped[cause]} {cause}' for cause in lonely)
+        return [f'{counts}: {advice}']
 
-    def _tables(self, study: Study) -> list[Table]:
+    def _tables(self) -> list[Table]:
         tables = []
-        scores = study.scores
+        scores, sources = self._study.scores, self._replay.sources
         if scores.pairs:
             ((size, _),) = self._replay.sizes['visible'].most_common(1)
             costs = method_costs(self._methods, scores.median_milliseconds(), size)
             table = comparison_table(scores.means(), scores.metrics, costs)
-            pairs = f'Means over {count_of_pairs(scores.pairs)}'
-            title = f'{pairs}; GFLOP of the prior at {size[0]}x{size[1]}; ms: median'
+            title = (
+                f'Means over {count_of_pairs(scores.pairs)}; GFLOP of the prior at '
+                f'{size[0]}x{size[1]}; ms: median'
+            )
             notes = table.notes
-            if len(self._replay.sources) > 2:
-                others = ', '.join(self._replay.sources[2:])
+            if len(sources) > 2:
+                others = ', '.join(sources[2:])
                 notes += (
                     f'All rows fuse {others} too; the scores are against visible and thermal.',
                 )
@@ -623,29 +506,6 @@ class _BagEvaluation:
         if self._persons is not None and self._persons.frames:
             tables += self._persons.tables()
         return tables
-
-    def _subtitle(self, study: Study) -> str:
-        seconds = (self._reader.end - self._reader.start) * 1e-9
-        sizes = ', '.join(f'{w}x{h}' for w, h in list(self._replay.sizes['visible'])[:3])
-        return (
-            f'{seconds:.1f} s recorded ({self._reader.storage}), {self._topics.visible} with '
-            f'{self._topics.thermal}, {sizes}; {study.scores.pairs} of {study.pairs} pairs scored'
-        )
-
-    def _summary(self, study: Study, dropped: Mapping[str, int]) -> list[tuple[str, str]]:
-        causes = ', '.join(f'{n} {cause}' for cause, n in not_fused(dropped).items())
-        limited = ' (--limit)' if study.pairs == self._job.limit else ''
-        rows = [
-            ('pairs fused', f'{study.pairs}{limited}'),
-            ('not fused', causes or 'none'),
-            study.weight_row(),
-            study.time_row(),
-        ]
-        if study.scores.pairs:
-            rows.append(study.quality_row())
-        if self._persons is not None and self._persons.frames:
-            rows.append(self._persons.headline())
-        return rows
 
     def _settings(self, fuser: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows = [('bag', str(self._reader.path))]
@@ -659,26 +519,40 @@ class _BagEvaluation:
         rows += [(name, str(value)) for name, value in self._job.values.items()]
         return rows
 
-
-def not_fused(dropped: Mapping[str, int]) -> dict[str, int]:
-    """Return what was dropped for reasons that lie in the bag, not in an early end."""
-    return {cause: count for cause, count in dropped.items() if cause not in EARLY_END}
+    def _facts(self, fuser: Mapping[str, Any], dropped: Mapping[str, int]) -> dict[str, Any]:
+        """Return what `summary.json` has beyond the entries of every study."""
+        job, reader, replay = self._job, self._reader, self._replay
+        return {
+            'bag': {
+                'name': reader.name,
+                'path': str(reader.path),
+                'storage': reader.storage,
+                'start': stamp_text(reader.start),
+                'seconds': self._seconds,
+            },
+            'topics': {
+                'visible': self._topics.visible,
+                'thermal': self._topics.thermal,
+                **self._topics.others,
+                'visible camera_info': self._topics.camera_info,
+            },
+            'received': dict(replay.received),
+            'dropped': dropped,
+            # Seconds of the recording in which live diagnostics would have said it.
+            'health': dict(replay.health),
+            'sizes': {
+                source: {f'{w}x{h}': count for (w, h), count in sizes.items()}
+                for source, sizes in replay.sizes.items()
+            },
+            'fuser': fuser,
+            'rows': describe_rows(job.rows, self._methods),
+            'parameters': dict(job.values),
+            'every': job.every,
+            'limit': job.limit,
+            'interrupted': replay.stopped,
+        }
 
 
 def count_of_pairs(count: int) -> str:
     """Return ``1 pair``, ``2 pairs`` and so on."""
     return f'{count} pair{"" if count == 1 else "s"}'
-
-
-def _person(options: DetectorOptions | None) -> str | None:
-    return options.person_class if options is not None else None
-
-
-def check_rows(rows: tuple[Row, ...]) -> None:
-    """
-    Check that ``fused`` is among the rows: it is what is written and shown.
-
-    :raises UsageError: it is not.
-    """
-    if FUSED not in [row.name for row in rows]:
-        raise UsageError(f'--compare needs the row {FUSED}, which is what a bag is fused with')

@@ -46,6 +46,7 @@ from dig2dig_ros.evaluation.methods import (
 from dig2dig_ros.evaluation.metrics import LPIPS, metric_names
 from dig2dig_ros.evaluation.options import report, thermal_range
 from dig2dig_ros.evaluation.perceptual import load_lpips
+from dig2dig_ros.evaluation.report import Report
 from dig2dig_ros.evaluation.scores import (
     ablation_table,
     comparison_table,
@@ -60,7 +61,7 @@ from dig2dig_ros.evaluation.scores import (
     ScoreBook,
     to_8_bits,
 )
-from dig2dig_ros.evaluation.study import Findings, Frame, Study, STUDY_FILES
+from dig2dig_ros.evaluation.study import Frame, Study, STUDY_FILES
 from dig2dig_ros.evaluation.tables import Table
 
 ABLATION_METRICS = ('PSNR_sum', 'SSIM', 'MSE', 'CC', LPIPS, 'Qabf', 'VIF')
@@ -152,7 +153,7 @@ class PairEvaluation:
                 ('visible', 'thermal') if job.thermal else ('first', 'second'),
                 self.scores,
                 ('pair', 'width', 'height'),
-                self._persons.inputs if self._persons is not None else (),
+                self._persons,
                 # The rows of the ablations are all of one family; the first stands for it.
                 shown=FUSED if FUSED in self._methods else next(iter(self._methods)),
             )
@@ -296,11 +297,6 @@ class PairEvaluation:
         job, study = self._job, self._study
         if study is None:
             return None
-        detected = self._persons is not None and self._persons.frames > 0
-        summary = [('pairs fused', str(study.pairs)), study.quality_row(), study.weight_row()]
-        summary.append(study.time_row())
-        if self._persons is not None and detected:
-            summary.append(self._persons.headline())
         method = self._methods[study.shown]
         assert isinstance(method, FusionMethod)
         fuser = method.fuser.describe()
@@ -309,30 +305,29 @@ class PairEvaluation:
         settings += [(f'row {name}', text) for name, text in self.rows().items()]
         settings += [(key, str(value)) for key, value in vars(method.fuser.settings).items()]
         study.finish(
-            Findings(
+            Report(
                 title=f'{job.directory.resolve().name}: fusion evaluated',
                 subtitle=self.about(),
-                summary=summary,
-                warnings=self._warnings(),
-                tables=list(tables),
-                against=job.against,
-                groups=job.ablations,
-                files=[('fused images', 'fused/')],
-                settings=settings,
-                facts={
-                    'directory': str(job.directory),
-                    'task': job.task,
-                    'skipped': self.skipped,
-                    'unpaired': job.unpaired,
-                    'sizes': sorted(f'{width}x{height}' for width, height in self._sizes),
-                    'fuser': fuser,
-                    'rows': self.rows(),
-                    'parameters': job.parameters,
-                    'costs': {name: vars(cost) for name, cost in self._costs.items()},
-                    'interrupted': self.interrupted,
-                    'detection': self._persons.summary() if self._persons and detected else {},
-                },
-            )
+                summary=(('pairs fused', str(study.pairs)),),
+                warnings=tuple(self._warnings()),
+                tables=tuple(tables),
+                files=(('fused images', 'fused/'),),
+                settings=tuple(settings),
+            ),
+            {
+                'directory': str(job.directory),
+                'task': job.task,
+                'skipped': self.skipped,
+                'unpaired': job.unpaired,
+                'sizes': sorted(f'{width}x{height}' for width, height in self._sizes),
+                'fuser': fuser,
+                'rows': self.rows(),
+                'parameters': job.parameters,
+                'costs': {name: vars(cost) for name, cost in self._costs.items()},
+                'interrupted': self.interrupted,
+            },
+            job.against,
+            job.ablations,
         )
         return study.folder / 'report.html'
 

@@ -21,14 +21,16 @@ them; nothing of ROS is needed.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 import math
 from typing import Any
 
 import numpy as np
 
+from dig2dig_ros.evaluation.bag_reader import BagReader
+from dig2dig_ros.evaluation.bag_types import BagError
 from dig2dig_ros.evaluation.boxes import Detections
 from dig2dig_ros.streams.preparation import stamp_of
 
@@ -71,33 +73,34 @@ class RecordedDetections:
     Finds the detections that belong to an image, by the stamp that a detector passes on.
 
     Detections come after their image, by as much as the detector takes. So first :meth:`add` all
-    messages of a recording, then :meth:`take` what belongs to each image, in any order and as
-    often as needed: an image may be part of two pairs. What is kept of a message are the boxes
-    of its persons.
+    messages of a topic, then :meth:`take` what belongs to each image, in any order and as often
+    as needed: an image may be part of two pairs. What is kept of a message are the boxes of its
+    persons.
 
     A live detector publishes only what is above its own threshold, so an average precision from
     its messages is lower than one from the detector itself.
 
-    :param topics: topic by input, see
+    :param name: of the input that the detector saw, see
         :class:`~dig2dig_ros.evaluation.detection_study.DetectionStudy`.
+    :param topic: of the messages.
     :param person: see :func:`detections_of`.
     """
 
-    def __init__(self, topics: Mapping[str, str], person: str | None = None) -> None:
-        self.topics = dict(topics)
+    def __init__(self, name: str, topic: str, person: str | None = None) -> None:
+        self.topic = topic
+        self._name = name
         self._person = person
-        self._detections: dict[str, dict[int, Detections]] = {name: {} for name in topics}
-        self._stamps: dict[str, list[int]] = {}
-        self._taken: dict[str, set[int]] = {name: set() for name in topics}
-        self._missed = Counter(dict.fromkeys(topics, 0))
-        self._replaced = Counter(dict.fromkeys(topics, 0))
-        self._classes: dict[str, Counter[str]] = {name: Counter() for name in topics}
+        self._detections: dict[int, Detections] = {}
+        self._stamps: list[int] = []
+        self._taken: set[int] = set()
+        self._missed = self._replaced = 0
+        self._classes: Counter[str] = Counter()
+        self._damaged: list[str] = []
 
-    def add(self, name: str, message: Any, type_name: str) -> None:
+    def add(self, message: Any, type_name: str) -> None:
         """
-        Take a message from the topic of an input; a later one with the same stamp replaces it.
+        Take a message in; a later one with the same stamp replaces it.
 
-        :param name: of the input.
         :param type_name: of the message, one of :data:`TYPES`.
         :raises RecordedDetectionsError: the type is another one, or the message is not of it.
         """
@@ -106,82 +109,82 @@ class RecordedDetections:
         except AttributeError as error:
             raise RecordedDetectionsError(f'the message has no stamp: {error}') from error
         hypotheses = _hypotheses(message, type_name)
-        self._classes[name].update({kind or number for kind, number, _, _ in hypotheses})
-        self._replaced[name] += stamp in self._detections[name]
-        self._detections[name][stamp] = _persons(hypotheses, self._person)
-        self._stamps.pop(name, None)
+        self._classes.update({kind or number for kind, number, _, _ in hypotheses})
+        if stamp in self._detections:
+            self._replaced += 1
+        else:
+            insort(self._stamps, stamp)
+        self._detections[stamp] = _persons(hypotheses, self._person)
 
-    def take(self, name: str, stamp_ns: int) -> Detections | None:
+    def take(self, stamp: int) -> Detections | None:
         """
         Return the detections in an image: those of its stamp, or the nearest within 1 ms.
 
-        :param name: of the input.
-        :param stamp_ns: of the image, in nanoseconds.
+        :param stamp: of the image, in nanoseconds.
         :return: None if there is no message for the image; one without persons has no boxes.
         """
-        known = self._detections[name]
-        stamp = stamp_ns if stamp_ns in known else self._nearest(name, stamp_ns)
-        if stamp is None:
-            self._missed[name] += 1
+        place = bisect_left(self._stamps, stamp)
+        near = self._stamps[max(0, place - 1) : place + 1]
+        nearest = min(near, key=lambda known: abs(known - stamp), default=None)
+        if nearest is None or abs(nearest - stamp) > TOLERANCE_NS:
+            self._missed += 1
             return None
-        self._taken[name].add(stamp)
-        return known[stamp]
-
-    def messages(self, name: str) -> int:
-        """Return how many messages of an input are kept."""
-        return len(self._detections[name])
-
-    def unmatched(self, name: str) -> int:
-        """Return how many of them have not been taken."""
-        return len(self._detections[name]) - len(self._taken[name])
-
-    def missed(self, name: str) -> int:
-        """Return how often an image of the input had no message."""
-        return self._missed[name]
+        self._taken.add(nearest)
+        return self._detections[nearest]
 
     def warnings(self) -> list[str]:
         """Return a sentence for everything that a user should look into, none if all fitted."""
+        topic, kept = self.topic, len(self._detections)
         sentences = []
-        for name, topic in self.topics.items():
-            if not self.messages(name):
-                sentences.append(f'{name}: there is no message on {topic}')
-                continue
-            if self._replaced[name]:
-                sentences.append(
-                    f'{name}: {self._replaced[name]} messages on {topic} have the stamp of '
-                    'another one, of which the last counts'
-                )
-            if self.missed(name):
-                sentences.append(
-                    f'{name}: no message on {topic} has the stamp of the image for '
-                    f'{self.missed(name)} images; a detector has to pass the stamp of the image on'
-                )
-            if self.unmatched(name):
-                sentences.append(
-                    f'{name}: {self.unmatched(name)} of {self.messages(name)} messages on '
-                    f'{topic} belong to no image that was evaluated'
-                )
-            if self._classes[name] and not any(
-                len(entry.scores) for entry in self._detections[name].values()
-            ):
-                usual = ', '.join(repr(kind) for kind, _ in self._classes[name].most_common(5))
-                wanted = self._person or f'{" or ".join(PERSON_NAMES)} or {PERSON_NUMBER}'
-                sentences.append(
-                    f'{name}: no class on {topic} is {wanted}; there are {usual}: name the one '
-                    'of persons'
-                )
-        return sentences
+        if self._damaged:
+            sentences.append(
+                f'{len(self._damaged)} messages on {topic} cannot be read, the first: '
+                f'{self._damaged[0]}'
+            )
+        if not kept:
+            return [f'{self._name}: {text}' for text in (*sentences, f'nothing is on {topic}')]
+        if self._replaced:
+            sentences.append(
+                f'{self._replaced} messages on {topic} have the stamp of another one, of which '
+                'the last counts'
+            )
+        if self._missed:
+            sentences.append(
+                f'no message on {topic} has the stamp of the image for {self._missed} images; a '
+                'detector has to pass the stamp of the image on'
+            )
+        unmatched = kept - len(self._taken)
+        if unmatched:
+            sentences.append(
+                f'{unmatched} of {kept} messages on {topic} belong to no image that was evaluated'
+            )
+        if self._classes and not any(len(entry.scores) for entry in self._detections.values()):
+            usual = ', '.join(repr(kind) for kind, _ in self._classes.most_common(5))
+            wanted = self._person or f'{" or ".join(PERSON_NAMES)} or {PERSON_NUMBER}'
+            sentences.append(
+                f'no class on {topic} is {wanted}; there are {usual}: name the one of persons'
+            )
+        return [f'{self._name}: {text}' for text in sentences]
 
-    def _nearest(self, name: str, stamp: int) -> int | None:
-        """Return the known stamp nearest to one, None where none is within the tolerance."""
-        if name not in self._stamps:
-            self._stamps[name] = sorted(self._detections[name])
-        stamps = self._stamps[name]
-        place = bisect_left(stamps, stamp)
-        near = min(
-            stamps[max(0, place - 1) : place + 1], key=lambda s: abs(s - stamp), default=None
-        )
-        return near if near is not None and abs(near - stamp) <= TOLERANCE_NS else None
+    def read(self, reader: BagReader) -> None:
+        """
+        Take in all messages of a bag; those that are damaged are counted.
+
+        :raises BagError: the topic is not in the bag, or of another type.
+        """
+        known = reader.topics
+        found = known[self.topic].type if self.topic in known else 'not in the bag'
+        if found not in TYPES:
+            some = [name for name, entry in known.items() if entry.type in TYPES]
+            raise BagError(
+                f'no detections on {self.topic} of {reader.path}: it is {found}; topics of '
+                f'{" or ".join(TYPES)}: {", ".join(some) or "none"}'
+            )
+        for record in reader.records([self.topic]):
+            try:
+                self.add(reader.decode(record), record.type)
+            except (BagError, RecordedDetectionsError) as error:
+                self._damaged.append(str(error))
 
 
 def _persons(hypotheses: Iterable[_Hypothesis], person: str | None) -> Detections:

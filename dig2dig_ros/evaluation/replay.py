@@ -207,6 +207,6 @@ class BagReplay:
         self._waiting.clear()
         self._pipeline.statistics.dropped(cause, self._pipeline.pending + waiting)
 
-    def nearest_offset(self) -> float | None:
-        """Return how far the stamps are apart, see :meth:`Attendance.nearest_offset`."""
-        return self._pipeline.attendance.nearest_offset()
+    def pairing_advice(self) -> str | None:
+        """Return why stamps do not pair, see :meth:`Attendance.pairing_advice`."""
+        return self._pipeline.attendance.pairing_advice(self._pipeline.values)

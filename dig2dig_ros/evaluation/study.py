@@ -24,19 +24,21 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 import json
 import math
 from pathlib import Path
 import platform
 import sys
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.comparison import Difference, FUSED
+from dig2dig_ros.evaluation.detection_study import DetectionStudy
 from dig2dig_ros.evaluation.gallery import Gallery, jpeg
 from dig2dig_ros.evaluation.metrics import metric_info
 from dig2dig_ros.evaluation.plots import (
@@ -53,7 +55,6 @@ from dig2dig_ros.evaluation.scores import (
     ScoreBook,
     ScoreFile,
 )
-from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.evaluation.video import FOR_BROWSERS, Image, Video
 from dig2dig_ros.images.overlay import weight_overlay
 
@@ -102,36 +103,6 @@ class Frame:
     cells: tuple[object, ...] = ()
 
 
-@dataclass
-class Findings:
-    """
-    What the ones who evaluate know beyond the pairs, for the report and for `summary.json`.
-
-    :param title: of the page.
-    :param subtitle: a line below it.
-    :param summary: (name, value) to be shown first.
-    :param warnings: sentences on what was left out, or looks wrong.
-    :param tables: of results.
-    :param against: rows from which the fusion is told apart.
-    :param groups: rows whose quality is drawn against their time together, with their labels, by
-        the title of the group; empty for all rows in one plot.
-    :param files: (what, path relative to the folder).
-    :param settings: (name, value) at the end of the page.
-    :param facts: what `summary.json` has beside the study's own entries.
-    """
-
-    title: str
-    subtitle: str = ''
-    summary: list[tuple[str, str]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    against: Sequence[str] = ()
-    groups: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    files: list[tuple[str, str]] = field(default_factory=list)
-    settings: list[tuple[str, str]] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
 class Study:
     """
     Takes the pairs of one evaluation one after the other.
@@ -140,7 +111,7 @@ class Study:
     :param sources: their names.
     :param scores: takes the scores of the pairs that have some.
     :param columns: what `metrics.csv` has before the metrics, beside the method.
-    :param inputs: of a detector, whose persons are plotted; empty without one.
+    :param detection: what a detector finds in the pairs; None without one.
     :param rate: frames per second of the video; None for pairs without time.
     :param shown: the row whose images and weights are shown, and by whose scores frames are best
         and worst.
@@ -152,7 +123,7 @@ class Study:
         sources: Sequence[str],
         scores: ScoreBook,
         columns: Sequence[str],
-        inputs: Sequence[str] = (),
+        detection: DetectionStudy | None = None,
         rate: float | None = None,
         shown: str = FUSED,
     ) -> None:
@@ -163,7 +134,10 @@ class Study:
         self.sources = tuple(sources)
         self._timed = rate is not None
         self._metrics = ScoreFile(
-            folder / 'metrics.csv', [*columns, 'method'], scores.metrics, self._weight_columns()
+            folder / 'metrics.csv',
+            [*columns, 'method'],
+            scores.metrics,
+            [f'mean weight of {source}' for source in self.sources],
         )
         self._timing = ScoreFile(folder / 'timing.csv', ['pair', 'method', 'ms'], ())
         self._gallery = Gallery()
@@ -173,11 +147,9 @@ class Study:
         self._offsets = array('d')
         self._milliseconds = array('d')
         self._weights = {source: array('d') for source in self.sources}
-        self._persons = {name: array('d') for name in inputs}
+        self._detection = detection
+        self._persons = {name: array('d') for name in detection.inputs} if detection else {}
         self._person_times = array('d')
-
-    def _weight_columns(self) -> list[str]:
-        return [f'mean weight of {source}' for source in self.sources]
 
     def add(
         self,
@@ -257,67 +229,40 @@ class Study:
             facts[f'persons in {name}'] = str(count)
         return facts
 
-    def mean_weights(self) -> dict[str, float]:
-        """Return the mean over the pairs of each source's mean weight."""
-        return {source: float(np.mean(values)) for source, values in self._weights.items()}
-
-    def fusion_times(self) -> dict[str, float]:
-        """Return median and 95th percentile of the fusion's time in milliseconds."""
-        p50, p95 = np.percentile(np.asarray(self._milliseconds), [50, 95])
-        return {'p50': round(float(p50), 2), 'p95': round(float(p95), 2)}
-
-    def quality_row(self) -> tuple[str, str]:
-        """Return name and value of the scores to know first, for the summary of the page."""
-        means = self.scores.means()[self.shown]
-        text = ', '.join(f'{name} {format_value(means[name])}' for name in PLOTTED_METRICS[:2])
-        return f'quality of {self.shown}', text
-
-    def weight_row(self) -> tuple[str, str]:
-        """Return likewise the mean weights."""
-        text = ', '.join(f'{name} {value:.2f}' for name, value in self.mean_weights().items())
-        return 'mean weight', text
-
-    def time_row(self) -> tuple[str, str]:
-        """Return likewise how long a fusion took."""
-        text = '{p50:.0f} ms median, {p95:.0f} ms 95th percentile'.format(**self.fusion_times())
-        return 'time of a fusion', text
-
     def close(self) -> None:
         """Finish the files that grow with the pairs."""
         self._metrics.close()
         self._timing.close()
         self._video.close()
 
-    def finish(self, findings: Findings) -> dict[str, Any]:
+    def finish(
+        self,
+        report: Report,
+        facts: Mapping[str, Any],
+        against: Sequence[str] = (),
+        groups: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    ) -> dict[str, Any]:
         """
         Write what is said of all pairs together: `summary.json` and `report.html`.
 
         Call :meth:`close` before.
 
+        :param report: what the page says beyond the study's own part.
+        :param facts: likewise for `summary.json`.
+        :param against: rows from which the fusion is told apart.
+        :param groups: rows whose quality is drawn against their time together, with their labels,
+            by the title of the group; empty for all rows in one plot.
         :return: what `summary.json` holds.
         """
         apart: dict[str, list[Difference]] = {}
         if self.scores.pairs and FUSED in self.scores.methods:
-            apart = differences(self.scores, findings.against)
-        summary: dict[str, Any] = {**findings.facts, 'versions': versions(), 'pairs': self.pairs}
-        if self.pairs:
-            summary['mean_weights'] = self.mean_weights()
-            summary['fusion_ms'] = self.fusion_times()
-        if self.scores.pairs:
-            summary['scored_pairs'] = self.scores.pairs
-            summary['metrics'] = self.scores.means()
-            summary['differences'] = {
-                f'{FUSED} - {name}': {
-                    metric: [entry.mean, entry.low, entry.high]
-                    for metric, entry in zip(self.scores.metrics, own, strict=True)
-                }
-                for name, own in apart.items()
-            }
-        summary['warnings'] = list(findings.warnings)
+            apart = differences(self.scores, against)
+        figures = self._figures(apart)
+        summary = {**facts, 'versions': versions(), **figures, 'warnings': list(report.warnings)}
         text = json.dumps(as_json(summary), indent=2, ensure_ascii=False, allow_nan=False)
         (self.folder / 'summary.json').write_text(text + '\n', encoding='utf-8')
 
-        files = [*findings.files]
+        files = [*report.files]
         if self._video.name:
             files.append((f'video: {", ".join((*self.sources[:2], FUSED))}', self._video.name))
         files += [
@@ -325,16 +270,12 @@ class Study:
             ('times of every pair', 'timing.csv'),
             ('all figures and settings', 'summary.json'),
         ]
-        report = Report(
-            title=findings.title,
-            subtitle=findings.subtitle,
-            summary=tuple(findings.summary),
-            warnings=tuple(findings.warnings),
+        page = replace(
+            report,
+            summary=(*report.summary, *self._summary_rows(figures)),
             frames=tuple(self._gallery.frames()),
-            tables=tuple(findings.tables),
-            plots=tuple(self._plots(apart, findings.groups)),
+            plots=tuple(self._plots(apart, groups)),
             files=tuple(files),
-            settings=tuple(findings.settings),
             ranking=metric_info(GALLERY_METRIC).name,
             picture_note=(
                 f'Weights: cool where {self.sources[0]} rules, warm where {self.sources[1]} does.'
@@ -342,8 +283,47 @@ class Study:
                 else 'Weights: a colour for each source, in their order: blue, red, green ...'
             ),
         )
-        write_report(self.folder / 'report.html', report)
+        write_report(self.folder / 'report.html', page)
         return summary
+
+    def _figures(self, apart: Mapping[str, Sequence[Difference]]) -> dict[str, Any]:
+        """Return what `summary.json` says of the pairs."""
+        figures: dict[str, Any] = {'pairs': self.pairs}
+        if self.pairs:
+            p50, p95 = np.percentile(np.asarray(self._milliseconds), [50, 95])
+            figures['mean_weights'] = {
+                source: float(np.mean(values)) for source, values in self._weights.items()
+            }
+            figures['fusion_ms'] = {'p50': round(float(p50), 2), 'p95': round(float(p95), 2)}
+        if self.scores.pairs:
+            figures['scored_pairs'] = self.scores.pairs
+            figures['metrics'] = self.scores.means()
+            figures['differences'] = {
+                f'{FUSED} - {name}': {
+                    metric: [entry.mean, entry.low, entry.high]
+                    for metric, entry in zip(self.scores.metrics, own, strict=True)
+                }
+                for name, own in apart.items()
+            }
+        detected = self._detection is not None and self._detection.frames
+        figures['detection'] = self._detection.summary() if self._detection and detected else {}
+        return figures
+
+    def _summary_rows(self, figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return what the page says of the pairs first."""
+        rows: list[tuple[str, str]] = []
+        if self.pairs:
+            weights = figures['mean_weights'].items()
+            rows.append(('mean weight', ', '.join(f'{name} {mean:.2f}' for name, mean in weights)))
+            text = '{p50:.0f} ms median, {p95:.0f} ms 95th percentile'
+            rows.append(('time of a fusion', text.format(**figures['fusion_ms'])))
+        if self.scores.pairs:
+            means = figures['metrics'][self.shown]
+            text = ', '.join(f'{name} {format_value(means[name])}' for name in PLOTTED_METRICS[:2])
+            rows.append((f'quality of {self.shown}', text))
+        if self._detection is not None and self._detection.frames:
+            rows.append(self._detection.headline())
+        return rows
 
     def _plots(
         self,

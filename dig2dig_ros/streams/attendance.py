@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.streams.pairing import SOURCES
+from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
 
 
 class Attendance:
@@ -147,19 +148,44 @@ class Attendance:
             return -float(np.median(_to_nearest(thermal, visible))) * 1e-9
         return float(np.median(_to_nearest(visible, thermal))) * 1e-9
 
-    def mismatch(self, timeout: float, now: float) -> str | None:
-        """Return what is wrong where all cameras send, and nothing pairs; None if nothing is."""
-        if now - self._last_pair <= timeout:
-            return None
+    def pairing_advice(self, values: Mapping[str, Any]) -> str | None:
+        """
+        Say why the stamps of the two cameras do not pair, and what helps.
+
+        :return: None where a camera has no stamps.
+        """
         offset = self.nearest_offset()
         if offset is None:
             return None
+        if values['sync_policy'] == 'exact':
+            return (
+                'sync_policy exact pairs equal stamps only, and there are none: set '
+                'sync_policy: nearest'
+            )
+        tolerance, shift = values['sync_tolerance'], values['thermal_time_offset']
+        if abs(offset) <= tolerance:
+            if abs(offset + shift) > tolerance:
+                return f'thermal_time_offset, {shift:g} s, separates the stamps: leave it out'
+            # Where stamps fit, only a full queue keeps images apart.
+            return (
+                'the images of one camera come so long after those of the other that more than '
+                f'queue_size, {values["queue_size"]}, would have to wait: set a larger one'
+            )
         side = 'after' if offset > 0 else 'before'
-        return (
-            f'both cameras send, but no pair for {now - self._last_pair:.1f} s: the nearest '
-            f'thermal stamp is {abs(offset):.3f} s {side} the visible one (median, as sent): '
-            'check sync_tolerance and thermal_time_offset'
+        text = (
+            f'no stamps lie within sync_tolerance, {tolerance:g} s; the nearest thermal stamp is '
+            f'{abs(offset):.3f} s {side} the visible one (median, as sent)'
         )
+        longest = PARAMETERS_BY_NAME['thermal_time_offset'].maximum
+        if longest is not None and abs(offset) > longest:
+            return f'{text}: the clocks of the cameras differ, synchronise them'
+        return f'{text}: set thermal_time_offset: {-offset:.3f}, or widen sync_tolerance'
+
+    def mismatch(self, values: Mapping[str, Any], now: float) -> str | None:
+        """Return what is wrong where all cameras send, and nothing pairs; None if nothing is."""
+        silence = now - self._last_pair
+        advice = self.pairing_advice(values) if silence > values['stale_timeout'] else None
+        return f'both cameras send, but no pair for {silence:.1f} s: {advice}' if advice else None
 
 
 def _to_nearest(stamps: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:

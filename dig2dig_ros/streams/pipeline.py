@@ -321,7 +321,7 @@ class Pipeline:
         missing = self.attendance.missing(timeout, now)
         warnings = self.attendance.missing_texts(values, now, self.topics, self._publishers)
         if not missing:
-            mismatch = self.attendance.mismatch(timeout, now)
+            mismatch = self.attendance.mismatch(values, now)
             if mismatch is not None:
                 warnings.append(mismatch)
         for source, (moment, reason) in self._refused.items():

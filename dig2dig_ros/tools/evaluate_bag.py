@@ -42,13 +42,9 @@ from typing import Any
 from dig2dig_ros.evaluation.bag_evaluation import (
     BagJob,
     BagResult,
-    check_rows,
     count_of_pairs,
     evaluate_or_refuse,
-    not_fused,
-    Refusal,
     remove_partial_results,
-    TopicChoice,
 )
 from dig2dig_ros.evaluation.comparison import (
     add_compare_option,
@@ -87,8 +83,8 @@ OVERVIEW_METRICS = ('SSIM', 'Qabf', 'VIF', 'MI', 'EN', 'SD')
 _LINE_SECONDS = 10.0
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; ends the program with code 2 where it makes no sense."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog='evaluate_bag',
         description=__doc__,
@@ -98,8 +94,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add('bags', type=Path, nargs='+', metavar='BAG', help='folder of a bag, or a .mcap or .db3')
     add(
-        '-o',
-        '--output',
+        *('-o', '--output'),
         type=Path,
         default=Path('evaluation'),
         metavar='DIR',
@@ -107,60 +102,41 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add('--overwrite', action='store_true', help='replace the results of an earlier evaluation')
     add_fusion_options(parser)
-
     group = parser.add_argument_group('topics', 'found by their names where these are not given')
     group.add_argument('--visible', metavar='TOPIC', help='images of the visible camera')
     group.add_argument('--thermal', metavar='TOPIC', help='images of the thermal camera')
     group.add_argument('--camera-info', metavar='TOPIC', help='of the visible camera')
-    group.add_argument(
-        '--source',
-        type=named_topic,
-        action='append',
-        default=[],
-        metavar='NAME=TOPIC',
-        help='a further source; may be given more than once',
-    )
-
+    text = 'a further source; may be given more than once'
+    _add_named_topics(group, '--source', 'NAME=TOPIC', text)
     group = parser.add_argument_group('scores')
     add_compare_option(group, COMPARED)
     add_score_options(group)
-    group.add_argument(
-        '--every',
-        type=positive,
-        default=1,
-        metavar='PAIRS',
-        help='score every so many pairs only, to save time; all are fused; default: 1',
-    )
+    text = 'score every so many pairs only, to save time; all are fused; default: 1'
+    group.add_argument('--every', type=positive, default=1, metavar='PAIRS', help=text)
     group.add_argument('--limit', type=positive, metavar='PAIRS', help='fuse the first only')
-
     group = parser.add_argument_group('detection')
     add_detector_options(group, 'none; names are visible stamps, as in metrics.csv')
-    group.add_argument(
-        '--detections',
-        type=named_topic,
-        action='append',
-        default=[],
-        metavar='INPUT=TOPIC',
-        help='take what a live detector published instead: vision_msgs/Detection2DArray or '
+    text = (
+        'take what a live detector published instead: vision_msgs/Detection2DArray or '
         'yolo_msgs/DetectionArray, of the input visible, thermal or fused; may be given more '
-        'than once',
+        'than once'
     )
-
+    _add_named_topics(group, '--detections', 'INPUT=TOPIC', text)
     group = parser.add_argument_group('many bags')
-    group.add_argument(
-        '-j',
-        '--jobs',
-        type=positive,
-        default=1,
-        metavar='COUNT',
-        help='evaluate so many bags at a time, each in a process of its own; default: 1',
-    )
+    text = 'evaluate so many bags at a time, each in a process of its own; default: 1'
+    group.add_argument('-j', '--jobs', type=positive, default=1, metavar='COUNT', help=text)
     group.add_argument(
         '--scheduler',
         metavar='ADDRESS',
         help='evaluate on the workers of a Dask cluster, for example tcp://host:8786; they need '
         'this package, and bags and output under the same paths',
     )
+    return parser
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; ends the program with code 2 where it makes no sense."""
+    parser = make_parser()
     args = parser.parse_args(argv)
     if args.detector is not None and args.detections:
         parser.error('--detector and --detections exclude each other')
@@ -176,12 +152,18 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def named_topic(text: str) -> tuple[str, str]:
-    """Parse ``NAME=TOPIC``."""
-    name, equals, topic = text.partition('=')
-    if not (name and equals and topic):
-        raise argparse.ArgumentTypeError(f'{text!r} is not NAME=TOPIC')
-    return name, topic
+def _add_named_topics(
+    group: argparse._ActionsContainer, option: str, metavar: str, text: str
+) -> None:
+    def named_topic(text: str) -> tuple[str, str]:
+        name, equals, topic = text.partition('=')
+        if not (name and equals and topic):
+            raise argparse.ArgumentTypeError(f'{text!r} is not {metavar}')
+        return name, topic
+
+    group.add_argument(
+        option, type=named_topic, action='append', default=[], metavar=metavar, help=text
+    )
 
 
 def parameter_values(args: argparse.Namespace) -> dict[str, Any]:
@@ -301,25 +283,24 @@ class Console:
             self._width = 0
         report(text)
 
-    def outcome(self, outcome: Outcome[BagResult | Refusal]) -> None:
+    def outcome(self, outcome: Outcome[BagResult | str]) -> None:
         """Tell what became of a bag, in lines that stay."""
         self._latest.pop(outcome.job, None)
         name = self._bags[outcome.job]
         again = f' (at attempt {outcome.attempts})' if outcome.attempts > 1 else ''
         result = outcome.result
         if not isinstance(result, BagResult):
-            reason = outcome.error if result is None else result.reason
             # Nobody expected what has a traceback, so it helps whoever looks for the cause.
             details = f'\n{outcome.details.rstrip()}' if outcome.details else ''
-            self._tell(f'{name}: not evaluated{again}, {reason}{details}')
+            self._tell(f'{name}: not evaluated{again}, {result or outcome.error}{details}')
             return
         for warning in result.warnings:
             self._tell(f'{name}: {warning}')
-        state = 'interrupted, ' if result.interrupted else ''
-        state += count_of_pairs(result.pairs) + again
-        causes = [f'{count} {cause}' for cause, count in not_fused(result.dropped).items()]
+        causes = [f'{count} {cause}' for cause, count in result.not_fused.items()]
         if causes:
             self._tell(f'{name}: not fused: {", ".join(causes)}')
+        state = 'interrupted, ' if result.interrupted else ''
+        state += count_of_pairs(result.pairs) + again
         self._tell(f'{name}: {state}, {result.folder / "report.html"}')
 
 
@@ -332,7 +313,7 @@ def overview(results: Sequence[BagResult | None], names: Sequence[str]) -> Table
             continue
         own = result.metrics.get(FUSED, {})
         cells = (format_value(own[m]) if m in own else '' for m in OVERVIEW_METRICS)
-        dropped = sum(not_fused(result.dropped).values())
+        dropped = sum(result.not_fused.values())
         rows.append((name, str(result.pairs), str(dropped), *cells))
     header = ('bag', 'pairs', 'dropped', *OVERVIEW_METRICS)
     devices = {result.device for result in results if result is not None}
@@ -345,6 +326,41 @@ def overview(results: Sequence[BagResult | None], names: Sequence[str]) -> Table
     return Table('All bags', header, tuple(rows), tuple(notes))
 
 
+def make_jobs(args: argparse.Namespace) -> list[BagJob]:
+    """
+    Return what is to be done with each bag.
+
+    :raises UsageError: the options do not go together, or results are in the way.
+    """
+    values = parameter_values(args)
+    rows: tuple[Row, ...] = tuple(args.compare)
+    if FUSED not in [row.name for row in rows]:
+        raise UsageError(f'--compare needs the row {FUSED}, which is what a bag is fused with')
+    against = tuple(rows_against(rows, args.against))
+    detects = args.detector is not None or bool(args.detections)
+    return [
+        BagJob(
+            bag=bag.resolve(),
+            folder=folder.resolve(),
+            values=values,
+            rows=rows,
+            against=against,
+            visible=args.visible,
+            thermal=args.thermal,
+            camera_info=args.camera_info,
+            others=tuple(args.source),
+            every=args.every,
+            limit=args.limit,
+            lpips=args.lpips,
+            detector=detector_options(args) if detects else None,
+            recorded=tuple(args.detections),
+        )
+        for bag, folder in zip(
+            args.bags, result_folders(args.bags, args.output, args.overwrite), strict=True
+        )
+    ]
+
+
 def evaluate(args: argparse.Namespace) -> int:
     """
     Do what the command line asks for.
@@ -353,30 +369,8 @@ def evaluate(args: argparse.Namespace) -> int:
     :raises UsageError: nothing can be done.
     :raises ClusterError: the cluster cannot be used.
     """
-    values = parameter_values(args)
-    rows: tuple[Row, ...] = tuple(args.compare)
-    check_rows(rows)
-    against = tuple(rows_against(rows, args.against))
-    folders = result_folders(args.bags, args.output, args.overwrite)
-    options = detector_options(args)
-    wanted = args.detector is not None or bool(args.detections)
-    jobs = [
-        BagJob(
-            bag=bag.resolve(),
-            folder=folder.resolve(),
-            values=values,
-            rows=rows,
-            against=against,
-            topics=TopicChoice(args.visible, args.thermal, args.camera_info, tuple(args.source)),
-            every=args.every,
-            limit=args.limit,
-            lpips=args.lpips,
-            detector=options if wanted else None,
-            recorded=tuple(args.detections),
-        )
-        for bag, folder in zip(args.bags, folders, strict=True)
-    ]
-    names = [folder.name for folder in folders]
+    jobs = make_jobs(args)
+    names = [job.folder.name for job in jobs]
     processes = min(args.jobs, len(jobs))
     with interruption() as interrupted:
         console = Console(names, interrupted)
@@ -386,7 +380,8 @@ def evaluate(args: argparse.Namespace) -> int:
                 jobs,
                 processes=processes,
                 # Together they use the machine once, unless the parameters say how many each.
-                threads=values['num_threads'] or max(1, (os.cpu_count() or 1) // processes),
+                threads=jobs[0].values['num_threads']
+                or max(1, (os.cpu_count() or 1) // processes),
                 scheduler=args.scheduler,
                 on_progress=console.progress,
                 on_outcome=console.outcome,

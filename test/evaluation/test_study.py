@@ -32,9 +32,11 @@ import pytest
 
 pytest.importorskip('matplotlib')
 
+from dig2dig_ros.evaluation.detection_study import DetectionStudy
 from dig2dig_ros.evaluation.metrics import METRICS
+from dig2dig_ros.evaluation.report import Report
 from dig2dig_ros.evaluation.scores import MethodOutput, score_images, ScoreBook
-from dig2dig_ros.evaluation.study import as_json, Findings, Frame, Study, versions
+from dig2dig_ros.evaluation.study import as_json, Frame, Study, versions
 from dig2dig_ros.evaluation.tables import Table
 
 Image = NDArray[np.uint8]
@@ -73,7 +75,8 @@ FUSED = {'mean': MethodOutput(OTHER, 1.0), 'fused': MethodOutput(VISIBLE, 10.0)}
 
 
 def study_in(folder: Path, inputs: tuple[str, ...] = (), rate: float | None = 10.0) -> Study:
-    return Study(folder, SOURCES, ScoreBook(FUSED, METRICS), COLUMNS, inputs, rate)
+    detection = DetectionStudy(inputs) if inputs else None
+    return Study(folder, SOURCES, ScoreBook(FUSED, METRICS), COLUMNS, detection, rate)
 
 
 def lines(path: Path) -> list[dict[str, str]]:
@@ -144,18 +147,16 @@ def test_what_is_said_of_all_pairs(tmp_path: Path) -> None:
     for number in range(8):
         study.add(frame(number), FUSED, SCORES)
     study.close()
-    findings = Findings(
+    report = Report(
         title='A drive',
         subtitle='in the rain',
-        summary=[('pairs fused', '8')],
-        warnings=['thermal changes its size'],
-        tables=[Table('Means', ('method', 'SSIM'), (('fused', '3.0'),))],
-        against=['mean'],
-        files=[('fused images', 'fused/')],
-        settings=[('seed', '0')],
-        facts={'bag': Path('drive'), 'interrupted': False},
+        summary=(('pairs fused', '8'),),
+        warnings=('thermal changes its size',),
+        tables=(Table('Means', ('method', 'SSIM'), (('fused', '3.0'),)),),
+        files=(('fused images', 'fused/'),),
+        settings=(('seed', '0'),),
     )
-    returned = study.finish(findings)
+    returned = study.finish(report, {'bag': Path('drive'), 'interrupted': False}, ['mean'])
     found = summary(tmp_path)
     assert found == as_json(returned)
     assert (found['bag'], found['interrupted']) == ('drive', False)
@@ -203,7 +204,7 @@ def test_pairs_without_scores_or_time(tmp_path: Path) -> None:
     for number in range(2):
         study.add(frame(number, sources=sources, offset=None), FUSED)
     study.close()
-    study.finish(Findings(title='Photographs', against=['mean']))
+    study.finish(Report('Photographs'), {}, ['mean'])
     found = summary(tmp_path)
     assert found['pairs'] == 2
     assert 'metrics' not in found
@@ -221,7 +222,7 @@ def test_a_fused_image_that_equals_a_source(tmp_path: Path) -> None:
     for number in range(6):
         study.add(frame(number, fused=grey), fused, values)
     study.close()
-    study.finish(Findings(title='Equal', against=['mean']))
+    study.finish(Report('Equal'), {}, ['mean'])
     found = summary(tmp_path)
     assert found['metrics']['fused']['PSNR_sum'] == 'inf'
     assert found['differences']['fused - mean']['PSNR_sum'] == ['inf', None, None]
@@ -239,7 +240,7 @@ def test_persons_are_plotted(tmp_path: Path) -> None:
         persons = {'visible': 1, 'fused': number} if number != 1 else None
         study.add(frame(number), FUSED, SCORES, persons)
     study.close()
-    study.finish(Findings(title='Persons'))
+    study.finish(Report('Persons'), {})
     page = (tmp_path / 'report.html').read_text(encoding='utf-8')
     assert 'Persons found by the detector' in page
     assert 'persons in fused' in page

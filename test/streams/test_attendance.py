@@ -14,6 +14,8 @@
 
 """Which cameras are there."""
 
+import re
+
 import pytest
 
 from dig2dig_ros.streams.attendance import Attendance
@@ -21,8 +23,16 @@ from dig2dig_ros.streams.attendance import Attendance
 SECOND = 1_000_000_000
 
 
-def values(policy='any', timeout=2.0):
-    return {'missing_modality': policy, 'stale_timeout': timeout}
+def values(policy='any', timeout=2.0, **changes):
+    return {
+        'missing_modality': policy,
+        'stale_timeout': timeout,
+        'sync_policy': 'nearest',
+        'sync_tolerance': 0.02,
+        'thermal_time_offset': 0.0,
+        'queue_size': 30,
+        **changes,
+    }
 
 
 @pytest.fixture
@@ -112,16 +122,38 @@ def test_cameras_that_never_pair_are_reported_with_the_distance_of_their_stamps(
             attendance.seen('thermal', int((now + 0.33) * SECOND), now)
         if index < 5:
             attendance.paired(now)
-    assert attendance.mismatch(5.0, 103.0) is None
-    text = attendance.mismatch(2.0, 103.0)
+    assert attendance.mismatch(values(timeout=5.0), 103.0) is None
+    text = attendance.mismatch(values(), 103.0)
     assert 'no pair for 2.6 s' in text
     assert '0.030 s after the visible one' in text
+    assert 'set thermal_time_offset: -0.030, or widen sync_tolerance' in text
+
+
+@pytest.mark.parametrize(
+    ('late', 'changes', 'advice'),
+    [
+        (
+            0.1,
+            {},
+            'within sync_tolerance, 0.02 s; .* 0.100 s after .* set thermal_time_offset: -0',
+        ),
+        (-30.0, {}, '30.000 s before .* the clocks of the cameras differ'),
+        (0.01, {'thermal_time_offset': 5.0}, 'thermal_time_offset, 5 s, .* leave it out'),
+        (0.01, {}, 'more than queue_size, 30, would have to wait'),
+        (0.01, {'sync_policy': 'exact'}, 'equal stamps only, .* set sync_policy: nearest'),
+    ],
+)
+def test_the_advice_where_nothing_pairs_fits_the_cause(attendance, late, changes, advice):
+    assert attendance.pairing_advice(values()) is None
+    attendance.seen('visible', 50 * SECOND, 100.0)
+    attendance.seen('thermal', int((50 + late) * SECOND), 100.0)
+    assert re.search(advice, attendance.pairing_advice(values(**changes)))
 
 
 def test_no_mismatch_while_pairs_come_or_a_camera_is_silent(attendance):
     attendance.seen('visible', SECOND, 103.0)
-    assert attendance.mismatch(2.0, 103.0) is None
+    assert attendance.mismatch(values(), 103.0) is None
     attendance.seen('thermal', SECOND, 103.0)
-    assert attendance.mismatch(2.0, 103.0) is not None
+    assert attendance.mismatch(values(), 103.0) is not None
     attendance.paired(103.0)
-    assert attendance.mismatch(2.0, 103.0) is None
+    assert attendance.mismatch(values(), 103.0) is None

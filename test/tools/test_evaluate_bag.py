@@ -558,14 +558,6 @@ def delayed(topic: str, steps: int, count: int) -> list[Message]:
             'no stamp of nir lies within sync_tolerance',
             'thermal_time_offset',
         ),
-        # It is not the recording.
-        (
-            drive(2),
-            'thermal_time_offset: 5.0',
-            (),
-            'thermal_time_offset, 5 s, separates them: leave it out',
-            'widen',
-        ),
         # It is not the stamps, but when the images came.
         (delayed(THERMAL, 8, 12), 'queue_size: 3', (), 'more than queue_size, 3,', 'offset'),
     ],
@@ -586,17 +578,6 @@ def test_the_advice_where_there_is_no_pair_fits_the_cause(
     assert run.code == 2
     assert expected in run.err
     assert absent not in run.err
-
-
-def test_equal_stamps_are_not_to_be_had_by_a_tolerance(tmp_path: Path) -> None:
-    pytest.importorskip('message_filters', reason='the policy exact is its')
-    file = tmp_path / 'node.yaml'
-    file.write_text('/**:\n  ros__parameters:\n    prior: nano\n    sync_policy: exact\n')
-    write_bag(tmp_path / 'bag', 'mcap', drive(2))
-    run = call(tmp_path / 'bag', '-o', tmp_path / 'out', '--params', file, '--device', 'cpu')
-    assert run.code == 2
-    assert 'sync_policy exact pairs equal stamps only' in run.err
-    assert 'widen' not in run.err
 
 
 def test_damage_that_took_the_topics_is_said(tmp_path: Path) -> None:
