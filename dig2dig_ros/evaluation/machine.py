@@ -93,7 +93,9 @@ def _processor_times() -> tuple[int, int] | None:
     return sum(ticks[3:5]), sum(ticks)
 
 
-def origin(results: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], busy: float) -> str:
+def origin(
+    results: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], busy: float = math.nan
+) -> str:
     """
     Return in a line where and with what figures came about.
 

@@ -13,13 +13,12 @@
 # limitations under the License.
 
 """
-Measure how fast the fusion is: the fuser alone, the node over DDS, and the floor of the prior.
+Measure how fast the fusion is: the fuser alone, and the node over DDS.
 
 ``fuser`` lets the fusion with every preset, precision and device, the baselines and other
 people's fusion networks (``--plugin``) fuse the same video in turns, as fast as they can and at
 fixed rates. ``node`` runs ``fusion_node`` and ``pair_camera`` as processes over DDS, on this
-machine only, and takes the fused images as any subscriber would. ``floor`` counts the operations
-and bytes of the prior, measures what the device does at best, and says how far from that it is.
+machine only, and takes the fused images as any subscriber would.
 
 Tables go to the standard output, everything that was measured to ``--output`` as JSON.
 """
@@ -79,14 +78,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ends the program with code 2 where it makes no sense."""
     parser = argparse.ArgumentParser(
         prog='benchmark',
-        description='Measure how fast the fusion is, and how fast it could be.',
+        description='Measure how fast the fusion is.',
     )
     commands = parser.add_subparsers(dest='command', required=True)
     fuser = commands.add_parser('fuser', help='the fuser alone, beside other fusions')
     node = commands.add_parser('node', help='the node over DDS, from camera to subscriber')
-    floor = commands.add_parser('floor', help='what the operations and bytes of the prior need')
     # fmt: off
-    for command in (fuser, node, floor):
+    for command in (fuser, node):
         add = command.add_argument
         add('--size', nargs='+', type=size_argument, metavar='WxH', default=SIZES,
             help='of both images (320x256 640x512 1280x720)')
@@ -100,14 +98,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             help='of the processor for the fusion; without it, all, and in the node as many as '
             'the preset says')
         add('-o', '--output', type=Path, metavar='FILE', help='write everything as JSON')
-    for command in (fuser, node):
-        command.add_argument('--rate', nargs='*', type=_within(0.1, _CAMERA_LIMIT),
-                             metavar='HZ', default=[10.0, 15.0, 30.0],
-                             help='pairs a second at which latency is measured (10 15 30)')
-        command.add_argument('--seconds', type=_within(0.1, 3600), metavar='SECONDS',
-                             default=6.0, help='at each rate (%(default)g)')
-    floor.add_argument('--seconds', type=_within(0.1, 3600), metavar='SECONDS', default=1.5,
-                       help='for every time that is measured (%(default)g)')
+        add('--rate', nargs='*', type=_within(0.1, _CAMERA_LIMIT), metavar='HZ',
+            default=[10.0, 15.0, 30.0],
+            help='pairs a second at which latency is measured (10 15 30)')
+        add('--seconds', type=_within(0.1, 3600), metavar='SECONDS', default=6.0,
+            help='at each rate (%(default)g)')
     fuser.add_argument('--rounds', type=positive, metavar='COUNT', default=60,
                        help='pairs that every fusion fuses flat out (%(default)s)')
     fuser.add_argument('--plugin', action='append', default=[], metavar='FILE.py',
@@ -149,13 +144,6 @@ def measure_fuser(args: argparse.Namespace) -> Measured:
         seconds=args.seconds,
         threads=args.threads,
     )
-
-
-def measure_floor(args: argparse.Namespace) -> Measured:
-    """Measure the floor: see :func:`compare_with_floor`."""
-    from dig2dig_ros.evaluation.prior_floor import compare_with_floor
-
-    return compare_with_floor(_ours(args), args.size, args.seconds, args.threads)
 
 
 # The node
@@ -349,7 +337,6 @@ def _node_tables(results: Sequence[Mapping[str, Any]]) -> list[Table]:
 _MEASURE: dict[str, Callable[[argparse.Namespace], Measured]] = {
     'fuser': measure_fuser,
     'node': measure_node,
-    'floor': measure_floor,
 }
 
 

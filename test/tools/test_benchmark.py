@@ -93,22 +93,6 @@ def test_fuser_beside_other_fusions(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert '50 Hz p50 / p95 ms' in table
 
 
-def test_floor_of_both_priors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    document = run(tmp_path, 'floor', '--device', 'cpu', '--seconds', '0.1')
-    realtime, fusion = document['results']
-    assert [realtime['about']['prior'], fusion['about']['prior']] == ['nano', 'compact']
-    assert fusion['gflop'] > 3 * realtime['gflop']
-    for row in (realtime, fusion):
-        assert row['calls'] == 2
-        assert row['gflop_of_pair'] == pytest.approx(2 * row['gflop'])
-        assert row['floor_ms'] == max(row['compute_ms'], row['memory_ms'])
-        assert row['prior_over_floor'] == pytest.approx(row['prior_ms'] / row['floor_ms'])
-        assert row['pair_over_floor'] == pytest.approx(row['pair_ms'] / row['floor_ms'])
-        assert min(row['peak_gflop_s'].values()) > 0
-        assert row['bandwidth_gb_s'] > 0
-    assert 'Measured peaks:' in capsys.readouterr().out
-
-
 @pytest.mark.integration
 def test_node_over_dds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -146,8 +130,8 @@ def test_node_over_dds(
     [
         (['fuser', '--plugin', 'nowhere.py'], 'plug-in nowhere.py: there is no such file'),
         (['fuser', '--preset', 'nothing'], '--params nothing is neither a file nor a preset'),
-        (['floor', '--device', 'cuda:99'], "device 'cuda:99' was asked for"),
-        (['floor', '--output', 'nowhere/result.json'], 'there is no folder nowhere'),
+        (['fuser', '--device', 'cuda:99'], "device 'cuda:99' was asked for"),
+        (['fuser', '--output', 'nowhere/result.json'], 'there is no folder nowhere'),
     ],
 )
 def test_what_cannot_be_measured(
@@ -174,8 +158,8 @@ def test_two_plugins_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ['fuser', '--rate', '0'],
         ['node', '--seconds', '0'],
         ['node', '--domain-id', '102'],
-        ['floor', '--rate', '10'],
-        ['floor', '--precision', 'int8'],
+        ['floor'],
+        ['fuser', '--precision', 'int8'],
     ],
 )
 def test_command_line_that_makes_no_sense(words: list[str]) -> None:

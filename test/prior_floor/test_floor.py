@@ -14,13 +14,17 @@
 
 """The time below which a prior cannot get: operations, bytes, peaks."""
 
+import json
+from pathlib import Path
 import time
 from typing import Any
 
 import pytest
 import torch
 
-from dig2dig_ros.evaluation.prior_floor import (
+from dig2dig_ros.priors import load_prior
+from prior_floor.__main__ import main
+from prior_floor.floor import (
     layer_cost,
     LayerCost,
     measure_peak,
@@ -29,7 +33,6 @@ from dig2dig_ros.evaluation.prior_floor import (
     prior_cost,
     seconds_of,
 )
-from dig2dig_ros.priors import load_prior
 
 CPU = torch.device('cpu')
 
@@ -81,10 +84,33 @@ def test_peaks_and_times_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         '_COPY_BYTES': 2**16,
     }
     for name, value in small.items():
-        monkeypatch.setattr(f'dig2dig_ros.evaluation.prior_floor.{name}', {'cpu': value})
+        monkeypatch.setattr(f'prior_floor.floor.{name}', {'cpu': value})
     peak = measure_peak(CPU, torch.float32, budget=0.03)
     assert min(peak.convolution, peak.matrix, peak.bandwidth) > 0
     assert peak.flop_rate == max(peak.convolution, peak.matrix)
     times = seconds_of(lambda: time.sleep(0.002), CPU, 0.0)
     assert len(times) == 3
     assert min(times) >= 0.002
+
+
+def test_floor_of_both_priors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / 'result.json'
+    words = ['--size', '64x48', '--threads', '1', '--device', 'cpu', '--seconds', '0.1']
+    assert main([*words, '--output', str(path)]) == 0
+    realtime, fusion = json.loads(path.read_text(encoding='utf-8'))['results']
+    assert [realtime['about']['prior'], fusion['about']['prior']] == ['nano', 'compact']
+    assert fusion['gflop'] > 3 * realtime['gflop']
+    for row in (realtime, fusion):
+        assert row['calls'] == 2
+        assert row['gflop_of_pair'] == pytest.approx(2 * row['gflop'])
+        assert row['floor_ms'] == max(row['compute_ms'], row['memory_ms'])
+        assert row['prior_over_floor'] == pytest.approx(row['prior_ms'] / row['floor_ms'])
+        assert row['pair_over_floor'] == pytest.approx(row['pair_ms'] / row['floor_ms'])
+        assert min(row['peak_gflop_s'].values()) > 0
+        assert row['bandwidth_gb_s'] > 0
+    assert 'Measured peaks:' in capsys.readouterr().out
+
+
+def test_device_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['--size', '64x48', '--device', 'cuda:99']) == 2
+    assert "device 'cuda:99' was asked for" in capsys.readouterr().err
