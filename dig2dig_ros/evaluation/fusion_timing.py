@@ -62,8 +62,6 @@ _FRAME_SECONDS = 0.1
 _WARM_UP_ROUNDS = 6
 # Different images in the video.
 _FRAMES = 8
-# At a fixed rate the fusions take turns in blocks of so many seconds.
-_BLOCK_SECONDS = 2.0
 
 
 class PluginError(ValueError):
@@ -100,19 +98,6 @@ class Timing:
 
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
-
-
-@dataclass
-class Latency:
-    """
-    What a contender did with pairs that came at a fixed rate.
-
-    :param seconds: from the moment when a pair was due to its fused image.
-    :param superseded: pairs that were passed over because a newer one was due.
-    """
-
-    seconds: list[float] = field(default_factory=list)
-    superseded: int = 0
 
 
 def moving_pairs(width: int, height: int, count: int) -> list[tuple[Image, Image]]:
@@ -209,14 +194,12 @@ def take_turns(
     contenders: Sequence[Contender],
     pairs: Sequence[tuple[Image, Image]],
     rounds: int,
-    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Timing]:
     """
     Let all contenders fuse every pair, in turns, as fast as they can.
 
     :param pairs: a video, played forwards and backwards.
     :param rounds: to count; a few more go before them as a warm-up.
-    :param progress: called with the number of every counted round.
     :return: by name, one time a round.
     :raises PluginError: a plug-in fails, or returns something else than a fused image.
     """
@@ -235,47 +218,7 @@ def take_turns(
                 timing.cpu_seconds.append(cpu_end - cpu)
             else:
                 check_fused(contender, fused, pair)
-        if progress is not None and index >= 0:
-            progress(index + 1)
     return timings
-
-
-def keep_pace(
-    contenders: Sequence[Contender],
-    pairs: Sequence[tuple[Image, Image]],
-    rate: float,
-    seconds: float,
-) -> dict[str, Latency]:
-    """
-    Let every contender fuse pairs that come at a fixed rate; in between it waits.
-
-    As in the node, what is not begun when the next pair is due is passed over. The contenders,
-    which have been warmed up, take turns in blocks of two seconds.
-
-    :param rate: pairs a second.
-    :param seconds: for each contender.
-    """
-    latencies = {contender.name: Latency() for contender in contenders}
-    blocks = max(1, round(seconds / _BLOCK_SECONDS))
-    # The first pair of a block meets what the contender before has left, and is not counted.
-    count = max(2, round(rate * seconds / blocks) + 1)
-    for _ in range(blocks):
-        for contender in contenders:
-            latency = latencies[contender.name]
-            start, index = time.perf_counter(), 0
-            while index < count:
-                wait = start + index / rate - time.perf_counter()
-                if wait > 0:
-                    time.sleep(wait)
-                newest = min(count - 1, int((time.perf_counter() - start) * rate))
-                if newest > index:
-                    latency.superseded += newest - index
-                    index = newest
-                contender.fuse(*_frame(pairs, index))
-                if index > 0:
-                    latency.seconds.append(time.perf_counter() - start - index / rate)
-                index += 1
-    return latencies
 
 
 def _frame(pairs: Sequence[tuple[Image, Image]], index: int) -> tuple[Image, Image]:
@@ -379,16 +322,12 @@ def compare_fusions(
     ours: Sequence[Variant],
     plugins: Sequence[Path],
     sizes: Sequence[tuple[int, int]],
-    rates: Sequence[float],
-    *,
     rounds: int,
-    seconds: float,
     threads: int | None,
 ) -> tuple[list[dict[str, Any]], list[Table]]:
     """
     Time the fusion of this package beside the baselines and plug-ins, size by size.
 
-    :param rates: pairs a second, at which latency is measured for ``seconds`` each.
     :param rounds: pairs that every fusion fuses flat out.
     :return: what was measured, for JSON, and as tables.
     :raises UsageError: a variant cannot be set up, or two fusions have one name.
@@ -407,65 +346,31 @@ def compare_fusions(
     for width, height in sizes:
         size = f'{width}x{height}'
         pairs = moving_pairs(width, height, _FRAMES)
-        timings = take_turns(contenders, pairs, rounds, _progress(size, rounds))
-        paced = {}
-        for rate in rates:
-            report(f'{size} at {rate:g} Hz: {len(contenders) * seconds:.0f} s')
-            paced[f'{rate:g}'] = keep_pace(contenders, pairs, rate, seconds)
+        report(f'{size}: {rounds} rounds of {len(contenders)} fusions')
+        timings = take_turns(contenders, pairs, rounds)
         rows = [
             {
                 'name': each.name,
                 'kind': each.kind,
                 'size': size,
                 **timing_facts(timings, each.name, references),
-                'latency': {
-                    rate: {
-                        'ms': percentiles_ms(found[each.name].seconds),
-                        'fused': len(found[each.name].seconds),
-                        'superseded': found[each.name].superseded,
-                    }
-                    for rate, found in paced.items()
-                },
                 'about': dict(each.facts),
             }
             for each in contenders
         ]
         results += rows
-        tables.append(_table(size, rows, references, list(paced)))
+        tables.append(_table(size, rows, references))
     return results, tables
 
 
-def _progress(size: str, rounds: int) -> Callable[[int], None]:
-    step = max(1, rounds // 4)
-
-    def progress(done: int) -> None:
-        if done % step == 0:
-            report(f'{size} flat out: {done} of {rounds} rounds')
-
-    return progress
-
-
-def _table(
-    size: str, rows: Sequence[Mapping[str, Any]], references: Sequence[str], rates: Sequence[str]
-) -> Table:
+def _table(size: str, rows: Sequence[Mapping[str, Any]], references: Sequence[str]) -> Table:
     header = ['fusion', 'pairs/s', 'p50 ms', 'p95 ms', 'p99 ms', 'CPU ms']
     header += [f'time / {name}' for name in references]
-    header += [f'{rate} Hz p50 / p95 ms' for rate in rates]
     lines = []
     for row in rows:
         line = [row['name'], figure(row['rate_hz'])]
         line += [figure(row['ms'][name]) for name in ('p50', 'p95', 'p99')]
         line.append(figure(row['cpu_ms']))
         line += [figure(row['ratio'][name]) for name in references]
-        line += [_latency_text(row['latency'][rate]) for rate in rates]
         lines.append(tuple(line))
     return Table(f'The fuser alone at {size}', tuple(header), tuple(lines))
-
-
-def _latency_text(latency: Mapping[str, Any]) -> str:
-    if latency['ms'] is None:
-        return ''
-    text = f'{figure(latency["ms"]["p50"])} / {figure(latency["ms"]["p95"])}'
-    lost = latency['superseded']
-    share = lost / max(1, lost + latency['fused'])
-    return f'{text} ({share:.0%} passed over)' if lost else text

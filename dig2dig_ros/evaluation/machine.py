@@ -35,28 +35,20 @@ def machine() -> dict[str, Any]:
     """
     Return what decides on the speed, besides the code: processor, threads, versions, variables.
 
-    ``cuda`` names the GPUs and their drivers, and is empty without torch.
+    ``cuda`` names the GPUs, and is empty without torch.
     """
     facts: dict[str, Any] = {
         'cpu': _cpu_model(),
         'cpu_count': os.cpu_count(),
-        'system': f'{platform.system()} {platform.release()}',
         'versions': versions(),
         'variables': {name: os.environ[name] for name in _VARIABLES if name in os.environ},
-        'load_average': [round(value, 2) for value in os.getloadavg()],
         'cuda': [],
     }
-    cv2 = sys.modules.get('cv2')
-    if cv2 is not None:
-        facts['opencv_threads'] = cv2.getNumThreads()
     torch = sys.modules.get('torch')
     if torch is not None:
         facts['torch_threads'] = torch.get_num_threads()
-        facts['torch_cuda'] = torch.version.cuda
-        if torch.cuda.is_available():
-            facts['cuda'] = [
-                torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
-            ]
+        gpus = range(torch.cuda.device_count())
+        facts['cuda'] = [torch.cuda.get_device_name(index) for index in gpus]
     return facts
 
 

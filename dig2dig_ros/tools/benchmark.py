@@ -16,9 +16,9 @@
 Measure how fast the fusion is: the fuser alone, and the node over DDS.
 
 ``fuser`` lets the fusion with every preset, precision and device, the baselines and other
-people's fusion networks (``--plugin``) fuse the same video in turns, as fast as they can and at
-fixed rates. ``node`` runs ``fusion_node`` and ``pair_camera`` as processes over DDS, on this
-machine only, and takes the fused images as any subscriber would.
+people's fusion networks (``--plugin``) fuse the same video in turns. ``node`` runs ``fusion_node``
+and ``pair_camera`` as processes over DDS, on this machine only, and takes the fused images as any
+subscriber would.
 
 Tables go to the standard output, everything that was measured to ``--output`` as JSON.
 """
@@ -98,17 +98,17 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             help='of the processor for the fusion; without it, all, and in the node as many as '
             'the preset says')
         add('-o', '--output', type=Path, metavar='FILE', help='write everything as JSON')
-        add('--rate', nargs='*', type=_within(0.1, _CAMERA_LIMIT), metavar='HZ',
-            default=[10.0, 15.0, 30.0],
-            help='pairs a second at which latency is measured (10 15 30)')
-        add('--seconds', type=_within(0.1, 3600), metavar='SECONDS', default=6.0,
-            help='at each rate (%(default)g)')
     fuser.add_argument('--rounds', type=positive, metavar='COUNT', default=60,
-                       help='pairs that every fusion fuses flat out (%(default)s)')
+                       help='pairs that every fusion fuses (%(default)s)')
     fuser.add_argument('--plugin', action='append', default=[], metavar='FILE.py',
                        help='another fusion, which runs with all your rights: a Python file with '
                        'load() and fuse(model, visible, thermal), see docs/performance.md; may be '
                        'given several times')
+    node.add_argument('--rate', nargs='*', type=_within(0.1, _CAMERA_LIMIT), metavar='HZ',
+                      default=[10.0, 15.0, 30.0],
+                      help='pairs a second at which latency is measured (10 15 30)')
+    node.add_argument('--seconds', type=_within(0.1, 3600), metavar='SECONDS', default=6.0,
+                      help='at each rate (%(default)g)')
     node.add_argument('--domain-id', type=int, metavar='ID', help='ROS domain, 0 to 101; without '
                       'it, one made from the process id, to stay away from whatever else runs')
     # fmt: on
@@ -135,15 +135,8 @@ def _ours(args: argparse.Namespace) -> list[Variant]:
 
 def measure_fuser(args: argparse.Namespace) -> Measured:
     """Measure the fuser: see :func:`compare_fusions`."""
-    return compare_fusions(
-        _ours(args),
-        [Path(path) for path in args.plugin],
-        args.size,
-        args.rate,
-        rounds=args.rounds,
-        seconds=args.seconds,
-        threads=args.threads,
-    )
+    plugins = [Path(path) for path in args.plugin]
+    return compare_fusions(_ours(args), plugins, args.size, args.rounds, args.threads)
 
 
 # The node

@@ -22,7 +22,6 @@ import pytest
 from dig2dig_ros.evaluation.fusion_timing import (
     check_fused,
     Contender,
-    keep_pace,
     load_plugin,
     moving_pairs,
     PluginError,
@@ -148,9 +147,7 @@ def test_plugin_that_fails_on_a_pair(tmp_path: Path, pairs: list[tuple[Image, Im
 
 def test_all_contenders_get_the_same_pairs_in_turns(pairs: list[tuple[Image, Image]]) -> None:
     recorders = [Recorder('a'), Recorder('b'), Recorder('c')]
-    told: list[int] = []
-    timings = take_turns([r.contender for r in recorders], pairs, 5, told.append)
-    assert told == [1, 2, 3, 4, 5]
+    timings = take_turns([r.contender for r in recorders], pairs, 5)
     # Six rounds more to warm up, forwards and backwards through the video.
     order = [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]
     for recorder in recorders:
@@ -173,17 +170,6 @@ def test_facts_of_a_contender(pairs: list[tuple[Image, Image]]) -> None:
     assert facts['ratio']['slow'] == 1
     assert facts['ratio']['fast'] > 1
     assert facts['cpu_ms'] >= 0
-
-
-def test_pace_that_is_kept_and_pace_that_is_not(pairs: list[tuple[Image, Image]]) -> None:
-    fast, slow = Recorder('fast'), Recorder('slow', 0.1)
-    found = keep_pace([fast.contender, slow.contender], pairs, 30.0, 0.5)
-    # Fifteen pairs after one that is not counted; the slow one has time for every third.
-    assert len(found['fast'].seconds) + found['fast'].superseded == 15
-    assert len(found['slow'].seconds) + found['slow'].superseded == 15
-    assert found['slow'].superseded > 5
-    assert min(found['slow'].seconds) >= 0.1
-    assert min(found['fast'].seconds) >= 0
 
 
 def test_variants_are_named_by_what_tells_them_apart() -> None:

@@ -71,7 +71,7 @@ def test_fuser_beside_other_fusions(tmp_path: Path, capsys: pytest.CaptureFixtur
         '--device',
         'cpu',
     ]
-    options += ['--rate', '50', '--seconds', '0.1', '--plugin', str(plugin)]
+    options += ['--plugin', str(plugin)]
     document = run(tmp_path, 'fuser', *options)
     rows = {row['name']: row for row in document['results']}
     assert list(rows) == ['realtime fp32', 'realtime bf16', 'mean', 'laplacian', 'copy']
@@ -81,8 +81,6 @@ def test_fuser_beside_other_fusions(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert row['ms'].keys() == {'p50', 'p95', 'p99', 'max'}
         assert row['ratio'].keys() == {'realtime fp32', 'realtime bf16'}
         assert row['ratio'].get(name, 1) == 1
-        latency = row['latency']['50']
-        assert latency['fused'] + latency['superseded'] == 5
     assert rows['realtime bf16']['about']['precision'] == 'bfloat16'
     assert [row['kind'] for row in rows.values()] == ['dig2dig'] * 2 + ['baseline'] * 2 + [
         'plugin'
@@ -90,7 +88,6 @@ def test_fuser_beside_other_fusions(tmp_path: Path, capsys: pytest.CaptureFixtur
     table = capsys.readouterr().out
     assert 'The fuser alone at 64x48:' in table
     assert '| copy ' in table
-    assert '50 Hz p50 / p95 ms' in table
 
 
 @pytest.mark.integration
@@ -155,7 +152,7 @@ def test_two_plugins_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[s
     [
         [],
         ['fuser', '--size', '640'],
-        ['fuser', '--rate', '0'],
+        ['node', '--rate', '0'],
         ['node', '--seconds', '0'],
         ['node', '--domain-id', '102'],
         ['floor'],
