@@ -92,6 +92,7 @@ def test_every_picture_is_made_by_a_command():
         assert command.split(',')[0].split(' night')[0] in told
 
 
+@pytest.mark.slow
 def test_the_street_of_the_report_is_a_bag(tmp_path):
     pytest.importorskip('rosbags')
     from dig2dig_ros.evaluation.bag_reader import BagReader

@@ -62,6 +62,7 @@ def street():
 
 
 @needs_matplotlib
+@pytest.mark.slow
 def test_pictures_and_figures_of_what_was_asked_for(tmp_path, capsys):
     folder = tmp_path / 'new' / 'pictures'
     arguments = [*TINY, '--only', 'frozen', 'false_colour', '--output', str(folder)]

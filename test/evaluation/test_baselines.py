@@ -100,6 +100,7 @@ def test_to_uint8_rounds_halves_up_and_clips() -> None:
 
 # What may differ from the published rows: nothing visible for the pyramid; for the mean, how
 # halves are rounded (half of all pixels), which the grey-level histograms of MI and EN notice.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('method', 'allowed', 'allowed_histogram'),
     [('mean', 0.01, 0.02), ('laplacian', 0.002, 0.002)],

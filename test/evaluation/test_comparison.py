@@ -226,6 +226,7 @@ def test_missing_file_of_scores_is_named(tmp_path: Path) -> None:
         load_peers(tmp_path / 'nowhere.json', 'street')
 
 
+@pytest.mark.slow
 def test_many_pairs_take_little_memory() -> None:
     rng = np.random.default_rng(0)
     ours = rng.normal(0.1, 1.0, (3000, 2))

@@ -69,6 +69,7 @@ def read_luma(path: Path) -> Image:
 
 
 @needs_skimage
+@pytest.mark.slow
 def test_values_agree_with_public_evaluators(shared: Path) -> None:
     reference = json.loads((shared / 'reference_metrics.json').read_text(encoding='utf-8'))
     tolerance = reference['tolerance']

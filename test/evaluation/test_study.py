@@ -118,6 +118,7 @@ def test_files_can_be_read_while_they_grow(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_pairs(tmp_path: Path) -> None:
     study = study_in(tmp_path, inputs=('visible', 'fused'))
 

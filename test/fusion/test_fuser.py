@@ -512,6 +512,7 @@ def test_a_factor_that_would_take_all_memory_is_refused(fuser):
         fuser.fuse(visible, large, settings=settings)
 
 
+@pytest.mark.slow
 def test_a_fusion_is_given_up_within_the_calls_of_its_first_step():
     visible, thermal, _ = street()
     settings = FusionSettings(num_inference_steps=999, first_timestep=999, noise_draws=4)

@@ -87,6 +87,7 @@ def agree(plain, recorded):
     return worst
 
 
+@pytest.mark.slow
 def test_replays_are_fusions_of_the_images_of_the_moment():
     options = {'prior': 'nano', 'device': 'cpu', 'precision': 'fp32'}
     assert agree(Fuser(**options), Fuser(**options, graphs=True)) == 0

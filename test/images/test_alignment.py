@@ -47,6 +47,7 @@ def seen(thermal, matrix, size=None):
     return cv2.warpPerspective(thermal, matrix, size, flags=flags), mask
 
 
+@pytest.mark.slow
 def test_finds_a_homography():
     visible, thermal = scene(0)
     truth = homography(3.5, 1.12, (9.0, -6.5), perspective=(1e-4, -5e-5))
@@ -62,6 +63,7 @@ def test_finds_a_homography():
     assert 0.1 < found.score <= 1
 
 
+@pytest.mark.slow
 def test_thermal_images_of_another_size_and_shape():
     visible, thermal = scene(1)
     to_half = np.array([[2.0, 0, 0.5], [0, 2.0, 0.5], [0, 0, 1]])
@@ -71,6 +73,7 @@ def test_thermal_images_of_another_size_and_shape():
     assert corner_distance(found.thermal_to_visible, truth, (80, 50)) < 1
 
 
+@pytest.mark.slow
 def test_many_pairs_count_together_and_number_types_agree():
     truth = homography(1.5, 1.05, (5.0, 4.0))
     pairs = []

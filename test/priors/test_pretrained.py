@@ -186,6 +186,7 @@ class Malicious:
 # Checkpoints of guided-diffusion
 
 
+@pytest.mark.slow
 def test_guided_diffusion_checkpoint_predicts_what_the_original_does(diffusers, tmp_path):
     prior = load_prior(write(guided_weights(), tmp_path / 'tiny.pt'))
     eps = predicted(prior, *guided_input())[:, 0]
@@ -561,6 +562,7 @@ def test_missing_package_is_named_with_the_way_to_install_it(tmp_path, monkeypat
         load_prior(path)
 
 
+@pytest.mark.slow
 def test_diffusers_is_imported_only_when_it_is_needed():
     program = 'import sys, dig2dig_ros.priors as p; p.load_prior("compact"); print(*sys.modules)'
     run = subprocess.run(
