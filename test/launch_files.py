@@ -128,8 +128,20 @@ def parameters(record):
     values = {}
     for _, text in record['parameter_files']:
         for section in yaml.safe_load(text).values():
-            values.update(section['ros__parameters'])
+            values.update(joined(section['ros__parameters']))
     return values
+
+
+def joined(values, prefix=''):
+    """Return nested values by their names with dots."""
+    found = {}
+    for name, value in values.items():
+        found |= (
+            joined(value, f'{prefix}{name}.')
+            if isinstance(value, dict)
+            else {f'{prefix}{name}': value}
+        )
+    return found
 
 
 def remappings(record):

@@ -92,7 +92,7 @@ def test_yolo_reads_the_fused_images_reliably_and_nothing_else_of_ours(installat
     node = installation.record('fusion_node')
     assert 'visible/image_raw:=/front/image' in node['arguments']
     assert parameters(node)['device'] == 'cpu'
-    assert parameters(node)['num_inference_steps'] == 3
+    assert parameters(node)['fusion.num_inference_steps'] == 3
 
 
 def test_what_is_given_for_the_detector_reaches_it(installation):

@@ -139,7 +139,7 @@ def test_node_and_player_are_started_on_the_topics_of_the_bag(installation, bag,
     assert names['thermal/image_raw'] == '/thermal/image_raw'
     values = parameters(node)
     assert values['use_sim_time'] is True
-    assert values['num_inference_steps'] == 3
+    assert values['fusion.num_inference_steps'] == 3
     output = tmp_path / 'replay_drive'
     assert output.is_dir()
     options = player_options(installation)

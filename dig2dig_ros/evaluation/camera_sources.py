@@ -49,8 +49,8 @@ from dig2dig_ros.evaluation.imperfect_cameras import (
     Warp,
 )
 from dig2dig_ros.evaluation.synthetic_scene import SceneFrame, SyntheticScene
+from dig2dig_ros.fusion.parameter_spec import ParameterSpec
 from dig2dig_ros.streams.pairing import Source, SOURCES
-from dig2dig_ros.streams.parameters import ParameterSpec
 
 # Of images held in memory: rendered frames, or pairs that were read before.
 _MEMORY = 200_000_000

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field, fields
 import json
 import math
 from pathlib import Path
-from typing import Any, get_type_hints, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ from dig2dig_ros.evaluation.baselines import BASELINES
 from dig2dig_ros.evaluation.metrics import metric_info, METRICS
 from dig2dig_ros.evaluation.options import UsageError
 from dig2dig_ros.evaluation.perceptual import NETWORKS
-from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.fusion.settings import FusionSettings, SETTINGS
 
 # The row of what the parameters ask for.
 FUSED = 'fused'
@@ -204,31 +204,18 @@ def _is_control(base: str) -> bool:
 
 def _parse_settings(text: str) -> dict[str, Any]:
     """Read ``key=value,key=value`` as settings of the types that they have."""
-    types = get_type_hints(FusionSettings)
     short = {'N': 'num_inference_steps', 'S': 'dig_refresh_interval'}
     settings: dict[str, Any] = {}
     for part in text.split(','):
         key, _, value = (piece.strip() for piece in part.partition('='))
         key = short.get(key, key)
-        if key not in types:
-            raise ComparisonError(f'{part!r} sets nothing: settings are {", ".join(types)}')
-        settings[key] = _parse_value(key, value, types[key])
-    return settings
-
-
-def _parse_value(key: str, value: str, kind: Any) -> Any:
-    if kind is bool:
-        if value not in ('true', 'false'):
-            raise ComparisonError(f'{key} is {value!r}, but must be true or false')
-        return value == 'true'
-    if kind in (int, float):
+        if key not in SETTINGS:
+            raise ComparisonError(f'{part!r} sets nothing: settings are {", ".join(SETTINGS)}')
         try:
-            return kind(value)
-        except ValueError:
-            expected = 'a whole number' if kind is int else 'a number'
-            raise ComparisonError(f'{key} is {value!r}, but must be {expected}') from None
-    # One of several words, which the settings check.
-    return value
+            settings[key] = SETTINGS[key].parsed(value)
+        except ValueError as error:
+            raise ComparisonError(str(error)) from error
+    return settings
 
 
 def changed_settings(settings: FusionSettings) -> str:

@@ -47,8 +47,8 @@ def fusion_parameters(options: argparse.Namespace, registration: Path) -> dict[s
         # A run is short: look more often at what misalignment is left.
         values.update(thermal_to_visible=str(registration.resolve()), alignment_period=1.0)
     asked = {
-        'num_inference_steps': options.N,
-        'dig_refresh_interval': options.S,
+        'fusion.num_inference_steps': options.N,
+        'fusion.dig_refresh_interval': options.S,
         'device': options.device,
     }
     return {**values, **{name: value for name, value in asked.items() if value is not None}}

@@ -36,16 +36,15 @@ from numpy.typing import NDArray
 from dig2dig_ros.evaluation.baselines import BASELINES
 from dig2dig_ros.evaluation.methods import baseline_method
 from dig2dig_ros.evaluation.options import (
-    fusion_settings,
     load_fuser,
     load_parameters,
     report,
     UsageError,
-    with_overrides,
 )
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.evaluation.tables import figure, Table
 from dig2dig_ros.images.thermal_range import ThermalRange
+from dig2dig_ros.streams.parameters import fusion_settings
 from dig2dig_ros.streams.statistics import percentiles_ms
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.
@@ -296,12 +295,12 @@ def make_fuser(variant: Variant, threads: int | None) -> Fuser:
     :raises UsageError: the preset, the device or a value of the parameters is refused.
     """
     # Fusions that take turns in a process share its threads, whatever a preset says.
-    overrides = {
+    parameters = {
+        **load_parameters(variant.preset),
         'device': variant.device,
         'precision': variant.precision,
         'num_threads': threads or 0,
     }
-    parameters = with_overrides(load_parameters(variant.preset), overrides)
     try:
         return load_fuser(parameters, fusion_settings(parameters))
     except (TypeError, ValueError) as error:

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 import math
 import os
 import sys
@@ -29,7 +30,6 @@ from numpy.typing import NDArray
 from dig2dig_ros.evaluation.baselines import BASELINES, to_uint8
 from dig2dig_ros.evaluation.comparison import changed_settings, FUSIONS, Row
 from dig2dig_ros.evaluation.options import (
-    fusion_settings,
     load_fuser,
     load_parameters,
     report,
@@ -37,6 +37,7 @@ from dig2dig_ros.evaluation.options import (
 )
 from dig2dig_ros.evaluation.scores import Cost, fuse_with, grey_8_bits, Image, Method
 from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.streams.parameters import fusion_settings
 
 # Importing torch takes seconds, which the baselines do not need.
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def row_settings(row: Row, parameters: Mapping[str, Any]) -> FusionSettings:
     fusion = FUSIONS[row.base]
     base = load_parameters(fusion.preset) if fusion.preset else parameters
     try:
-        return fusion_settings({**base, **fusion.overrides, **row.overrides})
+        return replace(fusion_settings(base), **{**fusion.overrides, **row.overrides})
     except (TypeError, ValueError) as error:
         raise UsageError(f'{row.name} cannot be set up: {error}') from error
 

@@ -18,15 +18,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
+import re
 import sys
 from typing import Any, TYPE_CHECKING
 
-import yaml
-
-from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.fusion.settings import FusionSettings, SETTINGS
 from dig2dig_ros.images.thermal_range import ThermalRange
+from dig2dig_ros.streams.parameters import (
+    FUSION_PREFIX,
+    fusion_settings,
+    no_parameter,
+    NODE,
+    PARAMETERS_BY_NAME,
+    read_parameters,
+)
 from dig2dig_ros.streams.resources import config_file
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.
@@ -34,10 +40,7 @@ if TYPE_CHECKING:
     from dig2dig_ros.fusion.fuser import Fuser
     from dig2dig_ros.priors import Prior
 
-NODE = 'fusion_node'
 INTERRUPTED = 'interrupted: ending with what there is; again to end at once'
-# Of the thermal task, shipped in config/.
-PRESETS = ('fusion', 'realtime', 'paper')
 THERMAL_TASK = 'visible-thermal'
 # What images are, and the preset for it.
 TASKS = {
@@ -45,11 +48,8 @@ TASKS = {
     'multi-focus': 'multi_focus',
     'multi-exposure': 'multi_exposure',
 }
-TYPES = {
-    **{setting.name: type(setting.default) for setting in fields(FusionSettings)},
-    **{'device': str, 'precision': str, 'prior': str, 'num_threads': int},
-}
-TYPE_NAMES = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text'}
+# Parameters with a short option.
+_SHORT = {'fusion.num_inference_steps': '-N', 'fusion.dig_refresh_interval': '-S'}
 
 
 class UsageError(ValueError):
@@ -92,53 +92,19 @@ def load_parameters(name: str) -> dict[str, Any]:
     Read the parameters that a ROS 2 parameter file sets for ``fusion_node``.
 
     :param name: a file, or the name of a shipped preset, for example ``realtime``.
-    :raises UsageError: the file is missing, is not a ROS 2 parameter file, or has a value of
-        another type than the fusion takes.
+    :raises UsageError: the file is missing, is not a ROS 2 parameter file, or has a value that
+        the node would refuse.
     """
     path = parameter_file(name)
     try:
-        document = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f'{path} cannot be read as YAML: {error}') from error
-    parameters: dict[str, Any] = {}
-    found = False
-    # The name of the node goes before the wildcard, as in ROS 2.
-    for node in ('/**', f'/**/{NODE}', NODE, f'/{NODE}'):
-        section = document.get(node) if isinstance(document, Mapping) else None
-        values = section.get('ros__parameters') if isinstance(section, Mapping) else None
-        if isinstance(values, Mapping):
-            found = True
-            parameters.update(values)
-    if not found:
-        raise UsageError(f'{path} has no ros__parameters for {NODE} or /**')
-    check_types(parameters)
+        parameters = read_parameters(path)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    for unknown in parameters.keys() - PARAMETERS_BY_NAME.keys():
+        # The others are of ROS, or of sources that the command line may name.
+        if not re.match(r'qos_overrides\.|use_sim_time$|\w+_transport$', unknown):
+            report(f'{path}: {no_parameter(unknown, PARAMETERS_BY_NAME)}')
     return parameters
-
-
-def check_types(parameters: Mapping[str, Any]) -> None:
-    """
-    Find out what a YAML file has as another type than the fusion takes.
-
-    :raises UsageError: with the parameter, its value and what it must be.
-    """
-    for name, kind in TYPES.items():
-        if name not in parameters:
-            continue
-        value = parameters[name]
-        # A bool is an int to Python, but nobody means a number by it.
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise UsageError(f'{name} is {value!r}, but must be {TYPE_NAMES[kind]}')
-
-
-def fusion_settings(values: Mapping[str, Any]) -> FusionSettings:
-    """
-    Pick the settings of the fusion from the parameters of ``fusion_node``.
-
-    :raises TypeError: a value has a wrong type.
-    :raises ValueError: a value is out of its range.
-    """
-    names = (f.name for f in fields(FusionSettings))
-    return FusionSettings(**{name: values[name] for name in names if name in values})
 
 
 def load_fuser(
@@ -178,27 +144,15 @@ def set_up_fuser(parameters: Mapping[str, Any], settings: FusionSettings | None 
         raise UsageError(f'the fusion cannot be set up: {error}') from error
 
 
-def with_overrides(parameters: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters with those overrides that are not None."""
-    return {**parameters, **{key: value for key, value in overrides.items() if value is not None}}
-
-
 def thermal_range(parameters: Mapping[str, Any]) -> ThermalRange:
-    """
-    Return the mapping of thermal counts that the parameters ask for, without memory.
-
-    :raises UsageError: a value is refused.
-    """
+    """Return the mapping of thermal counts that the parameters ask for, without memory."""
     arguments = {
         'mode': 'thermal_range',
         'percentiles': 'thermal_range_percentiles',
         'limits': 'thermal_range_limits',
     }
     given = {name: parameters[key] for name, key in arguments.items() if key in parameters}
-    try:
-        return ThermalRange(**given, smoothing=0.0)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f'thermal_range cannot be set up: {error}') from error
+    return ThermalRange(**given, smoothing=0.0)
 
 
 def size_argument(text: str) -> tuple[int, int]:
@@ -234,31 +188,62 @@ def report(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def add_fusion_options(group: argparse._ActionsContainer, default: str = 'its defaults') -> None:
+def add_parameter(group: argparse._ActionsContainer, name: str) -> None:
+    """Add the option ``--NAME`` of a parameter of the node, as its table describes it."""
+    spec = PARAMETERS_BY_NAME[name]
+
+    def value(text: str) -> Any:
+        try:
+            return spec.parsed(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    group.add_argument(
+        *filter(None, (_SHORT.get(name), f'--{name}')),
+        type=value,
+        metavar=f'{{{",".join(map(str, spec.choices))}}}' if spec.choices else 'VALUE',
+        # The description names the choices.
+        help=f'{spec.description} {"" if spec.choices else spec.allowed}'.replace('%', '%%'),
+    )
+
+
+def add_fusion_options(parser: argparse.ArgumentParser, default: str = 'its defaults') -> None:
     """
-    Add ``--params``, ``-N``, ``-S`` and ``--device``.
+    Add ``--params``, and options of the parameters that say how to fuse and where.
 
     :param default: what the parameters are without ``--params``, in words.
     """
+    group = parser.add_argument_group('how to fuse', f'Parameters of {NODE}, under their names.')
     group.add_argument(
         '--params',
         metavar='PRESET|FILE',
-        help=f'parameters of {NODE}: a shipped preset or a YAML file; default: {default}',
+        help=f'a shipped preset or a YAML file; default: {default}',
     )
-    group.add_argument('-N', type=positive, metavar='STEPS', help='steps of the reverse chain')
-    group.add_argument(
-        '-S',
-        type=positive,
-        metavar='STEPS',
-        help='steps between two refreshes of the information gains',
-    )
-    group.add_argument('--device', help='auto, cpu, cuda or cuda:N')
+    for name in ('device', 'prior', *map(FUSION_PREFIX.__add__, SETTINGS)):
+        add_parameter(group, name)
 
 
-def fusion_overrides(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what the options say of the parameters, for :func:`with_overrides`."""
+def chosen_parameters(
+    args: argparse.Namespace, defaults: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """
+    Return the parameters that the command line asks for.
+
+    In ascending order: the defaults, the file of ``--params``, the options of parameters.
+
+    :raises UsageError: the file, or a value in it, cannot be used.
+    """
     return {
-        'num_inference_steps': args.N,
-        'dig_refresh_interval': args.S,
-        'device': args.device,
+        **(defaults or {}),
+        **(load_parameters(args.params) if args.params is not None else {}),
+        **given_parameters(args),
+    }
+
+
+def given_parameters(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the parameters that options of their own give, by name."""
+    return {
+        name: value
+        for name, value in vars(args).items()
+        if name in PARAMETERS_BY_NAME and value is not None
     }

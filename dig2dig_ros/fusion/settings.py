@@ -16,24 +16,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, get_args, get_type_hints, Literal, TypeVar
 
 from dig2dig_ros.fusion.degradation import Degradation, DegradationError
+from dig2dig_ros.fusion.parameter_spec import ParameterSpec
 
 TimestepSpacing = Literal['quadratic', 'uniform']
-TIMESTEP_SPACINGS: tuple[TimestepSpacing, ...] = ('quadratic', 'uniform')
 Sampler = Literal['increments', 'ddim', 'ancestral']
-SAMPLERS: tuple[Sampler, ...] = ('increments', 'ddim', 'ancestral')
 WeightRule = Literal['dig', 'rd', 'uniform']
-WEIGHT_RULES: tuple[WeightRule, ...] = ('dig', 'rd', 'uniform')
 Guidance = Literal['score', 'em']
-GUIDANCES: tuple[Guidance, ...] = ('score', 'em')
 GainLoss = Literal['l2', 'l1', 'ssim']
-GAIN_LOSSES: tuple[GainLoss, ...] = ('l2', 'l1', 'ssim')
 Chroma = Literal['first', 'all']
-CHROMAS: tuple[Chroma, ...] = ('first', 'all')
 PRIOR_DOWNSCALES = (1, 2, 4)
+
+T = TypeVar('T')
+
+
+def _setting(default: T, description: str, **limits: Any) -> T:
+    """Describe a setting; ``limits`` as of :class:`ParameterSpec`, choices also by the type."""
+    described: T = field(default=default, metadata={'description': description, **limits})
+    return described
+
+
+def _odd(value: int) -> str | None:
+    return None if value % 2 else 'must be odd'
+
+
+def _degradation(text: str) -> str | None:
+    try:
+        Degradation.parse(text)
+    except DegradationError as error:
+        return str(error)
+    return None
+
+
+def _visible_degradation(text: str) -> str | None:
+    problem = _degradation(text)
+    if problem is None and Degradation.parse(text).factor != 1:
+        return 'the fused image has the pixels of the visible one: declare no down-sampling of it'
+    return problem
 
 
 def reduced_timesteps(
@@ -61,133 +83,165 @@ def reduced_timesteps(
 @dataclass(frozen=True)
 class FusionSettings:
     """
-    How to fuse. Every value is checked; the error names the setting, its value and the range.
+    How to fuse. What a setting means is said once, beside its default.
 
-    :param sampler: ``increments``, the reduced-step version: no chain, what the sources resolve
-        between the refreshes is weighted and summed up; ``ddim``, the deterministic guided chain;
-        ``ancestral``, the one with fresh noise at every step (Eq. 1 and 3).
-    :param num_inference_steps: N, steps of the reverse chain.
-    :param dig_refresh_interval: S, steps between two refreshes of the information gains.
-    :param timestep_spacing: ``quadratic`` (larger steps at high noise) or ``uniform``.
-    :param first_timestep: t_N, where the chain starts; 999 is nearly pure noise.
-    :param noise_draws: draws of noise over which the sources' estimates are averaged; 0 denoises
-        them without noise, which is sharper and deterministic but needs a ``first_timestep`` of
-        at most about 400, because no prior was trained on such an input.
-    :param prior_downscale: 1, 2 or 4: the prior sees the noisy sources with so many pixels a side
-        averaged into one, which takes a quarter or a sixteenth of its operations, and its
-        estimates are interpolated. The fused image keeps all its pixels: what the estimates lack
-        is in the last increment. Averaging takes noise away, and the prior is told so; timesteps
-        mean the same as without. In a chain, this is for the sources' estimates alone.
-    :param weights: ``dig`` (Eq. 11), ``rd`` (relative dominability, TTD) or ``uniform`` (1/K, the
-        static baseline).
-    :param gain_loss: l of Eq. 8: ``l2``, ``l1`` or ``ssim`` (1 - SSIM).
-    :param gain_window: side of the window that l averages over, odd, in pixels.
-    :param structure_window: the same for the coarse structure, which the prior resolves before
-        the first refresh; about the size of the objects that matter.
-    :param normalize_gain: divide the gains by their local scale; false is Eq. 11 as printed.
-    :param temperature: of the softmax over the sources; small is decisive, large is uniform.
-    :param structure_temperature: the same for the coarse structure.
-    :param contrast_gain: by how much ``increments`` may be amplified to make up for the contrast
-        that averaging takes from them; 1 is off.
-    :param overshoot: of ``increments``: by how much, of the full range, the fused image may leave
-        what the sources span at a pixel; 1 is no limit.
-    :param guidance: of a chain: ``score`` (the weighted conditional scores, Eq. 2) or ``em``
-        (the expectation-maximisation step of DDFM, which makes its own weights).
-    :param guidance_scale: of a chain: strength of the sources against the prior, 0 to 1.
-    :param chroma: whose colour the fused image has: ``first`` (of the first source, the visible
-        camera) or ``all`` (of all sources by weight and saturation: multi-focus, multi-exposure).
-    :param visible_degradation: how the first source's camera degrades the scene, see
-        :class:`~dig2dig_ros.fusion.degradation.Degradation`; ``none`` takes its image as it is.
-    :param thermal_degradation: the same of the second source.
-    :param restoration_steps: steps of data consistency and prior that undo a degradation other
-        than noise.
-    :param seed: of the noise, which is drawn once for each resolution.
+    The node's parameters ``fusion.NAME``, the shipped parameter file, the page of parameters and
+    the options of the commands are made from these fields, by way of :data:`SETTINGS`.
+
+    :raises ValueError: a value is refused; the message names the setting, the value and the range.
     """
 
-    sampler: Sampler = 'increments'
-    num_inference_steps: int = 1
-    dig_refresh_interval: int = 1
-    timestep_spacing: TimestepSpacing = 'quadratic'
-    first_timestep: int = 400
-    noise_draws: int = 0
-    prior_downscale: int = 1
-    weights: WeightRule = 'dig'
-    gain_loss: GainLoss = 'l2'
-    gain_window: int = 31
-    structure_window: int = 45
-    normalize_gain: bool = True
-    temperature: float = 1.3
-    structure_temperature: float = 6.0
-    contrast_gain: float = 1.2
-    overshoot: float = 0.0
-    guidance: Guidance = 'score'
-    guidance_scale: float = 0.9
-    chroma: Chroma = 'first'
-    visible_degradation: str = 'none'
-    thermal_degradation: str = 'none'
-    restoration_steps: int = 2
-    seed: int = 0
+    sampler: Sampler = _setting(
+        'increments',
+        'How to fuse: increments (no chain: what the sources resolve between two refreshes is '
+        'weighted and summed up), ddim (the deterministic guided chain) or ancestral (the chain '
+        'with fresh noise at every step, Eq. 1 and 3 of the paper).',
+    )
+    num_inference_steps: int = _setting(
+        1, 'N of the paper: steps of the reverse chain.', minimum=1, maximum=999
+    )
+    dig_refresh_interval: int = _setting(
+        1,
+        'S of the paper: steps between two refreshes of the information gains.',
+        minimum=1,
+        maximum=999,
+    )
+    timestep_spacing: TimestepSpacing = _setting(
+        'quadratic',
+        'How the steps are spread over the noise levels: quadratic (larger ones at high noise) '
+        'or uniform.',
+    )
+    first_timestep: int = _setting(
+        400,
+        'Noise level at which the chain starts, at least num_inference_steps; 999 is nearly pure '
+        'noise.',
+        minimum=1,
+        maximum=999,
+    )
+    noise_draws: int = _setting(
+        0,
+        "Draws of noise over which the sources' estimates are averaged; 0 denoises the sources "
+        'as they are, which is sharper and deterministic, but no prior was trained on it: '
+        'first_timestep should then be 400 at most.',
+        minimum=0,
+        maximum=16,
+    )
+    prior_downscale: int = _setting(
+        1,
+        'Pixels a side that are averaged into one before the prior sees the sources: 1, 2 (a '
+        'quarter of the operations) or 4 (a sixteenth). The estimates are interpolated, and the '
+        'fused image keeps all its pixels.',
+        choices=PRIOR_DOWNSCALES,
+    )
+    weights: WeightRule = _setting(
+        'dig',
+        'Rule of the weights: dig (information gains, Eq. 11), rd (relative dominability, TTD) '
+        'or uniform (equal).',
+    )
+    gain_loss: GainLoss = _setting(
+        'l2',
+        'Distance between an estimate and its source (l of Eq. 8): l2, l1 or ssim (1 - SSIM).',
+    )
+    gain_window: int = _setting(
+        31,
+        'Side in pixels of the window over which the distance is averaged; odd.',
+        minimum=1,
+        maximum=99,
+        check=_odd,
+    )
+    structure_window: int = _setting(
+        45,
+        'The same for the coarse structure, which the prior resolves before the first refresh: '
+        'about the size of the objects that matter; odd.',
+        minimum=1,
+        maximum=999,
+        check=_odd,
+    )
+    normalize_gain: bool = _setting(
+        True, 'Divide the gains by their local scale; false is Eq. 11 as printed.'
+    )
+    temperature: float = _setting(
+        1.3,
+        'Temperature of the softmax over the sources: small values decide for one, large ones '
+        'weigh all alike.',
+        minimum=0.001,
+        maximum=1000.0,
+    )
+    structure_temperature: float = _setting(
+        6.0,
+        'The same for the coarse structure; small values give more contrast.',
+        minimum=0.001,
+        maximum=1000.0,
+    )
+    contrast_gain: float = _setting(
+        1.2,
+        'How much the increments may be amplified to make up for the contrast that averaging '
+        'takes from them; 1 is off.',
+        minimum=1.0,
+        maximum=2.0,
+    )
+    overshoot: float = _setting(
+        0.0,
+        'How far the fused image of increments may leave what the sources span at a pixel, as a '
+        'part of the full range; 1 is no limit.',
+        minimum=0.0,
+        maximum=1.0,
+    )
+    guidance: Guidance = _setting(
+        'score',
+        'How a chain (sampler ddim or ancestral) is guided: score (the weighted conditional '
+        'scores, Eq. 2) or em (the expectation-maximisation step of DDFM, which makes its own '
+        'weights).',
+    )
+    guidance_scale: float = _setting(
+        0.9,
+        'Strength of the sources against the prior in a chain; 1 ignores the prior.',
+        minimum=0.0,
+        maximum=1.0,
+    )
+    chroma: Chroma = _setting(
+        'first',
+        'Whose colour the fused image has: first (the visible camera) or all (every source by '
+        'its weight and saturation, as multi-focus and multi-exposure ask for).',
+    )
+    visible_degradation: str = _setting(
+        'none',
+        'What the visible camera does to the scene, to be undone: none, low_light, or terms such '
+        "as 'blur 1.5, noise auto' (docs/cameras.md).",
+        check=_visible_degradation,
+    )
+    thermal_degradation: str = _setting(
+        'none',
+        "The same of the thermal camera: none, lepton, boson, or terms such as 'x4, noise auto'; "
+        'xF is a sensor with an F-th of the pixels along each side.',
+        check=_degradation,
+    )
+    restoration_steps: int = _setting(
+        2,
+        'Steps of data consistency and prior that undo a degradation other than noise.',
+        minimum=1,
+        maximum=100,
+    )
+    seed: int = _setting(
+        0,
+        'Seed of the noise, which is drawn once for each resolution.',
+        minimum=0,
+        maximum=2**31 - 1,
+    )
 
     def __post_init__(self) -> None:
-        def require(condition: bool, name: str, expected: str) -> None:
-            if not condition:
-                raise ValueError(f'{name} is {getattr(self, name)!r}, but must be {expected}')
-
-        require(self.sampler in SAMPLERS, 'sampler', f'one of {SAMPLERS}')
-        require(1 <= self.num_inference_steps <= 1000, 'num_inference_steps', '1 to 1000')
-        require(1 <= self.dig_refresh_interval <= 1000, 'dig_refresh_interval', '1 to 1000')
-        require(
-            self.timestep_spacing in TIMESTEP_SPACINGS,
-            'timestep_spacing',
-            f'one of {TIMESTEP_SPACINGS}',
-        )
-        require(
-            self.num_inference_steps <= self.first_timestep <= 999,
-            'first_timestep',
-            f'{self.num_inference_steps} (num_inference_steps) to 999',
-        )
-        require(0 <= self.noise_draws <= 16, 'noise_draws', '0 to 16')
-        require(
-            self.prior_downscale in PRIOR_DOWNSCALES,
-            'prior_downscale',
-            f'one of {PRIOR_DOWNSCALES}',
-        )
-        require(self.weights in WEIGHT_RULES, 'weights', f'one of {WEIGHT_RULES}')
-        require(self.gain_loss in GAIN_LOSSES, 'gain_loss', f'one of {GAIN_LOSSES}')
-        require(
-            1 <= self.gain_window <= 99 and self.gain_window % 2 == 1,
-            'gain_window',
-            'odd, 1 to 99',
-        )
-        require(
-            1 <= self.structure_window <= 999 and self.structure_window % 2 == 1,
-            'structure_window',
-            'odd, 1 to 999',
-        )
-        for name in ('temperature', 'structure_temperature'):
-            require(0 < getattr(self, name) < float('inf'), name, 'positive and finite')
-        require(1 <= self.contrast_gain <= 2, 'contrast_gain', '1 to 2')
-        require(0 <= self.overshoot <= 1, 'overshoot', '0 to 1')
-        require(self.guidance in GUIDANCES, 'guidance', f'one of {GUIDANCES}')
-        require(
-            self.guidance == 'score' or self.sampler != 'increments',
-            'guidance',
-            "score, or sampler ddim or ancestral: sampler 'increments' has no chain to guide",
-        )
-        require(0 <= self.guidance_scale <= 1, 'guidance_scale', '0 to 1')
-        require(self.chroma in CHROMAS, 'chroma', f'one of {CHROMAS}')
-        for name in ('visible_degradation', 'thermal_degradation'):
-            try:
-                Degradation.parse(getattr(self, name))
-            except DegradationError as error:
-                raise ValueError(f'{name}: {error}') from error
-        if Degradation.parse(self.visible_degradation).factor != 1:
+        for name, spec in SETTINGS.items():
+            spec.checked(getattr(self, name))
+        if self.first_timestep < self.num_inference_steps:
             raise ValueError(
-                f'visible_degradation is {self.visible_degradation!r}, but the fused image has '
-                'the pixels of the visible one: declare no down-sampling of it'
+                f'first_timestep is {self.first_timestep}, but must be at least '
+                f'{self.num_inference_steps} (num_inference_steps)'
             )
-        require(1 <= self.restoration_steps <= 100, 'restoration_steps', '1 to 100')
-        require(0 <= self.seed < 2**63, 'seed', '0 to 2^63 - 1')
+        if self.guidance != 'score' and self.sampler == 'increments':
+            raise ValueError(
+                f"guidance is {self.guidance!r}, but sampler 'increments' has no chain to guide: "
+                'take score, or sampler ddim or ancestral'
+            )
 
     def degradations(self, sources: int) -> tuple[Degradation, ...]:
         """Return how each of the sources is degraded; only of the first two it is declared."""
@@ -213,3 +267,20 @@ class FusionSettings:
         that follow (Dig2DIG, section 4.5).
         """
         return self.timesteps[:: self.dig_refresh_interval]
+
+
+def _described_settings() -> dict[str, ParameterSpec]:
+    types = get_type_hints(FusionSettings)
+    return {
+        setting.name: ParameterSpec(
+            setting.name,
+            setting.default,
+            live=True,
+            **{'choices': get_args(types[setting.name]), **setting.metadata},
+        )
+        for setting in fields(FusionSettings)
+    }
+
+
+# What each setting means and which values it takes, by name.
+SETTINGS: dict[str, ParameterSpec] = _described_settings()

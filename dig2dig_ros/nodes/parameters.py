@@ -20,19 +20,46 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.utilities import remove_ros_args
 
+from dig2dig_ros.fusion.parameter_spec import ParameterSpec
 from dig2dig_ros.streams.parameters import (
     fusion_settings,
     nearest_name,
+    no_parameter,
     PARAMETERS,
     PARAMETERS_BY_NAME,
-    ParameterSpec,
     transport_parameter,
 )
+
+
+def descriptor(spec: ParameterSpec) -> ParameterDescriptor:
+    """Return what ``ros2 param describe`` shows, and what ROS checks by itself."""
+    described = ParameterDescriptor(description=spec.description)
+    constraints = [f'one of: {spec.allowed}'] if spec.choices else []
+    if not spec.live:
+        constraints.append('fixed while the node is configured: clean up first')
+    described.additional_constraints = '; '.join(constraints)
+    # To rclpy an empty list is one of bytes, and one from a YAML file is no value at all.
+    described.dynamic_typing = spec.default == []
+    if spec.minimum is not None and spec.maximum is not None:
+        if isinstance(spec.default, float):
+            described.floating_point_range = [
+                FloatingPointRange(from_value=float(spec.minimum), to_value=float(spec.maximum))
+            ]
+        else:
+            described.integer_range = [
+                IntegerRange(from_value=int(spec.minimum), to_value=int(spec.maximum), step=1)
+            ]
+    return described
 
 
 class NodeParameters:
@@ -65,7 +92,7 @@ class NodeParameters:
         self._declared = False
         node.add_on_set_parameters_callback(self._check)
         for spec in PARAMETERS:
-            node.declare_parameter(spec.name, spec.default, spec.descriptor())
+            node.declare_parameter(spec.name, spec.default, descriptor(spec))
             if self._values[spec.name] == []:  # tell its type to who asks
                 node.set_parameters([Parameter(spec.name, Parameter.Type.STRING_ARRAY, [])])
         self._declared = True
@@ -83,7 +110,7 @@ class NodeParameters:
             if not self._node.has_parameter(spec.name):
                 self._specs[spec.name] = spec
                 self._values = {**self._values, spec.name: spec.default}
-                self._node.declare_parameter(spec.name, spec.default, spec.descriptor())
+                self._node.declare_parameter(spec.name, spec.default, descriptor(spec))
 
     def warn_of_unknown(self, arguments: Sequence[str] = ()) -> tuple[str, ...]:
         """
@@ -100,9 +127,7 @@ class NodeParameters:
         )
         logger = self._node.get_logger()
         for name in unknown:
-            nearest = nearest_name(name, self._specs)
-            hint = f'; did you mean {nearest}?' if nearest else ''
-            logger.warning(f'there is no parameter {name}: its value has no effect{hint}')
+            logger.warning(no_parameter(name, self._specs))
         for word in remove_ros_args(list(arguments))[1:]:
             name = nearest_name(word.strip('-').partition('=')[0], self._specs) or 'NAME'
             logger.warning(

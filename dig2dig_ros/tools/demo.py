@@ -62,7 +62,7 @@ from dig2dig_ros.evaluation.demo_setup import (
     registration_facts,
 )
 from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError
-from dig2dig_ros.evaluation.options import parameter_file, PRESETS, UsageError
+from dig2dig_ros.evaluation.options import parameter_file, UsageError
 from dig2dig_ros.images.geometry import RegistrationError
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import load_registration
@@ -77,6 +77,7 @@ from dig2dig_ros.nodes.client import (
 )
 from dig2dig_ros.nodes.signals import interrupt_on_termination
 from dig2dig_ros.streams.pairing import SOURCES
+from dig2dig_ros.streams.parameters import PRESETS
 from dig2dig_ros.tools.calibrate_registration import UNTRUSTED
 
 # Pairs to calibrate from, as many to check with, and how many a second: slow enough that the

@@ -64,13 +64,11 @@ from dig2dig_ros.evaluation.methods import time_left
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
     check_output,
-    fusion_overrides,
+    chosen_parameters,
     INTERRUPTED,
-    load_parameters,
     positive,
     report,
     UsageError,
-    with_overrides,
 )
 from dig2dig_ros.evaluation.scores import format_value
 from dig2dig_ros.evaluation.tables import Table
@@ -87,6 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog='evaluate_bag',
+        usage='%(prog)s BAG [BAG ...] [options]',
         description=__doc__,
         epilog=rows_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -172,9 +171,7 @@ def parameter_values(args: argparse.Namespace) -> dict[str, Any]:
 
     :raises UsageError: one is refused, or does not go together with ``--source``.
     """
-    given = with_overrides(
-        load_parameters(args.params) if args.params else {}, fusion_overrides(args)
-    )
+    given = chosen_parameters(args)
     sources = [name for name, _ in args.source]
     if sources:
         given['additional_sources'] = sources

@@ -64,7 +64,8 @@ from dig2dig_ros.evaluation.methods import COMMON_SIZE, row_settings
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
     check_output,
-    fusion_overrides,
+    chosen_parameters,
+    given_parameters,
     INTERRUPTED,
     load_parameters,
     positive,
@@ -73,7 +74,6 @@ from dig2dig_ros.evaluation.options import (
     TASKS,
     THERMAL_TASK,
     UsageError,
-    with_overrides,
 )
 from dig2dig_ros.evaluation.pair_evaluation import PairEvaluation, PairJob
 from dig2dig_ros.evaluation.perceptual import LpipsError
@@ -90,6 +90,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ends the program with code 2 where it makes no sense."""
     parser = argparse.ArgumentParser(
         prog='evaluate_pairs',
+        usage='%(prog)s DIR [options]',
         description=__doc__,
         epilog=rows_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -131,7 +132,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if (args.peers is None) != (args.peers_set is None):
         parser.error('--peers and --peers-set belong together')
-    if args.ablation and any((args.peers, args.against, args.N, args.S)):
+    steps = {'fusion.num_inference_steps', 'fusion.dig_refresh_interval'}
+    if args.ablation and (args.peers or args.against or steps & given_parameters(args).keys()):
         parser.error('--ablation has its own rows, N and S: no --peers, --against, -N or -S')
     if args.labels is not None and args.detector is None:
         parser.error('--labels needs --detector')
@@ -186,14 +188,12 @@ def choose_task(
         parameters.update(load_parameters(str(config_file(f'{TASKS[args.task]}.yaml'))))
     elif _is_colour(pairs[0]):
         thermal = False
-        parameters['chroma'] = 'all'
+        parameters['fusion.chroma'] = 'all'
         report(
             'the second images have colour: they are taken as photographs; --task multi-focus or '
             f'multi-exposure chooses parameters for such, --task {THERMAL_TASK} takes their luma'
         )
-    if args.params is not None:
-        parameters.update(load_parameters(args.params))
-    return thermal, with_overrides(parameters, fusion_overrides(args))
+    return thermal, chosen_parameters(args, parameters)
 
 
 def _is_colour(pair: ImagePair) -> bool:

@@ -48,15 +48,13 @@ from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError
 from dig2dig_ros.evaluation.methods import time_left
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
-    fusion_overrides,
+    chosen_parameters,
     INTERRUPTED,
-    load_parameters,
     positive,
     report,
     set_up_fuser,
     thermal_range,
     UsageError,
-    with_overrides,
 )
 from dig2dig_ros.evaluation.restoration_study import Case, METRICS, RestorationStudy
 from dig2dig_ros.evaluation.scores import ScoreFile
@@ -87,6 +85,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ends the program with code 2 where it makes no sense."""
     parser = argparse.ArgumentParser(
         prog='evaluate_restoration',
+        usage='%(prog)s DIR [options]',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -99,7 +98,6 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         f"or 'VISIBLE; THERMAL'; default: {', '.join(map(repr, DEFAULT_CASES))}")
     add('--limit', type=positive, metavar='PAIRS', help='take the first pairs only')
     add_fusion_options(parser)
-    add('--prior', metavar='NAME|FILE', help='the denoiser, default: compact')
     add('--csv', type=Path, metavar='FILE', help='write the values of every pair')
     # fmt: on
     return parser.parse_args(argv)
@@ -115,8 +113,7 @@ def evaluate(args: argparse.Namespace) -> int:
     :raises OSError: the values cannot be written.
     """
     pairs = find_pairs(args.directory)[: args.limit]
-    parameters = load_parameters(args.params) if args.params else {}
-    parameters = with_overrides(parameters, {**fusion_overrides(args), 'prior': args.prior})
+    parameters = chosen_parameters(args)
     ranges = thermal_range(parameters)
     fuser = set_up_fuser(parameters)
     columns = ('pair', 'visible; thermal', 'method')

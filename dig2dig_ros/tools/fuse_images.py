@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from dig2dig_ros.evaluation.image_pairs import ImagePairError, read_photograph
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
-    fusion_overrides,
+    chosen_parameters,
     load_parameters,
     report,
     set_up_fuser,
@@ -46,7 +46,6 @@ from dig2dig_ros.evaluation.options import (
     thermal_range,
     THERMAL_TASK,
     UsageError,
-    with_overrides,
 )
 from dig2dig_ros.images.geometry import size_of
 from dig2dig_ros.images.overlay import weight_map, weight_overlay
@@ -111,11 +110,8 @@ def choose_parameters(args: argparse.Namespace, images: Sequence[NDArray[Any]]) 
     if args.task is not None:
         parameters.update(load_parameters(str(config_file(f'{TASKS[args.task]}.yaml'))))
     elif any(image.ndim == 3 for image in images[1:]):
-        parameters['chroma'] = 'all'
-    if args.params is not None:
-        parameters.update(load_parameters(args.params))
-    overrides = {'prior': args.prior, 'thermal_to_visible': args.thermal_to_visible}
-    return with_overrides(parameters, {**fusion_overrides(args), **overrides})
+        parameters['fusion.chroma'] = 'all'
+    return chosen_parameters(args, parameters)
 
 
 def prepare_sources(
@@ -206,6 +202,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ends the program with code 2 where it makes no sense."""
     parser = argparse.ArgumentParser(
         prog='fuse_images',
+        usage='%(prog)s IMAGE IMAGE [IMAGE ...] -o OUT [options]',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -224,7 +221,6 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--thermal-to-visible', metavar='FILE',
         help='registration of the second image, as calibrate_registration writes it; default: '
         'the images are aligned')
-    add('--prior', metavar='NAME|FILE', help='the denoiser, default: compact')
     # fmt: on
     return parser.parse_args(argv)
 

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 import sys
 from typing import Any, TYPE_CHECKING
@@ -44,18 +45,16 @@ from dig2dig_ros.evaluation.known_fusions import known_fusions, PAIR_KINDS
 from dig2dig_ros.evaluation.metrics import luma
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
-    fusion_overrides,
-    fusion_settings,
+    chosen_parameters,
     load_fuser,
-    load_parameters,
     positive,
     report,
     size_argument,
     thermal_range,
     UsageError,
-    with_overrides,
 )
 from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.streams.parameters import fusion_settings
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.
 if TYPE_CHECKING:
@@ -64,11 +63,11 @@ if TYPE_CHECKING:
 
 # The theorem's own terms: from pure noise, with noise in the estimates, a step at a time.
 DEFAULTS: dict[str, Any] = {
-    'sampler': 'ddim',
-    'num_inference_steps': 25,
-    'dig_refresh_interval': 5,
-    'first_timestep': 999,
-    'noise_draws': 1,
+    'fusion.sampler': 'ddim',
+    'fusion.num_inference_steps': 25,
+    'fusion.dig_refresh_interval': 5,
+    'fusion.first_timestep': 999,
+    'fusion.noise_draws': 1,
 }
 
 
@@ -78,19 +77,17 @@ def chain_parameters(args: argparse.Namespace) -> tuple[dict[str, Any], FusionSe
 
     :raises UsageError: a value is refused.
     """
-    values = load_parameters(args.params) if args.params else dict(DEFAULTS)
-    values = with_overrides(values, fusion_overrides(args))
-    if values.get('sampler', 'increments') == 'increments':
-        values['sampler'] = 'ddim'
-        if args.params:
-            report("the sampler 'increments' has no chain to look at: ddim in its place")
-    if values.get('guidance', 'score') != 'score':
-        report(f'guidance {values["guidance"]} makes its own weights: score in its place')
-    values['guidance'] = 'score'
+    values = chosen_parameters(args, {} if args.params else DEFAULTS)
     try:
-        return values, fusion_settings(values)
-    except (TypeError, ValueError) as error:
+        settings = fusion_settings(values)
+    except ValueError as error:
         raise UsageError(f'the chain cannot be set up: {error}') from error
+    if settings.sampler == 'increments':
+        settings = replace(settings, sampler='ddim')
+        report("the sampler 'increments' has no chain to look at: ddim in its place")
+    if settings.guidance != 'score':
+        report(f'guidance {settings.guidance} makes its own weights: score in its place')
+    return values, replace(settings, guidance='score')
 
 
 def make_fuser(values: Mapping[str, Any], settings: FusionSettings) -> Fuser:
@@ -139,6 +136,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ends the program with code 2 where it makes no sense."""
     parser = argparse.ArgumentParser(
         prog='inspect_gains',
+        usage='%(prog)s [options]',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -157,7 +155,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--thermal', type=Path, metavar='FILE', help='thermal image of the same size')
 
     own = ', '.join(f'{name} {value}' for name, value in DEFAULTS.items())
-    add_fusion_options(parser.add_argument_group('fusion'), f'its defaults, but {own}')
+    add_fusion_options(parser, f'its defaults, but {own}')
 
     add = parser.add_argument_group('results').add_argument
     add('--region', type=region_argument, action='append', default=[], metavar='X,Y,WIDTH,HEIGHT',

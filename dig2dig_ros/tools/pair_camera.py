@@ -54,10 +54,11 @@ from dig2dig_ros.evaluation.camera_sources import (
 )
 from dig2dig_ros.evaluation.image_pairs import ImagePairError
 from dig2dig_ros.evaluation.imperfect_cameras import CameraGeometry, ImperfectionError
+from dig2dig_ros.fusion.parameter_spec import ParameterSpec
+from dig2dig_ros.nodes.parameters import descriptor
 from dig2dig_ros.nodes.run import run_node
 from dig2dig_ros.streams.codec import decode, decode_compressed, encode
 from dig2dig_ros.streams.pairing import Source, SOURCES
-from dig2dig_ros.streams.parameters import ParameterSpec
 from dig2dig_ros.streams.resources import fast_dds_environment
 
 _NANOSECONDS = 1_000_000_000
@@ -148,11 +149,11 @@ class PairCamera(Node):  # type: ignore[misc]
         )
 
     def _declare(self, spec: ParameterSpec) -> Any:
-        descriptor = spec.descriptor()
+        described = descriptor(spec)
         # What is sent is prepared for these values.
-        descriptor.additional_constraints = ''
-        descriptor.read_only = True
-        value = self.declare_parameter(spec.name, spec.default, descriptor).value
+        described.additional_constraints = ''
+        described.read_only = True
+        value = self.declare_parameter(spec.name, spec.default, described).value
         if value is None:  # an empty list from a command line
             value = []
         elif isinstance(value, array):

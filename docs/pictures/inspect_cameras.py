@@ -253,22 +253,22 @@ def degradations(studio: Studio) -> Finding:
         (
             'few pixels',
             street.cameras(0.25, thermal=Flaws(noise=2 * level)),
-            {'thermal_degradation': 'lepton'},
+            {'fusion.thermal_degradation': 'lepton'},
         ),
         (
             'noise',
             street.cameras(thermal=Flaws(noise=25 * level)),
-            {'thermal_degradation': 'noise auto'},
+            {'fusion.thermal_degradation': 'noise auto'},
         ),
         (
             'blur',
             street.cameras(thermal=Flaws(blur=2.5, noise=2 * level)),
-            {'thermal_degradation': 'blur 2.5, noise auto'},
+            {'fusion.thermal_degradation': 'blur 2.5, noise auto'},
         ),
         (
             'visible noise',
             street.cameras(visible=Flaws(noise=25.0)),
-            {'visible_degradation': 'low_light'},
+            {'fusion.visible_degradation': 'low_light'},
         ),
     )
     rows, texts = [], []

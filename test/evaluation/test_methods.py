@@ -36,10 +36,11 @@ from dig2dig_ros.evaluation.methods import (
     time_methods,
 )
 from dig2dig_ros.evaluation.metrics import luma
-from dig2dig_ros.evaluation.options import fusion_settings, load_parameters, UsageError
+from dig2dig_ros.evaluation.options import load_parameters, UsageError
 from dig2dig_ros.evaluation.scores import fuse_with
 from dig2dig_ros.fusion.fuser import Fuser
 from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.streams.parameters import fusion_settings
 
 SIZE = (64, 48)
 PARAMETERS = {'prior': 'nano', 'device': 'cpu', 'precision': 'fp32'}
@@ -84,7 +85,7 @@ def test_rows_of_the_same_settings_share_one_fusion_and_all_share_the_prior() ->
 
 
 def test_settings_of_a_row() -> None:
-    given = {'temperature': 0.25, 'num_inference_steps': 3, 'device': 'cpu'}
+    given = {'fusion.temperature': 0.25, 'fusion.num_inference_steps': 3, 'device': 'cpu'}
     settings = row_settings(Row('x', 'uniform', {'num_inference_steps': 2}), given)
     expected = FusionSettings(temperature=0.25, num_inference_steps=2, weights='uniform')
     assert settings == expected
@@ -96,7 +97,7 @@ def test_settings_of_a_row() -> None:
 @pytest.mark.parametrize(
     ('rows', 'parameters', 'message'),
     [
-        ('fused:temperature=-1', PARAMETERS, 'fused:temperature=-1 cannot be set up: '),
+        ('fused:N=500', PARAMETERS, 'fused:N=500 cannot be set up: first_timestep is 400'),
         ('fused', {**PARAMETERS, 'device': 'cuda:99'}, "fused cannot be set up: .*'cuda:99'"),
         ('uniform', {**PARAMETERS, 'prior': 'no/file.safetensors'}, 'uniform cannot be set up: '),
     ],

@@ -23,23 +23,23 @@ import pytest
 
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
-    fusion_overrides,
-    fusion_settings,
+    chosen_parameters,
     load_parameters,
     UsageError,
-    with_overrides,
 )
+from dig2dig_ros.fusion.settings import SETTINGS
+from dig2dig_ros.streams.parameters import fusion_settings
 
 
 def test_parameters_of_the_node_win_over_the_wildcard(tmp_path: Path) -> None:
     path = tmp_path / 'parameters.yaml'
     path.write_text(
-        '/fusion_node: {ros__parameters: {seed: 7}}\n'
-        '/**: {ros__parameters: {seed: 1, num_inference_steps: 4}}\n'
+        '/fusion_node: {ros__parameters: {fusion: {seed: 7}}}\n'
+        '/**: {ros__parameters: {fusion.seed: 1, fusion: {num_inference_steps: 4}}}\n'
         'pair_camera: {ros__parameters: {seed: 9}}\n',
         encoding='utf-8',
     )
-    assert load_parameters(str(path)) == {'seed': 7, 'num_inference_steps': 4}
+    assert load_parameters(str(path)) == {'fusion.seed': 7, 'fusion.num_inference_steps': 4}
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_files_that_set_nothing_are_refused(tmp_path: Path, text: str, message: 
     ('line', 'message'),
     [
         ('prior: 3', 'prior is 3, but must be a text'),
-        ('gain_window: true', 'gain_window is True, but must be a whole number'),
+        ('fusion: {gain_window: true}', 'fusion.gain_window is True, but must be a whole number'),
         ('num_threads: many', "num_threads is 'many', but must be a whole number"),
     ],
 )
@@ -76,8 +76,8 @@ def test_values_of_another_type_are_refused(tmp_path: Path, line: str, message: 
 
 def test_whole_numbers_are_numbers(tmp_path: Path) -> None:
     path = tmp_path / 'parameters.yaml'
-    path.write_text('/**: {ros__parameters: {temperature: 1}}\n', encoding='utf-8')
-    assert load_parameters(str(path)) == {'temperature': 1}
+    path.write_text('/**: {ros__parameters: {fusion.temperature: 1}}\n', encoding='utf-8')
+    assert load_parameters(str(path)) == {'fusion.temperature': 1.0}
 
 
 def test_unknown_preset_is_refused() -> None:
@@ -91,12 +91,65 @@ def test_presets_are_settings(preset: str) -> None:
     assert settings.timesteps
 
 
-def test_options_override_parameters_where_they_are_given() -> None:
+def parsed(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_fusion_options(parser, 'something')
-    args = parser.parse_args(['-N', '4', '--device', 'cpu'])
-    parameters = with_overrides(
-        {'num_inference_steps': 2, 'dig_refresh_interval': 2}, fusion_overrides(args)
+    return parser.parse_args(words)
+
+
+def test_options_win_over_files_and_files_over_defaults(tmp_path: Path) -> None:
+    path = tmp_path / 'parameters.yaml'
+    path.write_text('/**: {ros__parameters: {fusion: {seed: 5, temperature: 2.0}}}\n')
+    args = parsed('-N', '4', '--device', 'cpu', '--fusion.temperature', '3', '--params', str(path))
+    assert chosen_parameters(args, {'fusion.seed': 1, 'fusion.noise_draws': 1}) == {
+        'fusion.noise_draws': 1,
+        'fusion.seed': 5,
+        'fusion.temperature': 3.0,
+        'fusion.num_inference_steps': 4,
+        'device': 'cpu',
+    }
+
+
+def test_every_setting_is_an_option_with_its_meaning_and_its_limits() -> None:
+    parser = argparse.ArgumentParser()
+    add_fusion_options(parser, 'something')
+    text = ' '.join(parser.format_help().split())
+    assert 'default: something' in text
+    for name, spec in SETTINGS.items():
+        assert f'--fusion.{name}' in text
+        assert spec.description in text
+        assert ','.join(map(str, spec.choices)) in text
+        assert spec.choices or spec.allowed in text
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ('-N 0', 'fusion.num_inference_steps is 0, but must be 1 to 999'),
+        ('--fusion.sampler x', "fusion.sampler is 'x', but must be one of: increments, ddim"),
+        ('--fusion.gain_window 4', 'fusion.gain_window is 4, but must be odd'),
+        ('--fusion.temperature warm', "fusion.temperature is 'warm', but must be a number"),
+        ('--device tpu', "device is 'tpu', but must be auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_an_option_is_checked_as_the_parameter_is(
+    capsys: pytest.CaptureFixture[str], words: str, message: str
+) -> None:
+    with pytest.raises(SystemExit):
+        parsed(*words.split())
+    assert message in capsys.readouterr().err
+
+
+def test_a_name_in_a_file_that_does_not_exist_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / 'parameters.yaml'
+    path.write_text(
+        '/**: {ros__parameters: {temperature: 2.0, use_sim_time: true, nir_transport: raw, '
+        'qos_overrides: {/a: {depth: 1}}}}\n'
     )
-    assert parameters == {'num_inference_steps': 4, 'dig_refresh_interval': 2, 'device': 'cpu'}
-    assert 'default: something' in ' '.join(parser.format_help().split())
+    assert 'temperature' in load_parameters(str(path))
+    assert capsys.readouterr().err == (
+        f'{path}: there is no parameter temperature: its value has no effect; did you mean '
+        'fusion.temperature?\n'
+    )

@@ -44,12 +44,12 @@ from bag_files import (
 from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_topics import find_sources
 from dig2dig_ros.evaluation.bag_types import BagError
-from dig2dig_ros.evaluation.options import fusion_settings, load_fuser
+from dig2dig_ros.evaluation.options import load_fuser
 from dig2dig_ros.evaluation.replay import BagReplay, stamp_text
 from dig2dig_ros.fusion.fuser import Fuser
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.streams.cascade import Cascade
-from dig2dig_ros.streams.parameters import complete_values
+from dig2dig_ros.streams.parameters import complete_values, fusion_settings
 from dig2dig_ros.streams.preparation import FusedFrame
 
 MS = SECOND // 1000

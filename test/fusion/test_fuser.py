@@ -451,7 +451,7 @@ def test_a_degraded_source_is_restored_before_it_is_placed(fuser):
 def test_the_visible_image_cannot_be_declared_down_sampled():
     with pytest.raises(ValueError, match='visible_degradation'):
         replace(SETTINGS, visible_degradation='x2')
-    with pytest.raises(ValueError, match=r'thermal_degradation: .*foggy'):
+    with pytest.raises(ValueError, match=r'thermal_degradation is .*foggy'):
         replace(SETTINGS, thermal_degradation='foggy')
 
 

@@ -18,10 +18,9 @@ from pathlib import Path
 
 import numpy as np
 from torch.utils.flop_counter import FlopCounterMode
-import yaml
 
 from dig2dig_ros.fusion.fuser import Fuser
-from dig2dig_ros.streams.parameters import complete_values, fusion_settings
+from dig2dig_ros.streams.parameters import complete_values, fusion_settings, read_parameters
 
 CONFIG = Path(__file__).resolve().parents[2] / 'config'
 WIDTH, HEIGHT = 640, 512
@@ -29,8 +28,7 @@ WIDTH, HEIGHT = 640, 512
 
 def operations(preset):
     """Return the floating-point operations of a pair at 640x512 in GFLOP."""
-    document = yaml.safe_load((CONFIG / f'{preset}.yaml').read_text(encoding='utf-8'))
-    values = complete_values(document['/**']['ros__parameters'])
+    values = complete_values(read_parameters(CONFIG / f'{preset}.yaml'))
     fuser = Fuser(fusion_settings(values), prior=values['prior'], device='cpu')
     rng = np.random.default_rng(4)
     visible = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)

@@ -44,10 +44,11 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from dig2dig_ros.fusion.parameter_spec import ParameterSpec
 from dig2dig_ros.nodes.client import counter, is_counter, unfinished_pairs, waiting_images
 from dig2dig_ros.streams.codec import encode, SUPPORTED_ENCODINGS
 from dig2dig_ros.streams.pairing import SOURCES
-from dig2dig_ros.streams.parameters import MISSING_MODALITIES, PARAMETERS, ParameterSpec
+from dig2dig_ros.streams.parameters import PARAMETERS
 from integration.harness import connect, heat, HEIGHT, NODE, NodeProcess, street, WIDTH
 
 # Not set at random: they would slow the test itself down, or speak of this computer.
@@ -67,21 +68,20 @@ _LARGEST = 2**32 - 1
 _TRANSITIONS = ('configure', 'activate', 'deactivate', 'cleanup')
 # Costs that a robot would pay, too, are no fault: these keep a pair to milliseconds.
 _AFFORDABLE = {
-    'num_inference_steps': (1, 2, 4),
-    'first_timestep': (4, 50, 400, 999),
-    'dig_refresh_interval': (1, 2, 999),
-    'noise_draws': (0, 1, 2),
-    'restoration_steps': (1, 2, 3),
-    'gain_window': (1, 3, 31, 99),
-    'structure_window': (1, 45, 999),
-    'visible_degradation': ('none', 'low_light', 'blur 1.5, noise auto', 'motion 9 30'),
-    'thermal_degradation': (
+    'fusion.num_inference_steps': (1, 2, 4),
+    'fusion.first_timestep': (4, 50, 400, 999),
+    'fusion.dig_refresh_interval': (1, 2, 999),
+    'fusion.noise_draws': (0, 1, 2),
+    'fusion.restoration_steps': (1, 2, 3),
+    'fusion.gain_window': (1, 3, 31, 99),
+    'fusion.structure_window': (1, 45, 999),
+    'fusion.visible_degradation': ('none', 'low_light', 'blur 1.5, noise auto', 'motion 9 30'),
+    'fusion.thermal_degradation': (
         *('none', 'lepton', 'boson', 'x3', 'x2.5, noise 10', 'noise auto', 'blur 50'),
         'motion 200 -17, x2',
     ),
     'alignment_period': (0.0, 0.1, 5.0),
     'stale_timeout': (0.1, 0.3, 2.0),
-    'missing_modality': MISSING_MODALITIES,
 }
 _WRONG_TEXTS = (
     *('', 'x', 'x99', 'x0', 'blur -1', 'noise nan', 'blur 1, blur 2', '\0', '%s%n', 'ÿ\u202e'),
@@ -414,8 +414,8 @@ class Siege:
                 'sync_tolerance': 0.05,
                 'thermal_time_offset': 0.0,
                 'thermal_range': 'auto',
-                'visible_degradation': 'none',
-                'thermal_degradation': 'none',
+                'fusion.visible_degradation': 'none',
+                'fusion.thermal_degradation': 'none',
                 'max_pixels': 10_000,
             }
         )

@@ -47,14 +47,14 @@ _COMMAND = (
     'import sys; from dig2dig_ros.nodes.entry_points import fusion_node; sys.exit(fusion_node())'
 )
 # Parameters with which the fused image is the mean of the two.
-MEAN = {'weights': 'uniform', 'contrast_gain': 1.0, 'overshoot': 1.0}
+MEAN = {'fusion.weights': 'uniform', 'fusion.contrast_gain': 1.0, 'fusion.overshoot': 1.0}
 WIDTH, HEIGHT = 64, 48
 FAST = {
     'device': 'cpu',
     'num_threads': 1,
     'warmup_size': [WIDTH, HEIGHT],
-    'num_inference_steps': 1,
-    'dig_refresh_interval': 1,
+    'fusion.num_inference_steps': 1,
+    'fusion.dig_refresh_interval': 1,
     'diagnostics_period': 0.2,
 }
 

@@ -210,12 +210,12 @@ def test_a_third_camera(siege):
 
 def test_parameters_of_no_type(siege):
     request = SetParameters.Request(
-        parameters=[Parameter(name='seed', value=ParameterValue(type=77))]
+        parameters=[Parameter(name='fusion.seed', value=ParameterValue(type=77))]
     )
     siege.log.append('set seed to a value of type 77')
     siege.ask(request)
     siege.client.spin(0.3)
-    for name in ('sync_tolerance', 'temperature', 'trust_fade'):
+    for name in ('sync_tolerance', 'fusion.temperature', 'trust_fade'):
         ((successful, _),) = siege.set_parameters({name: math.nan})
         assert not successful
     assert not siege.set_parameters({'thermal_range_limits': [-math.inf, math.inf]})[0][0]
@@ -256,8 +256,8 @@ def test_a_reader_that_stands_still_and_a_camera_that_is_killed(siege):
 
 
 def test_hopeless_fusions_can_be_stopped(siege):
-    siege.set_parameters({'noise_draws': 2, 'first_timestep': 999})
-    siege.set_parameters({'num_inference_steps': 999, 'sampler': 'ancestral'})
+    siege.set_parameters({'fusion.noise_draws': 2, 'fusion.first_timestep': 999})
+    siege.set_parameters({'fusion.num_inference_steps': 999, 'fusion.sampler': 'ancestral'})
     for _ in range(3):
         siege.step()
         for source in ('visible', 'thermal'):

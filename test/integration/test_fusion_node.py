@@ -135,11 +135,11 @@ def test_output_encoding_changes_at_run_time(robot, encoding):
 
 
 def test_n_and_s_change_at_run_time(robot):
-    assert robot.set_parameter('num_inference_steps', 4) == (True, '')
-    assert robot.set_parameter('dig_refresh_interval', 2) == (True, '')
+    assert robot.set_parameter('fusion.num_inference_steps', 4) == (True, '')
+    assert robot.set_parameter('fusion.dig_refresh_interval', 2) == (True, '')
     _, more = robot.fuse_one()
     robot.until(lambda: (robot.values['N'], robot.values['S']) == ('4', '2'))
-    robot.set_parameter('num_inference_steps', 1)
+    robot.set_parameter('fusion.num_inference_steps', 1)
     _, less = robot.fuse_one()
     robot.until(lambda: robot.values['N'] == '1')
     assert bytes(more.data) != bytes(less.data)
@@ -148,11 +148,11 @@ def test_n_and_s_change_at_run_time(robot):
 @pytest.mark.parametrize(
     ('name', 'value', 'reason'),
     [
-        ('num_inference_steps', 0, 'num_inference_steps'),
-        ('num_inference_steps', 900, r'first_timestep is 400.*900'),
-        ('gain_window', 4, 'gain_window is 4, but must be odd'),
-        ('weights', 'best', 'weights.*one of: dig, rd, uniform'),
-        ('temperature', -1.0, 'temperature'),
+        ('fusion.num_inference_steps', 0, 'fusion.num_inference_steps'),
+        ('fusion.num_inference_steps', 900, r'first_timestep is 400.*900'),
+        ('fusion.gain_window', 4, 'fusion.gain_window is 4, but must be odd'),
+        ('fusion.weights', 'best', 'weights.*one of: dig, rd, uniform'),
+        ('fusion.temperature', -1.0, 'fusion.temperature'),
         ('sync_tolerance', 1, 'Wrong parameter type'),
         ('thermal_range_percentiles', [99.0, 1.0], 'low < high'),
         ('device', 'cpu:0', 'must be auto, cpu, cuda'),
@@ -176,7 +176,7 @@ def test_parameters_are_described(robot):
         if spec.minimum is not None:
             assert descriptor.integer_range or descriptor.floating_point_range
         for choice in spec.choices:
-            assert choice in descriptor.additional_constraints
+            assert str(choice) in descriptor.additional_constraints
 
 
 def test_qos_can_be_overridden_by_parameters(robot):
@@ -190,8 +190,8 @@ def test_what_is_given_at_start_is_taken_and_logged(domain):
         'qos_overrides./fused/image_raw.publisher.depth': 7,
         'qos_overrides./visible/image_raw.subscription.reliability': 'reliable',
         # Each alone would be refused beside the other's default.
-        'num_inference_steps': 401,
-        'first_timestep': 401,
+        'fusion.num_inference_steps': 401,
+        'fusion.first_timestep': 401,
         'prior': 'nano',
     }
     with running(domain, parameters) as (client, process):
@@ -201,9 +201,9 @@ def test_what_is_given_at_start_is_taken_and_logged(domain):
             assert word in line
         assert f'resolution {WIDTH}x{HEIGHT}' in line
         assert FAST['device'] == 'cpu'
-        assert client.set_parameter('num_inference_steps', 1) == (True, '')
+        assert client.set_parameter('fusion.num_inference_steps', 1) == (True, '')
         declared = client.parameters()
-        assert declared['first_timestep'][0] == 401
+        assert declared['fusion.first_timestep'][0] == 401
         # An override of one topic leaves the others alone.
         assert declared['qos_overrides./fused/image_raw.publisher.depth'][0] == 7
         assert declared['qos_overrides./fused/camera_info.publisher.depth'][0] == 5
@@ -293,11 +293,11 @@ def test_time_offset_shifts_the_pairing_at_run_time(robot):
 
 def test_every_image_is_accounted_for(robot):
     robot.wait_active()
-    robot.set_parameter('num_inference_steps', 30)
+    robot.set_parameter('fusion.num_inference_steps', 30)
     for _ in range(40):
         robot.send_pair()
         robot.spin(0.005)
-    robot.set_parameter('num_inference_steps', 1)
+    robot.set_parameter('fusion.num_inference_steps', 1)
     robot.fuse_one()
 
     robot.until(lambda: is_settled(robot.values))
@@ -429,9 +429,9 @@ def test_missing_cuda_fails_configuration_and_can_be_put_right(to_renew, active)
     ('parameters', 'words'),
     [
         # By the package, by its type, by its range, and by the choices.
-        ({'gain_window': 4}, 'gain_window is 4, but must be odd'),
-        ({'num_inference_steps': 'many'}, 'num_inference_steps'),
-        ({'temperature': 0.0}, 'temperature'),
+        ({'fusion.gain_window': 4}, 'fusion.gain_window is 4, but must be odd'),
+        ({'fusion.num_inference_steps': 'many'}, 'fusion.num_inference_steps'),
+        ({'fusion.temperature': 0.0}, 'fusion.temperature'),
         ({'output_encoding': 'cmyk'}, 'output_encoding'),
     ],
 )
@@ -444,7 +444,7 @@ def test_bad_value_at_start_ends_with_one_sentence(domain, capfd, parameters, wo
 
 
 def test_values_that_do_not_fit_together_fail_configuration(domain):
-    with running(domain, {'num_inference_steps': 500}) as (client, process):
+    with running(domain, {'fusion.num_inference_steps': 500}) as (client, process):
         client.until(lambda: client.level == DiagnosticStatus.ERROR, 60)
         assert 'first_timestep is 400' in client.text
         assert 'Traceback' not in process.output()
@@ -458,7 +458,7 @@ def test_interrupt_while_configuring_ends_with_code_0(domain):
 
 
 def test_termination_in_mid_fusion_ends_with_code_0(domain):
-    with running(domain, {'num_inference_steps': 50}) as (client, process):
+    with running(domain, {'fusion.num_inference_steps': 50}) as (client, process):
         client.wait_active()
         before = client.counter('pairs')
         for _ in range(10):
@@ -472,7 +472,8 @@ def test_termination_in_mid_fusion_ends_with_code_0(domain):
 
 def test_second_interrupt_does_not_spoil_the_end(domain):
     large = np.repeat(np.repeat(street(), 4, axis=0), 4, axis=1)
-    with running(domain, {'prior': 'nano', 'num_inference_steps': 100}) as (client, process):
+    slow = {'prior': 'nano', 'fusion.num_inference_steps': 100}
+    with running(domain, slow) as (client, process):
         client.wait_active()
         before = client.counter('pairs')
         for _ in range(5):

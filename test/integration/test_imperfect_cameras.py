@@ -381,13 +381,13 @@ def test_a_declared_resolution_is_undone_while_fusing(robot):
 
     without = error()
     for text in ('x4', 'x4, noise auto', 'lepton'):
-        assert robot.set_parameter('thermal_degradation', text) == (True, '')
+        assert robot.set_parameter('fusion.thermal_degradation', text) == (True, '')
         assert error() < 0.85 * without, text
-    successful, reason = robot.set_parameter('thermal_degradation', 'x4, fog 3')
+    successful, reason = robot.set_parameter('fusion.thermal_degradation', 'x4, fog 3')
     assert not successful
     assert 'fog' in reason
-    assert robot.parameters()['thermal_degradation'][0] == 'lepton'
+    assert robot.parameters()['fusion.thermal_degradation'][0] == 'lepton'
     # Live and back: without it, nothing of it is left.
-    assert robot.set_parameter('thermal_degradation', 'none') == (True, '')
+    assert robot.set_parameter('fusion.thermal_degradation', 'none') == (True, '')
     assert error() == pytest.approx(without)
     robot.until(lambda: robot.level == DiagnosticStatus.OK)

@@ -29,7 +29,7 @@ from integration.harness import running
 LARGE = (320, 256)
 
 
-PARAMETERS = {'prior': 'nano', 'num_inference_steps': 8, 'noise_draws': 2}
+PARAMETERS = {'prior': 'nano', 'fusion.num_inference_steps': 8, 'fusion.noise_draws': 2}
 
 
 @pytest.fixture(scope='module')
@@ -74,8 +74,8 @@ def test_memory_that_runs_out_is_survived_with_cheaper_settings(robot):
     import resource
 
     client, process = robot
-    assert client.set_parameter('noise_draws', 0) == (True, '')
-    assert client.set_parameter('num_inference_steps', 32) == (True, '')
+    assert client.set_parameter('fusion.noise_draws', 0) == (True, '')
+    assert client.set_parameter('fusion.num_inference_steps', 32) == (True, '')
     assert finish_pair(client) == 1
 
     pages = int(Path(f'/proc/{process.pid}/statm').read_text().split()[0])
@@ -98,7 +98,7 @@ def test_memory_that_runs_out_is_survived_with_cheaper_settings(robot):
 
     resource.prlimit(process.pid, resource.RLIMIT_AS, (hard, hard))
     # Another setting: all that was known of the memory is forgotten.
-    assert client.set_parameter('num_inference_steps', 8) == (True, '')
+    assert client.set_parameter('fusion.num_inference_steps', 8) == (True, '')
     assert finish_pair(client, **pair) == 1
     assert (client.values['N'], client.values['settings']) == ('8', 'as asked')
     assert 'memory' not in client.text

@@ -71,8 +71,9 @@ def test_what_has_no_effect_is_named_with_what_was_probably_meant(node):
     client, process = node
     assert client.values['unknown parameters'] == 'temprature, num_inference_step, nir_transport'
     log = process.output()
-    assert 'no parameter temprature: its value has no effect; did you mean temperature?' in log
-    assert 'did you mean num_inference_steps?' in log
+    assert 'no parameter temprature: its value has no effect' in log
+    assert 'did you mean fusion.temperature?' in log
+    assert 'did you mean fusion.num_inference_steps?' in log
     assert "the argument '--prier' is unknown and has no effect" in log
     assert '-p prior:=VALUE' in log
     assert 'qos_overrides' not in log

@@ -44,7 +44,6 @@ from dig2dig_ros.evaluation.options import (
     check_output,
     parameter_file,
     positive,
-    PRESETS,
     size_argument,
     UsageError,
 )
@@ -61,6 +60,7 @@ from dig2dig_ros.nodes.client import (
 from dig2dig_ros.nodes.signals import interrupt_on_termination
 from dig2dig_ros.streams.codec import encode
 from dig2dig_ros.streams.pairing import SOURCES
+from dig2dig_ros.streams.parameters import PRESETS
 from dig2dig_ros.streams.preparation import stamp_of
 from soak.process_growth import (
     draw,

@@ -12,30 +12,29 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Parameter table, YAML files and README must say the same."""
+
+"""The table of parameters, the files that are made from it, and parameter files."""
 
 from pathlib import Path
-import re
+import runpy
 
 import pytest
 import yaml
 
-from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.fusion.settings import FusionSettings, SETTINGS
 from dig2dig_ros.streams.parameters import (
     complete_values,
-    FUSION_PARAMETERS,
     fusion_settings,
+    nearest_name,
     PARAMETERS,
     PARAMETERS_BY_NAME,
+    read_parameters,
     transport_parameter,
 )
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-def yaml_parameters(name):
-    document = yaml.safe_load((CHECKOUT / 'config' / name).read_text(encoding='utf-8'))
-    return document['/**']['ros__parameters']
+MADE_FILES = runpy.run_path(str(CHECKOUT / 'scripts' / 'parameters.py'))['FILES']
+DEFAULTS = {spec.name: spec.default for spec in PARAMETERS}
 
 
 def same_type(value, default):
@@ -44,57 +43,66 @@ def same_type(value, default):
     return type(value) is type(default)
 
 
+@pytest.mark.parametrize('name', MADE_FILES)
+def test_files_made_from_the_table_are_fresh(name):
+    made = (CHECKOUT / name).read_text(encoding='utf-8')
+    assert made == MADE_FILES[name](), f'{name} is stale: python scripts/parameters.py'
+
+
+def test_readme_shows_rows_of_the_page_of_parameters():
+    page = (CHECKOUT / 'docs' / 'parameters.md').read_text(encoding='utf-8').splitlines()
+    readme = (CHECKOUT / 'README.md').read_text(encoding='utf-8')
+    section = readme.split('\n## Parameters\n')[1].split('\n#')[0].splitlines()
+    rows = [line for line in section if line.startswith('| `')]
+    assert len(rows) >= 10
+    assert [row for row in rows if row not in page] == []
+
+
 def test_names_are_unique_and_described():
     assert len(PARAMETERS_BY_NAME) == len(PARAMETERS)
     for spec in PARAMETERS:
         assert spec.description.endswith('.')
         assert spec.problem(spec.default) is None
+        # Files show the description without the choices.
+        assert all(str(choice) in spec.description for choice in spec.choices), spec.name
 
 
 def test_defaults_of_the_fusion_are_those_of_the_fuser():
-    defaults = {spec.name: spec.default for spec in PARAMETERS}
-    assert fusion_settings(defaults) == FusionSettings()
-    assert set(FUSION_PARAMETERS) <= set(defaults)
+    assert fusion_settings(DEFAULTS) == fusion_settings({}) == FusionSettings()
+    assert {f'fusion.{name}' for name in SETTINGS} <= set(DEFAULTS)
 
 
-def test_fusion_yaml_holds_every_parameter_with_its_default():
-    values = yaml_parameters('fusion.yaml')
-    assert values == {spec.name: spec.default for spec in PARAMETERS}
+def test_fusion_yaml_sets_every_parameter_to_its_default():
+    assert read_parameters(CHECKOUT / 'config' / 'fusion.yaml') == DEFAULTS
 
 
 @pytest.mark.parametrize(
-    'preset',
-    ['fusion.yaml', 'realtime.yaml', 'paper.yaml', 'multi_focus.yaml', 'multi_exposure.yaml'],
+    'preset', ['fusion', 'realtime', 'paper', 'multi_focus', 'multi_exposure']
 )
-def test_yaml_values_are_declared_typed_and_valid(preset):
-    values = yaml_parameters(preset)
-    for name, value in values.items():
-        spec = PARAMETERS_BY_NAME[name]
-        assert same_type(value, spec.default), f'{name}: {value!r}'
-        assert spec.problem(value) is None
-        if spec.minimum is not None:
-            assert spec.minimum <= value <= spec.maximum
-    fusion_settings({spec.name: spec.default for spec in PARAMETERS} | values)
+def test_presets_are_declared_typed_and_valid(preset):
+    path = CHECKOUT / 'config' / f'{preset}.yaml'
+    read = read_parameters(path)
+    # As ROS reads it, which takes no whole number for a float.
+    document = yaml.safe_load(path.read_text(encoding='utf-8'))['/**']['ros__parameters']
+    settings = document.pop('fusion')
+    written = {**document, **{f'fusion.{name}': value for name, value in settings.items()}}
+    assert read == written
+    for name, value in written.items():
+        assert same_type(value, PARAMETERS_BY_NAME[name].default), f'{name}: {value!r}'
+    complete_values(read)
 
 
 def test_paper_preset_is_the_paper():
-    values = yaml_parameters('paper.yaml')
-    assert (values['num_inference_steps'], values['dig_refresh_interval']) == (25, 10)
-    assert (values['normalize_gain'], values['temperature']) == (False, 1.0)
-
-
-def test_readme_lists_every_parameter_with_its_default():
-    text = (CHECKOUT / 'README.md').read_text(encoding='utf-8')
-    rows = dict(re.findall(r'^\| `(\w+)` \| `([^`]*)` \|', text, re.MULTILINE))
-    expected = {spec.name: spec.default for spec in PARAMETERS}
-    assert {name: yaml.safe_load(rows[name]) for name in expected if name in rows} == expected
+    settings = fusion_settings(read_parameters(CHECKOUT / 'config' / 'paper.yaml'))
+    assert (settings.num_inference_steps, settings.dig_refresh_interval) == (25, 10)
+    assert (settings.normalize_gain, settings.temperature) == (False, 1.0)
 
 
 @pytest.mark.parametrize(
     ('name', 'bad'),
     [
         ('device', 'tpu'),
-        ('gain_window', 8),
+        ('fusion.gain_window', 8),
         ('warmup_size', [640]),
         ('warmup_size', [0, 5]),
         ('warmup_size', [10000, 10000]),
@@ -128,10 +136,6 @@ def test_additional_sources_are_names_and_fixed_once_configured():
     for names in ([], ['nir'], ['nir', 'swir_2', '_x', 'NIR']):
         assert spec.problem(names) is None
     assert not spec.live
-    pytest.importorskip('rcl_interfaces', reason='needs the ROS message packages')
-    # rclpy takes an empty list for one of bytes, so the check stands in for the type.
-    assert spec.descriptor().dynamic_typing
-    assert not PARAMETERS_BY_NAME['warmup_size'].descriptor().dynamic_typing
 
 
 def test_every_source_has_the_same_choice_of_transports():
@@ -142,12 +146,34 @@ def test_every_source_has_the_same_choice_of_transports():
     assert spec.problem('zip') == "nir_transport is 'zip', but must be one of: raw, compressed"
 
 
-def test_a_parameter_file_is_completed_and_checked_without_ros():
-    values = complete_values({'temperature': 2, 'use_sim_time': True})
-    assert values['temperature'] == 2.0
-    assert isinstance(values['temperature'], float)
-    defaults = {spec.name: spec.default for spec in PARAMETERS}
-    assert values == {**defaults, 'temperature': 2.0}
+@pytest.mark.parametrize(
+    'text',
+    [
+        '/**: {ros__parameters: {fusion: {temperature: 2.5}, prior: nano}}',
+        '/**: {ros__parameters: {fusion.temperature: 2.5, prior: nano}}',
+        '/**: {ros__parameters: {prior: nano}}\n'
+        'fusion_node: {ros__parameters: {fusion.temperature: 2.5}}',
+    ],
+)
+def test_nested_names_and_names_with_dots_are_the_same(tmp_path, text):
+    path = tmp_path / 'parameters.yaml'
+    path.write_text(text, encoding='utf-8')
+    assert read_parameters(path) == {'prior': 'nano', 'fusion.temperature': 2.5}
+
+
+def test_other_names_of_a_file_are_left_as_they_are(tmp_path):
+    path = tmp_path / 'parameters.yaml'
+    path.write_text(
+        '/**: {ros__parameters: {use_sim_time: true, qos_overrides: {/a: {depth: 1}}}}',
+        encoding='utf-8',
+    )
+    assert read_parameters(path) == {'use_sim_time': True, 'qos_overrides./a.depth': 1}
+
+
+def test_given_values_are_completed_and_checked():
+    values = complete_values({'fusion.temperature': 2, 'use_sim_time': True})
+    assert values == {**DEFAULTS, 'fusion.temperature': 2.0}
+    assert isinstance(values['fusion.temperature'], float)
     values = complete_values({'additional_sources': ['nir'], 'nir_transport': 'compressed'})
     assert values['nir_transport'] == 'compressed'
     assert complete_values({'additional_sources': ['nir']})['nir_transport'] == 'raw'
@@ -158,10 +184,13 @@ def test_a_parameter_file_is_completed_and_checked_without_ros():
     [
         ('sync_tolerance', -0.1),
         ('sync_tolerance', 'short'),
-        ('num_inference_steps', 2.5),
-        ('num_inference_steps', True),
-        ('num_inference_steps', 0),
-        ('normalize_gain', 1),
+        ('sync_tolerance', float('nan')),
+        ('fusion.num_inference_steps', 2.5),
+        ('fusion.num_inference_steps', True),
+        ('fusion.num_inference_steps', 0),
+        ('fusion.normalize_gain', 1),
+        ('fusion.prior_downscale', 3),
+        ('fusion.thermal_degradation', 'fog'),
         ('sync_policy', 'closest'),
         ('thermal_range_percentiles', [1, 'all']),
         ('thermal_range_percentiles', 5.0),
@@ -171,3 +200,22 @@ def test_a_parameter_file_is_completed_and_checked_without_ros():
 def test_what_the_node_would_refuse_is_refused_in_files(name, bad):
     with pytest.raises(ValueError, match=name):
         complete_values({name: bad})
+
+
+def test_settings_that_do_not_fit_together_are_refused():
+    with pytest.raises(ValueError, match='first_timestep is 400, but must be at least 500'):
+        complete_values({'fusion.num_inference_steps': 500})
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'meant'),
+    [
+        ('temprature', 'fusion.temperature'),
+        ('seed', 'fusion.seed'),
+        ('fusion.prior', 'prior'),
+        ('sync_tolerence', 'sync_tolerance'),
+        ('completely_different', ''),
+    ],
+)
+def test_a_misspelt_name_is_told_the_nearest(wrong, meant):
+    assert nearest_name(wrong, PARAMETERS_BY_NAME) == meant

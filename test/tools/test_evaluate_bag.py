@@ -730,11 +730,11 @@ def test_results_are_replaced_only_if_asked_for(bags: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('temperature: hot', "temperature is 'hot', but must be a number"),
+        ('fusion.temperature: hot', "fusion.temperature is 'hot', but must be a number"),
         ('sync_tolerance: -1.0', 'sync_tolerance is -1.0, but must be 0 to 10'),
         ('sync_policy: soon', "sync_policy is 'soon', but must be one of: nearest"),
         ('additional_sources: [nir]', 'name its topic, --source nir=TOPIC'),
-        ('num_inference_steps: 900', 'first_timestep'),
+        ('fusion: {num_inference_steps: 900}', 'first_timestep'),
     ],
 )
 def test_parameters_that_are_refused(bags: Path, tmp_path: Path, text: str, message: str) -> None:
@@ -755,7 +755,6 @@ def test_parameters_that_are_refused(bags: Path, tmp_path: Path, text: str, mess
         (('--compare', 'mean'), '--compare needs the row fused'),
         (('--against', 'rd'), 'rd is not among them'),
         (('--source', 'visible=/x'), "'visible' is taken"),
-        (('--device', 'tpu'), 'device'),
     ],
 )
 def test_options_that_are_refused(

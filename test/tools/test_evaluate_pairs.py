@@ -34,8 +34,9 @@ from dig2dig_ros.evaluation.baselines import BASELINES, mean, to_uint8
 from dig2dig_ros.evaluation.boxes import Detections
 from dig2dig_ros.evaluation.comparison import ABLATIONS, changed_settings, FUSIONS
 from dig2dig_ros.evaluation.metrics import evaluate_pair, luma, METRICS
-from dig2dig_ros.evaluation.options import fusion_settings, load_parameters
+from dig2dig_ros.evaluation.options import load_parameters
 from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.streams.parameters import fusion_settings
 from dig2dig_ros.tools.evaluate_pairs import main
 
 pytestmark = pytest.mark.skipif(
@@ -235,8 +236,9 @@ def test_fused_is_what_the_fuser_makes(
     parameters.write_text(
         'fusion_node:\n'
         '  ros__parameters:\n'
-        '    num_inference_steps: 5\n'
-        '    temperature: 0.25\n'
+        '    fusion:\n'
+        '      num_inference_steps: 5\n'
+        '      temperature: 0.25\n'
         '    precision: fp32\n'
         '    warmup_size: [64, 48]\n'
         '    sync_tolerance: 0.1\n',
@@ -518,7 +520,7 @@ def test_base_of_an_ablation_is_in_the_parameters(
 ) -> None:
     parameters = tmp_path / 'parameters.yaml'
     parameters.write_text(
-        'fusion_node: {ros__parameters: {temperature: 0.25, sampler: increments}}\n',
+        'fusion_node: {ros__parameters: {fusion: {temperature: 0.25, sampler: increments}}}\n',
         encoding='utf-8',
     )
     arguments = ['--ablation', 'interval', '--limit', '1', '--params', str(parameters)]

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 import pytest
 
-from dig2dig_ros.evaluation.options import fusion_settings, load_parameters
+from dig2dig_ros.evaluation.options import load_parameters
 from dig2dig_ros.fusion.fuser import Fuser, FusionResult
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.overlay import weight_map, weight_overlay
@@ -33,6 +33,7 @@ from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import save_registration
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.priors.compact import CompactConfig, CompactUNet, save
+from dig2dig_ros.streams.parameters import fusion_settings
 from dig2dig_ros.tools import fuse_images
 from dig2dig_ros.tools.fuse_images import main
 
@@ -285,7 +286,7 @@ def test_options_win_over_the_file_and_the_file_over_the_task(
 
     parameters = tmp_path / 'own.yaml'
     parameters.write_text(
-        '/**:\n  ros__parameters:\n    num_inference_steps: 4\n    chroma: first\n',
+        '/**: {ros__parameters: {fusion: {num_inference_steps: 4, chroma: first}}}\n',
         encoding='utf-8',
     )
     assert 'chroma all, N 25, S 10' in line('--params', 'paper')
@@ -338,10 +339,10 @@ def test_a_task_is_its_shipped_preset(
         ('a.png b.png -o out.pgm', 'cannot save a colour image of 64x48 pixels as .pgm'),
         ('a.png b.png -o out.png --params none', 'none is neither a file nor a preset'),
         ('a.png b.png -o out.png --params text.png', 'has no ros__parameters for fusion_node'),
-        ('a.png b.png -o out.png --device tpu', "device 'tpu' is unknown: use auto, cpu, cuda"),
+        ('a.png b.png -o out.png --device cuda:99', "device 'cuda:99'"),
         ('a.png b.png -o out.png --prior none', "prior 'none' is neither an embedded prior"),
         ('a.png b.png -o out.png --prior text.png', 'prior text.png'),
-        ('a.png b.png -o out.png -N 500', 'first_timestep is 400, but must be 500'),
+        ('a.png b.png -o out.png -N 500', 'first_timestep is 400, but must be at least 500'),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence_and_leaves_no_file(
@@ -375,14 +376,14 @@ def test_what_cannot_be_done_is_one_sentence_and_leaves_no_file(
 @pytest.mark.parametrize(
     ('line', 'message'),
     [
-        ('temperature: 0.0', 'temperature is 0.0, but must be positive'),
-        ('temperature: low', "temperature is 'low', but must be a number"),
-        ('num_inference_steps: 2.5', 'num_inference_steps is 2.5, but must be a whole number'),
-        ('gain_window: true', 'gain_window is True, but must be a whole number'),
-        ('normalize_gain: 1', 'normalize_gain is 1, but must be true or false'),
+        ('fusion.temperature: 0.0', 'temperature is 0.0, but must be 0.001 to 1000'),
+        ('fusion.temperature: low', "temperature is 'low', but must be a number"),
+        ('fusion.num_inference_steps: 2.5', 'steps is 2.5, but must be a whole number'),
+        ('fusion.gain_window: true', 'gain_window is True, but must be a whole number'),
+        ('fusion.normalize_gain: 1', 'normalize_gain is 1, but must be true or false'),
         ('prior: 3', 'prior is 3, but must be a text'),
         ('num_threads: many', "num_threads is 'many', but must be a whole number"),
-        ('thermal_range: narrow', "thermal range 'narrow' is unknown"),
+        ('thermal_range: narrow', "thermal_range is 'narrow', but must be one of: auto"),
     ],
 )
 def test_values_that_are_refused_are_named(

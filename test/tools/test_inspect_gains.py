@@ -81,7 +81,7 @@ def parameters(tmp_path):
 
     def write(**values):
         path = tmp_path / 'parameters.yaml'
-        path.write_text(yaml.safe_dump({'/**': {'ros__parameters': values}}))
+        path.write_text(yaml.safe_dump({'/**': {'ros__parameters': {'fusion': values}}}))
         return ['--params', str(path)]
 
     return write
@@ -167,7 +167,6 @@ def test_missing_matplotlib_ends_with_the_remedy(monkeypatch, tmp_path, capsys):
         (['--seed', '-1'], '-1'),
         (['-N', '3', '--params', 'none-such'], 'none-such'),
         (['--region', '40,0,20,20', '--count', '1', *TINY], '48x40'),
-        (['-N', '1001'], 'num_inference_steps'),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(arguments, reason, capsys):

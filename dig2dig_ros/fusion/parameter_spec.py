@@ -1,0 +1,115 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""What a parameter means, and which values it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+_TYPE_NAMES = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text'}
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """
+    One parameter, of a node or of a fusion.
+
+    :param name: as in YAML files.
+    :param default: its Python type is the parameter's; of an empty list, ``check`` knows more.
+    :param description: one sentence or more; units in it.
+    :param live: may change while the node is configured; takes effect on the next pair.
+    :param minimum: smallest number allowed.
+    :param maximum: largest number allowed; given with ``minimum``.
+    :param choices: the values allowed; none for any.
+    :param check: returns what is wrong with a value of the right type, or nothing.
+    """
+
+    name: str
+    default: Any
+    description: str
+    live: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[Any, ...] = ()
+    check: Callable[[Any], str | None] | None = None
+
+    @property
+    def allowed(self) -> str:
+        """Return the choices, or the range, in words; empty where there is neither."""
+        if self.choices:
+            return ', '.join(map(str, self.choices))
+        if self.minimum is None or self.maximum is None:
+            return ''
+        return f'{self.minimum:.15g} to {self.maximum:.15g}'
+
+    def problem(self, value: Any) -> str | None:
+        """Return why ``value`` is refused, or None where it is fine."""
+        reason = self._wrong_type(value)
+        if reason is None and self.choices and value not in self.choices:
+            reason = f'must be one of: {self.allowed}'
+        low, high = self.minimum, self.maximum
+        if reason is None and low is not None and high is not None and not low <= value <= high:
+            reason = f'must be {self.allowed}'
+        if reason is None and self.check is not None:
+            reason = self.check(value)
+        return f'{self.name} is {value!r}, but {reason}' if reason else None
+
+    def _wrong_type(self, value: Any) -> str | None:
+        if not isinstance(self.default, list):
+            kind = type(self.default)
+            return None if _is(kind, value) else f'must be {_TYPE_NAMES[kind]}'
+        if not self.default:
+            return None
+        kind = type(self.default[0])
+        if isinstance(value, list) and all(_is(kind, item) for item in value):
+            return None
+        return f'must be a list like {self.default}'
+
+    def checked(self, value: Any) -> Any:
+        """
+        Return a value from a file; a whole number as float where the parameter is one.
+
+        :raises ValueError: it is refused; the message says why.
+        """
+        problem = self.problem(value)
+        if problem is not None:
+            raise ValueError(problem)
+        return float(value) if isinstance(self.default, float) else value
+
+    def parsed(self, text: str) -> Any:
+        """
+        Return the value that a command line gives; lists are not for command lines.
+
+        :raises ValueError: it is refused; the message says why.
+        """
+        value: Any = text
+        kind = type(self.default)
+        if kind is bool:
+            value = {'true': True, 'false': False}.get(text.lower(), text)
+        elif kind in (int, float):
+            with suppress(ValueError):  # what is no number is refused below, as it was written
+                value = kind(text)
+        return self.checked(value)
+
+
+def _is(kind: type, value: Any) -> bool:
+    """Tell whether a value is of a type; whole numbers are numbers, but true is no number."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
