@@ -108,7 +108,6 @@ setup(
             'evaluate_restoration = dig2dig_ros.tools.evaluate_restoration:main',
             'benchmark = dig2dig_ros.tools.benchmark:main',
             'calibrate_registration = dig2dig_ros.tools.calibrate_registration:main',
-            'inspect_gains = dig2dig_ros.tools.inspect_gains:main',
             'fuse_images = dig2dig_ros.tools.fuse_images:main',
             'train_prior = dig2dig_ros.tools.train_prior:main',
             'demo = dig2dig_ros.tools.demo:main',

@@ -61,6 +61,11 @@ def _tool(name: str, *arguments: object) -> None:
     subprocess.run(command, check=True, cwd=CHECKOUT)
 
 
+def _program(name: str, *arguments: object) -> None:
+    program = CHECKOUT / 'docs' / 'pictures' / f'{name}.py'
+    subprocess.run([sys.executable, program, *map(str, arguments)], check=True, cwd=CHECKOUT)
+
+
 def _store(source: Path, target: Path, quality: int, scale: float = 1.0) -> None:
     """Store a picture as JPEG of this quality."""
     import cv2
@@ -93,12 +98,11 @@ def _roadscene(output: Path, work: Path, options: argparse.Namespace) -> None:
 
 
 def _gains(output: Path, work: Path, _: argparse.Namespace) -> None:
-    _tool('inspect_gains', '--device', 'cpu', '--output', output)
+    _program('inspect_gains', '--device', 'cpu', '--output', output)
 
 
 def _cameras(output: Path, work: Path, _: argparse.Namespace) -> None:
-    program = CHECKOUT / 'docs' / 'pictures' / 'inspect_cameras.py'
-    subprocess.run([sys.executable, program, '--output', output], check=True, cwd=CHECKOUT)
+    _program('inspect_cameras', '--output', output)
 
 
 def _report(output: Path, work: Path, _: argparse.Namespace) -> None:
@@ -185,7 +189,7 @@ DRAWINGS = (
     Drawing(('report.jpg',), 'evaluate_bag night_street, a bag of the built-in street', _report),
     Drawing(
         ('theorem.png', 'cumulative_gain.png'),
-        'inspect_gains --device cpu --output docs/images',
+        'python docs/pictures/inspect_gains.py --device cpu --output docs/images',
         _gains,
     ),
     Drawing(

@@ -15,16 +15,16 @@
 """Pairs whose ideal fused image is known."""
 
 import cv2
-import numpy as np
-import pytest
-
-from dig2dig_ros.evaluation.known_fusions import (
+from known_fusions import (
     complementary_fusion,
     DEFECTS,
     known_fusions,
     PAIR_KINDS,
     scene_fusion,
 )
+import numpy as np
+import pytest
+
 from dig2dig_ros.evaluation.metrics import luma
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.images.thermal_range import ThermalRange

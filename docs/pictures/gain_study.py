@@ -25,12 +25,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 import math
 
-import numpy as np
-from numpy.typing import NDArray
-import torch
-from torch import Tensor
-
-from dig2dig_ros.evaluation.information import (
+from information import (
     contrasting_regions,
     cumulative_gain,
     distance,
@@ -39,7 +34,12 @@ from dig2dig_ros.evaluation.information import (
     GuidanceCovariance,
     Region,
 )
-from dig2dig_ros.evaluation.known_fusions import known_fusions, KnownFusion, PairKind
+from known_fusions import known_fusions, KnownFusion, PairKind
+import numpy as np
+from numpy.typing import NDArray
+import torch
+from torch import Tensor
+
 from dig2dig_ros.evaluation.options import report
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.fusion.fuser import Fuser

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Plots of :mod:`dig2dig_ros.evaluation.gain_study`; importing this module needs matplotlib."""
+"""Plots of :mod:`gain_study`; importing this module needs matplotlib."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 if TYPE_CHECKING:
-    from dig2dig_ros.evaluation.gain_study import Chain
-    from dig2dig_ros.evaluation.information import GainCurve
+    from gain_study import Chain
+    from information import GainCurve
 
 # Told apart by people who see colours differently, too (Okabe and Ito).
 _BLUE, _VERMILION, _GREEN, _GREY = '#0072b2', '#d55e00', '#009e73', '#777777'

@@ -17,11 +17,7 @@
 from dataclasses import replace
 import math
 
-import numpy as np
-import pytest
-import torch
-
-from dig2dig_ros.evaluation.information import (
+from information import (
     contrasting_regions,
     cumulative_gain,
     distance,
@@ -29,6 +25,10 @@ from dig2dig_ros.evaluation.information import (
     project,
     Region,
 )
+import numpy as np
+import pytest
+import torch
+
 from dig2dig_ros.fusion.information_gain import information_gain
 from dig2dig_ros.fusion.sampler import sample
 from dig2dig_ros.fusion.settings import FusionSettings

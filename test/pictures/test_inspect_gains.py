@@ -12,17 +12,16 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The command inspect_gains on tiny pairs."""
+"""The program inspect_gains on tiny pairs."""
 
 from importlib.util import find_spec
+import sys
 
 import cv2
+from inspect_gains import main
 import numpy as np
 import pytest
 import yaml
-
-from dig2dig_ros.tools import inspect_gains
-from dig2dig_ros.tools.inspect_gains import main
 
 needs_matplotlib = pytest.mark.skipif(
     find_spec('matplotlib') is None, reason='matplotlib (extra "evaluation") is not installed'
@@ -150,11 +149,8 @@ def test_own_pair_has_no_plot_of_the_theorem(pair, tmp_path, capsys):
 
 
 def test_missing_matplotlib_ends_with_the_remedy(monkeypatch, tmp_path, capsys):
-    monkeypatch.delitem(
-        inspect_gains.sys.modules, 'dig2dig_ros.evaluation.gain_plots', raising=False
-    )
-    monkeypatch.delattr('dig2dig_ros.evaluation.gain_plots', raising=False)
-    monkeypatch.setitem(inspect_gains.sys.modules, 'matplotlib.figure', None)
+    monkeypatch.delitem(sys.modules, 'gain_plots', raising=False)
+    monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
     assert main([*TINY, '--output', str(tmp_path / 'plots')]) == 2
     assert 'pip install matplotlib' in capsys.readouterr().err
 

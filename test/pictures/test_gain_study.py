@@ -16,10 +16,9 @@
 
 import math
 
+from gain_study import Chain, half_gained, step_table, summary_table
+from information import GainCurve, GuidanceCovariance, Region
 import numpy as np
-
-from dig2dig_ros.evaluation.gain_study import Chain, half_gained, step_table, summary_table
-from dig2dig_ros.evaluation.information import GainCurve, GuidanceCovariance, Region
 
 
 def cells(table):

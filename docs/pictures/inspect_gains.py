@@ -36,12 +36,12 @@ import sys
 from typing import Any, TYPE_CHECKING
 
 import cv2
+from known_fusions import known_fusions, PAIR_KINDS
 import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.comparison import changed_settings
 from dig2dig_ros.evaluation.image_pairs import ImagePair, ImagePairError, load_pair
-from dig2dig_ros.evaluation.known_fusions import known_fusions, PAIR_KINDS
 from dig2dig_ros.evaluation.metrics import luma
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
@@ -58,7 +58,8 @@ from dig2dig_ros.streams.parameters import fusion_settings
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.
 if TYPE_CHECKING:
-    from dig2dig_ros.evaluation.gain_study import Chain
+    from gain_study import Chain
+
     from dig2dig_ros.fusion.fuser import Fuser
 
 # The theorem's own terms: from pure noise, with noise in the estimates, a step at a time.
@@ -182,7 +183,7 @@ def inspect(args: argparse.Namespace) -> int:
     plots: Any = None
     if args.output is not None:
         try:
-            from dig2dig_ros.evaluation import gain_plots as plots
+            import gain_plots as plots
         except ImportError as error:
             raise ImportError(
                 f'{error}: plots need matplotlib; pip install matplotlib, or leave out --output'
@@ -201,8 +202,8 @@ def inspect(args: argparse.Namespace) -> int:
         names, sources = example.source_names, example.sources
     fuser = make_fuser(values, settings)
 
-    from dig2dig_ros.evaluation import gain_study
-    from dig2dig_ros.evaluation.information import Region
+    import gain_study
+    from information import Region
 
     if args.visible is None:
         chains = gain_study.follow_chains(fuser, args.pairs, args.count, args.size, args.seed)
@@ -226,7 +227,7 @@ def inspect(args: argparse.Namespace) -> int:
 
 def print_covariances(chains: Sequence[Chain]) -> None:
     """Print the two tables of every kind of pairs."""
-    from dig2dig_ros.evaluation.gain_study import step_table, summary_table
+    from gain_study import step_table, summary_table
 
     for kind in dict.fromkeys(chain.kind for chain in chains):
         own = [chain for chain in chains if chain.kind == kind]

@@ -15,18 +15,13 @@
 """The pictures of cameras in the documentation, on a tiny street."""
 
 from importlib.util import find_spec
-from pathlib import Path
 import re
-import sys
-
-import cv2
-import numpy as np
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'docs' / 'pictures'))
 
 from camera_trials import both, regularly, Robot, Street
+import cv2
 from inspect_cameras import BEHAVIOURS, main
+import numpy as np
+import pytest
 from sheets import crop, Curves, draw, Panel, Sheet
 
 needs_matplotlib = pytest.mark.skipif(
