@@ -41,6 +41,9 @@ from dig2dig_ros.evaluation.boxes import (
 )
 from dig2dig_ros.evaluation.labels import ImageLabels
 
+# The two ends.
+Interval = tuple[float, float]
+
 IOU_THRESHOLDS: tuple[float, ...] = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 RECALL_LEVELS: Array = np.linspace(0.0, 1.0, 101)
 
@@ -190,14 +193,10 @@ def draw_images(images: int, resamples: int, seed: int = 0) -> NDArray[np.int32]
     return draws
 
 
-def interval(values: Array, level: float = 0.95) -> tuple[float, float]:
-    """
-    Return the percentile interval of bootstrapped values; those that are NaN are left out.
-
-    :return: its two ends; NaN if no value is left.
-    """
+def interval(values: Array, level: float = 0.95) -> Interval | None:
+    """Return the percentile interval of bootstrapped values; None if all of them are NaN."""
     finite = values[~np.isnan(values)]
     if not len(finite):
-        return math.nan, math.nan
+        return None
     low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -22,7 +22,7 @@ inputs are compared on the same images.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 import math
 from types import MappingProxyType
@@ -35,6 +35,7 @@ from dig2dig_ros.evaluation.average_precision import (
     DetectionAccuracy,
     draw_images,
     ImageMatches,
+    Interval,
     interval,
     match,
 )
@@ -45,6 +46,7 @@ from dig2dig_ros.evaluation.detector import Detector
 from dig2dig_ros.evaluation.labels import LabelSet
 from dig2dig_ros.evaluation.metrics import luma
 from dig2dig_ros.evaluation.scores import Image
+from dig2dig_ros.evaluation.study import as_json
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.images.luma import LUMA_BGR
 
@@ -168,33 +170,25 @@ class _LabelledImage:
     time: str
 
 
-# What is counted of a fusion: its persons, those that the cameras confirm or not, and those of
-# the cameras that it misses.
-_COUNTS = (
-    *('persons', 'confirmed_by_visible', 'confirmed_by_thermal', 'in_neither_camera'),
-    *('persons_of_the_cameras', 'missed'),
-)
-
-
 @dataclass(frozen=True)
 class _Result:
     """
     What an input achieved on the labelled images, in parts of one; NaN where not defined.
 
-    :param difference: of the AP50 to that of the reference, None for that itself or without it.
-    :param size_misses: miss rate by size.
-    :param times: (AP50, miss rate) by time of day.
+    The names are those of `summary.json`, where the reference is the mean.
+
+    :param by_time: AP50 and miss rate by time of day.
     """
 
     ap50: float
-    ap50_ends: tuple[float, float]
+    ap50_interval: Interval | None
     ap50_95: float
     miss_rate: float
-    false_positives: float
-    difference: float | None
-    difference_ends: tuple[float, float]
-    size_misses: dict[str, float]
-    times: dict[str, tuple[float, float]]
+    false_positives_per_image: float
+    ap50_minus_mean: float | None
+    ap50_minus_mean_interval: Interval | None
+    miss_rate_by_size: dict[str, float]
+    by_time: dict[str, dict[str, float]]
 
 
 class DetectionStudy:
@@ -240,10 +234,6 @@ class DetectionStudy:
         self._labelled: list[_LabelledImage] = []
         self._found = dict.fromkeys(self.inputs, 0)
         self._shared = {(a, b): 0 for a in self.inputs for b in self.inputs if a != b}
-        self._fusions: dict[str, dict[str, int]] = {}
-        if {VISIBLE, THERMAL} <= set(self.inputs):
-            fusions = (name for name in self.inputs if name not in (VISIBLE, THERMAL))
-            self._fusions = {name: dict.fromkeys(_COUNTS, 0) for name in fusions}
         self._results: tuple[int, dict[str, _Result]] | None = None
 
     @property
@@ -324,7 +314,7 @@ class DetectionStudy:
     def tables(self) -> list[Table]:
         """Return what was found: against the labels, else how far the inputs agree."""
         if not self._labelled:
-            return self._agreement_tables()
+            return [self._agreement_table()]
         results = self._measure()
         return [self._precision_table(results), self._group_table(results)]
 
@@ -344,39 +334,31 @@ class DetectionStudy:
             'score': self._score,
             'frames': self.frames,
             'labelled': self.labelled,
-            'agreement': self._agreement_summary(),
-        }
-        if not self._labelled:
-            return summary
-        persons, images = self._group_counts()
-        summary.update(
-            persons=self.persons,
-            persons_by_group=persons,
-            images_by_time=images,
-            night=list(self._night) if self._night else {'sky_luma_below': NIGHT_LUMA},
-            resamples=self._resamples,
-            seed=0,
-            inputs={
-                name: {
-                    'ap50': _number(result.ap50),
-                    'ap50_interval': _numbers(result.ap50_ends),
-                    'ap50_95': _number(result.ap50_95),
-                    'miss_rate': _number(result.miss_rate),
-                    'false_positives_per_image': _number(result.false_positives),
-                    f'ap50_minus_{REFERENCE}': _number(result.difference),
-                    f'ap50_minus_{REFERENCE}_interval': _numbers(result.difference_ends),
-                    'miss_rate_by_size': {
-                        size: _number(value) for size, value in result.size_misses.items()
-                    },
-                    'by_time': {
-                        time: {'ap50': _number(ap50), 'miss_rate': _number(missed)}
-                        for time, (ap50, missed) in result.times.items()
-                    },
-                }
-                for name, result in self._measure().items()
+            'agreement': {
+                'persons': dict(self._found),
+                'found_as_well_in': {
+                    first: {
+                        second: _part(self._shared[first, second], self._found[first])
+                        for second in self.inputs
+                        if second != first
+                    }
+                    for first in self.inputs
+                },
             },
-        )
-        return summary
+        }
+        if self._labelled:
+            persons, images = self._group_counts()
+            summary.update(
+                persons=self.persons,
+                persons_by_group=persons,
+                images_by_time=images,
+                night=list(self._night) if self._night else {'sky_luma_below': NIGHT_LUMA},
+                resamples=self._resamples,
+                seed=0,
+                inputs={name: asdict(result) for name, result in self._measure().items()},
+            )
+        cleaned: dict[str, Any] = as_json(summary)
+        return cleaned
 
     # --- With labels ----------------------------------------------------------------------------
 
@@ -410,11 +392,12 @@ class DetectionStudy:
         resampled = {name: entry.bootstrap(draws) for name, entry in accuracies.items()}
         results = {}
         for name, entry in accuracies.items():
-            difference, ends = None, (math.nan, math.nan)
+            difference, ends = None, None
             if REFERENCE in accuracies and name != REFERENCE:
                 difference = entry.average_precision()
                 difference -= accuracies[REFERENCE].average_precision()
                 ends = interval(resampled[name] - resampled[REFERENCE])
+            parts = {time: self._accuracy(name, time) for time in (DAY, NIGHT)}
             results[name] = _Result(
                 entry.average_precision(),
                 interval(resampled[name]),
@@ -425,9 +408,11 @@ class DetectionStudy:
                 ends,
                 self._size_misses(name),
                 {
-                    time: (part.average_precision(), part.miss_rate(self._score))
-                    for time in (DAY, NIGHT)
-                    for part in [self._accuracy(name, time)]
+                    time: {
+                        'ap50': part.average_precision(),
+                        'miss_rate': part.miss_rate(self._score),
+                    }
+                    for time, part in parts.items()
                 },
             )
         self._results = self.labelled, results
@@ -451,17 +436,18 @@ class DetectionStudy:
             header += [f'AP50 - {REFERENCE}', '95 % interval']
         rows = []
         for name, result in results.items():
-            row = [name, _percent(result.ap50), _percent_range(result.ap50_ends)]
+            row = [name, _percent(result.ap50), _percent_range(result.ap50_interval)]
             row += [_percent(result.ap50_95), _percent(result.miss_rate)]
-            row += [f'{result.false_positives:.2f}']
+            row += [f'{result.false_positives_per_image:.2f}']
             if compared:
-                row += [_percent(result.difference, '+')]
-                row += [_percent_range(result.difference_ends, '+')]
+                row += [_percent(result.ap50_minus_mean, '+')]
+                row += [_percent_range(result.ap50_minus_mean_interval, '+')]
             rows.append((*row, str(self.persons), str(self.labelled)))
         notes = []
         ours = results.get(FUSED)
-        if ours is not None and not math.isnan(ours.difference_ends[0]):
-            notes.append(_verdict(ours.ap50 - results[REFERENCE].ap50, ours.difference_ends))
+        if ours is not None and ours.ap50_minus_mean_interval is not None:
+            difference = ours.ap50 - results[REFERENCE].ap50
+            notes.append(_verdict(difference, ours.ap50_minus_mean_interval))
         notes.append(
             'AP50 and AP50:95 are the average precision of persons in percent, as COCO defines '
             'it; miss rate (percent) and false positives per image (FPPI) are those of '
@@ -486,9 +472,9 @@ class DetectionStudy:
             header += [f'AP50 {time} ({persons[time]})', f'missed {time} ({persons[time]})']
         rows = []
         for name, result in results.items():
-            row = [name, *(_percent(value) for value in result.size_misses.values())]
-            for ap50, missed in result.times.values():
-                row += [_percent(ap50), _percent(missed)]
+            row = [name, *(_percent(value) for value in result.miss_rate_by_size.values())]
+            for part in result.by_time.values():
+                row += [_percent(value) for value in part.values()]
             rows.append(tuple(row))
         limits = [SIZES[size] for size in ('near', 'medium')]
         near, medium = (f'1/{1 / limit:.0f}' for limit in limits)
@@ -520,46 +506,14 @@ class DetectionStudy:
 
     def _compare(self, boxes: Mapping[str, Array]) -> None:
         """Count the persons of one image that the inputs have in common."""
-        common: dict[tuple[str, str], list[tuple[int, int]]] = {}
         for index, first in enumerate(self.inputs):
             self._found[first] += len(boxes[first])
             for second in self.inputs[index + 1 :]:
-                pairs = pair_up(boxes[first], boxes[second])
-                common[first, second] = pairs
-                common[second, first] = [(b, a) for a, b in pairs]
-                self._shared[first, second] += len(pairs)
-                self._shared[second, first] += len(pairs)
-        for name, counts in self._fusions.items():
-            visible = {camera: own for own, camera in common[name, VISIBLE]}
-            thermal = {camera: own for own, camera in common[name, THERMAL]}
-            confirmed = {*visible.values(), *thermal.values()}
-            # The persons of the two cameras, those of both once.
-            both = common[VISIBLE, THERMAL]
-            cameras = len(boxes[VISIBLE]) + len(boxes[THERMAL]) - len(both)
-            found = len(visible) + len(thermal)
-            found -= sum(v in visible and t in thermal for v, t in both)
-            own = len(boxes[name])
-            numbers = (own, len(visible), len(thermal), own - len(confirmed), cameras)
-            for count, number in zip(_COUNTS, (*numbers, cameras - found), strict=True):
-                counts[count] += number
+                shared = len(pair_up(boxes[first], boxes[second]))
+                self._shared[first, second] += shared
+                self._shared[second, first] += shared
 
-    def _agreement_summary(self) -> dict[str, Any]:
-        summary: dict[str, Any] = {
-            'persons': dict(self._found),
-            'found_as_well_in': {
-                first: {
-                    second: _number(_part(self._shared[first, second], self._found[first]))
-                    for second in self.inputs
-                    if second != first
-                }
-                for first in self.inputs
-            },
-        }
-        if self._fusions:
-            summary['fusions'] = {name: dict(counts) for name, counts in self._fusions.items()}
-        return summary
-
-    def _agreement_tables(self) -> list[Table]:
+    def _agreement_table(self) -> Table:
         many = len(self.inputs) > 1
         header = ['input', 'persons', 'persons per image']
         header += [f'also in {name}' for name in self.inputs if many]
@@ -585,33 +539,7 @@ class DetectionStudy:
             'not better by themselves. Only labels can tell.',
         ]
         title = 'Agreement of the inputs' if many else 'Persons found'
-        tables = [Table(title, tuple(header), tuple(rows), tuple(notes))]
-        if self._fusions:
-            tables.append(self._fusion_table())
-        return tables
-
-    def _fusion_table(self) -> Table:
-        rows = []
-        for name, counts in self._fusions.items():
-            persons, visible, thermal, neither, cameras, missed = counts.values()
-            parts = (_percent(_part(count, persons)) for count in (visible, thermal, neither))
-            row = (name, str(persons), *parts, str(cameras), _percent(_part(missed, cameras)))
-            rows.append(row)
-        return Table(
-            'Fusions and the two cameras',
-            (
-                *('fusion', 'persons', f'confirmed by {VISIBLE}', f'confirmed by {THERMAL}'),
-                *('by neither', 'persons of the cameras', 'missed'),
-            ),
-            tuple(rows),
-            (
-                'Percent of the persons of the fusion that the detector finds in a camera image '
-                'as well; missed: percent of the persons that it finds in at least one camera '
-                'image (one in both counts once), but not in the fusion.',
-                'A person that only the fusion shows may be one whom each camera alone shows too '
-                'weakly, or a false alarm; one that it misses may be a false alarm of a camera.',
-            ),
-        )
+        return Table(title, tuple(header), tuple(rows), tuple(notes))
 
 
 def _part(count: int, total: int) -> float:
@@ -619,28 +547,17 @@ def _part(count: int, total: int) -> float:
     return count / total if total else math.nan
 
 
-def _number(value: float | None) -> float | None:
-    """Return a number as JSON may hold it."""
-    return None if value is None or math.isnan(value) else float(value)
-
-
-def _numbers(values: tuple[float, float]) -> list[float] | None:
-    """Return an interval as JSON may hold it."""
-    return None if any(map(math.isnan, values)) else [float(value) for value in values]
-
-
 def _percent(value: float | None, sign: str = '') -> str:
     """Return a fraction in percent with one decimal; empty where there is none."""
     return '' if value is None or math.isnan(value) else f'{100 * value:{sign}.1f}'
 
 
-def _percent_range(ends: tuple[float, float], sign: str = '') -> str:
+def _percent_range(ends: Interval | None, sign: str = '') -> str:
     """Return an interval of fractions in percent; empty where there is none."""
-    parts = [_percent(end, sign) for end in ends]
-    return ' to '.join(parts) if all(parts) else ''
+    return ' to '.join(_percent(end, sign) for end in ends or ())
 
 
-def _verdict(difference: float, ends: tuple[float, float]) -> str:
+def _verdict(difference: float, ends: Interval) -> str:
     """Return a sentence on the AP50 of the fused image less that of the reference."""
     if ends[0] > 0 or ends[1] < 0:
         start = f'The AP50 of {FUSED} is {"above" if ends[0] > 0 else "below"} that of {REFERENCE}'

@@ -35,7 +35,6 @@ from dig2dig_ros.evaluation.options import positive
 # (boxes (n, 4), scores (n,)) of a detector's raw output, in pixels of its input.
 Candidates = tuple[Array, Array]
 
-PROVIDERS = ('auto', 'cpu', 'cuda')
 DEFAULT_SIZE = 640
 
 _STRIDES = (8, 16, 32)
@@ -170,8 +169,6 @@ class Detector:
     :param person_class: index of the class of persons.
     :param iou: of the non-maximum suppression.
     :param floor: detections with a smaller score are dropped.
-    :param provider: ``cpu``, ``cuda``, or ``auto``, which is CUDA where there is one.
-    :param threads: CPU threads; 0 leaves the choice to ONNX Runtime.
     :raises DetectorError: the file or a parameter is not usable, or ONNX Runtime is missing.
     """
 
@@ -183,8 +180,6 @@ class Detector:
         person_class: int = 0,
         iou: float = 0.6,
         floor: float = 0.001,
-        provider: str = 'auto',
-        threads: int = 0,
     ) -> None:
         if size is not None and (size < 32 or size % 32):
             raise DetectorError(f'the input size {size} is no multiple of 32')
@@ -194,7 +189,7 @@ class Detector:
         self._person_class = person_class
         self._iou = iou
         self._floor = floor
-        self._session = _open_session(self.path, provider, threads)
+        self._session = _open_session(self.path)
         self._read_input(size)
         # What it answers is only known for sure once it has answered; this also warms it up.
         grey = np.full((self.height, self.width, 3), _PADDING_GREY, np.uint8)
@@ -295,14 +290,12 @@ class Detector:
         return output
 
 
-def _open_session(path: Path, provider: str, threads: int) -> Any:
+def _open_session(path: Path) -> Any:
     """
-    Open a model with ONNX Runtime.
+    Open a model with ONNX Runtime, on CUDA where it has that.
 
-    :raises DetectorError: it is missing, is no model, or the provider is not there.
+    :raises DetectorError: it is missing, or is no model.
     """
-    if provider not in PROVIDERS:
-        raise DetectorError(f'provider {provider!r} is unknown: {", ".join(PROVIDERS)}')
     if not path.is_file():
         raise DetectorError(f'there is no detector {path}')
     try:
@@ -314,24 +307,13 @@ def _open_session(path: Path, provider: str, threads: int) -> Any:
             f'install onnxruntime (onnxruntime-gpu for CUDA); {error}'
         ) from error
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
-    cuda = 'CUDAExecutionProvider'
-    available = cuda in runtime.get_available_providers()
-    wanted = [cuda] if provider != 'cpu' and available else []
+    known = ('CUDAExecutionProvider', 'CPUExecutionProvider')
+    providers = [name for name in known if name in runtime.get_available_providers()]
     try:
-        session = runtime.InferenceSession(
-            str(path), options, providers=[*wanted, 'CPUExecutionProvider']
-        )
+        return runtime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # those of ONNX Runtime have no other base
         raise DetectorError(f'{path} cannot be read as an ONNX model: {error}') from error
-    # It falls back to the CPU without an error where a library of CUDA is missing.
-    if provider == 'cuda' and session.get_providers()[0] != cuda:
-        raise DetectorError(
-            'ONNX Runtime cannot use CUDA: install onnxruntime-gpu in place of onnxruntime, in a '
-            'version for your CUDA, or take the provider cpu'
-        )
-    return session
 
 
 # What the commands ask of a detector
@@ -355,8 +337,6 @@ class DetectorOptions:
     person_class: str | None = None
     iou: float = 0.6
     score: float = 0.25
-    provider: str = 'auto'
-    threads: int = 0
     night: tuple[str, ...] = ()
 
     def load(self) -> Detector:
@@ -371,14 +351,7 @@ class DetectorOptions:
             raise DetectorError(
                 f'--person-class is {person!r}, but the classes of {self.model} have numbers only'
             )
-        return Detector(
-            self.model,
-            size=self.size,
-            person_class=int(person),
-            iou=self.iou,
-            provider=self.provider,
-            threads=self.threads,
-        )
+        return Detector(self.model, size=self.size, person_class=int(person), iou=self.iou)
 
     def load_labels(self, default: Path | None = None) -> LabelSet | None:
         """
@@ -446,18 +419,6 @@ def add_detector_options(group: argparse._ActionsContainer, labels: str) -> None
     add('--iou', type=fraction, default=0.6, help='of the non-maximum suppression, default: 0.6')
     add('--score', type=fraction, default=0.25, help='of what counts as found, default: 0.25')
     add(
-        '--provider',
-        choices=PROVIDERS,
-        default='auto',
-        help='of ONNX Runtime; default: auto, CUDA where there is one',
-    )
-    add(
-        '--detector-threads',
-        type=positive,
-        metavar='COUNT',
-        help="CPU threads of the detector; default: ONNX Runtime's choice",
-    )
-    add(
         '--night',
         action='append',
         default=[],
@@ -477,7 +438,5 @@ def detector_options(args: argparse.Namespace) -> DetectorOptions:
         person_class=args.person_class,
         iou=args.iou,
         score=args.score,
-        provider=args.provider,
-        threads=args.detector_threads or 0,
         night=tuple(args.night),
     )

@@ -263,13 +263,13 @@ def test_detector_finds_its_layout_and_boxes_in_image_pixels(
     tmp_path: Path, layout: str, shape: Sequence[int | str], half: bool
 ) -> None:
     path = squares(tmp_path / 'squares.onnx', layout, shape, half)
-    detector = Detector(path, size=128, threads=1, provider='cpu')
+    detector = Detector(path, size=128)
     assert detector.layout == layout
     assert detector.describe() == f'squares.onnx ({layout}, 128x128, CPU)'
     found = detector.detect(scene())
     assert found.boxes == pytest.approx(boxes_of([[64, 0, 128, 64], [192, 64, 256, 128]]), abs=0.1)
     assert found.scores == pytest.approx([1.0, 2 * 230 / 255 - 1], abs=0.01)
-    blue = Detector(path, size=128, threads=1, provider='cpu', person_class=1)
+    blue = Detector(path, size=128, person_class=1)
     assert blue.detect(scene()).boxes == pytest.approx(boxes_of([[0, 64, 64, 128]]), abs=0.1)
     grey = detector.detect(cv2.cvtColor(scene(), cv2.COLOR_BGR2GRAY))
     assert grey.boxes.shape == (0, 4)
@@ -284,33 +284,33 @@ def test_each_layout_has_its_own_place_in_the_letterbox(
     image = np.zeros((192, 256, 3), np.uint8)
     image[top : top + 64, 64:128] = RED
     path = squares(tmp_path / 'squares.onnx', layout, FIXED)
-    found = Detector(path, threads=1, provider='cpu').detect(image)
+    found = Detector(path).detect(image)
     assert found.boxes == pytest.approx(boxes_of([[64, top, 128, top + 64]]))
 
 
 @needs_runtime
 def test_input_size_is_the_models_or_640(tmp_path: Path) -> None:
     fixed = squares(tmp_path / 'fixed.onnx', 'yolox', FIXED)
-    detector = Detector(fixed, threads=1, provider='cpu')
+    detector = Detector(fixed)
     assert (detector.width, detector.height) == (128, 128)
     free = squares(tmp_path / 'free.onnx', 'yolox', ANY)
-    detector = Detector(free, threads=1, provider='cpu')
+    detector = Detector(free)
     assert (detector.width, detector.height) == (640, 640)
     wide = squares(tmp_path / 'wide.onnx', 'yolox', (1, 3, 64, 128))
-    detector = Detector(wide, threads=1, provider='cpu')
+    detector = Detector(wide)
     assert (detector.width, detector.height) == (128, 64)
     assert detector.detect(scene()).boxes[0] == pytest.approx([64, 0, 128, 64])
     with pytest.raises(DetectorError, match='fixed input of 128x128 pixels'):
-        Detector(fixed, size=640, provider='cpu')
+        Detector(fixed, size=640)
 
 
 @needs_runtime
 def test_floor_and_suppression_are_parameters(tmp_path: Path) -> None:
     path = squares(tmp_path / 'squares.onnx', 'yolov5', FIXED)
-    floor = Detector(path, threads=1, provider='cpu', floor=0.9)
+    floor = Detector(path, floor=0.9)
     assert len(floor.detect(scene()).scores) == 1
     # Three anchors answer alike.
-    everything = Detector(path, threads=1, provider='cpu', iou=1.0)
+    everything = Detector(path, iou=1.0)
     assert len(everything.detect(scene()).scores) == 6
 
 
@@ -321,7 +321,6 @@ def test_floor_and_suppression_are_parameters(tmp_path: Path) -> None:
         ({'person_class': 2}, 'class 2 for persons is not one of 0 to 1'),
         ({'size': 100}, 'size 100 is no multiple of 32'),
         ({'iou': 0.0}, 'not between 0 and 1'),
-        ({'provider': 'tpu'}, "provider 'tpu' is unknown"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
@@ -329,19 +328,7 @@ def test_options_that_do_not_fit_are_refused(
 ) -> None:
     path = squares(tmp_path / 'squares.onnx', 'yolov5', FIXED)
     with pytest.raises(DetectorError, match=message):
-        Detector(path, **{'provider': 'cpu', 'threads': 1, **options})
-
-
-@needs_runtime
-def test_a_provider_asked_for_by_name_is_not_replaced(tmp_path: Path) -> None:
-    import onnxruntime
-
-    if 'CUDAExecutionProvider' in onnxruntime.get_available_providers():
-        pytest.skip('this ONNX Runtime has CUDA')
-    path = squares(tmp_path / 'squares.onnx', 'yolov5', FIXED)
-    with pytest.raises(DetectorError, match='install onnxruntime-gpu'):
-        Detector(path, provider='cuda')
-    assert Detector(path, provider='auto', threads=1).describe().endswith('CPU)')
+        Detector(path, **options)
 
 
 def not_a_model(path: Path) -> Path:
@@ -393,7 +380,7 @@ def test_other_files_are_no_detectors(
 ) -> None:
     path = write(tmp_path / 'other.onnx')
     with pytest.raises(DetectorError, match=message) as error:
-        Detector(path, provider='cpu', threads=1)
+        Detector(path)
     assert 'other.onnx' in str(error.value)
 
 
@@ -414,7 +401,7 @@ def test_missing_onnx_runtime_ends_with_the_remedy(
 @needs_runtime
 @pytest.mark.parametrize('shape', [(4, 4, 4), (0, 4, 3), (4,)])
 def test_images_of_another_shape_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    detector = Detector(squares(tmp_path / 's.onnx', 'yolox', FIXED), provider='cpu', threads=1)
+    detector = Detector(squares(tmp_path / 's.onnx', 'yolox', FIXED))
     with pytest.raises(DetectorError, match='needed'):
         detector.detect(np.zeros(shape, np.uint8))
 
@@ -427,7 +414,7 @@ def test_public_detectors_find_people_in_the_street(shared: Path, name: str, lay
     path, folder = shared / 'models' / f'{name}.onnx', shared / 'data' / 'llvip'
     if not path.is_file() or not folder.is_dir():
         pytest.skip(f'{path.name} or the street pairs are not there')
-    detector = Detector(path, provider='cpu', threads=1)
+    detector = Detector(path)
     assert detector.layout == layout
     image = cv2.imread(str(folder / 'visible' / '010001.jpg'))
     truth = load_labels(folder / 'labels.json').find(['010001'], 1280, 1024)

@@ -215,7 +215,7 @@ def test_missing_scikit_image_ends_with_the_remedy(
         ['--ablation', 'colour'],
         ['--score', '1.5'],
         ['--iou', 'x'],
-        ['--detector-threads', '-1'],
+        ['--detector-size', '0'],
     ],
 )
 def test_bad_arguments_are_refused(
@@ -787,9 +787,8 @@ def test_without_labels_the_agreement_of_the_inputs_is_measured(
 ) -> None:
     assert main([str(pairs), *detector, '--compare', 'mean']) == 0
     output = capsys.readouterr().out
-    agreement, fusions = tables(output)[1:]
+    (agreement,) = tables(output)[1:]
     assert list(agreement) == ['visible', 'thermal', 'mean']
-    assert list(fusions) == ['mean']
     assert 'Agreement is not truth' in output
 
 
@@ -798,15 +797,9 @@ def test_options_reach_the_detector(
 ) -> None:
     arguments = [str(pairs), *detector, '--compare', 'mean', '--limit', '1']
     options = ['--detector-size', '320', '--person-class', '2']
-    options += ['--iou', '0.5', '--provider', 'cpu', '--detector-threads', '1']
+    options += ['--iou', '0.5']
     assert main([*arguments, *options]) == 0
-    assert Bright.options == {
-        'size': 320,
-        'person_class': 2,
-        'iou': 0.5,
-        'provider': 'cpu',
-        'threads': 1,
-    }
+    assert Bright.options == {'size': 320, 'person_class': 2, 'iou': 0.5}
     capsys.readouterr()
     assert main([*arguments, '--person-class', 'person']) == 2
     assert "--person-class is 'person', but the classes of" in capsys.readouterr().err
@@ -821,8 +814,8 @@ def test_a_public_detector_on_a_street_pair(
     model, folder = shared / 'models' / 'yolox_nano_coco.onnx', shared / 'data' / 'llvip'
     if not model.is_file() or not folder.is_dir():
         pytest.skip('detector or street pairs are not there')
-    arguments = ['--detector', str(model), '--provider', 'cpu', '--detector-threads', '1']
-    arguments += ['--limit', '1', '--compare', 'mean', '--time-size', 'pairs']
+    arguments = ['--detector', str(model), '--limit', '1', '--compare', 'mean']
+    arguments += ['--time-size', 'pairs']
     assert main([str(folder), *arguments, '--score', '0.3']) == 0
     output = capsys.readouterr().out
     row = tables(output)[1]['mean']
