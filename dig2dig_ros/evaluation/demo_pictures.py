@@ -16,15 +16,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-import time
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.demo_report import Image, OutputFolder
 from dig2dig_ros.evaluation.image_pairs import ImagePair, load_pair
@@ -65,44 +62,20 @@ class Frame:
     """
     One fused pair, ready to be shown.
 
-    :param number: of the visible image among those of the run, from 1.
     :param stamp_s: the visible image's stamp in seconds since the first one of the run.
     :param visible: (H, W, 3) BGR.
     :param thermal: (H', W', 3), grey, mapped to 8 bits.
     :param fused: (H, W, 3) BGR.
     :param overlay: (H, W, 3) BGR, or nothing when none came.
     :param thermal_weight: mean weight of the thermal source, 0 to 1, or nothing.
-    :param name: of the pair in its folder; empty for the built-in scene.
     """
 
-    number: int
     stamp_s: float
     visible: Image
     thermal: Image
     fused: Image
     overlay: Image | None
     thermal_weight: float | None = None
-    name: str = ''
-
-    @property
-    def file_name(self) -> str:
-        """The name of the frame's pictures."""
-        return f'{self.name or f"{self.number:04d}"}.png'
-
-    @property
-    def caption(self) -> str:
-        """One line that tells this frame from the others."""
-        weight = self.thermal_weight
-        share = '' if weight is None else f'   mean thermal weight {weight:.2f}'
-        return (self.name or f'pair {self.number}   t = {self.stamp_s:.2f} s') + share
-
-
-@dataclass
-class _Seen:
-    """A message and its number among those of its topic, from 1."""
-
-    message: Any
-    number: int
 
 
 class FrameCollector:
@@ -113,29 +86,27 @@ class FrameCollector:
     """
 
     def __init__(self, topics: Iterable[str]) -> None:
-        self._images: dict[str, OrderedDict[int, _Seen]] = {t: OrderedDict() for t in topics}
+        self._images: dict[str, dict[int, Any]] = {topic: {} for topic in topics}
         self._thermal_range = ThermalRange('auto')
         self._waiting: list[int] = []
         self._first_stamp: int | None = None
         self.received: dict[str, int] = dict.fromkeys(self._images, 0)
-        # When fused images came, on the steady clock.
-        self.fused_times: list[float] = []
 
     def add(self, topic: str, message: Any) -> None:
         """Keep a message."""
-        stamp = stamp_of(message.header)
-        kept = self._images[topic]
+        kept, stamp = self._images[topic], stamp_of(message.header)
         self.received[topic] += 1
-        kept[stamp] = _Seen(message, self.received[topic])
-        while len(kept) > _KEPT_IMAGES:
-            kept.popitem(last=False)
+        kept[stamp] = message
+        if len(kept) > _KEPT_IMAGES:
+            del kept[next(iter(kept))]
         if topic == FUSED:
-            self.fused_times.append(time.monotonic())
             self._waiting.append(stamp)
 
     def forget(self) -> None:
-        """Begin anew: what came so far was only a warm-up."""
-        self.__init__(self._images)  # type: ignore[misc]
+        """Begin anew: what came so far does not count."""
+        for topic, kept in self._images.items():
+            kept.clear()
+            self.received[topic] = 0
 
     def take(self, rest: bool = False) -> list[Frame]:
         """
@@ -149,35 +120,31 @@ class FrameCollector:
         return [frame for frame in frames if frame is not None]
 
     def _frame(self, stamp: int) -> Frame | None:
-        visible, fused = self._images[VISIBLE].get(stamp), self._images[FUSED].get(stamp)
+        visible, fused, overlay, weights = (
+            None if (message := self._images[topic].get(stamp)) is None else decode(message)
+            for topic in (VISIBLE, FUSED, OVERLAY, THERMAL_WEIGHT)
+        )
         thermals = self._images[THERMAL]
         if visible is None or fused is None or not thermals:
             return None
-        thermal = thermals[min(thermals, key=lambda other: abs(other - stamp))]
-        overlay = self._images[OVERLAY].get(stamp)
-        weight = self._images[THERMAL_WEIGHT].get(stamp)
+        thermal = decode(thermals[min(thermals, key=lambda other: abs(other - stamp))])
         if self._first_stamp is None:
             self._first_stamp = stamp
         seconds = (stamp - self._first_stamp) / 1e9
+        if thermal.dtype != np.uint8:
+            thermal = np.rint(self._thermal_range(thermal, seconds) * 255.0)
+        weight = None
+        if weights is not None:
+            scale = 255.0 if weights.dtype == np.uint8 else 1.0
+            weight = float(weights.mean()) / scale
         return Frame(
-            number=visible.number,
             stamp_s=seconds,
-            visible=to_bgr(decode(visible.message)),
-            thermal=self._show_thermal(decode(thermal.message), seconds),
-            fused=to_bgr(decode(fused.message)),
-            overlay=None if overlay is None else to_bgr(decode(overlay.message)),
-            thermal_weight=None if weight is None else _mean_weight(decode(weight.message)),
+            visible=to_bgr(visible),
+            thermal=to_bgr(thermal),
+            fused=to_bgr(fused),
+            overlay=None if overlay is None else to_bgr(overlay),
+            thermal_weight=weight,
         )
-
-    def _show_thermal(self, thermal: NDArray[Any], stamp_s: float) -> Image:
-        if thermal.dtype == np.uint8:
-            return to_bgr(thermal)
-        return to_bgr(np.rint(np.clip(self._thermal_range(thermal, stamp_s), 0.0, 1.0) * 255.0))
-
-
-def _mean_weight(weights: NDArray[Any]) -> float:
-    scale = 255.0 if weights.dtype == np.uint8 else 1.0
-    return round(float(weights.mean()) / scale, 4)
 
 
 class ContactSheet:
@@ -201,13 +168,11 @@ class ContactSheet:
         self._seen = 0
         self._rows: list[tuple[str, Image]] = []
 
-    def add(self, frame: Frame) -> None:
+    def add(self, frame: Frame, caption: str) -> None:
         """Offer a frame; memory stays bounded however many come."""
-        chosen = self._seen % self._stride == 0
+        if self._seen % self._stride == 0:
+            self._rows.append((caption, self._tiles(frame)))
         self._seen += 1
-        if not chosen:
-            return
-        self._rows.append((frame.caption, self._tiles(frame)))
         if len(self._rows) > 2 * self._max_rows:
             self._rows = self._rows[::2]
             self._stride *= 2
@@ -253,34 +218,23 @@ class ContactSheet:
             return None
         count = min(self._max_rows, len(self._rows))
         chosen = np.unique(np.linspace(0, len(self._rows) - 1, count).round().astype(int))
-        parts = [self._strip(title, 0.55)] if title else []
-        if note:
-            parts.append(self._strip(note, 0.5))
-        if self._placement is not None:
-            parts.append(self._strip(LEGEND, 0.5))
-        parts.append(self._header())
+        legend = LEGEND if self._placement is not None else ''
+        parts = [self._strip([text], 0.5) for text in (title, note, legend) if text]
+        parts.append(self._strip(self._columns, 0.6))
         for index in chosen:
             caption, tiles = self._rows[index]
-            parts += [self._strip(caption, 0.45), tiles]
+            parts += [self._strip([caption], 0.45), tiles]
         margins = ((_GAP, _GAP), (_GAP, _GAP), (0, 0))
         return np.pad(np.vstack(parts), margins, constant_values=_PAPER)
 
-    @property
-    def _width(self) -> int:
-        columns = len(self._columns)
-        return columns * self._tile_width + (columns - 1) * _GAP
-
-    def _strip(self, text: str, scale: float) -> Image:
-        strip = np.full((26, self._width, 3), _PAPER, np.uint8)
-        cv2.putText(strip, text, (2, 18), _FONT, scale, _INK, 1, cv2.LINE_AA)
+    def _strip(self, texts: Sequence[str], scale: float) -> Image:
+        """Return a line of texts, each above its column."""
+        width = len(self._columns) * (self._tile_width + _GAP) - _GAP
+        strip = np.full((26, width, 3), _PAPER, np.uint8)
+        for column, text in enumerate(texts):
+            place = (2 + column * (self._tile_width + _GAP), 18)
+            cv2.putText(strip, text, place, _FONT, scale, _INK, 1, cv2.LINE_AA)
         return strip
-
-    def _header(self) -> Image:
-        header = np.full((28, self._width, 3), _PAPER, np.uint8)
-        for column, name in enumerate(self._columns):
-            left = 2 + column * (self._tile_width + _GAP)
-            cv2.putText(header, name, (left, 20), _FONT, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
-        return header
 
 
 class Pictures:
@@ -305,8 +259,7 @@ class Pictures:
         self._folder = folder
         self._sheet = ContactSheet(sheet_rows, placement=placement)
         self._video = Video(folder.file, rate)
-        self._pairs = pairs
-        self._next_pair = 0
+        self._pairs = list(pairs)
         self.count = 0
         self.sizes: set[str] = set()
 
@@ -314,21 +267,24 @@ class Pictures:
         """Write a frame."""
         self.count += 1
         self.sizes.add(f'{frame.fused.shape[1]}x{frame.fused.shape[0]}')
-        if self._pairs:
-            frame = replace(frame, name=self._name_of(frame.visible))
-        self._folder.write_image(f'fused/{frame.file_name}', frame.fused)
+        name = self._take_name(frame.visible)
+        file = f'{name or f"{self.count:04d}"}.png'
+        self._folder.write_image(f'fused/{file}', frame.fused)
         if frame.overlay is not None:
-            self._folder.write_image(f'overlay/{frame.file_name}', frame.overlay)
-        self._sheet.add(frame)
+            self._folder.write_image(f'overlay/{file}', frame.overlay)
+        weight = frame.thermal_weight
+        share = '' if weight is None else f'   mean thermal weight {weight:.2f}'
+        caption = name or f'pair {self.count}   t = {frame.stamp_s:.2f} s'
+        self._sheet.add(frame, caption + share)
         self._video.add((frame.visible, frame.thermal, frame.fused), frame.stamp_s)
 
-    def _name_of(self, visible: Image) -> str:
+    def _take_name(self, visible: Image) -> str:
         """Return the name of the pair that a visible image is from, or nothing."""
         # They come in order; a few may have been dropped.
-        for index in range(self._next_pair, min(self._next_pair + 5, len(self._pairs))):
-            if np.array_equal(load_pair(self._pairs[index])[0], visible):
-                self._next_pair = index + 1
-                return self._pairs[index].name
+        for index, pair in enumerate(self._pairs[:5]):
+            if np.array_equal(load_pair(pair)[0], visible):
+                del self._pairs[: index + 1]
+                return pair.name
         return ''
 
     def finish(self, title: str, note: str) -> None:

@@ -52,33 +52,15 @@ class OutputFolder:
         self._manifest = path / MANIFEST
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._remove_previous()
-            self._manifest.write_text(
-                '# Files written by the dig2dig demo; its next run replaces them.\n',
-                encoding='utf-8',
-            )
+            if self._manifest.is_file():
+                for name in self._manifest.read_text(encoding='utf-8').splitlines():
+                    file = path / name
+                    # Anybody may have edited the manifest: stay inside the folder.
+                    if file.is_file() and path.resolve() in file.resolve().parents:
+                        file.unlink()
+            self._manifest.write_text('', encoding='utf-8')
         except OSError as error:
             raise DemoError(f'cannot write to the output folder {path}: {error}') from None
-
-    def _remove_previous(self) -> None:
-        if not self._manifest.is_file():
-            return
-        root = self.path.resolve()
-        folders = set()
-        for name in self._manifest.read_text(encoding='utf-8').splitlines():
-            if not name or name.startswith('#'):
-                continue
-            file = self.path / name
-            # A manifest is a text file that anybody may have edited: stay inside the folder.
-            if root not in file.resolve().parents or not file.is_file():
-                continue
-            file.unlink()
-            if file.parent != self.path:
-                folders.add(file.parent)
-        for folder in folders:
-            if not any(folder.iterdir()):
-                folder.rmdir()
-        self._manifest.unlink()
 
     def file(self, name: str) -> Path:
         """
@@ -115,6 +97,10 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     waiting = ', '.join(
         f'{count} {source}' for source, count in summary['waiting'].items() if count
     )
+    sizes = summary['sizes']
+    p50, p95 = (
+        '?' if value is None else f'{value:.0f}' for value in summary['node_latency_ms'].values()
+    )
     arrived = ', '.join(f'{source} {received[source]}' for source in SOURCES)
     rows = [
         ('pairs sent', f'{sent["pairs"]} (visible {sent["visible"]}, thermal {sent["thermal"]})'),
@@ -122,8 +108,8 @@ def render_summary(summary: Mapping[str, Any]) -> str:
         ('pairs made', f'{summary["pairs"]}' + (f'; still alone: {waiting}' if waiting else '')),
         ('pairs fused', f'{summary["fused"]}'),
         ('dropped', causes or 'none'),
-        ('latency', f'{_latency(summary["node_latency_ms"])}, from arrival to publication'),
-        ('output', f'{_figure(summary["output_rate_hz"], "frames/s", 1)}, {_sizes(summary)}'),
+        ('latency', f'median {p50} ms, p95 {p95} ms, from arrival to publication'),
+        ('sizes', ', '.join(sizes) if len(sizes) <= 3 else f'{len(sizes)} different ones'),
         (
             'with',
             f'{node["device"]}, {node["precision"]}, prior {node["prior"]}, '
@@ -146,19 +132,6 @@ def registration_verdict(facts: Mapping[str, Any]) -> str:
         f'{facts["truth"]} (limit {facts["corner_error_limit_px"]:.1f}), '
         f'{facts["corner_error_before_px"]:.1f} without it'
     )
-
-
-def _sizes(summary: Mapping[str, Any]) -> str:
-    sizes = summary['sizes']
-    return ', '.join(sizes) if len(sizes) <= 3 else f'{len(sizes)} different sizes'
-
-
-def _figure(value: float | None, unit: str, digits: int = 0) -> str:
-    return f'? {unit}' if value is None else f'{value:.{digits}f} {unit}'
-
-
-def _latency(values: Mapping[str, float | None]) -> str:
-    return f'median {_figure(values["p50"], "ms")}, p95 {_figure(values["p95"], "ms")}'
 
 
 def write_json(folder: OutputFolder, name: str, content: Mapping[str, Any]) -> None:
@@ -194,22 +167,19 @@ def problems(summary: Mapping[str, Any], each_pair_once: bool) -> list[str]:
     if seen < fused:
         found.append(f'only {seen} of {fused} fused images reached the demo')
     if 'registration' in summary:
-        found += _registration_problems(summary['registration'])
-        refused = dropped.get('registration', 0)
-        if refused:
-            found.append(f'{refused} pairs do not fit the registration: {summary["last_error"]}')
-    return found
-
-
-def _registration_problems(facts: Mapping[str, Any]) -> list[str]:
-    found = []
-    if not facts['trusted']:
-        found.append(f'the registration is not to be trusted: {"; ".join(facts["reasons"])}')
-    error, limit = facts['corner_error_px'], facts['corner_error_limit_px']
-    # Not the opposite comparison: NaN is wrong, too.
-    if not error <= limit:
-        found.append(
-            f'the registration puts the corners of the thermal image {error:.1f} thermal pixels '
-            f'off {facts["truth"]}, of at most {limit:.1f}'
-        )
+        facts = summary['registration']
+        if not facts['trusted']:
+            found.append(f'the registration is not to be trusted: {"; ".join(facts["reasons"])}')
+        error, limit = facts['corner_error_px'], facts['corner_error_limit_px']
+        # Not the opposite comparison: NaN is wrong, too.
+        if not error <= limit:
+            found.append(
+                f'the registration puts the corners of the thermal image {error:.1f} thermal '
+                f'pixels off {facts["truth"]}, of at most {limit:.1f}'
+            )
+        if dropped.get('registration', 0):
+            found.append(
+                f'{dropped["registration"]} pairs do not fit the registration: '
+                f'{summary["last_error"]}'
+            )
     return found

@@ -70,9 +70,7 @@ from dig2dig_ros.nodes.child_processes import assignments, Child, enter_domain, 
 from dig2dig_ros.nodes.client import (
     FusionClient,
     node_summary,
-    number,
     STALL_SECONDS,
-    subtract_counters,
     waiting_images,
 )
 from dig2dig_ros.nodes.signals import interrupt_on_termination
@@ -103,7 +101,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add('--count', type=int, metavar='PAIRS', help='pairs to send; without it, 40 of the '
         'built-in scene, all of a folder')
     add('--rate', type=float, metavar='HZ', help='pairs sent per second; without it, 10 of the '
-        'built-in scene, of a folder as many as the node turns out to manage')
+        'built-in scene, 2 of a folder')
     add('--width', type=int, default=640, help='of the built-in scene in pixels (%(default)s)')
     add('--height', type=int, default=512, help='of the built-in scene in pixels (%(default)s)')
     add('--params', default='fusion', metavar='PRESET|FILE', help='parameters of the node: '
@@ -160,9 +158,8 @@ class Demo:
         for topic in outputs:
             self._listen(topic, ImageMessage)
         self._listen(FUSED_INFO, CameraInfo)
-        self._rate = float(options.rate or 10.0)
+        self._rate = float(options.rate or (10.0 if options.pairs is None else 2.0))
         self._pictures: Pictures | None = None
-        self._baseline: dict[str, str] = {}
         self._registration: dict[str, Any] = {}
         print(f'ROS domain {domain_id}, discovery on this machine only')
 
@@ -183,8 +180,6 @@ class Demo:
         print('waiting for fusion_node: it loads torch and the prior and warms up ...', flush=True)
         client.wait_active()
         print(f'fusion_node is active: {self._description()}', flush=True)
-        if options.pairs is not None and options.rate is None:
-            self._rate = self._measure_rate()
         self._pictures = Pictures(
             self._folder,
             options.sheet_rows,
@@ -281,34 +276,6 @@ class Demo:
                 f'{self._frames.received[FUSED]}'
             )
 
-    def _measure_rate(self) -> float:
-        """
-        Fuse the first pair of the folder ahead of the run and return a rate that suits it.
-
-        The pairs of a folder may all differ in size, and the first one of a size costs the node
-        more than those that follow. The node keeps only the newest pair while it is busy, so
-        the pairs must come slower than it can fuse; twice as slow leaves room.
-        """
-        print('fusing one pair to find a pace ...', flush=True)
-        camera = self._start('tools.pair_camera', self._camera_arguments(self._rate, count=1))
-        self._client.until(lambda: not camera.running, STALL_SECONDS, 'the end of the cameras')
-        camera.require_success()
-        self._client.until(
-            lambda: self._frames.received[FUSED], STALL_SECONDS, 'the first fused image'
-        )
-        self._client.settle()
-        self._baseline = dict(self._client.values)
-        self._frames.forget()
-        # Not the latency: in front of a single pair the node waits for a closer one.
-        milliseconds = number(self._baseline, 'fusion time p50 (ms)') or 1e3
-        # Decoding and publishing come on top.
-        rate = min(5.0, 0.5 / (milliseconds / 1e3 + 0.05))
-        print(
-            f'one pair took {milliseconds / 1e3:.2f} s: sending {rate:.2f} pairs a second',
-            flush=True,
-        )
-        return rate
-
     def _stream(self, camera: Child) -> dict[str, int]:
         """Let the camera run to its end and return what it says that it sent."""
         print('streaming ...', flush=True)
@@ -335,10 +302,7 @@ class Demo:
 
     def _finish(self, sent: Mapping[str, int]) -> dict[str, Any]:
         self.finish_pictures()
-        values = subtract_counters(self._client.values, self._baseline)
-        times = self._frames.fused_times
-        span = times[-1] - times[0] if len(times) > 1 else 0.0
-        options = self._options
+        values, options = self._client.values, self._options
         summary = {
             'source': str(options.pairs) if options.pairs else 'synthetic scene',
             'params': options.params,
@@ -349,7 +313,6 @@ class Demo:
             **node_summary(values),
             'waiting': waiting_images(values),
             'seen': dict(self._frames.received),
-            'output_rate_hz': round((len(times) - 1) / span, 2) if span > 0 else None,
         }
         if self._registration:
             left = values.get('misalignment (px)', 'not measured')

@@ -43,7 +43,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def make_frame(
-    number: int = 1, width: int = 64, height: int = 48, stamp_s: float = 0.0, **changes: object
+    width: int = 64, height: int = 48, stamp_s: float = 0.0, **changes: object
 ) -> Frame:
     def picture(level: int) -> NDArray[np.uint8]:
         return np.full((height, width, 3), level, np.uint8)
@@ -54,7 +54,7 @@ def make_frame(
         'fused': picture(140),
         'overlay': picture(190),
     }
-    return Frame(number=number, stamp_s=stamp_s, **{**fields, **changes})  # type: ignore[arg-type]
+    return Frame(stamp_s=stamp_s, **{**fields, **changes})  # type: ignore[arg-type]
 
 
 def make_summary(**changes: object) -> dict[str, object]:
@@ -66,7 +66,6 @@ def make_summary(**changes: object) -> dict[str, object]:
         'dropped': {'superseded': 27, 'visible unpaired': 1, 'thermal late': 0},
         'waiting': {'visible': 0, 'thermal': 1},
         'seen': {'fused/image_raw': 12},
-        'output_rate_hz': 3.04,
         'node_latency_ms': {'p50': 310.4, 'p95': 402.5},
         'node': {
             'device': 'cpu',
@@ -99,7 +98,7 @@ def make_registration_facts(**changes: object) -> dict[str, object]:
 
 def test_sheet_shows_the_four_pictures_side_by_side() -> None:
     sheet = ContactSheet(tile_width=64)
-    sheet.add(make_frame())
+    sheet.add(make_frame(), 'a pair')
     image = sheet.render('title')
     assert image is not None
     row = image[-30]  # well within the last row of pictures, above the margin
@@ -114,7 +113,7 @@ def test_sheet_has_at_most_so_many_rows_spread_over_the_run() -> None:
         sheet = ContactSheet(max_rows=3, tile_width=64)
         for number in range(count):
             level = np.full((48, 64, 3), number % 200, np.uint8)
-            sheet.add(make_frame(number, fused=level))
+            sheet.add(make_frame(fused=level), 'a pair')
         image = sheet.render()
         assert image is not None
         return image
@@ -131,9 +130,9 @@ def test_sheet_has_at_most_so_many_rows_spread_over_the_run() -> None:
 
 def test_sheet_takes_pictures_of_other_sizes_and_missing_overlays() -> None:
     sheet = ContactSheet(tile_width=64)
-    sheet.add(make_frame(1, width=64, height=48))
+    sheet.add(make_frame(width=64, height=48), 'a pair')
     small = np.full((20, 30, 3), 90, np.uint8)
-    sheet.add(make_frame(2, width=101, height=33, thermal=small, overlay=None))
+    sheet.add(make_frame(width=101, height=33, thermal=small, overlay=None), 'a pair')
     image = sheet.render()
     assert image is not None
     assert image.shape[2] == 3
@@ -169,7 +168,9 @@ def outline_distance(picture: NDArray[np.uint8], top: int, left: int) -> float:
 def test_sheet_shows_thermal_edges_before_and_after_registration() -> None:
     sheet = ContactSheet(tile_width=128, placement=shifted_by(24, -10).placement(0.0))
     # What the visible camera sees at (50, 30), the thermal one sees at (26, 40).
-    sheet.add(make_frame(visible=square(30, 50), thermal=square(40, 26), fused=square(30, 50)))
+    sheet.add(
+        make_frame(visible=square(30, 50), thermal=square(40, 26), fused=square(30, 50)), 'a pair'
+    )
     image = sheet.render('title', 'a note')
     assert image is not None
     assert image.shape[1] == 6 * 128 + 5 * 6 + 2 * 6
@@ -240,7 +241,7 @@ def test_summary_lines_tell_the_causes_that_happened() -> None:
     assert 'thermal late' not in text
     assert 'median 310 ms, p95 402 ms' in text
     assert 'visible 40, thermal 40' in text
-    assert '3.0 frames/s, 640x512' in text
+    assert 'sizes        640x512' in text
     assert 'cpu, fp32, prior compact, N 4, S 2' in text
     assert 'still alone: 1 thermal' in text
     assert 'registration' not in text
