@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 import hashlib
 import io
 import math
@@ -56,58 +55,48 @@ _WIDTH, _HEIGHT, _FONT = 400.0, 195.0, 11.0
 _BINS = 400
 
 
-@dataclass(frozen=True)
-class Series:
-    """
-    Values over the course of a run.
-
-    :param title: what they are.
-    :param unit: of the values; empty where they have none.
-    :param x: place of each value, ascending.
-    :param lines: values by what they are of, each as long as ``x``; NaN where there is none.
-    :param x_label: what ``x`` is.
-    """
-
-    title: str
-    unit: str
-    x: Sequence[float]
-    lines: Mapping[str, Sequence[float]]
-    x_label: str = 'time (s)'
-
-
-def line_plot(series: Series) -> str:
+def line_plot(
+    title: str,
+    unit: str,
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    x_label: str = 'time (s)',
+) -> str:
     """
     Draw values over the course of a run.
 
     A line ends where a value is missing or infinite; a value between two such places is a dot.
     Of long runs, the extremes of each of 400 parts are drawn.
 
+    :param unit: of the values; empty where they have none.
+    :param x: place of each value, ascending.
+    :param lines: values by what they are of, each as long as ``x``; NaN where there is none.
     :return: SVG to stand in an HTML page.
     :raises ValueError: a line has another length than ``x``.
     :raises ImportError: matplotlib is missing.
     """
-    x = np.asarray(series.x, np.float64)
+    places = np.asarray(x, np.float64)
     drawn = False
     with _figure(_WIDTH, _HEIGHT) as figure:
         axes = figure.subplots()
         handles = []
-        for name, looks in _looks(series.lines).items():
-            values = np.asarray(series.lines[name], np.float64)
-            if values.shape != x.shape:
-                raise ValueError(f'{name} has {len(values)} values at {len(x)} places')
-            at, of = _thinned(x, values)
+        for name, (colour, dashes, _) in _looks(lines).items():
+            values = np.asarray(lines[name], np.float64)
+            if values.shape != places.shape:
+                raise ValueError(f'{name} has {len(values)} values at {len(places)} places')
+            at, of = _thinned(places, values)
             drawn = drawn or bool(len(of))
-            handles += axes.plot(at, of, lw=1.3, **looks)
+            handles += axes.plot(at, of, lw=1.3, color=colour, linestyle=dashes)
             alone = _alone(of)
-            axes.plot(at[alone], of[alone], '.', color=looks['color'], ms=4)
-        axes.set_xlabel(series.x_label)
-        axes.set_ylabel(series.unit)
+            axes.plot(at[alone], of[alone], '.', color=colour, ms=4)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(unit)
         axes.margins(x=0.01)
         if not drawn:
             _say_empty(axes)
-        elif len(series.lines) > 1:
-            _legend(figure, handles, list(series.lines))
-        return _svg(figure, series.title)
+        elif len(lines) > 1:
+            _legend(figure, handles, list(lines))
+        return _svg(figure, title)
 
 
 def quality_runtime_plot(points: Mapping[str, tuple[float, float]], metric_title: str) -> str:
@@ -120,12 +109,10 @@ def quality_runtime_plot(points: Mapping[str, tuple[float, float]], metric_title
     :return: SVG to stand in an HTML page.
     :raises ImportError: matplotlib is missing.
     """
-    known = {
-        name: point
-        for name, point in points.items()
-        if point[0] > 0 and all(map(math.isfinite, point))
-    }
-    missing = [name for name in points if name not in known]
+    missing = [
+        name for name, point in points.items() if point[0] <= 0 or not np.isfinite(point).all()
+    ]
+    known = {name: point for name, point in points.items() if name not in missing}
     with _figure(_WIDTH, 1.35 * _HEIGHT) as figure:
         from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -135,21 +122,18 @@ def quality_runtime_plot(points: Mapping[str, tuple[float, float]], metric_title
             'time for a pair (ms)' + (f'\nnot drawn: {", ".join(missing)}' if missing else '')
         )
         axes.set_ylabel(metric_title)
-        looks = _looks(known)
-        for name, (milliseconds, value) in known.items():
-            axes.plot(milliseconds, value, 'o', color=looks[name]['color'], ms=6)
-        # Labels need room beside the outermost points.
-        axes.margins(x=0.18, y=0.14)
-        if len({point[0] for point in known.values()}) == 1:
-            milliseconds = next(iter(known.values()))[0]
-            axes.set_xlim(milliseconds / 3, milliseconds * 3)
+        handles = []
+        for name, (colour, _, marker) in _looks(known).items():
+            handles += axes.plot(*known[name], marker, color=colour, ms=6)
+        axes.margins(x=0.1, y=0.14)
         low, high = axes.get_xlim()
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
         axes.xaxis.set_major_formatter(lambda value, _: f'{value:g}')
         axes.xaxis.set_minor_formatter(NullFormatter())
-        if not known:
+        if known:
+            _legend(figure, handles, list(known))
+        else:
             _say_empty(axes)
-        _label_points(axes, known)
         return _svg(figure, f'{metric_title} against the time for a pair')
 
 
@@ -229,8 +213,8 @@ def _line_colour(number: int) -> str:
     return _LINE.format(number % len(_COLOURS))
 
 
-def _looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return a colour for each name, and dashes where the colours begin anew."""
+def _looks(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
+    """Return colour, dashes and marker for each name; all differ where the colours run out."""
     names = list(names)
     own = {name: _COLOUR_OF[name] for name in names if name in _COLOUR_OF}
     # Beside a name that has its colour, rather not that of another one.
@@ -239,10 +223,11 @@ def _looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     others = iter([*free, *range(len(_COLOURS), len(_COLOURS) + len(names))])
     numbers = {name: own[name] if name in own else next(others) for name in names}
     return {
-        name: {
-            'color': _line_colour(number),
-            'linestyle': ('-', '--', ':', '-.')[number // len(_COLOURS) % 4],
-        }
+        name: (
+            _line_colour(number),
+            ('-', '--', ':', '-.')[number // len(_COLOURS) % 4],
+            'os^D'[number // len(_COLOURS) % 4],
+        )
         for name, number in numbers.items()
     }
 
@@ -258,46 +243,6 @@ def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> Non
     # Set afterwards, as labels that begin with an underscore would be left out.
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_text(name)
-
-
-def _label_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
-    """Write names beside points where they hide neither points nor names already there."""
-    figure = axes.figure
-    figure.canvas.draw()
-    frame = axes.bbox
-    to_pixels = axes.transData.transform
-    height, half = 1.1 * _FONT, 5.0
-    taken = [(x - half, y - half, x + half, y + half) for x, y in map(to_pixels, points.values())]
-
-    def cost(box: tuple[float, float, float, float]) -> float:
-        covered = sum(
-            max(0.0, min(box[2], other[2]) - max(box[0], other[0]))
-            * max(0.0, min(box[3], other[3]) - max(box[1], other[1]))
-            for other in taken
-        )
-        outside = max(0.0, box[2] - frame.x1) + max(0.0, frame.x0 - box[0])
-        return float(covered + height * outside)
-
-    for name, point in sorted(points.items(), key=lambda entry: entry[1]):
-        x, y = to_pixels(point)
-        width = 0.58 * _FONT * len(name)
-        places: list[tuple[float, int, int, float, tuple[float, float, float, float]]] = []
-        for shift in (0.0, height, -height, 2 * height, -2 * height):
-            for side in (1, -1):
-                left = x + 8 if side > 0 else x - 8 - width
-                bottom = y + shift - height / 2
-                box = (left, bottom, left + width, bottom + height)
-                places.append((cost(box), len(places), side, shift, box))
-        _, _, side, shift, box = min(places)
-        taken.append(box)
-        axes.annotate(
-            name,
-            point,
-            xytext=(8 * side, shift),
-            textcoords='offset points',
-            ha='left' if side > 0 else 'right',
-            va='center_baseline',
-        )
 
 
 @contextmanager
@@ -376,10 +321,6 @@ def _svg(figure: Figure, title: str) -> str:
                 value = value.replace('#', f'#{prefix}')
             elif key == 'clip-path':
                 value = value.replace('url(#', f'url(#{prefix}')
-            elif key == 'transform' and value.startswith('rotate(-0 '):
-                continue
-            elif key == 'd':
-                value = value.replace('\n', '').strip()
             if value:
                 element.set(key, value)
     box = root.attrib['viewBox']

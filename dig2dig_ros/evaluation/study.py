@@ -45,7 +45,6 @@ from dig2dig_ros.evaluation.plots import (
     difference_plot,
     line_plot,
     quality_runtime_plot,
-    Series,
 )
 from dig2dig_ros.evaluation.report import Report, write_report
 from dig2dig_ros.evaluation.scores import (
@@ -337,7 +336,7 @@ class Study:
             title: str, unit: str, x: Sequence[float], lines: Mapping[str, Sequence[float]]
         ) -> None:
             if len(x) > 1:
-                plots.append((title, line_plot(Series(title, unit, x, lines, x_label))))
+                plots.append((title, line_plot(title, unit, x, lines, x_label)))
 
         over_run('Mean weight of each source', '', self._times, self._weights)
         scores = self.scores

@@ -29,7 +29,6 @@ from dig2dig_ros.evaluation.plots import (
     difference_plot,
     line_plot,
     quality_runtime_plot,
-    Series,
 )
 
 
@@ -53,7 +52,7 @@ def curves(svg: str) -> list[np.ndarray]:
 
 
 def line(values: list[float], **more: list[float]) -> str:
-    return line_plot(Series('A run', 'ms', range(len(values)), {'fused': values, **more}))
+    return line_plot('A run', 'ms', range(len(values)), {'fused': values, **more})
 
 
 def test_svg_stands_alone_in_a_page() -> None:
@@ -83,7 +82,7 @@ def test_a_source_keeps_its_colour() -> None:
 
 def test_more_lines_than_colours_are_told_apart_by_dashes() -> None:
     lines = {f'row {number}': [0.0, float(number)] for number in range(8)}
-    svg = line_plot(Series('', '', [0, 1], lines))
+    svg = line_plot('', '', [0, 1], lines)
     assert {f'row {number}' for number in range(8)} <= set(texts(svg))
     assert 'stroke-dasharray' in svg
 
@@ -141,7 +140,7 @@ def test_no_values_are_said_to_be_none(values: list[float]) -> None:
 
 def test_lines_of_another_length_are_refused() -> None:
     with pytest.raises(ValueError, match='fused has 2 values at 3 places'):
-        line_plot(Series('', '', [0, 1, 2], {'fused': [1.0, 2.0]}))
+        line_plot('', '', [0, 1, 2], {'fused': [1.0, 2.0]})
 
 
 def test_plots_are_the_same_again() -> None:
