@@ -29,7 +29,6 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 import re
 from tempfile import TemporaryDirectory
-from types import TracebackType
 from typing import Any
 
 import yaml
@@ -73,21 +72,13 @@ class BagReader:
     :raises BagError: there is no bag, or nothing of it can be read.
     """
 
-    path: Path
-    name: str
-    storage: str
-    topics: dict[str, Topic]
-    start: int
-    end: int
-    problems: list[str]
-
     def __init__(self, path: str | Path) -> None:
         require_rosbags()
         self.path = Path(path)
         if self.path.name == 'metadata.yaml':
             self.path = self.path.parent
         self.name = _bag_name(self.path)
-        self.problems = []
+        self.problems: list[str] = []
         self._typestores: dict[str, Any] = {}
         self._stack = ExitStack()
         try:
@@ -168,11 +159,14 @@ class BagReader:
         return self._records(wanted)
 
     def _records(self, topics: frozenset[str]) -> Iterator[Record]:
-        sources = sorted(
-            ((file.start, file) for file in self._files if file.start is not None),
+        opened = sorted(
+            (
+                (file.start, partial(file.records, topics))
+                for file in self._files
+                if file.start is not None
+            ),
             key=lambda source: source[0],
         )
-        opened = ((start, partial(file.records, topics)) for start, file in sources)
         lost: Counter[str] = Counter()
         for record in in_time_order(opened):
             # A message never starts like this by itself: its first byte is 0.
@@ -200,9 +194,8 @@ class BagReader:
         """
         if record.type not in self._typestores:
             self._typestores[record.type] = self._typestore(record)
-        typestore = self._typestores[record.type]
         try:
-            return typestore.deserialize_cdr(record.data, record.type)
+            return self._typestores[record.type].deserialize_cdr(record.data, record.type)
         except Exception as error:
             # Random bytes end the decoder of a type in many ways, not in SerdeError alone.
             raise BagError(
@@ -243,12 +236,7 @@ class BagReader:
     def __enter__(self) -> BagReader:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
@@ -348,11 +336,8 @@ def _read_metadata(path: Path) -> _Metadata:
     :raises BagError: it is damaged.
     """
     try:
-        text = path.read_text('utf-8')
-    except UnicodeDecodeError as error:
-        raise BagError(f'{path} is damaged ({error})') from error
-    try:
-        information = yaml.safe_load(text)['rosbag2_bagfile_information']
+        document = yaml.safe_load(path.read_text('utf-8'))
+        information = document['rosbag2_bagfile_information']
         topics = []
         for item in information['topics_with_message_count']:
             topic = item['topic_metadata']
@@ -361,8 +346,6 @@ def _read_metadata(path: Path) -> _Metadata:
         # Early versions have paths from outside the folder; a bag may have been renamed.
         files = [PurePosixPath(str(p)).name for p in information['relative_file_paths']]
         return _Metadata(tuple(files), tuple(topics), str(information.get('ros_distro') or ''))
-    except yaml.YAMLError as error:
-        reason = ' '.join(str(error).split())
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())
         raise BagError(f'{path} is damaged ({reason})') from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BagError(f'{path} is damaged (not what a recorder writes: {error})') from error

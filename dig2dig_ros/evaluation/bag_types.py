@@ -26,45 +26,34 @@ IMAGE_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE_TYPE = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
 
-STORAGES = {'sqlite3': '.db3', 'mcap': '.mcap'}
-
 # The interfaces of the detectors whose messages are read, for bags that embed no definitions
 # (sqlite3 up to Humble). vision_msgs 3 has geometry_msgs/Pose2D for its centre, whose three
 # numbers lie in the message as those of vision_msgs/Pose2D do: one definition reads both.
-_DETECTION_TYPES = {
-    'vision_msgs/msg/Point2D': 'float64 x\nfloat64 y',
-    'vision_msgs/msg/Pose2D': 'vision_msgs/Point2D position\nfloat64 theta',
-    'vision_msgs/msg/BoundingBox2D': ('vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y'),
-    'vision_msgs/msg/ObjectHypothesis': 'string class_id\nfloat64 score',
-    'vision_msgs/msg/ObjectHypothesisWithPose': (
-        'vision_msgs/ObjectHypothesis hypothesis\ngeometry_msgs/PoseWithCovariance pose'
-    ),
-    'vision_msgs/msg/Detection2D': (
-        'std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n'
-        'vision_msgs/BoundingBox2D bbox\nstring id'
-    ),
-    'vision_msgs/msg/Detection2DArray': (
-        'std_msgs/Header header\nvision_msgs/Detection2D[] detections'
-    ),
-    'yolo_msgs/msg/Point2D': 'float64 x\nfloat64 y',
-    'yolo_msgs/msg/Vector2': 'float64 x\nfloat64 y',
-    'yolo_msgs/msg/Pose2D': 'yolo_msgs/Point2D position\nfloat64 theta',
-    'yolo_msgs/msg/BoundingBox2D': 'yolo_msgs/Pose2D center\nyolo_msgs/Vector2 size',
-    'yolo_msgs/msg/BoundingBox3D': (
-        'geometry_msgs/Pose center\ngeometry_msgs/Vector3 size\nstring frame_id'
-    ),
-    'yolo_msgs/msg/Mask': 'int32 height\nint32 width\nyolo_msgs/Point2D[] data',
-    'yolo_msgs/msg/KeyPoint2D': 'int32 id\nyolo_msgs/Point2D point\nfloat64 score',
-    'yolo_msgs/msg/KeyPoint2DArray': 'yolo_msgs/KeyPoint2D[] data',
-    'yolo_msgs/msg/KeyPoint3D': 'int32 id\ngeometry_msgs/Point point\nfloat64 score',
-    'yolo_msgs/msg/KeyPoint3DArray': 'yolo_msgs/KeyPoint3D[] data\nstring frame_id',
-    'yolo_msgs/msg/Detection': (
-        'int32 class_id\nstring class_name\nfloat64 score\nstring id\n'
-        'yolo_msgs/BoundingBox2D bbox\nyolo_msgs/BoundingBox3D bbox3d\nyolo_msgs/Mask mask\n'
-        'yolo_msgs/KeyPoint2DArray keypoints\nyolo_msgs/KeyPoint3DArray keypoints3d'
-    ),
-    'yolo_msgs/msg/DetectionArray': ('std_msgs/Header header\nyolo_msgs/Detection[] detections'),
-}
+_DETECTION_TYPES = """
+vision_msgs/Point2D: float64 x, float64 y
+vision_msgs/Pose2D: vision_msgs/Point2D position, float64 theta
+vision_msgs/BoundingBox2D: vision_msgs/Pose2D center, float64 size_x, float64 size_y
+vision_msgs/ObjectHypothesis: string class_id, float64 score
+vision_msgs/ObjectHypothesisWithPose: vision_msgs/ObjectHypothesis hypothesis,
+    geometry_msgs/PoseWithCovariance pose
+vision_msgs/Detection2D: std_msgs/Header header, vision_msgs/ObjectHypothesisWithPose[] results,
+    vision_msgs/BoundingBox2D bbox, string id
+vision_msgs/Detection2DArray: std_msgs/Header header, vision_msgs/Detection2D[] detections
+yolo_msgs/Point2D: float64 x, float64 y
+yolo_msgs/Vector2: float64 x, float64 y
+yolo_msgs/Pose2D: yolo_msgs/Point2D position, float64 theta
+yolo_msgs/BoundingBox2D: yolo_msgs/Pose2D center, yolo_msgs/Vector2 size
+yolo_msgs/BoundingBox3D: geometry_msgs/Pose center, geometry_msgs/Vector3 size, string frame_id
+yolo_msgs/Mask: int32 height, int32 width, yolo_msgs/Point2D[] data
+yolo_msgs/KeyPoint2D: int32 id, yolo_msgs/Point2D point, float64 score
+yolo_msgs/KeyPoint2DArray: yolo_msgs/KeyPoint2D[] data
+yolo_msgs/KeyPoint3D: int32 id, geometry_msgs/Point point, float64 score
+yolo_msgs/KeyPoint3DArray: yolo_msgs/KeyPoint3D[] data, string frame_id
+yolo_msgs/Detection: int32 class_id, string class_name, float64 score, string id,
+    yolo_msgs/BoundingBox2D bbox, yolo_msgs/BoundingBox3D bbox3d, yolo_msgs/Mask mask,
+    yolo_msgs/KeyPoint2DArray keypoints, yolo_msgs/KeyPoint3DArray keypoints3d
+yolo_msgs/DetectionArray: std_msgs/Header header, yolo_msgs/Detection[] detections
+"""
 
 
 class BagError(ValueError):
@@ -157,8 +146,9 @@ def default_typestore(distro: str = '') -> Any:
     known = {store.value.removeprefix('ros2_'): store for store in Stores}
     typestore = get_typestore(known.get(distro, Stores.ROS2_HUMBLE))
     types: dict[str, Any] = {}
-    for name, text in _DETECTION_TYPES.items():
-        types.update(get_types_from_msg(text, name))
+    for line in _DETECTION_TYPES.replace('\n    ', ' ').strip().splitlines():
+        name, _, fields = line.partition(': ')
+        types.update(get_types_from_msg(fields.replace(', ', '\n'), name.replace('/', '/msg/')))
     typestore.register(types)
     return typestore
 

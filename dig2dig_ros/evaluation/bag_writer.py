@@ -18,9 +18,8 @@ from __future__ import annotations
 
 from pathlib import Path
 import re
-import shutil
 import sqlite3
-from types import SimpleNamespace, TracebackType
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,6 @@ from dig2dig_ros.evaluation.bag_types import (
     default_typestore,
     IMAGE_TYPE,
     require_rosbags,
-    STORAGES,
 )
 from dig2dig_ros.streams.codec import encode
 
@@ -47,27 +45,26 @@ class BagWriter:
 
     :param path: of the folder, which is made.
     :param storage: ``'sqlite3'`` or ``'mcap'``.
-    :param overwrite: replace a bag that is there; a folder with other files is never replaced.
     :raises BagError: the path exists, or cannot be written.
     """
 
-    def __init__(self, path: Path, storage: str, overwrite: bool = False) -> None:
+    def __init__(self, path: Path, storage: str) -> None:
         require_rosbags()
         from rosbags.rosbag2 import StoragePlugin, Writer
 
         self.path = Path(path)
-        if storage not in STORAGES:
-            raise BagError(f"storage '{storage}' is unknown: use one of {', '.join(STORAGES)}")
+        plugins = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}
+        if storage not in plugins:
+            raise BagError(f"storage '{storage}' is unknown: use one of {', '.join(plugins)}")
         if storage == 'sqlite3' and re.search('[#?%]', str(self.path)):
             raise BagError(
                 f'cannot write sqlite3 to {self.path}: the path must be without #, ? and %'
             )
-        self._connections: dict[str, Any] = {}
         if self.path.exists():
-            _remove_bag(self.path, overwrite)
-        plugin = StoragePlugin.MCAP if storage == 'mcap' else StoragePlugin.SQLITE3
+            raise BagError(f'{self.path} exists already: choose another name')
+        self._connections: dict[str, Any] = {}
         # Version 8 is the newest that Humble reads: 9 has lists where it expects text.
-        self._writer: Any = Writer(self.path, version=8, storage_plugin=plugin)
+        self._writer: Any = Writer(self.path, version=8, storage_plugin=plugins[storage])
         try:
             self._writer.open()
         except (OSError, sqlite3.Error) as error:
@@ -81,14 +78,7 @@ class BagWriter:
             yolo_msgs.
         :raises BagError: the type is unknown, or the topic was added before.
         """
-        from rosbags.interfaces import (
-            Qos,
-            QosDurability,
-            QosHistory,
-            QosLiveliness,
-            QosReliability,
-            QosTime,
-        )
+        from rosbags import interfaces as qos
 
         typestore = default_typestore()
         if name in self._connections:
@@ -96,15 +86,15 @@ class BagWriter:
         if message_type not in typestore.fielddefs:
             reason = f'type {message_type} is unknown'
             raise BagError(f'cannot write topic {name} to {self.path}: {reason}')
-        never = QosTime(9223372036, 854775807)
-        offered = Qos(
-            QosHistory.KEEP_LAST,
+        never = qos.QosTime(9223372036, 854775807)
+        offered = qos.Qos(
+            qos.QosHistory.KEEP_LAST,
             10,
-            QosReliability.RELIABLE,
-            QosDurability.VOLATILE,
+            qos.QosReliability.RELIABLE,
+            qos.QosDurability.VOLATILE,
             never,
             never,
-            QosLiveliness.AUTOMATIC,
+            qos.QosLiveliness.AUTOMATIC,
             never,
             False,
         )
@@ -163,37 +153,12 @@ class BagWriter:
     def __enter__(self) -> BagWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *details: object) -> None:
         if kind is None:
             self.close()
         elif self._writer is not None:
             writer, self._writer = self._writer, None
             writer.abort()
-
-
-def _remove_bag(path: Path, allowed: bool) -> None:
-    """
-    Remove a bag folder, if it is one and if that is allowed.
-
-    :raises BagError: it is not.
-    """
-    if not allowed:
-        raise BagError(f'{path} exists already: choose another name, or allow to overwrite it')
-    bag_file = re.compile(r'metadata\.yaml(\.tmp)?|.*\.(mcap|db3)(\.zstd|-wal|-shm|-journal)?')
-    if not path.is_dir() or path.is_symlink():
-        raise BagError(f'{path} is no bag folder: it is not overwritten, choose another name')
-    for item in path.iterdir():
-        if not item.is_file() or not bag_file.fullmatch(item.name):
-            raise BagError(
-                f'{path} holds {item.name}, which is no part of a bag: it is not overwritten, '
-                'choose another name'
-            )
-    shutil.rmtree(path)
 
 
 def image_message(array: NDArray[Any], encoding: str, header: Any) -> Any:

@@ -735,21 +735,12 @@ def test_unfinished_bag_does_not_look_complete(tmp_path: Path, storage: str) -> 
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_overwriting(tmp_path: Path, storage: str) -> None:
+def test_nothing_is_overwritten(tmp_path: Path, storage: str) -> None:
     messages = drive(2)
     write_bag(tmp_path / 'out', 'mcap', messages)
     with pytest.raises(BagError, match='exists already'):
         BagWriter(tmp_path / 'out', storage)
     assert read(tmp_path / 'out')[0] == expected(messages)
-    BagWriter(tmp_path / 'out', storage, overwrite=True).close()
-    with BagReader(tmp_path / 'out') as bag:
-        assert (bag.storage, bag.topics) == (storage, {})
-    # Never anything but a bag.
-    (tmp_path / 'out' / 'notes.txt').write_text('mine')
-    for path in [tmp_path / 'out', tmp_path / 'out' / 'notes.txt']:
-        with pytest.raises(BagError, match='not overwritten'):
-            BagWriter(path, storage, overwrite=True)
-    assert (tmp_path / 'out' / 'notes.txt').read_text() == 'mine'
 
 
 def test_what_cannot_be_written(tmp_path: Path) -> None:
