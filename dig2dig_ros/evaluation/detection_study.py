@@ -46,7 +46,6 @@ from dig2dig_ros.evaluation.detector import Detector
 from dig2dig_ros.evaluation.labels import LabelSet
 from dig2dig_ros.evaluation.metrics import luma
 from dig2dig_ros.evaluation.scores import Image
-from dig2dig_ros.evaluation.study import as_json
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.images.luma import LUMA_BGR
 
@@ -329,7 +328,7 @@ class DetectionStudy:
         return 'persons per image', ', '.join(counts)
 
     def summary(self) -> dict[str, Any]:
-        """Return the figures for a JSON file: rates as parts of one, None where there is none."""
+        """Return the figures for `summary.json`: rates as parts of one, NaN where undefined."""
         summary: dict[str, Any] = {
             'score': self._score,
             'frames': self.frames,
@@ -357,8 +356,7 @@ class DetectionStudy:
                 seed=0,
                 inputs={name: asdict(result) for name, result in self._measure().items()},
             )
-        cleaned: dict[str, Any] = as_json(summary)
-        return cleaned
+        return summary
 
     # --- With labels ----------------------------------------------------------------------------
 

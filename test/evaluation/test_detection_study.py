@@ -32,6 +32,7 @@ from dig2dig_ros.evaluation.detection_study import (
     with_chroma_of,
 )
 from dig2dig_ros.evaluation.labels import ImageLabels, LabelError, LabelSet
+from dig2dig_ros.evaluation.study import as_json
 from dig2dig_ros.evaluation.tables import Table
 
 WIDTH, HEIGHT = 640, 480
@@ -218,9 +219,9 @@ def test_a_cell_without_persons_is_empty() -> None:
     assert all(set(row[1:]) == {''} for row in groups.rows)
     assert table.rows[0][1:5] == ('', '', '', '')
     assert column(table, 'FPPI') == {'visible': '1.00', 'mean': '0.00'}
-    assert study.summary()['inputs']['visible']['ap50'] is None
+    assert as_json(study.summary())['inputs']['visible']['ap50'] is None
     assert study.headline() == ('persons per image', 'visible 1.00')
-    json.dumps(study.summary(), allow_nan=False)
+    json.dumps(as_json(study.summary()), allow_nan=False)
 
 
 def test_images_without_labels_count_for_agreement_alone() -> None:
@@ -249,7 +250,7 @@ def test_an_image_that_fails_leaves_no_trace() -> None:
 
 def test_the_summary_of_labels_is_json() -> None:
     study = labelled_study()
-    summary = json.loads(json.dumps(study.summary(), allow_nan=False))
+    summary = as_json(study.summary())
     assert summary['score'] == 0.25
     assert (summary['frames'], summary['labelled'], summary['persons']) == (6, 6, 12)
     visible = summary['inputs']['visible']
@@ -295,7 +296,7 @@ def test_agreement_of_inputs_without_labels() -> None:
     assert column(table, 'also in thermal') == {'visible': '50.0', 'thermal': '', 'fused': '66.7'}
     assert column(table, 'also in fused') == {'visible': '50.0', 'thermal': '100.0', 'fused': ''}
     assert any('Agreement is not truth' in note for note in table.notes)
-    assert json.loads(json.dumps(study.summary()))['agreement'] == {
+    assert as_json(study.summary())['agreement'] == {
         'persons': {'visible': 2, 'thermal': 2, 'fused': 3},
         'found_as_well_in': {
             'visible': {'thermal': 0.5, 'fused': 0.5},
