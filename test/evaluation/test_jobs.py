@@ -150,6 +150,7 @@ def test_there_may_be_no_jobs() -> None:
     assert run_jobs(add_up, [], processes=2, on_progress=ignore) == []
 
 
+@pytest.mark.slow
 def test_a_killed_process_costs_an_attempt_of_its_job_only(tmp_path: Path) -> None:
     jobs = works(tmp_path / 'spread')
     jobs[1] = Work(1, tmp_path / 'spread', deaths=1)
@@ -173,6 +174,7 @@ def test_a_killed_process_costs_an_attempt_of_its_job_only(tmp_path: Path) -> No
     assert not any(map(is_running, pids))
 
 
+@pytest.mark.slow
 def test_threads_are_set_before_libraries_are_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +198,7 @@ def test_what_is_to_stop_ends_early_and_the_rest_does_not_begin(tmp_path: Path) 
     assert [outcome.attempts for outcome in outcomes] == [1, 0]
 
 
+@pytest.mark.slow
 def test_what_a_callback_raises_ends_the_run_and_its_processes(tmp_path: Path) -> None:
     def refuse(*progress: object) -> None:
         raise RuntimeError('the terminal is gone')
@@ -231,6 +234,7 @@ def script(tmp_path: Path) -> Iterator[Any]:
         process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('processes', [1, 2])
 def test_ctrl_c_keeps_what_there_is(tmp_path: Path, script: Any, processes: int) -> None:
     process = script('wait_for_stop', processes)
@@ -246,6 +250,7 @@ def test_ctrl_c_keeps_what_there_is(tmp_path: Path, script: Any, processes: int)
     ]
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_all_at_once(tmp_path: Path, script: Any) -> None:
     process = script('ignore_stop', 2)
     begun = [tmp_path / '0.0', tmp_path / '1.0']
@@ -272,6 +277,7 @@ def cluster() -> Iterator[Any]:
         yield cluster
 
 
+@pytest.mark.slow
 def test_a_lost_worker_of_a_cluster_costs_an_attempt(tmp_path: Path, cluster: Any) -> None:
     jobs = works(tmp_path / 'spread')
     jobs[1] = Work(1, tmp_path / 'spread', deaths=1)
@@ -368,6 +374,7 @@ def test_without_the_package_for_clusters_its_extra_is_named(
         run_jobs(add_up, works(tmp_path, 1), scheduler='tcp://127.0.0.1:1', on_progress=ignore)
 
 
+@pytest.mark.slow
 def test_without_a_scheduler_there_is_a_clear_error(tmp_path: Path) -> None:
     pytest.importorskip('distributed')
     with pytest.raises(ClusterError, match=r'no Dask scheduler .* at udp://127\.0\.0\.1:1'):

@@ -134,6 +134,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
 # From the images
 
 
+@pytest.mark.slow
 def test_a_directory_gives_the_homography_an_overlay_and_the_residual(
     street: Path,
     cameras: ImperfectCameras,
@@ -166,6 +167,7 @@ def test_a_directory_gives_the_homography_an_overlay_and_the_residual(
     assert orange > 1000
 
 
+@pytest.mark.slow
 def test_what_does_not_belong_together_is_not_written(
     street: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +190,7 @@ def test_what_does_not_belong_together_is_not_written(
     assert '--force' in printed.err
 
 
+@pytest.mark.slow
 def test_a_thermal_camera_with_a_narrow_field_needs_its_width(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,6 +247,7 @@ def info_of(cameras: ImperfectCameras, source: str) -> Any:
 
 
 @needs_rosbags
+@pytest.mark.slow
 def test_a_bag_with_distorted_lenses_gives_undistorted_pixels_and_both_cameras(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -443,6 +447,7 @@ def test_a_checkerboard_gives_the_homography_though_thermal_is_inverted(
     assert len(re.findall(r'^frame 0\d +RMS', printed, re.MULTILINE)) == 3
 
 
+@pytest.mark.slow
 def test_a_board_that_nobody_sees_is_said(
     plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
