@@ -52,13 +52,11 @@ from dig2dig_ros.evaluation.synthetic_scene import SceneFrame, SyntheticScene
 from dig2dig_ros.fusion.parameter_spec import ParameterSpec
 from dig2dig_ros.streams.pairing import Source, SOURCES
 
-# Of images held in memory: rendered frames, or pairs that were read before.
-_MEMORY = 200_000_000
+# Of rendered images held in memory; and pairs of a directory that are.
+_MEMORY, _KEPT_PAIRS = 200_000_000, 64
 # More visible images than this would take long to render.
 _MOST_FRAMES = 600
 _SHORTEST_LOOP, _LONGEST_LOOP = 4.0, 20.0
-# Of a directory, images whose noise differs.
-_NOISE_LOOP = 16
 
 
 def _rule(text: str, is_kept: Callable[[Any], bool]) -> Callable[[Any], str | None]:
@@ -99,124 +97,61 @@ def _check_faults(value: Any) -> str | None:
     return None
 
 
+# fmt: off
 def _camera_parameters(source: Source) -> tuple[ParameterSpec, ...]:
     """Return the parameters of one camera's lens, sensor and driver."""
-    unit = 'grey levels' if source == 'visible' else 'counts'
+    unit, codec = ('grey levels', 'JPEG') if source == 'visible' else ('counts', 'PNG')
     return (
-        ParameterSpec(
-            f'{source}_distortion',
-            [0.0, 0.0],
-            f'[k1, k2] of the {source} lens, radial, as in the model plumb_bob.',
-            check=_check_distortion,
-        ),
-        ParameterSpec(
-            f'{source}_blur',
-            0.0,
-            f'Blur of the {source} lens: standard deviation in pixels, before down-sampling.',
-            minimum=0.0,
-            maximum=50.0,
-        ),
-        ParameterSpec(
-            f'{source}_noise',
-            -1.0,
-            f'Standard deviation of the {source} noise in {unit}, in place of that of the street; '
-            '-1 leaves it as it is.',
-            minimum=-1.0,
-            maximum=10000.0,
-        ),
-        ParameterSpec(
-            f'{source}_transport',
-            'raw',
-            f'compressed sends {"JPEG" if source == "visible" else "PNG"} on <topic>/compressed '
-            'instead.',
-            choices=('raw', 'compressed'),
-        ),
+        ParameterSpec(f'{source}_distortion', [0.0, 0.0], f'[k1, k2] of the {source} lens, '
+                      'radial, as in the model plumb_bob.', check=_check_distortion),
+        ParameterSpec(f'{source}_blur', 0.0, f'Blur of the {source} lens: standard deviation in '
+                      'pixels, before down-sampling.', minimum=0.0, maximum=50.0),
+        ParameterSpec(f'{source}_noise', -1.0, f'Standard deviation of the {source} noise in '
+                      f'{unit}, in place of that of the street; -1 leaves it as it is.',
+                      minimum=-1.0, maximum=10000.0),
+        ParameterSpec(f'{source}_transport', 'raw', f'compressed sends {codec} on '
+                      '<topic>/compressed instead.', choices=('raw', 'compressed')),
     )
 
 
 PARAMETERS: tuple[ParameterSpec, ...] = (
-    ParameterSpec(
-        'directory',
-        '',
-        'Directory of pairs: two folders of same-named images, or NAME_A and NAME_B; empty for '
-        'the synthetic street.',
-    ),
+    ParameterSpec('directory', '', 'Directory of pairs: two folders of same-named images, or '
+                  'NAME_A and NAME_B; empty for the synthetic street.'),
     ParameterSpec('width', 640, 'Of the street in pixels.', minimum=64, maximum=3840),
     ParameterSpec('height', 512, 'Of the street in pixels.', minimum=48, maximum=2160),
-    ParameterSpec(
-        'visible_rate',
-        30.0,
-        'Visible images a second, in Hz; a directory is sent at thermal_rate.',
-        minimum=0.01,
-        maximum=240.0,
-    ),
-    ParameterSpec(
-        'thermal_rate', 9.0, 'Thermal images a second, in Hz.', minimum=0.01, maximum=240.0
-    ),
-    ParameterSpec(
-        'thermal_offset',
-        0.0,
-        'Seconds by which a thermal stamp is later than its exposure.',
-        minimum=-10.0,
-        maximum=10.0,
-    ),
-    ParameterSpec(
-        'stamp_jitter',
-        0.0,
-        'Largest random error of every stamp in seconds, uniform to either side.',
-        minimum=0.0,
-        maximum=1.0,
-    ),
-    ParameterSpec(
-        'count',
-        0,
-        'Pairs (thermal images) to send before the node ends with exit code 0; 0 for no end.',
-        minimum=0,
-        maximum=2**31 - 1,
-    ),
+    ParameterSpec('visible_rate', 30.0, 'Visible images a second, in Hz; a directory is sent at '
+                  'thermal_rate.', minimum=0.01, maximum=240.0),
+    ParameterSpec('thermal_rate', 9.0, 'Thermal images a second, in Hz.',
+                  minimum=0.01, maximum=240.0),
+    ParameterSpec('thermal_offset', 0.0, 'Seconds by which a thermal stamp is later than its '
+                  'exposure.', minimum=-10.0, maximum=10.0),
+    ParameterSpec('stamp_jitter', 0.0, 'Largest random error of every stamp in seconds, uniform '
+                  'to either side.', minimum=0.0, maximum=1.0),
+    ParameterSpec('count', 0, 'Pairs (thermal images) to send before the node ends with exit code '
+                  '0; 0 for no end.', minimum=0, maximum=2**31 - 1),
     ParameterSpec('loop', True, 'Start a directory over after its last pair.'),
     ParameterSpec('seed', 0, 'Of the street and of the jitter.', minimum=0, maximum=2**31 - 1),
-    ParameterSpec(
-        'wait_for_subscribers',
-        10.0,
-        'Longest wait in seconds until both image topics have their subscribers.',
-        minimum=0.0,
-        maximum=3600.0,
-    ),
-    ParameterSpec(
-        'min_subscribers',
-        1,
-        'Subscribers of each image topic to wait for; discovery may find them seconds apart.',
-        minimum=1,
-        maximum=100,
-    ),
-    ParameterSpec(
-        'thermal_warp',
-        [0.0, 1.0, 0.0, 0.0],
-        '[rotation in degrees, scale, shift_x, shift_y] of the thermal image in the visible one, '
-        'shifts as parts of its width and height; a scale above 1 is a wider field.',
-        check=_check_warp,
-    ),
-    ParameterSpec(
-        'thermal_size',
-        [0, 0],
-        '[width, height] in pixels of the thermal images, which show the same field; [0, 0]: as '
-        'the visible ones, or as in the directory.',
-        check=_check_size,
-    ),
+    ParameterSpec('wait_for_subscribers', 10.0, 'Longest wait in seconds until both image topics '
+                  'have their subscribers.', minimum=0.0, maximum=3600.0),
+    ParameterSpec('min_subscribers', 1, 'Subscribers of each image topic to wait for; discovery '
+                  'may find them seconds apart.', minimum=1, maximum=100),
+    ParameterSpec('thermal_warp', [0.0, 1.0, 0.0, 0.0], '[rotation in degrees, scale, shift_x, '
+                  'shift_y] of the thermal image in the visible one, shifts as parts of its width '
+                  'and height; a scale above 1 is a wider field.', check=_check_warp),
+    ParameterSpec('thermal_size', [0, 0], '[width, height] in pixels of the thermal images, which '
+                  'show the same field; [0, 0]: as the visible ones, or as in the directory.',
+                  check=_check_size),
     *(spec for source in SOURCES for spec in _camera_parameters(source)),
-    ParameterSpec(
-        'faults',
-        [],
-        "What goes wrong for a while: 'KIND SOURCE START DURATION' in seconds after the first "
-        f'image, 0 for ever; kinds: {", ".join(FAULTS)}.',
-        check=_check_faults,
-    ),
+    ParameterSpec('faults', [], "What goes wrong for a while: 'KIND SOURCE START DURATION' in "
+                  'seconds after the first image, 0 for ever; kinds: '
+                  f'{", ".join(FAULTS)}.', check=_check_faults),
 )
-
+# fmt: on
 
 # Makes a message without a header of pixels, their encoding and their source.
 Pack = Callable[[NDArray[Any], str, Source], Any]
+# Images to send: seconds after the first one, whose they are, and what the camera took.
+Schedule = Iterator[tuple[float, Source, 'Capture']]
 
 
 @dataclass(frozen=True)
@@ -230,21 +165,6 @@ class Capture:
 
     message: Any
     camera: CameraGeometry
-
-
-@dataclass(frozen=True)
-class ScheduledImage:
-    """
-    An image to send.
-
-    :param exposure: seconds after the first image.
-    :param source: visible or thermal.
-    :param image: what the camera took.
-    """
-
-    exposure: float
-    source: Source
-    image: Capture
 
 
 def loop_frames(visible_rate: float, thermal_rate: float, seconds: float) -> tuple[int, int]:
@@ -275,7 +195,7 @@ def imperfect_cameras(
 
     :param values: of :data:`PARAMETERS`.
     :param visible_size: (width, height) of the visible images.
-    :param thermal_size: of the thermal ones where the parameter leaves it open.
+    :param thermal_size: of the thermal ones, unless the parameters say it.
     :param with_margin: the scene is rendered larger than the visible image where needed.
     :raises ImperfectionError: a lens would fold its image over.
     """
@@ -410,7 +330,7 @@ class StreetSource:
                 images.append(Capture(message, self._cameras.geometry(source)))
             yield
 
-    def schedule(self) -> Iterator[ScheduledImage]:
+    def schedule(self) -> Schedule:
         """Return the images by exposure; visible first where they coincide."""
         index = dict.fromkeys(SOURCES, 0)
         end: dict[Source, float] = {'visible': math.inf, 'thermal': math.inf}
@@ -422,9 +342,7 @@ class StreetSource:
                 return
             exposure = {name: index[name] / self._streams[name].rate for name in running}
             source = min(running, key=lambda name: round(exposure[name], 9))
-            yield ScheduledImage(
-                exposure[source], source, self._streams[source].image(index[source])
-            )
+            yield exposure[source], source, self._streams[source].image(index[source])
             index[source] += 1
 
 
@@ -449,10 +367,8 @@ class DirectorySource:
         self._rate = values['thermal_rate']
         self._count = values['count']
         self._loop = values['loop']
-        noisy = max(values[f'{source}_noise'] for source in SOURCES) > 0
-        self._variants = math.ceil(_NOISE_LOOP / len(self._pairs)) if noisy else 1
-        self._kept: dict[tuple[str, int], tuple[Capture, Capture]] = {}
-        self._kept_bytes = 0
+        self._noisy = max(values[f'{source}_noise'] for source in SOURCES) > 0
+        self._capture = lru_cache(maxsize=_KEPT_PAIRS)(self._read)
         self.description = f'{len(self._pairs)} pairs of {directory} at {self._rate:g} Hz'
         alone = unpaired(directory)
         if alone:
@@ -463,7 +379,7 @@ class DirectorySource:
         """Do nothing: pairs are read as they are needed."""
         return iter(())
 
-    def schedule(self) -> Iterator[ScheduledImage]:
+    def schedule(self) -> Schedule:
         """
         Return visible and thermal image of one pair after the other; unreadable ones are left out.
 
@@ -475,22 +391,21 @@ class DirectorySource:
             for index, pair in enumerate(self._pairs):
                 if self._count and sent == self._count:
                     return
-                images = self._read(pair, index, turn % self._variants)
+                frame = turn * len(self._pairs) + index
+                images = self._capture(pair, frame if self._noisy else index)
                 if images is None:
                     continue
                 readable += 1
                 for source, image in zip(SOURCES, images, strict=True):
-                    yield ScheduledImage(sent / self._rate, source, image)
+                    yield sent / self._rate, source, image
                 sent += 1
             if not readable:
                 raise ImagePairError(f'none of the {len(self._pairs)} pairs can be read')
             if not self._loop:
                 return
 
-    def _read(self, pair: ImagePair, index: int, variant: int) -> tuple[Capture, Capture] | None:
-        """Return a pair as the cameras see it, in one variant of the noise; None: unreadable."""
-        if (pair.name, variant) in self._kept:
-            return self._kept[pair.name, variant]
+    def _read(self, pair: ImagePair, frame: int) -> tuple[Capture, Capture] | None:
+        """Return a pair as the cameras see it, with the noise of a frame; None: unreadable."""
         try:
             scenes = load_pair(pair)
         except ImagePairError as error:
@@ -499,16 +414,11 @@ class DirectorySource:
         cameras = self._cameras(*((scene.shape[1], scene.shape[0]) for scene in scenes))
 
         def capture(source: Source, scene: NDArray[Any], encoding: str) -> Capture:
-            pixels = cameras.look(source, scene, variant * len(self._pairs) + index)
+            pixels = cameras.look(source, scene, frame)
             return Capture(self._pack(pixels, encoding, source), cameras.geometry(source))
 
         visible, thermal = scenes
-        images = (
+        return (
             capture('visible', visible, 'bgr8'),
             capture('thermal', thermal, 'mono8' if thermal.dtype == np.uint8 else 'mono16'),
         )
-        size = sum(len(image.message.data) for image in images)
-        if self._kept_bytes + size <= _MEMORY:
-            self._kept[pair.name, variant] = images
-            self._kept_bytes += size
-        return images

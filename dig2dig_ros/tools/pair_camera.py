@@ -49,7 +49,6 @@ from dig2dig_ros.evaluation.camera_sources import (
     Capture,
     DirectorySource,
     PARAMETERS,
-    ScheduledImage,
     StreetSource,
 )
 from dig2dig_ros.evaluation.image_pairs import ImagePairError
@@ -181,8 +180,8 @@ class PairCamera(Node):  # type: ignore[misc]
         self._wait_for_subscribers(executor)
         start = time.monotonic_ns()
         last = 0.0
-        for image in self.source.schedule():
-            due = start + round(image.exposure * _NANOSECONDS)
+        for exposure, source, image in self.source.schedule():
+            due = start + round(exposure * _NANOSECONDS)
             self._spin_until(executor, due)
             if not rclpy.ok():
                 return
@@ -191,8 +190,8 @@ class PairCamera(Node):  # type: ignore[misc]
                 # After a pause of the process, go on from here instead of sending a burst.
                 start += round(late * _NANOSECONDS)
                 due += round(late * _NANOSECONDS)
-            self._send(image, due)
-            last = image.exposure
+            self._send(source, image, exposure, due)
+            last = exposure
         self._spin_until(executor, start + round((last + 0.1) * _NANOSECONDS))
         self._see_off(executor)
 
@@ -222,29 +221,29 @@ class PairCamera(Node):  # type: ignore[misc]
             publisher.wait_for_all_acked(Duration(seconds=2))
         self._spin_until(executor, time.monotonic_ns() + _NANOSECONDS // 2)
 
-    def _send(self, image: ScheduledImage, due: int) -> None:
+    def _send(self, source: Source, image: Capture, exposure: float, due: int) -> None:
         """Publish an image that was due at ``due`` nanoseconds of the steady clock."""
         if self._exposure[0] != due:
             # When it was due, by the node's clock: what delayed us does not delay an exposure.
             moment = self.get_clock().now().nanoseconds - (time.monotonic_ns() - due)
             self._exposure = (due, moment)
         error = self._random.uniform(-1, 1) * self._values['stamp_jitter']
-        if image.source == 'thermal':
+        if source == 'thermal':
             error += self._values['thermal_offset']
-        sent = self._faulty[image.source].send(image.exposure, image.image)
+        sent = self._faulty[source].send(exposure, image)
         if sent is None:
             return
         if not sent.repeats_stamp:
             stamp = self._exposure[1] + round((error + sent.late) * _NANOSECONDS)
-            self._stamps[image.source] = max(0, stamp)
+            self._stamps[source] = max(0, stamp)
         message = sent.image.message
         message.header = Header(
-            stamp=Time(nanoseconds=self._stamps[image.source]).to_msg(),
-            frame_id=f'{image.source}_optical_frame',
+            stamp=Time(nanoseconds=self._stamps[source]).to_msg(),
+            frame_id=f'{source}_optical_frame',
         )
-        self._infos[image.source].publish(camera_info(sent.image.camera, message.header))
-        self._images[image.source].publish(message)
-        self.sent[image.source] += 1
+        self._infos[source].publish(camera_info(sent.image.camera, message.header))
+        self._images[source].publish(message)
+        self.sent[source] += 1
 
     def summary(self) -> str:
         """Return what was sent, in one line."""

@@ -40,14 +40,14 @@ def street(**changed):
 
 
 def test_a_long_stream_repeats_a_bounded_number_of_images():
-    source = street(width=64, height=48, visible_rate=200.0, thermal_rate=50.0)
-    for _ in source.prepare():
+    cameras = street(width=64, height=48, visible_rate=200.0, thermal_rate=50.0)
+    for _ in cameras.prepare():
         pass
-    images = source.schedule()
+    images = cameras.schedule()
     seen = {}
     for _ in range(1500):
-        each = next(images)
-        seen.setdefault((each.source, id(each.image)), []).append(each.exposure)
+        exposure, source, image = next(images)
+        seen.setdefault((source, id(image)), []).append(exposure)
     visible = [times for (name, _), times in seen.items() if name == 'visible']
     assert len(visible) == 600
     period = 3.0
