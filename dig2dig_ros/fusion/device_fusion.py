@@ -19,14 +19,13 @@ Unless a source is to be restored, nothing here reads from the device, copies to
 values there: the same :class:`Task` enqueues the same kernels. So they can be recorded once and
 replayed, see :mod:`dig2dig_ros.fusion.graphs`.
 
-A source that shows only a part of the scene, or that is only partly to be trusted, has a trust
-map m_k in [0, 1]: 0 where its camera does not reach or while it is broken, 1 where it is as good
-as any. What it lacks is filled with what the others show:
+A source that shows only a part of the scene, or is only partly trusted, has a trust map m_k in
+[0, 1], and what it lacks is filled with what the others show:
 
     c_k' = m_k c_k + (1 - m_k) sum_j m_j c_j / sum_j m_j.
 
-So the fusion meets no false edge where a camera ends, and where all but one have no trust, all
-sources are that one, and so is the fused image.
+So the fusion meets no false edge where a camera ends, and where only one is trusted, all are that
+one, and so is the fused image.
 """
 
 from __future__ import annotations
@@ -51,12 +50,11 @@ from dig2dig_ros.priors import Prior
 @dataclass(frozen=True)
 class SourceTask:
     """
-    What the computation of a source depends on but the values of its tensors.
+    A part of :class:`Task`.
 
     :param full_scale: the value of a pixel that stands for 1.
-    :param is_placed: whether it has a placement.
-    :param shrunk: (height, width) to which it is reduced before it is warped, lest it be aliased;
-        None where it is not.
+    :param is_placed: whether the source has a placement.
+    :param shrunk: (height, width) to which it is reduced before it is warped; None: it is not.
     :param is_trusted: whether its trust is above 0.
     """
 
@@ -200,12 +198,7 @@ def _intensities(pixels: Tensor, full_scale: float) -> Tensor:
 def _restored(
     prior: Prior, image: Tensor, degradation: Degradation, settings: FusionSettings
 ) -> tuple[Tensor, Observation | None]:
-    """
-    Undo a declared degradation in the camera's own pixels.
-
-    :return: the image, (1 or 3, H, W), and what was observed of its luma, if a chain is to keep
-        to it.
-    """
+    """Undo a declared degradation in the camera's own pixels; see :func:`_aligned_images`."""
     if len(image) == 3:
         restored = restore_colour(prior, image, degradation, settings.restoration_steps)
     else:
@@ -245,10 +238,9 @@ def _coloured(
     images: Sequence[Tensor], old_luma: Tensor, fused: Tensor, weights: Tensor | None
 ) -> Tensor:
     """
-    Return the fused image with the chroma of the sources that have colour.
+    Return the fused image, (H, W), with the chroma of the sources that have colour.
 
     :param old_luma: (H, W), that of the first.
-    :param fused: (H, W) in [0, 1].
     :param weights: (K, H, W), by which the chroma of all sources is mixed; None is the first's.
     :return: (H, W, 3) where one of them has colour, else (H, W), which may be ``fused``.
     """
@@ -265,15 +257,11 @@ def _trust_maps(task: Task, tensors: Mapping[str, Tensor], sources: Tensor) -> T
     """Return m_k, (K, 1, H, W); None where all sources are fully trusted everywhere."""
     if task.full_trust and not any(source.is_placed for source in task.sources):
         return None
-    everywhere = torch.ones_like(sources[0])
-    return torch.stack(
-        [
-            trust * (tensors[f'coverage {index}'][None] if source.is_placed else everywhere)
-            for index, (source, trust) in enumerate(
-                zip(task.sources, tensors['trust'].view(-1, 1, 1, 1), strict=True)
-            )
-        ]
-    )
+    reach = torch.ones_like(sources)
+    for index, source in enumerate(task.sources):
+        if source.is_placed:
+            reach[index] = tensors[f'coverage {index}']
+    return tensors['trust'].view(-1, 1, 1, 1) * reach
 
 
 def _shares(trust_maps: Tensor) -> Tensor:
@@ -286,11 +274,9 @@ def _shares(trust_maps: Tensor) -> Tensor:
 
 def filled_sources(sources: Tensor, trust_maps: Tensor) -> Tensor:
     """
-    Return the sources with what they lack filled in from the others.
+    Return the sources, (K, 1, H, W), with what they lack filled in from the others.
 
-    :param sources: (K, 1, H, W).
     :param trust_maps: (K, 1, H, W) in [0, 1]; where it is 0 for all sources, each is the mean.
-    :return: (K, 1, H, W).
     """
     common = (_shares(trust_maps) * sources).sum(dim=0, keepdim=True)
     return common + trust_maps * (sources - common)
@@ -302,9 +288,8 @@ def weights_of_originals(weights: Tensor, trust_maps: Tensor) -> Tensor:
 
     Of what is fused at a weight w_k, the part m_k is source k's own; the rest is lent to it.
 
-    :param weights: (K, 1, H, W), summing to 1 over the sources.
+    :param weights: (K, 1, H, W), summing to 1 over the sources, as what is returned.
     :param trust_maps: (K, 1, H, W) in [0, 1].
-    :return: (K, 1, H, W), summing to 1 over the sources.
     """
     own = weights * trust_maps
     lent = (weights - own).sum(dim=0, keepdim=True)

@@ -55,20 +55,17 @@ class WatchedPrior(Prior):
 
     def denoise(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
         """Denoise as the prior does; raise :class:`FusionCancelled` where it is given up."""
-        images = len(noisy)
-        self.calls += images
+        self.calls += len(noisy)
         if self._cancelled is None:
             return self._prior.denoise(noisy, timesteps)
-        if noisy.device.type == 'cpu':  # where larger batches are not faster
-            images = max(1, _PIXELS_OF_A_CALL // (noisy.shape[-2] * noisy.shape[-1]))
-        estimates = []
-        for part, times in zip(
-            torch.split(noisy, images), torch.split(timesteps, images), strict=True
-        ):
-            if self._cancelled():
-                raise FusionCancelled
-            estimates.append(self._prior.denoise(part, times))
-        return estimates[0] if len(estimates) == 1 else torch.cat(estimates)
+        # On a CPU, larger batches are not faster.
+        pixels = _PIXELS_OF_A_CALL if noisy.device.type == 'cpu' else noisy.numel()
+        return _in_parts(self._denoise_unless_cancelled, noisy, timesteps, pixels)
+
+    def _denoise_unless_cancelled(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        if self._cancelled is not None and self._cancelled():
+            raise FusionCancelled
+        return self._prior.denoise(noisy, timesteps)
 
     def coefficients(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return the coefficients of the prior."""
@@ -105,11 +102,7 @@ def timesteps_of_means(prior: Prior, timesteps: Sequence[int], downscale: int) -
     """
     Return how noisy the means over cells of noisy pixels are, as timesteps.
 
-    Averaging n^2 pixels of a noisy image leaves its structure and divides the deviation of its
-    noise by n.
-
-    :param timesteps: of the noisy image.
-    :param downscale: n, side of the cells in pixels.
+    Averaging over cells of n pixels a side leaves the structure and divides the noise by n.
     """
     ratios = _noise_ratios(prior)
     return matched_timesteps(prior, [float(ratios[each]) / downscale for each in timesteps])
@@ -192,16 +185,18 @@ def estimate_sources(
         noisy = prior.coefficients(times, sources)[0] * repeated
     if len(x):
         noisy, times = torch.cat([noisy, x]), torch.cat([times, times[:1]])
-    denoised = _denoise_in_batches(prior, noisy, times)
+    denoised = _in_parts(prior.denoise, noisy, times, MAX_BATCH_PIXELS)
     estimates = denoised[: len(repeated)].reshape(shape)
     mean = estimates.mean(dim=1) if len(draws) > 1 else estimates[:, 0]
     return mean, denoised[len(repeated) :]
 
 
-def _denoise_in_batches(prior: Prior, noisy: Tensor, timesteps: Tensor) -> Tensor:
-    """Run the prior on (B, 1, H, W), in as few calls as bounded memory allows."""
-    images = max(1, MAX_BATCH_PIXELS // (noisy.shape[-2] * noisy.shape[-1]))
-    if noisy.shape[0] <= images:
-        return prior.denoise(noisy, timesteps)
+def _in_parts(
+    denoise: Callable[[Tensor, Tensor], Tensor], noisy: Tensor, timesteps: Tensor, pixels: int
+) -> Tensor:
+    """Denoise (B, 1, H, W) in as few calls of at most so many pixels as there can be."""
+    images = max(1, pixels // (noisy.shape[-2] * noisy.shape[-1]))
+    if len(noisy) <= images:
+        return denoise(noisy, timesteps)
     parts = zip(torch.split(noisy, images), torch.split(timesteps, images), strict=True)
-    return torch.cat([prior.denoise(part, times) for part, times in parts])
+    return torch.cat([denoise(part, times) for part, times in parts])

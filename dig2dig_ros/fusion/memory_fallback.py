@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 import math
+import re
 import time
 import traceback
 from typing import Any, TYPE_CHECKING
@@ -32,22 +33,11 @@ if TYPE_CHECKING:
 
 # Seconds until the settings asked for are tried again. The wait doubles each time they fail.
 _FIRST_WAIT, _LONGEST_WAIT = 30.0, 1920.0
-# What the allocators of torch, of the libraries below it and of OpenCV say, in lower case.
-_OUT_OF_MEMORY = (
-    "can't allocate memory",
-    'cannot allocate memory',
-    'failed to allocate',
-    'could not allocate',
-    'not enough memory',
-    'insufficient memory',
-    'out of memory',
-    'bad_alloc',
-    'alloc_failed',
-    # Of oneDNN, which tells no more; after a warm-up, there is nothing else that it can mean.
-    'could not create a primitive',
-    'could not create a memory',
-    # Of cuDNN through torch, which tried all its engines and found no memory for any.
-    'unable to find an engine',
+# What the allocators of torch, of the libraries below it and of OpenCV say, in lower case. The
+# primitive is of oneDNN, which says no more; the engine of cuDNN, which found no memory for any.
+_OUT_OF_MEMORY = re.compile(
+    "(can't|cannot|failed to|could not) allocate|(not enough|insufficient|out of) memory|"
+    'bad_alloc|alloc_failed|could not create a (primitive|memory)|unable to find an engine'
 )
 
 
@@ -61,7 +51,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     of_a_library = isinstance(error, RuntimeError) or type(error).__module__ == 'cv2'
     text = str(error).lower()
-    return of_a_library and any(phrase in text for phrase in _OUT_OF_MEMORY)
+    return of_a_library and _OUT_OF_MEMORY.search(text) is not None
 
 
 def first_line(error: Exception) -> str:
@@ -76,32 +66,24 @@ def free_memory(fuser: Fuser, error: Exception) -> None:
     fuser.free_memory()
 
 
-def cheaper(settings: FusionSettings) -> FusionSettings | None:
+def cheapest(settings: FusionSettings) -> FusionSettings:
     """
-    Return settings that need less memory, or None where there are none.
+    Return the settings that need least memory and fuse alike.
 
-    First N is halved down to 1, then the draws of noise, then the prior sees the sources smaller.
-    S stays what it was, as far as N allows.
+    The gains are not refreshed, only one draw of noise is taken, and the prior sees the sources
+    as small as it can: the estimates of all refreshes and draws are held at once.
     """
-    steps, draws = settings.num_inference_steps, settings.noise_draws
-    while steps > 1:
-        steps //= 2
-        interval = min(steps, settings.dig_refresh_interval)
-        fewer = replace(settings, num_inference_steps=steps, dig_refresh_interval=interval)
-        # The estimates of all refreshes are held at once.
-        if len(fewer.refresh_timesteps) < len(settings.refresh_timesteps):
-            return fewer
-    if draws > 1:
-        return replace(settings, noise_draws=draws // 2)
-    for downscale in PRIOR_DOWNSCALES:
-        if downscale > settings.prior_downscale:
-            return replace(settings, prior_downscale=downscale)
-    return None
+    return replace(
+        settings,
+        dig_refresh_interval=max(settings.dig_refresh_interval, settings.num_inference_steps),
+        noise_draws=min(1, settings.noise_draws),
+        prior_downscale=max(PRIOR_DOWNSCALES),
+    )
 
 
 class MemoryFallback:
     """
-    Fuses with cheaper settings when memory runs out, and later as asked again.
+    Fuses with the cheapest settings when memory runs out, and later as asked again.
 
     One thread fuses; any other may call :meth:`table` and :meth:`warning`.
 
@@ -115,8 +97,6 @@ class MemoryFallback:
     def _begin(self, asked: FusionSettings) -> None:
         # What is asked for and what is used: assigned as one, since other threads read them.
         self._in_force = (asked, asked)
-        # What was used before the settings asked for were tried again.
-        self._fallback: FusionSettings | None = None
         self._wait = _FIRST_WAIT
         self._tried_at, self._retry_at = -math.inf, math.inf
 
@@ -129,7 +109,7 @@ class MemoryFallback:
         **how: Any,
     ) -> FusionResult:
         """
-        Fuse; where memory runs out, once more with cheaper settings.
+        Fuse; where memory runs out, once more with the cheapest settings.
 
         They are likely to suffice, and the stream has no gap. A pair that fails again is not
         worth the time of the next one.
@@ -138,68 +118,54 @@ class MemoryFallback:
         :param how: what else :meth:`Fuser.fuse` is to be given.
         :raises Exception: whatever the last attempt raises.
         """
-        for is_last_attempt in (False, True):
-            try:
-                return fuser.fuse(*images, settings=self._settings_for(asked), **how)
-            except Exception as error:
-                if not is_out_of_memory(error) or not self._lower() or is_last_attempt:
-                    raise
-                free_memory(fuser, error)
-                log(f'{self.warning()} ({first_line(error)})')
-        raise AssertionError('the last attempt returns or raises')
+        settings = self._settings_for(asked)
+        try:
+            return fuser.fuse(*images, settings=settings, **how)
+        except Exception as error:
+            if not is_out_of_memory(error) or settings == cheapest(asked):
+                raise
+            self._lower()
+            free_memory(fuser, error)
+            log(f'{self.warning()} ({first_line(error)})')
+        return fuser.fuse(*images, settings=cheapest(asked), **how)
 
     def _settings_for(self, asked: FusionSettings) -> FusionSettings:
         """Return what to fuse the next pair with; what has just been asked for is tried."""
+        now = self._clock()
         if asked != self._in_force[0]:
             self._begin(asked)
-        now, used = self._clock(), self._in_force[1]
-        if used != asked and now >= self._retry_at:
-            self._fallback, self._tried_at = used, now
+        elif now >= self._retry_at:
+            self._tried_at, self._retry_at = now, math.inf
             self._in_force = (asked, asked)
         return self._in_force[1]
 
-    def _lower(self) -> bool:
-        """Lower the settings, for which memory ran out; return whether they could be."""
-        asked, used = self._in_force
-        now, lower = self._clock(), cheaper(used)
-        if used == asked:
-            held = now - self._tried_at > self._wait
-            self._wait = _FIRST_WAIT if held else min(2 * self._wait, _LONGEST_WAIT)
-            lower = self._fallback or lower
+    def _lower(self) -> None:
+        """Note that memory ran out with the settings asked for."""
+        asked, now = self._in_force[0], self._clock()
+        held = now - self._tried_at > self._wait
+        self._wait = _FIRST_WAIT if held else min(2 * self._wait, _LONGEST_WAIT)
         self._retry_at = now + self._wait
-        if lower is not None:
-            self._in_force = (asked, lower)
-        return lower is not None
+        self._in_force = (asked, cheapest(asked))
 
     def table(self, asked: FusionSettings) -> dict[str, str]:
         """Return the settings in force, and why they are, as diagnostics show them."""
         known, used = self._in_force
         if asked != known:
             used = asked
-        lowered = _difference(asked, used)
         return {
             'N': str(used.num_inference_steps),
             'S': str(used.dig_refresh_interval),
             'prior downscale': str(used.prior_downscale),
-            'settings': f'{lowered}: memory ran out' if lowered else 'as asked',
+            'settings': 'as asked' if used == asked else 'the cheapest: memory ran out',
         }
 
     def warning(self) -> str | None:
         """Return what a user should know while the settings are lowered, else None."""
-        lowered = _difference(*self._in_force)
-        return lowered and (
-            f'memory ran out: fusing with {lowered} for now; use smaller images, a smaller prior '
-            'or a lower num_inference_steps'
+        asked, used = self._in_force
+        if used == asked:
+            return None
+        return (
+            f'memory ran out: fusing with S {used.dig_refresh_interval} and the prior at '
+            f'1/{used.prior_downscale} for now; use smaller images, a smaller prior or a lower '
+            'num_inference_steps'
         )
-
-
-def _difference(asked: FusionSettings, used: FusionSettings) -> str | None:
-    """Return in words by what the settings are lowered; None where they are not."""
-    parts = []
-    if used.num_inference_steps != asked.num_inference_steps:
-        parts.append(f'N {used.num_inference_steps} of {asked.num_inference_steps}')
-    if used.noise_draws != asked.noise_draws:
-        parts.append(f'noise draws {used.noise_draws} of {asked.noise_draws}')
-    if used.prior_downscale != asked.prior_downscale:
-        parts.append(f'prior at 1/{used.prior_downscale}')
-    return ', '.join(parts) or None

@@ -107,15 +107,15 @@ class Sample:
     weights: Tensor
     weighing: Weighing
 
+    @torch.inference_mode()
     def mean_weights(self) -> Tensor:
         """
         Average the weights over the intervals, each counting as much as it gained at the pixel.
 
         :return: (K, 1, H, W), summing to 1 over the sources.
         """
-        with torch.inference_mode():
-            means = self.weighing.mean_weights()
-            return refined(means, self.weighing.cell, *self.fused.shape[-2:])
+        means = self.weighing.mean_weights()
+        return refined(means, self.weighing.cell, *self.fused.shape[-2:])
 
 
 Callback = Callable[[StepState], None]
@@ -199,13 +199,7 @@ def _sum_increments(
 
 
 def _clamped(fused: Tensor, target: Tensor, overshoot: float) -> Tensor:
-    """
-    Clamp to what the sources span at a pixel: brighter or darker than all of them is a halo.
-
-    :param fused: (1, 1, H, W), changed.
-    :param target: (K, 1, H, W) in [-1, 1].
-    :param overshoot: by how much of the full range it may be more, 0 to 1; 1 is no limit.
-    """
+    """Clamp ``fused`` to what the sources span at a pixel: what is beyond is a halo."""
     if overshoot >= 1:
         return fused
     lowest, highest = target.amin(dim=0, keepdim=True), target.amax(dim=0, keepdim=True)

@@ -86,12 +86,11 @@ def test_memory_that_runs_out_is_survived_with_cheaper_settings(robot):
     outcomes = [finish_pair(client, **pair) for _ in range(4)]
     assert client.counter('dropped: fusion error') == 0, client.values['last error']
     assert client.counter('dropped: out of memory') == outcomes.count(0)
-    # It stepped down until a pair did fit.
     assert outcomes[-1] == 1
-    assert int(client.values['N']) < 32
-    assert client.values['settings'].startswith(f'N {client.values["N"]} of 32')
-    assert client.values['settings'].endswith(': memory ran out')
-    assert 'memory ran out: fusing with N' in client.text
+    assert (client.values['N'], client.values['S']) == ('32', '32')
+    assert client.values['prior downscale'] == '4'
+    assert client.values['settings'] == 'the cheapest: memory ran out'
+    assert 'memory ran out: fusing with S 32' in client.text
     assert client.level == DiagnosticStatus.WARN
     # The node answers all the while.
     assert client.set_parameter('sync_tolerance', 0.06) == (True, '')
