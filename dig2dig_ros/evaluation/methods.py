@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-import math
+from functools import cache
+from math import ceil
 import os
 import sys
 import time
@@ -70,26 +71,6 @@ class FusionMethod:
         return ', '.join(f'{key} {value}' for key, value in self.fuser.describe().items())
 
 
-def make_fusion(
-    parameters: Mapping[str, Any],
-    settings: FusionSettings,
-    size: tuple[int, int],
-    prior: Prior | None = None,
-) -> FusionMethod:
-    """
-    Load what a fusion needs and warm up.
-
-    :param parameters: of ``fusion_node``: device, precision, prior and num_threads count here.
-    :param size: (width, height) in pixels to warm up with.
-    :param prior: a loaded one, to be shared between fusions.
-    :raises TypeError: a value has a wrong type.
-    :raises ValueError: a value is refused, or the device or the prior is missing.
-    """
-    fuser = load_fuser(parameters, settings, prior)
-    fuser.warm_up(*size)
-    return FusionMethod(fuser)
-
-
 def baseline_method(name: str) -> Method:
     """Return the baseline ``name`` on luma, rounded to 8 bits, in the size of the first image."""
     fuse = BASELINES[name]
@@ -115,10 +96,8 @@ def row_settings(row: Row, parameters: Mapping[str, Any]) -> FusionSettings:
         raise UsageError(f'{row.name} cannot be set up: {error}') from error
 
 
-def row_prior(row: Row) -> Prior | None:
-    """Return the prior that a row has in place of the one asked for, if it has."""
-    if row.is_baseline or not FUSIONS[row.base].is_control:
-        return None
+def block_means() -> Prior:
+    """Return the control in place of a prior; importing it takes torch."""
     from dig2dig_ros.evaluation.block_means import BlockMeans
 
     return BlockMeans()
@@ -142,16 +121,18 @@ def prepare_methods(
         if row.is_baseline:
             methods[row.name] = baseline_method(row.base)
             continue
-        settings, own = row_settings(row, parameters), row_prior(row)
-        key = (settings, own is not None)
+        settings, is_control = row_settings(row, parameters), FUSIONS[row.base].is_control
+        key = (settings, is_control)
         if key not in by_settings:
             report(f'setting up {row.name}')
             try:
-                by_settings[key] = make_fusion(parameters, settings, size, own or prior)
+                fuser = load_fuser(parameters, settings, block_means() if is_control else prior)
+                fuser.warm_up(*size)
             except (TypeError, ValueError) as error:
                 raise UsageError(f'{row.name} cannot be set up: {error}') from error
-            if own is None:
-                prior = by_settings[key].fuser.prior
+            by_settings[key] = FusionMethod(fuser)
+            if not is_control:
+                prior = fuser.prior
         methods[row.name] = by_settings[key]
     return methods
 
@@ -231,40 +212,23 @@ def method_costs(
     :param milliseconds: median by name.
     :param size: (width, height) in pixels for which operations are counted.
     """
+
+    @cache
+    def gflop(prior: Prior, downscale: int) -> float:
+        return prior_gflop(prior, (ceil(size[0] / downscale), ceil(size[1] / downscale)))
+
     costs: dict[str, Cost] = {}
-    known: dict[tuple[str, int], float] = {}
     for name, method in methods.items():
+        costs[name] = Cost(milliseconds=milliseconds[name])
         if isinstance(method, FusionMethod):
+            prior, settings = method.fuser.prior, method.fuser.settings
             calls = method.prior_calls
-            costs[name] = Cost(calls, _gflop(method, size, known), milliseconds[name])
-        else:
-            costs[name] = Cost(milliseconds=milliseconds[name])
+            # Only the estimates of the sources are made of smaller images.
+            whole = 0 if settings.sampler == 'increments' else settings.num_inference_steps
+            smaller = (calls - whole) * gflop(prior, settings.prior_downscale)
+            total = smaller + (whole * gflop(prior, 1) if whole else 0.0)
+            costs[name] = Cost(calls, total, milliseconds[name])
     return costs
-
-
-def _gflop(
-    method: FusionMethod, size: tuple[int, int], known: dict[tuple[str, int], float]
-) -> float:
-    """
-    Return the billions of operations of the prior for the last pair, as if it was of that size.
-
-    :param known: those of one call by prior and by how many pixels a side it sees as one.
-    """
-
-    def of_a_call(downscale: int) -> float:
-        prior = method.fuser.prior
-        key = (prior.name, downscale)
-        if key not in known:
-            smaller = (math.ceil(size[0] / downscale), math.ceil(size[1] / downscale))
-            known[key] = prior_gflop(prior, smaller)
-        return known[key]
-
-    settings, calls = method.fuser.settings, method.prior_calls
-    if settings.prior_downscale == 1:
-        return calls * of_a_call(1)
-    # Only the estimates of the sources are made of smaller images.
-    whole = 0 if settings.sampler == 'increments' else settings.num_inference_steps
-    return whole * of_a_call(1) + (calls - whole) * of_a_call(settings.prior_downscale)
 
 
 def describe_rows(rows: Sequence[Row], methods: Mapping[str, Method]) -> dict[str, str]:
