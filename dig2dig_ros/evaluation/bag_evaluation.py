@@ -41,9 +41,8 @@ from dig2dig_ros.evaluation.bag_writer import BagWriter, image_message
 from dig2dig_ros.evaluation.boxes import Detections
 from dig2dig_ros.evaluation.comparison import FUSED, Row
 from dig2dig_ros.evaluation.detection_study import DetectionStudy
-from dig2dig_ros.evaluation.detector import DetectorError, DetectorOptions
+from dig2dig_ros.evaluation.detector import DetectorOptions
 from dig2dig_ros.evaluation.jobs import ProgressFunction, StoppingFunction
-from dig2dig_ros.evaluation.labels import LabelError
 from dig2dig_ros.evaluation.methods import (
     describe_rows,
     FusionMethod,
@@ -53,7 +52,7 @@ from dig2dig_ros.evaluation.methods import (
 )
 from dig2dig_ros.evaluation.metrics import metric_names
 from dig2dig_ros.evaluation.options import UsageError
-from dig2dig_ros.evaluation.perceptual import load_lpips, LpipsError
+from dig2dig_ros.evaluation.perceptual import load_lpips
 from dig2dig_ros.evaluation.recorded_detections import RecordedDetections
 from dig2dig_ros.evaluation.replay import BagReplay, stamp_text
 from dig2dig_ros.evaluation.report import Report
@@ -146,7 +145,7 @@ def evaluate_or_refuse(
     """Do as :func:`evaluate_bag`, but return why a bag cannot be evaluated, in a sentence."""
     try:
         return evaluate_bag(job, progress, stopping)
-    except (BagError, UsageError, DetectorError, LabelError, LpipsError) as error:
+    except (BagError, UsageError) as error:
         return str(error)
     except (OSError, ImportError) as error:
         return f'{type(error).__name__}: {error}'

@@ -54,7 +54,7 @@ Array = NDArray[np.float64]
 Scores = Mapping[str, Mapping[str, float]]  # method -> metric -> value
 
 
-class ComparisonError(ValueError):
+class ComparisonError(UsageError):
     """A comparison makes no sense as asked for; the message says why."""
 
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.boxes import area, Array, corners, Detections, suppress
 from dig2dig_ros.evaluation.labels import LabelSet, load_labels
-from dig2dig_ros.evaluation.options import positive
+from dig2dig_ros.evaluation.options import positive, UsageError
 
 # (boxes (n, 4), scores (n,)) of a detector's raw output, in pixels of its input.
 Candidates = tuple[Array, Array]
@@ -43,7 +43,7 @@ _STRIDE_SETS = (_STRIDES, (8, 16, 32, 64), (4, 8, 16, 32))
 _PADDING_GREY = 114
 
 
-class DetectorError(ValueError):
+class DetectorError(UsageError):
     """The detector cannot be used; the message says why and what to do."""
 
 

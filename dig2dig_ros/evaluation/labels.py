@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 
 from dig2dig_ros.evaluation.boxes import Array, corners
+from dig2dig_ros.evaluation.options import UsageError
 
 
-class LabelError(ValueError):
+class LabelError(UsageError):
     """Labels are missing or make no sense; the message says where and what is wrong."""
 
 

@@ -56,7 +56,6 @@ from dig2dig_ros.evaluation.scores import (
     grey_8_bits,
     Image,
     LPIPS_MISSING,
-    MethodOutput,
     score_images,
     ScoreBook,
     to_8_bits,
@@ -185,16 +184,29 @@ class PairEvaluation:
         persons: dict[str, int] | None = None
         if self._persons is not None:
             names = (pair.name, pair.visible.stem, pair.thermal.stem)
-            shown = {name: entry.image for name, entry in fused.items()}
-            persons = self._persons.detect(self._detector, names, images[0], second, shown)
-        self._sizes.add((first.shape[1], first.shape[0]))
+            found = {name: entry.image for name, entry in fused.items()}
+            persons = self._persons.detect(self._detector, names, images[0], second, found)
+        size = (first.shape[1], first.shape[0])
+        self._sizes.add(size)
         if self._job.save is not None:
             for name, entry in fused.items():
                 _write_image(self._job.save / f'{pair.name}__{name}.png', entry.image)
         if self._study is None:
             self.scores.add(values, {name: entry.milliseconds for name, entry in fused.items()})
             return
-        frame = self._frame(self._study, pair.name, images, fused)
+        method, shown = self._methods[self._study.shown], fused[self._study.shown]
+        assert isinstance(method, FusionMethod)
+        assert method.result is not None
+        _write_image(self._study.folder / 'fused' / f'{pair.name}.png', shown.image)
+        frame = Frame(
+            name=pair.name,
+            sources=dict(zip(self._study.sources, images, strict=True)),
+            fused=shown.image,
+            weights=method.result.weights,
+            milliseconds=shown.milliseconds,
+            time=float(self._study.pairs),
+            cells=(pair.name, *size),
+        )
         self._study.add(frame, fused, values, persons)
 
     def _read(self, pair: ImagePair) -> tuple[Image, Image]:
@@ -206,24 +218,6 @@ class PairEvaluation:
         """
         first, second = load_pair(pair, thermal=self._ranges is not None, same_size=True)
         return first, second if self._ranges is None else to_8_bits(self._ranges(second, 0.0))
-
-    def _frame(
-        self, study: Study, name: str, images: Sequence[Image], fused: Mapping[str, MethodOutput]
-    ) -> Frame:
-        """Return what the study shows of a pair, once its fused image is written."""
-        method, entry = self._methods[study.shown], fused[study.shown]
-        assert isinstance(method, FusionMethod)
-        assert method.result is not None
-        _write_image(study.folder / 'fused' / f'{name}.png', entry.image)
-        return Frame(
-            name=name,
-            sources=dict(zip(study.sources, images, strict=True)),
-            fused=entry.image,
-            weights=method.result.weights,
-            milliseconds=entry.milliseconds,
-            time=float(study.pairs),
-            cells=(name, images[0].shape[1], images[0].shape[0]),
-        )
 
     # What is said of all pairs together, of which there must be one
 
@@ -250,6 +244,11 @@ class PairEvaluation:
             text += f'; detector: {job.detector.describe(self._detector)}'
         return text
 
+    @cached_property
+    def _costs(self) -> dict[str, Cost]:
+        times = self._times or self.scores.median_milliseconds()
+        return method_costs(self._methods, times, self._job.time_size or COMMON_SIZE)
+
     def rows(self) -> dict[str, str]:
         """Return for every fusion among the rows what it is, and its settings, by name."""
         return describe_rows(self._job.rows, self._methods)
@@ -260,37 +259,25 @@ class PairEvaluation:
 
     def tables(self) -> list[Table]:
         """Return the tables of all rows, or of the ablations, and of the detections."""
-        means, costs = self.scores.means(), self._costs
-        if self._job.ablations:
-            tables = self._ablation_tables(means, costs)
+        job, scores = self._job, self.scores
+        means, costs = scores.means(), self._costs
+        if job.ablations:
+            metrics = [name for name in ABLATION_METRICS if name in scores.metrics]
+            tables = [
+                ablation_table(title, labels, metrics, means, costs)
+                for title, labels in job.ablations.items()
+            ]
+            missing = () if LPIPS in metrics else (LPIPS_MISSING,)
+            notes = ('PSNR and SSIM are sums over the sources.', *missing)
+            tables[-1] = replace(tables[-1], notes=notes)
         else:
-            peers = self._job.peers
-            published = {name: Cost(gflop=value) for name, value in peers.gflop.items()}
-            together = {**means, **peers.scores}
-            tables = [comparison_table(together, self.scores.metrics, {**costs, **published})]
-            if self._job.against:
-                tables.append(difference_table(self.scores, self._job.against))
+            costs = costs | {name: Cost(gflop=value) for name, value in job.peers.gflop.items()}
+            tables = [comparison_table({**means, **job.peers.scores}, scores.metrics, costs)]
+            if job.against:
+                tables.append(difference_table(scores, job.against))
         if self._persons is not None and self._persons.frames:
             tables += self._persons.tables()
         return tables
-
-    @cached_property
-    def _costs(self) -> dict[str, Cost]:
-        times = self._times or self.scores.median_milliseconds()
-        return method_costs(self._methods, times, self._job.time_size or COMMON_SIZE)
-
-    def _ablation_tables(
-        self, means: Mapping[str, Mapping[str, float]], costs: Mapping[str, Cost]
-    ) -> list[Table]:
-        metrics = [name for name in ABLATION_METRICS if name in self.scores.metrics]
-        tables = [
-            ablation_table(title, labels, metrics, means, costs)
-            for title, labels in self._job.ablations.items()
-        ]
-        notes = ['PSNR and SSIM are sums over the sources.']
-        if LPIPS not in metrics:
-            notes.append(LPIPS_MISSING)
-        return [*tables[:-1], replace(tables[-1], notes=tuple(notes))]
 
     def write_report(self, tables: Sequence[Table]) -> Path | None:
         """Write `summary.json` and the report page, and return its path; None without a folder."""

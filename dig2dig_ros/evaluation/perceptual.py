@@ -31,6 +31,7 @@ from typing import Any
 import warnings
 
 from dig2dig_ros.evaluation.metrics import checked_images, Luma
+from dig2dig_ros.evaluation.options import UsageError
 
 # The name in torchvision of each network of ``lpips``, and of the file of its weights.
 NETWORKS = {
@@ -41,7 +42,7 @@ NETWORKS = {
 _SMALLEST_SIDE = 31
 
 
-class LpipsError(ValueError):
+class LpipsError(UsageError):
     """LPIPS cannot be computed; the message says what to install."""
 
 

@@ -39,7 +39,6 @@ from dig2dig_ros.evaluation.comparison import (
     add_compare_option,
     add_score_options,
     changed_settings,
-    ComparisonError,
     FUSED,
     load_peers,
     Peers,
@@ -47,11 +46,7 @@ from dig2dig_ros.evaluation.comparison import (
     rows_against,
     rows_help,
 )
-from dig2dig_ros.evaluation.detector import (
-    add_detector_options,
-    detector_options,
-    DetectorError,
-)
+from dig2dig_ros.evaluation.detector import add_detector_options, detector_options
 from dig2dig_ros.evaluation.image_pairs import (
     find_pairs,
     ImagePair,
@@ -59,7 +54,6 @@ from dig2dig_ros.evaluation.image_pairs import (
     second_is_colour,
     unpaired,
 )
-from dig2dig_ros.evaluation.labels import LabelError
 from dig2dig_ros.evaluation.methods import COMMON_SIZE, row_settings
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
@@ -76,7 +70,6 @@ from dig2dig_ros.evaluation.options import (
     UsageError,
 )
 from dig2dig_ros.evaluation.pair_evaluation import PairEvaluation, PairJob
-from dig2dig_ros.evaluation.perceptual import LpipsError
 from dig2dig_ros.nodes.signals import interruption
 from dig2dig_ros.streams.resources import config_file
 
@@ -208,7 +201,6 @@ def make_job(args: argparse.Namespace) -> PairJob:
     Return what the command line asks for.
 
     :raises UsageError: it makes no sense, or the results would replace others.
-    :raises ComparisonError: the scores of other methods cannot be used.
     :raises ImagePairError: there are no pairs.
     """
     pairs = find_pairs(args.directory)[: args.limit]
@@ -299,16 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     try:
         return evaluate(args)
-    except (
-        UsageError,
-        ComparisonError,
-        ImagePairError,
-        DetectorError,
-        LabelError,
-        LpipsError,
-        OSError,
-        ImportError,
-    ) as error:
+    except (UsageError, ImagePairError, OSError, ImportError) as error:
         report(f'evaluate_pairs: {error}')
         return 2
     except KeyboardInterrupt:
