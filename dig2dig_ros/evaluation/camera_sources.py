@@ -105,10 +105,10 @@ def _camera_parameters(source: Source) -> tuple[ParameterSpec, ...]:
         ParameterSpec(f'{source}_distortion', [0.0, 0.0], f'[k1, k2] of the {source} lens, '
                       'radial, as in the model plumb_bob.', check=_check_distortion),
         ParameterSpec(f'{source}_blur', 0.0, f'Blur of the {source} lens: standard deviation in '
-                      'pixels, before down-sampling.', minimum=0.0, maximum=50.0),
+                      'pixels, before down-sampling.', limits=(0.0, 50.0)),
         ParameterSpec(f'{source}_noise', -1.0, f'Standard deviation of the {source} noise in '
                       f'{unit}, in place of that of the street; -1 leaves it as it is.',
-                      minimum=-1.0, maximum=10000.0),
+                      limits=(-1.0, 10000.0)),
         ParameterSpec(f'{source}_transport', 'raw', f'compressed sends {codec} on '
                       '<topic>/compressed instead.', choices=('raw', 'compressed')),
     )
@@ -117,24 +117,24 @@ def _camera_parameters(source: Source) -> tuple[ParameterSpec, ...]:
 PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec('directory', '', 'Directory of pairs: two folders of same-named images, or '
                   'NAME_A and NAME_B; empty for the synthetic street.'),
-    ParameterSpec('width', 640, 'Of the street in pixels.', minimum=64, maximum=3840),
-    ParameterSpec('height', 512, 'Of the street in pixels.', minimum=48, maximum=2160),
+    ParameterSpec('width', 640, 'Of the street in pixels.', limits=(64, 3840)),
+    ParameterSpec('height', 512, 'Of the street in pixels.', limits=(48, 2160)),
     ParameterSpec('visible_rate', 30.0, 'Visible images a second, in Hz; a directory is sent at '
-                  'thermal_rate.', minimum=0.01, maximum=240.0),
+                  'thermal_rate.', limits=(0.01, 240.0)),
     ParameterSpec('thermal_rate', 9.0, 'Thermal images a second, in Hz.',
-                  minimum=0.01, maximum=240.0),
+                  limits=(0.01, 240.0)),
     ParameterSpec('thermal_offset', 0.0, 'Seconds by which a thermal stamp is later than its '
-                  'exposure.', minimum=-10.0, maximum=10.0),
+                  'exposure.', limits=(-10.0, 10.0)),
     ParameterSpec('stamp_jitter', 0.0, 'Largest random error of every stamp in seconds, uniform '
-                  'to either side.', minimum=0.0, maximum=1.0),
+                  'to either side.', limits=(0.0, 1.0)),
     ParameterSpec('count', 0, 'Pairs (thermal images) to send before the node ends with exit code '
-                  '0; 0 for no end.', minimum=0, maximum=2**31 - 1),
+                  '0; 0 for no end.', limits=(0, 2**31 - 1)),
     ParameterSpec('loop', True, 'Start a directory over after its last pair.'),
-    ParameterSpec('seed', 0, 'Of the street and of the jitter.', minimum=0, maximum=2**31 - 1),
+    ParameterSpec('seed', 0, 'Of the street and of the jitter.', limits=(0, 2**31 - 1)),
     ParameterSpec('wait_for_subscribers', 10.0, 'Longest wait in seconds until both image topics '
-                  'have their subscribers.', minimum=0.0, maximum=3600.0),
+                  'have their subscribers.', limits=(0.0, 3600.0)),
     ParameterSpec('min_subscribers', 1, 'Subscribers of each image topic to wait for; discovery '
-                  'may find them seconds apart.', minimum=1, maximum=100),
+                  'may find them seconds apart.', limits=(1, 100)),
     ParameterSpec('thermal_warp', [0.0, 1.0, 0.0, 0.0], '[rotation in degrees, scale, shift_x, '
                   'shift_y] of the thermal image in the visible one, shifts as parts of its width '
                   'and height; a scale above 1 is a wider field.', check=_check_warp),

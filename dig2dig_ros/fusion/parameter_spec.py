@@ -34,8 +34,7 @@ class ParameterSpec:
     :param default: its Python type is the parameter's; of an empty list, ``check`` knows more.
     :param description: one sentence or more; units in it.
     :param live: may change while the node is configured; takes effect on the next pair.
-    :param minimum: smallest number allowed.
-    :param maximum: largest number allowed; given with ``minimum``.
+    :param limits: smallest and largest number allowed.
     :param choices: the values allowed; none for any.
     :param check: returns what is wrong with a value of the right type, or nothing.
     """
@@ -44,8 +43,7 @@ class ParameterSpec:
     default: Any
     description: str
     live: bool = False
-    minimum: float | None = None
-    maximum: float | None = None
+    limits: tuple[float, float] | None = None
     choices: tuple[Any, ...] = ()
     check: Callable[[Any], str | None] | None = None
 
@@ -54,17 +52,14 @@ class ParameterSpec:
         """Return the choices, or the range, in words; empty where there is neither."""
         if self.choices:
             return ', '.join(map(str, self.choices))
-        if self.minimum is None or self.maximum is None:
-            return ''
-        return f'{self.minimum:.15g} to {self.maximum:.15g}'
+        return f'{self.limits[0]:.15g} to {self.limits[1]:.15g}' if self.limits else ''
 
     def problem(self, value: Any) -> str | None:
         """Return why ``value`` is refused, or None where it is fine."""
         reason = self._wrong_type(value)
         if reason is None and self.choices and value not in self.choices:
             reason = f'must be one of: {self.allowed}'
-        low, high = self.minimum, self.maximum
-        if reason is None and low is not None and high is not None and not low <= value <= high:
+        if reason is None and self.limits and not self.limits[0] <= value <= self.limits[1]:
             reason = f'must be {self.allowed}'
         if reason is None and self.check is not None:
             reason = self.check(value)

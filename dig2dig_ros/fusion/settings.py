@@ -33,9 +33,9 @@ PRIOR_DOWNSCALES = (1, 2, 4)
 T = TypeVar('T')
 
 
-def _setting(default: T, description: str, **limits: Any) -> T:
-    """Describe a setting; ``limits`` as of :class:`ParameterSpec`, choices also by the type."""
-    described: T = field(default=default, metadata={'description': description, **limits})
+def _setting(default: T, description: str, **facts: Any) -> T:
+    """Describe a setting; ``facts`` as of :class:`ParameterSpec`, choices also by the type."""
+    described: T = field(default=default, metadata={'description': description, **facts})
     return described
 
 
@@ -98,13 +98,12 @@ class FusionSettings:
         'with fresh noise at every step, Eq. 1 and 3 of the paper).',
     )
     num_inference_steps: int = _setting(
-        1, 'N of the paper: steps of the reverse chain.', minimum=1, maximum=999
+        1, 'N of the paper: steps of the reverse chain.', limits=(1, 999)
     )
     dig_refresh_interval: int = _setting(
         1,
         'S of the paper: steps between two refreshes of the information gains.',
-        minimum=1,
-        maximum=999,
+        limits=(1, 999),
     )
     timestep_spacing: TimestepSpacing = _setting(
         'quadratic',
@@ -115,16 +114,14 @@ class FusionSettings:
         400,
         'Noise level at which the chain starts, at least num_inference_steps; 999 is nearly pure '
         'noise.',
-        minimum=1,
-        maximum=999,
+        limits=(1, 999),
     )
     noise_draws: int = _setting(
         0,
         "Draws of noise over which the sources' estimates are averaged; 0 denoises the sources "
         'as they are, which is sharper and deterministic, but no prior was trained on it: '
         'first_timestep should then be 400 at most.',
-        minimum=0,
-        maximum=16,
+        limits=(0, 16),
     )
     prior_downscale: int = _setting(
         1,
@@ -145,16 +142,14 @@ class FusionSettings:
     gain_window: int = _setting(
         31,
         'Side in pixels of the window over which the distance is averaged; odd.',
-        minimum=1,
-        maximum=99,
+        limits=(1, 99),
         check=_odd,
     )
     structure_window: int = _setting(
         45,
         'The same for the coarse structure, which the prior resolves before the first refresh: '
         'about the size of the objects that matter; odd.',
-        minimum=1,
-        maximum=999,
+        limits=(1, 999),
         check=_odd,
     )
     normalize_gain: bool = _setting(
@@ -164,28 +159,24 @@ class FusionSettings:
         1.3,
         'Temperature of the softmax over the sources: small values decide for one, large ones '
         'weigh all alike.',
-        minimum=0.001,
-        maximum=1000.0,
+        limits=(0.001, 1000.0),
     )
     structure_temperature: float = _setting(
         6.0,
         'The same for the coarse structure; small values give more contrast.',
-        minimum=0.001,
-        maximum=1000.0,
+        limits=(0.001, 1000.0),
     )
     contrast_gain: float = _setting(
         1.2,
         'How much the increments may be amplified to make up for the contrast that averaging '
         'takes from them; 1 is off.',
-        minimum=1.0,
-        maximum=2.0,
+        limits=(1.0, 2.0),
     )
     overshoot: float = _setting(
         0.0,
         'How far the fused image of increments may leave what the sources span at a pixel, as a '
         'part of the full range; 1 is no limit.',
-        minimum=0.0,
-        maximum=1.0,
+        limits=(0.0, 1.0),
     )
     guidance: Guidance = _setting(
         'score',
@@ -196,8 +187,7 @@ class FusionSettings:
     guidance_scale: float = _setting(
         0.9,
         'Strength of the sources against the prior in a chain; 1 ignores the prior.',
-        minimum=0.0,
-        maximum=1.0,
+        limits=(0.0, 1.0),
     )
     chroma: Chroma = _setting(
         'first',
@@ -219,14 +209,12 @@ class FusionSettings:
     restoration_steps: int = _setting(
         2,
         'Steps of data consistency and prior that undo a degradation other than noise.',
-        minimum=1,
-        maximum=100,
+        limits=(1, 100),
     )
     seed: int = _setting(
         0,
         'Seed of the noise, which is drawn once for each resolution.',
-        minimum=0,
-        maximum=2**31 - 1,
+        limits=(0, 2**31 - 1),
     )
 
     def __post_init__(self) -> None:

@@ -50,15 +50,12 @@ def descriptor(spec: ParameterSpec) -> ParameterDescriptor:
     described.additional_constraints = '; '.join(constraints)
     # To rclpy an empty list is one of bytes, and one from a YAML file is no value at all.
     described.dynamic_typing = spec.default == []
-    if spec.minimum is not None and spec.maximum is not None:
-        if isinstance(spec.default, float):
-            described.floating_point_range = [
-                FloatingPointRange(from_value=float(spec.minimum), to_value=float(spec.maximum))
-            ]
-        else:
-            described.integer_range = [
-                IntegerRange(from_value=int(spec.minimum), to_value=int(spec.maximum), step=1)
-            ]
+    if spec.limits and isinstance(spec.default, float):
+        low, high = map(float, spec.limits)
+        described.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+    elif spec.limits:
+        first, last = map(int, spec.limits)
+        described.integer_range = [IntegerRange(from_value=first, to_value=last, step=1)]
     return described
 
 

@@ -176,8 +176,8 @@ class Attendance:
             f'no stamps lie within sync_tolerance, {tolerance:g} s; the nearest thermal stamp is '
             f'{abs(offset):.3f} s {side} the visible one (median, as sent)'
         )
-        longest = PARAMETERS_BY_NAME['thermal_time_offset'].maximum
-        if longest is not None and abs(offset) > longest:
+        limits = PARAMETERS_BY_NAME['thermal_time_offset'].limits
+        if limits and abs(offset) > limits[1]:
             return f'{text}: the clocks of the cameras differ, synchronise them'
         return f'{text}: set thermal_time_offset: {-offset:.3f}, or widen sync_tolerance'
 

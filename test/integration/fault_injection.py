@@ -309,11 +309,11 @@ class HostileMessages:
             return _value(pick([[0.0, 100.0], [1.0, 99.5], [49.9, 50.0]]))
         if spec.name == 'thermal_range_limits':
             return _value(pick([[0.0, 1.0], [-1e308, 1e308], [7000.0, 7000.0000001]]))
-        if spec.minimum is not None and spec.maximum is not None:
+        if spec.limits:
+            low, high = spec.limits
             if isinstance(spec.default, float):
-                middle = self._random.uniform(spec.minimum, min(spec.maximum, 50.0))
-                return _value(pick([float(spec.minimum), float(spec.maximum), middle]))
-            return _value(pick([int(spec.minimum), int(spec.maximum), spec.default]))
+                return _value(pick([low, high, self._random.uniform(low, min(high, 50.0))]))
+            return _value(pick([low, high, spec.default]))
         return _value(spec.default)
 
 

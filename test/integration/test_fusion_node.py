@@ -173,7 +173,7 @@ def test_parameters_are_described(robot):
     for spec in PARAMETERS:
         _, descriptor = declared[spec.name]
         assert descriptor.description == spec.description
-        if spec.minimum is not None:
+        if spec.limits:
             assert descriptor.integer_range or descriptor.floating_point_range
         for choice in spec.choices:
             assert str(choice) in descriptor.additional_constraints

@@ -250,9 +250,7 @@ def test_namespace_and_quality_of_service_can_be_given_but_parameters_are_fixed(
             strict=True,
         ):
             assert about.description == spec.description
-            assert bool(about.integer_range or about.floating_point_range) == (
-                spec.minimum is not None
-            )
+            assert bool(about.integer_range or about.floating_point_range) == bool(spec.limits)
         parameter = Parameter('count', value=5).to_parameter_msg()
         request = SetParameters.Request(parameters=[parameter])
         (result,) = call(SetParameters, 'set_parameters', request).results
