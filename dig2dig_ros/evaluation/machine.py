@@ -17,12 +17,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-import math
 import os
 from pathlib import Path
 import platform
 import sys
-import time
 from typing import Any
 
 from dig2dig_ros.evaluation.study import versions
@@ -35,19 +33,22 @@ def machine() -> dict[str, Any]:
     """
     Return what decides on the speed, besides the code: processor, threads, versions, variables.
 
-    ``cuda`` names the GPUs, and is empty without torch.
+    ``load`` is the processes that ran or waited during the last minute, per core; ``cuda`` names
+    the GPUs, and is empty without torch.
     """
+    cores = os.cpu_count() or 1
     facts: dict[str, Any] = {
         'cpu': _cpu_model(),
-        'cpu_count': os.cpu_count(),
+        'cpu_count': cores,
+        'load': round(os.getloadavg()[0] / cores, 2),
         'versions': versions(),
         'variables': {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         'cuda': [],
     }
     torch = sys.modules.get('torch')
     if torch is not None:
-        facts['torch_threads'] = torch.get_num_threads()
         gpus = range(torch.cuda.device_count())
+        facts['torch_threads'] = torch.get_num_threads()
         facts['cuda'] = [torch.cuda.get_device_name(index) for index in gpus]
     return facts
 
@@ -61,50 +62,19 @@ def _cpu_model() -> str:
     return names[0] if names else platform.processor()
 
 
-def busy_share(seconds: float) -> float:
-    """
-    Tell how much of the processor others use: watch it for so long, doing nothing.
-
-    :return: 0 to 1, of all cores together; NaN where the system does not tell.
-    """
-    before = _processor_times()
-    time.sleep(seconds)
-    after = _processor_times()
-    if before is None or after is None or after[1] <= before[1]:
-        return math.nan
-    return round(1 - (after[0] - before[0]) / (after[1] - before[1]), 3)
-
-
-def _processor_times() -> tuple[int, int] | None:
-    """Return idle and all ticks since the start of the system."""
-    try:
-        with Path('/proc/stat').open(encoding='utf-8') as file:
-            ticks = [int(value) for value in file.readline().split()[1:9]]
-    except (OSError, ValueError):
-        return None
-    return sum(ticks[3:5]), sum(ticks)
-
-
-def origin(
-    results: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], busy: float = math.nan
-) -> str:
+def origin(results: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], load: float) -> str:
     """
     Return in a line where and with what figures came about.
 
     :param results: each with ``about``, whose device and precision are named.
     :param facts: of :func:`machine`.
-    :param busy: of :func:`busy_share`, before.
+    :param load: of the machine before.
     """
     about = dict.fromkeys(
         ', '.join(row['about'][key] for key in ('device', 'precision'))
         for row in results
         if row.get('about', {}).get('device')
     )
-    parts = [*about, facts['cpu']]
-    parts += [
-        f'{name} {number}' for name, number in facts['versions'].items() if name != 'machine'
-    ]
-    parts += [f'{name}={value}' for name, value in facts['variables'].items()]
-    if math.isfinite(busy):
-        parts.append(f'{busy:.0%} of the processor in use by others before')
-    return '; '.join(parts)
+    versions = (f'{name} {v}' for name, v in facts['versions'].items() if name != 'machine')
+    variables = (f'{name}={value}' for name, value in facts['variables'].items())
+    return '; '.join([*about, facts['cpu'], *versions, *variables, f'load before {load:g}'])

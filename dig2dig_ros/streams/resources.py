@@ -42,22 +42,10 @@ def share_directory() -> Path:
         share = prefix / 'share' / PACKAGE
         if (share / 'package.xml').is_file():
             return share
-    return _ament_share_directory(module)
-
-
-def _ament_share_directory(module: Path) -> Path:
-    """Ask ROS 2's index, for the module and its data installed under different prefixes."""
-    try:
-        from ament_index_python.packages import get_package_share_directory
-
-        return Path(get_package_share_directory(PACKAGE))
-    # Without an environment that is set up the index raises OSError, without the package KeyError.
-    except (ImportError, OSError, LookupError, ValueError):
-        raise FileNotFoundError(
-            f'the installed files of {PACKAGE} (config, launch) were not found: there is no '
-            f'share/{PACKAGE} above {module} and ROS 2 does not know the package; install it '
-            'again, or source its install/setup.bash'
-        ) from None
+    raise FileNotFoundError(
+        f'the installed files of {PACKAGE} (config, launch) were not found: there is no '
+        f'share/{PACKAGE} above {module}; install it again'
+    )
 
 
 def config_file(name: str) -> Path:

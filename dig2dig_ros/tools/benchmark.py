@@ -37,7 +37,7 @@ import time
 from typing import Any, TYPE_CHECKING
 
 from dig2dig_ros.evaluation.fusion_timing import compare_fusions, PluginError, Variant, variants
-from dig2dig_ros.evaluation.machine import busy_share, machine, origin
+from dig2dig_ros.evaluation.machine import machine, origin
 from dig2dig_ros.evaluation.options import (
     load_parameters,
     parameter_file,
@@ -62,8 +62,8 @@ Measured = tuple[list[dict[str, Any]], list[Table]]
 FORMAT = 1
 SIZES = [(320, 256), (640, 512), (1280, 720)]
 PRESETS = ['realtime', 'fusion']
-# A share of the processor that others use from which a run is called disturbed.
-_BUSY = 0.1
+# The load before, in processes per core, from which a run is called disturbed.
+_BUSY = 0.2
 # Flat out, the cameras send so much faster than the fuser alone would take the pairs, and faster
 # still if that does not keep the node busy. The camera's own limit, in Hz.
 _FLAT_OUT, _FASTER, _CAMERA_LIMIT = 1.3, 1.6, 240.0
@@ -345,9 +345,9 @@ def benchmark(args: argparse.Namespace) -> None:
         raise UsageError(
             f'there is no folder {args.output.parent}: make it, or choose another --output'
         )
-    busy = busy_share(0.5)
-    if busy > _BUSY:
-        report(f'other processes use {busy:.0%} of the processor: times are disturbed')
+    load = machine()['load']
+    if load > _BUSY:
+        report(f'the load is {load:g} processes per core: times are disturbed')
     results, tables = _MEASURE[args.command](args)
     facts = machine()
     options = {key: value for key, value in vars(args).items() if key != 'output'}
@@ -355,14 +355,14 @@ def benchmark(args: argparse.Namespace) -> None:
         {
             'format': FORMAT,
             'benchmark': args.command,
-            'machine': {**facts, 'busy_before': busy},
+            'machine': {**facts, 'load': load},
             'options': options,
             'results': results,
         }
     )
     for table in tables:
         print(table.markdown(), end='\n\n')
-    print(origin(results, facts, busy))
+    print(origin(results, facts, load))
     if args.output:
         args.output.write_text(f'{json.dumps(document, indent=1)}\n', encoding='utf-8')
 

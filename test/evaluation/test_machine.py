@@ -16,10 +16,9 @@
 
 import json
 
-import numpy as np
 import torch
 
-from dig2dig_ros.evaluation.machine import busy_share, machine
+from dig2dig_ros.evaluation.machine import machine, origin
 
 
 def test_machine_goes_into_json() -> None:
@@ -28,5 +27,11 @@ def test_machine_goes_into_json() -> None:
     assert facts['torch_threads'] >= 1
     assert facts['versions']['torch'] == torch.__version__
     assert json.loads(json.dumps(facts)) == facts
-    share = busy_share(0.05)
-    assert np.isnan(share) or 0 <= share <= 1
+    assert facts['load'] >= 0
+
+
+def test_a_line_says_where_figures_come_from() -> None:
+    facts = {'cpu': 'one', 'versions': {'torch': '2'}, 'variables': {'OMP_NUM_THREADS': '1'}}
+    results = [{'about': {'device': 'cpu', 'precision': 'float32'}}, {'about': {}}]
+    line = origin(results, facts, 0.1)
+    assert line == 'cpu, float32; one; torch 2; OMP_NUM_THREADS=1; load before 0.1'

@@ -50,6 +50,7 @@ def parse_arguments(argv=None):
 def main(argv=None):
     """Measure and print; return the process's exit code."""
     args = parse_arguments(argv)
+    load = machine()['load']
     try:
         ours = variants(args.preset, args.device, args.precision)
         results, tables = compare_with_floor(ours, args.size, args.seconds, args.threads)
@@ -59,7 +60,7 @@ def main(argv=None):
     for table in tables:
         print(table.markdown(), end='\n\n')
     facts = machine()
-    print(origin(results, facts))
+    print(origin(results, facts, load))
     if args.output:
         document = as_json({'machine': facts, 'results': results})
         args.output.write_text(f'{json.dumps(document, indent=1)}\n', encoding='utf-8')
