@@ -237,7 +237,6 @@ def render_summary(summary: Mapping[str, Any]) -> str:
         ('came back', f'{summary["fused_received"]} fused images'),
         ('dropped', causes or 'none'),
         ('latency', f'{_figures(summary["latency_ms"])}, from the later image of the pair'),
-        ('', f'{_figures(summary["latency_from_visible_ms"])}, from the visible image'),
     ]
     if not summary['complete']:
         rows.append(('note', "interrupted: the node's figures are those of its last report"))

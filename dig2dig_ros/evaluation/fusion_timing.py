@@ -26,7 +26,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 import importlib.util
 from itertools import product
+import os
 from pathlib import Path
+import platform
+import sys
 import time
 from typing import Any, TYPE_CHECKING
 
@@ -41,6 +44,7 @@ from dig2dig_ros.evaluation.options import (
     report,
     UsageError,
 )
+from dig2dig_ros.evaluation.study import versions
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.evaluation.tables import figure, Table
 from dig2dig_ros.images.thermal_range import ThermalRange
@@ -56,6 +60,8 @@ Fuse = Callable[[Image, Image], Image]
 
 # Seconds from one image of the video to the next, as of a camera of 10 Hz.
 _FRAME_SECONDS = 0.1
+# Decides how OpenMP's threads wait, and with that what a pair costs.
+_VARIABLES = ('OMP_NUM_THREADS', 'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'MKL_NUM_THREADS')
 # Rounds that are not counted: memory is allocated, kernels are chosen, caches are filled, and on a
 # GPU a graph is recorded after the third.
 _WARM_UP_ROUNDS = 6
@@ -373,3 +379,54 @@ def _table(size: str, rows: Sequence[Mapping[str, Any]], references: Sequence[st
         line += [figure(row['ratio'][name]) for name in references]
         lines.append(tuple(line))
     return Table(f'The fuser alone at {size}', tuple(header), tuple(lines))
+
+
+def machine() -> dict[str, Any]:
+    """
+    Return what decides on the speed, besides the code: processor, threads, versions, variables.
+
+    ``load`` is the processes that ran or waited during the last minute, per core; ``cuda`` names
+    the GPUs, and is empty without torch.
+    """
+    cores = os.cpu_count() or 1
+    facts: dict[str, Any] = {
+        'cpu': _cpu_model(),
+        'cpu_count': cores,
+        'load': round(os.getloadavg()[0] / cores, 2),
+        'versions': versions(),
+        'variables': {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        'cuda': [],
+    }
+    torch = sys.modules.get('torch')
+    if torch is not None:
+        gpus = range(torch.cuda.device_count())
+        facts['torch_threads'] = torch.get_num_threads()
+        facts['cuda'] = [torch.cuda.get_device_name(index) for index in gpus]
+    return facts
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
+    except OSError:  # not Linux
+        return platform.processor()
+    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    return names[0] if names else platform.processor()
+
+
+def origin(results: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], load: float) -> str:
+    """
+    Return in a line where and with what figures came about.
+
+    :param results: each with ``about``, whose device and precision are named.
+    :param facts: of :func:`machine`.
+    :param load: of the machine before.
+    """
+    about = dict.fromkeys(
+        ', '.join(row['about'][key] for key in ('device', 'precision'))
+        for row in results
+        if row.get('about', {}).get('device')
+    )
+    software = (f'{name} {v}' for name, v in facts['versions'].items() if name != 'machine')
+    variables = (f'{name}={value}' for name, value in facts['variables'].items())
+    return '; '.join([*about, facts['cpu'], *software, *variables, f'load before {load:g}'])

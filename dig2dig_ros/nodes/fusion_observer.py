@@ -42,7 +42,7 @@ _QUIET_SECONDS = 2.0
 
 class Latencies:
     """
-    How long after its pair a fused image comes, in seconds of a steady clock.
+    How long after the later image of its pair a fused image comes, in s of a steady clock.
 
     The fused image has the stamp of the visible one. The thermal image of the pair is taken to
     be the one with the nearest stamp among those published by then.
@@ -50,8 +50,7 @@ class Latencies:
 
     def __init__(self) -> None:
         self._published: dict[Source, dict[int, float]] = {source: {} for source in SOURCES}
-        self.from_pair: list[float] = []
-        self.from_visible: list[float] = []
+        self.seconds: list[float] = []
 
     def published(self, source: Source, stamp: int, now: float) -> None:
         """Note that an image is being published."""
@@ -62,14 +61,10 @@ class Latencies:
 
     def fused(self, stamp: int, now: float) -> None:
         """Note that a fused image came; one whose visible image is not known does not count."""
-        visible = self._published['visible'].get(stamp)
-        if visible is None:
-            return
-        self.from_visible.append(now - visible)
-        thermal = self._published['thermal']
-        if thermal:
+        visible, thermal = self._published['visible'].get(stamp), self._published['thermal']
+        if visible is not None and thermal:
             later = max(visible, thermal[min(thermal, key=lambda other: abs(other - stamp))])
-            self.from_pair.append(now - later)
+            self.seconds.append(now - later)
 
     def start_over(self) -> None:
         """Forget the stamps, which are about to come again; what still comes is not timed."""
@@ -176,6 +171,5 @@ class FusionObserver:
         return {
             **node_summary(self.values),
             'fused_received': self.count,
-            'latency_ms': percentiles_ms(self.latencies.from_pair),
-            'latency_from_visible_ms': percentiles_ms(self.latencies.from_visible),
+            'latency_ms': percentiles_ms(self.latencies.seconds),
         }

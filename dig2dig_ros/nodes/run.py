@@ -33,7 +33,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import uninstall_signal_handlers
 
-from dig2dig_ros.nodes.entry_points import begin
+from dig2dig_ros.nodes.signals import begin
 
 NodeT = TypeVar('NodeT', bound=Node)
 

@@ -12,15 +12,51 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Signals of the tools. Importable without ROS."""
+"""
+Signals of processes that run nodes, listen to them or start them. Importable without ROS.
+
+The imports of a node take a second or more, and until rclpy is there a signal would end the
+process with a traceback or as one that was killed. So :func:`run_command` hears signals before
+anything else is imported; the exit code is 0. What came even earlier, while the interpreter itself
+started, ends the process as it ends any Python program: by the signal (-2 or -15), or with 1.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
+import os
 import signal
 import threading
 from types import FrameType
+
+_has_begun = False
+
+
+def begin() -> None:
+    """From now on there is something to end, and rclpy hears the signals."""
+    global _has_begun
+    _has_begun = True
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    if not _has_begun:
+        # At once: an exception in the middle of an import may end up anywhere.
+        os._exit(0)
+    # Nothing more, not even for SIGINT: rclpy, whose handler calls this one, ends its context, and
+    # the node ends with it. An exception might come up inside a destructor of C++ and abort.
+
+
+def run_command(module: str) -> int:
+    """
+    Import a module and run its ``main``; from now on signals end the process well.
+
+    :return: the exit code.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _on_signal)
+    return int(import_module(module).main())
 
 
 def interrupt_on_termination() -> None:

@@ -36,8 +36,14 @@ import tempfile
 import time
 from typing import Any, TYPE_CHECKING
 
-from dig2dig_ros.evaluation.fusion_timing import compare_fusions, PluginError, Variant, variants
-from dig2dig_ros.evaluation.machine import machine, origin
+from dig2dig_ros.evaluation.fusion_timing import (
+    compare_fusions,
+    machine,
+    origin,
+    PluginError,
+    Variant,
+    variants,
+)
 from dig2dig_ros.evaluation.options import (
     load_parameters,
     parameter_file,

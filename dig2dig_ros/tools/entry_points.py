@@ -12,9 +12,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Entry points of the tools that are nodes: see :mod:`dig2dig_ros.nodes.entry_points`."""
+"""Entry points of commands that are nodes, see :func:`dig2dig_ros.nodes.signals.run_command`."""
 
-from dig2dig_ros.nodes.entry_points import run_command
+from dig2dig_ros.nodes.signals import run_command
+
+
+def fusion_node() -> int:
+    """Run the fusion node."""
+    return run_command('dig2dig_ros.nodes.fusion_node')
 
 
 def pair_camera() -> int:

@@ -12,18 +12,22 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+import json
 from pathlib import Path
 import time
 
 import numpy as np
 from numpy.typing import NDArray
 import pytest
+import torch
 
 from dig2dig_ros.evaluation.fusion_timing import (
     check_fused,
     Contender,
     load_plugin,
+    machine,
     moving_pairs,
+    origin,
     PluginError,
     take_turns,
     timing_facts,
@@ -176,3 +180,19 @@ def test_variants_are_named_by_what_tells_them_apart() -> None:
     assert [each.name for each in variants(['realtime'], ['cpu'], ['auto'])] == ['realtime']
     names = [each.name for each in variants(['a.yaml', 'b'], ['cpu', 'cuda'], ['auto'])]
     assert names == ['a cpu', 'a cuda', 'b cpu', 'b cuda']
+
+
+def test_machine_goes_into_json() -> None:
+    facts = machine()
+    assert facts['cpu']
+    assert facts['torch_threads'] >= 1
+    assert facts['versions']['torch'] == torch.__version__
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts['load'] >= 0
+
+
+def test_a_line_says_where_figures_come_from() -> None:
+    facts = {'cpu': 'one', 'versions': {'torch': '2'}, 'variables': {'OMP_NUM_THREADS': '1'}}
+    results = [{'about': {'device': 'cpu', 'precision': 'float32'}}, {'about': {}}]
+    line = origin(results, facts, 0.1)
+    assert line == 'cpu, float32; one; torch 2; OMP_NUM_THREADS=1; load before 0.1'

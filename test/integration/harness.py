@@ -44,7 +44,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 NODE = '/fusion_node'
 # What the command of this name does, which is there only where the package is installed.
 _COMMAND = (
-    'import sys; from dig2dig_ros.nodes.entry_points import fusion_node; sys.exit(fusion_node())'
+    'import sys; from dig2dig_ros.tools.entry_points import fusion_node; sys.exit(fusion_node())'
 )
 # Parameters with which the fused image is the mean of the two.
 MEAN = {'fusion.weights': 'uniform', 'fusion.contrast_gain': 1.0, 'fusion.overshoot': 1.0}

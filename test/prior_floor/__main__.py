@@ -24,8 +24,7 @@ import json
 from pathlib import Path
 import sys
 
-from dig2dig_ros.evaluation.fusion_timing import variants
-from dig2dig_ros.evaluation.machine import machine, origin
+from dig2dig_ros.evaluation.fusion_timing import machine, origin, variants
 from dig2dig_ros.evaluation.options import positive, report, size_argument, UsageError
 from dig2dig_ros.evaluation.study import as_json
 from prior_floor.floor import compare_with_floor
