@@ -46,6 +46,7 @@ class Registrar:
     :param values: the node's parameters by name.
     :param look_up: for ``extrinsics: tf``: returns the pose of one frame (its second argument) in
         another, or raises :class:`RegistrationError`.
+    :ivar wants_camera_info: whether the camera_info of both cameras is needed.
     :raises RegistrationError: a file cannot be used, or the parameters contradict each other.
     """
 
@@ -63,37 +64,19 @@ class Registrar:
                 "extrinsics: tf needs a running node with tf2: give a YAML file's path here"
             )
         self._file = load_registration(path) if path else None
-        self._from_cameras = bool(extrinsics)
+        self.wants_camera_info = bool(extrinsics)
         self._rectified = bool(values['rectified'])
         self._pose = load_extrinsics(extrinsics) if extrinsics not in ('', FROM_TF) else None
         self._look_up = look_up
-        # Message and model of each camera, replaced as a whole.
-        self._cameras: dict[str, tuple[Any, CameraModel | RegistrationError]] = {}
+        self._infos: dict[str, Any] = {}
         self._made: tuple[tuple[Any, ...], Registration] | None = None
         self._placed: tuple[tuple[Any, ...], Placement] | None = None
 
-    @property
-    def in_use(self) -> bool:
-        """Whether images are warped."""
-        return self._file is not None or self._from_cameras
-
-    @property
-    def wants_camera_info(self) -> bool:
-        """Whether the camera_info of both cameras is needed."""
-        return self._from_cameras
-
     def camera_info(self, source: str, message: Any) -> None:
         """Take in a ``sensor_msgs/CameraInfo`` of 'visible' or 'thermal'."""
-        known = self._cameras.get(source)
-        if not self._from_cameras or (known is not None and _same_camera(known[0], message)):
-            return
-        try:
-            model: CameraModel | RegistrationError = CameraModel.from_camera_info(
-                message, self._rectified
-            )
-        except RegistrationError as error:
-            model = error
-        self._cameras[source] = (message, model)
+        known = self._infos.get(source)
+        if self.wants_camera_info and (known is None or not _same_camera(known, message)):
+            self._infos[source] = message
 
     def registration(self, values: Mapping[str, Any]) -> Registration | None:
         """
@@ -101,30 +84,31 @@ class Registrar:
 
         :raises RegistrationError: what it is computed from has not all come yet.
         """
-        if self._file is not None or not self._from_cameras:
+        if not self.wants_camera_info:
             return self._file
-        cameras = []
         for source in SOURCES:
-            if source not in self._cameras:
+            if source not in self._infos:
                 raise RegistrationError(
                     f'extrinsics are given, but no {source}/camera_info has come yet: the '
                     'registration is computed from it'
                 )
-            message, model = self._cameras[source]
-            if isinstance(model, RegistrationError):
-                raise RegistrationError(f'{source}/camera_info: {model}') from model
-            cameras.append((message, model))
-        (visible_info, visible), (thermal_info, thermal) = cameras
+        visible, thermal = infos = [self._infos[source] for source in SOURCES]
         pose = self._pose
         if pose is None:
             assert self._look_up is not None
-            pose = self._look_up(visible_info.header.frame_id, thermal_info.header.frame_id)
+            pose = self._look_up(visible.header.frame_id, thermal.header.frame_id)
         distance = values['plane_distance']
-        key = (visible_info, thermal_info, tuple(pose[1]), pose[0].tobytes(), distance)
+        key = (*infos, tuple(pose[1]), pose[0].tobytes(), distance)
         if self._made is None or not _same_key(self._made[0], key):
-            made = Registration.from_cameras(visible, thermal, *pose, distance)
-            self._made = key, made
+            models = self._model('visible', visible), self._model('thermal', thermal)
+            self._made = key, Registration.from_cameras(*models, *pose, distance)
         return self._made[1]
+
+    def _model(self, source: str, info: Any) -> CameraModel:
+        try:
+            return CameraModel.from_camera_info(info, self._rectified)
+        except RegistrationError as error:
+            raise RegistrationError(f'{source}/camera_info: {error}') from error
 
     def visible_size(self, values: Mapping[str, Any]) -> Size | None:
         """Return the size of the visible images that the registration is for, if known."""
@@ -136,10 +120,10 @@ class Registrar:
 
     def describe(self, values: Mapping[str, Any]) -> str:
         """Return what diagnostics say about the registration."""
-        if not self.in_use:
-            return 'none: the images are taken as aligned'
         if self._file is not None:
             return f'from {values["thermal_to_visible"]}'
+        if not self.wants_camera_info:
+            return 'none: the images are taken as aligned'
         if self._made is None:
             return 'waits for camera_info or tf'
         registration, translation = self._made[1], self._made[0][2]

@@ -60,7 +60,6 @@ def extrinsics(tmp_path):
 
 def test_without_parameters_the_images_are_aligned():
     registrar = Registrar(VALUES)
-    assert not registrar.in_use
     assert not registrar.wants_camera_info
     assert registrar(VISIBLE, THERMAL, VALUES) is None
 
@@ -70,7 +69,6 @@ def test_a_file_places_the_thermal_image(tmp_path):
     save_registration(Registration(np.diag([2.0, 2.0, 1.0]), THERMAL, VISIBLE), path)
     values = {**VALUES, 'thermal_to_visible': str(path)}
     registrar = Registrar(values)
-    assert registrar.in_use
     placement = registrar(VISIBLE, THERMAL, values)
     assert placement.grid.shape == (48, 64, 2)
     assert registrar(VISIBLE, THERMAL, values) is placement
@@ -183,4 +181,5 @@ def test_diagnostics_are_whole_where_nothing_so_near_is_seen_by_both(tmp_path):
 def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     save_registration(Registration(np.eye(3), THERMAL, VISIBLE), tmp_path / 'registration.yaml')
-    assert Registrar({**VALUES, 'thermal_to_visible': '~/registration.yaml'}).in_use
+    values = {**VALUES, 'thermal_to_visible': '~/registration.yaml'}
+    assert Registrar(values).registration(values) is not None
