@@ -143,10 +143,9 @@ class Level:
 
     def warped(self, index: int, to_level: Array, size: Size) -> tuple[Image, Image]:
         """
-        Return the field and its mask of a thermal image in a frame of this resolution.
+        Return the field and its mask of a thermal image in a frame of a size.
 
         :param to_level: (3, 3) from full thermal pixels to those of the frame.
-        :param size: of the frame, (width, height).
         """
         matrix = to_level @ self._to_full
         image = cv2.warpPerspective(

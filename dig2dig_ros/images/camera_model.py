@@ -136,10 +136,9 @@ class CameraModel:
 
     def undistorted(self, points: ArrayLike) -> Array:
         """
-        Return the ideal pixels that distorted ones come from.
+        Return the ideal pixels (N, 2) of pixels of the image (N, 2).
 
-        :param points: (N, 2) pixels of the image, (x, y).
-        :return: (N, 2) ideal pixels of the same matrix; NaN for what the camera does not see.
+        NaN for what the camera does not see.
         """
         points = as_points(points)
         if not self._bends:
@@ -148,10 +147,9 @@ class CameraModel:
 
     def distorted(self, points: ArrayLike) -> Array:
         """
-        Return the pixels of the image in which ideal ones appear.
+        Return the pixels (N, 2), inside of the image or not, in which ideal ones (N, 2) appear.
 
-        :param points: (N, 2) ideal pixels, (x, y).
-        :return: (N, 2) pixels, inside of the image or not; NaN for what the camera does not see.
+        NaN for what the camera does not see.
         """
         points = as_points(points)
         if not self._bends:

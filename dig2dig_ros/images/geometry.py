@@ -39,11 +39,7 @@ class RegistrationError(ValueError):
 
 
 def finite_array(values: ArrayLike, shape: tuple[int, ...], name: str) -> Array:
-    """
-    Return a read-only copy of numbers.
-
-    :raises RegistrationError: they have another shape, or are not all finite.
-    """
+    """Return a read-only copy of numbers; raise where their shape is wrong or one not finite."""
     array = np.array(values, float)
     if array.shape != shape:
         wanted = ' x '.join(map(str, shape))
@@ -63,11 +59,7 @@ def as_points(points: ArrayLike) -> Array:
 
 
 def checked_size(size: Any, name: str) -> Size:
-    """
-    Return (width, height).
-
-    :raises RegistrationError: that is not what it is.
-    """
+    """Return (width, height), or raise where it is none."""
     values = list(size) if isinstance(size, (list, tuple)) else []
     whole = all(isinstance(value, Integral) and not isinstance(value, bool) for value in values)
     if len(values) != 2 or not whole or min(values) < 1:

@@ -45,12 +45,12 @@ class Misalignment:
     What shift is left between a visible image and a thermal one that should lie on it.
 
     :param shift: (dx, dy) from where the visible image shows something to where the thermal one
-        does, in pixels of the visible image; shifting the thermal image by the opposite mends it.
+        does, in pixels of the visible image.
     :param distance: length of the shift, in pixels.
     :param confidence: by how many standard deviations the score of this shift is above the
         others; below 5 it may be chance.
-    :param trusted: the shift is certain: the confidence is high enough, no other shift matches
-        nearly as well, and it is not at the end of what is searched.
+    :param trusted: the confidence is high enough, no other shift matches nearly as well, and it
+        is not at the end of what is searched.
     """
 
     shift: tuple[float, float]

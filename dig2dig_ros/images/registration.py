@@ -67,8 +67,7 @@ class Registration:
 
     :param thermal_to_visible: (3, 3) homography that takes a thermal pixel (x, y, 1) to a visible
         one, up to a factor; of ideal pixels for a camera that is given.
-    :param thermal_size: (width, height) of the thermal images in pixels.
-    :param visible_size: likewise of the visible images.
+    :param thermal_size: (width, height) of the thermal images; likewise ``visible_size``.
     :param thermal_camera: None where the image has no distortion, or the homography comes from
         images with it; likewise the visible one.
     :param estimate: how this was found, for people: numbers, texts, lists and mappings.
@@ -114,8 +113,6 @@ class Registration:
 
         The homography that a plane induces (Hartley and Zisserman 2004, section 13.1).
 
-        :param visible: calibration of the visible camera.
-        :param thermal: calibration of the thermal camera.
         :param rotation: (3, 3), from the thermal optical frame into the visible one.
         :param translation: (3,) in m, of the thermal camera in the visible optical frame.
         :param plane_distance: in m, in front of both cameras; infinity is a distance, too.
@@ -149,8 +146,8 @@ class Registration:
         Return the visible pixels of thermal ones.
 
         :param points: (N, 2) thermal pixels, (x, y), with the distortion of the image.
-        :return: (N, 2) visible pixels, likewise, inside of the image or not; NaN for what one of
-            the cameras does not see.
+        :return: (N, 2) visible pixels, likewise, inside of the image or not; NaN for what a
+            camera does not see.
         """
         ideal = as_points(points)
         if self.thermal_camera is not None:
@@ -159,13 +156,7 @@ class Registration:
         return ideal if self.visible_camera is None else self.visible_camera.distorted(ideal)
 
     def to_thermal(self, points: ArrayLike) -> Array:
-        """
-        Return the thermal pixels of visible ones, the inverse of :meth:`to_visible`.
-
-        :param points: (N, 2) visible pixels, (x, y), with the distortion of the image.
-        :return: (N, 2) thermal pixels, likewise, inside of the image or not; NaN for what one of
-            the cameras does not see.
-        """
+        """Return the thermal pixels of visible ones, the inverse of :meth:`to_visible`."""
         ideal = as_points(points)
         if self.visible_camera is not None:
             ideal = self.visible_camera.undistorted(ideal)
@@ -193,8 +184,7 @@ class Registration:
             normalised = ((2.0 * thermal + 1.0) / size - 1.0).reshape(-1, width, 2)
             grid[top:bottom] = np.clip(normalised, -_FAR, _FAR)
         grid[np.isnan(grid[:, :, 0])] = _FAR
-        reached: NDArray[np.bool_] = np.abs(grid[:, :, 0]) <= 1.0
-        reached &= np.abs(grid[:, :, 1]) <= 1.0
+        reached = (np.abs(grid[:, :, 0]) <= 1.0) & (np.abs(grid[:, :, 1]) <= 1.0)
         if not reached.any():
             raise RegistrationError(
                 'the thermal image reaches no pixel of the visible one: check the registration; '
@@ -299,14 +289,13 @@ def _in_front(homography: Array, points: Array) -> Array:
 
 
 def _soft_edge(reached: NDArray[np.bool_], edge: float) -> NDArray[np.float32]:
-    """Return the coverage: a smooth step over ``edge`` pixels, inside the border of a region."""
+    """Return the coverage: a smooth step over ``edge`` pixels inside the border of a region."""
     if edge == 0.0 or reached.all():
         return reached.astype(np.float32)
     distance = cv2.distanceTransform(reached.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     # The distance is to the centre of the next pixel outside, half a pixel beyond the border.
     ramp = np.clip((distance - np.float32(0.5)) / np.float32(edge), 0.0, 1.0)
-    coverage: NDArray[np.float32] = ramp * ramp * (3.0 - 2.0 * ramp)
-    return coverage
+    return np.asarray(ramp * ramp * (3.0 - 2.0 * ramp), np.float32)
 
 
 def _plane_depth(distance: float, translation: Array) -> float:

@@ -70,7 +70,6 @@ def save_registration(registration: Registration, path: str | Path) -> None:
     """
     Write a file that :func:`load_registration` reads without a difference.
 
-    :param path: of the file, as a rule with the suffix .yaml; it is replaced where it exists.
     :raises RegistrationError: it cannot be written.
     """
     sizes = {key: getattr(registration, key) for key in ('thermal_size', 'visible_size')}
@@ -83,8 +82,7 @@ def save_registration(registration: Registration, path: str | Path) -> None:
         + _yaml({'thermal_to_visible': registration.thermal_to_visible.tolist()}),
     ]
     for key in _CAMERAS:
-        camera = getattr(registration, key)
-        if camera is not None:
+        if camera := getattr(registration, key):
             described = {
                 'camera_matrix': camera.matrix.tolist(),
                 'distortion_model': camera.model,
@@ -130,7 +128,7 @@ def load_extrinsics(path: str | Path) -> tuple[Array, Array]:
                 f'the rotation is one of {", ".join(kinds)}, but here is {found}: keep one'
             )
         translation = _numbers(values['translation'], (3,), 'translation')
-        (kind,) = given
+        kind = given[0]
         numbers = _numbers(values[kind], kinds[kind], kind)
         if kind == 'rotation':
             return nearest_rotation(numbers, kind), translation
@@ -142,13 +140,10 @@ def load_extrinsics(path: str | Path) -> tuple[Array, Array]:
 
 
 class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]
-    """
-    Reads YAML, but no key that is there twice, of which the last would win without a word.
-
-    Nor aliases, by which a few lines can stand for more than fits into memory.
-    """
+    """Reads YAML without aliases and without keys that are there twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
+        # With aliases, a few lines can stand for more than fits into memory.
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError('it has aliases (*name): write out what they stand for')
         return super().compose_node(parent, index)
@@ -156,6 +151,7 @@ class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for key in keys:
+            # The last one would win without a word.
             if keys.count(key) > 1:
                 raise yaml.YAMLError(f"the key '{key}' is there twice: remove one")
         return dict(super().construct_mapping(node, deep))
@@ -175,12 +171,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             raise RegistrationError(f'{path} is no file of at most {_LARGEST_FILE} bytes')
         # A safe loader: it makes nothing but numbers, texts, lists and mappings.
         values = yaml.load(file.read_text('utf-8'), Loader=_StrictLoader)
+    except RegistrationError:
+        raise
     except OSError as error:
         raise RegistrationError(f'{path} cannot be read: {error.strerror}') from None
     # A value that looks like a date but is none is a ValueError, as is what is no text.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, RegistrationError):
-            raise
         reason = ' '.join(str(error).split())
         raise RegistrationError(f'{path} is no YAML: {reason}') from None
     if not isinstance(values, dict):
@@ -239,12 +235,9 @@ def _numbers(values: Any, shape: tuple[int, ...], name: str) -> Array:
     if not isinstance(values, list) or len(values) != shape[0]:
         wanted = 'numbers' if len(shape) == 1 else f'rows of {shape[1]} numbers'
         raise RegistrationError(f'{name} is not a list of {shape[0]} {wanted}')
-    array = np.array([_numbers(value, shape[1:], name) for value in values], float)
-    return array.reshape(shape)
+    return np.array([_numbers(value, shape[1:], name) for value in values]).reshape(shape)
 
 
 def _yaml(values: Mapping[str, Any]) -> str:
-    text: str = yaml.safe_dump(
-        values, default_flow_style=None, sort_keys=False, allow_unicode=True, width=1000
-    )
-    return text
+    layout = {'default_flow_style': None, 'sort_keys': False, 'width': 1000}
+    return str(yaml.safe_dump(values, allow_unicode=True, **layout))
