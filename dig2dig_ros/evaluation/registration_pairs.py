@@ -42,7 +42,7 @@ from dig2dig_ros.streams.pairing import PairingError, SOURCES
 from dig2dig_ros.streams.pipeline import Pipeline
 from dig2dig_ros.streams.preparation import PreparationError, Work
 
-# Each frame by itself, as those that are looked at are far apart, and as the cameras see it.
+# Frames as the cameras see them, each by itself, as those that are kept are far apart.
 _UNREGISTERED = {
     'missing_modality': 'wait',
     'thermal_range_smoothing': 0.0,
@@ -156,8 +156,7 @@ def from_bag(
 
     :param number: of pairs to hold at most.
     :param values: the node's parameters.
-    :param visible: topic of the visible images; found by its name where it is not given.
-    :param thermal: likewise.
+    :param visible: topic of the visible images, by default found by name; ``thermal`` likewise.
     :raises BagError: the bag, or what is asked of it, cannot be read.
     :raises UsageError: it holds no pairs, or they differ in size.
     """
@@ -236,11 +235,7 @@ class PairCollector:
                 self._stride *= 2
 
     def images(self, place: str) -> CalibrationImages:
-        """
-        Return what was kept.
-
-        :raises UsageError: the pairs differ in size.
-        """
+        """Return what was kept; ``place`` says where from."""
         rectified = frozenset(
             source
             for source, topic in self.pipeline.topics.items()
@@ -277,7 +272,7 @@ def choose_frames(pairs: Sequence[LoadedPair], number: int) -> tuple[list[int], 
     one after the other, the one with the highest product of texture and difference from those
     chosen before. Frames that are the same as another one, or show next to nothing, are neither.
 
-    :param number: of pairs to estimate from, at most; so many more, at most, to check with.
+    :param number: of pairs to estimate from, at most; likewise of those to check with.
     :return: indices in rising order, twice.
     """
     edges = [(_edges(pair.visible), _edges(pair.thermal)) for pair in pairs]

@@ -21,6 +21,7 @@ the measure of what the points are worth: residuals alone say little, as few poi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 import math
 from pathlib import Path
@@ -145,16 +146,13 @@ class PointFit:
     def facts(self) -> list[tuple[str, str]]:
         """Return what to say of it."""
         errors, visible = self.errors[self.inside], self.visible_errors[self.inside]
+        left_out = f'; {self.left_out} left out' if self.left_out else ''
         residual = (
             f'RMS {rms(errors):.2f} thermal pixels ({rms(visible):.2f} visible), worst '
-            f'{errors.max():.2f} ({visible.max():.2f}), of {len(errors)} points'
+            f'{errors.max():.2f} ({visible.max():.2f}), of {len(errors)} points{left_out}'
         )
-        corners = (
-            f'of the thermal image known to {self.spread:.2f} thermal pixels, of at most '
-            f'{self.most_spread:.1f}'
-        )
-        left_out = f'; {self.left_out} left out' if self.left_out else ''
-        return [('residual', residual + left_out), ('corners', corners)]
+        known = f'known to {self.spread:.2f} thermal pixels, of at most {self.most_spread:.1f}'
+        return [('residual', residual), ('corners', f'of the thermal image {known}')]
 
     def reasons(self) -> tuple[str, ...]:
         """Return why it is not to be trusted."""
@@ -162,8 +160,7 @@ class PointFit:
         if self.spread > self.most_spread:
             reasons.append(
                 f'the corners are uncertain by {self.spread:.1f} thermal pixels, of at most '
-                f'{self.most_spread:.1f}: the points are too few, too close together '
-                'or too inexact'
+                f'{self.most_spread:.1f}: the points are too few, too close together or inexact'
             )
         if self.left_out > _MOST_OUTLIERS * len(self.inside):
             reasons.append(
@@ -203,6 +200,11 @@ def fit_points(
     longer = max(sizes[1])
     least = max(_LEAST_OUTLIER, _OUTLIER * longer)
     matrix = _similarity(visible, thermal, _ROUGH * longer)
+
+    def solved(points: NDArray[np.bool_]) -> tuple[_Problem, Array]:
+        problem = _Problem(visible[points], thermal[points], sizes[1], sigma)
+        return problem, problem.solve(matrix)
+
     # Closer and closer, as a similarity misses points far from the middle.
     for threshold in np.geomspace(_ROUGH * longer, least, _ROUNDS):
         inside = _distances(_inverse(matrix), visible, thermal) <= threshold
@@ -211,11 +213,12 @@ def fit_points(
                 'no four of the points fit together: check the order, xv, yv, xt, yt, and that '
                 'they are of these images'
             )
-        problem = _Problem(visible[inside], thermal[inside], sizes[1], sigma)
-        matrix = problem.solve(matrix)
+        problem, matrix = solved(inside)
     variance = problem.corner_variance()
     if groups is not None:
-        variance += _jackknife(visible, thermal, matrix, inside, sizes[1], sigma, groups)
+        kept = [inside & (groups != group) for group in np.unique(groups)]
+        others = [solved(points)[1] for points in kept if not _on_a_line(thermal[points], 1.0)]
+        variance += _jackknife_variance(matrix, others, sizes[1])
     return PointFit(
         matrix,
         inside,
@@ -316,27 +319,14 @@ def _scale(h: Array) -> float:
     return math.sqrt(abs(float(h[0] * h[4] - h[1] * h[3])))
 
 
-def _jackknife(
-    visible: Array,
-    thermal: Array,
-    matrix: Array,
-    inside: NDArray[np.bool_],
-    size: Size,
-    sigma: float,
-    groups: NDArray[np.int64],
-) -> float:
-    """Return the variance of the corners between frames, by leaving out one after the other."""
-    names = [g for g in np.unique(groups) if not _on_a_line(thermal[inside & (groups != g)], 1.0)]
-    if len(names) < 2:
+def _jackknife_variance(matrix: Array, others: Sequence[Array], size: Size) -> float:
+    """Return the variance of the corners between frames, of each of which one result lacks."""
+    count = len(others)
+    if count < 2:
         return 0.0
     back = _inverse(matrix)
-    moved = []
-    for name in names:
-        kept = inside & (groups != name)
-        other = _Problem(visible[kept], thermal[kept], size, sigma).solve(matrix)
-        moved.append(apply_homography(back @ other, corners_of(size)))
+    moved = [apply_homography(back @ other, corners_of(size)) for other in others]
     deviations = np.stack(moved) - np.mean(moved, axis=0)
-    count = len(names)
     return float((count - 1) / count * (deviations**2).sum(axis=(0, 2)).mean())
 
 

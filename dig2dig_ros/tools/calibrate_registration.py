@@ -42,16 +42,16 @@ import cv2
 import numpy as np
 
 from dig2dig_ros.evaluation.bag_types import BagError
-from dig2dig_ros.evaluation.image_pairs import ImagePairError
-from dig2dig_ros.evaluation.options import load_parameters, positive, report, UsageError, within
-from dig2dig_ros.evaluation.registration_cameras import camera_models, CameraModels
-from dig2dig_ros.evaluation.registration_estimates import (
+from dig2dig_ros.evaluation.calibration import (
+    camera_models,
     Estimate,
     from_checkerboard,
     from_images,
     from_points,
     left_over,
 )
+from dig2dig_ros.evaluation.image_pairs import ImagePairError
+from dig2dig_ros.evaluation.options import load_parameters, positive, report, UsageError, within
 from dig2dig_ros.evaluation.registration_pairs import (
     CalibrationImages,
     choose_frames,
@@ -59,10 +59,7 @@ from dig2dig_ros.evaluation.registration_pairs import (
     from_directory,
     PairCollector,
 )
-from dig2dig_ros.evaluation.registration_points import (
-    counted,
-    load_points,
-)
+from dig2dig_ros.evaluation.registration_points import counted, load_points
 from dig2dig_ros.evaluation.registration_report import click_page, overlay, Row
 from dig2dig_ros.images.geometry import RegistrationError
 from dig2dig_ros.images.registration import Registration
@@ -77,6 +74,7 @@ _BOARD_FRAMES = 40
 # Rows of the overlay.
 _ROWS = 3
 _PROGRESS_SECONDS = 5.0
+_REFUSALS = (UsageError, BagError, ImagePairError, RegistrationError)
 _ADVICE = {
     'images': 'more frames of other scenes with edges in both images (--frames, another '
     'recording); --thermal-width, if one camera sees much more than the other; or points by '
@@ -89,11 +87,7 @@ _ADVICE = {
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """
-    Parse the command line; ends the program with code 2 where it makes no sense.
-
-    :return: the options, and the arguments for ROS.
-    """
+    """Return the options, and the arguments for ROS; end with code 2 where they make no sense."""
     parser = argparse.ArgumentParser(
         prog='calibrate_registration',
         description=__doc__,
@@ -175,11 +169,7 @@ def _board(text: str) -> tuple[int, int]:
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """
-    Find out before the work what would fail after it.
-
-    :raises UsageError: a file exists and is not to be replaced, or cannot be written.
-    """
+    """Raise UsageError before the work where a file would not be written after it."""
     if args.overlay is None:
         args.overlay = args.output.with_suffix('.png')
     if args.overlay.suffix.lower() not in ('.png', '.jpg'):
@@ -268,18 +258,6 @@ def listen(
     return pairs.images(place)
 
 
-def estimate_registration(
-    args: argparse.Namespace, images: CalibrationImages, cameras: CameraModels
-) -> Estimate:
-    """Estimate as the command line asks for."""
-    if args.points is not None:
-        points = load_points(args.points, images.sizes)
-        return from_points(points, images, cameras, args.frames)
-    if args.checkerboard is not None:
-        return from_checkerboard(args.checkerboard, images, cameras)
-    return from_images(images, cameras, args.frames, args.thermal_width)
-
-
 def calibrate(args: argparse.Namespace, images: CalibrationImages) -> int:
     """
     Estimate a registration and write it with its picture.
@@ -291,7 +269,13 @@ def calibrate(args: argparse.Namespace, images: CalibrationImages) -> int:
     if args.visible_camera is not None:
         files = {'visible': args.visible_camera, 'thermal': args.thermal_camera}
     cameras = camera_models(images, files, args.camera_info == 'ignore')
-    estimate = estimate_registration(args, images, cameras)
+    if args.points is not None:
+        points = load_points(args.points, images.sizes)
+        estimate = from_points(points, images, cameras, args.frames)
+    elif args.checkerboard is not None:
+        estimate = from_checkerboard(args.checkerboard, images, cameras)
+    else:
+        estimate = from_images(images, cameras, args.frames, args.thermal_width)
     visible_size, thermal_size = images.sizes
     source = (
         f'{counted(images.total, "pair")} of {images.place}, visible '
@@ -376,14 +360,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return calibrate(args, images)
         write_click_page(args, images)
         return 0
-    except (
-        UsageError,
-        BagError,
-        ImagePairError,
-        RegistrationError,
-        OSError,
-        ImportError,
-    ) as error:
+    except (*_REFUSALS, OSError, ImportError) as error:
         report(f'calibrate_registration: {error}')
         return 2
     except KeyboardInterrupt:

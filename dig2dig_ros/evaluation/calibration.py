@@ -12,19 +12,23 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A registration from images, from points or from a checkerboard, and what it leaves over."""
+"""Estimates of a registration, from images, points or a checkerboard, and what they leave over."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.options import report, UsageError
-from dig2dig_ros.evaluation.registration_cameras import CameraModels, undistorted_image
-from dig2dig_ros.evaluation.registration_pairs import CalibrationImages, choose_frames
+from dig2dig_ros.evaluation.registration_pairs import CalibrationImages, choose_frames, LoadedPair
 from dig2dig_ros.evaluation.registration_points import (
     counted,
     find_board,
@@ -34,9 +38,11 @@ from dig2dig_ros.evaluation.registration_points import (
 )
 from dig2dig_ros.images.alignment import align
 from dig2dig_ros.images.alignment_search import centred_guess
-from dig2dig_ros.images.geometry import apply_homography, Array, Size
+from dig2dig_ros.images.camera_model import CameraModel
+from dig2dig_ros.images.geometry import apply_homography, Array, RegistrationError, Size
 from dig2dig_ros.images.misalignment import MisalignmentMonitor
 from dig2dig_ros.images.placement import Placement
+from dig2dig_ros.images.registration_file import read_yaml
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.preparation import registered_image
 
@@ -46,6 +52,129 @@ _LEAST_LEFT_OVER = 3.0
 # How well a person clicks, and a corner of a board is found, in thermal pixels, until the
 # residuals tell.
 _CLICK_SIGMA, _CORNER_SIGMA = 1.0, 0.3
+
+
+@dataclass(frozen=True)
+class CameraModels:
+    """
+    The camera models in use.
+
+    :param visible: None where lenses count as they are, as then is ``thermal``.
+    :param text: what was decided, and why.
+    :param guess: (3, 3) thermal to visible, of cameras that look the same way.
+    """
+
+    visible: CameraModel | None
+    thermal: CameraModel | None
+    text: str
+    guess: Array | None = None
+
+    def undistorted(self, visible: Array, thermal: Array) -> tuple[Array, Array]:
+        """
+        Return points (N, 2) as the cameras would show them without distortion.
+
+        :raises UsageError: a point is where a camera sees nothing, by its calibration.
+        """
+        if self.visible is None or self.thermal is None:
+            return visible, thermal
+        ideal = self.visible.undistorted(visible), self.thermal.undistorted(thermal)
+        for source, points in zip(SOURCES, ideal, strict=True):
+            lost = np.flatnonzero(~np.isfinite(points).all(axis=1))
+            if lost.size:
+                raise UsageError(
+                    f'point {lost[0] + 1} is where the {source} camera sees nothing by its '
+                    'calibration: remove it, or go without with --camera-info ignore'
+                )
+        return ideal
+
+    def undistorted_pair(self, pair: LoadedPair) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return both images without the distortion of their lenses."""
+        return (
+            undistorted_image(pair.visible, self.visible),
+            undistorted_image(pair.thermal, self.thermal),
+        )
+
+
+def camera_models(
+    images: CalibrationImages, files: Mapping[str, Path] | None, ignore: bool
+) -> CameraModels:
+    """
+    Decide on the camera models: from files, or from camera_info of which one has distortion.
+
+    :param files: calibrations by camera, to take instead of camera_info; or ``ignore`` both.
+    :raises UsageError: a file is wrong, or for other images.
+    """
+    if ignore:
+        return CameraModels(None, None, 'not used: --camera-info ignore')
+    infos = images.infos
+    if files is not None:
+        infos = {source: load_camera(path) for source, path in files.items()}
+    missing = ' and '.join(source for source in SOURCES if source not in infos)
+    if missing:
+        return CameraModels(None, None, f'none of the {missing} camera; lenses count as they are')
+    try:
+        visible, thermal = (
+            _model(infos[source], source, size, files is None and source in images.rectified)
+            for source, size in zip(SOURCES, images.sizes, strict=True)
+        )
+    except RegistrationError as error:
+        if files is not None:
+            raise UsageError(f'the camera models cannot be used: {error}') from error
+        report(f'warning: camera_info is not used: {error}')
+        return CameraModels(None, None, 'not used, see the warning; lenses count as they are')
+    guess = visible.matrix @ np.linalg.inv(thermal.matrix)
+    bent = [s for s, m in zip(SOURCES, (visible, thermal), strict=True) if m.distortion.any()]
+    if not bent and files is None:
+        return CameraModels(None, None, 'of both cameras, without distortion: not kept', guess)
+    text = f'of both cameras, kept; the {" and ".join(bent) or "none"} has distortion'
+    return CameraModels(visible, thermal, text, guess)
+
+
+def _model(info: Any, source: str, size: Size, rectified: bool) -> CameraModel:
+    model = CameraModel.from_camera_info(info, rectified)
+    if model.size != size:
+        raise RegistrationError(
+            f'the {source} camera is calibrated for {model.size[0]}x{model.size[1]} pixels, but '
+            f'its images have {size[0]}x{size[1]}'
+        )
+    return model
+
+
+def load_camera(path: Path) -> Any:
+    """
+    Read a calibration as camera_calibration of ROS writes it; return a kind of CameraInfo.
+
+    :raises RegistrationError: it cannot be read.
+    :raises UsageError: it lacks something.
+    """
+    document = read_yaml(path)
+    try:
+        return SimpleNamespace(
+            width=int(document['image_width']),
+            height=int(document['image_height']),
+            distortion_model=str(document.get('distortion_model', '')),
+            k=[float(value) for value in document['camera_matrix']['data']],
+            d=[float(value) for value in document['distortion_coefficients']['data']],
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f'{path} is no calibration as ROS writes it, with image_width, image_height, '
+            'camera_matrix.data, distortion_model and distortion_coefficients.data: '
+            f'{type(error).__name__} {error}'
+        ) from error
+
+
+def undistorted_image(image: NDArray[Any], camera: CameraModel | None) -> NDArray[Any]:
+    """Return an image (H, W[, 3]) without the distortion of its lens."""
+    if camera is None:
+        return image
+    height, width = image.shape[:2]
+    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
+    at = camera.distorted(grid.reshape(-1, 2)).reshape(height, width, 2)
+    maps = np.nan_to_num(at, nan=-1e4).astype(np.float32)
+    return np.asarray(
+        cv2.remap(image, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    )
 
 
 @dataclass(frozen=True)
@@ -80,8 +209,7 @@ def from_images(
     Estimate from the images themselves.
 
     :param number: of frames, at most.
-    :param width: part of the visible image's width that the thermal one covers, about; None if
-        nobody knows.
+    :param width: part of the visible image's width that the thermal one covers, if known.
     :raises UsageError: the images show nothing.
     """
     used, checks = choose_frames(images.pairs, number)
@@ -89,13 +217,7 @@ def from_images(
         raise UsageError(
             f'{images.place} shows nothing in one of the cameras: both images need edges'
         )
-    chosen = [
-        (
-            undistorted_image(images.pairs[index].visible, cameras.visible),
-            undistorted_image(images.pairs[index].thermal, cameras.thermal),
-        )
-        for index in used
-    ]
+    chosen = [cameras.undistorted_pair(images.pairs[index]) for index in used]
     visible_size, thermal_size = images.sizes
     mask = None
     if cameras.thermal is not None:
@@ -107,19 +229,15 @@ def from_images(
         guess = centred_guess(visible_size, thermal_size, scale)
     report(f'aligning {counted(len(chosen), "frame")}, which takes some seconds')
     found = align(chosen, guess=guess, thermal_mask=mask)
-    scale = _scale(found.thermal_to_visible, thermal_size)
+    matrix, spread = found.thermal_to_visible, found.corner_spread
+    scale = _scale(matrix, thermal_size)
+    known = f'{spread:.2f} thermal pixels ({spread * scale:.2f} visible)'
     facts = (
         ('method', f'from the images, {counted(len(used), "frame")} of {images.total}'),
-        (
-            'residual',
-            f'corners known to {found.corner_spread:.2f} thermal pixels '
-            f'({found.corner_spread * scale:.2f} visible)',
-        ),
+        ('residual', f'corners known to {known}'),
         ('match', f'score {found.score:.3f}, {found.margin:.0%} above the next best place'),
     )
-    return Estimate(
-        found.thermal_to_visible, 'images', facts, found.reasons, tuple(used), tuple(checks)
-    )
+    return Estimate(matrix, 'images', facts, found.reasons, tuple(used), tuple(checks))
 
 
 def from_points(
