@@ -123,8 +123,7 @@ class Fuser:
         self._settings = settings or FusionSettings()
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device)
-        loaded = load_prior(prior) if isinstance(prior, str) else prior
-        self.prior = loaded.to(self.device, self.dtype)
+        self.prior = self._load(prior)
         if self.dtype == torch.float16 and not _stays_finite(self.prior, self.device):
             if precision != 'auto':
                 raise PriorError(
@@ -132,22 +131,24 @@ class Fuser:
                     'or fp32'
                 )
             self.dtype = torch.float32
-            # Not the same again: that has been rounded.
-            loaded = load_prior(prior) if isinstance(prior, str) else prior
-            self.prior = loaded.to(self.device, self.dtype)
+            self.prior = self._load(prior)  # not the same again: that has been rounded
         self._noise: OrderedDict[tuple[int, int, int, int], Tensor] = OrderedDict()
         self._placed: WeakKeyDictionary[Placement, tuple[Tensor, Tensor]] = WeakKeyDictionary()
         on_gpu = self.device.type == 'cuda'
         self._replayer: Replayer[Fused] | None = None
         if on_gpu or graphs:
             self._replayer = Replayer(self.device, record=on_gpu if graphs is None else graphs)
-        if not on_gpu:
-            keep_freed_memory()
-        else:
+        if on_gpu:
             # Some of its ways to the same sum add in any order.
             torch.backends.cudnn.deterministic = True
             # The prior is used on another stream than the one that brought it here.
             torch.cuda.synchronize(self.device)
+        else:
+            keep_freed_memory()
+
+    def _load(self, prior: str | Prior) -> Prior:
+        loaded = load_prior(prior) if isinstance(prior, str) else prior
+        return loaded.to(self.device, self.dtype)
 
     @property
     def settings(self) -> FusionSettings:
@@ -244,8 +245,7 @@ class Fuser:
         those of another size than the first are resized to it, or warped as their placement says.
 
         :param visible: (H, W) or (H, W, 3) blue-green-red; uint8, uint16 (full range) or float
-            in [0, 1]. Whose chroma the fused image has is a setting (``chroma``).
-        :param thermal: likewise, as all ``others``.
+            in [0, 1]; likewise ``thermal`` and ``others``.
         :param settings: how to fuse; default: as the fuser was made.
         :param placements: for each source in turn, where the pixels of the first one lie in it;
             None, and for those left out, where the whole image covers the first one.
@@ -254,7 +254,6 @@ class Fuser:
         :param weights: whether the weights are wanted; without them it is faster.
         :param callback: called after every step of the sampler, to look inside.
         :param cancelled: asked before every call of the prior whether to give up.
-        :return: see :class:`FusionResult`.
         :raises FusionCancelled: ``cancelled`` said so.
         :raises FusionInputError: wrong shape, dtype or values, or a placement for another size.
         :raises DegradationError: a declared degradation cannot be that of the image.
@@ -301,7 +300,7 @@ class Fuser:
         inputs = self._inputs(sources)
         if self._replayer is None:
             return compute({name: given.tensor for name, given in inputs.items()}, False)
-        recordable = callback is None and self._is_recordable(task, height * width)
+        recordable = callback is None and self._is_recordable(task.settings, height * width)
         # Drawn and uploaded before: other fusions may have pushed it out.
         draws = [noise(index) for index in range(_draws(task.settings))] if recordable else []
         return self._replayer.run(task, compute, inputs, recordable, draws)
@@ -311,16 +310,14 @@ class Fuser:
             return self._replayer.download(fused)
         return {name: _array(tensor) for name, tensor in fused.tensors.items()}
 
-    def _is_recordable(self, task: Task, pixels: int) -> bool:
+    def _is_recordable(self, settings: FusionSettings, pixels: int) -> bool:
         """Tell whether a fusion only enqueues kernels, and so few that they are soon recorded."""
-        settings = task.settings
-        degradations = settings.degradations(len(task.sources))
         return (
             self.prior.only_enqueues
             and settings.num_inference_steps <= _MOST_RECORDED_STEPS
             # As long as all its noise is kept, none has to be drawn and uploaded.
             and _draws(settings) * pixels <= _KEPT_NOISE_PIXELS
-            and all(degradation.is_none for degradation in degradations)
+            and all(degradation.is_none for degradation in settings.degradations(2))
         )
 
     def _inputs(self, sources: Sequence[_Source]) -> dict[str, Input]:
@@ -371,17 +368,15 @@ class Fuser:
 @torch.inference_mode()
 def _stays_finite(prior: Prior, device: torch.device) -> bool:
     """Tell whether a prior's estimates are finite where images are at their extremes."""
-    side = 64
-    place = torch.arange(side, device=device)
+    place = torch.arange(64, device=device)
     fine = ((place[:, None] + place) % 2).float() * 2 - 1
-    edge = (place > side // 2).float().expand(side, side) * 2 - 1
+    edge = (place > 32).float().expand(64, 64) * 2 - 1
     images = torch.stack([fine, edge, torch.ones_like(fine)])[:, None]
     last = prior.num_train_timesteps - 1
-    times = [
-        torch.full((len(images),), timestep, device=device)
+    return all(
+        bool(prior.denoise(images, torch.full((3,), timestep, device=device)).isfinite().all())
         for timestep in (0, min(400, last), last)
-    ]
-    return all(bool(prior.denoise(images, each).isfinite().all()) for each in times)
+    )
 
 
 def _draws(settings: FusionSettings) -> int:
@@ -426,11 +421,7 @@ def _checked_sources(
 
 
 def _checked(array: NDArray[Any], name: str) -> tuple[NDArray[Any], float]:
-    """
-    Check an image.
-
-    :return: it, uint8, uint16 or float32, and the value of a pixel that stands for 1.
-    """
+    """Check an image; return it as :class:`_Source` holds it, and its full scale."""
     array = np.asarray(array)
     channels = 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
     if channels not in (1, 3) or 0 in array.shape:

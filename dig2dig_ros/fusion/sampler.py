@@ -62,21 +62,21 @@ class StepState:
 
     The state after the step is ``kept + unconditional + multimodal + noise``, the terms of Eq. 3.
 
+    Shapes are (1, 1, H, W) where nothing else is said.
+
     :param step: 0-based, noisiest first.
-    :param timestep: t at the beginning of the step, an index into the prior's noise levels; the
-        first step of ``increments`` begins at pure noise, one above the last of them.
-    :param x: (1, 1, H, W), the state before the step: x_t, or what ``increments`` has resolved.
-    :param x0: (1, 1, H, W), the estimate of the clean image from it: the prior's, or with
-        ``increments`` the state itself.
-    :param guided: (1, 1, H, W), that estimate after the guidance.
+    :param timestep: t at its beginning; the first step of ``increments`` begins at pure noise,
+        one above the prior's last timestep.
+    :param x: the state before the step: x_t, or what ``increments`` has resolved.
+    :param x0: the prior's estimate of the clean image from it; with ``increments`` the state.
+    :param guided: that estimate after the guidance.
     :param weights: (K, 1, H, W), in force at this step.
-    :param gains: (K, 1, h, w), evidence for the sources in force at this step, such as DIG_k(t),
-        on the grid of :class:`~dig2dig_ros.fusion.information_gain.Weighing`; zero in a chain
-        whose weights do not ask for it.
-    :param kept: (1, 1, H, W), x_t / sqrt(alpha), with alpha over the whole step.
-    :param unconditional: (1, 1, H, W), what the score of the prior adds.
-    :param multimodal: (1, 1, H, W), what the weighted conditional scores of the sources add.
-    :param noise: (1, 1, H, W), sigma z; zero but in the ``ancestral`` chain.
+    :param gains: (K, 1, h, w), the evidence that they follow from, see
+        :class:`~dig2dig_ros.fusion.information_gain.Weighing`; zero where they follow from none.
+    :param kept: x_t / sqrt(alpha), with alpha over the whole step.
+    :param unconditional: what the score of the prior adds.
+    :param multimodal: what the weighted conditional scores of the sources add.
+    :param noise: sigma z; zero but in the ``ancestral`` chain.
     """
 
     step: int
