@@ -230,11 +230,7 @@ def changed_settings(settings: FusionSettings) -> str:
 
 
 def add_compare_option(group: argparse._ActionsContainer, default: str) -> None:
-    """
-    Add ``--compare``.
-
-    :param default: its rows, separated by commas.
-    """
+    """Add ``--compare``, by default with these rows, separated by commas."""
     group.add_argument(
         '--compare',
         type=rows_argument,

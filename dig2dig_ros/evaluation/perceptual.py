@@ -24,7 +24,6 @@ compared.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 import importlib
 from pathlib import Path
 from typing import Any
@@ -46,15 +45,11 @@ class LpipsError(UsageError):
     """LPIPS cannot be computed; the message says what to install."""
 
 
-@dataclass(frozen=True)
 class Lpips:
-    """
-    The distance of images as people see it; made by :func:`load_lpips`.
+    """The distance of images as people see it, by an ``lpips.LPIPS``; see :func:`load_lpips`."""
 
-    :param model: an ``lpips.LPIPS``.
-    """
-
-    model: Any
+    def __init__(self, model: Any) -> None:
+        self._model = model
 
     def __call__(self, image: Luma, *sources: Luma) -> float:
         """
@@ -74,7 +69,7 @@ class Lpips:
             for values in checked_images(_SMALLEST_SIDE, fused=image, **named)
         )
         with torch.inference_mode():
-            distances = [float(self.model(first, other)) for other in others]
+            distances = [float(self._model(first, other)) for other in others]
         return sum(distances) / len(distances)
 
 

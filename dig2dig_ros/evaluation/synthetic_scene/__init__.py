@@ -37,7 +37,6 @@ from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.synthetic_scene.figures import Car, Figure, Stage, Walker
 from dig2dig_ros.evaluation.synthetic_scene.layout import (
-    Array,
     bgr,
     CAMERA_HEIGHT,
     CURB_LINE,
@@ -62,13 +61,9 @@ from dig2dig_ros.evaluation.synthetic_scene.street import (
 __all__ = ['Box', 'SceneFrame', 'SyntheticScene']
 
 _PAINTS = (
-    bgr(0.10, 0.10, 0.50),
-    bgr(0.55, 0.55, 0.55),
-    bgr(0.35, 0.20, 0.07),
-    bgr(0.10, 0.40, 0.55),
-    bgr(0.05, 0.05, 0.05),
-    bgr(0.30, 0.33, 0.34),
-)
+    bgr(0.10, 0.10, 0.50), bgr(0.55, 0.55, 0.55), bgr(0.35, 0.20, 0.07), bgr(0.10, 0.40, 0.55),
+    bgr(0.05, 0.05, 0.05), bgr(0.30, 0.33, 0.34),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -140,8 +135,7 @@ class SyntheticScene:
         self._curb_line.develop(lights)
 
         # At half a pedestrian's height.
-        light_at = cache(partial(LightAlong, lights, 1.1))
-        stage = Stage(view, period, self._sway, light_at)
+        stage = Stage(view, period, self._sway, cache(partial(LightAlong, lights, 1.1)))
         self._figures = [*_walkers(stage, rng), *_cars(stage, rng)]
         # From far to near.
         self._figures.sort(key=lambda figure: -figure.z)
@@ -176,9 +170,8 @@ class SyntheticScene:
         """Draw what is before the lenses at ``time_s`` seconds."""
         camera = self._sway * math.sin(2 * math.pi * time_s / self.period)
         canvas = Canvas(self._view)
-        self._put_layer(canvas, self._skyline, camera)
-        self._put_layer(canvas, self._facade, camera)
-        self._ground.draw(canvas.visible, canvas.thermal, camera)
+        for backdrop in (self._skyline, self._facade, self._ground):
+            backdrop.draw(canvas.visible, canvas.thermal, camera)
         # The row of trees and lamps is one of the depths.
         for figure in (figure for figure in self._figures if figure.z >= CURB_LINE):
             figure.draw(canvas, time_s, camera)
@@ -187,18 +180,11 @@ class SyntheticScene:
             figure.draw(canvas, time_s, camera)
         return canvas
 
-    def _put_layer(self, canvas: Canvas, layer: Layer, camera: float) -> tuple[slice, Array]:
-        columns = layer.window(camera, self._view.width)
-        mask = layer.mask[:, columns]
-        rows = slice(0, layer.rows)
-        cv2.copyTo(layer.visible[:, columns], mask, canvas.visible[rows])
-        cv2.copyTo(layer.thermal[:, columns], mask, canvas.thermal[rows])
-        return columns, mask
-
     def _put_curb_line(self, canvas: Canvas, camera: float) -> None:
-        rows = slice(0, self._curb_line.rows)
-        columns, mask = self._put_layer(canvas, self._curb_line, camera)
-        canvas.cover((rows, slice(0, self._view.width)), mask)
+        layer = self._curb_line
+        columns = layer.draw(canvas.visible, canvas.thermal, camera)
+        rows = slice(0, layer.rows)
+        canvas.cover((rows, slice(0, self._view.width)), layer.mask[:, columns])
         canvas.visible[rows] = cv2.add(canvas.visible[rows], self._glow[:, columns])
 
 

@@ -215,7 +215,6 @@ class Car(Figure):
             planes.paint(driver & panes, (0.05, 0.07, 0.1))
 
     def _draw_trim(self, planes: Planes, hull: Array, doors: Sequence[float]) -> None:
-        """Draw the joints and handles of the doors, and the sill."""
         x, y = self._x, self._y
         for door in doors:
             planes.albedo[hull & (np.abs(x - door) < 0.012) & (y > 0.36) & (y < 1.0)] *= 0.3
@@ -226,9 +225,8 @@ class Car(Figure):
 
     def _draw_wheels(self, planes: Planes, hull: Array) -> None:
         x, y = self._x, self._y
-        arch, tyre, rim, hub = (
-            (8150, 8230, 8330, 8700) if self._speed else (7900, 7950, 7970, 7990)
-        )
+        warm, cold = (8150, 8230, 8330, 8700), (7900, 7950, 7970, 7990)
+        arch, tyre, rim, hub = warm if self._speed else cold
         for wheel in (0.83, self._length - 0.85):
             radius = np.hypot(x - wheel, y - 0.32)
             spokes = np.cos(5 * np.arctan2(y - 0.32, x - wheel)) > -0.2
@@ -322,12 +320,10 @@ class _Body:
         return x + self._ahead * point[0] * self._unit, y - point[1] * self._unit
 
     def fill(self, part: int, points: Sequence[Point]) -> None:
-        """Fill a polygon."""
         polygon = np.rint(np.asarray([self._pixel(p) for p in points]) * 16).astype(np.int32)
         cv2.fillPoly(self._parts, [polygon], part, shift=4)
 
     def disc(self, part: int, centre: Point, rx: float, ry: float) -> None:
-        """Fill an upright ellipse."""
         x, y = self._pixel(centre)
         axes = (max(1, round(rx * self._unit * 16)), max(1, round(ry * self._unit * 16)))
         at = (round(x * 16), round(y * 16))
@@ -344,7 +340,6 @@ class _Body:
         self.disc(part, q, r1, r1)
 
     def leg(self, side: int, part: int) -> None:
-        """Draw a leg and its shoe."""
         angle, bend = self._limbs[side]
         knee = _below(self.hip, angle, _THIGH)
         ankle = _below(knee, angle - bend, _SHIN)
@@ -355,7 +350,6 @@ class _Body:
         self.limb(_SHOES, (ankle[0] - 0.012, ankle[1] - 0.014), toe, 0.022, 0.014)
 
     def arm(self, side: int, part: int) -> None:
-        """Draw an arm and its hand."""
         angle, bend = self._limbs[2 + side]
         start = (self.shoulder[0], self.shoulder[1] - 0.015)
         elbow = _below(start, angle, 0.165)
@@ -365,7 +359,6 @@ class _Body:
         self.disc(_SKIN, _below(hand, angle + bend, 0.018), 0.018, 0.021)
 
     def trunk(self) -> None:
-        """Draw the neck, the jacket and the shirt under it."""
         g, (hx, hy), (sx, sy) = self._girth, self.hip, self.shoulder
         chest = [(sx - 0.045, sy + 0.03), (sx + 0.045, sy + 0.03), (sx + 0.078 * g, sy - 0.035),
                  (sx + 0.080 * g, sy - 0.12), (hx + 0.066 * g, hy + 0.05),
@@ -378,13 +371,11 @@ class _Body:
         self.fill(_SHIRT, _from(self.shoulder, shirt))
 
     def coat(self, flare: float) -> None:
-        """Draw the skirt of a coat."""
         g, (x, y) = self._girth, self.hip
         left, right = (-0.11 * g + flare, y - 0.19), (0.10 * g + flare, y - 0.19)
         self.fill(_TOP, [(x + 0.07 * g, y + 0.02), right, left, (x - 0.074 * g, y + 0.02)])
 
     def face(self, hood: bool) -> None:
-        """Draw the head with its hair, and a hood."""
         x, y = self.head
         self.disc(_HAIR, (x - 0.010, y + 0.008), 0.058, 0.066)
         self.disc(_SKIN, (x + 0.012, y - 0.010), 0.044, 0.056)
@@ -393,7 +384,6 @@ class _Body:
             self.fill(_TOP, _from(self.head, _HOOD))
 
     def bag(self) -> None:
-        """Draw a bag on the back."""
         x, y = self.shoulder
         self.disc(_BAG, (x - 0.095 * self._girth, y - 0.12), 0.055, 0.105)
 

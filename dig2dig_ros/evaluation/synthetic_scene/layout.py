@@ -166,10 +166,14 @@ class Layer(Planes):
         self.thermal = np.rint(self.heat).astype(np.int16)
         self.albedo = self.emission = self.heat = np.zeros(0, np.float32)
 
-    def window(self, camera: float, width: int) -> slice:
-        """Return the columns in view of the camera, which stands at ``camera`` metres."""
+    def draw(self, visible: Array, thermal: Array, camera: float) -> slice:
+        """Draw what a camera at ``camera`` metres sees of it; return the columns of that."""
         first = self.margin + round(camera * self.scale)
-        return slice(first, first + width)
+        columns = slice(first, first + visible.shape[1])
+        mask = self.mask[:, columns]
+        cv2.copyTo(self.visible[:, columns], mask, visible[: self.rows])
+        cv2.copyTo(self.thermal[:, columns], mask, thermal[: self.rows])
+        return columns
 
 
 def irradiance(lights: Sequence[Light], x: Array, y: Array, z: Any) -> Array:

@@ -60,12 +60,9 @@ _MATERIALS = (
     (bgr(0.20, 0.34, 0.46), True),
 )
 _SIGNS = (
-    bgr(0.9, 0.35, 0.1),
-    bgr(0.1, 0.15, 1.0),
-    bgr(0.25, 0.9, 0.3),
-    bgr(0.2, 0.75, 1.0),
+    bgr(0.9, 0.35, 0.1), bgr(0.1, 0.15, 1.0), bgr(0.25, 0.9, 0.3), bgr(0.2, 0.75, 1.0),
     bgr(0.8, 0.2, 0.8),
-)
+)  # fmt: skip
 
 
 def paint_skyline(layer: Layer, view: View, rng: np.random.Generator) -> None:
@@ -322,22 +319,19 @@ class Ground:
         self.visible = tone(albedo * irradiance(lights, x, np.zeros_like(x), z))
         self.thermal = np.rint(heat).astype(np.int16)
 
-    def _seen(self, picture: Array, camera: float, interpolation: int) -> Array:
-        view = self._view
-        shear = camera / CAMERA_HEIGHT
-        start = self.margin + shear * (self.top + 0.5 - view.horizon)
-        matrix = np.array([[1.0, shear, start], [0.0, 1.0, 0.0]])
-        size = (view.width, picture.shape[0])
-        seen: Array = cv2.warpAffine(
-            picture, matrix, size, flags=interpolation | cv2.WARP_INVERSE_MAP
-        )
-        return seen
-
     def draw(self, visible: Array, thermal: Array, camera: float) -> None:
         """Draw what the camera sees from ``camera`` metres into the lower rows."""
-        visible[self.top :] = self._seen(self.visible, camera, cv2.INTER_LINEAR)
-        # The thermal lens blurs more than a pixel anyway.
-        thermal[self.top :] = self._seen(self.thermal, camera, cv2.INTER_NEAREST)
+        shear = camera / CAMERA_HEIGHT
+        start = self.margin + shear * (self.top + 0.5 - self._view.horizon)
+        matrix = np.array([[1.0, shear, start], [0.0, 1.0, 0.0]])
+        for picture, image, interpolation in (
+            (self.visible, visible, cv2.INTER_LINEAR),
+            # The thermal lens blurs more than a pixel anyway.
+            (self.thermal, thermal, cv2.INTER_NEAREST),
+        ):
+            size = (self._view.width, picture.shape[0])
+            flags = interpolation | cv2.WARP_INVERSE_MAP
+            image[self.top :] = cv2.warpAffine(picture, matrix, size, flags=flags)
 
 
 def _texture(x: Array, z: Array, noise: Array) -> Array:
@@ -414,15 +408,16 @@ def _street(x: Array, z: Array, rng: np.random.Generator) -> tuple[Array, Array]
 
 def street_lamps(rng: np.random.Generator) -> tuple[list[Light], list[float]]:
     """Return the lamps that burn, and where there are others in metres."""
-    places = [centre + float(rng.uniform(low, 0.5)) for centre, low in (
-        (-10.6, -0.5), (-4.2, -0.5), (3.9, -0.3), (9.6, -0.5)
-    )]  # fmt: skip
-    colours = {places[0]: 12.0 * WARM, places[1]: 24.0 * WARM, places[3]: 14.0 * WHITE}
-    colours[16.0] = 20.0 * WARM
+    left, middle, dead, right = (
+        x + float(rng.uniform(low, 0.5))
+        for x, low in ((-10.6, -0.5), (-4.2, -0.5), (3.9, -0.3), (9.6, -0.5))
+    )
+    burning = ((left, 12.0 * WARM), (middle, 24.0 * WARM), (right, 14.0 * WHITE))
     lamps = [
-        Light(x, LAMP_HEIGHT, LAMP_DEPTH, colour, downward=True) for x, colour in colours.items()
+        Light(x, LAMP_HEIGHT, LAMP_DEPTH, colour, downward=True)
+        for x, colour in (*burning, (16.0, 20.0 * WARM))
     ]
-    return lamps, [places[2], -17.0]
+    return lamps, [dead, -17.0]
 
 
 def paint_curb_line(
