@@ -167,8 +167,6 @@ SECTIONS: dict[str, tuple[ParameterSpec, ...]] = {
         ParameterSpec('frozen_timeout', 0.3, 'Seconds of the same thermal image, while the '
                       'visible one changes, until it counts as frozen and its weight fades out; 0 '
                       'is never.', live=True, limits=(0.0, 60.0)),
-        ParameterSpec('trust_fade', 0.4, 'Seconds over which the weight of a faulty camera fades '
-                      'out, and in again.', live=True, limits=(0.0, 60.0)),
         ParameterSpec('max_pixels', 4096 * 2304, 'Images of more pixels are refused before they '
                       'take memory; a fusion takes about 130 bytes of it for each pixel of the '
                       'visible image, a chain of many steps up to 450.', live=True,

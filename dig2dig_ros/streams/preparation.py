@@ -122,7 +122,7 @@ class SourceImages:
 
     def __init__(self) -> None:
         self._ranges: dict[str, tuple[tuple[Any, ...], ThermalRange]] = {}
-        self._watches: dict[str, tuple[tuple[Any, ...], SensorWatch]] = {}
+        self._watches: dict[str, SensorWatch] = {}
         self.conditions: dict[str, Condition] = {}
 
     def clear(self) -> None:
@@ -137,7 +137,7 @@ class SourceImages:
         return Counter(
             {
                 f'{source} {what}': count
-                for source, (_, watch) in tuple(self._watches.items())
+                for source, watch in tuple(self._watches.items())
                 for what, count in watch.changes.items()
             }
         )
@@ -191,17 +191,16 @@ class SourceImages:
         return self._range(source, values)(array, seconds)
 
     def _moves(self, source: str) -> bool:
-        return source not in self._watches or self._watches[source][1].moves
+        return source not in self._watches or self._watches[source].moves
 
     def _watch(self, source: str, values: Mapping[str, Any]) -> SensorWatch:
         """Return the watch of a source; a new one after a change of its parameters."""
         # A visible image may well be the same twice: a still scene in eight bits.
         timeout = values['frozen_timeout'] if source != 'visible' else 0.0
-        key = (timeout, values['trust_fade'])
-        if source not in self._watches or self._watches[source][0] != key:
-            watch = SensorWatch(source, frozen_timeout=timeout, fade=values['trust_fade'])
-            self._watches[source] = (key, watch)
-        return self._watches[source][1]
+        watch = self._watches.get(source)
+        if watch is None or watch.frozen_timeout != timeout:
+            watch = self._watches[source] = SensorWatch(source, frozen_timeout=timeout)
+        return watch
 
     def _range(self, source: str, values: Mapping[str, Any]) -> ThermalRange:
         """Return the range of a source; a new one after a change of its parameters."""

@@ -215,7 +215,7 @@ def test_parameters_of_no_type(siege):
     siege.log.append('set seed to a value of type 77')
     siege.ask(request)
     siege.client.spin(0.3)
-    for name in ('sync_tolerance', 'fusion.temperature', 'trust_fade'):
+    for name in ('sync_tolerance', 'fusion.temperature', 'frozen_timeout'):
         ((successful, _),) = siege.set_parameters({name: math.nan})
         assert not successful
     assert not siege.set_parameters({'thermal_range_limits': [-math.inf, math.inf]})[0][0]

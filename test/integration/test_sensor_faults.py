@@ -83,7 +83,7 @@ def send_alone(robot, film, source):
 
 
 def test_a_missing_camera_is_waited_for_or_not(robot, film):
-    robot.start_anew({'trust_fade': 0.6, 'stale_timeout': 1.0})
+    robot.start_anew({'stale_timeout': 1.0})
     full = mean_weights(play(robot, film, 4))[-1]
     assert full > 0.2
     robot.until(lambda: robot.counter('fused') >= 4)
@@ -455,7 +455,7 @@ def test_faults_of_compressed_streams_at_changing_rates_come_and_go(robot):
         'dead_channel visible 5.4 0.8 green': ('visible', 'dead channel', 'green channel'),
     }
     others = ['drop thermal 6.6 1.1', 'half_size thermal 8.2 0.4']
-    patience = {'missing_modality': 'visible', 'stale_timeout': 0.6, 'trust_fade': 0.2}
+    patience = {'missing_modality': 'visible', 'stale_timeout': 0.6}
     robot.start_anew({**transports, **patience})
     first = len(robot.diagnoses)
     street = {'width': 96, 'height': 80, **transports}

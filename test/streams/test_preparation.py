@@ -43,7 +43,6 @@ VALUES = {
     'thermal_range_limits': [0.0, 1000.0],
     'thermal_range_smoothing': 0.0,
     'frozen_timeout': 0.0,
-    'trust_fade': 0.0,
     'max_pixels': 1_000_000,
     'thermal_to_visible': '',
     'extrinsics': '',
@@ -271,10 +270,9 @@ def test_one_camera_alone_leaves_the_other_black_and_without_trust(preparation):
 
 
 def test_a_camera_that_is_back_is_trusted_step_by_step(preparation):
-    values = {**VALUES, 'trust_fade': 0.4}
-    preparation(alone('visible', street()), values)
+    preparation(alone('visible', street()), VALUES)
     trust = [
-        preparation(group(street(index), heat(index), 0.1 * index), values).trust[1]
+        preparation(group(street(index), heat(index), 0.1 * index), VALUES).trust[1]
         for index in range(1, 8)
     ]
     assert trust == sorted(trust)
