@@ -14,6 +14,7 @@
 
 """Links and pictures of the documents are there, and every picture can be made again."""
 
+import ast
 from functools import lru_cache
 from pathlib import Path
 import re
@@ -64,6 +65,37 @@ def test_links_lead_somewhere(page):
         assert target.exists(), link
         if anchor:
             assert anchor in anchors_of(target), link
+
+
+def definitions(path):
+    """Return the functions and classes of a module, methods as Class.method."""
+    names = set()
+    for node in ast.parse(path.read_text(encoding='utf-8')).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+            names.update(
+                f'{node.name}.{each.name}'
+                for each in ast.iter_child_nodes(node)
+                if isinstance(each, ast.FunctionDef)
+            )
+    return names
+
+
+def test_the_architecture_names_what_is_there():
+    package = CHECKOUT / 'dig2dig_ros'
+    text = (CHECKOUT / 'docs' / 'architecture.md').read_text(encoding='utf-8')
+    for name in re.findall(r'`([a-z_]+/[a-z_/]+\.(?:py|md))`', text):
+        assert (package / name).is_file() or (CHECKOUT / name).is_file(), name
+    # Rows of the tables of steps: what is done, in which file, by which function.
+    steps = re.findall(
+        r'^\| [^|]+ \| (`[^|]+\.py`) \| (`[A-Z][^|]+`|`[a-z_]+`) \|$', text, re.MULTILINE
+    )
+    assert len(steps) > 20
+    for files, names in steps:
+        there = set()
+        for file in re.findall(r'`(.+?)`', files):
+            there |= definitions(package / file)
+        assert there >= set(re.findall(r'`(.+?)`', names)), (files, names)
 
 
 def test_every_picture_is_shown():
