@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.images.geometry import RegistrationError
+from dig2dig_ros.images.geometry import RegistrationError, size_of
 from dig2dig_ros.images.luma import LUMA_BGR
 from dig2dig_ros.images.overlay import weight_map
 from dig2dig_ros.images.placement import Placement
@@ -252,7 +252,7 @@ class Preparation:
         try:
             for image, stamp in images:
                 arrays.append(self._image(image, stamp, values))
-            placement = self._placement(_size(arrays[0]), _size(arrays[1]), values)
+            placement = self._placement(size_of(arrays[0]), size_of(arrays[1]), values)
         except PreparationError as error:
             others = [each for each in images[:2] if each[0].source != error.source]
             (other, stamp) = others[0]
@@ -261,7 +261,7 @@ class Preparation:
             is_decoded = other.source == 'visible'
             array = arrays[0] if is_decoded else self._image(other, stamp, values)
             return self._alone(other.source, array, values, left_out=error)
-        self.visible_size = _size(arrays[0])
+        self.visible_size = size_of(arrays[0])
         trust = tuple(self.images.conditions[source].trust for source in self._sources)
         placements = (None, placement, *[None] * (len(arrays) - 2))
         return Prepared(tuple(arrays), placements, trust)
@@ -275,12 +275,12 @@ class Preparation:
     ) -> Prepared:
         placement = None
         if live == 'visible':
-            size = self.visible_size = _size(array)
+            size = self.visible_size = size_of(array)
         else:
             visible_size = self.visible_size or self._registrar.visible_size(values)
-            size = visible_size or _size(array)
+            size = visible_size or size_of(array)
             if visible_size is not None:
-                placement = self._placement(visible_size, _size(array), values)
+                placement = self._placement(visible_size, size_of(array), values)
         for source in self._sources:
             if source != live:
                 self.images.missing(source, values)
@@ -312,11 +312,6 @@ class Preparation:
             raise PreparationError('registration', 'thermal', str(error)) from error
 
 
-def _size(image: NDArray[Any]) -> tuple[int, int]:
-    """Return (width, height)."""
-    return image.shape[1], image.shape[0]
-
-
 def registered_image(
     image: NDArray[Any], placement: Placement | None, visible_size: tuple[int, int]
 ) -> NDArray[Any]:
@@ -330,10 +325,10 @@ def registered_image(
     :return: of the type and channels of ``image``; beyond what it reaches, its border goes on.
     """
     if placement is None:
-        if _size(image) == visible_size:
+        if size_of(image) == visible_size:
             return image
         return np.asarray(cv2.resize(image, visible_size, interpolation=cv2.INTER_LINEAR))
-    size = np.array(_size(image), np.float32)
+    size = np.array(size_of(image), np.float32)
     position = (placement.grid + 1) * (size / 2) - np.float32(0.5)
     return np.asarray(
         cv2.remap(image, position, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
