@@ -59,11 +59,9 @@ class Trial:
     """
     One registration of a thermal camera whose place is known.
 
-    :param pairs: names.
     :param before: corner distance of the first guess to the nominal truth, thermal pixels.
     :param nominal: that of the registration.
     :param relative: its distance to the reference; None for images that do not belong together.
-    :param trusted: by its own account; ``reference_trusted`` likewise.
     :param seconds: per pair.
     """
 

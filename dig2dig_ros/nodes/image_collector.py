@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 import os
 import time
-from types import TracebackType
 from typing import Any
 
 import rclpy
@@ -35,7 +34,7 @@ from dig2dig_ros.nodes.signals import deferred_signals
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.resources import fast_dds_environment
 
-# Cameras that send nothing for so many seconds pause.
+# Cameras that send nothing for this number of seconds pause.
 _QUIET_SECONDS = 0.3
 
 
@@ -75,12 +74,7 @@ class ImageCollector:
         """Return itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Leave the graph."""
         with deferred_signals():
             self._executor.shutdown()
