@@ -39,6 +39,7 @@ def street(**changed):
     return StreetSource({**values, **changed}, lambda pixels, encoding, source: pixels)
 
 
+@pytest.mark.slow
 def test_a_long_stream_repeats_a_bounded_number_of_images():
     cameras = street(width=64, height=48, visible_rate=200.0, thermal_rate=50.0)
     for _ in cameras.prepare():

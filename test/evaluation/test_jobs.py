@@ -365,6 +365,7 @@ def test_a_cluster_with_other_sources_is_refused(tmp_path: Path, cluster: Any) -
     assert re.match(r'.* has sources .* of dig2dig, not sources .*; install the same', message)
 
 
+@pytest.mark.slow
 def test_without_the_package_for_clusters_its_extra_is_named(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

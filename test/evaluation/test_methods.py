@@ -109,6 +109,7 @@ def test_a_row_that_cannot_be_set_up_is_named(
         prepare_methods(parse_rows(rows), parameters, SIZE)
 
 
+@pytest.mark.slow
 def test_costs_are_those_of_the_last_fusion() -> None:
     methods = prepare_methods(parse_rows(f'mean,fused,fused:{CHAIN}'), PARAMETERS, SIZE)
     fuse_with(methods, (VISIBLE, THERMAL))

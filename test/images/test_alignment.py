@@ -135,6 +135,7 @@ def test_centred_guess_keeps_pixels_square():
     np.testing.assert_allclose(centre, [639.5, 359.5, 1])
 
 
+@pytest.mark.slow
 def test_a_real_pair(shared):
     pairs = find_pairs(shared / 'data' / 'roadscene' / 'dev')
     visible, thermal = load_pair(pairs[0])

@@ -86,6 +86,7 @@ def test_pictures_and_figures_of_what_was_asked_for(tmp_path, capsys):
     assert (refused, pairs) == (10, 31)
 
 
+@pytest.mark.slow
 def test_figures_alone_need_no_matplotlib(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(__import__('sys').modules, 'matplotlib.figure', None)
     assert main([*TINY, '--only', 'late', 'faults']) == 0

@@ -44,6 +44,7 @@ def tables(output):
     return result
 
 
+@pytest.mark.slow
 def test_tables_for_all_rules_and_kinds_of_pairs(capsys):
     assert main([*TINY, '--count', '2']) == 0
     captured = capsys.readouterr()
@@ -129,6 +130,7 @@ def test_own_pair_gains_where_it_has_something_to_show(pair, parameters, capsys)
 
 
 @needs_matplotlib
+@pytest.mark.slow
 def test_plots_are_small_pictures(tmp_path, capsys):
     folder = tmp_path / 'new' / 'plots'
     assert main([*TINY, '--count', '1', '--output', str(folder)]) == 0

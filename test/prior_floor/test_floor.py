@@ -93,6 +93,7 @@ def test_peaks_and_times_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert min(times) >= 0.002
 
 
+@pytest.mark.slow
 def test_floor_of_both_priors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / 'result.json'
     words = ['--size', '64x48', '--threads', '1', '--device', 'cpu', '--seconds', '0.1']

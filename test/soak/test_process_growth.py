@@ -15,11 +15,9 @@
 """What is read of a process, and when it counts as flat."""
 
 import math
-import mmap
 import os
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -102,20 +100,40 @@ def test_shared_pages_are_told_but_not_judged():
     assert growing.as_json()['tolerance'] is None
 
 
+# Not this process, whose threads come and go. The memory is not from an allocator, which may have
+# some left.
+GROWING = """
+import mmap, os, threading
+print('started', flush=True)
+input()
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+file = open(os.devnull)
+memory = mmap.mmap(-1, 40 * 2**20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+block = bytes(2**16)
+while memory.tell() < len(memory):
+    memory.write(block)
+print('grown', flush=True)
+input()
+"""
+
+
 def test_a_sample_sees_memory_threads_and_descriptors():
-    before = sample_process(os.getpid())
+    process = subprocess.Popen(
+        [sys.executable, '-c', GROWING],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    )
+    with process:
+        assert process.stdout.readline() == 'started\n'
+        before = sample_process(process.pid)
+        process.stdin.write('\n')
+        assert process.stdout.readline() == 'grown\n'
+        after = sample_process(process.pid)
+        process.stdin.write('\n')
     assert set(before) <= set(MEASURES)
     assert before['resident'] > before['private'] > 1
-    done = threading.Event()
-    waiting = threading.Thread(target=done.wait)
-    waiting.start()
-    # Not from an allocator, which may have some left.
-    memory = mmap.mmap(-1, 40 * 2**20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with open(os.devnull) as _, memory:
-        memory.write(bytes(len(memory)))
-        after = sample_process(os.getpid())
-    done.set()
-    waiting.join()
     assert after['threads'] == before['threads'] + 1
     assert after['descriptors'] == before['descriptors'] + 1
     assert after['private'] - before['private'] == pytest.approx(40, abs=4)

@@ -283,6 +283,7 @@ def test_a_fusion_that_cannot_be_set_up_is_explained(
     assert message in captured.err
 
 
+@pytest.mark.slow
 def test_every_row_can_be_made(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from dig2dig_ros.fusion.fuser import Fuser, FusionSettings
 
@@ -494,6 +495,7 @@ def test_options_that_do_not_go_together(pairs: Path, arguments: list[str]) -> N
     assert stop.value.code == 2
 
 
+@pytest.mark.slow
 def test_ablations(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ['--ablation', 'all', '--limit', '1', *QUICK]
     assert main([str(pairs), *arguments]) == 0
@@ -515,6 +517,7 @@ def test_ablations(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 'LPIPS is missing' in captured.out
 
 
+@pytest.mark.slow
 def test_base_of_an_ablation_is_in_the_parameters(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -570,6 +573,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 @needs_matplotlib
+@pytest.mark.slow
 def test_a_folder_of_results(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -618,6 +622,7 @@ def test_a_folder_of_results(
 
 
 @needs_matplotlib
+@pytest.mark.slow
 def test_results_are_the_same_bytes_and_replaced_only_if_asked_for(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -743,6 +748,7 @@ def detector(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @needs_matplotlib
+@pytest.mark.slow
 def test_a_detector_sees_sources_and_fusions(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], detector: list[str]
 ) -> None:
@@ -805,6 +811,7 @@ def test_options_reach_the_detector(
     assert "--person-class is 'person', but the classes of" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     find_spec('onnxruntime') is None, reason='onnxruntime (extra "detection") is not installed'
 )
@@ -875,6 +882,7 @@ def interrupt_after(lines: int, path: Path) -> threading.Thread:
 
 
 @needs_matplotlib
+@pytest.mark.slow
 def test_ctrl_c_ends_with_what_there_is(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -900,6 +908,7 @@ def test_ctrl_c_ends_with_what_there_is(
 
 
 @needs_matplotlib
+@pytest.mark.slow
 def test_ctrl_c_while_the_report_is_written_does_not_cost_it(
     pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -935,6 +944,7 @@ def test_ctrl_c_before_the_first_pair(
     assert 'interrupted before the first pair' in captured.err
 
 
+@pytest.mark.slow
 def test_ablations_get_a_report_too(pairs: Path, tmp_path: Path) -> None:
     output = tmp_path / 'report'
     arguments = ['--ablation', 'steps', '--limit', '2', '-o', str(output), *QUICK]

@@ -55,6 +55,7 @@ def rows(output):
     return {line[0]: line[1:] for line in cells if not set(line[1]) <= {'-', ':'}}
 
 
+@pytest.mark.slow
 def test_errors_before_and_after(tmp_path, capsys):
     output = tmp_path / 'result.json'
     arguments = [str(write_pairs(tmp_path)), *GENTLE, '--seed', '3', '--output', str(output)]

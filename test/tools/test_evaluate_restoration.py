@@ -64,6 +64,7 @@ def tables(output):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('colour', [True, False], ids=['colour', 'grey'])
 def test_declaring_a_degradation_pays(tmp_path, capsys, colour):
     output = tmp_path / 'values.csv'
