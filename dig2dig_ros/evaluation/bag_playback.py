@@ -17,14 +17,12 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping
-from enum import auto, Enum
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 import queue
 import threading
 from typing import Any
 
-from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_types import BagError, Record
 from dig2dig_ros.evaluation.bag_writer import BagWriter
 from dig2dig_ros.streams.pairing import SOURCES
@@ -81,49 +79,21 @@ class Pace:
         return self.start + round((now - self._origin) * self._rate)
 
 
-class Mark(Enum):
-    """What stands between records, and after them."""
-
-    START_OVER = auto()
-    END = auto()
-
-
-def read_bag(
-    path: Path, topics: Collection[str], loop: bool, problems: list[str]
-) -> Iterator[Record | Mark]:
-    """
-    Return the records of some topics in their order, again and again with a loop.
-
-    :param problems: gets what the reader finds wrong, at each end of the bag.
-    """
-    with BagReader(path) as reader:
-        while True:
-            empty = True
-            for record in reader.records(topics):
-                empty = False
-                yield record
-            problems[:] = reader.problems
-            if empty or not loop:
-                break
-            yield Mark.START_OVER
-        yield Mark.END
-
-
 class ReadAhead:
     """
     Reads a bag in a thread, so that the disk does not delay who plays it.
 
-    :param read: yields the records and :class:`Mark`; called in the thread.
+    :param read: yields the records; called in the thread.
     :param limit: bytes that are held at most, beside one record.
     """
 
     def __init__(
-        self, read: Callable[[], Iterator[Record | Mark]], limit: int = _READ_AHEAD_BYTES
+        self, read: Callable[[], Iterator[Record]], limit: int = _READ_AHEAD_BYTES
     ) -> None:
         self._read = read
         self._limit = limit
         self._condition = threading.Condition()
-        self._records: deque[Record | Mark] = deque()
+        self._records: deque[Record] = deque()
         self._bytes = 0
         self._done = False
         self._error: Exception | None = None
@@ -138,7 +108,7 @@ class ReadAhead:
                     if self._done:
                         return
                     self._records.append(record)
-                    self._bytes += _size(record)
+                    self._bytes += len(record.data)
                     self._condition.notify_all()
         except (BagError, OSError) as error:  # the bag or its disk is damaged
             self._error = PlayError(str(error))
@@ -149,9 +119,9 @@ class ReadAhead:
                 self._done = True
                 self._condition.notify_all()
 
-    def take(self, timeout: float) -> Record | Mark:
+    def take(self, timeout: float) -> Record | None:
         """
-        Return what was read next.
+        Return what was read next, or None at the end.
 
         :raises queue.Empty: there is nothing within ``timeout`` seconds.
         :raises PlayError: the bag cannot be read further; after the last record before.
@@ -160,10 +130,14 @@ class ReadAhead:
             self._condition.wait_for(lambda: self._records or self._done, timeout)
             if self._records:
                 record = self._records.popleft()
-                self._bytes -= _size(record)
+                self._bytes -= len(record.data)
                 self._condition.notify_all()
                 return record
-            raise self._error or queue.Empty
+            if self._error is not None:
+                raise self._error
+            if not self._done:
+                raise queue.Empty
+            return None
 
     def close(self) -> None:
         """End the thread."""
@@ -171,10 +145,6 @@ class ReadAhead:
             self._done = True
             self._condition.notify_all()
         self._thread.join()
-
-
-def _size(record: Record | Mark) -> int:
-    return 0 if isinstance(record, Mark) else len(record.data)
 
 
 class BagRecorder:

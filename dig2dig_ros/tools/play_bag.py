@@ -27,7 +27,7 @@ from __future__ import annotations
 import argparse
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 import json
@@ -49,10 +49,8 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 
 from dig2dig_ros.evaluation.bag_playback import (
     BagRecorder,
-    Mark,
     Pace,
     PlayError,
-    read_bag,
     ReadAhead,
     render_summary,
 )
@@ -71,7 +69,6 @@ from dig2dig_ros.streams.statistics import percentiles_ms
 _NANOSECONDS = 1_000_000_000
 # While the bag is behind its schedule, subscriptions are still served so often.
 _SERVE_NANOSECONDS = 5_000_000
-_PROGRESS_SECONDS = 10.0
 _IMAGE_TYPES = (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE)
 
 
@@ -101,7 +98,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     add('--visible', metavar='TOPIC', help='the visible images; without it, found by name and '
         'type')
     add('--thermal', metavar='TOPIC', help='the thermal images; likewise')
-    add('--wait', type=_not_negative, default=10.0, metavar='SECONDS', help='longest wait for '
+    add('--wait', type=float, default=10.0, metavar='SECONDS', help='longest wait for '
         'subscribers of the visible and the thermal images, so that no first image is lost '
         '(%(default)g)')
     add('--record', type=Path, metavar='OUT', help='record the fused topics into a new bag of '
@@ -114,22 +111,16 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f'{options.bag} does not exist')
     if options.record is not None and options.record.exists():
         parser.error(f'--record: {options.record} exists; name a new bag')
+    if not 0.0 <= options.wait < math.inf:
+        parser.error(f'--wait must be 0 or more, not {options.wait:g}')
     options.measure = options.measure or options.summary is not None
     return options
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not 0.0 < value < math.inf:
+    if not 0.0 < float(text) < math.inf:
         raise argparse.ArgumentTypeError(f'must be above 0, not {text}')
-    return value
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not 0.0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f'must be 0 or more, not {text}')
-    return value
+    return float(text)
 
 
 class BagPlayer(Node):  # type: ignore[misc]
@@ -230,13 +221,11 @@ class BagPlayer(Node):  # type: ignore[misc]
             self._observer.begin()
         if self._options.record is not None:
             self._recorder = BagRecorder(self._options.record, self._storage)
-        read_ahead = ReadAhead(
-            lambda: read_bag(self._options.bag, self._raw, self._options.loop, self._found)
+        self.get_logger().info(
+            f'playing {len(self._raw)} topics of {self._options.bag}, {self._seconds:.1f} s'
         )
-        try:
-            self._play(client, read_ahead)
-        finally:
-            read_ahead.close()
+        while self._play(client) and self._options.loop:
+            self._start_over()
         if self._observer is None:
             client.spin(0.5)  # for the subscribers to take what was sent last
             self._complete = True
@@ -281,38 +270,40 @@ class BagPlayer(Node):  # type: ignore[misc]
         if self._observer is not None:
             self._observer.listen_to_what_is_there()
 
-    def _play(self, client: FusionClient, read_ahead: ReadAhead) -> None:
-        pace, options = self._pace, self._options
-        self.get_logger().info(
-            f'playing {len(self._raw)} topics of {options.bag}, '
-            f'{self._seconds:.1f} s'
-            + ('' if options.rate == 1.0 else f' at {options.rate:g} times their pace')
-        )
-        report_at = time.monotonic() + _PROGRESS_SECONDS
-        while True:
-            try:
-                record = read_ahead.take(0.02)
-            except queue.Empty:
-                self._spin_until(client, 0)
-                continue
-            except PlayError as error:
-                self._tell_problems([f'played up to here only: {error}'])
-                return
-            if not self._played:
-                # Not before the disk has given anything.
-                pace.begin(time.monotonic_ns())
-            due = pace.due(pace.end if isinstance(record, Mark) else record.time)
-            self._spin_until(client, due)
-            if isinstance(record, Record):
+    def _records(self) -> Iterator[Record]:
+        with BagReader(self._options.bag) as reader:
+            yield from reader.records(self._raw)
+            self._found = list(reader.problems)
+
+    def _play(self, client: FusionClient) -> bool:
+        """Play the bag once; return whether that went to its end and there was something."""
+        pace = self._pace
+        read_ahead = ReadAhead(self._records)
+        try:
+            while True:
+                try:
+                    record = read_ahead.take(0.02)
+                except queue.Empty:
+                    self._spin_until(client, 0)
+                    continue
+                except PlayError as error:
+                    self._tell_problems([f'played up to here only: {error}'])
+                    return False
+                if record is None:
+                    break
+                if not self._played:
+                    # Not before the disk has given anything.
+                    pace.begin(time.monotonic_ns())
+                due = pace.due(record.time)
+                self._spin_until(client, due)
                 self._publish(record, due)
-            else:
-                self._tell_problems(self._found)
-                if record is Mark.END:
-                    return
-                self._start_over()
-            if time.monotonic() > report_at:
-                report_at += _PROGRESS_SECONDS
-                self._report()
+        finally:
+            read_ahead.close()
+        self._tell_problems(self._found)
+        if not self._played:
+            return False
+        self._spin_until(client, pace.due(pace.end))
+        return True
 
     def _spin_until(self, client: FusionClient, due: int) -> None:
         """Serve clock and subscriptions until ``due``, in nanoseconds of the steady clock."""
@@ -342,12 +333,6 @@ class BagPlayer(Node):  # type: ignore[misc]
             self._observer.latencies.start_over()
         if self._clock_publisher is not None:
             self._tick()  # the jump comes before the images of the new round
-
-    def _report(self) -> None:
-        played = self._pace.time(time.monotonic_ns()) - self._pace.start
-        text = f'{played / _NANOSECONDS:.0f} of {self._seconds:.0f} s played'
-        fused = '' if self._observer is None else f', {self._observer.count} pairs fused'
-        self.get_logger().info(text + fused)
 
     def _tell_problems(self, problems: Sequence[str]) -> None:
         for problem in problems:

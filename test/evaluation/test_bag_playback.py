@@ -26,7 +26,6 @@ from small_bags import START, write_bag
 
 from dig2dig_ros.evaluation.bag_playback import (
     BagRecorder,
-    Mark,
     Pace,
     PlayError,
     ReadAhead,
@@ -66,12 +65,20 @@ def record(index, size=10):
 
 
 def test_reading_ahead_hands_everything_on_in_order():
-    items = [record(0), Mark.START_OVER, record(1), Mark.END]
-    ahead = ReadAhead(lambda: iter(items))
+    items = [record(0), record(1)]
+    resume = threading.Event()
+
+    def records():
+        yield from items
+        assert resume.wait(5.0)
+
+    ahead = ReadAhead(records)
     assert [ahead.take(5.0) for _ in items] == items
-    ahead.close()
     with pytest.raises(queue.Empty):
         ahead.take(0.01)
+    resume.set()
+    assert ahead.take(5.0) is None
+    ahead.close()
 
 
 def test_reading_ahead_holds_a_bounded_number_of_bytes():

@@ -44,7 +44,7 @@ def test_the_command_line_has_defaults_for_all_but_the_bag(tmp_path):
         (['.', '--rate', '0'], 'must be above 0, not 0'),
         (['.', '--rate', 'nan'], 'must be above 0, not nan'),
         (['.', '--clock', '-1'], 'must be above 0, not -1'),
-        (['.', '--wait', '-1'], 'must be 0 or more, not -1'),
+        (['.', '--wait', '-1'], '--wait must be 0 or more, not -1'),
         (['.', '--record', '.'], '. exists; name a new bag'),
     ],
 )
