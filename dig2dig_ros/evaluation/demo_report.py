@@ -12,10 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the demo leaves behind: its folder, a summary, and what is wrong with a run."""
+"""What the demo sets up, what it leaves behind, and what is wrong with a run."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 import json
 from pathlib import Path
@@ -25,15 +26,23 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.evaluation.imperfect_cameras import true_homography, Warp
+from dig2dig_ros.evaluation.options import UsageError
+from dig2dig_ros.images.alignment import corner_distance
+from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.streams.pairing import SOURCES
 
 Image = NDArray[np.uint8]
 
 MANIFEST = 'demo_files.txt'
-
-
-class DemoError(RuntimeError):
-    """The demo cannot go on; the message is for the person who started it."""
+# Of --unaligned. All that the thermal camera sees is in the visible image, so that nothing has to
+# be made up where the images come from a folder.
+WARP = Warp(rotation=4.0, scale=0.85, shift_x=0.05, shift_y=-0.04)
+# How far the corners may be off the truth: thermal pixels in the built-in scene; part of the
+# longer side for a folder, whose pairs may never have been aligned that well.
+CORNER_LIMIT, FOLDER_CORNER_LIMIT = 1.5, 0.02
+# Pairs that the built-in scene sends where nothing else is said.
+_SCENE_PAIRS = 40
 
 
 class OutputFolder:
@@ -43,7 +52,7 @@ class OutputFolder:
     The names of the files that a run writes are kept in a manifest beside them, each added
     before its file is written, so that a run that was killed is cleaned up too.
 
-    :raises DemoError: the folder cannot be made or written.
+    :raises UsageError: the folder cannot be made or written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,18 +69,18 @@ class OutputFolder:
                         file.unlink()
             self._manifest.write_text('', encoding='utf-8')
         except OSError as error:
-            raise DemoError(f'cannot write to the output folder {path}: {error}') from None
+            raise UsageError(f'cannot write to the output folder {path}: {error}') from None
 
     def file(self, name: str) -> Path:
         """
         Return the path to write ``name`` to and remember it as the demo's own.
 
-        :raises DemoError: somebody else's file is there already.
+        :raises UsageError: somebody else's file is there already.
         """
         path = self.path / name
         if name not in self.files:
             if path.exists():
-                raise DemoError(
+                raise UsageError(
                     f'{path} exists and was not written by the demo; '
                     'choose another folder with --output'
                 )
@@ -86,8 +95,87 @@ class OutputFolder:
         # imwrite() fails silently, and on names that are not ASCII on some systems.
         done, data = cv2.imencode('.png', image)
         if not done:
-            raise DemoError(f'OpenCV could not encode {name}')
+            raise UsageError(f'OpenCV could not encode {name}')
         self.file(name).write_bytes(data.tobytes())
+
+
+def fusion_parameters(options: argparse.Namespace, registration: Path) -> dict[str, Any]:
+    """
+    Return the parameters of the fusion node, but for those of the preset.
+
+    :param registration: the file of --unaligned.
+    """
+    values: dict[str, Any] = {'diagnostics_period': 0.5}
+    if options.pairs is None:
+        values['warmup_size'] = [options.width, options.height]
+    if options.unaligned:
+        # A run is short: look more often at what misalignment is left.
+        values.update(thermal_to_visible=str(registration.resolve()), alignment_period=1.0)
+    asked = {
+        'fusion.num_inference_steps': options.N,
+        'fusion.dig_refresh_interval': options.S,
+        'device': options.device,
+    }
+    return {**values, **{name: value for name, value in asked.items() if value is not None}}
+
+
+def camera_parameters(options: argparse.Namespace, rate: float, wait: float) -> dict[str, Any]:
+    """
+    Return the parameters of pair_camera.
+
+    :param rate: pairs a second.
+    :param wait: seconds to wait for subscribers.
+    """
+    values: dict[str, Any] = {
+        'visible_rate': rate,
+        'thermal_rate': rate,
+        'loop': False,
+        'wait_for_subscribers': wait,
+        # The demo and who works with the images: one may be discovered seconds after the other.
+        'min_subscribers': 2,
+    }
+    if options.pairs is None:
+        # As of two free-running cameras.
+        values.update(width=options.width, height=options.height)
+        values.update(thermal_offset=0.012, stamp_jitter=0.002)
+        values['count'] = options.count or _SCENE_PAIRS
+    else:
+        values.update(directory=str(options.pairs.resolve()), count=options.count or 0)
+    if options.unaligned:
+        values['thermal_warp'] = [WARP.rotation, WARP.scale, WARP.shift_x, WARP.shift_y]
+    return values
+
+
+def registration_facts(
+    registration: Registration, trusted: bool, from_folder: bool
+) -> dict[str, Any]:
+    """
+    Return what calibrate_registration found, and how far that is off the truth.
+
+    :param trusted: what calibrate_registration says.
+    :param from_folder: the images are recorded ones. Then the truth is only what was done to
+        them: where they were not aligned before, a perfect registration is off by that.
+    """
+    visible, thermal = registration.visible_size, registration.thermal_size
+    truth = true_homography(WARP, thermal, visible)
+    stretched = true_homography(Warp(), thermal, visible)
+    estimate = registration.estimate
+    return {
+        'trusted': trusted,
+        'reasons': list(estimate.get('reasons', [])),
+        'residual': str(estimate.get('residual', '')),
+        'left_over': str(estimate.get('left over', '')),
+        'thermal_to_visible': registration.thermal_to_visible.tolist(),
+        'true_thermal_to_visible': truth.tolist(),
+        'truth': "the folder's own alignment" if from_folder else 'the truth',
+        'corner_error_px': round(
+            corner_distance(registration.thermal_to_visible, truth, thermal), 3
+        ),
+        'corner_error_before_px': round(corner_distance(stretched, truth, thermal), 3),
+        'corner_error_limit_px': max(CORNER_LIMIT, FOLDER_CORNER_LIMIT * max(thermal))
+        if from_folder
+        else CORNER_LIMIT,
+    }
 
 
 def render_summary(summary: Mapping[str, Any]) -> str:

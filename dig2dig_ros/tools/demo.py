@@ -49,17 +49,14 @@ from dig2dig_ros.evaluation.demo_pictures import (
     VISIBLE,
 )
 from dig2dig_ros.evaluation.demo_report import (
-    DemoError,
+    camera_parameters,
+    fusion_parameters,
     OutputFolder,
     problems,
+    registration_facts,
     registration_verdict,
     render_summary,
     write_json,
-)
-from dig2dig_ros.evaluation.demo_setup import (
-    camera_parameters,
-    fusion_parameters,
-    registration_facts,
 )
 from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError
 from dig2dig_ros.evaluation.options import parameter_file, UsageError
@@ -170,8 +167,7 @@ class Demo:
         """
         Do it all and return the summary.
 
-        :raises DemoError: what went wrong, in words for the person who started it.
-        :raises ProcessError: a process ended, or does not do what it should.
+        :raises ProcessError: a process ended, or does not do what it should in time.
         """
         options, client = self._options, self._client
         placement = self._calibrate().placement(0.0) if options.unaligned else None
@@ -221,7 +217,7 @@ class Demo:
         """
         Let calibrate_registration find the registration from the live topics.
 
-        :raises DemoError: it found none at all.
+        :raises ProcessError: it found none at all.
         """
         path = self._folder.file('registration.yaml')
         print(
@@ -271,7 +267,7 @@ class Demo:
     def _check_time(self) -> None:
         limit = self._options.time_limit
         if time.monotonic() - self._started > limit:
-            raise DemoError(
+            raise ProcessError(
                 f'not done within {limit:.0f} s (--time-limit); fused so far: '
                 f'{self._frames.received[FUSED]}'
             )
@@ -337,11 +333,11 @@ def parse_sent(output: str) -> dict[str, int]:
     """
     Return what pair_camera says at its end: 'sent: visible=40, thermal=36, pairs=36'.
 
-    :raises DemoError: it did not say it.
+    :raises ProcessError: it did not say it.
     """
     found = re.findall(r'sent: visible=(\d+), thermal=(\d+), pairs=(\d+)', output)
     if not found:
-        raise DemoError('pair_camera ended without saying what it sent')
+        raise ProcessError('pair_camera ended without saying what it sent')
     return dict(zip((*SOURCES, 'pairs'), map(int, found[-1]), strict=True))
 
 
@@ -355,7 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         demo = Demo(options, folder)
         try:
             summary = demo.run()
-        except (DemoError, ProcessError, KeyboardInterrupt):
+        except (ProcessError, KeyboardInterrupt):
             demo.finish_pictures()
             raise
         wrong = problems(summary, each_pair_once=options.pairs is not None)
@@ -367,7 +363,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for sentence in wrong:
             print(f'demo: {sentence}', file=sys.stderr)
         return 1 if wrong else 0
-    except (DemoError, ProcessError, ImagePairError, RegistrationError, OSError) as error:
+    except (ProcessError, UsageError, ImagePairError, RegistrationError, OSError) as error:
         print(f'demo: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

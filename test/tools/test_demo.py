@@ -29,13 +29,14 @@ import pytest
 
 from dig2dig_ros.evaluation.demo_pictures import ContactSheet, Frame
 from dig2dig_ros.evaluation.demo_report import (
-    DemoError,
     OutputFolder,
     problems,
+    registration_facts,
     render_summary,
+    WARP,
 )
-from dig2dig_ros.evaluation.demo_setup import registration_facts, WARP
 from dig2dig_ros.evaluation.imperfect_cameras import true_homography
+from dig2dig_ros.evaluation.options import UsageError
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import load_registration
 
@@ -210,7 +211,7 @@ def test_next_run_replaces_the_files_of_the_previous_one(tmp_path: Path) -> None
 def test_foreign_file_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / 'summary.json').write_text('mine')
     folder = OutputFolder(tmp_path)
-    with pytest.raises(DemoError, match='not written by the demo'):
+    with pytest.raises(UsageError, match='not written by the demo'):
         folder.file('summary.json')
     assert (tmp_path / 'summary.json').read_text() == 'mine'
 
@@ -227,7 +228,7 @@ def test_manifest_cannot_reach_outside_the_folder(tmp_path: Path) -> None:
 
 def test_output_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('')
-    with pytest.raises(DemoError, match='cannot write to the output folder'):
+    with pytest.raises(UsageError, match='cannot write to the output folder'):
         OutputFolder(tmp_path / 'file' / 'out')
 
 
@@ -301,9 +302,11 @@ def test_defaults(demo: Any) -> None:
 
 
 def test_sent_is_read_from_the_camera(demo: Any) -> None:
+    from dig2dig_ros.nodes.child_processes import ProcessError
+
     output = 'something else\n[INFO] [x]: sent: visible=40, thermal=36, pairs=35\n'
     assert demo.parse_sent(output) == {'visible': 40, 'thermal': 36, 'pairs': 35}
-    with pytest.raises(DemoError, match='without saying'):
+    with pytest.raises(ProcessError, match='without saying'):
         demo.parse_sent('nothing of the kind')
 
 
