@@ -55,11 +55,7 @@ from dig2dig_ros.evaluation.comparison import (
     rows_help,
 )
 from dig2dig_ros.evaluation.detector import add_detector_options, detector_options
-from dig2dig_ros.evaluation.jobs import (
-    ClusterError,
-    Outcome,
-    run_jobs,
-)
+from dig2dig_ros.evaluation.jobs import ClusterError, Outcome, run_jobs
 from dig2dig_ros.evaluation.methods import time_left
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
