@@ -63,9 +63,9 @@ def mixed_chroma(images: Sequence[Tensor], weights: Tensor) -> Tensor:
     Return an image with the chroma of several, for :func:`replace_luma`.
 
     Each pixel's chroma is the mean over the images, weighted by the fusion's weights times the
-    saturation of the surroundings: a washed-out or dark exposure says little beside one that has
-    colour, and a grey image nothing. Of the surroundings, because the saturation of single pixels
-    would prefer the fringes of a blurred image, and switch between exposures where one clips.
+    saturation of the surroundings: a washed-out or dark exposure counts little next to one that
+    has colour, and a grey image not at all. The saturation of single pixels would prefer the
+    fringes of a blurred image, and switch between exposures where one clips.
 
     :param images: K images (3, H, W), blue first, in [0, 1].
     :param weights: (at least K, H, W), not negative; those of the first K count.

@@ -74,11 +74,11 @@ def resolve_device(name: str) -> torch.device:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Tell whether bfloat16 convolutions are faster than float32 ones on ``device``."""
+    """Return whether bfloat16 convolutions are faster than float32 ones on ``device``."""
     if device.type == 'cuda':
         return torch.cuda.get_device_capability(device)[0] >= 8
     # Without these instructions oneDNN emulates bfloat16, several times slower than float32.
-    if not hasattr(torch.cpu, 'get_capabilities'):  # older torch cannot tell
+    if not hasattr(torch.cpu, 'get_capabilities'):  # older versions of torch
         return False
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get('avx512_bf16') or capabilities.get('amx_bf16'))

@@ -26,7 +26,7 @@ from dig2dig_ros.priors.base import Prior
 
 # More at once would not be faster, and would not fit on a robot's GPU.
 MAX_BATCH_PIXELS = 16_000_000
-# Of the estimates of all sources at all refreshes, which are held at once: 256 MB in float32.
+# The estimates of all sources at all refreshes are held at once: 256 MB in float32.
 MAX_ESTIMATE_PIXELS = 64_000_000
 # A few seconds of a slow processor: how long it takes to give a fusion up.
 _PIXELS_OF_A_CALL = 2_000_000
@@ -79,7 +79,7 @@ def add_noise(prior: Prior, clean: Tensor, timesteps: Tensor, noise: Tensor) -> 
 
 
 def timesteps_on(device: torch.device, timesteps: Sequence[int], times: int = 1) -> Tensor:
-    """Return (len(timesteps) * times,), each timestep so many times, without a copy to a GPU."""
+    """Return (len(timesteps) * times,), each one repeated, without a copy to a GPU."""
     if len(timesteps) == 1:
         # So that a prior can see that it is one for all.
         return torch.full((1,), timesteps[0], device=device).expand(times)
@@ -194,7 +194,7 @@ def estimate_sources(
 def _in_parts(
     denoise: Callable[[Tensor, Tensor], Tensor], noisy: Tensor, timesteps: Tensor, pixels: int
 ) -> Tensor:
-    """Denoise (B, 1, H, W) in as few calls of at most so many pixels as there can be."""
+    """Denoise (B, 1, H, W) in as few calls as a limit of pixels allows."""
     images = max(1, pixels // (noisy.shape[-2] * noisy.shape[-1]))
     if len(noisy) <= images:
         return denoise(noisy, timesteps)

@@ -207,12 +207,12 @@ class Fuser:
         """
         images = []
         for index, degradation in enumerate(self.settings.degradations(sources)):
-            # As small as a camera is of which so many pixels are to be made.
+            # The camera's own size, which restoration enlarges to the one asked for.
             small = [max(1, round(side / degradation.factor)) for side in (height, width)]
             # Motion and noise auto need images of some size.
             rows, columns = np.indices(fitting_size(degradation, (small[0], small[1])))
             pattern = ((rows + columns) % 256).astype(np.uint8)
-            # Of the types of a robot's cameras: colours, and counts that were mapped to 0 to 1.
+            # As from a robot's cameras: colours, and counts that were mapped to 0 to 1.
             images.append(
                 pattern[::-1] / np.float32(255) if index else np.stack([pattern] * 3, axis=-1)
             )
@@ -311,7 +311,7 @@ class Fuser:
         return {name: _array(tensor) for name, tensor in fused.tensors.items()}
 
     def _is_recordable(self, settings: FusionSettings, pixels: int) -> bool:
-        """Tell whether a fusion only enqueues kernels, and so few that they are soon recorded."""
+        """Return whether a fusion only enqueues kernels, and few enough to be recorded."""
         return (
             self.prior.only_enqueues
             and settings.num_inference_steps <= _MOST_RECORDED_STEPS
@@ -367,7 +367,7 @@ class Fuser:
 
 @torch.inference_mode()
 def _stays_finite(prior: Prior, device: torch.device) -> bool:
-    """Tell whether a prior's estimates are finite where images are at their extremes."""
+    """Return whether a prior's estimates are finite for images at their extremes."""
     place = torch.arange(64, device=device)
     fine = ((place[:, None] + place) % 2).float() * 2 - 1
     edge = (place > 32).float().expand(64, 64) * 2 - 1
@@ -380,7 +380,7 @@ def _stays_finite(prior: Prior, device: torch.device) -> bool:
 
 
 def _draws(settings: FusionSettings) -> int:
-    """Return how many draws of noise a fusion takes: the first so many."""
+    """Return how many draws of noise a fusion takes."""
     if settings.sampler == 'increments':
         return settings.noise_draws
     fresh = settings.num_inference_steps if settings.sampler == 'ancestral' else 0

@@ -43,7 +43,7 @@ MOST_RECORDINGS = 16
 # Runs on a thread before a computation is recorded there: in the first one, libraries choose and
 # load their kernels, and what comes only once or twice is not worth it.
 RUNS_BEFORE = 3
-# Staged arrays begin at multiples of so many bytes.
+# Alignment of staged arrays in bytes.
 _ALIGNMENT = 256
 
 

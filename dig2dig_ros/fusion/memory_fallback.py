@@ -43,7 +43,7 @@ _OUT_OF_MEMORY = re.compile(
 
 def is_out_of_memory(error: BaseException) -> bool:
     """
-    Tell whether an error means that no memory was left, of the host or of the device.
+    Return whether an error means that the host or the device has run out of memory.
 
     For the memory of the host, and of the libraries below torch, only a text says so.
     """
