@@ -22,7 +22,8 @@ are medians over the rounds, each between two fusions of the same pair, a few mi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 import importlib.util
 from itertools import product
@@ -69,10 +70,6 @@ _WARM_UP_ROUNDS = 6
 _FRAMES = 8
 
 
-class PluginError(ValueError):
-    """A fusion of the user's cannot be used; the message names the file and says why."""
-
-
 @dataclass(frozen=True)
 class Contender:
     """
@@ -93,13 +90,7 @@ class Contender:
 
 @dataclass
 class Timing:
-    """
-    What a contender took.
-
-    :param seconds: of every pair, in the order of the rounds.
-    :param cpu_seconds: of the process's threads together while it ran; less than the wall clock
-        shows disturbed by what other processes do.
-    """
+    """What a contender took for every pair, and the threads of the process together meanwhile."""
 
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
@@ -124,7 +115,7 @@ def moving_pairs(width: int, height: int, count: int) -> list[tuple[Image, Image
     return pairs
 
 
-def load_plugin(path: Path, name: str = '') -> Contender:
+def load_plugin(path: Path) -> Contender:
     """
     Load somebody else's fusion from a Python file, which runs with all rights of this process.
 
@@ -133,53 +124,47 @@ def load_plugin(path: Path, name: str = '') -> Contender:
     in blue-green-red order and thermal (H, W) uint8, not to be written to, and returns the fused
     image as a NumPy array, (H, W) or (H, W, 3) uint8, when it is on the host.
 
-    :param name: in the tables; the name of the file where it is empty.
-    :raises PluginError: the file cannot be imported, or a function is missing or fails.
+    :raises UsageError: the file cannot be imported, or a function is missing or fails.
     """
     path = path.expanduser()
+
+    @contextmanager
+    def blamed(what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever is in the file
+            raise UsageError(f'plug-in {path} {what}: {type(error).__name__}: {error}') from error
+
     if not path.is_file():
-        raise PluginError(f'plug-in {path}: there is no such file')
+        raise UsageError(f'plug-in {path}: there is no such file')
     specification = importlib.util.spec_from_file_location(f'dig2dig_plugin_{path.stem}', path)
     if specification is None or specification.loader is None:
-        raise PluginError(f'plug-in {path}: not a Python file (NAME.py)')
+        raise UsageError(f'plug-in {path}: not a Python file (NAME.py)')
     module = importlib.util.module_from_spec(specification)
-    try:
+    with blamed('cannot be imported'):
         specification.loader.exec_module(module)
-    except Exception as error:  # whatever is in the file
-        raise PluginError(
-            f'plug-in {path} cannot be imported: {type(error).__name__}: {error}'
-        ) from error
     for function in ('load', 'fuse'):
         if not callable(getattr(module, function, None)):
-            raise PluginError(
+            raise UsageError(
                 f'plug-in {path} has no function {function}: it needs load() and '
                 'fuse(model, visible, thermal)'
             )
-    try:
+    with blamed('load() failed'):
         model = module.load()
-    except Exception as error:
-        raise PluginError(
-            f'plug-in {path}: load() failed: {type(error).__name__}: {error}'
-        ) from error
 
     def fuse(visible: Image, thermal: Image) -> Image:
-        try:
+        with blamed('fuse(model, visible, thermal) failed'):
             fused: Image = module.fuse(model, visible, thermal)
-        except Exception as error:
-            raise PluginError(
-                f'plug-in {path}: fuse(model, visible, thermal) failed: '
-                f'{type(error).__name__}: {error}'
-            ) from error
         return fused
 
-    return Contender(name or path.stem, 'plugin', fuse, {'file': path.name})
+    return Contender(path.stem, 'plugin', fuse, {'file': path.name})
 
 
 def check_fused(contender: Contender, fused: Any, pair: tuple[Image, Image]) -> None:
     """
     Refuse what is no fused image of a pair.
 
-    :raises PluginError: it is no uint8 array of shape (H, W) or (H, W, 3).
+    :raises UsageError: it is no uint8 array of shape (H, W) or (H, W, 3).
     """
     height, width = pair[1].shape
     shapes = ((height, width), (height, width, 3))
@@ -189,7 +174,7 @@ def check_fused(contender: Contender, fused: Any, pair: tuple[Image, Image]) -> 
         found = f'{fused.dtype} of shape {fused.shape}'
     else:
         return
-    raise PluginError(
+    raise UsageError(
         f'{contender.name} returned {found} for images of {width}x{height}: it must return a '
         f'NumPy array, uint8 of shape {shapes[0]} or {shapes[1]}'
     )
@@ -206,12 +191,13 @@ def take_turns(
     :param pairs: a video, played forwards and backwards.
     :param rounds: to count; a few more go before them as a warm-up.
     :return: by name, one time a round.
-    :raises PluginError: a plug-in fails, or returns something else than a fused image.
+    :raises UsageError: a plug-in fails, or returns something else than a fused image.
     """
     random = np.random.default_rng(0)
+    video = [*pairs, *pairs[-2:0:-1]]
     timings = {contender.name: Timing() for contender in contenders}
     for index in range(-_WARM_UP_ROUNDS, rounds):
-        pair = _frame(pairs, index + _WARM_UP_ROUNDS)
+        pair = video[(index + _WARM_UP_ROUNDS) % len(video)]
         for place in random.permutation(len(contenders)):
             contender = contenders[place]
             cpu, start = time.process_time(), time.perf_counter()
@@ -224,15 +210,6 @@ def take_turns(
             else:
                 check_fused(contender, fused, pair)
     return timings
-
-
-def _frame(pairs: Sequence[tuple[Image, Image]], index: int) -> tuple[Image, Image]:
-    """Return a pair of a video that is played forwards and backwards."""
-    last = len(pairs) - 1
-    if last == 0:
-        return pairs[0]
-    place = index % (2 * last)
-    return pairs[place if place <= last else 2 * last - place]
 
 
 def timing_facts(
@@ -313,14 +290,14 @@ def make_fuser(variant: Variant, threads: int | None) -> Fuser:
         raise UsageError(f'{variant.name} cannot be set up: {error}') from error
 
 
-def _own(name: str, fuser: Fuser) -> Contender:
+def _own(variant: Variant, threads: int | None) -> Contender:
     """Return the fusion of this package as the node uses it while nobody asks for weights."""
-    return Contender(
-        name,
-        'dig2dig',
-        lambda visible, thermal: fuser.fuse(visible, thermal, weights=False).image,
-        fuser.describe(),
-    )
+    fuser = make_fuser(variant, threads)
+
+    def fuse(visible: Image, thermal: Image) -> Image:
+        return fuser.fuse(visible, thermal, weights=False).image
+
+    return Contender(variant.name, 'dig2dig', fuse, fuser.describe())
 
 
 def compare_fusions(
@@ -335,11 +312,10 @@ def compare_fusions(
 
     :param rounds: pairs that every fusion fuses flat out.
     :return: what was measured, for JSON, and as tables.
-    :raises UsageError: a variant cannot be set up, or two fusions have one name.
-    :raises PluginError: a plug-in fails.
+    :raises UsageError: a variant cannot be set up, a plug-in fails, or two have one name.
     """
     others = [load_plugin(path) for path in plugins]
-    contenders = [_own(variant.name, make_fuser(variant, threads)) for variant in ours]
+    contenders = [_own(variant, threads) for variant in ours]
     references = [contender.name for contender in contenders]
     contenders += [Contender(name, 'baseline', baseline_method(name)) for name in BASELINES]
     contenders += others

@@ -40,7 +40,6 @@ from dig2dig_ros.evaluation.fusion_timing import (
     compare_fusions,
     machine,
     origin,
-    PluginError,
     Variant,
     variants,
 )
@@ -344,7 +343,6 @@ def benchmark(args: argparse.Namespace) -> None:
     Do what the command line asks for: print the tables and write the document.
 
     :raises UsageError: something that was asked for cannot be done.
-    :raises PluginError: a plug-in fails.
     :raises OSError: the document cannot be written.
     """
     if args.output and not args.output.absolute().parent.is_dir():
@@ -379,7 +377,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupt_on_termination()
     try:
         benchmark(args)
-    except (UsageError, PluginError, OSError, ImportError) as error:
+    except (UsageError, OSError, ImportError) as error:
         report(f'benchmark: {error}')
         return 2
     except KeyboardInterrupt:

@@ -28,11 +28,11 @@ from dig2dig_ros.evaluation.fusion_timing import (
     machine,
     moving_pairs,
     origin,
-    PluginError,
     take_turns,
     timing_facts,
     variants,
 )
+from dig2dig_ros.evaluation.options import UsageError
 
 WIDTH, HEIGHT = 48, 32
 GOOD = """
@@ -109,16 +109,16 @@ def test_plugin_fuses(tmp_path: Path, pairs: list[tuple[Image, Image]]) -> None:
     ],
 )
 def test_plugin_that_cannot_be_loaded(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(PluginError, match=message) as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         load_plugin(write(tmp_path, text))
     assert str(tmp_path / 'other.py') in str(caught.value)
 
 
 def test_plugin_that_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(PluginError, match='there is no such file'):
+    with pytest.raises(UsageError, match='there is no such file'):
         load_plugin(tmp_path / 'missing.py')
     (tmp_path / 'weights.pth').write_bytes(b'1')
-    with pytest.raises(PluginError, match='not a Python file'):
+    with pytest.raises(UsageError, match='not a Python file'):
         load_plugin(tmp_path / 'weights.pth')
 
 
@@ -136,13 +136,13 @@ def test_plugin_that_returns_no_image(
 ) -> None:
     text = f'def load(): pass\ndef fuse(model, visible, thermal): return {result}\n'
     contender = load_plugin(write(tmp_path, text))
-    with pytest.raises(PluginError, match=message):
+    with pytest.raises(UsageError, match=message):
         take_turns([contender], pairs, 1)
 
 
 def test_plugin_that_fails_on_a_pair(tmp_path: Path, pairs: list[tuple[Image, Image]]) -> None:
     text = 'def load(): pass\ndef fuse(model, visible, thermal): return visible / model\n'
-    with pytest.raises(PluginError, match=r'failed: TypeError'):
+    with pytest.raises(UsageError, match=r'failed: TypeError'):
         take_turns([load_plugin(write(tmp_path, text))], pairs, 1)
 
 
