@@ -107,11 +107,7 @@ class Child:
         return self._log.read_text(encoding='utf-8', errors='replace')
 
     def require_running(self) -> None:
-        """
-        Check that the process is there.
-
-        :raises ProcessError: it has ended; with its last lines.
-        """
+        """Raise a ProcessError with its last lines where the process has ended."""
         if not self.running:
             raise ProcessError(self.describe(f'ended by itself with code {self.code}'))
 
@@ -121,11 +117,7 @@ class Child:
         return self._process.returncode
 
     def require_success(self) -> None:
-        """
-        Check the exit code of a process that has ended.
-
-        :raises ProcessError: it is not 0; with the process's last lines.
-        """
+        """Raise a ProcessError with its last lines where the process ended with another code."""
         if self.code != 0:
             raise ProcessError(self.describe(f'ended with code {self.code}'))
 
@@ -142,9 +134,8 @@ class Child:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise ProcessError(
-                self.describe(f'did not end within {STOP_SECONDS:.0f} s of Ctrl-C')
-            ) from None
+            text = f'did not end within {STOP_SECONDS:.0f} s of Ctrl-C'
+            raise ProcessError(self.describe(text)) from None
 
     def kill(self) -> None:
         """End the process at once."""
@@ -165,8 +156,6 @@ def assignments(node: str, values: Mapping[str, Any]) -> list[str]:
 
     With the node's name, as an assignment without one gives way to a file that has it.
     """
-    arguments = []
-    for name, value in values.items():
-        # JSON is YAML, and keeps a text that looks like a number a text.
-        arguments += ['-p', f'{node}:{name}:={json.dumps(value, ensure_ascii=False)}']
-    return arguments
+    # JSON is YAML, and keeps a text that looks like a number a text.
+    texts = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    return [word for name, text in texts.items() for word in ('-p', f'{node}:{name}:={text}')]

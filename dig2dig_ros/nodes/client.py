@@ -69,7 +69,7 @@ class FusionClient:
     ) -> None:
         self.node = node
         self.executor = executor
-        self._prefix = '' if namespace is None else namespace.rstrip('/')
+        self._prefix = (namespace or '').rstrip('/')
         self._any = namespace is None
         self._defers_signals = False
         self._services: dict[str, Any] = {}
@@ -90,12 +90,9 @@ class FusionClient:
         :param name: of the node.
         :param domain_id: of ROS; without one, that of the environment.
         """
-        context = Context()
+        context, no_signals = Context(), SignalHandlerOptions.NO
         rclpy.init(
-            args=[],
-            context=context,
-            domain_id=domain_id,
-            signal_handler_options=SignalHandlerOptions.NO,
+            args=[], context=context, domain_id=domain_id, signal_handler_options=no_signals
         )
         executor = SingleThreadedExecutor(context=context)
         node = Node(name, context=context, enable_rosout=False)

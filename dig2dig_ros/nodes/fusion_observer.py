@@ -159,10 +159,10 @@ class FusionObserver:
         if self.count or FUSED not in self._heard:
             return
         found = node_summary(self.values)
-        received = ', '.join(f'{found["received"][source]} {source}' for source in SOURCES)
+        counts = ', '.join(f'{n} {source}' for source, n in found['received'].items())
         causes = ', '.join(f'{n} {cause}' for cause, n in found['dropped'].items() if n)
         raise ProcessError(
-            f'no fused image came: the node received {received} images and made '
+            f'no fused image came: the node received {counts} images and made '
             f'{found["pairs"]} pairs; drops: {causes or "none"}'
         )
 
