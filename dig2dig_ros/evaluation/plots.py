@@ -27,7 +27,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 import hashlib
 import io
-import math
 import re
 from typing import Any, TYPE_CHECKING
 import warnings
@@ -38,8 +37,6 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from dig2dig_ros.evaluation.comparison import Difference
 
 Array = NDArray[np.float64]
 
@@ -135,48 +132,6 @@ def quality_runtime_plot(points: Mapping[str, tuple[float, float]], metric_title
         else:
             _say_empty(axes)
         return _svg(figure, f'{metric_title} against the time for a pair')
-
-
-def difference_plot(rows: Mapping[str, tuple[Difference, bool]], title: str) -> str:
-    """
-    Draw paired differences with their 95 % intervals, a row for each metric.
-
-    Metrics have different units: each row is scaled by the end of its interval that is further
-    from zero, and says its numbers. All are turned such that right is better.
-
-    :param rows: the difference, and whether higher is better, by metric.
-    :param title: what is compared with what.
-    :return: SVG to stand in an HTML page.
-    :raises ImportError: matplotlib is missing.
-    """
-    colours = {'better': _line_colour(2), 'worse': _line_colour(1), 'open': _INK}
-    with _figure(_WIDTH, 58 + 22 * len(rows)) as figure:
-        axes = figure.subplots()
-        axes.axvline(0, color=_INK, lw=0.8)
-        for place, (difference, higher_is_better) in enumerate(rows.values()):
-            sign = 1 if higher_is_better else -1
-            low, mean, high = difference.low, difference.mean, difference.high
-            known = low is not None and high is not None
-            ends = [end for end in (low, mean, high) if end is not None and math.isfinite(end)]
-            scale = sign / (max(map(abs, ends), default=0) or 1)
-            colour = colours[difference.verdict(higher_is_better)]
-            if low is not None and high is not None:
-                axes.plot([low * scale, high * scale], [place, place], color=colour, lw=2)
-            if math.isfinite(mean):
-                fill = colour if known else 'none'
-                axes.plot(mean * scale, place, 'o', color=colour, markerfacecolor=fill, ms=6)
-            text = f'{mean:+.3g}' if math.isfinite(mean) else 'no value'
-            text += f' [{low:+.3g}, {high:+.3g}]' if known else ''
-            beside = axes.get_yaxis_transform()
-            axes.text(1.02, place, text, va='center_baseline', transform=beside)
-        axes.set_yticks(range(len(rows)), list(rows))
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlim(-1.1, 1.1)
-        axes.set_xticks([-1, 1], ['worse', 'better'])
-        axes.tick_params(length=0)
-        axes.grid(visible=False)
-        axes.spines[:].set_visible(False)
-        return _svg(figure, title)
 
 
 def _say_empty(axes: Any) -> None:

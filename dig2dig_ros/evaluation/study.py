@@ -42,7 +42,6 @@ from dig2dig_ros.evaluation.detection_study import DetectionStudy
 from dig2dig_ros.evaluation.gallery import Gallery, jpeg
 from dig2dig_ros.evaluation.metrics import metric_info
 from dig2dig_ros.evaluation.plots import (
-    difference_plot,
     line_plot,
     quality_runtime_plot,
 )
@@ -273,7 +272,7 @@ class Study:
             report,
             summary=(*report.summary, *self._summary_rows(figures)),
             frames=tuple(self._gallery.frames()),
-            plots=tuple(self._plots(apart, groups)),
+            plots=tuple(self._plots(groups)),
             files=tuple(files),
             ranking=metric_info(GALLERY_METRIC).name,
             picture_note=(
@@ -324,11 +323,7 @@ class Study:
             rows.append(self._detection.headline())
         return rows
 
-    def _plots(
-        self,
-        apart: Mapping[str, Sequence[Difference]],
-        groups: Mapping[str, Mapping[str, str]],
-    ) -> list[tuple[str, str]]:
+    def _plots(self, groups: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:
         plots: list[tuple[str, str]] = []
         x_label = 'time (s)' if self._timed else 'pair'
 
@@ -362,13 +357,6 @@ class Study:
                     title = metric_info(metric).title
                     heading = f'{title} against time' + (f': {group}' if group else '')
                     plots.append((heading, quality_runtime_plot(points, title)))
-        for name, own in apart.items():
-            rows = {
-                metric: (entry, metric_info(metric).higher_is_better)
-                for metric, entry in zip(scores.metrics, own, strict=True)
-            }
-            title = f'{FUSED} less {name}, metric by metric'
-            plots.append((title, difference_plot(rows, title)))
         return plots
 
 

@@ -24,9 +24,7 @@ import pytest
 
 pytest.importorskip('matplotlib')
 
-from dig2dig_ros.evaluation.comparison import Difference
 from dig2dig_ros.evaluation.plots import (
-    difference_plot,
     line_plot,
     quality_runtime_plot,
 )
@@ -164,26 +162,6 @@ def test_times_within_a_decade_have_ticks() -> None:
     shown = texts(quality_runtime_plot({'a': (3.1, 1.0), 'b': (6.2, 2.0)}, 'Qabf'))
     assert '5' in shown
     assert not any('$' in text for text in shown)
-
-
-def test_differences_are_turned_such_that_right_is_better() -> None:
-    svg = difference_plot(
-        {
-            'Qabf': (Difference(0.1, 0.05, 0.2), True),
-            'MSE': (Difference(-20.0, -30.0, -10.0), False),
-            'VIF': (Difference(0.1, -0.1, 0.3), True),
-            'MI': (Difference(-1.0, None, None), True),
-            'PSNR': (Difference(math.nan, None, None), True),
-        },
-        'fused less mean',
-    )
-    shown = texts(svg)
-    assert {'Qabf', 'MSE', 'VIF', 'MI', 'PSNR', 'worse', 'better'} <= set(shown)
-    assert {'+0.1 [+0.05, +0.2]', '-20 [-30, -10]', '-1', 'no value'} <= set(shown)
-    zero, *intervals = curves(svg)
-    assert len(intervals) == 3
-    sides = [sorted(np.sign(points[:, 0] - zero[0, 0])) for points in intervals]
-    assert sides == [[1, 1], [1, 1], [-1, 1]]
 
 
 def test_missing_matplotlib_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -305,7 +305,7 @@ def test_pictures_are_chosen_for_both_sides(open_page: OpenPage, page: Path) -> 
     right.select_by_visible_text('weights')
     assert [colour_at(browser, at) for at in (25, 75)] == ['thermal', 'weights']
     # The choice stays for the next frame.
-    keys(browser, 'j')
+    browser.find_elements('css selector', '.steps button')[1].click()
     assert [colour_at(browser, at) for at in (25, 75)] == ['thermal', 'weights']
 
 
@@ -325,13 +325,9 @@ def test_frames_are_stepped_through(open_page: OpenPage, page: Path) -> None:
     browser = open_page(page)
     previous, following = browser.find_elements('css selector', '.steps button')
     seen = [shown(browser)]
-    following.click()
-    seen.append(shown(browser))
-    for key in ('j', ']', ']', '[', 'k'):
-        keys(browser, key)
+    for button in (*[following] * 4, *[previous] * 3):
+        button.click()
         seen.append(shown(browser))
-    previous.click()
-    seen.append(shown(browser))
     numbers = [0, 7, 12, 20, 0, 20, 12, 7]
     assert seen == [f'pair {number}' for number in numbers]
     assert browser.find_element('css selector', '.position').text == '2 of 4'
@@ -340,31 +336,15 @@ def test_frames_are_stepped_through(open_page: OpenPage, page: Path) -> None:
     assert '0.900' in details
 
 
-def test_keys_for_frames_do_not_disturb_a_choice(open_page: OpenPage, page: Path) -> None:
-    browser = open_page(page)
-    browser.execute_script('document.querySelector(".sides select").focus()')
-    keys(browser, 'j')
-    assert shown(browser) == 'pair 0'
-
-
-def test_frames_are_filtered_and_picked(open_page: OpenPage, page: Path) -> None:
+def test_frames_are_picked(open_page: OpenPage, page: Path) -> None:
     from selenium.webdriver import Keys
 
     browser = open_page(page)
-    labels = browser.find_elements('css selector', '.filter label')
-    assert [label.text for label in labels] == ['all 4', 'worst 1', 'best 1', 'evenly spaced 3']
-    labels[1].click()
-    assert shown(browser) == 'pair 12'
-    keys(browser, 'j')
-    assert shown(browser) == 'pair 12'
-    labels[3].click()
-    thumbs = browser.find_elements('css selector', '.strip label')
-    assert [thumb.is_displayed() for thumb in thumbs] == [True, True, False, True]
-    thumbs[1].click()
+    browser.find_elements('css selector', '.strip label')[1].click()
     assert shown(browser) == 'pair 7'
-    # The thumbnails are one choice for the keyboard, and those left out are passed over.
+    # The thumbnails are one choice for the keyboard.
     keys(browser, Keys.ARROW_RIGHT)
-    assert shown(browser) == 'pair 20'
+    assert shown(browser) == 'pair 12'
 
 
 def column(browser: Any, number: int = 0, place: int = 0) -> list[str]:
@@ -427,7 +407,7 @@ def test_a_phone_scrolls_tables_but_not_the_page(open_page: OpenPage, page: Path
     )
     assert left == pytest.approx(0, abs=2)
     outside = browser.execute_script(
-        'return [...document.querySelectorAll("button, select, a, summary, .filter label")]'
+        'return [...document.querySelectorAll("button, select, a, summary")]'
         '.filter((e) => !e.closest(".box"))'
         '.filter((e) => e.getBoundingClientRect().right > 360).map((e) => e.textContent)'
     )

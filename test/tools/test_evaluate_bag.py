@@ -259,7 +259,6 @@ def test_the_page_shows_all(first: tuple[Run, Path]) -> None:
         'Pair offset',
         'Means over 8 pairs',
         'Differences pair by pair',
-        'fused less mean',
         'href="./fused/"',
         'sync_tolerance',
         stamp_text(START),

@@ -21,10 +21,7 @@
       pictures: new Map([...item.querySelectorAll('img')].map((img) => [img.alt, img])),
       facts: item.querySelector('dl'),
     }));
-    const labels = ['worst', 'best', 'evenly spaced'].filter(
-      (label) => frames.some((frame) => frame.labels.includes(label)));
     const wanted = ['visible', 'fused'];
-    let shown = frames;
     let current = frames[0];
     let split = 50;
 
@@ -34,12 +31,6 @@
       input.checked = checked;
       return make('label', {}, input, make('span', {}, ...content));
     }
-
-    const filter = make('fieldset', {class: 'filter'},
-      make('legend', {class: 'unseen'}, 'Which frames'),
-      radio('filter', '', true, `all ${frames.length}`),
-      ...labels.map((label) => radio('filter', label, false,
-        `${label} ${frames.filter((frame) => frame.labels.includes(label)).length}`)));
 
     const strip = make('fieldset', {class: 'strip'},
       make('legend', {class: 'unseen'}, 'Frame'));
@@ -74,8 +65,8 @@
       make('div', {class: 'sides'}, sides[0].select, sides[1].select),
       stage);
 
-    const previous = make('button', {type: 'button', title: 'Previous frame: [ or k'}, '\u2190 Previous');
-    const next = make('button', {type: 'button', title: 'Next frame: ] or j'}, 'Next \u2192');
+    const previous = make('button', {type: 'button', title: 'Previous frame'}, '\u2190 Previous');
+    const next = make('button', {type: 'button', title: 'Next frame'}, 'Next \u2192');
     const position = make('span', {class: 'position', role: 'status'});
     const details = make('div', {class: 'details'});
 
@@ -108,7 +99,7 @@
       /* Only the strip may move, not the page. */
       const middle = frame.thumb.offsetLeft + frame.thumb.offsetWidth / 2;
       strip.scrollLeft = middle - strip.clientWidth / 2;
-      position.textContent = `${shown.indexOf(frame) + 1} of ${shown.length}`;
+      position.textContent = `${frames.indexOf(frame) + 1} of ${frames.length}`;
       details.replaceChildren(
         make('h3', {}, frame.name),
         make('p', {class: 'labels'},
@@ -119,15 +110,9 @@
     }
 
     function step(by) {
-      show(shown[(shown.indexOf(current) + by + shown.length) % shown.length]);
+      show(frames[(frames.indexOf(current) + by + frames.length) % frames.length]);
     }
 
-    filter.addEventListener('change', (event) => {
-      const label = event.target.value;
-      shown = frames.filter((frame) => !label || frame.labels.includes(label));
-      for (const frame of frames) frame.thumb.hidden = !shown.includes(frame);
-      show(shown.includes(current) ? current : shown[0]);
-    });
     strip.addEventListener('change', (event) => {
       show(frames.find((frame) => frame.thumb.contains(event.target)));
     });
@@ -168,26 +153,13 @@
       setSplit(Math.round(split) + moves[event.key] * (event.shiftKey ? 10 : 1));
       event.preventDefault();
     });
-    document.addEventListener('keydown', (event) => {
-      /* Some keyboards have brackets with AltGr, which reads as Ctrl and Alt. */
-      if (event.metaKey || event.ctrlKey !== event.altKey) return;
-      if (event.target.closest('select, textarea, input:not([type=radio])')) return;
-      const by = {'[': -1, k: -1, ']': 1, j: 1}[event.key];
-      if (by) step(by);
-    });
-
     list.hidden = true;
     place.replaceChildren(
       viewer,
       make('div', {class: 'aside'},
         make('div', {class: 'steps'}, previous, position, next),
         details),
-      make('div', {class: 'choice'}, filter, strip,
-        make('p', {class: 'note keys'},
-          'Keys: ', make('kbd', {}, 'j'), ' and ', make('kbd', {}, 'k'), ' or ',
-          make('kbd', {}, ']'), ' and ', make('kbd', {}, '['), ' for the next and previous frame, ',
-          make('kbd', {}, '\u2190'), ' ', make('kbd', {}, '\u2192'), ' ',
-          make('kbd', {}, 'Home'), ' ', make('kbd', {}, 'End'), ' for the divider.')));
+      make('div', {class: 'choice'}, strip));
     show(current);
   }
 
