@@ -421,7 +421,7 @@ class _BagEvaluation:
             metrics=study.scores.means() if study.scores.pairs else {},
             tables=tuple(tables),
             warnings=tuple(warnings),
-            device=', '.join(f'{key} {value}' for key, value in fuser.items()),
+            device=self._fused.about(),
             interrupted=replay.stopped,
         )
 

@@ -143,11 +143,7 @@ class Gallery:
     def _evenly_spaced(self) -> list[GalleryFrame]:
         """Return as many as were asked for of the up to twice as many that are held."""
         held, number = self._spaced, self._spaced_number
-        if len(held) <= number:
-            return held
-        if number == 1:
-            return held[:1]
-        places = np.linspace(0, len(held) - 1, number).round().astype(int)
+        places = np.linspace(0, len(held) - 1, min(number, len(held))).round().astype(int)
         return [held[place] for place in places]
 
 

@@ -36,12 +36,7 @@ _VISIBLE_FOLDERS = ('visible', 'vis', 'vi', 'rgb', 'color', 'colour')
 _THERMAL_FOLDERS = ('thermal', 'infrared', 'ir', 'inf', 'tir', 'lwir')
 # Of other tasks. Two of them only count together, and only where there are images in both: such
 # names are common.
-_OTHER_FOLDERS = (
-    ('a', 'b'),
-    ('near', 'far'),
-    ('over', 'under'),
-    ('source_1', 'source_2'),
-)
+_OTHER_FOLDERS = (('a', 'b'), ('near', 'far'), ('over', 'under'), ('source_1', 'source_2'))
 _ENDINGS = (('_a', '_b'), ('-a', '-b'))
 # By how many of 255 levels the channels of a coloured pixel differ, and what share of all pixels
 # must be coloured: more than lossy compression makes of grey, less than dark photographs have.
@@ -74,9 +69,8 @@ def find_pairs(directory: str | Path) -> list[ImagePair]:
 
     Folders may be named visible, vis, vi, rgb, color or colour, and thermal, infrared, ir, inf,
     tir or lwir; for other tasks A and B, near and far, over and under, or source_1 and source_2;
-    all of them in upper or lower case. Where several layouts are there, the first of visible and
-    thermal folders, other folders, and NAME_A and NAME_B counts. The suffixes of a pair may
-    differ.
+    all of them in upper or lower case. Of several layouts, the first one in this order that has
+    pairs counts, NAME_A and NAME_B last. The suffixes of a pair may differ.
 
     :raises ImagePairError: the directory is missing or holds no pair.
     """
@@ -159,10 +153,8 @@ def _grey(image: NDArray[Any]) -> NDArray[Any]:
     """Reduce an image of any number of channels to one."""
     if image.ndim == 2:
         return image
-    if image.shape[2] == 3:
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
-    if image.shape[2] == 4:
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGRA2GRAY))
+    if image.shape[2] in (3, 4):
+        return np.asarray(cv2.cvtColor(image[:, :, :3], cv2.COLOR_BGR2GRAY))
     # Grey, perhaps with transparency.
     return np.ascontiguousarray(image[:, :, 0])
 
@@ -217,33 +209,24 @@ def _sources(directory: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
         reason = 'is a file' if directory.exists() else 'does not exist'
         raise ImagePairError(f'no pairs in {directory}: it {reason}')
     folders = {path.name.lower(): path for path in sorted(directory.iterdir()) if path.is_dir()}
-    visible = next((folders[name] for name in _VISIBLE_FOLDERS if name in folders), None)
-    thermal = next((folders[name] for name in _THERMAL_FOLDERS if name in folders), None)
-    if visible is not None and thermal is not None:
-        return _images(visible), _images(thermal), _place(visible, thermal)
-    for names in _OTHER_FOLDERS:
-        if all(name in folders for name in names):
-            first, second = (folders[name] for name in names)
-            first_images, second_images = _images(first), _images(second)
-            if first_images and second_images:
-                return first_images, second_images, _place(first, second)
-
+    layouts: list[tuple[dict[str, Path], dict[str, Path], str]] = []
+    for names in ((_VISIBLE_FOLDERS, _THERMAL_FOLDERS), *(zip(names) for names in _OTHER_FOLDERS)):
+        first, second = (next((folders[n] for n in own if n in folders), None) for own in names)
+        if first is not None and second is not None:
+            place = f'its folders {first.name} and {second.name}'
+            layouts.append((_images(first), _images(second), place))
     images = _images(directory)
-    by_ending: list[tuple[dict[str, Path], dict[str, Path], str]] = []
     for endings in _ENDINGS:
         first_images, second_images = (
             {name[:-2]: path for name, path in images.items() if name.lower().endswith(ending)}
             for ending in endings
         )
         described = ' and '.join(f'NAME{ending.upper()}' for ending in endings)
-        by_ending.append((first_images, second_images, f'its images {described}'))
-    # Rather the endings of which there are pairs, else those that there are at all.
-    for found in by_ending:
-        if found[0].keys() & found[1].keys():
-            return found
-    for found in by_ending:
-        if found[0] or found[1]:
-            return found
+        layouts.append((first_images, second_images, f'its images {described}'))
+    # Rather the layout of which there are pairs, else one of which there are images.
+    for layout in sorted(layouts, key=lambda layout: not layout[0].keys() & layout[1].keys()):
+        if layout[0] or layout[1]:
+            return layout
     others = ', '.join(' and '.join(names) for names in _OTHER_FOLDERS)
     raise ImagePairError(
         f'no pairs in {directory}: looked for two folders of images with the same names '
@@ -251,10 +234,6 @@ def _sources(directory: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
         f'{"/".join(_VISIBLE_FOLDERS[1:])} and {"/".join(_THERMAL_FOLDERS[1:])}, or {others}), '
         'and for images NAME_A and NAME_B'
     )
-
-
-def _place(first: Path, second: Path) -> str:
-    return f'its folders {first.name} and {second.name}'
 
 
 def _images(folder: Path) -> dict[str, Path]:
