@@ -67,7 +67,7 @@ from dig2dig_ros.evaluation.scores import (
     ScoreBook,
     to_8_bits,
 )
-from dig2dig_ros.evaluation.study import Frame, Study, STUDY_FILES
+from dig2dig_ros.evaluation.study import Study, STUDY_FILES, StudyPair
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.streams.preparation import fused_picture, FusedFrame, stamp_of, weight_plane
 
@@ -344,7 +344,7 @@ class _BagEvaluation:
         stamp, offset = pair.work.stamps[0], pair.work.offset
         if self._first_stamp is None:
             self._first_stamp = stamp
-        frame = Frame(
+        frame = StudyPair(
             name=stamp_text(stamp),
             sources=sources,
             fused=pair.result.image,

@@ -60,7 +60,7 @@ from dig2dig_ros.evaluation.scores import (
     ScoreBook,
     to_8_bits,
 )
-from dig2dig_ros.evaluation.study import Frame, Study, STUDY_FILES
+from dig2dig_ros.evaluation.study import Study, STUDY_FILES, StudyPair
 from dig2dig_ros.evaluation.tables import Table
 
 ABLATION_METRICS = ('PSNR_sum', 'SSIM', 'MSE', 'CC', LPIPS, 'Qabf', 'VIF')
@@ -198,7 +198,7 @@ class PairEvaluation:
         assert isinstance(method, FusionMethod)
         assert method.result is not None
         _write_image(self._study.folder / 'fused' / f'{pair.name}.png', shown.image)
-        frame = Frame(
+        frame = StudyPair(
             name=pair.name,
             sources=dict(zip(self._study.sources, images, strict=True)),
             fused=shown.image,

@@ -77,7 +77,7 @@ _PACKAGES = ('dig2dig', 'torch', 'numpy', 'opencv-python-headless', 'opencv-pyth
 
 
 @dataclass(frozen=True)
-class Frame:
+class StudyPair:
     """
     One fused pair.
 
@@ -151,7 +151,7 @@ class Study:
 
     def add(
         self,
-        frame: Frame,
+        pair: StudyPair,
         fused: Mapping[str, MethodOutput],
         values: Mapping[str, Mapping[str, float]] | None = None,
         persons: Mapping[str, int] | None = None,
@@ -163,62 +163,62 @@ class Study:
         :param values: their scores by method and metric, for pairs that are scored.
         :param persons: found by a detector, by input.
         """
-        means = [float(plane.mean()) for plane in frame.weights]
-        self._times.append(frame.time)
-        self._milliseconds.append(frame.milliseconds)
-        if frame.offset is not None:
-            self._offsets.append(frame.offset * 1e3)
+        means = [float(plane.mean()) for plane in pair.weights]
+        self._times.append(pair.time)
+        self._milliseconds.append(pair.milliseconds)
+        if pair.offset is not None:
+            self._offsets.append(pair.offset * 1e3)
         for source, mean in zip(self.sources, means, strict=True):
             self._weights[source].append(mean)
         if persons is not None:
-            self._person_times.append(frame.time)
+            self._person_times.append(pair.time)
             for name, count in persons.items():
                 self._persons[name].append(count)
         for name, entry in fused.items():
-            self._timing.add([frame.name, name, f'{entry.milliseconds:.3f}'], {})
+            self._timing.add([pair.name, name, f'{entry.milliseconds:.3f}'], {})
         score = math.nan
         if values is not None:
-            self._scored_times.append(frame.time)
+            self._scored_times.append(pair.time)
             self.scores.add(values, {name: entry.milliseconds for name, entry in fused.items()})
             score = values.get(self.shown, {}).get(GALLERY_METRIC, math.nan)
             for name, row in values.items():
                 # The weights are those of the fusion, and say nothing of other rows.
                 own = means if name == self.shown else [''] * len(means)
-                self._metrics.add([*frame.cells, name], row, own)
+                self._metrics.add([*pair.cells, name], row, own)
         self._metrics.flush()
         self._timing.flush()
         self._gallery.add(
             self.pairs,
-            frame.name,
+            pair.name,
             score,
-            lambda: self._pictures(frame),
-            self._facts(frame, means, values, persons),
+            lambda: self._pictures(pair),
+            self._facts(pair, means, values, persons),
         )
-        shown = [frame.sources[source] for source in self.sources[:2]]
-        self._video.add([*shown, frame.fused], frame.time)
+        shown = [pair.sources[source] for source in self.sources[:2]]
+        self._video.add([*shown, pair.fused], pair.time)
         self.pairs += 1
 
     @staticmethod
-    def _pictures(frame: Frame) -> dict[str, bytes]:
-        pictures = {name: jpeg(image) for name, image in frame.sources.items()}
-        pictures[FUSED] = jpeg(frame.fused)
-        pictures['weights'] = jpeg(weight_overlay(frame.fused, frame.weights))
+    def _pictures(pair: StudyPair) -> dict[str, bytes]:
+        pictures = {name: jpeg(image) for name, image in pair.sources.items()}
+        pictures[FUSED] = jpeg(pair.fused)
+        pictures['weights'] = jpeg(weight_overlay(pair.fused, pair.weights))
         return pictures
 
     def _facts(
         self,
-        frame: Frame,
+        pair: StudyPair,
         means: Sequence[float],
         values: Mapping[str, Mapping[str, float]] | None,
         persons: Mapping[str, int] | None,
     ) -> dict[str, str]:
         facts = {}
         if self._timed:
-            facts['time'] = f'{frame.time:.2f} s'
-        height, width = frame.fused.shape[:2]
+            facts['time'] = f'{pair.time:.2f} s'
+        height, width = pair.fused.shape[:2]
         facts['size'] = f'{width}x{height}'
-        if frame.offset is not None:
-            facts['pair offset'] = f'{frame.offset * 1e3:+.1f} ms'
+        if pair.offset is not None:
+            facts['pair offset'] = f'{pair.offset * 1e3:+.1f} ms'
         for source, mean in zip(self.sources, means, strict=True):
             facts[f'weight of {source}'] = f'{mean:.2f}'
         for name, value in (values or {}).get(self.shown, {}).items():

@@ -36,7 +36,7 @@ from dig2dig_ros.evaluation.detection_study import DetectionStudy
 from dig2dig_ros.evaluation.metrics import METRICS
 from dig2dig_ros.evaluation.report import Report
 from dig2dig_ros.evaluation.scores import MethodOutput, score_images, ScoreBook
-from dig2dig_ros.evaluation.study import as_json, Frame, Study, versions
+from dig2dig_ros.evaluation.study import as_json, Study, StudyPair, versions
 from dig2dig_ros.evaluation.tables import Table
 
 Image = NDArray[np.uint8]
@@ -56,7 +56,7 @@ SCORES = {
 }
 
 
-def frame(number: int, **changes: Any) -> Frame:
+def frame(number: int, **changes: Any) -> StudyPair:
     share = np.full((48, 64), 0.25 + 0.5 * (number % 2), np.float32)
     given = {
         'name': f'pair{number}',
@@ -68,7 +68,7 @@ def frame(number: int, **changes: Any) -> Frame:
         'offset': 0.002,
         'cells': (f'pair{number}', 64, 48),
     }
-    return Frame(**{**given, **changes})
+    return StudyPair(**{**given, **changes})
 
 
 FUSED = {'mean': MethodOutput(OTHER, 1.0), 'fused': MethodOutput(VISIBLE, 10.0)}
