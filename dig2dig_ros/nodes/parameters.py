@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rcl_interfaces.msg import (
@@ -57,6 +57,34 @@ def descriptor(spec: ParameterSpec) -> ParameterDescriptor:
         first, last = map(int, spec.limits)
         described.integer_range = [IntegerRange(from_value=first, to_value=last, step=1)]
     return described
+
+
+def warn_of_unknown(
+    node: Node, known: Iterable[str], arguments: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """
+    Log what was given to a node and has no effect: misspelt parameters, stray arguments.
+
+    :param known: the names of the node's parameters, all of which are declared.
+    :param arguments: the command line, beginning with the name of the program.
+    :return: the names of the parameters.
+    """
+    # rclpy shows overrides only of what was declared.
+    unknown = tuple(
+        name
+        for name in node._parameter_overrides
+        if not node.has_parameter(name) and not name.startswith('qos_overrides.')
+    )
+    names = list(known)
+    for name in unknown:
+        node.get_logger().warning(no_parameter(name, names))
+    for word in remove_ros_args(list(arguments))[1:]:
+        name = nearest_name(word.strip('-').partition('=')[0], names) or 'NAME'
+        node.get_logger().warning(
+            f"the argument '{word}' is unknown and has no effect; a parameter is set by "
+            f'--ros-args -p {name}:=VALUE'
+        )
+    return unknown
 
 
 class NodeParameters:
@@ -110,28 +138,8 @@ class NodeParameters:
                 self._node.declare_parameter(spec.name, spec.default, descriptor(spec))
 
     def warn_of_unknown(self, arguments: Sequence[str] = ()) -> tuple[str, ...]:
-        """
-        Log what was given to the node and has no effect: misspelt parameters, stray arguments.
-
-        :param arguments: the command line, beginning with the name of the program.
-        :return: the names of the parameters.
-        """
-        # rclpy shows overrides only of what was declared.
-        unknown = tuple(
-            name
-            for name in self._node._parameter_overrides
-            if not self._node.has_parameter(name) and not name.startswith('qos_overrides.')
-        )
-        logger = self._node.get_logger()
-        for name in unknown:
-            logger.warning(no_parameter(name, self._specs))
-        for word in remove_ros_args(list(arguments))[1:]:
-            name = nearest_name(word.strip('-').partition('=')[0], self._specs) or 'NAME'
-            logger.warning(
-                f"the argument '{word}' is unknown and has no effect; a parameter is set by "
-                f'--ros-args -p {name}:=VALUE'
-            )
-        return unknown
+        """Log what has no effect: see :func:`warn_of_unknown`."""
+        return warn_of_unknown(self._node, self._specs, arguments)
 
     def _check(self, parameters: list[Parameter]) -> SetParametersResult:
         values = dict(self._values)

@@ -54,7 +54,7 @@ from dig2dig_ros.evaluation.camera_sources import (
 from dig2dig_ros.evaluation.image_pairs import ImagePairError
 from dig2dig_ros.evaluation.imperfect_cameras import CameraGeometry, ImperfectionError
 from dig2dig_ros.fusion.parameter_spec import ParameterSpec
-from dig2dig_ros.nodes.parameters import descriptor
+from dig2dig_ros.nodes.parameters import descriptor, warn_of_unknown
 from dig2dig_ros.nodes.run import run_node
 from dig2dig_ros.streams.codec import decode, decode_compressed, encode
 from dig2dig_ros.streams.pairing import Source, SOURCES
@@ -108,6 +108,7 @@ class PairCamera(Node):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__('pair_camera')
         values = {spec.name: self._declare(spec) for spec in PARAMETERS}
+        warn_of_unknown(self, values)
         self._values = values
         self._random = random.Random(values['seed'])
         self._images = {

@@ -233,7 +233,8 @@ def test_namespace_and_quality_of_service_can_be_given_but_parameters_are_fixed(
         cam.until(answered)
         return next(future.result() for _, future in answers if future.done())
 
-    with camera(domain, SMALL, arguments, listen=False) as cam:
+    given = {**SMALL, 'thermal_nois': 3.0}
+    with camera(domain, given, arguments, listen=False) as cam:
         topics = [f'/robot/{source}/image_raw' for source in ('visible', 'thermal')]
         cam.until(lambda: all(map(cam.node.count_publishers, topics)))
         found = []
@@ -258,6 +259,7 @@ def test_namespace_and_quality_of_service_can_be_given_but_parameters_are_fixed(
         assert 'read-only' in result.reason
         cam.process.terminate()
         assert cam.finish() == 0, cam.output()
+        assert 'thermal_nois: its value has no effect; did you mean thermal_noise?' in cam.output()
 
 
 @pytest.mark.parametrize(
