@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.imperfect_cameras import true_homography, Warp
-from dig2dig_ros.evaluation.options import UsageError
+from dig2dig_ros.evaluation.options import given_parameters, UsageError
 from dig2dig_ros.images.alignment import corner_distance
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.streams.pairing import SOURCES
@@ -111,12 +111,7 @@ def fusion_parameters(options: argparse.Namespace, registration: Path) -> dict[s
     if options.unaligned:
         # A run is short: look more often at what misalignment is left.
         values.update(thermal_to_visible=str(registration.resolve()), alignment_period=1.0)
-    asked = {
-        'fusion.num_inference_steps': options.N,
-        'fusion.dig_refresh_interval': options.S,
-        'device': options.device,
-    }
-    return {**values, **{name: value for name, value in asked.items() if value is not None}}
+    return {**values, **given_parameters(options)}
 
 
 def camera_parameters(options: argparse.Namespace, rate: float, wait: float) -> dict[str, Any]:

@@ -188,8 +188,12 @@ def report(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def add_parameter(group: argparse._ActionsContainer, name: str) -> None:
-    """Add the option ``--NAME`` of a parameter of the node, as its table describes it."""
+def add_parameter(group: argparse._ActionsContainer, name: str, **how: Any) -> None:
+    """
+    Add the option ``--NAME`` of a parameter of the node, as its table describes it.
+
+    :param how: further arguments of ``add_argument``.
+    """
     spec = PARAMETERS_BY_NAME[name]
 
     def value(text: str) -> Any:
@@ -204,6 +208,7 @@ def add_parameter(group: argparse._ActionsContainer, name: str) -> None:
         metavar=f'{{{",".join(map(str, spec.choices))}}}' if spec.choices else 'VALUE',
         # The description names the choices.
         help=f'{spec.description} {"" if spec.choices else spec.allowed}'.replace('%', '%%'),
+        **how,
     )
 
 

@@ -44,6 +44,7 @@ from dig2dig_ros.evaluation.fusion_timing import (
     variants,
 )
 from dig2dig_ros.evaluation.options import (
+    add_parameter,
     load_parameters,
     parameter_file,
     positive,
@@ -95,10 +96,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             help='of both images (320x256 640x512 1280x720)')
         add('--preset', nargs='+', metavar='PRESET|FILE', default=PRESETS,
             help=f'parameters of fusion_node: a shipped preset or a file ({" ".join(PRESETS)})')
-        add('--device', nargs='+', metavar='DEVICE', default=['auto'],
-            help='auto, cpu, cuda or cuda:N (auto)')
-        add('--precision', nargs='+', default=['auto'], choices=('auto', 'fp32', 'bf16', 'fp16'),
-            help='of the prior (auto)')
+        add_parameter(command, 'device', nargs='+', default=['auto'])
+        add_parameter(command, 'precision', nargs='+', default=['auto'])
         add('--threads', type=positive, metavar='COUNT',
             help='of the processor for the fusion; without it, all, and in the node as many as '
             'the preset says')

@@ -59,7 +59,7 @@ from dig2dig_ros.evaluation.demo_report import (
     write_json,
 )
 from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError
-from dig2dig_ros.evaluation.options import parameter_file, UsageError
+from dig2dig_ros.evaluation.options import add_parameter, parameter_file, UsageError
 from dig2dig_ros.images.geometry import RegistrationError
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import load_registration
@@ -103,11 +103,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add('--height', type=int, default=512, help='of the built-in scene in pixels (%(default)s)')
     add('--params', default='fusion', metavar='PRESET|FILE', help='parameters of the node: '
         f'{", ".join(PRESETS)}, or a YAML file (%(default)s)')
-    add('--N', type=int, metavar='STEPS', help='steps of the reverse chain, instead of the '
-        "preset's")
-    add('--S', type=int, metavar='STEPS', help='steps between two refreshes of the information '
-        "gains, instead of the preset's")
-    add('--device', help="auto, cpu, cuda or cuda:N, instead of the preset's")
+    for name in ('fusion.num_inference_steps', 'fusion.dig_refresh_interval', 'device'):
+        add_parameter(parser, name)
     add('--output', type=Path, default=Path('demo_output'), metavar='DIR',
         help='folder for pictures, video and summary (%(default)s)')
     add('--sheet-rows', type=int, default=8, metavar='ROWS',
@@ -121,7 +118,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
     if options.pairs is not None and not options.pairs.is_dir():
         parser.error(f'--pairs: {options.pairs} is not a folder')
-    for name in ('count', 'N', 'S', 'width', 'height', 'rate', 'time_limit', 'sheet_rows'):
+    for name in ('count', 'width', 'height', 'rate', 'time_limit', 'sheet_rows'):
         value = getattr(options, name)
         if value is not None and not value > 0:
             parser.error(f'--{name.replace("_", "-")} must be positive, not {value}')

@@ -277,7 +277,7 @@ def demo() -> Any:
         (['--params', 'fastest'], 'neither a file nor a preset'),
         (['--count', '0'], '--count must be positive'),
         (['--rate', 'nan'], '--rate must be positive'),
-        (['--N', '-3'], '--N must be positive'),
+        (['-N', '-3'], 'num_inference_steps is -3, but must be 1 to 999'),
         (['--sheet-rows', '0'], '--sheet-rows must be positive'),
         (['--domain-id', '102'], '--domain-id must be 0 to 101'),
         (['--output', __file__], 'exists and is not a folder'),
@@ -402,7 +402,7 @@ def test_scene_over_real_dds(demo: Any, tmp_path: Path) -> None:
     folder = tmp_path / 'demo output'
     run = run_demo(
         folder, '--width', '160', '--height', '128', '--count', '6', '--rate', '5',
-        '--device', 'cpu', '--N', '3', '--S', '1', '--time-limit', '240',
+        '--device', 'cpu', '-N', '3', '-S', '1', '--time-limit', '240',
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     summary = json.loads((folder / 'summary.json').read_text())
@@ -498,7 +498,7 @@ def test_pairs_of_a_folder_are_fused_each_once(demo: Any, tmp_path: Path) -> Non
             )
     run = run_demo(
         tmp_path / 'out', '--pairs', str(tmp_path / 'pairs'), '--device', 'cpu',
-        '--N', '2', '--S', '1', '--time-limit', '240',
+        '-N', '2', '-S', '1', '--time-limit', '240',
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     summary = json.loads((tmp_path / 'out' / 'summary.json').read_text())
