@@ -213,11 +213,11 @@ def test_a_pair_without_memory_is_tried_once_more_with_less(
     pipeline.fuser = failing  # type: ignore[assignment]
     (work,) = send(pipeline, clock, 0) + pipeline.flush()
     assert pipeline.process(work) is not None
-    assert failing.used == [1, 2]
+    assert failing.used == [1, 4]
     assert failing.freed == 1
-    assert said[0].startswith('memory ran out: fusing with prior at 1/2')
+    assert said[0].startswith('memory ran out: fusing with S 1 and the prior at 1/4')
     assert pipeline.health()[0].startswith('memory ran out')
-    assert pipeline.table()['settings'] == 'prior at 1/2: memory ran out'
+    assert pipeline.table()['settings'] == 'the cheapest: memory ran out'
 
 
 def test_a_pair_that_never_fits_is_dropped(pipeline: Pipeline, clock: Clock, fuser: Fuser) -> None:
