@@ -28,7 +28,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 import json
 from pathlib import Path
 import sys
@@ -146,21 +145,6 @@ def measure_fuser(args: argparse.Namespace) -> Measured:
 # The node
 
 
-@dataclass
-class FusedImages:
-    """Fused images as a subscriber gets them: when, and how long after their exposure."""
-
-    moments: list[float] = field(default_factory=list)
-    latencies: list[float] = field(default_factory=list)
-
-    def add(self, message: Any) -> None:
-        """Note an image that came."""
-        now = time.time_ns()
-        stamp = message.header.stamp
-        self.moments.append(now * 1e-9)
-        self.latencies.append((now - stamp.sec * 10**9 - stamp.nanosec) * 1e-9)
-
-
 @contextmanager
 def _running(module: str, arguments: Sequence[str], log: Path) -> Iterator[Child]:
     """Run a node as a process, which ends with the block."""
@@ -230,8 +214,11 @@ def _measure_variant(
 
     with _running('nodes.fusion_node', arguments, folder / 'fusion_node.log') as node:
         report(f'{name}: waiting for the node to warm up')
+        # The node before may have said something at its end.
+        client.meanwhile.clear()
+        client.spin(0.2)
         client.values, client.level = {}, None
-        client.meanwhile[:] = [node.require_running, client.require_sound]
+        client.meanwhile += [node.require_running, client.require_sound]
         client.wait_active()
         for rate in args.rate:
             results.append(run(rate, args.seconds))
@@ -268,8 +255,16 @@ def _stream(
     client.change_state('activate')
     begun = client.diagnosis_count
     client.until(lambda: client.diagnosis_count >= begun + 2, _WAIT, 'diagnostics')
-    fused = FusedImages()
-    subscription = client.listen('fused/image_raw', Image, fused.add)
+    # When fused images came, and how long after their exposure, in s.
+    moments: list[float] = []
+    latencies: list[float] = []
+
+    def on_fused(message: Any) -> None:
+        now, stamp = time.time_ns(), message.header.stamp
+        moments.append(now * 1e-9)
+        latencies.append((now - stamp.sec * 10**9 - stamp.nanosec) * 1e-9)
+
+    subscription = client.listen('fused/image_raw', Image, on_fused)
     with _running('tools.pair_camera', assignments('pair_camera', values), log) as camera:
         limit = 2 * _WAIT + 3 * count / rate
         client.until(lambda: not camera.running, limit, 'the last image of the cameras')
@@ -280,8 +275,8 @@ def _stream(
     dropped = {cause: lost for cause, lost in found['dropped'].items() if lost}
     if not found['fused'] or 'fusion error' in dropped:
         raise ProcessError(f'fusion_node could not fuse: {found["last_error"]}')
-    moments = fused.moments[_SETTLING:]
-    span = moments[-1] - moments[0] if len(moments) > 1 else 0.0
+    settled = moments[_SETTLING:]
+    span = settled[-1] - settled[0] if len(settled) > 1 else 0.0
     median, fusion = found['node_latency_ms']['p50'], found['fusion_time_ms']['p50']
     superseded = dropped.get('superseded', 0)
     overhead = None if median is None or fusion is None else round(median - fusion, 3)
@@ -289,11 +284,11 @@ def _stream(
         'sent_hz': rate,
         'sent': count,
         'fused': found['fused'],
-        'received': len(fused.moments),
+        'received': len(moments),
         'superseded': superseded,
         'dropped': dropped,
-        'rate_hz': round((len(moments) - 1) / span, 3) if span > 0 else None,
-        'latency_ms': percentiles_ms(fused.latencies[_SETTLING:]),
+        'rate_hz': round((len(settled) - 1) / span, 3) if span > 0 else None,
+        'latency_ms': percentiles_ms(latencies[_SETTLING:]),
         'node_latency_ms': found['node_latency_ms'],
         'fusion_ms': fusion,
         # A pair that waits for the one before is no overhead of the node.
