@@ -59,8 +59,7 @@ from dig2dig_ros.evaluation.bag_topics import find_sources
 from dig2dig_ros.evaluation.bag_types import BagError, COMPRESSED_IMAGE_TYPE, IMAGE_TYPE, Record
 from dig2dig_ros.nodes.child_processes import ProcessError
 from dig2dig_ros.nodes.client import FusionClient
-from dig2dig_ros.nodes.fusion_observer import FUSED, FusionObserver
-from dig2dig_ros.nodes.raw_messages import header_stamp, raw_publishers
+from dig2dig_ros.nodes.raw_topics import FUSED, FusionObserver, header_stamp, raw_publishers
 from dig2dig_ros.nodes.run import run_node
 from dig2dig_ros.streams.pairing import Source
 from dig2dig_ros.streams.resources import fast_dds_environment
@@ -323,14 +322,14 @@ class BagPlayer(Node):  # type: ignore[misc]
         if source is not None and self._observer is not None:
             with suppress(ValueError):
                 stamp = header_stamp(record.data)
-                self._observer.latencies.published(source, stamp, now / _NANOSECONDS)
+                self._observer.published(source, stamp, now / _NANOSECONDS)
         self._raw[record.topic].publish(record.data)
         self._played[record.topic] += 1
 
     def _start_over(self) -> None:
         self._rounds = 1 + self._pace.start_over()
         if self._observer is not None:
-            self._observer.latencies.start_over()
+            self._observer.start_over()
         if self._clock_publisher is not None:
             self._tick()  # the jump comes before the images of the new round
 

@@ -30,7 +30,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from small_bags import DELAY, PERIOD, stamps, write_bag
 
 from dig2dig_ros.evaluation.bag_reader import BagReader
-from dig2dig_ros.nodes.raw_messages import header_stamp
+from dig2dig_ros.nodes.raw_topics import header_stamp
 from dig2dig_ros.tools.play_bag import main
 from integration.harness import in_this_process, ListenedProcess, running
 

@@ -12,15 +12,20 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a fusion node makes of what it is sent: its fused topics, latencies and drops."""
+"""Topics as they are serialised: to publish what was recorded, and to hear a fusion node."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from importlib import import_module
+import struct
 import time
 from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from dig2dig_ros.nodes.child_processes import ProcessError
 from dig2dig_ros.nodes.client import (
@@ -29,7 +34,6 @@ from dig2dig_ros.nodes.client import (
     node_summary,
     subtract_counters,
 )
-from dig2dig_ros.nodes.raw_messages import header_stamp, message_type
 from dig2dig_ros.streams.pairing import Source, SOURCES
 from dig2dig_ros.streams.statistics import percentiles_ms
 
@@ -40,41 +44,77 @@ _KEPT_STAMPS = 1000
 _QUIET_SECONDS = 2.0
 
 
-class Latencies:
+def message_type(name: str) -> Any:
     """
-    How long after the later image of its pair a fused image comes, in s of a steady clock.
+    Return the Python class of a message type, or None where this installation lacks it.
 
-    The fused image has the stamp of the visible one. The thermal image of the pair is taken to
-    be the one with the nearest stamp among those published by then.
+    :param name: such as 'sensor_msgs/msg/Image'.
     """
+    package, _, rest = name.partition('/')
+    try:
+        return getattr(import_module(f'{package}.msg'), rest.removeprefix('msg/'), None)
+    except (ImportError, TypeError):  # the second where there is no package before the slash
+        return None
 
-    def __init__(self) -> None:
-        self._published: dict[Source, dict[int, float]] = {source: {} for source in SOURCES}
-        self.seconds: list[float] = []
 
-    def published(self, source: Source, stamp: int, now: float) -> None:
-        """Note that an image is being published."""
-        times = self._published[source]
-        times[stamp] = now
-        if len(times) > _KEPT_STAMPS:
-            del times[next(iter(times))]
+def raw_publishers(node: Node, types: Mapping[str, str], own: Sequence[str]) -> dict[str, Any]:
+    """
+    Return publishers for what was recorded, and say in the node's log which topics have none.
 
-    def fused(self, stamp: int, now: float) -> None:
-        """Note that a fused image came; one whose visible image is not known does not count."""
-        visible, thermal = self._published['visible'].get(stamp), self._published['thermal']
-        if visible is not None and thermal:
-            later = max(visible, thermal[min(thermal, key=lambda other: abs(other - stamp))])
-            self.seconds.append(now - later)
+    They are reliable, which subscribers of both kinds accept. The frames that never move are sent
+    once, and who comes later must hear of them too.
 
-    def start_over(self) -> None:
-        """Forget the stamps, which are about to come again; what still comes is not timed."""
-        for times in self._published.values():
-            times.clear()
+    :param types: of the topics by name.
+    :param own: topics, and folders of them, that are made anew and therefore not published.
+    """
+    publishers: dict[str, Any] = {}
+    unknown, anew = [], []
+    for name, type_name in types.items():
+        kind = message_type(type_name)
+        if any(name == other or name.startswith(f'{other}/') for other in own):
+            anew.append(name)
+        elif kind is None:
+            unknown.append(f'{name} ({type_name})')
+        else:
+            is_static = name.endswith('/tf_static')
+            quality = QoSProfile(
+                depth=10 if 'Image' in type_name else 100,
+                reliability=ReliabilityPolicy.RELIABLE,
+                durability=(
+                    DurabilityPolicy.TRANSIENT_LOCAL if is_static else DurabilityPolicy.VOLATILE
+                ),
+            )
+            publishers[name] = node.create_publisher(kind, name, quality)
+    if anew:
+        node.get_logger().info(f'not played, for they are made anew: {", ".join(anew)}')
+    if unknown:
+        node.get_logger().warning(
+            f'not played, for this ROS installation lacks their types: {", ".join(unknown)}'
+        )
+    return publishers
+
+
+def header_stamp(data: bytes) -> int:
+    """
+    Return the stamp in nanoseconds of a serialised message that begins with a header.
+
+    :param data: CDR as DDS sends it: four bytes of encapsulation, whose second tells the byte
+        order, then the stamp's seconds (32 bits, signed) and nanoseconds (32 bits).
+    :raises ValueError: it is too short to hold a stamp.
+    """
+    if len(data) < 12:
+        raise ValueError(f'a message of {len(data)} bytes has no stamp')
+    seconds, nanoseconds = struct.unpack_from('<iI' if data[1] & 1 else '>iI', data, 4)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
 class FusionObserver:
     """
-    Hears what the fusion node publishes, as it is serialised: counts, times and hands it on.
+    Hears what the fusion node publishes: counts, times and hands it on.
+
+    Latencies are from the later image of the pair to the fused one, in s of a steady clock. The
+    fused image has the stamp of the visible one. The thermal image of the pair is taken to be the
+    one with the nearest stamp among those published by then.
 
     :param client: of the node.
     :param hand_on: called with topic, type, bytes and nanoseconds of the steady clock of every
@@ -91,9 +131,30 @@ class FusionObserver:
         self._hand_on = hand_on
         self._heard: set[str] = set()
         self._baseline: dict[str, str] = {}
-        self.latencies = Latencies()
+        self._published: dict[Source, dict[int, float]] = {source: {} for source in SOURCES}
+        self.latencies: list[float] = []
         # Fused images that came.
         self.count = 0
+
+    def published(self, source: Source, stamp: int, now: float) -> None:
+        """Note that an image is being published."""
+        times = self._published[source]
+        times[stamp] = now
+        if len(times) > _KEPT_STAMPS:
+            del times[next(iter(times))]
+
+    def start_over(self) -> None:
+        """Forget the stamps, which are about to come again; what still comes is not timed."""
+        for times in self._published.values():
+            times.clear()
+
+    def fused(self, stamp: int, now: float) -> None:
+        """Note that a fused image came; one whose visible image is not known is not timed."""
+        self.count += 1
+        visible, thermal = self._published['visible'].get(stamp), self._published['thermal']
+        if visible is not None and thermal:
+            later = max(visible, thermal[min(thermal, key=lambda other: abs(other - stamp))])
+            self.latencies.append(now - later)
 
     def listen(self, topic: str, type_name: str) -> None:
         """Subscribe to a topic, relative to the namespace; at most once."""
@@ -113,9 +174,8 @@ class FusionObserver:
     def _on_message(self, topic: str, name: str, type_name: str, data: bytes) -> None:
         now = time.monotonic_ns()
         if topic == FUSED:
-            self.count += 1
             with suppress(ValueError):
-                self.latencies.fused(header_stamp(data), now * 1e-9)
+                self.fused(header_stamp(data), now * 1e-9)
         if self._hand_on is not None:
             self._hand_on(name, type_name, data, now)
 
@@ -171,5 +231,5 @@ class FusionObserver:
         return {
             **node_summary(self.values),
             'fused_received': self.count,
-            'latency_ms': percentiles_ms(self.latencies.seconds),
+            'latency_ms': percentiles_ms(self.latencies),
         }

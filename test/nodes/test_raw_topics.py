@@ -12,18 +12,20 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Types and stamps of serialised messages."""
+"""Serialised messages: their types and stamps, and how long after its pair a fused image comes."""
 
 import pytest
 
 pytest.importorskip('rclpy', reason='needs rclpy')
+
+from types import SimpleNamespace
 
 from builtin_interfaces.msg import Time
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from dig2dig_ros.nodes.raw_messages import header_stamp, message_type
+from dig2dig_ros.nodes.raw_topics import FusionObserver, header_stamp, message_type
 
 SECOND = 1_000_000_000
 
@@ -45,3 +47,43 @@ def test_the_stamp_is_read_from_serialised_bytes(kind):
     )  # big-endian
     with pytest.raises(ValueError, match='of 3 bytes has no stamp'):
         header_stamp(b'abc')
+
+
+def observe():
+    """Return an observer that nothing is sent to."""
+    return FusionObserver(SimpleNamespace(node=None, values={}))
+
+
+def test_latency_counts_from_the_later_image():
+    observer = observe()
+    observer.published('visible', 100, 1.0)
+    observer.published('thermal', 60, 0.9)
+    observer.published('thermal', 110, 1.25)
+    observer.published('thermal', 190, 1.4)
+    observer.fused(100, 1.5)
+    assert observer.latencies == [0.25]
+    observer.published('visible', 200, 2.0)
+    observer.fused(200, 2.125)  # whose thermal image came first
+    assert observer.latencies == [0.25, 0.125]
+
+
+def test_fused_images_of_unknown_stamps_are_not_timed():
+    observer = observe()
+    observer.published('visible', 100, 1.0)
+    observer.fused(100, 1.5)  # without any thermal image
+    observer.published('thermal', 100, 1.0)
+    observer.fused(101, 1.5)
+    assert observer.latencies == []
+    observer.start_over()
+    observer.fused(100, 2.5)
+    assert observer.latencies == []
+
+
+def test_latencies_keep_no_more_than_the_latest_stamps():
+    observer = observe()
+    for stamp in range(5000):
+        for source in ('visible', 'thermal'):
+            observer.published(source, stamp, float(stamp))
+    observer.fused(0, 6000.0)
+    observer.fused(4999, 6000.0)
+    assert observer.latencies == [1001.0]
