@@ -88,7 +88,7 @@ class BagJob:
     :param folder: of the results; it appears when they are complete.
     :param values: all parameters of ``fusion_node`` by name.
     :param rows: ways to fuse that are compared; ``fused`` is always among them.
-    :param against: rows from which ``fused`` is told apart.
+    :param against: rows that ``fused`` is compared with pair by pair.
     :param visible: topic; None leaves the choice to what is in the bag, here and below.
     :param thermal: topic.
     :param camera_info: topic, of the visible camera.

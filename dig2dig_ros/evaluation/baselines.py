@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-Classical fusions that every table shows beside the fused images.
+Classical fusions that every table shows next to the fused images.
 
 Sources are luma images of equal shape (H, W), any scale; the result is float32 on the same scale
 and not clipped: :func:`to_uint8` makes an 8-bit image of it.

@@ -29,7 +29,7 @@ class BlockMeans(Prior):
     """
     Estimates an image by the means of its blocks, interpolated: no network, nothing learned.
 
-    In the place of a prior it tells which part of a result the prior has.
+    Used in place of a prior, it shows how much of a result is due to the prior.
     """
 
     only_enqueues = True

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# Of an image; COCO counts no more.
+# In an image; COCO counts no more.
 MAX_DETECTIONS = 100
 
 
@@ -90,7 +90,7 @@ def suppress(boxes: Array, scores: Array, iou: float, limit: int = MAX_DETECTION
     :param boxes: (n, 4).
     :param scores: (n,).
     :param iou: a box that overlaps a better one by more is dropped.
-    :param limit: keep so many at most.
+    :param limit: the most boxes to keep.
     :return: indices of the kept boxes, best first.
     """
     order = np.argsort(-scores, kind='stable')

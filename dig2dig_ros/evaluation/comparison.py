@@ -42,7 +42,7 @@ from dig2dig_ros.fusion.settings import FusionSettings, SETTINGS
 
 # The row of what the parameters ask for.
 FUSED = 'fused'
-# Of the metrics that look at the sources; PSNR would count the MSE twice.
+# Metrics that look at the sources; PSNR would count the MSE twice.
 RANKED_METRICS = ('SSIM', 'MSE', 'CC', 'Nabf', 'Qabf', 'VIF', 'SCD', 'MI')
 # With fewer pairs, even differences of one sign are no evidence at the level of 95 %: all of five
 # differ in the same direction by chance in 2 of 32 cases.
@@ -246,7 +246,7 @@ def add_score_options(group: argparse._ActionsContainer) -> None:
         '--against',
         type=split_rows,
         metavar='ROWS',
-        help=f'rows from which {FUSED} is told apart pair by pair, in a table of its own; '
+        help=f'rows that {FUSED} is compared with pair by pair, in a table of its own; '
         'default: uniform and rd where present, else mean',
     )
     group.add_argument(
@@ -281,7 +281,7 @@ def rows_help() -> str:
 
 def rows_against(rows: Sequence[Row], asked: Sequence[str] | None) -> list[str]:
     """
-    Return the rows from which the fusion is told apart.
+    Return the rows that the fusion is compared with pair by pair.
 
     :param asked: value of ``--against``.
     :raises UsageError: one of them, or the fusion itself, is not among the rows.
@@ -410,7 +410,7 @@ def load_peers(path: Path, name: str) -> Peers:
     Read scores of other methods from a JSON file.
 
     :param path: ``{NAME: {method: {metric: value}}}`` with the names of :data:`METRICS`, other
-        metrics are ignored; ``{"gflops": {method: value}}`` may stand beside the sets.
+        metrics are ignored; ``{"gflops": {method: value}}`` may accompany the sets.
     :param name: NAME of the set of images.
     :raises ComparisonError: the file cannot be read, has no such set, or values are no numbers.
     """

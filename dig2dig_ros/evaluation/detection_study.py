@@ -51,13 +51,13 @@ from dig2dig_ros.images.luma import LUMA_BGR
 
 Array = NDArray[np.float64]
 
-# The inputs that mean something, beside the fused images of this package.
+# Inputs with a meaning of their own, besides the fused images of this package.
 VISIBLE, THERMAL, REFERENCE = 'visible', 'thermal', 'mean'
 
 # Lower limits of a person's height as a part of the image's height, see :func:`size_of`.
 SIZES = {'near': 80 / 480, 'medium': 30 / 480, 'far': 0.0}
 DAY, NIGHT = 'day', 'night'
-# Of :func:`sky_luma`. It tells day from night as the eye does in all 193 street scenes of
+# It is night below this :func:`sky_luma`. That agrees with the eye in all 193 street scenes of
 # RoadScene (102 of them at night) and in 32 night scenes of LLVIP. The mean luma of the image
 # fails in 9 % of those scenes at its best threshold: cameras brighten the night.
 NIGHT_LUMA = 170.0
@@ -480,7 +480,7 @@ class DetectionStudy:
         if len(self._heights) == 1:
             pixels = (f'{limit * height:.0f}' for height in self._heights for limit in limits)
             here = f', here {" and ".join(pixels)} pixels'
-        told = (
+        reason = (
             f'the name fits {" or ".join(self._night)}'
             if self._night
             else 'the upper third of the visible image is dark: the upper quartile of its luma is '
@@ -496,7 +496,7 @@ class DetectionStudy:
                 f'A person is near from {near} of the height of the image upwards, far below '
                 f'{medium} of it, and medium in between{here}. In images of 480 rows these are '
                 'the 80 and 30 pixels of the Caltech benchmark (Dollár et al., 2012).',
-                f'It is night in the {images[NIGHT]} of {self.labelled} images in which {told}.',
+                f'It is night in the {images[NIGHT]} of {self.labelled} images in which {reason}.',
             ),
         )
 

@@ -163,7 +163,7 @@ class Detector:
     YOLOX in blue-green-red order in [0, 255], letterboxed at the top left.
 
     :param path: of the model: one input (1, 3, H, W), one output, or more of which the first is
-        the one, before non-maximum suppression. Its shape tells the layout.
+        the one, before non-maximum suppression. Its shape gives the layout.
     :param size: side of the square input in pixels, a multiple of 32; None is the model's own,
         or 640 where the model takes any.
     :param person_class: index of the class of persons.
@@ -389,8 +389,8 @@ def add_detector_options(group: argparse._ActionsContainer, labels: str) -> None
         '--detector',
         type=Path,
         metavar='FILE',
-        help='a person detector, ONNX: YOLOv5, YOLOv8 (and successors of its head) or YOLOX, '
-        'which is told by the shape of its output',
+        help='a person detector in ONNX: YOLOv5, YOLOv8 (and successors of its head) or YOLOX, '
+        'recognised by the shape of its output',
     )
     add(
         '--labels',
@@ -424,7 +424,7 @@ def add_detector_options(group: argparse._ActionsContainer, labels: str) -> None
         default=[],
         metavar='GLOB',
         help='it is night in the images whose names fit, and day in all others; may be given '
-        'more than once; default: the brightness of the sky tells',
+        'more than once; default: the brightness of the sky decides',
     )
 
 

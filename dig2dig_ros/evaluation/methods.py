@@ -144,7 +144,7 @@ def thread_count() -> int:
 
 
 def time_left(elapsed: float, done: int, total: int) -> str:
-    """Return in words how long the rest takes, if ``done`` took so many seconds."""
+    """Return in words how long the rest takes, if ``done`` took ``elapsed`` seconds."""
     seconds = elapsed / done * (total - done)
     if seconds >= 120:
         return f'{seconds / 60:.0f} min left'

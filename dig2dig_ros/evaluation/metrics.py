@@ -121,7 +121,7 @@ def psnr_sum(fused: Luma, visible: Luma, thermal: Luma) -> float:
     ``sum_k 10 log10(255^2 / mean((F - c_k)^2))``, infinite if the fused image equals a source.
     The ratio as in Jagalingam and Hegde, "A review of quality metrics for fused image", Aquatic
     Procedia 4, 2015. That the paper (Dig2DIG, Table 1) adds up two of them follows from its mean
-    squared errors: 1464 alone would be 16.5 dB, and 33.74 dB stand beside it.
+    squared errors: 1464 alone would be 16.5 dB, and 33.74 dB is given next to it.
     """
     fused, visible, thermal = checked_images(fused=fused, visible=visible, thermal=thermal)
 

@@ -76,7 +76,7 @@ class PairJob:
     :param thermal: whether the second ones are thermal; else both are photographs.
     :param parameters: of ``fusion_node``, as far as they differ from its defaults.
     :param rows: ways to fuse that are compared.
-    :param against: rows from which ``fused`` is told apart.
+    :param against: rows that ``fused`` is compared with pair by pair.
     :param ablations: by the title of a table of its own, labels of rows by their names.
     :param peers: scores of other methods.
     :param lpips: network for LPIPS, see :func:`~dig2dig_ros.evaluation.perceptual.load_lpips`.

@@ -247,7 +247,7 @@ class Study:
 
         :param report: what the page says beyond the study's own part.
         :param facts: likewise for `summary.json`.
-        :param against: rows from which the fusion is told apart.
+        :param against: rows that the fusion is compared with pair by pair.
         :param groups: rows whose quality is drawn against their time together, with their labels,
             by the title of the group; empty for all rows in one plot.
         :return: what `summary.json` holds.
