@@ -145,7 +145,7 @@ def evaluate_or_refuse(
     """Do as :func:`evaluate_bag`, but return why a bag cannot be evaluated, in a sentence."""
     try:
         return evaluate_bag(job, progress, stopping)
-    except (BagError, UsageError) as error:
+    except UsageError as error:
         return str(error)
     except (OSError, ImportError) as error:
         return f'{type(error).__name__}: {error}'

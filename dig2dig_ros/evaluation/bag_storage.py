@@ -240,6 +240,7 @@ class McapFile(BagFile):
         self._schemas: dict[int, tuple[str, str, bytes]] = {}
         self._channels: dict[int, Any] = {}
         self._counts: Counter[int] = Counter()
+        self._chunks = self._damaged_chunks = 0
         self.start = self.end = None
 
     def _read_summary(self) -> bool:
@@ -289,10 +290,17 @@ class McapFile(BagFile):
         return fits and head[:1] == bytes([Opcode.CHUNK])
 
     def _unpacked(self, record: Any) -> list[Any]:
-        """Return the records in a chunk, or one that is outside chunks."""
+        """Return the records in a chunk, none where it is damaged, or one outside chunks."""
         from mcap.records import Chunk
 
-        return self._break_up(record) if isinstance(record, Chunk) else [record]
+        if not isinstance(record, Chunk):
+            return [record]
+        self._chunks += 1
+        try:
+            return self._break_up(record)
+        except Exception:
+            self._damaged_chunks += 1
+            return []
 
     def _take(self, record: Any) -> int | None:
         """Take in what a record says; return the time of a message."""
@@ -309,30 +317,22 @@ class McapFile(BagFile):
 
     def _scan(self) -> str:
         """Read the file from its beginning; return why that ended before the end, or nothing."""
-        from mcap.records import Chunk
-
-        chunks = damaged = 0
         group_is_open = False
+        reason = ''
         self._file.seek(len(_MCAP_MAGIC))
         records = self._reader().records
         while True:
-            start = self._file.tell()
+            start, chunks = self._file.tell(), self._chunks
             try:
-                record = next(records, None)
+                record = next(records)
+            except StopIteration:
+                break
             except Exception as error:
                 reason = str(error) or 'it ends inside a record'
                 break
-            if record is None:
-                reason = ''
-                break
-            is_chunk = isinstance(record, Chunk)
-            chunks += is_chunk
-            try:
-                inner = self._unpacked(record)
-            except Exception:
-                damaged += 1
-                continue
-            times = [time for time in map(self._take, inner) if time is not None]
+            found = map(self._take, self._unpacked(record))
+            times = [time for time in found if time is not None]
+            is_chunk = self._chunks > chunks
             if not times:
                 continue
             part = _Part(min(times), start, self._file.tell())
@@ -343,9 +343,10 @@ class McapFile(BagFile):
                 part = _Part(min(group.first_time, part.first_time), group.start, part.end)
             self._parts.append(part)
             group_is_open = not is_chunk
-        if damaged:
+        if self._damaged_chunks:
             self._note(
-                f'{damaged} of the {chunks} chunks of {self._label} are damaged: they are left out'
+                f'{self._damaged_chunks} of the {self._chunks} chunks of {self._label} are '
+                'damaged: they are left out'
             )
         return reason
 
@@ -364,11 +365,11 @@ class McapFile(BagFile):
         records = self._reader().records
         while self._file.tell() < part.end:
             try:
-                inner = self._unpacked(next(records))
+                record = next(records)
             except Exception:
-                # A damaged chunk: what it had is missing in the end.
-                continue
-            for item in inner:
+                # What is missing in the end is counted.
+                break
+            for item in self._unpacked(record):
                 if isinstance(item, Message) and item.channel_id in wanted:
                     found.append(Record(*wanted[item.channel_id], item.log_time, bytes(item.data)))
         found.sort(key=lambda record: record.time)

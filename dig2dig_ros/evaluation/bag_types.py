@@ -22,6 +22,8 @@ from functools import lru_cache
 import re
 from typing import Any
 
+from dig2dig_ros.evaluation.options import UsageError
+
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE_TYPE = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
@@ -56,7 +58,7 @@ yolo_msgs/DetectionArray: std_msgs/Header header, yolo_msgs/Detection[] detectio
 """
 
 
-class BagError(ValueError):
+class BagError(UsageError):
     """A bag cannot be read or written; the text says which, what is wrong and what to do."""
 
 

@@ -49,6 +49,8 @@ import traceback
 from typing import Any, Generic, TypeVar
 import uuid
 
+from dig2dig_ros.evaluation.options import UsageError
+
 J = TypeVar('J')
 R = TypeVar('R')
 
@@ -79,7 +81,7 @@ _ASK_TO_STOP = 1.0
 _TOPIC = 'dig2dig'
 
 
-class ClusterError(RuntimeError):
+class ClusterError(UsageError):
     """The cluster cannot be used; the message says why and what to do."""
 
 

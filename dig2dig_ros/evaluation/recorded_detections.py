@@ -47,10 +47,6 @@ TOLERANCE_NS = 1_000_000
 _Hypothesis = tuple[str, str, float, tuple[float, float, float, float]]
 
 
-class RecordedDetectionsError(ValueError):
-    """A message holds no detections; the text says why."""
-
-
 def detections_of(message: Any, type_name: str, person: str | None = None) -> Detections:
     """
     Return the persons in a message.
@@ -63,7 +59,7 @@ def detections_of(message: Any, type_name: str, person: str | None = None) -> De
     :param person: name or number of the class of persons. Default: the name person or
         pedestrian; where classes have no names, the number 0.
     :return: boxes in pixels of the image that the detector saw, best first.
-    :raises RecordedDetectionsError: the type is another one, or the message is not of it.
+    :raises BagError: the type is another one, or the message is not of it.
     """
     return _persons(_hypotheses(message, type_name), person)
 
@@ -102,12 +98,12 @@ class RecordedDetections:
         Take a message in; a later one with the same stamp replaces it.
 
         :param type_name: of the message, one of :data:`TYPES`.
-        :raises RecordedDetectionsError: the type is another one, or the message is not of it.
+        :raises BagError: the type is another one, or the message is not of it.
         """
         try:
             stamp = stamp_of(message.header)
         except AttributeError as error:
-            raise RecordedDetectionsError(f'the message has no stamp: {error}') from error
+            raise BagError(f'the message has no stamp: {error}') from error
         hypotheses = _hypotheses(message, type_name)
         self._classes.update({kind or number for kind, number, _, _ in hypotheses})
         if stamp in self._detections:
@@ -183,7 +179,7 @@ class RecordedDetections:
         for record in reader.records([self.topic]):
             try:
                 self.add(reader.decode(record), record.type)
-            except (BagError, RecordedDetectionsError) as error:
+            except BagError as error:
                 self._damaged.append(str(error))
 
 
@@ -211,10 +207,10 @@ def _hypotheses(message: Any, type_name: str) -> list[_Hypothesis]:
     """
     Return all that a message says, persons or not.
 
-    :raises RecordedDetectionsError: the type is unknown, or the message is not of it.
+    :raises BagError: the type is unknown, or the message is not of it.
     """
     if type_name not in TYPES:
-        raise RecordedDetectionsError(
+        raise BagError(
             f'{type_name} holds no detections that can be read: {" or ".join(TYPES)} needed'
         )
     found: list[_Hypothesis] = []
@@ -234,7 +230,7 @@ def _hypotheses(message: Any, type_name: str) -> list[_Hypothesis]:
                 name, number = ('', kind) if kind.lstrip('-').isdigit() else (kind, '')
                 found.append((name, number, float(known.score), corners))
     except AttributeError as error:
-        raise RecordedDetectionsError(f'the message is not a {type_name}: {error}') from error
+        raise BagError(f'the message is not a {type_name}: {error}') from error
     return found
 
 

@@ -41,7 +41,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dig2dig_ros.evaluation.bag_types import BagError
 from dig2dig_ros.evaluation.calibration import (
     camera_models,
     Estimate,
@@ -74,7 +73,7 @@ _BOARD_FRAMES = 40
 # Rows of the overlay.
 _ROWS = 3
 _PROGRESS_SECONDS = 5.0
-_REFUSALS = (UsageError, BagError, ImagePairError, RegistrationError)
+_REFUSALS = (UsageError, ImagePairError, RegistrationError)
 _ADVICE = {
     'images': 'more frames of other scenes with edges in both images (--frames, another '
     'recording); --thermal-width, if one camera sees much more than the other; or points by '

@@ -55,7 +55,7 @@ from dig2dig_ros.evaluation.comparison import (
     rows_help,
 )
 from dig2dig_ros.evaluation.detector import add_detector_options, detector_options
-from dig2dig_ros.evaluation.jobs import ClusterError, Outcome, run_jobs
+from dig2dig_ros.evaluation.jobs import Outcome, run_jobs
 from dig2dig_ros.evaluation.methods import time_left
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
@@ -406,7 +406,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     try:
         return evaluate(args)
-    except (UsageError, ClusterError, OSError, ImportError) as error:
+    except (UsageError, OSError, ImportError) as error:
         report(f'evaluate_bag: {error}')
         return 2
     except KeyboardInterrupt:

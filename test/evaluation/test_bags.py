@@ -530,6 +530,23 @@ def test_mcap_with_a_damaged_chunk(tmp_path: Path) -> None:
     assert f'damaged after {len(rows)} messages' in end
 
 
+def test_mcap_with_a_chunk_whose_head_is_damaged(tmp_path: Path) -> None:
+    messages = drive(40)
+    file = write_mcap(tmp_path / 'run.mcap', messages, compression='zstd', chunk_size=2000)
+    data = bytearray(file.read_bytes())
+    # Between the length of the record and its data stands the name of the compression.
+    place = data.index(b'zstd', len(data) // 2)
+    data[place : place + 4] = b'\xff' * 4
+    file.write_bytes(data)
+    with BagReader(file) as bag:
+        rows = [(r.topic, r.time) for r in bag.records(bag.topics)]
+        (problem,) = bag.problems
+    whole = [(topic, time) for topic, _, time in messages]
+    assert rows == [row for row in whole if row in rows]
+    assert 0 < len(rows) < 80
+    assert problem.startswith(f'{80 - len(rows)} of 80 messages in {file} are damaged')
+
+
 @pytest.mark.parametrize('what', ['offset', 'count'])
 def test_mcap_whose_index_leads_elsewhere(tmp_path: Path, what: str) -> None:
     messages = drive(40)

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dig2dig_ros.evaluation.bag_types import BagError
 from dig2dig_ros.evaluation.recorded_detections import (
     detections_of,
     RecordedDetections,
-    RecordedDetectionsError,
 )
 from dig2dig_ros.streams.preparation import stamp_of
 
@@ -231,7 +231,7 @@ def test_boxes_that_make_no_sense_are_left_out() -> None:
     ],
 )
 def test_other_messages_are_refused(read: Any, type_name: str, reason: str) -> None:
-    with pytest.raises(RecordedDetectionsError, match=reason):
+    with pytest.raises(BagError, match=reason):
         detections_of(read, type_name)
 
 
@@ -323,9 +323,9 @@ def test_classes_without_a_person_are_named() -> None:
 
 def test_a_message_that_cannot_be_read_is_not_kept() -> None:
     recorded = recording(SECOND)
-    with pytest.raises(RecordedDetectionsError, match='no stamp'):
+    with pytest.raises(BagError, match='no stamp'):
         recorded.add(SimpleNamespace(detections=[]), VISION)
-    with pytest.raises(RecordedDetectionsError, match='holds no detections'):
+    with pytest.raises(BagError, match='holds no detections'):
         recorded.add(message(stamp=2 * SECOND), 'std_msgs/msg/String')
     assert taken(recorded, SECOND) == 0.1
     assert recorded.warnings() == []
