@@ -497,7 +497,7 @@ def test_options_that_do_not_go_together(pairs: Path, arguments: list[str]) -> N
 
 @pytest.mark.slow
 def test_ablations(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ['--ablation', 'all', '--limit', '1', *QUICK]
+    arguments = ['--ablation', 'all', '--limit', '1', '--prior', 'nano', *QUICK]
     assert main([str(pairs), *arguments]) == 0
     captured = capsys.readouterr()
     distance, interval, steps = tables(captured.out)
@@ -527,6 +527,7 @@ def test_base_of_an_ablation_is_in_the_parameters(
         encoding='utf-8',
     )
     arguments = ['--ablation', 'interval', '--limit', '1', '--params', str(parameters)]
+    arguments += ['--prior', 'nano']
     assert main([str(pairs), *arguments, *QUICK]) == 0
     output = capsys.readouterr().out
     assert len(tables(output)) == 1
@@ -947,7 +948,8 @@ def test_ctrl_c_before_the_first_pair(
 @pytest.mark.slow
 def test_ablations_get_a_report_too(pairs: Path, tmp_path: Path) -> None:
     output = tmp_path / 'report'
-    arguments = ['--ablation', 'steps', '--limit', '2', '-o', str(output), *QUICK]
+    arguments = ['--ablation', 'steps', '--limit', '2', '--prior', 'nano', *QUICK]
+    arguments += ['-o', str(output)]
     assert main([str(pairs), *arguments]) == 0
     page = (output / 'report.html').read_text(encoding='utf-8')
     title = ABLATIONS['steps'].title
