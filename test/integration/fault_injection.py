@@ -369,7 +369,7 @@ class Siege:
 
     # Invariants
 
-    def check(self, seconds: float = 15.0) -> Vitals:
+    def check(self, seconds: float = 60.0) -> Vitals:
         """Check that the node lives, says nothing of a traceback, and goes on with diagnostics."""
         seen = len(self.client.diagnoses)
         end = time.monotonic() + seconds
@@ -517,7 +517,7 @@ class Siege:
         else:
             self.client.subscribe(topic)
 
-    def _await(self, future: Future, what: str, seconds: float = 40.0) -> object:
+    def _await(self, future: Future, what: str, seconds: float = 60.0) -> object:
         end = time.monotonic() + seconds
         while not future.done():
             self._lives_quickly()

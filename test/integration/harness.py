@@ -103,10 +103,10 @@ class NodeProcess:
         self.output_file.seek(0)
         return self.output_file.read()
 
-    def wait(self, timeout=30.0):
+    def wait(self, timeout=60.0):
         return self.process.wait(timeout)
 
-    def stop(self, number=signal.SIGINT, timeout=30.0):
+    def stop(self, number=signal.SIGINT, timeout=60.0):
         """Send a signal and return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
@@ -153,7 +153,7 @@ class ListenedProcess:
             # Not killed at once: its services would stay in sight of the next test.
             self.process.terminate()
             try:
-                self.process.wait(10)
+                self.process.wait(30)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -218,7 +218,7 @@ class Client(FusionClient):
         self.node.destroy_subscription(self._subscriptions.pop(topic))
         self.received.pop(topic, None)
 
-    def until(self, condition, timeout=30.0, what='condition'):
+    def until(self, condition, timeout=60.0, what='condition'):
         """Spin until ``condition()`` is true and return its value."""
         return super().until(condition, timeout, f'{what} (last diagnostics: {self.values})')
 

@@ -378,7 +378,7 @@ def test_signals_at_any_moment():
             time.sleep(chance.uniform(0, 0.1))
             if node.process.poll() is None:
                 node.process.send_signal(chance.choice([signal.SIGINT, signal.SIGTERM]))
-        code = node.wait(20)
+        code = node.wait()
         codes[code] += 1
         # Before Python has read the entry point, it ends as it ends any program.
         if heard:
@@ -394,7 +394,7 @@ def test_signals_while_modules_are_imported():
             assert node.process.poll() is None
             time.sleep(0.001)
         node.process.send_signal(number)
-        assert node.wait(20) == 0
+        assert node.wait() == 0
         assert not node.output()
 
 
@@ -404,7 +404,7 @@ def test_a_signal_under_load(shared, at_rest):
     shared.fire(60)
     shared.process.process.send_signal(signal.SIGINT)
     shared.fire(20)
-    assert shared.process.wait(20) == 0
+    assert shared.process.wait() == 0
     assert 'Traceback' not in shared.process.output()
 
 
@@ -420,6 +420,6 @@ def test_shutdown_ends_the_streams_and_a_signal_the_process():
         siege.fire(20)
         siege.check()
         assert siege.client.values['state'] == 'finalized'
-        assert siege.process.stop(signal.SIGTERM, 20) == 0
+        assert siege.process.stop(signal.SIGTERM) == 0
     finally:
         siege.close()

@@ -84,7 +84,7 @@ def fuse(client, pairs):
         before = len(client.received['fused/image_raw'])
         client.send_pair(visible, visible[..., 0])
         client.until(
-            lambda seen=before: len(client.received['fused/image_raw']) > seen, 10, 'fused'
+            lambda seen=before: len(client.received['fused/image_raw']) > seen, what='fused'
         )
 
 

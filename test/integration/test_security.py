@@ -133,7 +133,7 @@ def test_a_tool_uses_no_network_and_writes_only_what_it_is_asked_for(places):
         env={**os.environ, 'PYTHONPATH': python_path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert [Path(path).name for path in left_behind(places)] == ['fused.png']

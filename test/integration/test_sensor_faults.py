@@ -73,7 +73,7 @@ def steps(weights, full):
 def send_alone(robot, film, source):
     """Send images of one camera until something comes of one; return its header and output."""
     index = ('visible', 'thermal').index(source)
-    for _ in range(100):
+    for _ in range(300):
         image = next(film)[index]
         header = robot.send_one(source, image)
         output = robot.output(header.stamp, 0.1)
