@@ -169,6 +169,12 @@ class _LabelledImage:
     time: str
 
 
+_FUSION_COUNTS = (
+    *('persons', 'confirmed_by_visible', 'confirmed_by_thermal', 'in_neither_camera'),
+    *('persons_of_the_cameras', 'missed'),
+)
+
+
 @dataclass(frozen=True)
 class _Result:
     """
@@ -233,6 +239,10 @@ class DetectionStudy:
         self._labelled: list[_LabelledImage] = []
         self._found = dict.fromkeys(self.inputs, 0)
         self._shared = {(a, b): 0 for a in self.inputs for b in self.inputs if a != b}
+        # Of each fusion where both cameras are there: persons by whether the cameras show them.
+        both = {VISIBLE, THERMAL} <= set(self.inputs)
+        fusions = [name for name in self.inputs if both and name not in (VISIBLE, THERMAL)]
+        self._fusions = {name: dict.fromkeys(_FUSION_COUNTS, 0) for name in fusions}
         self._results: tuple[int, dict[str, _Result]] | None = None
 
     @property
@@ -313,7 +323,7 @@ class DetectionStudy:
     def tables(self) -> list[Table]:
         """Return what was found: against the labels, else how far the inputs agree."""
         if not self._labelled:
-            return [self._agreement_table()]
+            return self._agreement_tables()
         results = self._measure()
         return [self._precision_table(results), self._group_table(results)]
 
@@ -345,6 +355,8 @@ class DetectionStudy:
                 },
             },
         }
+        if self._fusions:
+            summary['agreement']['fusions'] = {n: dict(c) for n, c in self._fusions.items()}
         if self._labelled:
             persons, images = self._group_counts()
             summary.update(
@@ -504,14 +516,28 @@ class DetectionStudy:
 
     def _compare(self, boxes: Mapping[str, Array]) -> None:
         """Count the persons of one image that the inputs have in common."""
+        common: dict[tuple[str, str], list[tuple[int, int]]] = {}
         for index, first in enumerate(self.inputs):
             self._found[first] += len(boxes[first])
             for second in self.inputs[index + 1 :]:
-                shared = len(pair_up(boxes[first], boxes[second]))
-                self._shared[first, second] += shared
-                self._shared[second, first] += shared
+                pairs = pair_up(boxes[first], boxes[second])
+                common[first, second], common[second, first] = pairs, [(b, a) for a, b in pairs]
+                self._shared[first, second] += len(pairs)
+                self._shared[second, first] += len(pairs)
+        for name, counts in self._fusions.items():
+            own, both = len(boxes[name]), common[VISIBLE, THERMAL]
+            visible, thermal = dict(common[VISIBLE, name]), dict(common[THERMAL, name])
+            # The persons of the two cameras, those of both once.
+            cameras = len(boxes[VISIBLE]) + len(boxes[THERMAL]) - len(both)
+            found = (
+                len(visible) + len(thermal) - sum(v in visible and t in thermal for v, t in both)
+            )
+            neither = own - len({*visible.values(), *thermal.values()})
+            numbers = (own, len(visible), len(thermal), neither, cameras, cameras - found)
+            for count, number in zip(_FUSION_COUNTS, numbers, strict=True):
+                counts[count] += number
 
-    def _agreement_table(self) -> Table:
+    def _agreement_tables(self) -> list[Table]:
         many = len(self.inputs) > 1
         header = ['input', 'persons', 'persons per image']
         header += [f'also in {name}' for name in self.inputs if many]
@@ -537,7 +563,29 @@ class DetectionStudy:
             'not better by themselves. Only labels can tell.',
         ]
         title = 'Agreement of the inputs' if many else 'Persons found'
-        return Table(title, tuple(header), tuple(rows), tuple(notes))
+        tables = [Table(title, tuple(header), tuple(rows), tuple(notes))]
+        return [*tables, self._fusion_table()] if self._fusions else tables
+
+    def _fusion_table(self) -> Table:
+        rows = []
+        for name, counts in self._fusions.items():
+            persons, visible, thermal, neither, cameras, missed = counts.values()
+            parts = (_percent(_part(count, persons)) for count in (visible, thermal, neither))
+            row = (name, str(persons), *parts, str(cameras), _percent(_part(missed, cameras)))
+            rows.append(row)
+        header = ('fusion', 'persons', f'confirmed by {VISIBLE}', f'confirmed by {THERMAL}')
+        return Table(
+            'Fusions and the two cameras',
+            (*header, 'by neither', 'persons of the cameras', 'missed'),
+            tuple(rows),
+            (
+                'Percent of the persons of the fusion that the detector finds in a camera image '
+                'as well; missed: percent of the persons that it finds in at least one camera '
+                'image (one in both counts once), but not in the fusion.',
+                'A person that only the fusion shows may be one whom each camera alone shows too '
+                'weakly, or a false alarm; one that it misses may be a false alarm of a camera.',
+            ),
+        )
 
 
 def _part(count: int, total: int) -> float:

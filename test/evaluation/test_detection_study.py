@@ -285,7 +285,7 @@ def agreement_study() -> DetectionStudy:
 def test_agreement_of_inputs_without_labels() -> None:
     study = agreement_study()
     assert (study.frames, study.labelled) == (2, 0)
-    (table,) = study.tables()
+    table, fusions = study.tables()
     assert column(table, 'persons') == {'visible': '2', 'thermal': '2', 'fused': '3'}
     assert column(table, 'persons per image') == {
         'visible': '1.00',
@@ -296,12 +296,23 @@ def test_agreement_of_inputs_without_labels() -> None:
     assert column(table, 'also in thermal') == {'visible': '50.0', 'thermal': '', 'fused': '66.7'}
     assert column(table, 'also in fused') == {'visible': '50.0', 'thermal': '100.0', 'fused': ''}
     assert any('Agreement is not truth' in note for note in table.notes)
+    assert fusions.rows == (('fused', '3', '33.3', '66.7', '33.3', '3', '33.3'),)
     assert as_json(study.summary())['agreement'] == {
         'persons': {'visible': 2, 'thermal': 2, 'fused': 3},
         'found_as_well_in': {
             'visible': {'thermal': 0.5, 'fused': 0.5},
             'thermal': {'visible': 0.5, 'fused': 1.0},
             'fused': {'visible': pytest.approx(1 / 3), 'thermal': pytest.approx(2 / 3)},
+        },
+        'fusions': {
+            'fused': {
+                'persons': 3,
+                'confirmed_by_visible': 1,
+                'confirmed_by_thermal': 2,
+                'in_neither_camera': 1,
+                'persons_of_the_cameras': 3,
+                'missed': 1,
+            }
         },
     }
 

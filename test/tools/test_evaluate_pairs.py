@@ -794,7 +794,8 @@ def test_without_labels_the_agreement_of_the_inputs_is_measured(
 ) -> None:
     assert main([str(pairs), *detector, '--compare', 'mean']) == 0
     output = capsys.readouterr().out
-    (agreement,) = tables(output)[1:]
+    agreement, fusions = tables(output)[1:]
+    assert list(fusions) == ['mean']
     assert list(agreement) == ['visible', 'thermal', 'mean']
     assert 'Agreement is not truth' in output
 
