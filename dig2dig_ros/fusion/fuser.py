@@ -80,13 +80,7 @@ class FusionResult:
 
 @dataclass(frozen=True)
 class _Source:
-    """
-    What is to be fused, checked.
-
-    :param pixels: (H, W) or (H, W, 3); uint8, uint16 or float32.
-    :param full_scale: the value of a pixel that stands for 1.
-    :param trust: 0 to 1.
-    """
+    """What is to be fused, checked; pixels of uint8, uint16 or float32."""
 
     pixels: NDArray[Any]
     full_scale: float

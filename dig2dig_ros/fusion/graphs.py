@@ -64,9 +64,8 @@ class Input:
     """
     What goes into a computation.
 
-    :param tensor: on the host, or on the device already.
-    :param version: where it is equal to that of the last time, the values are there still; None
-        is never the same.
+    :param tensor: on the host or on the device.
+    :param version: while it stays the same, so do the values; None is never the same.
     """
 
     tensor: Tensor

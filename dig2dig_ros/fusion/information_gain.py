@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 import math
 from typing import Literal
 
@@ -120,8 +121,7 @@ def cell_means(x: Tensor, cell: int) -> Tensor:
     """
     Average over cells of a grid that begins at the first pixel.
 
-    :param x: (..., H, W).
-    :param cell: side of a cell in pixels; those at the border may be cut off.
+    :param x: (..., H, W); cells at the border may be cut off.
     :return: (..., ceil(H / cell), ceil(W / cell)).
     """
     height, width = x.shape[-2:]
@@ -195,10 +195,7 @@ def reconstruction_loss(
     :param cell: side in pixels of the cells of the grid on which it is wanted; 1 is every pixel.
     :return: (..., H, W), not negative; where H and W count cells.
     """
-
-    def mean(x: Tensor) -> Tensor:
-        return _precise_local_mean(x, window, cell)
-
+    mean = partial(_precise_local_mean, window=window, cell=cell)
     if loss == 'l2':
         return mean((estimate - source).square_())
     if loss == 'l1':
@@ -274,11 +271,9 @@ def relative_gain(gain: Tensor, noise_floor: float = 0.0) -> Tensor:
 
 def softmax_weights(gain: Tensor, temperature: float = 1.0) -> Tensor:
     """
-    Return the weights of Eq. 11: a softmax over the sources (dimension -4).
+    Return the weights of Eq. 11: a softmax over the sources of (..., K, 1, H, W).
 
-    :param gain: (..., K, 1, H, W).
     :param temperature: divides the gains; 1.0 is Eq. 11 as printed.
-    :return: same shape, in [0, 1], summing to 1 over the sources.
     """
     return torch.softmax(gain / temperature, dim=-4)
 

@@ -109,11 +109,7 @@ class Sample:
 
     @torch.inference_mode()
     def mean_weights(self) -> Tensor:
-        """
-        Average the weights over the intervals, each counting as much as it gained at the pixel.
-
-        :return: (K, 1, H, W), summing to 1 over the sources.
-        """
+        """Return :meth:`Weighing.mean_weights` for every pixel, (K, 1, H, W)."""
         means = self.weighing.mean_weights()
         return refined(means, self.weighing.cell, *self.fused.shape[-2:])
 
