@@ -56,7 +56,7 @@ def finish_pair(client, **pair):
     for _ in range(5):  # a pair may get lost on its way
         client.send_pair(**pair)
         with suppress(AssertionError):
-            client.until(lambda: ended() > before, 10, 'end of a pair')
+            client.until(lambda: ended() > before, 30, 'end of a pair')
             break
     client.diagnose()
     return client.counter('fused') - fused
