@@ -103,7 +103,8 @@ class FrameCollector:
             self._waiting.append(stamp)
 
     def forget(self) -> None:
-        """Begin anew: what came so far does not count."""
+        """Start over: what came so far does not count."""
+        self._waiting.clear()
         for topic, kept in self._images.items():
             kept.clear()
             self.received[topic] = 0
