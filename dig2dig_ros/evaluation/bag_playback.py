@@ -84,7 +84,7 @@ class ReadAhead:
     Reads a bag in a thread, so that the disk does not delay who plays it.
 
     :param read: yields the records; called in the thread.
-    :param limit: bytes that are held at most, beside one record.
+    :param limit: bytes held at most, not counting one record.
     """
 
     def __init__(

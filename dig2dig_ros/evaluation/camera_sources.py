@@ -172,7 +172,7 @@ def loop_frames(visible_rate: float, thermal_rate: float, seconds: float) -> tup
     Return how many visible and thermal images make a loop of at most ``seconds``.
 
     Of all whole numbers of visible images in the upper half of that time, the one whose time is
-    nearest to a whole number of thermal images, so that both streams begin anew together.
+    nearest to a whole number of thermal images, so that both streams start over together.
     """
     most = max(1, int(visible_rate * seconds + 1e-9))
 
@@ -277,7 +277,7 @@ class StreetSource:
         Decide which images are rendered.
 
         :param size: bytes of an image of each camera.
-        :return: the streams, and the seconds after which the street begins anew.
+        :return: the streams, and the period of the street in seconds.
         """
         rate = self._rates
         counts: dict[Source, int] = {'visible': self._visible_count(), 'thermal': self._count}

@@ -152,7 +152,7 @@ class ContactSheet:
     """
     Rows of visible, thermal, fused and overlay, evenly spread over a run of unknown length.
 
-    :param max_rows: at most so many rows.
+    :param max_rows: the largest number of rows.
     :param tile_width: width of one picture in pixels.
     :param placement: where the thermal image lies, of frames whose cameras do not share a view;
         the rows then show its edges on the visible image as well, before and after registration.

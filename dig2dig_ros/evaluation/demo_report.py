@@ -49,7 +49,7 @@ class OutputFolder:
     """
     A folder whose files the demo replaces at every run, leaving other people's files alone.
 
-    The names of the files that a run writes are kept in a manifest beside them, each added
+    The names of the files that a run writes are kept in a manifest in the folder, each added
     before its file is written, so that a run that was killed is cleaned up too.
 
     :raises UsageError: the folder cannot be made or written.

@@ -308,7 +308,7 @@ def compare_fusions(
     threads: int | None,
 ) -> tuple[list[dict[str, Any]], list[Table]]:
     """
-    Time the fusion of this package beside the baselines and plug-ins, size by size.
+    Time the fusion of this package, the baselines and plug-ins, size by size.
 
     :param rounds: pairs that every fusion fuses flat out.
     :return: what was measured, for JSON, and as tables.

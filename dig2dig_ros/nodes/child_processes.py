@@ -44,7 +44,7 @@ def middleware_environment(domain_id: int) -> dict[str, str]:
         'ROS_DOMAIN_ID': str(domain_id),
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
         'RMW_IMPLEMENTATION': 'rmw_fastrtps_cpp',
-        # Waiting threads that spin take the cores from the processes beside them.
+        # Waiting threads that spin take cores away from other processes.
         'OMP_WAIT_POLICY': os.environ.get('OMP_WAIT_POLICY', 'PASSIVE'),
         'PYTHONUNBUFFERED': '1',
     }

@@ -135,7 +135,7 @@ class FusionClient:
 
     def spin_once(self, seconds: float) -> None:
         """
-        Take what comes first, or nothing after so many seconds.
+        Handle the next message, or return when the time is up.
 
         :raises ExternalShutdownException: the context has ended.
         """
@@ -145,7 +145,7 @@ class FusionClient:
             self.executor.spin_once(timeout_sec=max(0.0, seconds))
 
     def spin(self, seconds: float) -> None:
-        """Take messages for so long."""
+        """Handle messages for some time."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             self.spin_once(min(left, _PATIENCE))
@@ -153,10 +153,10 @@ class FusionClient:
 
     def until(self, condition: Callable[[], ValueT], timeout: float, what: str) -> ValueT:
         """
-        Take messages until the condition is true, and return its value.
+        Handle messages until the condition is true, and return its value.
 
         :param what: is waited for.
-        :raises ProcessError: it is not true within so many seconds.
+        :raises ProcessError: it is not true within ``timeout`` seconds.
         """
         deadline = time.monotonic() + timeout
         while not (value := condition()):
@@ -186,7 +186,7 @@ class FusionClient:
         """
         Wait until the node is active.
 
-        :raises ProcessError: it tells of an error, or is not active within so many seconds.
+        :raises ProcessError: it reports an error, or is not active within ``timeout`` seconds.
         """
 
         def is_active() -> bool:

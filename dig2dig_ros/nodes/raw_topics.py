@@ -59,20 +59,20 @@ def message_type(name: str) -> Any:
 
 def raw_publishers(node: Node, types: Mapping[str, str], own: Sequence[str]) -> dict[str, Any]:
     """
-    Return publishers for what was recorded, and say in the node's log which topics have none.
+    Return publishers for what was recorded, and say in the node's log which topics are left out.
 
     They are reliable, which subscribers of both kinds accept. The frames that never move are sent
-    once, and who comes later must hear of them too.
+    once, and late subscribers need them too.
 
     :param types: of the topics by name.
-    :param own: topics, and folders of them, that are made anew and therefore not published.
+    :param own: topics and namespaces that this run makes itself, which are left out.
     """
     publishers: dict[str, Any] = {}
-    unknown, anew = [], []
+    unknown, ours = [], []
     for name, type_name in types.items():
         kind = message_type(type_name)
         if any(name == other or name.startswith(f'{other}/') for other in own):
-            anew.append(name)
+            ours.append(name)
         elif kind is None:
             unknown.append(f'{name} ({type_name})')
         else:
@@ -85,8 +85,8 @@ def raw_publishers(node: Node, types: Mapping[str, str], own: Sequence[str]) -> 
                 ),
             )
             publishers[name] = node.create_publisher(kind, name, quality)
-    if anew:
-        node.get_logger().info(f'not played, for they are made anew: {", ".join(anew)}')
+    if ours:
+        node.get_logger().info(f'not played, as this run makes them itself: {", ".join(ours)}')
     if unknown:
         node.get_logger().warning(
             f'not played, for this ROS installation lacks their types: {", ".join(unknown)}'
@@ -98,7 +98,7 @@ def header_stamp(data: bytes) -> int:
     """
     Return the stamp in nanoseconds of a serialised message that begins with a header.
 
-    :param data: CDR as DDS sends it: four bytes of encapsulation, whose second tells the byte
+    :param data: CDR as DDS sends it: four bytes of encapsulation, the second of which is the byte
         order, then the stamp's seconds (32 bits, signed) and nanoseconds (32 bits).
     :raises ValueError: it is too short to hold a stamp.
     """

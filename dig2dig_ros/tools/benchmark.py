@@ -86,7 +86,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description='Measure how fast the fusion is.',
     )
     commands = parser.add_subparsers(dest='command', required=True)
-    fuser = commands.add_parser('fuser', help='the fuser alone, beside other fusions')
+    fuser = commands.add_parser('fuser', help='the fuser alone, compared with other fusions')
     node = commands.add_parser('node', help='the node over DDS, from camera to subscriber')
     # fmt: off
     for command in (fuser, node):
@@ -236,7 +236,7 @@ def _measure_variant(
 def _stream(
     client: FusionClient, size: tuple[int, int], rate: float, seconds: float, log: Path
 ) -> dict[str, Any]:
-    """Let the camera send for so many seconds, and return what came of it."""
+    """Let the cameras send for some seconds, and return what came of it."""
     from sensor_msgs.msg import Image
 
     from dig2dig_ros.nodes.client import node_summary

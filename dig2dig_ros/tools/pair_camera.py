@@ -253,7 +253,7 @@ class PairCamera(Node):  # type: ignore[misc]
 
 
 def camera_info(camera: CameraGeometry, header: Header) -> CameraInfo:
-    """Return what a calibrated camera sends beside its images, under the header of one."""
+    """Return the CameraInfo of a calibrated camera, under the header of an image."""
     matrix = camera.matrix
     return CameraInfo(
         header=header,
