@@ -44,49 +44,30 @@ from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 # The package that starts yolo_ros.
 YOLO = 'yolo_bringup'
 
-ARGUMENTS = (
-    DeclareLaunchArgument(
-        'detector_package',
-        default_value=YOLO,
-        description='Package of the launch file that starts the detector.',
-    ),
-    DeclareLaunchArgument(
-        'detector_launch_file',
-        default_value='yolo.launch.py',
-        description='That launch file, in the folder launch of the package.',
-    ),
-    DeclareLaunchArgument(
-        'detector_image_argument',
-        default_value='input_image_topic',
-        description='Its argument that names the topic of the images.',
-    ),
-    DeclareLaunchArgument(
-        'detector_namespace',
-        default_value='yolo',
-        description='Its argument namespace, below the namespace of the fusion node unless it '
-        'begins with /; empty: not given.',
-    ),
-    DeclareLaunchArgument(
-        'detector_model',
-        default_value='',
-        description="Its argument model, such as a file of weights; empty: the detector's own.",
-    ),
-    DeclareLaunchArgument(
-        'detector_device',
-        default_value='',
-        description="Its argument device, such as cuda:0 or cpu; empty: the detector's own.",
-    ),
-    DeclareLaunchArgument(
-        'detector_threshold',
-        default_value='',
-        description='Its argument threshold, the least confidence of a detection, 0 to 1; '
-        "empty: the detector's own.",
-    ),
-    DeclareLaunchArgument(
-        'detector_arguments',
-        default_value='',
-        description='More of its arguments: NAME:=VALUE, separated by spaces.',
-    ),
+# fmt: off
+# Name, default and description.
+_TABLE = (
+    ('detector_package', YOLO, 'Package of the launch file that starts the detector.'),
+    ('detector_launch_file', 'yolo.launch.py',
+     'That launch file, in the folder launch of the package.'),
+    ('detector_image_argument', 'input_image_topic',
+     'Its argument that names the topic of the images.'),
+    ('detector_namespace', 'yolo',
+     'Its argument namespace, below the namespace of the fusion node unless it begins with /; '
+     'empty: not given.'),
+    ('detector_model', '',
+     "Its argument model, such as a file of weights; empty: the detector's own."),
+    ('detector_device', '',
+     "Its argument device, such as cuda:0 or cpu; empty: the detector's own."),
+    ('detector_threshold', '',
+     "Its argument threshold, the least confidence of a detection, 0 to 1; empty: the detector's "
+     'own.'),
+    ('detector_arguments', '', 'More of its arguments: NAME:=VALUE, separated by spaces.'),
+)
+# fmt: on
+ARGUMENTS = tuple(
+    DeclareLaunchArgument(name, default_value=default, description=description)
+    for name, default, description in _TABLE
 )
 
 

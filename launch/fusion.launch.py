@@ -51,54 +51,33 @@ PARAMETERS = {
     'use_sim_time': ParameterSpec('use_sim_time', False, 'Take the time from /clock.'),
 }
 
-ARGUMENTS = (
-    DeclareLaunchArgument(
-        'params_file',
-        default_value='fusion',
-        description=f'Parameters of the node: a preset ({", ".join(PRESETS)}) or the path of a '
-        'YAML file.',
-    ),
-    *(
-        DeclareLaunchArgument(
-            name,
-            default_value='',
-            description=f'{spec.description} Empty: the value of params_file.',
-        )
-        for name, spec in PARAMETERS.items()
-    ),
-    DeclareLaunchArgument(
-        'namespace', default_value='', description='Namespace of the node and its topics.'
-    ),
-    DeclareLaunchArgument(
-        'visible_topic',
-        default_value='visible/image_raw',
-        description='Topic of the visible images, without the suffix of an image transport.',
-    ),
-    DeclareLaunchArgument(
-        'thermal_topic',
-        default_value='thermal/image_raw',
-        description='Topic of the thermal images, without the suffix of an image transport.',
-    ),
-    DeclareLaunchArgument(
-        'visible_camera_info_topic',
-        default_value='',
-        description='Topic of the visible CameraInfo; empty: camera_info beside visible_topic.',
-    ),
-    DeclareLaunchArgument(
-        'thermal_camera_info_topic',
-        default_value='',
-        description='Topic of the thermal CameraInfo, which extrinsics asks for; empty: '
-        'camera_info beside thermal_topic.',
-    ),
-    DeclareLaunchArgument(
-        'fast_dds_profile',
-        default_value=PathJoinSubstitution([FindPackageShare('dig2dig'), 'config/fast_dds.xml']),
-        description='XML profile for Fast DDS; empty: none. The default one gives way to a '
-        'choice made in the environment.',
-    ),
-    DeclareLaunchArgument(
-        'log_level', default_value='info', description='debug, info, warn, error or fatal.'
-    ),
+# fmt: off
+# Name, default and description.
+_TABLE = (
+    ('params_file', 'fusion',
+     f'Parameters of the node: a preset ({", ".join(PRESETS)}) or the path of a YAML file.'),
+    *((name, '', f'{spec.description} Empty: the value of params_file.')
+      for name, spec in PARAMETERS.items()),
+    ('namespace', '', 'Namespace of the node and its topics.'),
+    ('visible_topic', 'visible/image_raw',
+     'Topic of the visible images, without the suffix of an image transport.'),
+    ('thermal_topic', 'thermal/image_raw',
+     'Topic of the thermal images, without the suffix of an image transport.'),
+    ('visible_camera_info_topic', '',
+     'Topic of the visible CameraInfo; empty: camera_info beside visible_topic.'),
+    ('thermal_camera_info_topic', '',
+     'Topic of the thermal CameraInfo, which extrinsics asks for; empty: camera_info beside '
+     'thermal_topic.'),
+    ('fast_dds_profile',
+     PathJoinSubstitution([FindPackageShare('dig2dig'), 'config/fast_dds.xml']),
+     'XML profile for Fast DDS; empty: none. The default one gives way to a choice made in the '
+     'environment.'),
+    ('log_level', 'info', 'debug, info, warn, error or fatal.'),
+)
+# fmt: on
+ARGUMENTS = tuple(
+    DeclareLaunchArgument(name, default_value=default, description=description)
+    for name, default, description in _TABLE
 )
 
 

@@ -22,6 +22,7 @@ file as well; ``--show-args`` lists all.
 from importlib.util import find_spec
 import os
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from ament_index_python.packages import get_package_share_directory, PackageNotFoundError
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
@@ -45,7 +46,8 @@ from launch_ros.actions import Node
 from launch_ros.ros_adapters import get_ros_node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
-PLAYERS = ('auto', 'play_bag', 'rosbag2')
+from dig2dig_ros.fusion.parameter_spec import ParameterSpec
+
 FUSED_TOPICS = (
     'fused/image_raw',
     'fused/camera_info',
@@ -59,81 +61,54 @@ START_SECONDS = 300.0
 # For the last pair, where rosbag2 plays: it does not know of the node.
 REST_SECONDS = 5.0
 
-ARGUMENTS = (
-    DeclareLaunchArgument('bag', description='The bag: its folder, or an .mcap or .db3 file.'),
-    DeclareLaunchArgument(
-        'visible_topic',
-        default_value='',
-        description='Topic of the visible images in the bag; empty: found by name and type.',
-    ),
-    DeclareLaunchArgument(
-        'thermal_topic',
-        default_value='',
-        description='Topic of the thermal images in the bag; empty: found by name and type.',
-    ),
-    DeclareLaunchArgument(
-        'rate',
-        default_value='1.0',
-        description='Pace of the replay; 1.0 is that of the recording.',
-    ),
-    DeclareLaunchArgument(
-        'loop',
-        default_value='false',
-        description='Start over at the end, until Ctrl-C (true, false). Time jumps back then, '
-        'which costs the images that the node holds at that moment.',
-    ),
-    DeclareLaunchArgument(
-        'output',
-        default_value='',
-        description='Folder to make for the bag of the fused topics and the measurements; '
-        'empty: replay_NAME in the present folder.',
-    ),
-    DeclareLaunchArgument(
-        'measure',
-        default_value='true',
-        description='Measure latency and drops, into replay.json in output (true, false); '
-        'play_bag alone does.',
-    ),
-    DeclareLaunchArgument(
-        'player',
-        default_value='auto',
-        description=f'{", ".join(PLAYERS[:-1])} or {PLAYERS[-1]}. auto is play_bag, which waits '
-        'for the node, so that no first frame is lost, and for its last pair, and measures; '
-        'it is rosbag2 where the Python package rosbags is missing.',
-    ),
-)
+# fmt: off
+OPTIONS = {spec.name: spec for spec in (
+    ParameterSpec('bag', '', 'The bag: its folder, or an .mcap or .db3 file.'),
+    ParameterSpec('visible_topic', '', 'Topic of the visible images in the bag; empty: found by '
+                  'name and type.'),
+    ParameterSpec('thermal_topic', '', 'Topic of the thermal images in the bag; empty: found by '
+                  'name and type.'),
+    ParameterSpec('rate', 1.0, 'Pace of the replay; 1.0 is that of the recording.',
+                  limits=(0.001, 1000.0)),
+    ParameterSpec('loop', False, 'Start over at the end, until Ctrl-C. Time jumps back then, '
+                  'which costs the images that the node holds at that moment.'),
+    ParameterSpec('output', '', 'Folder to make for the bag of the fused topics and the '
+                  'measurements; empty: replay_NAME in the present folder.'),
+    ParameterSpec('measure', True, 'Measure latency and drops, into replay.json in output; '
+                  'play_bag alone does.'),
+    ParameterSpec('player', 'auto', 'auto, play_bag or rosbag2. auto is play_bag, which waits for '
+                  'the node, so that no first frame is lost, and for its last pair, and measures; '
+                  'it is rosbag2 where the Python package rosbags is missing.',
+                  choices=('auto', 'play_bag', 'rosbag2')),
+)}
+# fmt: on
 
 
-def given(context: LaunchContext, name: str, default: str = '') -> str:
-    """Return the value of an argument, stripped."""
-    return LaunchConfiguration(name, default=default).perform(context).strip()
+class Replay(NamedTuple):
+    """What is replayed and how; ``arguments`` are those of ``fusion.launch.py`` for the bag."""
+
+    bag: Path
+    folder: Path
+    rate: float
+    loop: bool
+    measure: bool
+    arguments: dict[str, str]
 
 
-def boolean(context: LaunchContext, name: str) -> bool:
-    """Return the value of an argument that must be true or false."""
-    text = given(context, name)
-    if text.lower() not in ('true', 'false'):
-        raise RuntimeError(f"{name} is '{text}', but must be true or false")
-    return text.lower() == 'true'
-
-
-def positive(context: LaunchContext, name: str) -> float:
-    """Return the value of an argument that must be a number above 0."""
-    text = given(context, name)
+def given(context: LaunchContext, name: str) -> Any:
+    """Return the value of an argument; one of this file is checked and has its type."""
+    text = LaunchConfiguration(name, default='').perform(context).strip()
+    if name not in OPTIONS:
+        return text
     try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.0 < value < float('inf'):
-        raise RuntimeError(f"{name} is '{text}', but must be a number above 0")
-    return value
+        return OPTIONS[name].parsed(text)
+    except ValueError as error:
+        raise RuntimeError(str(error)) from error
 
 
 def choose_player(context: LaunchContext) -> str:
     """Return the player that was asked for, or the best one that is there."""
-    choice = given(context, 'player')
-    if choice not in PLAYERS:
-        raise RuntimeError(f"player is '{choice}', but must be one of {', '.join(PLAYERS)}")
+    choice: str = given(context, 'player')
     has_rosbag2 = is_installed('ros2bag')
     if choice == 'auto':
         choice = 'play_bag' if find_spec('rosbags') or not has_rosbag2 else 'rosbag2'
@@ -227,42 +202,34 @@ def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return the player, what follows its end, and the arguments of the node."""
     bag = existing_bag(context)
     player = choose_player(context)
-    rate, loop = positive(context, 'rate'), boolean(context, 'loop')
-    measure = boolean(context, 'measure')
+    rate, loop, measure = (given(context, name) for name in ('rate', 'loop', 'measure'))
     arguments = input_arguments(context, bag)
     folder = output_folder(context, bag)
+    job = Replay(bag, folder, rate, loop, measure, arguments)
     start = play_bag if player == 'play_bag' else play_with_rosbag2
     return [
         *(SetLaunchConfiguration(name, value) for name, value in arguments.items()),
         LogInfo(msg=f'visible {arguments["visible_topic"]}, thermal {arguments["thermal_topic"]}'),
         LogInfo(msg=f'{player} replays {bag}; the fused topics go to {folder / "fused"}'),
         RegisterEventHandler(OnProcessExit(on_exit=end_early)),
-        *start(context, bag, folder, rate, loop, measure, arguments),
+        *start(context, job),
     ]
 
 
-def play_bag(
-    context: LaunchContext,
-    bag: Path,
-    folder: Path,
-    rate: float,
-    loop: bool,
-    measure: bool,
-    arguments: dict[str, str],
-) -> list[LaunchDescriptionEntity]:
+def play_bag(context: LaunchContext, job: Replay) -> list[LaunchDescriptionEntity]:
     """Return the package's own player, which waits, records and measures by itself."""
-    words = [str(bag), '--rate', str(rate), '--clock', str(CLOCK_RATE)]
-    words += ['--record', str(folder / 'fused'), '--wait', str(START_SECONDS)]
+    words = [str(job.bag), '--rate', str(job.rate), '--clock', str(CLOCK_RATE)]
+    words += ['--record', str(job.folder / 'fused'), '--wait', str(START_SECONDS)]
     for source in ('visible', 'thermal'):
-        suffix = '/compressed' if f'{source}_transport' in arguments else ''
-        words += [f'--{source}', arguments[f'{source}_topic'] + suffix]
-    words += ['--loop'] if loop else []
-    words += ['--summary', str(folder / 'replay.json')] if measure else []
+        suffix = '/compressed' if f'{source}_transport' in job.arguments else ''
+        words += [f'--{source}', job.arguments[f'{source}_topic'] + suffix]
+    words += ['--loop'] if job.loop else []
+    words += ['--summary', str(job.folder / 'replay.json')] if job.measure else []
     node = Node(
         package='dig2dig',
         executable='play_bag',
         name='play_bag',
-        namespace=given(context, 'namespace', ''),
+        namespace=given(context, 'namespace'),
         arguments=words,
         output='both',
         # It has a bag to finish.
@@ -271,26 +238,18 @@ def play_bag(
     return [node, RegisterEventHandler(OnProcessExit(target_action=node, on_exit=end))]
 
 
-def play_with_rosbag2(
-    context: LaunchContext,
-    bag: Path,
-    folder: Path,
-    rate: float,
-    loop: bool,
-    measure: bool,
-    arguments: dict[str, str],
-) -> list[LaunchDescriptionEntity]:
+def play_with_rosbag2(context: LaunchContext, job: Replay) -> list[LaunchDescriptionEntity]:
     """Return a recorder, and a player that starts when the node is active."""
     namespace = absolute_namespace(context)
     topics = [f'{namespace}/{name}' for name in FUSED_TOPICS]
     # Before Jazzy, --topics is no option of it.
     option = [] if os.environ.get('ROS_DISTRO') in ('humble', 'iron') else ['--topics']
-    storage = 'mcap' if bag.suffix == '.mcap' or any(bag.glob('*.mcap*')) else 'sqlite3'
+    storage = 'mcap' if job.bag.suffix == '.mcap' or any(job.bag.glob('*.mcap*')) else 'sqlite3'
     record = ExecuteProcess(
         name='record',
         cmd=[
             *('ros2', 'bag', 'record', '--use-sim-time', '-s', storage),
-            *('-o', str(folder / 'fused'), *option, *topics),
+            *('-o', str(job.folder / 'fused'), *option, *topics),
         ],
         output='both',
         sigterm_timeout='20',
@@ -298,8 +257,9 @@ def play_with_rosbag2(
     play = ExecuteProcess(
         name='play',
         cmd=[
-            *('ros2', 'bag', 'play', str(bag), '--rate', str(rate), '--clock', str(CLOCK_RATE)),
-            *('--disable-keyboard-controls', *(['--loop'] if loop else [])),
+            *('ros2', 'bag', 'play', str(job.bag), '--rate', str(job.rate)),
+            *('--clock', str(CLOCK_RATE)),
+            *('--disable-keyboard-controls', *(['--loop'] if job.loop else [])),
         ],
         output='both',
     )
@@ -312,7 +272,7 @@ def play_with_rosbag2(
         )
 
     return [
-        *([LogInfo(msg='rosbag2 does not measure latency and drops')] if measure else []),
+        *([LogInfo(msg='rosbag2 does not measure latency and drops')] if job.measure else []),
         record,
         RegisterEventHandler(OnProcessExit(target_action=play, on_exit=end_with_rest)),
         wait_for_node(context, f'{namespace}/fusion_node', play),
@@ -322,7 +282,7 @@ def play_with_rosbag2(
 def absolute_namespace(context: LaunchContext) -> str:
     """Return the namespace of the fusion node, without a slash at the end."""
     base = context.launch_configurations.get('ros_namespace')  # of PushROSNamespace
-    namespace = prefix_namespace(base, given(context, 'namespace', ''))
+    namespace = prefix_namespace(base, given(context, 'namespace'))
     return (make_namespace_absolute(namespace) or '').rstrip('/')
 
 
@@ -372,7 +332,14 @@ def generate_launch_description() -> LaunchDescription:
     fusion = Path(get_package_share_directory('dig2dig'), 'launch', 'fusion.launch.py')
     return LaunchDescription(
         [
-            *ARGUMENTS,
+            *(
+                DeclareLaunchArgument(
+                    name,
+                    default_value=None if name == 'bag' else str(spec.default).lower(),
+                    description=spec.description,
+                )
+                for name, spec in OPTIONS.items()
+            ),
             OpaqueFunction(function=replay),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(str(fusion)),
