@@ -60,7 +60,8 @@ _PAGE_HEAD = """\
 
 All parameters of `fusion_node`. *Live* ones take effect on the next pair; the others need
 `cleanup` first, and `autostart` a new start. A bad value is refused with its reason, at start and
-at run time; a name that does not exist is logged with the nearest one that does.
+at run time; a name that does not exist is logged with the nearest one that does, and listed in
+`/diagnostics`.
 
 ```bash
 ros2 run dig2dig fusion_node --ros-args -p fusion.num_inference_steps:=4    # at start
