@@ -40,10 +40,8 @@ class Pace:
     When what was recorded is due, and what time it is in the recording.
 
     All times are whole nanoseconds: ``due`` and ``now`` of a steady clock, the others of the
-    recording.
+    recording, from ``start`` to ``end``.
 
-    :param start: recording time of the beginning.
-    :param end: recording time of the end; with a loop, the beginning follows at once.
     :param rate: pace; 1 is that of the recording.
     """
 

@@ -154,22 +154,17 @@ def registration_facts(
     visible, thermal = registration.visible_size, registration.thermal_size
     truth = true_homography(WARP, thermal, visible)
     stretched = true_homography(Warp(), thermal, visible)
-    estimate = registration.estimate
+    found, limit = registration.thermal_to_visible, CORNER_LIMIT
+    if from_folder:
+        limit = max(limit, FOLDER_CORNER_LIMIT * max(thermal))
     return {
         'trusted': trusted,
-        'reasons': list(estimate.get('reasons', [])),
-        'residual': str(estimate.get('residual', '')),
-        'left_over': str(estimate.get('left over', '')),
-        'thermal_to_visible': registration.thermal_to_visible.tolist(),
-        'true_thermal_to_visible': truth.tolist(),
+        'reasons': list(registration.estimate.get('reasons', [])),
+        'thermal_to_visible': found.tolist(),
         'truth': "the folder's own alignment" if from_folder else 'the truth',
-        'corner_error_px': round(
-            corner_distance(registration.thermal_to_visible, truth, thermal), 3
-        ),
+        'corner_error_px': round(corner_distance(found, truth, thermal), 3),
         'corner_error_before_px': round(corner_distance(stretched, truth, thermal), 3),
-        'corner_error_limit_px': max(CORNER_LIMIT, FOLDER_CORNER_LIMIT * max(thermal))
-        if from_folder
-        else CORNER_LIMIT,
+        'corner_error_limit_px': limit,
     }
 
 
@@ -241,11 +236,8 @@ def problems(summary: Mapping[str, Any], each_pair_once: bool) -> list[str]:
             lost = summary['sent'][source] - summary['received'][source]
             if lost > 0:
                 found.append(f'{lost} {source} images were lost on the way to fusion_node')
-            if summary['waiting'][source] > 0:
-                found.append(
-                    f'{summary["waiting"][source]} {source} images were neither paired nor '
-                    'dropped for a stated reason'
-                )
+            if (count := summary['waiting'][source]) > 0:
+                found.append(f'{count} {source} images were neither paired nor dropped')
     seen = summary['seen']['fused/image_raw']
     if seen < fused:
         found.append(f'only {seen} of {fused} fused images reached the demo')
@@ -260,9 +252,6 @@ def problems(summary: Mapping[str, Any], each_pair_once: bool) -> list[str]:
                 f'the registration puts the corners of the thermal image {error:.1f} thermal '
                 f'pixels off {facts["truth"]}, of at most {limit:.1f}'
             )
-        if dropped.get('registration', 0):
-            found.append(
-                f'{dropped["registration"]} pairs do not fit the registration: '
-                f'{summary["last_error"]}'
-            )
+        if count := dropped.get('registration', 0):
+            found.append(f'{count} pairs do not fit the registration: {summary["last_error"]}')
     return found

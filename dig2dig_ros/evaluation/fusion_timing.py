@@ -223,23 +223,15 @@ def timing_facts(
         a pair), ``cpu_ms`` (median processor time of a pair, all threads together), ``ratio``:
         its time over that of each reference, the median over the rounds.
     """
-    timing = timings[name]
-    ms = percentiles_ms(timing.seconds)
+    seconds = np.array(timings[name].seconds)
+    ratios = {other: seconds / timings[other].seconds for other in references}
     return {
-        'pairs': len(timing.seconds),
-        'rate_hz': round(1e3 / ms['p50'], 3) if ms else None,
-        'ms': ms,
-        'cpu_ms': round(float(np.median(timing.cpu_seconds)) * 1e3, 3) if ms else None,
-        'ratio': {
-            other: _median_ratio(timing.seconds, timings[other].seconds) for other in references
-        },
+        'pairs': len(seconds),
+        'rate_hz': round(1 / float(np.median(seconds)), 3),
+        'ms': percentiles_ms(timings[name].seconds),
+        'cpu_ms': round(float(np.median(timings[name].cpu_seconds)) * 1e3, 3),
+        'ratio': {other: round(float(np.median(each)), 4) for other, each in ratios.items()},
     }
-
-
-def _median_ratio(seconds: Sequence[float], reference: Sequence[float]) -> float | None:
-    """Return the median over the rounds; None without any, or where the clock did not move."""
-    ratios = [value / other for value, other in zip(seconds, reference, strict=True) if other > 0]
-    return round(float(np.median(ratios)), 4) if ratios else None
 
 
 @dataclass(frozen=True)

@@ -256,9 +256,7 @@ class Demo:
         self._registration = registration_facts(
             registration, tool.code != UNTRUSTED, from_folder=self._options.pairs is not None
         )
-        print(f'registration {registration_verdict(self._registration)}')
-        for name in ('residual', 'left_over'):
-            print(f'  {name.replace("_", " "):<12} {self._registration[name]}', flush=True)
+        print(f'registration {registration_verdict(self._registration)}', flush=True)
         return registration
 
     def _check_time(self) -> None:
