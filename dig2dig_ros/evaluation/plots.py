@@ -49,7 +49,6 @@ _INK, _GRID, _LINE = '#010101', '#010102', '#0102{:02x}'
 # In points, of which the page makes pixels; two plots side by side on a desk, one on a phone.
 _WIDTH, _HEIGHT, _FONT = 400.0, 195.0, 11.0
 # Twice the pixels of the plot: more points cannot be told apart.
-_BINS = 400
 
 
 def line_plot(
@@ -63,7 +62,7 @@ def line_plot(
     Draw values over the course of a run.
 
     A line ends where a value is missing or infinite; a value between two such places is a dot.
-    Of long runs, the extremes of each of 400 parts are drawn.
+    Of long runs, no more is drawn than can be seen.
 
     :param unit: of the values; empty where they have none.
     :param x: place of each value, ascending.
@@ -78,14 +77,14 @@ def line_plot(
         axes = figure.subplots()
         handles = []
         for name, (colour, dashes, _) in _looks(lines).items():
-            values = np.asarray(lines[name], np.float64)
+            values = np.array(lines[name], np.float64)
             if values.shape != places.shape:
                 raise ValueError(f'{name} has {len(values)} values at {len(places)} places')
-            at, of = _thinned(places, values)
-            drawn = drawn or bool(len(of))
-            handles += axes.plot(at, of, lw=1.3, color=colour, linestyle=dashes)
-            alone = _alone(of)
-            axes.plot(at[alone], of[alone], '.', color=colour, ms=4)
+            values[~np.isfinite(values)] = np.nan
+            drawn = drawn or not np.isnan(values).all()
+            handles += axes.plot(places, values, lw=1.3, color=colour, linestyle=dashes)
+            alone = _alone(values)
+            axes.plot(places[alone], values[alone], '.', color=colour, ms=4)
         axes.set_xlabel(x_label)
         axes.set_ylabel(unit)
         axes.margins(x=0.01)
@@ -137,24 +136,6 @@ def quality_runtime_plot(points: Mapping[str, tuple[float, float]], metric_title
 def _say_empty(axes: Any) -> None:
     axes.set(xticks=[], yticks=[])
     axes.text(0.5, 0.5, 'no values', ha='center', transform=axes.transAxes)
-
-
-def _thinned(x: Array, values: Array) -> tuple[Array, Array]:
-    """
-    Return the points to draw: of each bin the lowest and the highest, with a NaN for each gap.
-
-    :return: places and values; every gap of ``values`` between two of them is one NaN.
-    """
-    finite = np.flatnonzero(np.isfinite(values))
-    kept = finite
-    if len(finite) > 2 * _BINS:
-        parts = np.array_split(finite, _BINS)
-        extremes = ([part[values[part].argmin()], part[values[part].argmax()]] for part in parts)
-        kept = np.unique(np.concatenate([*extremes, finite[[0, -1]]]))
-    # Between neighbours of one run of finite values, places and ranks differ by the same.
-    gaps_before = kept - np.searchsorted(finite, kept)
-    breaks = np.flatnonzero(np.diff(gaps_before)) + 1
-    return np.insert(x[kept], breaks, np.nan), np.insert(values[kept], breaks, np.nan)
 
 
 def _alone(values: Array) -> NDArray[np.bool_]:
@@ -236,6 +217,7 @@ def _figure(width: float, height: float) -> Iterator[Figure]:
         'axes.labelsize': _FONT,
         'legend.frameon': False,
         'legend.borderpad': 0,
+        'path.simplify_threshold': 1.0,
         # Names are not formulas.
         'text.parse_math': False,
         'svg.fonttype': 'none',
