@@ -539,6 +539,7 @@ class _BagEvaluation:
             'dropped': dropped,
             # Seconds of the recording in which live diagnostics would have said it.
             'health': dict(replay.health),
+            'diagnostics': replay.table,
             'sizes': {
                 source: {f'{w}x{h}': count for (w, h), count in sizes.items()}
                 for source, sizes in replay.sizes.items()

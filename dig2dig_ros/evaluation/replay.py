@@ -135,6 +135,11 @@ class BagReplay:
         """What live diagnostics would have warned of, and for how many seconds."""
         return {self._said[kind]: seconds for kind, seconds in self._seconds.items()}
 
+    @property
+    def table(self) -> dict[str, str]:
+        """What live diagnostics would show in the end: settings, counters, cameras."""
+        return self._pipeline.table()
+
     def pairs(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[FusedFrame]:
         """
         Fuse pair after pair, in the order of the visible stamps.

@@ -239,6 +239,8 @@ def test_the_summary_has_what_decides(first: tuple[Run, Path]) -> None:
     assert summary['received'] == {'visible': 8, 'thermal': 8}
     assert summary['dropped'] == {}
     assert summary['interrupted'] is False
+    assert summary['health'] == {}
+    assert summary['diagnostics']['resolution'] == '64x48'
     assert (summary['pairs'], summary['scored_pairs']) == (8, 8)
     assert summary['bag']['storage'] == 'mcap'
     fuser = summary['fuser']
