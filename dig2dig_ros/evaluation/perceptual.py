@@ -82,7 +82,7 @@ def load_lpips(network: str = 'alex') -> Lpips:
     """
     try:
         lpips = importlib.import_module('lpips')
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # the latter from a torchvision of another torch
         raise LpipsError(
             'the metric LPIPS needs the package lpips: install the extra "lpips" of dig2dig, or '
             f'pip install lpips; {error}'

@@ -100,6 +100,17 @@ def test_without_the_package_the_error_says_what_to_install(
         load_lpips()
 
 
+def test_a_torchvision_of_another_torch_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delitem(sys.modules, 'lpips', raising=False)
+    text = "raise RuntimeError('operator torchvision::nms does not exist')"
+    (tmp_path / 'lpips.py').write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(LpipsError, match='pip install lpips; operator torchvision::nms'):
+        load_lpips()
+
+
 def test_weights_that_are_missing_are_not_downloaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
