@@ -78,10 +78,12 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of processes, and skip what needs a CUDA device where there is none."""
+    """Mark the tests of processes and browsers, and skip those for CUDA where there is none."""
     for item in items:
         if INTEGRATION in item.path.parents:
             item.add_marker(pytest.mark.integration)
+        if 'open_page' in getattr(item, 'fixturenames', ()):
+            item.add_marker(pytest.mark.slow)
     for_cuda = [item for item in items if 'cuda' in item.keywords]
     if not for_cuda:
         # The linters run on machines without torch, too.

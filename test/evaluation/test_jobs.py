@@ -348,6 +348,7 @@ def test_the_jobs_on_a_cluster_are_told_to_stop(tmp_path: Path, cluster: Any) ->
             assert outcome == Outcome(outcome.job, None, NOT_BEGUN, 0)
 
 
+@pytest.mark.slow
 def test_a_cluster_with_other_sources_is_refused(tmp_path: Path, cluster: Any) -> None:
     copy = tmp_path / 'dig2dig_ros'
     shutil.copytree(CHECKOUT / 'dig2dig_ros', copy, ignore=shutil.ignore_patterns('__pycache__'))

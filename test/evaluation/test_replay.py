@@ -167,6 +167,7 @@ def test_pairs_and_drops_are_those_of_the_pairing(
     assert through.received.total() == 2 * len(made) + drops.total()
 
 
+@pytest.mark.slow
 def test_every_pair_is_fused_however_fast_they_come(tmp_path: Path, fuser: Fuser) -> None:
     # A thousand pairs a second, all written down at the same moment.
     messages: list[Message] = []

@@ -462,6 +462,7 @@ def test_dark_mode_is_dark_and_legible(open_page: OpenPage, page: Path) -> None:
     assert papers['light'] > 0.9
 
 
+@pytest.mark.slow
 def test_a_screenshot_shows_the_page(open_page: OpenPage, page: Path, tmp_path: Path) -> None:
     browser = open_page(page)
     target = tmp_path / 'screenshot.png'
@@ -497,5 +498,5 @@ def test_nasty_names_do_nothing_in_a_browser(open_page: OpenPage, tmp_path: Path
     assert shown(browser) == NASTY
     assert browser.title == NASTY
     assert browser.find_element('css selector', '.tag').text == NASTY
-    keys(browser, 'j')
+    browser.find_elements('css selector', '.steps button')[1].click()
     assert shown(browser) == 'pair 1'

@@ -479,6 +479,7 @@ def test_warm_up_at_another_size_than_the_declared_cameras(source, degradation):
     Fuser(settings, prior=GaussianPrior(), device='cpu').warm_up(48, 36)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('declared', ['blur 2.0', 'x2'])
 def test_a_long_chain_does_not_pile_up_what_no_camera_saw(declared):
     # 25 steps from nearly pure noise, as in config/paper.yaml.

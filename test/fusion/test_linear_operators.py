@@ -160,6 +160,7 @@ def test_what_cannot_be_is_refused(make, message):
         make()
 
 
+@pytest.mark.slow
 def test_misfit_is_the_noise_of_a_blurred_image():
     generator = torch.Generator().manual_seed(2)
     sharp = torch.randn(1, 1, 96, 128, generator=generator)

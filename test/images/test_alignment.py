@@ -99,6 +99,7 @@ def test_a_guess_and_a_narrow_search():
     assert corner_distance(found.thermal_to_visible, truth, (96, 72)) < 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('images', [blank, noise, stripes, other_scene])
 def test_what_cannot_be_aligned_is_not_trusted(images):
     found = align([images(np.random.default_rng(0))])

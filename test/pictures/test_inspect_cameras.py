@@ -114,6 +114,7 @@ def test_figures_alone_need_no_matplotlib(monkeypatch, tmp_path, capsys):
     assert 'pip install matplotlib' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_camera_info_removes_distortion(capsys):
     assert main([*TINY[2:], '--size', '160x128', '--only', 'lens']) == 0
     (remaining,) = figures(capsys.readouterr().out, r'([\d.]+) \(thermal is [^)]*\) with K and D')

@@ -145,6 +145,7 @@ def test_plots_are_small_pictures(tmp_path, capsys):
 
 
 @needs_matplotlib
+@pytest.mark.slow
 def test_own_pair_has_no_plot_of_the_theorem(pair, tmp_path, capsys):
     assert main([*pair, *TINY, '--output', str(tmp_path / 'plots')]) == 0
     assert [path.name for path in (tmp_path / 'plots').iterdir()] == ['cumulative_gain.png']

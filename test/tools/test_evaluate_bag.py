@@ -289,6 +289,7 @@ def test_bytes_depend_neither_on_the_run_nor_on_the_storage(
     assert 'All bags:' in run.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('storage', 'kind', 'lone'),
     [
@@ -802,6 +803,7 @@ def test_help_names_rows_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> N
         assert part in text
 
 
+@pytest.mark.slow
 def test_a_further_source(tmp_path: Path) -> None:
     write_bag(tmp_path / 'three', 'mcap', with_nir(2, 0))
     source = ('--source', 'nir=/nir/image_raw')
