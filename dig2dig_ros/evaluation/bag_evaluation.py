@@ -21,12 +21,13 @@ A job and its result can be pickled, so that it may run in another process or on
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 import glob
 import math
 from pathlib import Path
+import re
 import shutil
 import time
 from typing import Any
@@ -51,7 +52,7 @@ from dig2dig_ros.evaluation.methods import (
     thread_count,
 )
 from dig2dig_ros.evaluation.metrics import metric_names
-from dig2dig_ros.evaluation.options import UsageError
+from dig2dig_ros.evaluation.options import check_output, UsageError
 from dig2dig_ros.evaluation.perceptual import load_lpips
 from dig2dig_ros.evaluation.recorded_detections import RecordedDetections
 from dig2dig_ros.evaluation.replay import BagReplay, stamp_text
@@ -163,6 +164,34 @@ def evaluate_bag(job: BagJob, progress: ProgressFunction, stopping: StoppingFunc
     """
     with BagReader(job.bag) as reader, _results_folder(job.folder) as folder:
         return _BagEvaluation(job, reader, folder).run(progress, stopping)
+
+
+def result_folders(bags: Sequence[Path], output: Path, overwrite: bool) -> list[Path]:
+    """
+    Return a folder for the results of each bag: of its name, with a number where it is taken.
+
+    :raises UsageError: a folder has files already, and they are not to be replaced.
+    """
+    folders: list[Path] = []
+    for bag in bags:
+        # Either names the bag.
+        path = bag.resolve()
+        stem = path.parent.name if path.name == 'metadata.yaml' else path.name
+        for suffix in ('.zstd', '.mcap', '.db3'):
+            stem = stem.removesuffix(suffix)
+        # No bag of sqlite3 can be written to a path with one of these.
+        stem = re.sub('[#?%]', '_', stem)
+        names = [output / stem, *(output / f'{stem}_{n}' for n in range(2, len(bags) + 1))]
+        folders.append(next(name for name in names if name not in folders))
+    for folder in folders:
+        check_output(folder, overwrite)
+        own = folder / 'fused'
+        if own.is_dir() and any(own.iterdir()) and not (own / 'metadata.yaml').is_file():
+            raise UsageError(
+                f'{own} is no bag of an earlier evaluation, so --overwrite does not replace it: '
+                'choose another --output'
+            )
+    return folders
 
 
 @contextmanager

@@ -33,7 +33,6 @@ import argparse
 from collections.abc import Sequence
 import os
 from pathlib import Path
-import re
 import sys
 import threading
 import time
@@ -45,6 +44,7 @@ from dig2dig_ros.evaluation.bag_evaluation import (
     count_of_pairs,
     evaluate_or_refuse,
     remove_partial_results,
+    result_folders,
 )
 from dig2dig_ros.evaluation.comparison import (
     add_compare_option,
@@ -59,7 +59,6 @@ from dig2dig_ros.evaluation.jobs import Outcome, run_jobs
 from dig2dig_ros.evaluation.methods import time_left
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
-    check_output,
     chosen_parameters,
     INTERRUPTED,
     positive,
@@ -182,34 +181,6 @@ def parameter_values(args: argparse.Namespace) -> dict[str, Any]:
             f'--source {missing[0]}=TOPIC'
         )
     return values
-
-
-def result_folders(bags: Sequence[Path], output: Path, overwrite: bool) -> list[Path]:
-    """
-    Return a folder for the results of each bag: of its name, with a number where it is taken.
-
-    :raises UsageError: a folder has files already, and they are not to be replaced.
-    """
-    folders: list[Path] = []
-    for bag in bags:
-        # Either names the bag.
-        path = bag.resolve()
-        stem = path.parent.name if path.name == 'metadata.yaml' else path.name
-        for suffix in ('.zstd', '.mcap', '.db3'):
-            stem = stem.removesuffix(suffix)
-        # No bag of sqlite3 can be written to a path with one of these.
-        stem = re.sub('[#?%]', '_', stem)
-        names = [output / stem, *(output / f'{stem}_{n}' for n in range(2, len(bags) + 1))]
-        folders.append(next(name for name in names if name not in folders))
-    for folder in folders:
-        check_output(folder, overwrite)
-        own = folder / 'fused'
-        if own.is_dir() and any(own.iterdir()) and not (own / 'metadata.yaml').is_file():
-            raise UsageError(
-                f'{own} is no bag of an earlier evaluation, so --overwrite does not replace it: '
-                'choose another --output'
-            )
-    return folders
 
 
 class Console:
