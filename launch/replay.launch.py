@@ -198,21 +198,27 @@ def input_arguments(context: LaunchContext, bag: Path) -> dict[str, str]:
     return arguments
 
 
-def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Return the player, what follows its end, and the arguments of the node."""
+def prepare(
+    context: LaunchContext, players: list[LaunchDescriptionEntity]
+) -> list[LaunchDescriptionEntity]:
+    """
+    Return the arguments of the node, and what ends the launch with it.
+
+    :param players: gets the player and what follows its end.
+    """
     bag = existing_bag(context)
     player = choose_player(context)
     rate, loop, measure = (given(context, name) for name in ('rate', 'loop', 'measure'))
     arguments = input_arguments(context, bag)
     folder = output_folder(context, bag)
     job = Replay(bag, folder, rate, loop, measure, arguments)
-    start = play_bag if player == 'play_bag' else play_with_rosbag2
+    play = play_bag if player == 'play_bag' else play_with_rosbag2
+    players += play(context, job)
     return [
         *(SetLaunchConfiguration(name, value) for name, value in arguments.items()),
         LogInfo(msg=f'visible {arguments["visible_topic"]}, thermal {arguments["thermal_topic"]}'),
         LogInfo(msg=f'{player} replays {bag}; the fused topics go to {folder / "fused"}'),
         RegisterEventHandler(OnProcessExit(on_exit=end_early)),
-        *start(context, job),
     ]
 
 
@@ -328,7 +334,8 @@ def end_early(event: ProcessExited, context: LaunchContext) -> None:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Declare the arguments, start the player, and the node on its clock."""
+    """Declare the arguments, start the node on the clock of the player, and the player."""
+    players: list[LaunchDescriptionEntity] = []
     fusion = Path(get_package_share_directory('dig2dig'), 'launch', 'fusion.launch.py')
     return LaunchDescription(
         [
@@ -340,10 +347,12 @@ def generate_launch_description() -> LaunchDescription:
                 )
                 for name, spec in OPTIONS.items()
             ),
-            OpaqueFunction(function=replay),
+            OpaqueFunction(function=prepare, args=[players]),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(str(fusion)),
                 launch_arguments={'use_sim_time': 'true'}.items(),
             ),
+            # Last: the arguments of the node may be refused, and then nothing may have started.
+            OpaqueFunction(function=lambda context: players),
         ]
     )
