@@ -54,7 +54,7 @@ Array = NDArray[np.float64]
 # Inputs with a meaning of their own, besides the fused images of this package.
 VISIBLE, THERMAL, REFERENCE = 'visible', 'thermal', 'mean'
 
-# Lower limits of a person's height as a part of the image's height, see :func:`size_of`.
+# Lower limits of a person's height as a part of the image's height, see :func:`height_class`.
 SIZES = {'near': 80 / 480, 'medium': 30 / 480, 'far': 0.0}
 DAY, NIGHT = 'day', 'night'
 # It is night below this :func:`sky_luma`. That agrees with the eye in all 193 street scenes of
@@ -112,7 +112,7 @@ def detector_inputs(
     return images
 
 
-def size_of(height: float) -> str:
+def height_class(height: float) -> str:
     """
     Return the group of :data:`SIZES` that a person belongs to.
 
@@ -295,7 +295,7 @@ class DetectionStudy:
             heights = (truth.boxes[:, 3] - truth.boxes[:, 1]) / height
             image = _LabelledImage(
                 {name: match(detections[name], truth) for name in self.inputs},
-                tuple(size_of(part) for part in heights),
+                tuple(height_class(part) for part in heights),
                 self._time_of_day(names, visible),
             )
             self._labelled.append(image)

@@ -61,7 +61,7 @@ _EDGE_PERCENTILES = (88.0, 95.0)
 
 
 @dataclass(frozen=True)
-class Row:
+class OverlayPair:
     """
     A pair to show in the overlay, with the points that belong to it.
 
@@ -74,7 +74,7 @@ class Row:
     mapped_points: Array | None = None
 
 
-def overlay(rows: Sequence[Row], placement: Placement) -> Image:
+def overlay(rows: Sequence[OverlayPair], placement: Placement) -> Image:
     """
     Return a picture of pairs before and after a registration, one row each.
 
@@ -92,7 +92,7 @@ def overlay(rows: Sequence[Row], placement: Placement) -> Image:
     return np.vstack(strips)
 
 
-def _tile(row: Row, placement: Placement | None) -> Image:
+def _tile(row: OverlayPair, placement: Placement | None) -> Image:
     visible = displayed(row.pair.visible)
     size = size_of(visible)
     coverage = np.ones(visible.shape, np.float32) if placement is None else placement.coverage

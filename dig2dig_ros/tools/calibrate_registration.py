@@ -59,7 +59,7 @@ from dig2dig_ros.evaluation.registration_pairs import (
     PairCollector,
 )
 from dig2dig_ros.evaluation.registration_points import counted, load_points
-from dig2dig_ros.evaluation.registration_report import click_page, overlay, Row
+from dig2dig_ros.evaluation.registration_report import click_page, overlay, OverlayPair
 from dig2dig_ros.images.geometry import RegistrationError
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import save_registration
@@ -317,7 +317,7 @@ def calibrate(args: argparse.Namespace, images: CalibrationImages) -> int:
 
 def overlay_rows(
     estimate: Estimate, images: CalibrationImages, registration: Registration
-) -> list[Row]:
+) -> list[OverlayPair]:
     """Return a few pairs to show: rather those that the estimate has not seen."""
     # The board itself is what to see.
     wanted = estimate.used if estimate.method == 'board' else estimate.checks
@@ -327,7 +327,7 @@ def overlay_rows(
     for index in (wanted[place] for place in places):
         visible, thermal = estimate.points.get(index, estimate.points.get(-1, (None, None)))
         mapped = None if thermal is None else registration.to_visible(thermal)
-        rows.append(Row(images.pairs[index], visible, mapped))
+        rows.append(OverlayPair(images.pairs[index], visible, mapped))
     return rows
 
 
