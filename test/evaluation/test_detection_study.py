@@ -25,9 +25,9 @@ from dig2dig_ros.evaluation.boxes import Detections
 from dig2dig_ros.evaluation.detection_study import (
     DetectionStudy,
     detector_inputs,
+    height_class,
     NIGHT_LUMA,
     pair_up,
-    size_of,
     sky_luma,
     with_chroma_of,
 )
@@ -176,7 +176,7 @@ def test_misses_are_told_by_size() -> None:
 
 def test_sizes_do_not_depend_on_the_resolution() -> None:
     for height in (120, 480, 1080):
-        parts = {rows: size_of(rows * height / 480 / height) for rows in (80, 79.9, 30, 29.9)}
+        parts = {rows: height_class(rows * height / 480 / height) for rows in (80, 79.9, 30, 29.9)}
         assert parts == {80: 'near', 79.9: 'medium', 30: 'medium', 29.9: 'far'}
     labels = label_set(one=2 * boxes_of([NEAR, MEDIUM, FAR]))
     study = DetectionStudy(['visible'], labels)
