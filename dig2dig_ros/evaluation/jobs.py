@@ -226,16 +226,20 @@ def _local_cluster(processes: int, threads: int) -> Any:
     # others inherit that it is held back. This process of the standard library would release it.
     resource_tracker.ensure_running()
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    cluster = _import_distributed().LocalCluster
+    # Dask's own variables would have malloc hand back what the next fusion takes again.
+    variables: dict[str, Any] = {'distributed.nanny.pre-spawn-environ': {}}
     try:
-        return _import_distributed().LocalCluster(
-            n_workers=processes,
-            threads_per_worker=1,
-            memory_limit=None,
-            dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-            scheduler_kwargs={'allowed_failures': 0},
-            env=dict.fromkeys(_THREAD_VARIABLES, str(threads)),
-        )
+        with import_module('dask.config').set(variables):
+            return cluster(
+                n_workers=processes,
+                threads_per_worker=1,
+                memory_limit=None,
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+                scheduler_kwargs={'allowed_failures': 0},
+                env=dict.fromkeys(_THREAD_VARIABLES, str(threads)),
+            )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 

@@ -338,7 +338,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         if self._pipeline is not None:
             self._pipeline.process(
                 work,
-                weights=self._is_listened_to('fused/weights/'),
+                weights=lambda: self._is_listened_to('fused/weights/'),
                 cancelled=self._is_stopping,
                 deliver=self._publish,
             )

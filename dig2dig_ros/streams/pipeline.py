@@ -204,14 +204,14 @@ class Pipeline:
         self,
         work: Work,
         *,
-        weights: bool = True,
+        weights: Callable[[], bool] = lambda: True,
         cancelled: Callable[[], bool] = lambda: False,
         deliver: Callable[[FusedFrame], None] = lambda fused: None,
     ) -> FusedFrame | None:
         """
         Prepare and fuse; whatever goes wrong is counted and said, and nothing is raised.
 
-        :param weights: whether the weight maps are wanted.
+        :param weights: asked once whether the weight maps are wanted.
         :param cancelled: asked now and then whether to give up.
         :param deliver: called with the result before it counts as fused.
         :return: None where nothing came of it.
@@ -223,7 +223,7 @@ class Pipeline:
             fused = FusedFrame(
                 work,
                 prepared,
-                self._fuse(prepared, values, weights, cancelled),
+                self._fuse(prepared, values, weights(), cancelled),
                 self._camera_info,
                 self._visible_frame or work.messages[0].message.header.frame_id,
             )

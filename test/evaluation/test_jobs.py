@@ -267,6 +267,7 @@ def test_a_second_ctrl_c_ends_all_at_once(tmp_path: Path, script: Any) -> None:
 def cluster() -> Iterator[Any]:
     """Return a Dask cluster of two worker processes of one thread each."""
     distributed = pytest.importorskip('distributed')
+    before = dict(os.environ)
     with distributed.LocalCluster(
         n_workers=2,
         threads_per_worker=1,
@@ -275,6 +276,9 @@ def cluster() -> Iterator[Any]:
         dashboard_address=None,
     ) as cluster:
         yield cluster
+    # Dask leaves what it has set for its workers.
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.mark.slow

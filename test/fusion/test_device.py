@@ -60,9 +60,7 @@ def test_precisions():
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='a matter of glibc')
-def test_freed_memory_is_not_fetched_from_the_kernel_again(monkeypatch):
-    # Dask sets it in processes that start workers.
-    monkeypatch.delenv('MALLOC_TRIM_THRESHOLD_', raising=False)
+def test_freed_memory_is_not_fetched_from_the_kernel_again():
     if not keep_freed_memory():
         pytest.skip('malloc is not that of glibc, or the user has set it up')
 

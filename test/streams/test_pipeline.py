@@ -146,6 +146,15 @@ def test_what_fails_on_the_way_out_is_not_fused(
     assert not any('publisher' in text for text in pipeline.health())
 
 
+def test_an_end_in_mid_fusion_is_a_shutdown(pipeline: Pipeline, clock: Clock) -> None:
+    def ended() -> bool:
+        raise RuntimeError('the context is gone')
+
+    (work,) = send(pipeline, clock, 0) + pipeline.flush()
+    assert pipeline.process(work, weights=ended, cancelled=lambda: True) is None
+    assert pipeline.statistics.drops == {'shutdown': 1}
+
+
 def test_malformed_images_are_counted_and_never_paired(
     pipeline: Pipeline, clock: Clock, said: list[str]
 ) -> None:
