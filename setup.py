@@ -95,7 +95,7 @@ setup(
         # The documentation as a site, see mkdocs.yml; formulas become MathML.
         'docs': ['latex2mathml>=3.77,<4', 'mkdocs>=1.6,<2', 'mkdocs-material>=9.5,<10'],
         # selenium drives the Chromium that is there, if any.
-        'test': ['pytest>=7.4', 'selenium>=4.20,<5'],
+        'test': ['pytest>=7.4', 'pytest-xdist>=3.5', 'selenium>=4.20,<5'],
     },
     entry_points={
         'console_scripts': [

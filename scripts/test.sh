@@ -16,6 +16,7 @@
 # Runs all tests, or those that pytest's arguments choose; paths are relative to the checkout:
 #   bash scripts/test.sh [--fast] [test/streams -k pairing ...]
 # With --fast, without the tests that start processes or take long: less than two minutes.
+# What is not chosen by arguments runs in two processes, of which one starts all the nodes.
 
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
@@ -23,6 +24,8 @@ set -euo pipefail
 
 cd -- "$checkout"
 arguments=()
+# Two are for two cores; more would take the time of the nodes under test.
+[ -n "${*/--fast/}" ] || arguments+=(-n 2 --dist loadgroup)
 for argument; do
   case $argument in
     --fast) arguments+=(-m 'not integration and not slow') ;;

@@ -82,6 +82,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if INTEGRATION in item.path.parents:
             item.add_marker(pytest.mark.integration)
+        if item.get_closest_marker('integration'):
+            # In a parallel run, one worker starts all nodes, one after the other.
+            item.add_marker(pytest.mark.xdist_group('nodes'))
         if 'open_page' in getattr(item, 'fixturenames', ()):
             item.add_marker(pytest.mark.slow)
     for_cuda = [item for item in items if 'cuda' in item.keywords]
