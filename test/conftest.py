@@ -21,6 +21,9 @@ import signal
 import pytest
 
 INTEGRATION = Path(__file__).with_name('integration')
+# The images of tests are too small for threads, which cost more than they save. Read when torch is
+# loaded, by the processes under test as well.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 
 @pytest.fixture(scope='session')
