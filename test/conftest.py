@@ -18,6 +18,7 @@ import os
 from pathlib import Path
 import signal
 
+from domains import reserved_domain
 import pytest
 
 INTEGRATION = Path(__file__).with_name('integration')
@@ -34,6 +35,22 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f'development data not found in {folder}')
     return folder
+
+
+@pytest.fixture
+def domain():
+    """Return a ROS domain for one test."""
+    pytest.importorskip('rclpy', reason='needs rclpy')
+    with reserved_domain() as number:
+        yield number
+
+
+@pytest.fixture(scope='module')
+def module_domain():
+    """Return a ROS domain for what the tests of a module share."""
+    pytest.importorskip('rclpy', reason='needs rclpy')
+    with reserved_domain() as number:
+        yield number
 
 
 # Of Fast DDS, in place of three seconds each: how often a process announces itself, and how often

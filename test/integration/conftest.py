@@ -14,42 +14,17 @@
 
 """Fixtures of the tests that talk over real DDS."""
 
-from contextlib import contextmanager, ExitStack
-import fcntl
-import itertools
-import os
-from pathlib import Path
-import tempfile
+from contextlib import ExitStack
 
+from domains import next_domain
 import pytest
 
-# Domains 0 to 101 are safe on Linux. Each process under test gets one of its own, so that no test
-# hears another one's node; one that is locked belongs to a test of another run.
-_numbers = itertools.count(37 * os.getpid())
-_locks = {}
 # The network that is quickest to load, and images that do not get lost on their way.
 SHARED_PARAMETERS = {
     'prior': 'nano',
     'qos_overrides./visible/image_raw.subscription.reliability': 'reliable',
     'qos_overrides./thermal/image_raw.subscription.reliability': 'reliable',
 }
-
-
-def next_domain() -> int:
-    """Return a ROS domain that is used neither in this run nor in another one on this computer."""
-    for number in itertools.islice(_numbers, 200):
-        domain = 1 + number % 100
-        if domain in _locks:
-            continue
-        path = Path(tempfile.gettempdir(), f'dig2dig_test_domain_{domain}')
-        try:
-            lock = open(path, 'w')  # noqa: SIM115
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            continue
-        _locks[domain] = lock
-        return domain
-    raise RuntimeError('all ROS domains are in use')
 
 
 @pytest.fixture(scope='package', autouse=True)
@@ -59,32 +34,6 @@ def quick_dds(quick_dds_variables):
         for name, value in quick_dds_variables.items():
             patch.setenv(name, value)
         yield
-
-
-@contextmanager
-def reserved_domain():
-    """Reserve a ROS domain for the block."""
-    domain = next_domain()
-    try:
-        yield domain
-    finally:
-        _locks.pop(domain).close()
-
-
-@pytest.fixture
-def domain():
-    """Return a ROS domain for one test."""
-    pytest.importorskip('rclpy', reason='needs rclpy')
-    with reserved_domain() as number:
-        yield number
-
-
-@pytest.fixture(scope='module')
-def module_domain():
-    """Return a ROS domain for what the tests of a module share."""
-    pytest.importorskip('rclpy', reason='needs rclpy')
-    with reserved_domain() as number:
-        yield number
 
 
 @pytest.fixture(scope='session')

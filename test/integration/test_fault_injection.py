@@ -34,6 +34,7 @@ import sys
 import time
 
 from builtin_interfaces.msg import Time
+from domains import next_domain
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 import pytest
@@ -43,7 +44,6 @@ from rosgraph_msgs.msg import Clock
 
 from dig2dig_ros.priors import compact
 from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
-from integration.conftest import next_domain
 from integration.fault_injection import Siege
 from integration.harness import environment, NodeProcess
 

@@ -25,10 +25,10 @@ import pytest
 pytest.importorskip('rclpy', reason='needs rclpy')
 pytest.importorskip('torch', reason='needs torch')
 
+from domains import next_domain
 from soak.process_growth import sample_process
 
 from dig2dig_ros.streams.resources import fast_dds_environment
-from integration.conftest import next_domain
 from integration.harness import environment, MEAN, running
 
 # Of several fragments each, as of a real camera.

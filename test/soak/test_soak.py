@@ -52,10 +52,21 @@ def test_results_that_are_there_are_not_replaced(tmp_path, capsys):
 
 
 @pytest.mark.integration
-def test_a_short_run_with_faults_keeps_on_and_is_reported(tmp_path):
+def test_a_short_run_with_faults_keeps_on_and_is_reported(tmp_path, domain):
     pytest.importorskip('torch', reason='needs torch')
     command = [sys.executable, '-m', 'soak', '--minutes', '0.07', '--faults']
-    command += ['--interval', '0.15', '--size', '64x48', '--threads', '1', '--device', 'cpu']
+    command += [
+        '--domain-id',
+        str(domain),
+        '--interval',
+        '0.15',
+        '--size',
+        '64x48',
+        '--threads',
+        '1',
+        '--device',
+        'cpu',
+    ]
     environment = {**os.environ, 'ROS_LOG_DIR': str(tmp_path)}
     environment['PYTHONPATH'] = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     output = tmp_path / 'output'

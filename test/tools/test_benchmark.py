@@ -92,15 +92,18 @@ def test_fuser_beside_other_fusions(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.integration
 def test_node_over_dds(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    domain: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pytest.importorskip('rclpy', reason='needs rclpy')
     from dig2dig_ros.nodes.child_processes import middleware_environment
 
     # The command sets them for its processes; set here, they are taken back after the test.
-    for name, value in middleware_environment(1).items():
+    for name, value in middleware_environment(domain).items():
         monkeypatch.setenv(name, value)
     options = ['--preset', 'realtime', '--device', 'cpu', '--rate', '20', '--seconds', '0.5']
+    options += ['--domain-id', str(domain)]
     document = run(tmp_path, 'node', *options)
     paced, flat_out = document['results']
     assert (paced['flat_out'], flat_out['flat_out']) == (False, True)

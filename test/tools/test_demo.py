@@ -381,10 +381,13 @@ def test_registration_is_compared_with_the_truth() -> None:
     json.dumps(facts)
 
 
-def run_demo(folder: Path, *arguments: str) -> 'subprocess.CompletedProcess[str]':
+def run_demo(domain: int, folder: Path, *arguments: str) -> 'subprocess.CompletedProcess[str]':
     environment = os.environ | {'PYTHONPATH': f'{ROOT}{os.pathsep}{os.getenv("PYTHONPATH", "")}'}
     return subprocess.run(
-        [sys.executable, '-m', 'dig2dig_ros.tools.demo', '--output', str(folder), *arguments],
+        [
+            *(sys.executable, '-m', 'dig2dig_ros.tools.demo', '--domain-id', str(domain)),
+            *('--output', str(folder), *arguments),
+        ],
         env=environment,
         capture_output=True,
         text=True,
@@ -398,10 +401,10 @@ def names(folder: Path) -> set[str]:
 
 
 @pytest.mark.integration
-def test_scene_over_real_dds(demo: Any, tmp_path: Path) -> None:
+def test_scene_over_real_dds(domain: int, demo: Any, tmp_path: Path) -> None:
     folder = tmp_path / 'demo output'
     run = run_demo(
-        folder, '--width', '160', '--height', '128', '--count', '6', '--rate', '5',
+        domain, folder, '--width', '160', '--height', '128', '--count', '6', '--rate', '5',
         '--device', 'cpu', '-N', '3', '-S', '1', '--time-limit', '240',
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
@@ -433,9 +436,11 @@ def test_scene_over_real_dds(demo: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_unaligned_cameras_are_registered_over_real_dds(demo: Any, tmp_path: Path) -> None:
+def test_unaligned_cameras_are_registered_over_real_dds(
+    domain: int, demo: Any, tmp_path: Path
+) -> None:
     run = run_demo(
-        tmp_path, '--unaligned', '--width', '160', '--height', '128', '--count', '6',
+        domain, tmp_path, '--unaligned', '--width', '160', '--height', '128', '--count', '6',
         '--rate', '5', '--params', 'realtime', '--device', 'cpu', '--time-limit', '240',
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
@@ -464,7 +469,7 @@ def test_unaligned_cameras_are_registered_over_real_dds(demo: Any, tmp_path: Pat
 
 @pytest.mark.integration
 def test_registration_that_is_not_to_be_trusted_ends_with_code_1(
-    demo: Any, tmp_path: Path
+    domain: int, demo: Any, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(5)
     for source in ('visible', 'thermal'):
@@ -474,7 +479,7 @@ def test_registration_that_is_not_to_be_trusted_ends_with_code_1(
             noise = rng.integers(0, 256, (72, 96), np.uint8)
             cv2.imwrite(str(folder / f'{index}.png'), cv2.GaussianBlur(noise, (0, 0), 1.5))
     run = run_demo(
-        tmp_path / 'out', '--unaligned', '--pairs', str(tmp_path / 'pairs'), '--rate', '2',
+        domain, tmp_path / 'out', '--unaligned', '--pairs', str(tmp_path / 'pairs'), '--rate', '2',
         '--params', 'realtime', '--device', 'cpu', '--time-limit', '240',
     )  # fmt: skip
     assert run.returncode == 1, run.stdout + run.stderr
@@ -485,7 +490,7 @@ def test_registration_that_is_not_to_be_trusted_ends_with_code_1(
 
 
 @pytest.mark.integration
-def test_pairs_of_a_folder_are_fused_each_once(demo: Any, tmp_path: Path) -> None:
+def test_pairs_of_a_folder_are_fused_each_once(domain: int, demo: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     sizes = [(120, 90), (150, 100), (101, 77)]
     for index, (width, height) in enumerate(sizes):
@@ -497,7 +502,7 @@ def test_pairs_of_a_folder_are_fused_each_once(demo: Any, tmp_path: Path) -> Non
                 str(folder / f'{index}.png'), picture if source == 'visible' else picture[..., 0]
             )
     run = run_demo(
-        tmp_path / 'out', '--pairs', str(tmp_path / 'pairs'), '--device', 'cpu',
+        domain, tmp_path / 'out', '--pairs', str(tmp_path / 'pairs'), '--device', 'cpu',
         '-N', '2', '-S', '1', '--time-limit', '240',
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
@@ -512,8 +517,10 @@ def test_pairs_of_a_folder_are_fused_each_once(demo: Any, tmp_path: Path) -> Non
 
 
 @pytest.mark.integration
-def test_node_that_cannot_start_is_told_with_its_reason(demo: Any, tmp_path: Path) -> None:
-    run = run_demo(tmp_path, '--width', '64', '--height', '64', '--device', 'cuda:99')
+def test_node_that_cannot_start_is_told_with_its_reason(
+    domain: int, demo: Any, tmp_path: Path
+) -> None:
+    run = run_demo(domain, tmp_path, '--width', '64', '--height', '64', '--device', 'cuda:99')
     assert run.returncode == 1
     assert 'cuda:99' in run.stderr
     assert 'Traceback' not in run.stderr
