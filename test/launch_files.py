@@ -15,12 +15,14 @@
 """What the tests of the launch files share: an installation, and stand-ins for processes."""
 
 from contextlib import contextmanager
+from functools import cache
 import json
 import logging
 import os
 from pathlib import Path
 import sys
 
+from domains import next_domain
 from launch import LaunchDescription, LaunchService
 from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
@@ -52,6 +54,12 @@ sys.exit(main())
 """
 
 
+@cache
+def _domain():
+    """Return the ROS domain of all that is launched in this run."""
+    return next_domain()
+
+
 class Installation:
     """A prefix in which ROS 2 finds this checkout as the package, without executables."""
 
@@ -68,7 +76,7 @@ class Installation:
         monkeypatch.setenv('ROS_LOG_DIR', str(tmp_path / 'log'))
         monkeypatch.setenv('DIG2DIG_TEST_RECORDS', str(self.records))
         monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-        monkeypatch.setenv('ROS_DOMAIN_ID', str(1 + os.getpid() % 101))
+        monkeypatch.setenv('ROS_DOMAIN_ID', str(_domain()))
         paths = filter(None, (str(CHECKOUT), os.environ.get('PYTHONPATH', '')))
         monkeypatch.setenv('PYTHONPATH', os.pathsep.join(paths))
         for name in (*PROFILE_VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS', 'ROS_DISTRO'):

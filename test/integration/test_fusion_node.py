@@ -46,9 +46,10 @@ from integration.harness import (
 
 @pytest.fixture(scope='module')
 def active(shared_node):
-    """Return (client, process) of the shared node, active with the parameters of the package."""
+    """Return (client, process) of the shared node, active with its default parameters."""
     client, process = shared_node()
-    client.parameters_of_module = {}
+    # Longer than any pause of a busy machine.
+    client.parameters_of_module = {'stale_timeout': 30.0}
     client.start_anew({})
     client.wait_active()
     yield client, process
