@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.evaluation.boxes import (
+from dig2dig_ros.detections.boxes import (
     area,
     Array,
     Detections,

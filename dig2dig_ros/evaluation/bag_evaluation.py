@@ -35,11 +35,11 @@ import uuid
 
 import cv2
 
+from dig2dig_ros.detections.boxes import Detections
 from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_topics import find_sources, SourceTopics
 from dig2dig_ros.evaluation.bag_types import BagError, CAMERA_INFO_TYPE, IMAGE_TYPE
 from dig2dig_ros.evaluation.bag_writer import BagWriter, image_message
-from dig2dig_ros.evaluation.boxes import Detections
 from dig2dig_ros.evaluation.comparison import FUSED, Row
 from dig2dig_ros.evaluation.detection_study import DetectionStudy
 from dig2dig_ros.evaluation.detector import DetectorOptions

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.detections.boxes import Detections, intersection_over_union
 from dig2dig_ros.evaluation.average_precision import (
     DetectionAccuracy,
     draw_images,
@@ -40,7 +41,6 @@ from dig2dig_ros.evaluation.average_precision import (
     match,
 )
 from dig2dig_ros.evaluation.baselines import BASELINES, to_uint8
-from dig2dig_ros.evaluation.boxes import Detections, intersection_over_union
 from dig2dig_ros.evaluation.comparison import FEWEST_PAIRS, FUSED
 from dig2dig_ros.evaluation.detector import Detector
 from dig2dig_ros.evaluation.labels import LabelSet

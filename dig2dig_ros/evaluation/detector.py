@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.evaluation.boxes import area, Array, corners, Detections, suppress
+from dig2dig_ros.detections.boxes import area, Array, corners, Detections, suppress
 from dig2dig_ros.evaluation.labels import LabelSet, load_labels
 from dig2dig_ros.evaluation.options import positive, UsageError
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from dig2dig_ros.evaluation.boxes import Array, corners
+from dig2dig_ros.detections.boxes import Array, corners
 from dig2dig_ros.evaluation.options import UsageError
 
 

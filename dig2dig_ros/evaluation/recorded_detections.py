@@ -29,9 +29,9 @@ from typing import Any
 
 import numpy as np
 
+from dig2dig_ros.detections.boxes import Detections
 from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_types import BagError
-from dig2dig_ros.evaluation.boxes import Detections
 from dig2dig_ros.streams.preparation import stamp_of
 
 DETECTION_2D_ARRAY = 'vision_msgs/msg/Detection2DArray'

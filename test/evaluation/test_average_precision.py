@@ -19,10 +19,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 import math
 
-from evaluation.test_boxes import boxes_of
+from detections.test_boxes import boxes_of
 import numpy as np
 import pytest
 
+from dig2dig_ros.detections.boxes import Detections
 from dig2dig_ros.evaluation.average_precision import (
     DetectionAccuracy,
     draw_images,
@@ -30,7 +31,6 @@ from dig2dig_ros.evaluation.average_precision import (
     IOU_THRESHOLDS,
     match,
 )
-from dig2dig_ros.evaluation.boxes import Detections
 from dig2dig_ros.evaluation.labels import ImageLabels
 
 A, B, C = [10.0, 10.0, 20.0, 40.0], [50.0, 10.0, 70.0, 60.0], [80.0, 0.0, 90.0, 30.0]

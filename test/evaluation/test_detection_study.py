@@ -17,11 +17,11 @@ import json
 from pathlib import Path
 
 import cv2
-from evaluation.test_boxes import boxes_of
+from detections.test_boxes import boxes_of
 import numpy as np
 import pytest
 
-from dig2dig_ros.evaluation.boxes import Detections
+from dig2dig_ros.detections.boxes import Detections
 from dig2dig_ros.evaluation.detection_study import (
     DetectionStudy,
     detector_inputs,

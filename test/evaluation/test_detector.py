@@ -23,7 +23,7 @@ from pathlib import Path
 import sys
 
 import cv2
-from evaluation.test_boxes import boxes_of
+from detections.test_boxes import boxes_of
 import numpy as np
 from numpy.typing import NDArray
 import pytest

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from evaluation.test_boxes import boxes_of
+from detections.test_boxes import boxes_of
 import pytest
 
 from dig2dig_ros.evaluation.labels import LabelError, load_labels

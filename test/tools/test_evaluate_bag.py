@@ -60,7 +60,7 @@ from evaluation.bag_files import (
 )
 from rosbags.highlevel import AnyReader
 
-from dig2dig_ros.evaluation.boxes import Detections
+from dig2dig_ros.detections.boxes import Detections
 from dig2dig_ros.evaluation.metrics import METRICS
 from dig2dig_ros.evaluation.replay import stamp_text
 from dig2dig_ros.evaluation.scores import format_value

@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 import pytest
 
+from dig2dig_ros.detections.boxes import Detections
 from dig2dig_ros.evaluation import pair_evaluation
 from dig2dig_ros.evaluation.baselines import BASELINES, mean, to_uint8
-from dig2dig_ros.evaluation.boxes import Detections
 from dig2dig_ros.evaluation.comparison import ABLATIONS, changed_settings, FUSIONS
 from dig2dig_ros.evaluation.metrics import evaluate_pair, luma, METRICS
 from dig2dig_ros.evaluation.options import load_parameters

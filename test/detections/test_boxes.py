@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 import pytest
 
-from dig2dig_ros.evaluation.boxes import intersection_over_union, suppress
+from dig2dig_ros.detections.boxes import intersection_over_union, suppress
 
 
 def boxes_of(boxes: Sequence[Sequence[float]]) -> NDArray[np.float64]:

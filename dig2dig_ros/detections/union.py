@@ -1,0 +1,233 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""
+Late fusion: what one detector finds in several images of a scene becomes one set of boxes.
+
+The sources are the cameras, registered, and the fused image. A score is taken for the probability
+that somebody is there, given what the source shows, and the sources for independent, so that
+their scores unite as a noisy-or (Pearl, "Probabilistic Reasoning in Intelligent Systems", 1988):
+nobody is there only if every source that found somebody is wrong. Boxes are averaged as in
+weighted boxes fusion (Solovyev et al., Image and Vision Computing 107, 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dig2dig_ros.detections.boxes import (
+    Array,
+    Detections,
+    intersection_over_union,
+    MAX_DETECTIONS,
+    suppress,
+)
+
+# Of each source: the best ones, so that hostile input costs no more than a crowd.
+MAX_OF_SOURCE = 300
+
+Calibration = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class United(Detections):
+    """
+    The union of what K sources found, best first.
+
+    :param source_scores: (n, K), the score that each source gave its best box of this cluster,
+        as it gave it; 0 where it found none.
+    """
+
+    source_scores: Array
+
+
+@dataclass(frozen=True)
+class LogisticCalibration:
+    """
+    A monotone map of scores: ``slope`` and ``offset`` apply to the log-odds (Platt, 1999).
+
+    With 1 and 0 it is the identity. A slope below 1 tempers a source that is too sure.
+
+    :raises ValueError: the slope is not above 0, or a number is not finite.
+    """
+
+    slope: float = 1.0
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not (0 < self.slope < np.inf and np.isfinite(self.offset)):
+            raise ValueError(
+                f'a calibration has slope {self.slope} and offset {self.offset}: both have to be '
+                'finite, and the slope above 0'
+            )
+
+    def __call__(self, scores: Array) -> Array:
+        """Return scores in [0, 1], (n,), of scores in [0, 1], in the same order."""
+        inside = np.clip(scores, 1e-12, 1 - 1e-12)
+        log_odds = np.log(inside) - np.log1p(-inside)
+        calibrated = 1 / (1 + np.exp(-(self.slope * log_odds + self.offset)))
+        # No evidence stays none.
+        return np.where(scores > 0, calibrated, 0.0)
+
+
+def late_nms(
+    detections: Sequence[Detections], iou: float = 0.6, limit: int = MAX_DETECTIONS
+) -> United:
+    """
+    Put the boxes of all sources together and suppress those that overlap a better one.
+
+    :param detections: of each source.
+    :param iou: a box that overlaps a better one by more is dropped.
+    :param limit: the most boxes to keep.
+    :return: the boxes that are left as they were. Of ``source_scores`` only that of the source
+        which a box comes from is above 0.
+    :raises ValueError: there is no source.
+    """
+    boxes, scores, sources = _stacked(detections)
+    kept = suppress(boxes, scores, iou, limit)
+    source_scores = np.zeros((len(kept), len(detections)))
+    source_scores[np.arange(len(kept)), sources[kept]] = scores[kept]
+    return United(boxes[kept], scores[kept], source_scores)
+
+
+def noisy_or(
+    detections: Sequence[Detections],
+    says: Sequence[Array | None] | None = None,
+    calibrations: Sequence[Calibration | None] | None = None,
+    iou: float = 0.55,
+    limit: int = MAX_DETECTIONS,
+) -> United:
+    """
+    Unite the boxes of several sources of one class as probabilities.
+
+    The evidence of box i of source k is p = v c(s): its score, calibrated, times the say of the
+    source inside this box. From the strongest evidence down, each box that is still free begins a
+    cluster, which takes all free boxes that overlap it by at least ``iou``. Of each source, its
+    box of the strongest evidence counts; its others in the cluster are duplicates and dropped.
+
+    - score = 1 - prod_k (1 - p_k) over the sources that have a box in the cluster;
+    - box = sum_k p_k box_k / sum_k p_k.
+
+    So a source without a box in the cluster leaves the score as it is, and one without any say
+    neither confirms nor denies: it moves neither score nor box, and a box that only it found gets
+    the score 0 and is left out.
+
+    :param detections: of each source; of each one its best 300 boxes.
+    :param says: of each source (n,) in [0, 1], one for each of its boxes, see
+        :func:`say_of_boxes`; None: 1.
+    :param calibrations: of each source, a map of scores that keeps their order; None: identity.
+    :param iou: the least overlap with the best box of a cluster.
+    :param limit: the most boxes to keep.
+    :raises ValueError: there is no source, or other than one say for each box, or other than one
+        calibration for each source.
+    """
+    boxes, scores, sources = _stacked(detections)
+    evidence = _evidence(detections, says, calibrations)
+    order = np.argsort(-evidence, kind='stable')
+    order = order[evidence[order] > 0]
+    united: list[Array] = []
+    fused: list[float] = []
+    source_scores: list[Array] = []
+    while len(order):
+        near = intersection_over_union(boxes[order[:1]], boxes[order])[0] >= iou
+        near[0] = True  # an empty box overlaps not even itself
+        cluster, order = order[near], order[~near]
+        # The first of each source is its best.
+        _, first = np.unique(sources[cluster], return_index=True)
+        best = cluster[first]
+        own = evidence[best]
+        united.append(own @ boxes[best] / own.sum())
+        fused.append(float(1 - np.prod(1 - own)))
+        of_source = np.zeros(len(detections))
+        of_source[sources[best]] = scores[best]
+        source_scores.append(of_source)
+    # Agreement of weak boxes may outdo a strong one.
+    ranks = np.argsort(-np.array(fused), kind='stable')[:limit]
+    return United(
+        np.array(united).reshape(-1, 4)[ranks],
+        np.array(fused)[ranks],
+        np.array(source_scores).reshape(-1, len(detections))[ranks],
+    )
+
+
+def say_of_boxes(weights: NDArray[np.float32], boxes: Array, share: float) -> Array:
+    """
+    Return the say of a source inside boxes: its mean weight there, as a part of an equal share.
+
+    The weights of the fusion hold the trust in each camera, too: a source that shows nothing new,
+    or is not trusted, has weights near 0 and no say. From the equal share on its say is full, as
+    what another source adds is no reason to doubt this one.
+
+    :param weights: (H, W) in [0, 1], the weight map of the source; over the sources of the fusion
+        they sum to 1 at every pixel.
+    :param boxes: (n, 4) in the pixels of the map, which may reach beyond it.
+    :param share: of each source where all are worth the same, 1 / K.
+    :return: (n,) in [0, 1].
+    """
+    height, width = weights.shape
+    # Sums over all pixels above and left of a corner.
+    sums = np.zeros((height + 1, width + 1))
+    np.cumsum(np.cumsum(weights, axis=0, dtype=np.float64), axis=1, out=sums[1:, 1:])
+    # At least one pixel of the map.
+    left, top = (
+        np.clip(np.floor(boxes[:, axis]), 0, size - 1).astype(np.intp)
+        for axis, size in enumerate((width, height))
+    )
+    right = np.maximum(np.clip(np.ceil(boxes[:, 2]), 0, width).astype(np.intp), left + 1)
+    bottom = np.maximum(np.clip(np.ceil(boxes[:, 3]), 0, height).astype(np.intp), top + 1)
+    total = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    mean = total / ((right - left) * (bottom - top))
+    return np.clip(mean / share, 0.0, 1.0)
+
+
+def _stacked(detections: Sequence[Detections]) -> tuple[Array, Array, NDArray[np.intp]]:
+    """Return the boxes, scores and source indices of all sources, the best of each."""
+    if not detections:
+        raise ValueError('there is no source whose boxes could be united: give one or more')
+    boxes = [each.boxes[:MAX_OF_SOURCE] for each in detections]
+    scores = [each.scores[:MAX_OF_SOURCE] for each in detections]
+    sources = np.repeat(np.arange(len(detections)), [len(each) for each in scores])
+    return np.concatenate(boxes), np.concatenate(scores), sources
+
+
+def _evidence(
+    detections: Sequence[Detections],
+    says: Sequence[Array | None] | None,
+    calibrations: Sequence[Calibration | None] | None,
+) -> Array:
+    """Return the calibrated scores times the say, in the order of :func:`_stacked`."""
+    count = len(detections)
+    for what, given in (('says', says), ('calibrations', calibrations)):
+        if given is not None and len(given) != count:
+            raise ValueError(f'there are {len(given)} {what} for {count} sources: give one each')
+    evidence = []
+    for index, found in enumerate(detections):
+        calibrate = calibrations[index] if calibrations else None
+        say = says[index] if says else None
+        scores = calibrate(found.scores) if calibrate else found.scores
+        if say is not None:
+            if say.shape != scores.shape:
+                raise ValueError(
+                    f'source {index} has {len(scores)} boxes and a say of shape {say.shape}: '
+                    'give one for each box'
+                )
+            scores = scores * say
+        evidence.append(scores[:MAX_OF_SOURCE])
+    return np.concatenate(evidence)
