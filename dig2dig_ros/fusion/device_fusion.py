@@ -71,12 +71,14 @@ class Task:
 
     :param full_trust: the trust of all sources is 1.
     :param weights: whether the weights are wanted.
+    :param restored: whether the restored sources are.
     """
 
     settings: FusionSettings
     sources: tuple[SourceTask, ...]
     full_trust: bool = True
     weights: bool = True
+    restored: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class Fused:
     What comes of a pair.
 
     :param tensors: on the device: ``image``, (H, W) or (H, W, 3) uint8, whose channels may lie
-        apart on the CPU, and ``weights``, (K, H, W) float32, where they are wanted.
+        apart on the CPU, ``weights``, (K, H, W) float32, where they are wanted, and where those
+        are, ``restored k`` for each source, an image as ``image`` is.
     :param prior_calls: images that went through the prior.
     """
 
@@ -144,13 +147,31 @@ def fuse_pair(
                 weights = weights_of_originals(weights, trust_maps)
     planes = None if weights is None else weights[:, 0]
     image = _coloured(images, old_luma, fused, planes if settings.chroma == 'all' else None)
-    image = image.mul_(255).round_().to(torch.uint8)
-    if image.device.type != 'cpu':  # where it has to be done on the way to the host
-        image = image.contiguous()
-    results = {'image': image}
+    results = {'image': _bytes(image.mul_(255))}
     if task.weights and planes is not None:
         results['weights'] = planes
+    if task.restored:
+        results.update(_restored_sources(task, tensors, images))
     return Fused(results, watched.calls)
+
+
+def _bytes(image: Tensor) -> Tensor:
+    """Return an image of values from 0 to 255, which may be overwritten, as uint8."""
+    image = image.round_().to(torch.uint8)
+    # On a GPU it has to be done on the way to the host.
+    return image if image.device.type == 'cpu' else image.contiguous()
+
+
+def _restored_sources(
+    task: Task, tensors: Mapping[str, Tensor], images: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """Return the aligned sources by name, black beyond what they reach; see :class:`Fused`."""
+    results = {}
+    for index, (source, image) in enumerate(zip(task.sources, images, strict=True)):
+        reached = image * tensors[f'coverage {index}'] if source.is_placed else image
+        pixels = reached[0] if len(image) == 1 else reached.permute(1, 2, 0)
+        results[f'restored {index}'] = _bytes(pixels * 255)
+    return results
 
 
 def _aligned_images(

@@ -70,12 +70,16 @@ class FusionResult:
         asked for, (0, H, W).
     :param prior_calls: images that went through the prior, to restore sources and to fuse them.
     :param seconds: from the arrays to the arrays.
+    :param restored: where they were asked for, the sources as they were fused: restored, on the
+        pixels of the first one, (H, W) or (H, W, 3) uint8. Beyond what a source reaches it is
+        black, with the soft edge of its placement; trust changes nothing. Otherwise empty.
     """
 
     image: NDArray[np.uint8]
     weights: NDArray[np.float32]
     prior_calls: int
     seconds: float
+    restored: tuple[NDArray[np.uint8], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -229,6 +233,7 @@ class Fuser:
         placements: Sequence[Placement | None] = (),
         trust: Sequence[float] = (),
         weights: bool = True,
+        restored: bool = False,
         callback: Callable[[StepState], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> FusionResult:
@@ -246,6 +251,7 @@ class Fuser:
         :param trust: for each source in turn, how far it is to be trusted, 0 to 1; 1 for those
             left out. A source at 0 has weight 0.
         :param weights: whether the weights are wanted; without them it is faster.
+        :param restored: whether the restored sources are wanted, as above.
         :param callback: called after every step of the sampler, to look inside.
         :param cancelled: asked before every call of the prior whether to give up.
         :raises FusionCancelled: ``cancelled`` said so.
@@ -256,15 +262,19 @@ class Fuser:
         start = time.perf_counter()
         sources = _checked_sources((visible, thermal, *others), placements, trust)
         with nullcontext() if self._replayer is None else self._replayer.stream():
-            task = self._task(sources, settings or self._settings, weights)
+            task = self._task(sources, settings or self._settings, weights, restored)
             fused = self._run(task, sources, callback, cancelled)
             arrays = self._arrays(fused)
         image = arrays['image']
         planes = arrays.get('weights', np.empty((0, *image.shape[:2]), np.float32))
-        return FusionResult(image, planes, fused.prior_calls, time.perf_counter() - start)
+        own = [arrays[f'restored {index}'] for index in range(len(sources))] if restored else []
+        seconds = time.perf_counter() - start
+        return FusionResult(image, planes, fused.prior_calls, seconds, tuple(own))
 
     @staticmethod
-    def _task(sources: Sequence[_Source], settings: FusionSettings, weights: bool) -> Task:
+    def _task(
+        sources: Sequence[_Source], settings: FusionSettings, weights: bool, restored: bool
+    ) -> Task:
         tasks = []
         for source, degradation in zip(sources, settings.degradations(len(sources)), strict=True):
             placement, shrunk = source.placement, None
@@ -273,7 +283,8 @@ class Fuser:
             tasks.append(
                 SourceTask(source.full_scale, placement is not None, shrunk, source.trust > 0)
             )
-        return Task(settings, tuple(tasks), all(source.trust == 1 for source in sources), weights)
+        full_trust = all(source.trust == 1 for source in sources)
+        return Task(settings, tuple(tasks), full_trust, weights, restored)
 
     def _run(
         self,

@@ -144,6 +144,7 @@ def task(settings, thermal=THERMAL, visible=VISIBLE, **options):
         (task(replace(SETTINGS, prior_downscale=2)), PLAIN),
         (task(replace(SETTINGS, chroma='all'), SourceTask(65535.0)), WIDE),
         (task(SETTINGS, SourceTask(1.0, is_placed=True), full_trust=False), WARPED),
+        (task(SETTINGS, SourceTask(1.0, is_placed=True), restored=True), WARPED),
         (task(SETTINGS, SourceTask(1.0, is_placed=True, shrunk=(20, 30))), WARPED),
         (task(SETTINGS, visible=SourceTask(255.0, is_trusted=False), full_trust=False), PLAIN),
         (task(replace(SETTINGS, sampler='ddim')), PLAIN),
@@ -163,6 +164,7 @@ def test_nothing_waits_between_upload_and_download(prior, task, tensors):
     assert fused.tensors['image'].shape == (HEIGHT, WIDTH, 3)
     assert fused.tensors['image'].dtype == torch.uint8
     assert ('weights' in fused.tensors) == task.weights
+    assert ('restored 1' in fused.tensors) == task.restored
     # A recording is as good as a run: it is the same kernels every time. Only at the very first
     # call may constants come from the host.
     assert counts[0] == counts[1] > 20

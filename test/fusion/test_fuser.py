@@ -479,6 +479,68 @@ def test_warm_up_at_another_size_than_the_declared_cameras(source, degradation):
     Fuser(settings, prior=GaussianPrior(), device='cpu').warm_up(48, 36)
 
 
+# The restored sources
+
+
+@pytest.mark.parametrize('declared', ['none', 'noise 25'])
+@pytest.mark.parametrize('sampler', ['increments', 'ddim'])
+def test_restored_sources_are_those_of_a_fusion_of_one(fuser, sampler, declared):
+    visible, thermal, _ = street()
+    settings = replace(
+        SETTINGS, sampler=sampler, visible_degradation=declared, thermal_degradation=declared
+    )
+    usual = fuser.fuse(visible, thermal, settings=settings)
+    assert usual.restored == ()
+    result = fuser.fuse(visible, thermal, settings=settings, restored=True)
+    np.testing.assert_array_equal(result.image, usual.image)
+    np.testing.assert_array_equal(result.weights, usual.weights)
+    assert result.prior_calls == usual.prior_calls
+    only_visible = fuser.fuse(visible, thermal, settings=settings, trust=(1.0, 0.0), restored=True)
+    only_thermal = fuser.fuse(visible[..., 0], thermal, settings=settings, trust=(0.0, 1.0))
+    for restored in (result.restored, only_visible.restored):
+        assert len(restored) == 2
+        np.testing.assert_array_equal(restored[0], only_visible.image)
+        np.testing.assert_array_equal(restored[1], only_thermal.image)
+    if declared == 'none':
+        np.testing.assert_array_equal(result.restored[0], visible)
+        np.testing.assert_array_equal(result.restored[1], thermal)
+
+
+@pytest.mark.parametrize(
+    ('images', 'shapes'),
+    [
+        (lambda v, t: (v, (t * np.uint16(257))), [(60, 84, 3), (60, 84)]),
+        (lambda v, t: (v[..., 0], t / np.float32(255)), [(60, 84), (60, 84)]),
+        (lambda v, t: (v / 255, v), [(60, 84, 3), (60, 84, 3)]),
+        (lambda v, t: (v, t[::2, ::2], t), [(60, 84, 3), (60, 84), (60, 84)]),
+    ],
+)
+def test_restored_sources_are_of_eight_bits_on_the_pixels_of_the_first(fuser, images, shapes):
+    visible, thermal, _ = street()
+    given = images(visible, thermal)
+    restored = fuser.fuse(*given, restored=True).restored
+    assert [image.shape for image in restored] == shapes
+    assert all(image.dtype == np.uint8 for image in restored)
+    np.testing.assert_array_equal(restored[0], visible if len(shapes[0]) == 3 else visible[..., 0])
+    expected = visible if len(shapes[-1]) == 3 else thermal
+    np.testing.assert_array_equal(restored[-1], expected)
+
+
+@pytest.mark.parametrize('trust', [(1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (0.5, 0.5)])
+def test_a_restored_source_is_black_beyond_its_reach_whatever_its_trust(fuser, trust):
+    visible, thermal, _ = street()
+    shift = np.array([[1.0, 0, 42], [0, 1, 0], [0, 0, 1]])
+    placement = Registration(shift, (42, 60), (84, 60)).placement(8.0)
+    restored = fuser.fuse(
+        visible, thermal[:, 42:], placements=(None, placement), trust=trust, restored=True
+    ).restored
+    np.testing.assert_array_equal(restored[0], visible)
+    assert (restored[1][:, :42] == 0).all()
+    whole = placement.coverage == 1
+    assert whole.any()
+    np.testing.assert_allclose(restored[1][whole], thermal[whole], atol=1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('declared', ['blur 2.0', 'x2'])
 def test_a_long_chain_does_not_pile_up_what_no_camera_saw(declared):

@@ -53,6 +53,8 @@ def film():
         yield SETTINGS, images(moment), {}
     for moment in range(OFTEN):
         yield SETTINGS, images(moment), {'weights': False}
+    for moment in range(OFTEN):
+        yield SETTINGS, images(moment), {'restored': True}
     # A camera that fades out, and is warped by a placement that is replaced on the way.
     places = [placement(shift) for shift in (-4, 3)]
     for moment in range(OFTEN):
@@ -84,6 +86,8 @@ def agree(plain, recorded):
         worst = max(worst, int(np.abs(result.image.astype(int) - expected.image).max()))
         np.testing.assert_allclose(result.weights, expected.weights, atol=1e-4)
         assert result.prior_calls == expected.prior_calls
+        for pictures in zip(result.restored, expected.restored, strict=True):
+            np.testing.assert_allclose(*pictures, atol=1)
     return worst
 
 
