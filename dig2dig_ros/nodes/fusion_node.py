@@ -34,20 +34,18 @@ from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import qos_profile_sensor_data, QoSProfile, ReliabilityPolicy
+from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Header
 
-from dig2dig_ros.images.overlay import weight_overlay
 from dig2dig_ros.nodes.parameters import NodeParameters
+from dig2dig_ros.nodes.publishing import Outputs
 from dig2dig_ros.nodes.run import run_node
 from dig2dig_ros.nodes.worker import LatestWorker
-from dig2dig_ros.streams.codec import encode
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.parameters import fusion_settings
 from dig2dig_ros.streams.pipeline import Pipeline
-from dig2dig_ros.streams.preparation import fused_picture, FusedFrame, weight_plane, Work
+from dig2dig_ros.streams.preparation import Work
 from dig2dig_ros.streams.registrar import FROM_TF, Pose
 
 if TYPE_CHECKING:
@@ -76,7 +74,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._usual_threads = 0
         self._transforms: Any = None
         self._device_facts: dict[str, str] = {}
-        self._outputs: dict[str, Any] = {}
+        self._outputs: Outputs | None = None
         self._inputs: list[Any] = []
         self._quiet_timer: Any = None
         self._node_parameters = NodeParameters(self, lambda: self._state, self._on_parameters)
@@ -139,7 +137,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         )
         pipeline.fuser = self._load_fuser(values)
         self._pipeline = pipeline
-        self._create_outputs()
+        self._outputs = Outputs(self, self._sources)
 
     def _image_topic(self, source: str) -> str:
         """Return the full name of the topic that the images of a source come on."""
@@ -188,21 +186,6 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             f'S {facts["S"]}, resolution {width}x{height}, warm-up {warm_up:.2f} s'
         )
         return fuser
-
-    def _create_outputs(self) -> None:
-        for topic, message_type in (
-            ('fused/image_raw', Image),
-            ('fused/camera_info', CameraInfo),
-            *((f'fused/weights/{source}', Image) for source in self._sources),
-            ('fused/weights/overlay', Image),
-        ):
-            self._outputs[topic] = self.create_lifecycle_publisher(
-                message_type,
-                topic,
-                # One for each: rclpy writes the user's overrides into the profile itself.
-                QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            )
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and subscribe."""
@@ -291,9 +274,9 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             self._pipeline.clear('shutdown')
 
     def _release(self) -> None:
-        for publisher in self._outputs.values():
-            self.destroy_lifecycle_publisher(publisher)
-        self._outputs.clear()
+        if self._outputs is not None:
+            self._outputs.close()
+            self._outputs = None
         if self._transforms is not None:
             self._transforms.close()
             self._transforms = None
@@ -335,51 +318,19 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
     # Fused images out (the worker's thread)
 
     def _process(self, work: Work) -> None:
-        if self._pipeline is not None:
-            self._pipeline.process(
+        pipeline, outputs = self._pipeline, self._outputs
+        if pipeline is not None and outputs is not None:
+            pipeline.process(
                 work,
-                weights=lambda: self._is_listened_to('fused/weights/'),
+                weights=outputs.wants_weights,
                 cancelled=self._is_stopping,
-                deliver=self._publish,
+                deliver=lambda fused: outputs.publish(fused, self.values),
             )
 
     def _is_stopping(self) -> bool:
         """Tell whether the fusion in work is not wanted any more."""
         worker = self._worker
         return (worker is not None and worker.is_stopping) or not self.context.ok()
-
-    def _is_listened_to(self, topics: str) -> bool:
-        """Tell whether anybody subscribed to one of the outputs whose topics begin so."""
-        return any(
-            publisher.get_subscription_count() > 0
-            for topic, publisher in self._outputs.items()
-            if topic.startswith(topics)
-        )
-
-    def _publish(self, fused: FusedFrame) -> None:
-        """Publish under the header of the visible image; only what somebody listens to."""
-        values, result = self.values, fused.result
-        header = Header(stamp=fused.header.stamp, frame_id=fused.frame_id)
-        encoding = values['output_encoding']
-        # camera_info first: who waits for both should have it when the image comes.
-        if fused.camera_info is not None:
-            info = copy(fused.camera_info)
-            info.header = header
-            self._outputs['fused/camera_info'].publish(info)
-        image = fused_picture(result.image, encoding)
-        self._outputs['fused/image_raw'].publish(encode(image, encoding, header, Image))
-        if not len(result.weights):  # nobody listened when it was fused
-            return
-        map_encoding = values['weights_encoding']
-        for source, weights in zip(self._sources, result.weights, strict=True):
-            publisher = self._outputs[f'fused/weights/{source}']
-            if publisher.get_subscription_count() > 0:
-                plane = weight_plane(weights, map_encoding)
-                publisher.publish(encode(plane, map_encoding, header, Image))
-        overlay = self._outputs['fused/weights/overlay']
-        if overlay.get_subscription_count() > 0:
-            picture = weight_overlay(result.image, result.weights)
-            overlay.publish(encode(picture, 'bgr8', header, Image))
 
     # Diagnostics
 

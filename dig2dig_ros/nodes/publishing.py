@@ -1,0 +1,109 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The topics on which the fusion node publishes images; only what somebody listens to is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from dig2dig_ros.images.overlay import weight_overlay
+from dig2dig_ros.streams.codec import encode
+from dig2dig_ros.streams.preparation import fused_picture, FusedFrame, weight_plane
+
+
+class Outputs:
+    """
+    The publishers of the fused image and of all that goes with it.
+
+    :param node: publishes once it is active.
+    :param sources: their names, visible and thermal first.
+    """
+
+    def __init__(self, node: LifecycleNode, sources: Sequence[str]) -> None:
+        self._node = node
+        self._sources = tuple(sources)
+        self._publishers: dict[str, Any] = {}
+        try:
+            self._create('fused/image_raw', Image)
+            self._create('fused/camera_info', CameraInfo)
+            for source in self._sources:
+                self._create(f'fused/weights/{source}', Image)
+            self._create('fused/weights/overlay', Image)
+        except Exception:  # a QoS override that cannot be: the next attempt begins without them
+            self.close()
+            raise
+
+    def _create(self, topic: str, message_type: Any) -> None:
+        self._publishers[topic] = self._node.create_lifecycle_publisher(
+            message_type,
+            topic,
+            # One for each: rclpy writes the user's overrides into the profile itself.
+            QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+
+    def wants_weights(self) -> bool:
+        """Tell whether anybody listens to a weight map or to the overlay."""
+        return any(
+            self._is_heard(topic)
+            for topic in self._publishers
+            if topic.startswith('fused/weights/')
+        )
+
+    def _is_heard(self, topic: str) -> bool:
+        return bool(self._publishers[topic].get_subscription_count())
+
+    def publish(self, fused: FusedFrame, values: Mapping[str, Any]) -> None:
+        """
+        Publish under the header of the visible image.
+
+        :param values: the node's parameters by name.
+        """
+        result = fused.result
+        header = Header(stamp=fused.header.stamp, frame_id=fused.frame_id)
+        encoding = values['output_encoding']
+        # camera_info first: who waits for both should have it when the image comes.
+        if fused.camera_info is not None:
+            info = copy(fused.camera_info)
+            info.header = header
+            self._publishers['fused/camera_info'].publish(info)
+        image = fused_picture(result.image, encoding)
+        self._publishers['fused/image_raw'].publish(encode(image, encoding, header, Image))
+        if not len(result.weights):  # nobody listened when it was fused
+            return
+        map_encoding = values['weights_encoding']
+        for source, weights in zip(self._sources, result.weights, strict=True):
+            topic = f'fused/weights/{source}'
+            if self._is_heard(topic):
+                plane = weight_plane(weights, map_encoding)
+                self._publishers[topic].publish(encode(plane, map_encoding, header, Image))
+        if self._is_heard('fused/weights/overlay'):
+            picture = weight_overlay(result.image, result.weights)
+            overlay = encode(picture, 'bgr8', header, Image)
+            self._publishers['fused/weights/overlay'].publish(overlay)
+
+    def close(self) -> None:
+        """Remove the publishers."""
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers.clear()
