@@ -1,0 +1,300 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Bad conditions, made from good pairs: noise, night, fog, a camera that says nothing.
+
+A fusion that is worth having must not lose where one camera turns bad. Each condition has a name,
+three severities and a seed of its own, so that a pair is always spoilt in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+import zlib
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dig2dig_ros.evaluation.imperfect_cameras import of_type
+from dig2dig_ros.evaluation.metrics import luma
+from dig2dig_ros.evaluation.options import UsageError
+from dig2dig_ros.streams.pairing import Source, SOURCES
+
+Image = NDArray[np.uint8]
+Float = NDArray[np.float32]
+# Of an image (H, W, C) float32 on the 8-bit scale, its severity as a number, and a source of
+# chance, what the camera gives instead; rounding and clipping follow.
+_Effect = Callable[[Float, float, np.random.Generator], Any]
+
+SEVERITIES = ('mild', 'medium', 'severe')
+CLEAN, EACH, ALL = 'clean', 'each', 'all'
+
+# Photons that a pixel gathers of white by day.
+_DAY_PHOTONS = 400.0
+# Of a sensor without a scene, and of one whose scene has hardly any contrast: grey levels.
+_READ_NOISE = 1.0
+_MID_GREY = 128.0
+
+
+class ConditionError(UsageError):
+    """A condition is not known; the message names those that are."""
+
+
+def _noise(image: Float, sigma: float, random: np.random.Generator) -> Any:
+    return image + np.float32(sigma) * random.standard_normal(image.shape, np.float32)
+
+
+def _night_shot(image: Float, light: float, random: np.random.Generator) -> Any:
+    """Return what is left of a scene in little light, amplified to its old brightness."""
+    photons = _DAY_PHOTONS * light
+    return random.poisson(image * (photons / 255.0)) * np.float32(255.0 / photons)
+
+
+def _dark(image: Float, light: float, random: np.random.Generator) -> Any:
+    return _noise(image * np.float32(light), _READ_NOISE, random)
+
+
+def _glare(image: Float, radius: float, random: np.random.Generator) -> Any:
+    """Return an image with a lamp in its upper half: white within the radius, and a veil."""
+    height, width = image.shape[:2]
+    x, y = random.uniform(0.2, 0.8) * width, random.uniform(0.2, 0.5) * height
+    rows, columns = np.ogrid[:height, :width]
+    square = ((columns - x) ** 2 + (rows - y) ** 2) / (radius * height) ** 2
+    # The spread of light in a lens falls with the square of the angle (Vos, 1984).
+    veil = (2.0 * 255.0 / (1.0 + square)).astype(np.float32)
+    return image + veil[..., None]
+
+
+def _fog(image: Float, left: float, random: np.random.Generator) -> Any:
+    """
+    Return a scene in fog (Koschmieder, 1924), which grows farther from the bottom to the middle.
+
+    :param left: part of the light that comes through from there.
+    """
+    height = image.shape[0]
+    distance = np.clip(np.linspace(2.0, 0.0, height, dtype=np.float32), 0.1, 1.0)
+    through = (np.float32(left) ** distance)[:, None, None]
+    air = np.percentile(image, 95)
+    return _noise(image * through + (1.0 - through) * np.float32(air), _READ_NOISE, random)
+
+
+def _low_resolution(image: Float, factor: float, random: np.random.Generator) -> Any:
+    height, width = image.shape[:2]
+    size = max(1, round(width / factor)), max(1, round(height / factor))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _blur(image: Float, sigma: float, random: np.random.Generator) -> Any:
+    return cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
+
+
+def _stripes(image: Float, sigma: float, random: np.random.Generator) -> Any:
+    """Return an image whose columns and rows have offsets of their own."""
+    height, width = image.shape[:2]
+    columns = random.standard_normal((1, width, 1), np.float32)
+    rows = random.standard_normal((height, 1, 1), np.float32)
+    return image + np.float32(sigma) * (columns + rows)
+
+
+def _flat(image: Float, part: float, random: np.random.Generator) -> Any:
+    mean = np.float32(image.mean())
+    return _noise(mean + np.float32(part) * (image - mean), _READ_NOISE, random)
+
+
+def _black(image: Float, sigma: float, random: np.random.Generator) -> Any:
+    return _noise(np.zeros_like(image), sigma, random)
+
+
+def _dead(image: Float, sigma: float, random: np.random.Generator) -> Any:
+    return _noise(np.full_like(image, _MID_GREY), sigma, random)
+
+
+def _shift(image: Float, pixels: float, random: np.random.Generator) -> Any:
+    margin = round(pixels)
+    padded = cv2.copyMakeBorder(image, 0, 0, margin, 0, cv2.BORDER_REPLICATE)
+    return padded[:, : image.shape[1]]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """
+    What a condition does.
+
+    :param meaning: in a line; {} stands for the level.
+    :param levels: one for each of :data:`SEVERITIES`.
+    :param sources: the cameras that it befalls.
+    """
+
+    meaning: str
+    effect: _Effect
+    levels: tuple[float, float, float]
+    sources: tuple[Source, ...]
+
+
+_CONDITIONS: dict[str, _Kind] = {
+    'visible_noise': _Kind(
+        'white noise of {} grey levels on the visible image', _noise, (10, 25, 50), ('visible',)
+    ),
+    'thermal_noise': _Kind(
+        'white noise of {} grey levels on the thermal image', _noise, (10, 25, 50), ('thermal',)
+    ),
+    'both_noise': _Kind(
+        'white noise of {} grey levels on both images', _noise, (10, 25, 50), SOURCES
+    ),
+    'night_shot': _Kind(
+        'the visible camera has {} of the light, amplified: photon noise',
+        _night_shot, (0.1, 0.05, 0.02), ('visible',),
+    ),
+    'dark': _Kind(
+        'the visible image has {} of its brightness', _dark, (0.2, 0.1, 0.05), ('visible',)
+    ),
+    'glare': _Kind(
+        'a lamp of a radius of {} image heights in the visible image',
+        _glare, (0.1, 0.25, 0.5), ('visible',),
+    ),
+    'fog': _Kind(
+        'fog lets {} of the visible light through', _fog, (0.5, 0.25, 0.1), ('visible',)
+    ),
+    'low_resolution': _Kind(
+        'a thermal pixel is {} pixels wide', _low_resolution, (4, 8, 12), ('thermal',)
+    ),
+    'blur': _Kind(
+        'a Gaussian of deviation {} pixels blurs the thermal image', _blur, (2, 4, 8), ('thermal',)
+    ),
+    'stripes': _Kind(
+        'offsets of {} grey levels in columns and rows of the thermal image',
+        _stripes, (6, 12, 24), ('thermal',),
+    ),
+    'flat_thermal': _Kind(
+        'the thermal image has {} of its contrast', _flat, (0.3, 0.15, 0.08), ('thermal',)
+    ),
+    'black_visible': _Kind(
+        'the visible image is black, with noise of {} grey levels',
+        _black, (0.5, 2, 8), ('visible',),
+    ),
+    'dead_thermal': _Kind(
+        'the thermal image is grey, with noise of {} grey levels',
+        _dead, (0.5, 2, 8), ('thermal',),
+    ),
+    'shift': _Kind(
+        'the thermal image is shifted by {} pixels', _shift, (2, 4, 8), ('thermal',)
+    ),
+}  # fmt: skip
+
+NAMES = (CLEAN, *_CONDITIONS)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """
+    A condition and how bad it is.
+
+    :param name: one of :data:`NAMES`.
+    :param severity: one of :data:`SEVERITIES`; empty for :data:`CLEAN`.
+    """
+
+    name: str
+    severity: str = ''
+
+    def __str__(self) -> str:
+        """Return what :func:`parse_conditions` reads."""
+        return f'{self.name}:{self.severity}' if self.severity else self.name
+
+    @property
+    def meaning(self) -> str:
+        """Return what it is, in a line."""
+        if self.name == CLEAN:
+            return 'the images as they are'
+        return _CONDITIONS[self.name].meaning.format(f'{self._level:g}')
+
+    @property
+    def _level(self) -> float:
+        return _CONDITIONS[self.name].levels[SEVERITIES.index(self.severity)]
+
+    def spoils(self, source: Source) -> str:
+        """
+        Return what it does to a camera's images, as a word that is equal where they are.
+
+        :return: empty where it leaves them alone.
+        """
+        if self.name == CLEAN or source not in _CONDITIONS[self.name].sources:
+            return ''
+        return f'{_CONDITIONS[self.name].effect.__name__} {self._level:g}'
+
+    def apply(self, visible: Image, thermal: Image, image: str) -> tuple[Image, Image]:
+        """
+        Return what the cameras give of a scene.
+
+        :param visible: (H, W, 3) in blue-green-red order, or grey, (H, W); uint8.
+        :param thermal: (H, W), uint8, registered with it.
+        :param image: name of the pair, from which, and from the condition, the chance is seeded.
+        :return: two images of the same shapes; those that it leaves alone are the very same.
+        :raises ValueError: an image has another type or shape.
+        """
+        return self._seen('visible', visible, image), self._seen('thermal', thermal, image)
+
+    def _seen(self, source: Source, image: Image, name: str) -> Image:
+        if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2:] == (3,)):
+            raise ValueError(
+                f'the {source} image is {image.dtype} of shape {image.shape}: uint8 (H, W) or '
+                '(H, W, 3) needed'
+            )
+        spoils = self.spoils(source)
+        if not spoils:
+            return image
+        # Noise must not give colour to what has none.
+        grey = image.ndim == 2 or bool((image == image[..., :1]).all())
+        scene = luma(image)[..., None] if grey else image
+        random = np.random.default_rng([zlib.crc32(f'{source} {spoils} {name}'.encode())])
+        seen = _CONDITIONS[self.name].effect(scene.astype(np.float32), self._level, random)
+        # OpenCV drops an axis of one channel.
+        counts: Image = of_type(seen.reshape(scene.shape), np.uint8)
+        if image.ndim == 2:
+            return counts[..., 0]
+        return np.ascontiguousarray(np.broadcast_to(counts, image.shape))
+
+
+def parse_conditions(text: str) -> list[Condition]:
+    """
+    Read conditions: ``NAME``, ``NAME:SEVERITY`` or ``NAME:each``, separated by commas.
+
+    Without a severity it is medium; ``all`` stands for every name.
+
+    :raises ConditionError: a name or a severity is unknown, or there is none.
+    """
+    found: list[Condition] = []
+    for part in filter(None, (part.strip() for part in text.split(','))):
+        name, colon, severity = part.partition(':')
+        if name not in (ALL, *NAMES):
+            raise ConditionError(
+                f'there is no condition {name}: name {ALL} or some of {", ".join(NAMES)}'
+            )
+        if colon and (severity not in (EACH, *SEVERITIES) or name == CLEAN):
+            known = 'has no severity' if name == CLEAN else f'is {", ".join(SEVERITIES)} or {EACH}'
+            raise ConditionError(f'{part} cannot be: {name} {known}')
+        chosen = SEVERITIES if severity == EACH else (severity or 'medium',)
+        for each in NAMES if name == ALL else (name,):
+            found += [Condition(each, level) for level in _severities(each, chosen)]
+    if not found:
+        raise ConditionError(f'no condition is named: name {ALL} or some of {", ".join(NAMES)}')
+    return list(dict.fromkeys(found))
+
+
+def _severities(name: str, chosen: Sequence[str]) -> Sequence[str]:
+    return ('',) if name == CLEAN else chosen
