@@ -54,9 +54,9 @@ _THERMAL_WORDS = ('thermal', 'infrared', 'ir', 'tir', 'lwir', 'mwir', 'longwave'
 _THERMAL_MAKES = ('flir', 'boson', 'lepton', 'seek', 'tau', 'tamarisk', 'optris', 'xenics', 'teax')
 # Streams that are made from images, and the near-infrared ones of depth cameras.
 _NO_SOURCE_WORDS = (
-    *('fused', 'fusion', 'depth', 'disparity', 'confidence', 'mask', 'masks', 'overlay'),
+    *('fused', 'fusion', 'restored', 'depth', 'disparity', 'confidence', 'mask', 'masks'),
     *('weight', 'weights', 'label', 'labels', 'segmentation', 'detection', 'detections'),
-    *('annotated', 'debug', 'heatmap', 'infra'),
+    *('annotated', 'overlay', 'debug', 'heatmap', 'infra'),
 )
 _TRANSPORT = '/compressed'
 
@@ -73,8 +73,8 @@ def find_sources(
 
     A topic is told by the words in its name: those of its name spaces before those of its last
     part, and later ones before earlier ones. A plain camera image is the visible one. What is
-    made from images (``fused/...``, depth, masks, overlays) is never taken by itself. Of a raw
-    and a compressed topic of one stream the raw one is taken, if it has messages.
+    made from images (``fused/...``, ``restored``, depth, masks, overlays) is never taken by
+    itself. Of a raw and a compressed topic of one stream the raw one is taken, if it has messages.
 
     A given topic may lack ``/compressed`` and the first slash.
 

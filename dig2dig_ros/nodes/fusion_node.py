@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-The fusion node: two or more image streams in, the fused stream and its weight maps out.
+The fusion node: two or more image streams in, the fused stream and what it is made of out.
 
 The executor's callbacks put messages into the pipeline, which pairs them; the worker thread lets
 the pipeline prepare and fuse the latest pair, and publishes. Callbacks never wait for the fusion.
@@ -323,6 +323,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             pipeline.process(
                 work,
                 weights=outputs.wants_weights,
+                restored=outputs.wants_restored,
                 cancelled=self._is_stopping,
                 deliver=lambda fused: outputs.publish(fused, self.values),
             )

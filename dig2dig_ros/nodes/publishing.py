@@ -18,8 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -30,10 +32,16 @@ from dig2dig_ros.images.overlay import weight_overlay
 from dig2dig_ros.streams.codec import encode
 from dig2dig_ros.streams.preparation import fused_picture, FusedFrame, weight_plane
 
+if TYPE_CHECKING:
+    from dig2dig_ros.fusion.fuser import FusionResult
+
 
 class Outputs:
     """
     The publishers of the fused image and of all that goes with it.
+
+    Weight maps and restored images are published where somebody listened when they were fused,
+    and still does.
 
     :param node: publishes once it is active.
     :param sources: their names, visible and thermal first.
@@ -44,11 +52,11 @@ class Outputs:
         self._sources = tuple(sources)
         self._publishers: dict[str, Any] = {}
         try:
-            self._create('fused/image_raw', Image)
-            self._create('fused/camera_info', CameraInfo)
-            for source in self._sources:
-                self._create(f'fused/weights/{source}', Image)
-            self._create('fused/weights/overlay', Image)
+            for place in ('fused', *(f'{source}/restored' for source in self._sources)):
+                self._create(f'{place}/image_raw', Image)
+                self._create(f'{place}/camera_info', CameraInfo)
+            for layer in (*self._sources, 'overlay'):
+                self._create(f'fused/weights/{layer}', Image)
         except Exception:  # a QoS override that cannot be: the next attempt begins without them
             self.close()
             raise
@@ -65,10 +73,12 @@ class Outputs:
     def wants_weights(self) -> bool:
         """Tell whether anybody listens to a weight map or to the overlay."""
         return any(
-            self._is_heard(topic)
-            for topic in self._publishers
-            if topic.startswith('fused/weights/')
+            self._is_heard(f'fused/weights/{layer}') for layer in (*self._sources, 'overlay')
         )
+
+    def wants_restored(self) -> bool:
+        """Tell whether anybody listens to a restored image."""
+        return any(self._is_heard(f'{source}/restored/image_raw') for source in self._sources)
 
     def _is_heard(self, topic: str) -> bool:
         return bool(self._publishers[topic].get_subscription_count())
@@ -79,24 +89,40 @@ class Outputs:
 
         :param values: the node's parameters by name.
         """
-        result = fused.result
+        result, present = fused.result, fused.prepared.present
         header = Header(stamp=fused.header.stamp, frame_id=fused.frame_id)
         encoding = values['output_encoding']
+        self._publish_view('fused', result.image, encoding, header, fused.camera_info)
+        for source, image, is_there in zip(self._sources, result.restored, present, strict=False):
+            if is_there and self._is_heard(f'{source}/restored/image_raw'):
+                place = f'{source}/restored'
+                self._publish_view(place, image, encoding, header, fused.camera_info)
+        if len(result.weights):
+            self._publish_weights(result, values['weights_encoding'], header)
+
+    def _publish_view(
+        self,
+        place: str,
+        image: NDArray[np.uint8],
+        encoding: str,
+        header: Header,
+        camera_info: CameraInfo | None,
+    ) -> None:
+        """Publish an image on the visible pixels, and what the visible camera says of itself."""
         # camera_info first: who waits for both should have it when the image comes.
-        if fused.camera_info is not None:
-            info = copy(fused.camera_info)
+        if camera_info is not None:
+            info = copy(camera_info)
             info.header = header
-            self._publishers['fused/camera_info'].publish(info)
-        image = fused_picture(result.image, encoding)
-        self._publishers['fused/image_raw'].publish(encode(image, encoding, header, Image))
-        if not len(result.weights):  # nobody listened when it was fused
-            return
-        map_encoding = values['weights_encoding']
+            self._publishers[f'{place}/camera_info'].publish(info)
+        picture = fused_picture(image, encoding)
+        self._publishers[f'{place}/image_raw'].publish(encode(picture, encoding, header, Image))
+
+    def _publish_weights(self, result: FusionResult, encoding: str, header: Header) -> None:
         for source, weights in zip(self._sources, result.weights, strict=True):
             topic = f'fused/weights/{source}'
             if self._is_heard(topic):
-                plane = weight_plane(weights, map_encoding)
-                self._publishers[topic].publish(encode(plane, map_encoding, header, Image))
+                plane = weight_plane(weights, encoding)
+                self._publishers[topic].publish(encode(plane, encoding, header, Image))
         if self._is_heard('fused/weights/overlay'):
             picture = weight_overlay(result.image, result.weights)
             overlay = encode(picture, 'bgr8', header, Image)

@@ -205,6 +205,7 @@ class Pipeline:
         work: Work,
         *,
         weights: Callable[[], bool] = lambda: True,
+        restored: Callable[[], bool] = lambda: False,
         cancelled: Callable[[], bool] = lambda: False,
         deliver: Callable[[FusedFrame], None] = lambda fused: None,
     ) -> FusedFrame | None:
@@ -212,6 +213,7 @@ class Pipeline:
         Prepare and fuse; whatever goes wrong is counted and said, and nothing is raised.
 
         :param weights: asked once whether the weight maps are wanted.
+        :param restored: asked once whether the restored images are.
         :param cancelled: asked now and then whether to give up.
         :param deliver: called with the result before it counts as fused.
         :return: None where nothing came of it.
@@ -223,7 +225,7 @@ class Pipeline:
             fused = FusedFrame(
                 work,
                 prepared,
-                self._fuse(prepared, values, weights(), cancelled),
+                self._fuse(prepared, values, weights(), restored(), cancelled),
                 self._camera_info,
                 self._visible_frame or work.messages[0].message.header.frame_id,
             )
@@ -263,6 +265,7 @@ class Pipeline:
         prepared: Prepared,
         values: Mapping[str, Any],
         weights: bool,
+        restored: bool,
         cancelled: Callable[[], bool],
     ) -> FusionResult:
         import torch
@@ -278,6 +281,7 @@ class Pipeline:
             placements=prepared.placements,
             trust=prepared.trust,
             weights=weights,
+            restored=restored,
             cancelled=cancelled,
         )
 

@@ -95,12 +95,14 @@ class Prepared:
     :param images: one for each source, visible first, see :class:`SourceImages`.
     :param placements: where the pixels of the visible image lie in each; None where all over it.
     :param trust: how far each source is to be relied on, 0 to 1.
+    :param present: whether the image of each source is its own, and not a black one in its place.
     :param left_out: why a group goes on without one of its images; None where it has all.
     """
 
     images: tuple[NDArray[Any], ...]
     placements: tuple[Placement | None, ...]
     trust: tuple[float, ...]
+    present: tuple[bool, ...]
     left_out: PreparationError | None = None
 
 
@@ -264,7 +266,7 @@ class Preparation:
         self.visible_size = size_of(arrays[0])
         trust = tuple(self.images.conditions[source].trust for source in self._sources)
         placements = (None, placement, *[None] * (len(arrays) - 2))
-        return Prepared(tuple(arrays), placements, trust)
+        return Prepared(tuple(arrays), placements, trust, (True,) * len(arrays))
 
     def _alone(
         self,
@@ -289,6 +291,7 @@ class Preparation:
             tuple(array if source == live else black for source in self._sources),
             tuple(placement if source == 'thermal' else None for source in self._sources),
             tuple(float(source == live) for source in self._sources),
+            tuple(source == live for source in self._sources),
             left_out,
         )
 
@@ -386,7 +389,7 @@ def _living_grey(image: NDArray[Any], dead_channels: Sequence[int]) -> NDArray[A
 
 def fused_picture(image: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
     """
-    Return a fused image with the channels that ``encoding`` needs.
+    Return a fused or restored image with the channels that ``encoding`` needs.
 
     :param image: (H, W), or (H, W, 3) in blue-green-red order.
     :param encoding: ``mono8``, ``bgr8`` or ``rgb8``.

@@ -61,7 +61,7 @@ from dig2dig_ros.nodes.child_processes import ProcessError
 from dig2dig_ros.nodes.client import FusionClient
 from dig2dig_ros.nodes.raw_topics import FUSED, FusionObserver, header_stamp, raw_publishers
 from dig2dig_ros.nodes.run import run_node
-from dig2dig_ros.streams.pairing import Source
+from dig2dig_ros.streams.pairing import Source, SOURCES
 from dig2dig_ros.streams.resources import fast_dds_environment
 from dig2dig_ros.streams.statistics import percentiles_ms
 
@@ -184,7 +184,8 @@ class BagPlayer(Node):  # type: ignore[misc]
         # What must not come from the bag: the clock, and what is observed.
         own = ['/clock'] if self._options.clock else []
         if self._observing:
-            own += ['/diagnostics', self.resolve_topic_name('fused')]
+            made = ('fused', *(f'{source}/restored' for source in SOURCES))
+            own += ['/diagnostics', *map(self.resolve_topic_name, made)]
         types = {name: topics[name].type for name in names if topics[name].count}
         publishers = raw_publishers(self, types, own)
         if not publishers:

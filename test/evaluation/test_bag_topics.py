@@ -55,6 +55,7 @@ def test_sources_by_name(visible: str, thermal: str) -> None:
     topics = table(
         *(visible, thermal, '/camera/depth/image_rect_raw', '/camera/infra1/image_rect_raw'),
         *('/fused/image_raw', '/fused/weights/thermal', '/detections/overlay', '/seg/mask'),
+        *('/visible/restored/image_raw', '/thermal/restored/image_raw'),
         *('/camera/depth/image_rect_raw/compressedDepth', '/tf/camera_info'),
     )
     found = find_sources(topics)

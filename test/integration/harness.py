@@ -218,6 +218,10 @@ class Client(FusionClient):
         self.node.destroy_subscription(self._subscriptions.pop(topic))
         self.received.pop(topic, None)
 
+    def of_header(self, topic, header):
+        """Return what has come on a topic with this header, or None."""
+        return next((m for m in self.received[topic] if m.header == header), None)
+
     def until(self, condition, timeout=60.0, what='condition'):
         """Spin until ``condition()`` is true and return its value."""
         return super().until(condition, timeout, f'{what} (last diagnostics: {self.values})')

@@ -90,6 +90,7 @@ def test_three_sources_are_fused_and_a_silent_one_is_named(domain):
             if complete():
                 break
         assert complete(), client.values
+        assert client.node.count_publishers('nir/restored/image_raw') == 1
         fused, (*maps, overlay) = complete()
         assert (fused.width, fused.height, fused.encoding) == (WIDTH, HEIGHT, 'bgr8')
         assert fused.header.frame_id == 'visible_optical_frame'

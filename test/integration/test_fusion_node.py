@@ -31,6 +31,7 @@ from std_msgs.msg import Header
 from dig2dig_ros.nodes.client import is_settled, waiting_images
 from dig2dig_ros.nodes.fusion_node import main
 from dig2dig_ros.streams.codec import decode, encode
+from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.parameters import PARAMETERS
 from integration.harness import (
     FAST,
@@ -85,11 +86,7 @@ def test_weights_sum_to_one_at_every_pixel(robot):
         assert robot.set_parameter('weights_encoding', encoding) == (True, '')
         robot.fuse_one('fused/weights/visible')
         header, thermal = robot.fuse_one('fused/weights/thermal')
-        visible = robot.until(
-            lambda h=header: next(
-                (m for m in robot.received['fused/weights/visible'] if m.header == h), None
-            )
-        )
+        visible = robot.until(lambda h=header: robot.of_header('fused/weights/visible', h))
         assert visible.encoding == thermal.encoding == encoding
         total = decode(visible).astype(float) + decode(thermal)
         assert total.shape == (HEIGHT, WIDTH)
@@ -104,27 +101,49 @@ def test_overlay_is_there_for_who_subscribes(robot):
     assert overlay.header == header
 
 
+@pytest.mark.parametrize('encoding', ['bgr8', 'mono8'])
+def test_restored_images_are_there_for_who_subscribes(robot, encoding):
+    assert robot.set_parameter('output_encoding', encoding) == (True, '')
+    robot.subscribe('visible/restored/image_raw')
+    header, thermal = robot.fuse_one('thermal/restored/image_raw')
+    visible = robot.until(lambda: robot.of_header('visible/restored/image_raw', header))
+    for source in SOURCES:
+        robot.unsubscribe(f'{source}/restored/image_raw')
+    robot.set_parameter('output_encoding', 'bgr8')
+    assert (thermal.width, thermal.height, thermal.encoding) == (WIDTH, HEIGHT, encoding)
+    # Sound cameras: as they see it, each for itself.
+    grey = decode(thermal) if encoding == 'mono8' else decode(thermal)[..., 0]
+    assert np.corrcoef(grey.ravel(), heat().ravel())[0, 1] > 0.99
+    sent = street() if encoding == 'bgr8' else cv2.cvtColor(street(), cv2.COLOR_BGR2GRAY)
+    np.testing.assert_array_equal(decode(visible), sent)
+
+
 def test_camera_info_comes_with_the_same_stamp(robot):
-    robot.subscribe('fused/camera_info', CameraInfo)
+    views = ('fused', 'visible/restored', 'thermal/restored')
+    for view in views:
+        robot.subscribe(f'{view}/image_raw')
+        robot.subscribe(f'{view}/camera_info', CameraInfo)
     robot.wait_active()
     robot.until(robot.info.get_subscription_count)
     info = CameraInfo(width=WIDTH, height=HEIGHT, distortion_model='plumb_bob')
     info.k[0] = 123.0
-    header, fused = None, None
+    infos = []
     for _ in range(10):  # until both ends of both connections have found each other
         info.header = robot.header()
         robot.info.publish(info)
         robot.spin(0.2)
         header, _ = robot.fuse_one()
         robot.spin(0.2)
-        infos = [m for m in robot.received['fused/camera_info'] if m.header == header]
-        if infos:
-            fused = infos[0]
+        infos = [robot.of_header(f'{view}/camera_info', header) for view in views]
+        if all(infos):
             break
-    assert fused is not None
-    assert fused.k[0] == 123.0
-    assert (fused.width, fused.height) == (WIDTH, HEIGHT)
-    assert fused.distortion_model == 'plumb_bob'
+    for view, info in zip(views, infos, strict=True):
+        assert info is not None, view
+        assert robot.of_header(f'{view}/image_raw', header), view
+        assert info.k[0] == 123.0
+        assert (info.width, info.height) == (WIDTH, HEIGHT)
+        assert info.distortion_model == 'plumb_bob'
+        robot.unsubscribe(f'{view}/camera_info')
 
 
 @pytest.mark.parametrize('encoding', ['rgb8', 'mono8', 'bgr8'])

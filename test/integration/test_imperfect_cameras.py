@@ -33,6 +33,7 @@ from dig2dig_ros.evaluation.imperfect_cameras import (
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import save_registration
+from dig2dig_ros.streams.codec import decode
 from dig2dig_ros.tools.pair_camera import camera_info
 from integration.harness import cameras, MEAN
 
@@ -118,6 +119,15 @@ def test_a_registration_file_lays_the_thermal_image_on_the_visible_one(
     assert not weights[beyond].any()
     np.testing.assert_allclose(soft.weights['visible'][beyond], 1, atol=1e-6)
     np.testing.assert_array_equal(soft.image[beyond], visible[beyond])
+    expected = cv2.warpPerspective(
+        intensities(thermal, counts), homography, SIZE, flags=cv2.INTER_CUBIC
+    )
+    _, restored = robot.fuse_one('thermal/restored/image_raw', visible=visible, thermal=thermal)
+    robot.unsubscribe('thermal/restored/image_raw')
+    assert restored.header.frame_id == 'visible_optical_frame'
+    assert not decode(restored)[beyond].any()
+    whole = inside > 20
+    assert np.abs(grey(decode(restored)) - np.clip(expected, 0, 255))[whole].mean() < 0.7
     rings = [weights[(inside > low) & (inside <= low + 4)].mean() for low in (0, 4, 8, 12)]
     assert 0 < rings[0] < 0.3 * rings[3]
     assert rings == sorted(rings)
@@ -132,10 +142,7 @@ def test_a_registration_file_lays_the_thermal_image_on_the_visible_one(
     for name, value in MEAN.items():
         assert robot.set_parameter(name, value) == (True, '')
     mean = robot.fuse(visible=visible, thermal=thermal)
-    warped = cv2.warpPerspective(
-        intensities(thermal, counts), homography, SIZE, flags=cv2.INTER_CUBIC
-    )
-    expected = (grey(visible) + np.clip(warped, 0, 255)) / 2
+    expected = (grey(visible) + np.clip(expected, 0, 255)) / 2
     assert np.abs(grey(mean.image) - expected)[reached].mean() < 0.7
 
     # Against the cameras that need no registration, and those that would have needed one.

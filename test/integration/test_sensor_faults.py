@@ -26,6 +26,7 @@ from sensor_msgs.msg import Image
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.nodes.client import drops, is_settled, waiting_images
 from dig2dig_ros.streams.codec import encode
+from dig2dig_ros.streams.pairing import SOURCES
 from integration.harness import cameras, MEAN
 
 WIDTH, HEIGHT = 160, 128
@@ -70,6 +71,14 @@ def steps(weights, full):
     return sum(0.05 * full < weight < 0.9 * full for weight in weights)
 
 
+def check_restored_alone(robot, source, header):
+    """Check that the restored image of this source came, and none of the other."""
+    (other,) = {'visible', 'thermal'} - {source}
+    robot.until(lambda: robot.of_header(f'{source}/restored/image_raw', header))
+    robot.spin(0.1)
+    assert not robot.of_header(f'{other}/restored/image_raw', header)
+
+
 def send_alone(robot, film, source):
     """Send images of one camera until something comes of one; return its header and output."""
     index = ('visible', 'thermal').index(source)
@@ -84,6 +93,8 @@ def send_alone(robot, film, source):
 
 def test_a_missing_camera_is_waited_for_or_not(robot, film):
     robot.start_anew({'stale_timeout': 1.0})
+    for source in SOURCES:
+        robot.subscribe(f'{source}/restored/image_raw')
     full = mean_weights(play(robot, film, 4))[-1]
     assert full > 0.2
     robot.until(lambda: robot.counter('fused') >= 4)
@@ -106,6 +117,7 @@ def test_a_missing_camera_is_waited_for_or_not(robot, film):
     header, image, output = send_alone(robot, film, 'visible')
     assert output.header == header
     np.testing.assert_array_equal(output.image, image)
+    check_restored_alone(robot, 'visible', header)
     assert (output.weights['visible'] == 1).all()
     assert not output.weights['thermal'].any()
     found = robot.diagnose()
@@ -143,6 +155,7 @@ def test_a_missing_camera_is_waited_for_or_not(robot, film):
     assert header.frame_id == 'thermal_optical_frame'
     assert output.header.frame_id == 'visible_optical_frame'
     assert output.image.shape == (HEIGHT, WIDTH, 3)
+    check_restored_alone(robot, 'thermal', output.header)
     assert (output.weights['thermal'] == 1).all()
     assert not output.weights['visible'].any()
     found = robot.diagnose()
@@ -158,6 +171,8 @@ def test_a_missing_camera_is_waited_for_or_not(robot, film):
     assert robot.set_parameter('missing_modality', 'any') == (True, '')
     send_alone(robot, film, 'thermal')
     send_alone(robot, film, 'visible')
+    for source in SOURCES:
+        robot.unsubscribe(f'{source}/restored/image_raw')
 
     # Every image is accounted for: what waited was dropped when the last one went alone.
     values = robot.diagnose().values

@@ -40,7 +40,7 @@ def moved(image, right, down):
 
 
 def pair(visible, thermal, placement=None, trust=(1.0, 1.0)):
-    return Prepared((visible, thermal), (None, placement), trust)
+    return Prepared((visible, thermal), (None, placement), trust, (True, True))
 
 
 def test_nothing_is_said_before_the_first_look():

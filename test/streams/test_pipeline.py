@@ -109,6 +109,7 @@ def test_a_pair_becomes_a_fused_image(pipeline: Pipeline, clock: Clock, fuser: F
     assert fused.camera_info == 'what the visible camera says of itself'
     expected = fuser.fuse(*fused.prepared.images, settings=fusion_settings(values()))
     assert np.array_equal(fused.result.image, expected.image)
+    assert fused.result.restored == ()
     table = pipeline.table()
     assert table['resolution'] == '64x48'
     assert (table['pairs'], table['fused']) == ('2', '1')
@@ -116,6 +117,20 @@ def test_a_pair_becomes_a_fused_image(pipeline: Pipeline, clock: Clock, fuser: F
     assert table['latency p50 (ms)'] == '350.0'
     assert table['visible condition'] == 'sound'
     assert pipeline.health() == []
+
+
+def test_restored_images_are_there_for_who_asks(
+    pipeline: Pipeline, clock: Clock, fuser: Fuser
+) -> None:
+    (work,) = send(pipeline, clock, 0) + pipeline.flush()
+    fused = pipeline.process(work, restored=lambda: True)
+    assert fused is not None
+    images = fused.prepared.images
+    expected = fuser.fuse(*images, settings=fusion_settings(values()), restored=True)
+    assert np.array_equal(fused.result.image, expected.image)
+    assert len(fused.result.restored) == 2
+    for restored, own in zip(fused.result.restored, expected.restored, strict=True):
+        assert np.array_equal(restored, own)
 
 
 def test_a_frame_is_handed_out_before_it_counts(pipeline: Pipeline, clock: Clock) -> None:

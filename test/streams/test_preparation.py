@@ -216,6 +216,7 @@ def test_the_other_image_goes_on_where_one_is_of_no_use_and_is_decoded_once(prep
     assert ready.left_out.cause == 'thermal refused'
     assert ready.left_out.source == 'thermal'
     assert ready.trust == (1.0, 0.0)
+    assert ready.present == (True, False)
     assert not ready.images[1].any()
     values['missing_modality'] = 'thermal'
     with pytest.raises(PreparationError) as raised:
@@ -232,6 +233,7 @@ def test_a_camera_that_sees_nothing_is_not_trusted(preparation):
     black = message(np.zeros((48, 64, 3), np.uint8), 'bgr8')
     ready = preparation(group(black, heat()), VALUES)
     assert ready.trust == (0.0, 1.0)
+    assert ready.present == (True, True)
     assert 'black' in preparation.images.conditions['visible'].kinds
 
 
@@ -266,6 +268,7 @@ def test_one_camera_alone_leaves_the_other_black_and_without_trust(preparation):
     preparation(group(street(size=(96, 128)), heat()), VALUES)
     ready = preparation(alone('thermal', heat()), VALUES)
     assert ready.trust == (0.0, 1.0)
+    assert ready.present == (False, True)
     assert ready.images[0].shape == (96, 128)
 
 
