@@ -1,0 +1,185 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a camera does to its images, steadily: estimates of single images, smoothed over time."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dig2dig_ros.images.camera_noise import CameraNoise
+from dig2dig_ros.images.stripes import Stripes
+
+# s. Time constants: what the light does to noise, and how long a sensor keeps its offsets.
+NOISE_SECONDS, STRIPES_SECONDS = 0.5, 2.0
+# s. After such a gap the past says nothing about the new image.
+_GAP = 10.0
+# An estimate is a jump if it is above the smoothed one by this factor.
+_JUMP = 1.3
+# Images in a row with stripes from which a camera has them, and without from which it has none.
+_WITH, _WITHOUT = 2, 5
+
+
+class NoiseTracker:
+    """
+    Follow the noise of one camera.
+
+    A camera is quiet until two images in a row are noisier than ``noisy`` (or the first one is),
+    and noisy until the smoothed deviation is below ``quiet``: nothing flickers between the two.
+    Variances approach those of the images exponentially; a jump upwards, on which two images in a
+    row agree, is followed at once, so that noise does not show for long when the light goes out.
+
+    Not thread-safe: images have an order.
+
+    :param noisy: deviation from which noise is to be reckoned with, in grey levels of 255.
+    :param quiet: deviation below which it is no longer; at most ``noisy``.
+    :param seconds: time constant of the smoothing; 0 takes each image for itself.
+    :raises ValueError: the thresholds or the time are impossible.
+    """
+
+    def __init__(
+        self, *, noisy: float = 3.0, quiet: float = 2.0, seconds: float = NOISE_SECONDS
+    ) -> None:
+        if not 0 <= quiet <= noisy < math.inf:
+            raise ValueError(f'quiet is {quiet:g}, but must be from 0 to noisy, {noisy:g}')
+        self.noisy, self.quiet = noisy, quiet
+        self._clock = _Clock(seconds)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the past: the next image is taken as the first one."""
+        self._clock.reset()
+        self._smoothed = self._last = CameraNoise()
+        self._is_noisy = False
+
+    def __call__(self, noise: CameraNoise, stamp: float) -> CameraNoise:
+        """
+        Take the estimate of the next image.
+
+        :param stamp: of the image in s; where it goes back, or 10 s on, the past is forgotten.
+        :return: the noise to reckon with; that of a quiet camera is exactly 0.
+        """
+        share = self._clock.share(stamp)
+        if share is None:
+            self._smoothed, self._last, self._is_noisy = noise, noise, False
+        agreed = min(noise, self._last, key=lambda each: each.deviation)
+        if agreed.deviation > _JUMP * self._smoothed.deviation:
+            self._smoothed = agreed
+        elif share is not None:
+            self._smoothed = _between(self._smoothed, noise, share)
+        self._last = noise
+        level = self._smoothed if self._is_noisy else agreed
+        self._is_noisy = level.deviation >= (self.quiet if self._is_noisy else self.noisy)
+        return self._smoothed if self._is_noisy else CameraNoise()
+
+
+class StripeTracker:
+    """
+    Follow the stripes of one camera, which stay for seconds while scenes pass by.
+
+    What the scene leaves in the offsets of single images averages out. Stripes are there as soon
+    as two images in a row have them (or the first one has), and gone after five without.
+
+    Not thread-safe: images have an order.
+
+    :param seconds: time constant of the smoothing; 0 takes each image for itself.
+    :raises ValueError: the time is impossible.
+    """
+
+    def __init__(self, *, seconds: float = STRIPES_SECONDS) -> None:
+        self._clock = _Clock(seconds)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the past: the next image is taken as the first one."""
+        self._clock.reset()
+        self._size: tuple[int, ...] = ()
+        self._columns, self._rows = _Offsets(), _Offsets()
+
+    def __call__(self, stripes: Stripes, stamp: float, size: tuple[int, ...]) -> Stripes:
+        """
+        Take the estimate of the next image.
+
+        :param stamp: of the image in s; where it goes back, or 10 s on, the past is forgotten.
+        :param size: of the image, (H, W); where it changes, the past is forgotten too.
+        :return: the stripes to subtract.
+        """
+        if size != self._size:
+            self.reset()
+            self._size = size
+        share = self._clock.share(stamp)
+        if share is None:
+            self._columns, self._rows = _Offsets(), _Offsets()
+        columns = self._columns.add(stripes.column_offsets, share)
+        rows = self._rows.add(stripes.row_offsets, share)
+        return Stripes(_deviation(columns), _deviation(rows), columns, rows)
+
+
+class _Clock:
+    """Tells how much of a new estimate to take, from the time since the last one."""
+
+    def __init__(self, seconds: float) -> None:
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f'seconds is {seconds:g}, but must be a time of 0 s or more')
+        self._seconds = seconds
+        self.reset()
+
+    def reset(self) -> None:
+        self._stamp = -math.inf
+
+    def share(self, stamp: float) -> float | None:
+        """Return the share of the next estimate; None where there is nothing to smooth it with."""
+        elapsed, self._stamp = stamp - self._stamp, stamp
+        if not 0 <= elapsed <= _GAP:
+            return None
+        return -math.expm1(-elapsed / self._seconds) if self._seconds else 1.0
+
+
+class _Offsets:
+    """The offsets of the columns, or rows, of one camera."""
+
+    def __init__(self) -> None:
+        self._smoothed: NDArray[np.float32] | None = None
+        self._found = self._missed = 0
+
+    def add(
+        self, offsets: NDArray[np.float32] | None, share: float | None
+    ) -> NDArray[np.float32] | None:
+        if offsets is None:
+            self._found, self._missed = 0, self._missed + 1
+            if self._missed >= _WITHOUT:
+                self._smoothed = None
+            return self._smoothed
+        self._found, self._missed = self._found + 1, 0
+        if self._smoothed is not None and share is not None:
+            self._smoothed = self._smoothed + np.float32(share) * (offsets - self._smoothed)
+        elif share is None or self._found >= _WITH:
+            self._smoothed = offsets
+        return self._smoothed
+
+
+def _deviation(offsets: NDArray[np.float32] | None) -> float:
+    return 0.0 if offsets is None else float(offsets.std())
+
+
+def _between(past: CameraNoise, new: CameraNoise, share: float) -> CameraNoise:
+    """Return what lies between two estimates; variances are linear."""
+    read, deviation = (
+        math.sqrt((1 - share) * before**2 + share * now**2)
+        for before, now in ((past.read, new.read), (past.deviation, new.deviation))
+    )
+    return CameraNoise(read, (1 - share) * past.gain + share * new.gain, deviation)

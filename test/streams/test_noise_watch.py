@@ -1,0 +1,156 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Estimates over time: steady where they tremble, quick where the camera changes."""
+
+import math
+
+import numpy as np
+import pytest
+
+from dig2dig_ros.images.camera_noise import CameraNoise
+from dig2dig_ros.images.stripes import Stripes
+from dig2dig_ros.streams.noise_watch import NoiseTracker, StripeTracker
+
+FRAME_TIME = 1 / 30
+SIZE = (48, 64)
+
+
+def white(deviation):
+    return CameraNoise(read=deviation, deviation=deviation)
+
+
+def follow(tracker, deviations, start=0.0):
+    """Return the deviations that a tracker makes of those of images, 30 in a second."""
+    return [
+        tracker(white(deviation), start + index * FRAME_TIME).deviation
+        for index, deviation in enumerate(deviations)
+    ]
+
+
+def test_a_quiet_camera_has_no_noise_at_all():
+    tracker = NoiseTracker()
+    assert tracker(CameraNoise(1.5, 0.01, 1.9), 0.0) == CameraNoise()
+    assert follow(tracker, [2.9] * 50, start=1.0) == [0.0] * 50
+
+
+def test_the_first_image_counts_at_once():
+    assert NoiseTracker()(white(12.0), 5.0) == white(12.0)
+
+
+def test_a_jump_is_followed_when_two_images_agree():
+    tracker = NoiseTracker()
+    follow(tracker, [1.0] * 10)
+    after = follow(tracker, [25.0, 24.0, 25.0], start=10 * FRAME_TIME)
+    assert after[0] == 0
+    assert after[1:] == pytest.approx([24.0, 24.0], abs=0.2)
+
+
+def test_a_noisy_camera_that_becomes_noisier_is_followed_too():
+    tracker = NoiseTracker()
+    follow(tracker, [10.0] * 10)
+    after = follow(tracker, [30.0, 31.0], start=10 * FRAME_TIME)
+    assert after[0] < 15
+    assert after[1] == pytest.approx(30.0)
+
+
+def test_single_images_are_no_jump():
+    tracker = NoiseTracker()
+    assert follow(tracker, [1.0, 1.0, 30.0, 1.0, 30.0, 1.0]) == [0.0] * 6
+
+
+def test_nothing_flickers_about_the_threshold():
+    random = np.random.default_rng(0)
+    tracker = NoiseTracker(noisy=3.0, quiet=2.0)
+    seen = np.array(follow(tracker, random.normal(2.9, 0.15, 300))) > 0
+    assert np.count_nonzero(np.diff(seen)) <= 1
+
+
+def test_estimates_that_scatter_are_smoothed():
+    random = np.random.default_rng(0)
+    scattered = random.normal(20, 1.0, 300)
+    seen = np.array(follow(NoiseTracker(), scattered))[60:]
+    assert seen.std() < 0.4
+    assert seen.mean() == pytest.approx(20, abs=0.6)
+
+
+def test_light_that_comes_back_ends_it():
+    tracker = NoiseTracker()
+    follow(tracker, [25.0] * 30)
+    after = follow(tracker, [0.5] * 120, start=1.0)
+    assert after[0] > 20
+    assert after == sorted(after, reverse=True)
+    assert after[-1] == 0
+
+
+def test_photon_noise_is_smoothed_as_variances():
+    tracker = NoiseTracker(seconds=1.0)
+    tracker(CameraNoise(3.0, 1.0, 10.0), 0.0)
+    found = tracker(CameraNoise(5.0, 2.0, 11.0), math.log(2))
+    assert found.read == pytest.approx(math.sqrt((9 + 25) / 2))
+    assert found.gain == pytest.approx(1.5)
+    assert found.deviation == pytest.approx(math.sqrt((100 + 121) / 2))
+
+
+@pytest.mark.parametrize('stamp', [0.5, 20.0])
+def test_on_another_timeline_the_past_is_forgotten(stamp):
+    tracker = NoiseTracker()
+    follow(tracker, [25.0] * 30, start=1.0)
+    assert tracker(white(0.5), stamp) == CameraNoise()
+    assert tracker(white(25.0), stamp + 1) == CameraNoise()
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(ValueError, match='quiet'):
+        NoiseTracker(noisy=2.0, quiet=3.0)
+    for tracker in (NoiseTracker, StripeTracker):
+        with pytest.raises(ValueError, match='seconds'):
+            tracker(seconds=-1.0)
+
+
+def striped(seed, deviation=10.0):
+    offsets = np.random.default_rng(seed).normal(0, deviation, SIZE[1]).astype(np.float32)
+    return Stripes(columns=float(offsets.std()), column_offsets=offsets)
+
+
+def test_stripes_come_with_two_images_and_go_with_five():
+    tracker = StripeTracker()
+    sequence = [Stripes()] * 2 + [striped(0)] * 3 + [Stripes()] * 6
+    there = [
+        not tracker(stripes, index * FRAME_TIME, SIZE).are_none
+        for index, stripes in enumerate(sequence)
+    ]
+    assert there == [False] * 3 + [True] * 6 + [False] * 2
+
+
+def test_stripes_of_a_first_image_are_taken():
+    found = StripeTracker()(striped(0), 1.0, SIZE)
+    np.testing.assert_array_equal(found.column_offsets, striped(0).column_offsets)
+    assert found.rows == 0
+
+
+def test_errors_in_the_offsets_average_out():
+    truth = striped(0).column_offsets
+    tracker = StripeTracker()
+    for index in range(150):
+        error = striped(index + 1, 3.0).column_offsets
+        found = tracker(Stripes(10.0, 0.0, truth + error), index * FRAME_TIME, SIZE)
+    assert np.std(found.column_offsets - truth) < 0.6
+    assert found.columns == pytest.approx(truth.std(), rel=0.1)
+
+
+def test_images_of_another_size_have_offsets_of_their_own():
+    tracker = StripeTracker()
+    tracker(striped(0), 0.0, SIZE)
+    assert tracker(Stripes(), FRAME_TIME, (96, 128)).are_none
