@@ -44,9 +44,10 @@ _Effect = Callable[[Float, float, np.random.Generator], Any]
 SEVERITIES = ('mild', 'medium', 'severe')
 CLEAN, EACH, ALL = 'clean', 'each', 'all'
 
-# Photons that a pixel gathers of white by day.
-_DAY_PHOTONS = 400.0
-# Of a sensor without a scene, and of one whose scene has hardly any contrast: grey levels.
+# Photons that a pixel gathers of white in good light, and how many its readout errs by.
+_PHOTONS = 400.0
+_READ_PHOTONS = 4.0
+# Of a readout that nothing amplifies, in grey levels.
 _READ_NOISE = 1.0
 _MID_GREY = 128.0
 
@@ -60,9 +61,15 @@ def _noise(image: Float, sigma: float, random: np.random.Generator) -> Any:
 
 
 def _night_shot(image: Float, light: float, random: np.random.Generator) -> Any:
-    """Return what is left of a scene in little light, amplified to its old brightness."""
-    photons = _DAY_PHOTONS * light
-    return random.poisson(image * (photons / 255.0)) * np.float32(255.0 / photons)
+    """
+    Return a scene in a part of the light, amplified to its old brightness.
+
+    The noise is that of photons and of the readout (Foi et al., IEEE TIP 17(10), 2008). With 5 % of
+    the light, white is 20 photons, and the readout adds 51 grey levels of noise.
+    """
+    photons = _PHOTONS * light
+    gathered = random.poisson(image * (photons / 255.0)).astype(np.float32)
+    return _noise(gathered, _READ_PHOTONS, random) * np.float32(255.0 / photons)
 
 
 def _dark(image: Float, light: float, random: np.random.Generator) -> Any:
@@ -105,11 +112,15 @@ def _blur(image: Float, sigma: float, random: np.random.Generator) -> Any:
 
 
 def _stripes(image: Float, sigma: float, random: np.random.Generator) -> Any:
-    """Return an image whose columns and rows have offsets of their own."""
+    """
+    Return an image whose columns have offsets of their own, and its rows of half the deviation.
+
+    Uncooled sensors read column by column, so that columns differ more.
+    """
     height, width = image.shape[:2]
     columns = random.standard_normal((1, width, 1), np.float32)
     rows = random.standard_normal((height, 1, 1), np.float32)
-    return image + np.float32(sigma) * (columns + rows)
+    return image + np.float32(sigma) * (columns + rows / 2)
 
 
 def _flat(image: Float, part: float, random: np.random.Generator) -> Any:
@@ -158,8 +169,8 @@ _CONDITIONS: dict[str, _Kind] = {
         'white noise of {} grey levels on both images', _noise, (10, 25, 50), SOURCES
     ),
     'night_shot': _Kind(
-        'the visible camera has {} of the light, amplified: photon noise',
-        _night_shot, (0.1, 0.05, 0.02), ('visible',),
+        'the visible camera has {} of the light, amplified: photon and readout noise',
+        _night_shot, (0.1, 0.05, 0.03), ('visible',),
     ),
     'dark': _Kind(
         'the visible image has {} of its brightness', _dark, (0.2, 0.1, 0.05), ('visible',)
@@ -178,7 +189,7 @@ _CONDITIONS: dict[str, _Kind] = {
         'a Gaussian of deviation {} pixels blurs the thermal image', _blur, (2, 4, 8), ('thermal',)
     ),
     'stripes': _Kind(
-        'offsets of {} grey levels in columns and rows of the thermal image',
+        'offsets of {} grey levels in columns, and half of it in rows, of the thermal image',
         _stripes, (6, 12, 24), ('thermal',),
     ),
     'flat_thermal': _Kind(

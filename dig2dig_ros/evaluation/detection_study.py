@@ -40,19 +40,16 @@ from dig2dig_ros.evaluation.average_precision import (
     interval,
     match,
 )
-from dig2dig_ros.evaluation.baselines import BASELINES, to_uint8
 from dig2dig_ros.evaluation.comparison import FEWEST_PAIRS, FUSED
 from dig2dig_ros.evaluation.detector import Detector
+from dig2dig_ros.evaluation.detector_inputs import detector_inputs, REFERENCE, THERMAL, VISIBLE
 from dig2dig_ros.evaluation.labels import LabelSet
 from dig2dig_ros.evaluation.metrics import luma
+from dig2dig_ros.evaluation.person_contrast import person_contrast, RING
 from dig2dig_ros.evaluation.scores import Image
 from dig2dig_ros.evaluation.tables import Table
-from dig2dig_ros.images.luma import LUMA_BGR
 
 Array = NDArray[np.float64]
-
-# Inputs with a meaning of their own, besides the fused images of this package.
-VISIBLE, THERMAL, REFERENCE = 'visible', 'thermal', 'mean'
 
 # Lower limits of a person's height as a part of the image's height, see :func:`height_class`.
 SIZES = {'near': 80 / 480, 'medium': 30 / 480, 'far': 0.0}
@@ -63,53 +60,6 @@ DAY, NIGHT = 'day', 'night'
 NIGHT_LUMA = 170.0
 
 AGREEMENT_IOU = 0.5
-
-
-def with_chroma_of(visible: Image, fused: NDArray[np.float32]) -> Image:
-    """
-    Give a fused luma the colour of the visible image, as the fused image of this package has it.
-
-    :param visible: (H, W, 3) in blue-green-red order, or grey, (H, W).
-    :param fused: (H, W) on the 8-bit scale.
-    :return: the shape of ``visible``, with its Cb and Cr but for clipping.
-    """
-    if visible.ndim == 2:
-        return to_uint8(fused)
-    colour = visible.astype(np.float32)
-    change = fused - colour @ np.array(LUMA_BGR, np.float32)
-    return to_uint8(colour + change[..., None])
-
-
-def detector_inputs(
-    names: Sequence[str],
-    visible: Image,
-    thermal: Image,
-    fused: Mapping[str, Image] = MappingProxyType({}),
-) -> dict[str, Image]:
-    """
-    Return the images that a detector is to see.
-
-    :param names: ``visible``, ``thermal``, those of
-        :data:`~dig2dig_ros.evaluation.baselines.BASELINES`, which get the colour of the visible
-        image, and those of ``fused``.
-    :param visible: (H, W, 3) in blue-green-red order, or grey, (H, W).
-    :param thermal: (H, W), registered with it.
-    :param fused: images by name, passed on as they are if they have the shape of ``visible``.
-    :return: one image for each name, in their order.
-    :raises ValueError: a name is none of these, or a baseline is to fuse images of two sizes.
-    """
-    known = {VISIBLE: visible, THERMAL: thermal}
-    known |= {name: image for name, image in fused.items() if image.shape == visible.shape}
-    images: dict[str, Image] = {}
-    for name in names:
-        if name in known:
-            images[name] = known[name]
-        elif name in BASELINES:
-            images[name] = with_chroma_of(visible, BASELINES[name]([luma(visible), thermal]))
-        else:
-            there = dict.fromkeys((VISIBLE, THERMAL, *BASELINES, *fused))
-            raise ValueError(f'the input {name} is unknown: there are {", ".join(there)}')
-    return images
 
 
 def height_class(height: float) -> str:
@@ -162,9 +112,10 @@ def pair_up(first: Array, second: Array, iou: float = AGREEMENT_IOU) -> list[tup
 
 @dataclass(frozen=True)
 class _LabelledImage:
-    """Matches by input, sizes of the persons, and whether it is day or night."""
+    """Matches and contrasts by input, sizes of the persons, and whether it is day or night."""
 
     matches: dict[str, ImageMatches]
+    contrasts: dict[str, Array]
     sizes: tuple[str, ...]
     time: str
 
@@ -183,6 +134,7 @@ class _Result:
     The names are those of `summary.json`, where the reference is the mean.
 
     :param by_time: AP50 and miss rate by time of day.
+    :param person_contrast: mean over the persons, in grey levels.
     """
 
     ap50: float
@@ -194,6 +146,7 @@ class _Result:
     ap50_minus_mean_interval: Interval | None
     miss_rate_by_size: dict[str, float]
     by_time: dict[str, dict[str, float]]
+    person_contrast: float
 
 
 class DetectionStudy:
@@ -264,10 +217,15 @@ class DetectionStudy:
         :param names: see :meth:`add`, the images :func:`detector_inputs`.
         """
         images = detector_inputs(self.inputs, visible, thermal, fused)
-        return self.add(names, visible, {n: detector.detect(i) for n, i in images.items()})
+        found = {name: detector.detect(image) for name, image in images.items()}
+        return self.add(names, visible, found, images)
 
     def add(
-        self, names: Sequence[str], visible: Image, detections: Mapping[str, Detections]
+        self,
+        names: Sequence[str],
+        visible: Image,
+        detections: Mapping[str, Detections],
+        images: Mapping[str, Image] = MappingProxyType({}),
     ) -> dict[str, int]:
         """
         Take what was found in one image; if this raises, nothing of it counts.
@@ -275,6 +233,7 @@ class DetectionStudy:
         :param names: that the image may have in the labels and in the patterns of night.
         :param visible: the visible image, (H, W, 3) uint8 in blue-green-red order or (H, W).
         :param detections: by input, in pixels of an image of that size.
+        :param images: in which they were found, for the contrast of persons; may be missing.
         :return: number of detections of at least the score, by input.
         :raises LabelError: the image was labelled in another size.
         :raises ValueError: the detections of an input are missing.
@@ -295,6 +254,7 @@ class DetectionStudy:
             heights = (truth.boxes[:, 3] - truth.boxes[:, 1]) / height
             image = _LabelledImage(
                 {name: match(detections[name], truth) for name in self.inputs},
+                {name: person_contrast(image, truth.boxes) for name, image in images.items()},
                 tuple(height_class(part) for part in heights),
                 self._time_of_day(names, visible),
             )
@@ -424,9 +384,17 @@ class DetectionStudy:
                     }
                     for time, part in parts.items()
                 },
+                self._contrast(name),
             )
         self._results = self.labelled, results
         return results
+
+    def _contrast(self, name: str) -> float:
+        """Return the mean contrast of the persons in an input, NaN where there is none."""
+        none = np.zeros(0)
+        values = np.concatenate([none, *(i.contrasts.get(name, none) for i in self._labelled)])
+        values = values[~np.isnan(values)]
+        return float(values.mean()) if len(values) else math.nan
 
     def _size_misses(self, name: str) -> dict[str, float]:
         """Return the miss rate of an input by size."""
@@ -441,6 +409,9 @@ class DetectionStudy:
     def _precision_table(self, results: Mapping[str, _Result]) -> Table:
         header = ['input', 'AP50', '95 % interval', 'AP50:95']
         header += [f'miss rate at {self._score:g}', 'FPPI']
+        contrasts = not all(math.isnan(result.person_contrast) for result in results.values())
+        if contrasts:
+            header.append('person contrast')
         compared = REFERENCE in results and len(results) > 1
         if compared:
             header += [f'AP50 - {REFERENCE}', '95 % interval']
@@ -449,6 +420,8 @@ class DetectionStudy:
             row = [name, _percent(result.ap50), _percent_range(result.ap50_interval)]
             row += [_percent(result.ap50_95), _percent(result.miss_rate)]
             row += [f'{result.false_positives_per_image:.2f}']
+            if contrasts:
+                row.append(_levels(result.person_contrast))
             if compared:
                 row += [_percent(result.ap50_minus_mean, '+')]
                 row += [_percent_range(result.ap50_minus_mean_interval, '+')]
@@ -463,6 +436,11 @@ class DetectionStudy:
             'it; miss rate (percent) and false positives per image (FPPI) are those of '
             f'detections of at least {self._score:g} at an IoU of 0.5.'
         )
+        if contrasts:
+            notes.append(
+                'Person contrast is for the eye: the mean luma inside the box of a person less '
+                f'that of its ring, {RING:g} times as wide and high, in grey levels.'
+            )
         if self.labelled < FEWEST_PAIRS:
             notes.append(f'Fewer than {FEWEST_PAIRS} images are too few for an interval.')
         else:
@@ -601,6 +579,11 @@ def _percent(value: float | None, sign: str = '') -> str:
 def _percent_range(ends: Interval | None, sign: str = '') -> str:
     """Return an interval of fractions in percent; empty where there is none."""
     return ' to '.join(_percent(end, sign) for end in ends or ())
+
+
+def _levels(value: float) -> str:
+    """Return grey levels with their sign; empty where there are none."""
+    return '' if math.isnan(value) else f'{value:+.0f}'
 
 
 def _verdict(difference: float, ends: Interval) -> str:

@@ -29,8 +29,9 @@ import cv2
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.comparison import FUSED, Peers, Row
-from dig2dig_ros.evaluation.detection_study import DetectionStudy, THERMAL, VISIBLE
+from dig2dig_ros.evaluation.detection_study import DetectionStudy
 from dig2dig_ros.evaluation.detector import DetectorOptions
+from dig2dig_ros.evaluation.detector_inputs import THERMAL, VISIBLE
 from dig2dig_ros.evaluation.image_pairs import ImagePair, load_pair
 from dig2dig_ros.evaluation.jobs import StoppingFunction
 from dig2dig_ros.evaluation.methods import (

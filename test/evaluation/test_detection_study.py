@@ -24,12 +24,10 @@ import pytest
 from dig2dig_ros.detections.boxes import Detections
 from dig2dig_ros.evaluation.detection_study import (
     DetectionStudy,
-    detector_inputs,
     height_class,
     NIGHT_LUMA,
     pair_up,
     sky_luma,
-    with_chroma_of,
 )
 from dig2dig_ros.evaluation.labels import ImageLabels, LabelError, LabelSet
 from dig2dig_ros.evaluation.study import as_json
@@ -107,6 +105,20 @@ def test_a_sentence_says_which_of_fused_and_mean_is_ahead() -> None:
             study.add([name], BRIGHT, {'mean': found(*mean), 'fused': found(*fused)})
         table, _ = study.tables()
         assert table.notes[0].startswith(f'The AP50 of fused is {word} that of mean: ')
+
+
+def test_the_contrast_of_persons_is_measured_where_there_are_images() -> None:
+    study = DetectionStudy(['visible', 'thermal'], label_set(one=[MEDIUM], two=[MEDIUM]))
+    warm = np.full((HEIGHT, WIDTH), 100, np.uint8)
+    warm[0:50, 100:125] = 180
+    detections = {'visible': found(), 'thermal': found(MEDIUM)}
+    study.add(['one'], BRIGHT, detections, {'visible': BRIGHT, 'thermal': warm})
+    study.add(['two'], BRIGHT, detections, {'visible': BRIGHT, 'thermal': DARK})
+    table = study.tables()[0]
+    assert column(table, 'person contrast') == {'visible': '+0', 'thermal': '+40'}
+    assert any('grey levels' in note for note in table.notes)
+    assert study.summary()['inputs']['thermal']['person_contrast'] == 40.0
+    assert 'person contrast' not in labelled_study().tables()[0].header
 
 
 def test_the_headline_is_of_the_cameras_and_the_fusion() -> None:
@@ -354,7 +366,7 @@ def test_persons_are_paired_one_to_one_largest_overlap_first() -> None:
     assert pair_up(first, boxes_of([])) == []
 
 
-# --- Brightness and inputs ----------------------------------------------------------------------
+# --- Brightness ----------------------------------------------------------------------------------
 
 
 def test_sky_is_the_bright_part_of_the_upper_third() -> None:
@@ -376,39 +388,3 @@ def test_night_scenes_are_below_the_threshold(shared: Path) -> None:
         image = cv2.imread(str(path))
         assert image is not None
         assert (sky_luma(np.asarray(image, np.uint8)) < NIGHT_LUMA) == (path in paths), path
-
-
-def test_inputs_of_a_detector() -> None:
-    rng = np.random.default_rng(0)
-    visible = rng.integers(90, 160, (24, 32, 3)).astype(np.uint8)
-    thermal = rng.integers(90, 160, (24, 32)).astype(np.uint8)
-    ours = rng.integers(0, 256, (24, 32, 3)).astype(np.uint8)
-    names = ['mean', 'visible', 'fused', 'thermal', 'laplacian']
-    images = detector_inputs(names, visible, thermal, {'fused': ours})
-    assert list(images) == names
-    assert images['visible'] is visible
-    assert images['thermal'] is thermal
-    assert images['fused'] is ours
-    source = cv2.cvtColor(visible, cv2.COLOR_BGR2YCrCb).astype(int)
-    for name in ('mean', 'laplacian'):
-        fused = cv2.cvtColor(images[name], cv2.COLOR_BGR2YCrCb).astype(int)
-        assert np.abs(fused[..., 1:] - source[..., 1:]).max() <= 1, name
-    grey = detector_inputs(['mean'], np.full((4, 4), 10, np.uint8), np.full((4, 4), 21, np.uint8))
-    assert grey['mean'].tolist() == [[16] * 4] * 4
-    with pytest.raises(ValueError, match='input median is unknown: there are visible, thermal'):
-        detector_inputs(['median'], visible, thermal)
-    with pytest.raises(ValueError, match='one shape'):
-        detector_inputs(['mean'], visible, thermal[:-1])
-
-
-def test_colour_is_given_as_the_fused_image_has_it() -> None:
-    import torch
-
-    from dig2dig_ros.fusion.colour import replace_luma
-
-    rng = np.random.default_rng(1)
-    visible = rng.integers(0, 256, (8, 9, 3)).astype(np.uint8)
-    fused = rng.uniform(0, 255, (8, 9)).astype(np.float32)
-    colour = torch.from_numpy(visible).permute(2, 0, 1) / 255
-    expected = replace_luma(colour, torch.from_numpy(fused) / 255).permute(1, 2, 0) * 255
-    assert np.abs(with_chroma_of(visible, fused) - expected.numpy()).max() <= 0.51
