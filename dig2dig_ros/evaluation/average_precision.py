@@ -54,10 +54,10 @@ class ImageMatches:
     How the detections of one image agree with its labels.
 
     :param scores: (n,), best first.
-    :param right: (T, n) bool for each threshold of :data:`IOU_THRESHOLDS`: found a person.
+    :param right: (T, n) bool for each threshold: found a person.
     :param ignored: (T, n) bool: counts neither as right nor as wrong.
     :param found_with: (m,) for each person to be found, the score of the detection that found it
-        at an IoU of 0.5; -1 where none did.
+        at the first threshold, an IoU of 0.5; -1 where none did.
     """
 
     scores: Array
@@ -71,13 +71,19 @@ class ImageMatches:
         return len(self.found_with)
 
 
-def match(detections: Detections, labels: ImageLabels) -> ImageMatches:
+def match(
+    detections: Detections,
+    labels: ImageLabels,
+    thresholds: Sequence[float] = IOU_THRESHOLDS,
+) -> ImageMatches:
     """
     Match the detections of one image with its labels as COCO does.
 
     Best score first, a detection takes the free person that it overlaps most, by at least the
     threshold. One that finds none free is ignored if an ignore region covers at least that part
     of its own area (any number of detections may be in one region), and is wrong otherwise.
+
+    :param thresholds: of the overlap, the first ones of :data:`IOU_THRESHOLDS`.
     """
     order = np.argsort(-detections.scores, kind='stable')[:MAX_DETECTIONS]
     boxes, scores = detections.boxes[order], detections.scores[order]
@@ -86,9 +92,9 @@ def match(detections: Detections, labels: ImageLabels) -> ImageMatches:
         intersection(boxes, labels.ignore),
         np.broadcast_to(area(boxes)[:, None], (len(boxes), len(labels.ignore))),
     ).max(axis=1, initial=0.0)
-    right = np.zeros((len(IOU_THRESHOLDS), len(boxes)), dtype=bool)
+    right = np.zeros((len(thresholds), len(boxes)), dtype=bool)
     found_with = np.full(len(labels.boxes), -1.0)
-    for level, threshold in enumerate(IOU_THRESHOLDS):
+    for level, threshold in enumerate(thresholds):
         free = np.ones(len(labels.boxes), dtype=bool)
         for index, overlap in enumerate(overlaps):
             candidates = np.where(free, overlap, -1.0)
@@ -99,7 +105,7 @@ def match(detections: Detections, labels: ImageLabels) -> ImageMatches:
                 right[level, index] = True
                 if level == 0:
                     found_with[best] = scores[index]
-    ignored = ~right & (covered[None] >= np.array(IOU_THRESHOLDS)[:, None])
+    ignored = ~right & (covered[None] >= np.array(thresholds)[:, None])
     return ImageMatches(scores, right, ignored, found_with)
 
 
@@ -107,7 +113,7 @@ class DetectionAccuracy:
     """
     What a detector achieved on a set of images.
 
-    :param images: one entry an image.
+    :param images: one entry an image, all of the same thresholds.
     """
 
     def __init__(self, images: Sequence[ImageMatches]) -> None:
@@ -119,7 +125,7 @@ class DetectionAccuracy:
         self._scores = scores[order]
         counts = [len(image.scores) for image in images]
         self._image = np.repeat(np.arange(len(images)), counts)[order]
-        none = np.zeros((len(IOU_THRESHOLDS), 0), dtype=bool)
+        none = np.zeros((len(images[0].right) if images else 1, 0), dtype=bool)
         right = np.concatenate([none, *(image.right for image in images)], axis=1)[:, order]
         ignored = np.concatenate([none, *(image.ignored for image in images)], axis=1)[:, order]
         self._right = right

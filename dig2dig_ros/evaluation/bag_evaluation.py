@@ -41,6 +41,9 @@ from dig2dig_ros.evaluation.bag_topics import find_sources, SourceTopics
 from dig2dig_ros.evaluation.bag_types import BagError, CAMERA_INFO_TYPE, IMAGE_TYPE
 from dig2dig_ros.evaluation.bag_writer import BagWriter, image_message
 from dig2dig_ros.evaluation.comparison import FUSED, Row
+from dig2dig_ros.evaluation.condition_study import ConditionStudy
+from dig2dig_ros.evaluation.conditions import Condition
+from dig2dig_ros.evaluation.detection_rows import DetectionRows
 from dig2dig_ros.evaluation.detection_study import DetectionStudy
 from dig2dig_ros.evaluation.detector import DetectorOptions
 from dig2dig_ros.evaluation.jobs import ProgressFunction, StoppingFunction
@@ -99,6 +102,9 @@ class BagJob:
     :param lpips: network for LPIPS, see :func:`~dig2dig_ros.evaluation.perceptual.load_lpips`.
     :param detector: what to detect with, or None.
     :param recorded: topics of recorded detections by input, taken in place of a detector.
+    :param plugins: files of other fusions, rows as well, see
+        :func:`~dig2dig_ros.evaluation.plugins.load_plugin`.
+    :param conditions: under which the detector looks as well, in every pair that is scored.
     """
 
     bag: Path
@@ -115,6 +121,8 @@ class BagJob:
     lpips: str | None = None
     detector: DetectorOptions | None = None
     recorded: tuple[tuple[str, str], ...] = ()
+    plugins: tuple[Path, ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -257,7 +265,7 @@ class _BagEvaluation:
             recorded.read(reader)
         self._detector = options.load() if options.model is not None else None
         size = job.values['warmup_size']
-        self._methods = prepare_methods(job.rows, job.values, (size[0], size[1]))
+        self._methods = prepare_methods(job.rows, job.values, (size[0], size[1]), job.plugins)
         fused = self._methods[FUSED]
         assert isinstance(fused, FusionMethod)
         self._fused = fused
@@ -265,9 +273,18 @@ class _BagEvaluation:
         inputs = tuple(self._recorded)
         if self._detector is not None:
             inputs = ('visible', 'thermal', *self._methods)
+        labels = options.load_labels() if inputs else None
         self._persons = (
-            DetectionStudy(inputs, options.load_labels(), options.score, night=options.night)
-            if inputs
+            DetectionStudy(inputs, labels, options.score, night=options.night) if inputs else None
+        )
+        self._under_conditions = (
+            ConditionStudy(
+                job.conditions,
+                DetectionRows(self._detector, self._methods),
+                labels,
+                options.score,
+            )
+            if self._detector is not None and job.conditions
             else None
         )
         self._study = Study(
@@ -306,7 +323,7 @@ class _BagEvaluation:
             self._add_topics(writer)
             for pair in replay.pairs(stopping):
                 self._write(writer, pair)
-                self._take(pair)
+                self._take(pair, stopping)
                 if (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
                     told = now
                     name = stamp_text(pair.work.stamps[0])
@@ -344,7 +361,7 @@ class _BagEvaluation:
         for topic, (image, kind) in images.items():
             writer.write(topic, image_message(image, kind, header), pair.arrival)
 
-    def _take(self, pair: FusedFrame) -> None:
+    def _take(self, pair: FusedFrame, stopping: StoppingFunction) -> None:
         """Score a pair, detect in it, and hand it to the study."""
         visible = to_8_bits(pair.images[0])
         size = (visible.shape[1], visible.shape[0])
@@ -368,6 +385,9 @@ class _BagEvaluation:
                 self._unscored[f'not scored: {error}'] += 1
             try:
                 persons = self._detect(pair, sources, fused)
+                if self._under_conditions is not None:
+                    names = (stamp_text(pair.work.stamps[0]),)
+                    self._under_conditions.take(names, visible, sources['thermal'], stopping)
             except (ValueError, RuntimeError, cv2.error) as error:
                 self._unscored[f'without detections: {error}'] += 1
         stamp, offset = pair.work.stamps[0], pair.work.offset
@@ -533,6 +553,8 @@ class _BagEvaluation:
                 tables.append(replace(table, title='Differences pair by pair'))
         if self._persons is not None and self._persons.frames:
             tables += self._persons.tables()
+        if self._under_conditions is not None:
+            tables += self._under_conditions.tables()
         return tables
 
     def _settings(self, fuser: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -579,6 +601,9 @@ class _BagEvaluation:
             'every': job.every,
             'limit': job.limit,
             'interrupted': replay.stopped,
+            'conditions': (
+                self._under_conditions.summary() if self._under_conditions is not None else {}
+            ),
         }
 
 

@@ -240,6 +240,19 @@ def add_compare_option(group: argparse._ActionsContainer, default: str) -> None:
     )
 
 
+def add_plugin_option(group: argparse._ActionsContainer) -> None:
+    """Add ``--plugin``."""
+    group.add_argument(
+        '--plugin',
+        type=Path,
+        action='append',
+        default=[],
+        metavar='FILE.py',
+        help='a further row: another fusion, with the functions load() and fuse(model, visible, '
+        'thermal) that benchmark knows; may be given more than once. It runs with your rights',
+    )
+
+
 def add_score_options(group: argparse._ActionsContainer) -> None:
     """Add ``--against`` and ``--lpips``."""
     group.add_argument(
@@ -279,14 +292,17 @@ def rows_help() -> str:
     )
 
 
-def rows_against(rows: Sequence[Row], asked: Sequence[str] | None) -> list[str]:
+def rows_against(
+    rows: Sequence[Row], asked: Sequence[str] | None, plugins: Sequence[Path] = ()
+) -> list[str]:
     """
     Return the rows that the fusion is compared with pair by pair.
 
     :param asked: value of ``--against``.
+    :param plugins: values of ``--plugin``, whose rows have the names of the files.
     :raises UsageError: one of them, or the fusion itself, is not among the rows.
     """
-    names = [row.name for row in rows]
+    names = [*(row.name for row in rows), *(path.stem for path in plugins)]
     if asked is None:
         if FUSED not in names:
             return []

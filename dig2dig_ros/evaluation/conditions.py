@@ -64,8 +64,8 @@ def _night_shot(image: Float, light: float, random: np.random.Generator) -> Any:
     """
     Return a scene in a part of the light, amplified to its old brightness.
 
-    The noise is that of photons and of the readout (Foi et al., IEEE TIP 17(10), 2008). With 5 % of
-    the light, white is 20 photons, and the readout adds 51 grey levels of noise.
+    The noise is that of photons and of the readout (Foi et al., IEEE TIP 17(10), 2008). With 5 %
+    of the light, white is 20 photons, and the readout adds 51 grey levels of noise.
     """
     photons = _PHOTONS * light
     gathered = random.poisson(image * (photons / 255.0)).astype(np.float32)

@@ -22,10 +22,8 @@ are medians over the rounds, each between two fusions of the same pair, a few mi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-import importlib.util
 from itertools import product
 import os
 from pathlib import Path
@@ -45,6 +43,7 @@ from dig2dig_ros.evaluation.options import (
     report,
     UsageError,
 )
+from dig2dig_ros.evaluation.plugins import check_fused, Contender, load_plugin
 from dig2dig_ros.evaluation.study import versions
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 from dig2dig_ros.evaluation.tables import figure, Table
@@ -57,7 +56,6 @@ if TYPE_CHECKING:
     from dig2dig_ros.fusion.fuser import Fuser
 
 Image = NDArray[np.uint8]
-Fuse = Callable[[Image, Image], Image]
 
 # Seconds from one image of the video to the next, as of a camera of 10 Hz.
 _FRAME_SECONDS = 0.1
@@ -68,24 +66,6 @@ _VARIABLES = ('OMP_NUM_THREADS', 'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'MKL_NUM_T
 _WARM_UP_ROUNDS = 6
 # Different images in the video.
 _FRAMES = 8
-
-
-@dataclass(frozen=True)
-class Contender:
-    """
-    A fusion that takes part.
-
-    :param name: in the tables.
-    :param kind: ``dig2dig``, ``baseline`` or ``plugin``.
-    :param fuse: visible (H, W, 3) uint8 in blue-green-red order and thermal (H, W) uint8 to the
-        fused image, (H, W) or (H, W, 3) uint8; returns when the bytes are on the host.
-    :param facts: what a report should say of it, such as device and precision.
-    """
-
-    name: str
-    kind: str
-    fuse: Fuse
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -113,71 +93,6 @@ def moving_pairs(width: int, height: int, count: int) -> list[tuple[Image, Image
         thermal = ranges(frame.thermal, index * _FRAME_SECONDS)
         pairs.append((frame.visible, np.round(thermal * 255).astype(np.uint8)))
     return pairs
-
-
-def load_plugin(path: Path) -> Contender:
-    """
-    Load somebody else's fusion from a Python file, which runs with all rights of this process.
-
-    The file has two functions. ``load()`` returns a model, whatever that is: device, precision
-    and weights are its own affair. ``fuse(model, visible, thermal)`` takes visible (H, W, 3) uint8
-    in blue-green-red order and thermal (H, W) uint8, not to be written to, and returns the fused
-    image as a NumPy array, (H, W) or (H, W, 3) uint8, when it is on the host.
-
-    :raises UsageError: the file cannot be imported, or a function is missing or fails.
-    """
-    path = path.expanduser()
-
-    @contextmanager
-    def blamed(what: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # whatever is in the file
-            raise UsageError(f'plug-in {path} {what}: {type(error).__name__}: {error}') from error
-
-    if not path.is_file():
-        raise UsageError(f'plug-in {path}: there is no such file')
-    specification = importlib.util.spec_from_file_location(f'dig2dig_plugin_{path.stem}', path)
-    if specification is None or specification.loader is None:
-        raise UsageError(f'plug-in {path}: not a Python file (NAME.py)')
-    module = importlib.util.module_from_spec(specification)
-    with blamed('cannot be imported'):
-        specification.loader.exec_module(module)
-    for function in ('load', 'fuse'):
-        if not callable(getattr(module, function, None)):
-            raise UsageError(
-                f'plug-in {path} has no function {function}: it needs load() and '
-                'fuse(model, visible, thermal)'
-            )
-    with blamed('load() failed'):
-        model = module.load()
-
-    def fuse(visible: Image, thermal: Image) -> Image:
-        with blamed('fuse(model, visible, thermal) failed'):
-            fused: Image = module.fuse(model, visible, thermal)
-        return fused
-
-    return Contender(path.stem, 'plugin', fuse, {'file': path.name})
-
-
-def check_fused(contender: Contender, fused: Any, pair: tuple[Image, Image]) -> None:
-    """
-    Refuse what is no fused image of a pair.
-
-    :raises UsageError: it is no uint8 array of shape (H, W) or (H, W, 3).
-    """
-    height, width = pair[1].shape
-    shapes = ((height, width), (height, width, 3))
-    if not isinstance(fused, np.ndarray):
-        found = f'a {type(fused).__name__}'
-    elif fused.dtype != np.uint8 or fused.shape not in shapes:
-        found = f'{fused.dtype} of shape {fused.shape}'
-    else:
-        return
-    raise UsageError(
-        f'{contender.name} returned {found} for images of {width}x{height}: it must return a '
-        f'NumPy array, uint8 of shape {shapes[0]} or {shapes[1]}'
-    )
 
 
 def take_turns(

@@ -21,6 +21,7 @@ from dataclasses import replace
 from functools import cache
 from math import ceil
 import os
+from pathlib import Path
 import sys
 import time
 from typing import Any, TYPE_CHECKING
@@ -36,7 +37,15 @@ from dig2dig_ros.evaluation.options import (
     report,
     UsageError,
 )
-from dig2dig_ros.evaluation.scores import Cost, fuse_with, grey_8_bits, Image, Method
+from dig2dig_ros.evaluation.plugins import check_fused, load_plugin
+from dig2dig_ros.evaluation.scores import (
+    Cost,
+    fuse_with,
+    grey_8_bits,
+    Image,
+    Method,
+    to_8_bits,
+)
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.streams.parameters import fusion_settings
 
@@ -82,6 +91,27 @@ def baseline_method(name: str) -> Method:
     return method
 
 
+def plugin_method(path: Path) -> Method:
+    """
+    Return somebody else's fusion, see :func:`~dig2dig_ros.evaluation.plugins.load_plugin`.
+
+    :raises UsageError: it cannot be loaded.
+    """
+    plugin = load_plugin(path)
+
+    def method(*images: NDArray[Any]) -> Image:
+        visible = to_8_bits(images[0])
+        if visible.ndim == 2:
+            visible = np.repeat(visible[..., None], 3, axis=2)
+        size = (visible.shape[1], visible.shape[0])
+        thermal = grey_8_bits(images[1], size)
+        fused = plugin.fuse(visible, thermal)
+        check_fused(plugin, fused, (visible, thermal))
+        return fused
+
+    return method
+
+
 def row_settings(row: Row, parameters: Mapping[str, Any]) -> FusionSettings:
     """
     Return the settings of a row that is not a baseline.
@@ -104,7 +134,10 @@ def block_means() -> Prior:
 
 
 def prepare_methods(
-    rows: Sequence[Row], parameters: Mapping[str, Any], size: tuple[int, int]
+    rows: Sequence[Row],
+    parameters: Mapping[str, Any],
+    size: tuple[int, int],
+    plugins: Sequence[Path] = (),
 ) -> dict[str, Method]:
     """
     Set up every row.
@@ -112,6 +145,7 @@ def prepare_methods(
     Rows of the same settings share one method; all fusions but controls share one prior.
 
     :param size: (width, height) in pixels to warm up with.
+    :param plugins: files of other fusions, which become rows of their names.
     :raises UsageError: a row cannot be set up; the message names it.
     """
     methods: dict[str, Method] = {}
@@ -134,6 +168,10 @@ def prepare_methods(
             if not is_control:
                 prior = fuser.prior
         methods[row.name] = by_settings[key]
+    for path in plugins:
+        if path.stem in methods:
+            raise UsageError(f'there are two rows {path.stem}: rename the plug-in {path}')
+        methods[path.stem] = plugin_method(path)
     return methods
 
 

@@ -29,6 +29,9 @@ import cv2
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.comparison import FUSED, Peers, Row
+from dig2dig_ros.evaluation.condition_study import ConditionStudy
+from dig2dig_ros.evaluation.conditions import Condition
+from dig2dig_ros.evaluation.detection_rows import DetectionRows
 from dig2dig_ros.evaluation.detection_study import DetectionStudy
 from dig2dig_ros.evaluation.detector import DetectorOptions
 from dig2dig_ros.evaluation.detector_inputs import THERMAL, VISIBLE
@@ -81,6 +84,9 @@ class PairJob:
     :param ablations: by the title of a table of its own, labels of rows by their names.
     :param peers: scores of other methods.
     :param lpips: network for LPIPS, see :func:`~dig2dig_ros.evaluation.perceptual.load_lpips`.
+    :param plugins: files of other fusions, rows as well, see
+        :func:`~dig2dig_ros.evaluation.plugins.load_plugin`.
+    :param conditions: under which the detector looks as well; thermal pairs only.
     :param time_size: (width, height) of a synthetic pair that all rows are timed on, in turns;
         None for the median over the pairs.
     :param repetitions: of that timing.
@@ -100,6 +106,8 @@ class PairJob:
     peers: Peers = field(default_factory=Peers)
     lpips: str | None = None
     detector: DetectorOptions | None = None
+    plugins: Sequence[Path] = ()
+    conditions: Sequence[Condition] = ()
     time_size: tuple[int, int] | None = None
     repetitions: int = 5
     output: Path | None = None
@@ -127,8 +135,9 @@ class PairEvaluation:
         self._ranges = ranges if job.thermal else None
         self._lpips = load_lpips(job.lpips) if job.lpips else None
         warm_up = job.time_size or tuple(job.parameters.get('warmup_size', COMMON_SIZE))
-        self._methods = prepare_methods(job.rows, job.parameters, warm_up)
+        self._methods = prepare_methods(job.rows, job.parameters, warm_up, job.plugins)
         self._persons: DetectionStudy | None = None
+        self._under_conditions: ConditionStudy | None = None
         if job.detector is not None:
             labels = job.detector.load_labels(job.directory / 'labels.json')
             self._persons = DetectionStudy(
@@ -138,6 +147,13 @@ class PairEvaluation:
                 night=job.detector.night,
             )
             self._detector = job.detector.load()
+            if job.conditions:
+                self._under_conditions = ConditionStudy(
+                    job.conditions,
+                    DetectionRows(self._detector, self._methods),
+                    labels,
+                    job.detector.score,
+                )
         if job.save is not None:
             job.save.mkdir(parents=True, exist_ok=True)
         self._times: dict[str, float] = {}
@@ -166,7 +182,7 @@ class PairEvaluation:
             if stopping():
                 break
             try:
-                self._take(pair)
+                self._take(pair, stopping)
                 result = 'done'
             except (ValueError, RuntimeError, OSError, cv2.error) as error:
                 self.skipped.append(pair.name)
@@ -177,7 +193,7 @@ class PairEvaluation:
         if self._study is not None:
             self._study.close()
 
-    def _take(self, pair: ImagePair) -> None:
+    def _take(self, pair: ImagePair, stopping: StoppingFunction) -> None:
         images = self._read(pair)
         fused = fuse_with(self._methods, images)
         first, second = (grey_8_bits(image) for image in images)
@@ -187,6 +203,8 @@ class PairEvaluation:
             names = (pair.name, pair.visible.stem, pair.thermal.stem)
             found = {name: entry.image for name, entry in fused.items()}
             persons = self._persons.detect(self._detector, names, images[0], second, found)
+            if self._under_conditions is not None:
+                self._under_conditions.take(names, images[0], second, stopping)
         size = (first.shape[1], first.shape[0])
         self._sizes.add(size)
         if self._job.save is not None:
@@ -278,6 +296,8 @@ class PairEvaluation:
                 tables.append(difference_table(scores, job.against))
         if self._persons is not None and self._persons.frames:
             tables += self._persons.tables()
+        if self._under_conditions is not None:
+            tables += self._under_conditions.tables()
         return tables
 
     def write_report(self, tables: Sequence[Table]) -> Path | None:
@@ -313,6 +333,9 @@ class PairEvaluation:
                 'parameters': job.parameters,
                 'costs': {name: vars(cost) for name, cost in self._costs.items()},
                 'interrupted': self.interrupted,
+                'conditions': (
+                    self._under_conditions.summary() if self._under_conditions is not None else {}
+                ),
             },
             job.against,
             job.ablations,

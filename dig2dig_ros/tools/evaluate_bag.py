@@ -48,12 +48,14 @@ from dig2dig_ros.evaluation.bag_evaluation import (
 )
 from dig2dig_ros.evaluation.comparison import (
     add_compare_option,
+    add_plugin_option,
     add_score_options,
     FUSED,
     Row,
     rows_against,
     rows_help,
 )
+from dig2dig_ros.evaluation.condition_study import add_condition_option, rows_under_conditions
 from dig2dig_ros.evaluation.detector import add_detector_options, detector_options
 from dig2dig_ros.evaluation.jobs import Outcome, run_jobs
 from dig2dig_ros.evaluation.methods import time_left
@@ -104,6 +106,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_named_topics(group, '--source', 'NAME=TOPIC', text)
     group = parser.add_argument_group('scores')
     add_compare_option(group, COMPARED)
+    add_plugin_option(group)
     add_score_options(group)
     text = 'score every so many pairs only, to save time; all are fused; default: 1'
     group.add_argument('--every', type=positive, default=1, metavar='PAIRS', help=text)
@@ -116,6 +119,7 @@ def make_parser() -> argparse.ArgumentParser:
         'than once'
     )
     _add_named_topics(group, '--detections', 'INPUT=TOPIC', text)
+    add_condition_option(group)
     group = parser.add_argument_group('many bags')
     text = 'evaluate so many bags at a time, each in a process of its own; default: 1'
     group.add_argument('-j', '--jobs', type=positive, default=1, metavar='COUNT', help=text)
@@ -132,6 +136,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ends the program with code 2 where it makes no sense."""
     parser = make_parser()
     args = parser.parse_args(argv)
+    args.compare_default = parser.get_default('compare')
     if args.detector is not None and args.detections:
         parser.error('--detector and --detections exclude each other')
     inputs = [name for name, _ in args.detections]
@@ -297,10 +302,10 @@ def make_jobs(args: argparse.Namespace) -> list[BagJob]:
     :raises UsageError: the options do not go together, or results are in the way.
     """
     values = parameter_values(args)
-    rows: tuple[Row, ...] = tuple(args.compare)
+    rows: tuple[Row, ...] = tuple(rows_under_conditions(args, args.compare_default))
     if FUSED not in [row.name for row in rows]:
         raise UsageError(f'--compare needs the row {FUSED}, which is what a bag is fused with')
-    against = tuple(rows_against(rows, args.against))
+    against = tuple(rows_against(rows, args.against, args.plugin))
     detects = args.detector is not None or bool(args.detections)
     return [
         BagJob(
@@ -318,6 +323,8 @@ def make_jobs(args: argparse.Namespace) -> list[BagJob]:
             lpips=args.lpips,
             detector=detector_options(args) if detects else None,
             recorded=tuple(args.detections),
+            plugins=tuple(path.resolve() for path in args.plugin),
+            conditions=tuple(args.conditions),
         )
         for bag, folder in zip(
             args.bags, result_folders(args.bags, args.output, args.overwrite), strict=True

@@ -37,6 +37,7 @@ from dig2dig_ros.evaluation.baselines import BASELINES
 from dig2dig_ros.evaluation.comparison import (
     ABLATIONS,
     add_compare_option,
+    add_plugin_option,
     add_score_options,
     changed_settings,
     FUSED,
@@ -46,6 +47,7 @@ from dig2dig_ros.evaluation.comparison import (
     rows_against,
     rows_help,
 )
+from dig2dig_ros.evaluation.condition_study import add_condition_option, rows_under_conditions
 from dig2dig_ros.evaluation.detector import add_detector_options, detector_options
 from dig2dig_ros.evaluation.image_pairs import (
     find_pairs,
@@ -72,6 +74,23 @@ from dig2dig_ros.evaluation.options import (
 from dig2dig_ros.evaluation.pair_evaluation import PairEvaluation, PairJob
 from dig2dig_ros.nodes.signals import interruption
 from dig2dig_ros.streams.resources import config_file
+
+# What is chosen on pairs is to be quoted on others.
+HALVES = ('choose', 'quote')
+
+
+def half_of(pairs: list[ImagePair], half: str | None) -> list[ImagePair]:
+    """
+    Return one of :data:`HALVES` of the pairs, or all of them.
+
+    :raises UsageError: there is nothing in it.
+    """
+    if half is None:
+        return pairs
+    found = pairs[HALVES.index(half) :: len(HALVES)]
+    if not found:
+        raise UsageError(f'--half {half} of {len(pairs)} pair is none: leave it out')
+    return found
 
 
 def size_or_pairs(text: str) -> tuple[int, int] | None:
@@ -103,7 +122,14 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         choices=(*ABLATIONS, 'all'),
         help="instead: the paper's ablations, on the row dig_chain",
     )
-    add('--limit', type=positive, metavar='PAIRS', help='take the first pairs only')
+    add_plugin_option(parser)
+    add(
+        '--half',
+        choices=HALVES,
+        help='take every other pair, in the order of their names: choose begins with the first, '
+        'quote with the second; so that what was chosen on one half is quoted on the other',
+    )
+    add('--limit', type=positive, metavar='PAIRS', help='take the first of these only')
     add_fusion_options(parser)
     add_score_options(parser)
     add('--peers', type=Path, metavar='FILE', help='scores of other methods, as JSON')
@@ -122,12 +148,16 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--overwrite', action='store_true', help='replace the results in that folder')
     group = parser.add_argument_group('detection')
     add_detector_options(group, 'labels.json of DIR')
+    add_condition_option(group)
     args = parser.parse_args(argv)
+    args.compare_default = parser.get_default('compare')
     if (args.peers is None) != (args.peers_set is None):
         parser.error('--peers and --peers-set belong together')
     steps = {'fusion.num_inference_steps', 'fusion.dig_refresh_interval'}
     if args.ablation and (args.peers or args.against or steps & given_parameters(args).keys()):
         parser.error('--ablation has its own rows, N and S: no --peers, --against, -N or -S')
+    if args.ablation and (args.plugin or args.conditions):
+        parser.error('--ablation has its own rows: no --plugin, no --conditions')
     if args.labels is not None and args.detector is None:
         parser.error('--labels needs --detector')
     return args
@@ -136,7 +166,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def choose_rows(args: argparse.Namespace) -> tuple[list[Row], dict[str, dict[str, str]]]:
     """Return the rows, and for the table of each ablation their labels by their names."""
     if args.ablation is None:
-        return args.compare, {}
+        return rows_under_conditions(args, args.compare_default), {}
     rows: list[Row] = []
     tables: dict[str, dict[str, str]] = {}
     for name, ablation in ABLATIONS.items():
@@ -203,8 +233,10 @@ def make_job(args: argparse.Namespace) -> PairJob:
     :raises UsageError: it makes no sense, or the results would replace others.
     :raises ImagePairError: there are no pairs.
     """
-    pairs = find_pairs(args.directory)[: args.limit]
+    pairs = half_of(find_pairs(args.directory), args.half)[: args.limit]
     thermal, parameters = choose_task(args, pairs)
+    if args.conditions and not thermal:
+        raise UsageError('--conditions are those of a visible and a thermal camera')
     alone = unpaired(args.directory)
     if alone:
         report(f'without a counterpart, left out: {", ".join(alone)}')
@@ -217,11 +249,13 @@ def make_job(args: argparse.Namespace) -> PairJob:
         thermal=thermal,
         parameters=parameters,
         rows=rows,
-        against=rows_against(rows, args.against),
+        against=rows_against(rows, args.against, args.plugin),
         ablations=ablations,
         peers=choose_peers(args),
         lpips=args.lpips,
         detector=detector_options(args) if args.detector is not None else None,
+        plugins=args.plugin,
+        conditions=args.conditions,
         time_size=args.time_size,
         repetitions=args.repetitions,
         output=args.output,

@@ -898,6 +898,23 @@ def test_a_detector_sees_sources_and_fusions_and_labels_are_found_by_stamp(
     assert text in '\n'.join(summary_of(tmp_path / 'other' / 'walk')['warnings'])
 
 
+@pytest.mark.slow
+def test_conditions_are_made_from_the_pairs_of_a_bag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('dig2dig_ros.evaluation.detector.Detector', BrightAreas)
+    write_bag(tmp_path / 'walk', 'mcap', night_walk(3))
+    arguments = ('--detector', 'bright.onnx', '--conditions', 'clean,dark,black_visible')
+    run = call(tmp_path / 'walk', '-o', tmp_path / 'out', *FUSION, *arguments, '--every', '2')
+    assert run.code == 0
+    found = summary_of(tmp_path / 'out' / 'walk')['conditions']
+    assert (found['images'], found['truth']) == (2, 'cameras')
+    assert list(found['ap50']) == ['clean', 'dark:medium', 'black_visible:medium']
+    assert found['ap50']['clean']['late_noisy_or'] == 1
+    assert found['ap50']['black_visible:medium']['visible'] == 0
+    assert 'Detection of persons under conditions' in run.out
+
+
 def built(kind: str, **fields: Any) -> Any:
     """Return a message of a type that is known without ROS, zero where nothing is given."""
     from dig2dig_ros.evaluation.bag_types import default_typestore

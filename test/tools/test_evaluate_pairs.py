@@ -958,3 +958,62 @@ def test_ablations_get_a_report_too(pairs: Path, tmp_path: Path) -> None:
     summary = json.loads((output / 'summary.json').read_text(encoding='utf-8'))
     assert list(summary['metrics']) == ['steps_N_15', 'steps_N_20', 'steps_N_25', 'steps_N_50']
     assert summary['fuser']['N'] == 15
+
+
+@pytest.mark.slow
+@needs_matplotlib
+def test_conditions_have_tables_of_their_own(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], detector: list[str]
+) -> None:
+    labels = {'boxes': {'one': [[0, 0, 64, 48]], 'three': [[0, 0, 64, 48]]}}
+    (pairs / 'labels.json').write_text(json.dumps(labels), encoding='utf-8')
+    folder = tmp_path / 'results'
+    arguments = ['--conditions', 'clean,fog:severe,shift', '-o', str(folder)]
+    assert main([str(pairs), *NANO, *detector, *arguments]) == 0
+    under, over = tables(capsys.readouterr().out)[-2:]
+    rows = ['visible', 'thermal', 'mean', 'block_means', 'fused', 'late_nms', 'late_noisy_or']
+    assert list(over) == [*rows, 'boxes', 'boxes_unweighted']
+    assert list(under) == ['clean', 'fog:severe', 'shift:medium', 'mean']
+    summary = summary_of(folder)['conditions']
+    assert (summary['images'], summary['persons'], summary['truth']) == (2, 2, 'labels')
+    assert list(summary['ap50']['fog:severe']) == list(over)
+    assert 'fog:severe' in (folder / 'report.html').read_text(encoding='utf-8')
+
+
+def test_conditions_need_a_detector_and_thermal_images(
+    pairs: Path, capsys: pytest.CaptureFixture[str], detector: list[str]
+) -> None:
+    assert main([str(pairs), '--conditions', 'all']) == 2
+    assert '--conditions needs --detector' in capsys.readouterr().err
+    assert main([str(pairs), *detector, '--conditions', 'fog', '--task', 'multi-focus']) == 2
+    assert 'a visible and a thermal camera' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([str(pairs), *detector, '--conditions', 'rain'])
+    assert 'there is no condition rain' in capsys.readouterr().err
+
+
+def test_halves_share_no_pair(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    counts = {'choose': ('one', 'two'), 'quote': ('three',)}
+    for half, names in counts.items():
+        assert main([str(pairs), '--compare', 'mean', '--half', half]) == 0
+        errors = capsys.readouterr().err
+        assert [name for name in SHAPES if f'] {name}: done' in errors] == list(names)
+    assert main([str(pairs), '--compare', 'mean', '--half', 'quote', '--limit', '1']) == 0
+
+
+def test_a_plugin_is_a_row(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = tmp_path / 'darker.py'
+    plugin.write_text(
+        'def load():\n    return 2\n\n'
+        'def fuse(model, visible, thermal):\n    return thermal // model\n',
+        encoding='utf-8',
+    )
+    arguments = [str(pairs), '--compare', 'mean', '--plugin', str(plugin)]
+    assert main(arguments) == 0
+    assert list(tables(capsys.readouterr().out)[0]) == ['mean', 'darker']
+    assert main([*arguments, '--plugin', str(plugin)]) == 2
+    assert 'two rows darker' in capsys.readouterr().err
+    assert main([str(pairs), '--compare', 'mean', '--plugin', 'none.py']) == 2
+    assert 'there is no such file' in capsys.readouterr().err

@@ -1,0 +1,104 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+What a detector finds in the cameras' images, in fusions of them, and in several of them together.
+
+Late fusion runs the detector on both cameras and unites what it finds, so it is what a fused image
+has to be worth: ``late_nms`` and ``late_noisy_or`` unite the cameras as they are. ``boxes`` unites
+the cameras as they were fused, restored, with the fused image as a third source; how much a camera
+has to say in a box is what its weights say. ``boxes_unweighted`` does so without the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dig2dig_ros.detections.boxes import Detections
+from dig2dig_ros.detections.union import late_nms, noisy_or, say_of_boxes
+from dig2dig_ros.evaluation.comparison import FUSED
+from dig2dig_ros.evaluation.detector import Detector
+from dig2dig_ros.evaluation.detector_inputs import detector_inputs, THERMAL, VISIBLE
+from dig2dig_ros.evaluation.methods import FusionMethod
+from dig2dig_ros.evaluation.scores import fuse_with, Image, Method, MethodOutput
+
+LATE_NMS, LATE_NOISY_OR = 'late_nms', 'late_noisy_or'
+BOXES, BOXES_UNWEIGHTED = 'boxes', 'boxes_unweighted'
+
+
+class DetectionRows:
+    """
+    Finds persons in one scene in all ways that are compared.
+
+    :param detector: the one that all of them use.
+    :param methods: ways to fuse, by name.
+    :ivar detector: likewise.
+    :ivar names: of the rows, in their order.
+    """
+
+    def __init__(self, detector: Detector, methods: Mapping[str, Method]) -> None:
+        self.detector = detector
+        self._methods = methods
+        fused = methods.get(FUSED)
+        self._fused = fused if isinstance(fused, FusionMethod) else None
+        boxes = () if self._fused is None else (BOXES, BOXES_UNWEIGHTED)
+        self.names = (VISIBLE, THERMAL, *methods, LATE_NMS, LATE_NOISY_OR, *boxes)
+
+    def detect(
+        self, visible: Image, thermal: Image, known: Mapping[str, Detections]
+    ) -> dict[str, Detections]:
+        """
+        Return what is found in a scene, by row.
+
+        :param visible: (H, W, 3) in blue-green-red order, or grey, (H, W).
+        :param thermal: (H, W), registered with it.
+        :param known: what is found in ``visible`` and ``thermal``, as far as that is known.
+        """
+        found = dict(known)
+        fused: dict[str, MethodOutput] = {}
+        restored: tuple[Image, ...] = ()
+        weights = np.empty((0, *visible.shape[:2]), np.float32)
+        if self._fused is not None:
+            result = self._fused.fuser.fuse(visible, thermal, restored=True)
+            restored, weights = result.restored, result.weights
+            fused[FUSED] = MethodOutput(result.image, result.seconds * 1e3)
+        fused = fuse_with(self._methods, (visible, thermal), fused)
+        names = [name for name in (VISIBLE, THERMAL, *self._methods) if name not in found]
+        fusions = {name: output.image for name, output in fused.items()}
+        for name, image in detector_inputs(names, visible, thermal, fusions).items():
+            found[name] = self.detector.detect(image)
+        cameras = [found[VISIBLE], found[THERMAL]]
+        found[LATE_NMS], found[LATE_NOISY_OR] = late_nms(cameras), noisy_or(cameras)
+        if restored:
+            seen = [
+                # Where nothing was restored, it has been looked at.
+                own if np.array_equal(image, before) else self.detector.detect(image)
+                for own, image, before in zip(cameras, restored, (visible, thermal), strict=True)
+            ]
+            found |= _united(seen, found[FUSED], weights)
+        return {name: found[name] for name in self.names}
+
+
+def _united(
+    cameras: list[Detections], fused: Detections, weights: NDArray[np.float32]
+) -> dict[str, Detections]:
+    says = [
+        say_of_boxes(plane, own.boxes, 1 / len(cameras))
+        for plane, own in zip(weights, cameras, strict=True)
+    ]
+    sources = [*cameras, fused]
+    return {BOXES: noisy_or(sources, [*says, None]), BOXES_UNWEIGHTED: noisy_or(sources)}
