@@ -157,9 +157,12 @@ def fuse_pair(
 
 def _bytes(image: Tensor) -> Tensor:
     """Return an image of values from 0 to 255, which may be overwritten, as uint8."""
-    image = image.round_().to(torch.uint8)
-    # On a GPU it has to be done on the way to the host.
-    return image if image.device.type == 'cpu' else image.contiguous()
+    image = image.round_()
+    if image.device.type == 'cpu':
+        # By way of these, which have vector instructions, it takes a quarter of the time.
+        return image.to(torch.int16).to(torch.uint8)
+    # Put in order here, where it takes less time than on the way to the host.
+    return image.to(torch.uint8).contiguous()
 
 
 def _restored_sources(
