@@ -384,10 +384,10 @@ class _BagEvaluation:
             except (ValueError, RuntimeError, cv2.error) as error:
                 self._unscored[f'not scored: {error}'] += 1
             try:
-                persons = self._detect(pair, sources, fused)
                 if self._under_conditions is not None:
                     names = (stamp_text(pair.work.stamps[0]),)
                     self._under_conditions.take(names, visible, sources['thermal'], stopping)
+                persons = self._detect(pair, sources, fused)
             except (ValueError, RuntimeError, cv2.error) as error:
                 self._unscored[f'without detections: {error}'] += 1
         stamp, offset = pair.work.stamps[0], pair.work.offset

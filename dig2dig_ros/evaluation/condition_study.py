@@ -211,7 +211,7 @@ class ConditionStudy:
 
     def _standing_table(self, results: _Results) -> Table:
         compared = FUSED in results.standings
-        header = ['row', 'mean', 'worst', 'under', 'to the better camera', 'under']
+        header = ['row', 'mean', 'worst', 'worst under', 'to the better camera', 'farthest under']
         if compared:
             header += [f'{FUSED} - row', '95 % interval']
         rows = []

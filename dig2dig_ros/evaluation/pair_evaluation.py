@@ -202,9 +202,9 @@ class PairEvaluation:
         if self._persons is not None:
             names = (pair.name, pair.visible.stem, pair.thermal.stem)
             found = {name: entry.image for name, entry in fused.items()}
-            persons = self._persons.detect(self._detector, names, images[0], second, found)
             if self._under_conditions is not None:
                 self._under_conditions.take(names, images[0], second, stopping)
+            persons = self._persons.detect(self._detector, names, images[0], second, found)
         size = (first.shape[1], first.shape[0])
         self._sizes.add(size)
         if self._job.save is not None:

@@ -100,7 +100,7 @@ def test_rows_are_measured_under_every_condition():
     assert 'labels' in table.notes[0]
     assert 'black_visible:medium: the visible image is black' in table.notes[1]
     assert column(over, 'worst')['visible'] == '0.0'
-    assert over.rows[0][3] == 'black_visible:medium'
+    assert column(over, 'worst under')['visible'] == 'black_visible:medium'
     assert float(column(over, 'to the better camera')['thermal']) < 0
     assert column(over, 'fused - row')['fused'] == ''
     low, high = map(float, column(over, '95 % interval')['visible'].split(' to '))
