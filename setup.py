@@ -100,6 +100,7 @@ setup(
     entry_points={
         'console_scripts': [
             'fusion_node = dig2dig_ros.tools.entry_points:fusion_node',
+            'detection_fusion = dig2dig_ros.tools.entry_points:detection_fusion',
             'pair_camera = dig2dig_ros.tools.entry_points:pair_camera',
             'play_bag = dig2dig_ros.tools.entry_points:play_bag',
             'evaluate_bag = dig2dig_ros.tools.evaluate_bag:main',

@@ -13,7 +13,10 @@
 # limitations under the License.
 
 """
-Start the fusion node and a detector that reads the fused images: yolo_ros, or another one.
+Start the fusion node and a detector, yolo_ros or another one: ``mode:=image`` or ``mode:=boxes``.
+
+With ``image`` the detector reads the fused images. With ``boxes`` it is started on each of
+``detector_sources``, and the node ``detection_fusion`` unites what it finds, on ``detections``.
 
 The arguments of ``fusion.launch.py`` are arguments of this file as well; ``--show-args`` lists
 all. The detector takes none of them by accident: ``device`` and ``params_file`` are the node's.
@@ -39,14 +42,27 @@ from launch.launch_description_sources import (
     PythonLaunchDescriptionSource,
 )
 from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
+
+from dig2dig_ros.streams.resources import config_file
 
 # The package that starts yolo_ros.
 YOLO = 'yolo_bringup'
+# What the detector reads, in the namespace of the fusion node.
+IMAGES = {
+    'visible': 'visible/restored/image_raw',
+    'thermal': 'thermal/restored/image_raw',
+    'fused': 'fused/image_raw',
+}
+# Of the detectors, where their boxes are united: weak ones that agree make a sound one.
+LOW_THRESHOLD = '0.1'
 
 # fmt: off
 # Name, default and description.
 _TABLE = (
+    ('mode', 'image', 'Where the detector looks: on the fused image (image), or on several images '
+     'of which the boxes are united (boxes).'),
     ('detector_package', YOLO, 'Package of the launch file that starts the detector.'),
     ('detector_launch_file', 'yolo.launch.py',
      'That launch file, in the folder launch of the package.'),
@@ -61,8 +77,18 @@ _TABLE = (
      "Its argument device, such as cuda:0 or cpu; empty: the detector's own."),
     ('detector_threshold', '',
      "Its argument threshold, the least confidence of a detection, 0 to 1; empty: the detector's "
-     'own.'),
+     f'own, but {LOW_THRESHOLD} with mode:=boxes.'),
     ('detector_arguments', '', 'More of its arguments: NAME:=VALUE, separated by spaces.'),
+    ('detector_sources', 'visible thermal fused',
+     'With mode:=boxes: the images that it reads, two or three of visible, thermal (both restored '
+     'and registered) and fused.'),
+    ('detector_topic', 'detections',
+     'With mode:=boxes: the topic of its detections, in its namespace.'),
+    ('detection_params_file', 'detection_fusion',
+     'With mode:=boxes: parameters of the node that unites, the path of a YAML file or the '
+     'defaults (detection_fusion).'),
+    ('united_threshold', '0.5',
+     'With mode:=boxes: the least score of a united detection, 0 to 1.'),
 )
 # fmt: on
 ARGUMENTS = tuple(
@@ -119,31 +145,91 @@ def given(context: LaunchContext, name: str) -> str:
     return LaunchConfiguration(name).perform(context)
 
 
+def sources(context: LaunchContext) -> list[str]:
+    """Return what the detector looks at."""
+    mode = given(context, 'mode')
+    if mode == 'image':
+        return ['fused']
+    if mode != 'boxes':
+        raise RuntimeError(f"mode is '{mode}', but has to be image or boxes")
+    names = given(context, 'detector_sources').split()
+    if len(set(names)) < len(names) or len(names) < 2 or not set(names) <= set(IMAGES):
+        raise RuntimeError(
+            f"detector_sources is '{' '.join(names)}', but has to be two or three of "
+            f'{", ".join(IMAGES)}, separated by spaces'
+        )
+    if not given(context, 'detector_namespace'):
+        raise RuntimeError(
+            'mode:=boxes starts the detector several times, each in a namespace of its own: give '
+            'detector_namespace'
+        )
+    return names
+
+
+def united_threshold(context: LaunchContext) -> float:
+    """Return the least score of a united detection."""
+    text = given(context, 'united_threshold')
+    try:
+        score = float(text)
+    except ValueError:
+        score = -1.0
+    if not 0 <= score <= 1:
+        raise RuntimeError(f"united_threshold is '{text}', but has to be 0 to 1")
+    return score
+
+
+def parameter_file(choice: str) -> str:
+    """Return the path of the parameters of the node that unites."""
+    if choice == 'detection_fusion':
+        return str(config_file('detection_fusion.yaml'))
+    if not Path(choice).is_file():
+        raise RuntimeError(f"detection_params_file is '{choice}', which is not a file")
+    return choice
+
+
 def check_detector(context: LaunchContext) -> None:
     """Refuse a detector that cannot be started before the fusion node is."""
     detector_launch_file(
         given(context, 'detector_package'), given(context, 'detector_launch_file')
     )
     more_arguments(given(context, 'detector_arguments'))
+    sources(context)
+    united_threshold(context)
+    parameter_file(given(context, 'detection_params_file'))
 
 
-def start_detector(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Return the detector's launch file with its arguments, in a scope of its own."""
+def absolute(context: LaunchContext, *names: str) -> str:
+    """Return the full name of what lies below the namespace around this file, if any."""
     base = context.launch_configurations.get('ros_namespace')  # of PushROSNamespace
-    namespace = make_namespace_absolute(prefix_namespace(base, given(context, 'namespace')))
+    return str(make_namespace_absolute(prefix_namespace(base, posixpath.join(*names))))
+
+
+def detector_namespace(context: LaunchContext, source: str) -> str:
+    """Return the namespace of the detector, below the one around this file; '' for none."""
+    name = given(context, 'detector_namespace')
+    below = given(context, 'namespace').strip('/')
+    own = source if given(context, 'mode') == 'boxes' else ''
+    return posixpath.join(below, name, own).rstrip('/') if name else ''
+
+
+def start_detector(context: LaunchContext, source: str) -> list[LaunchDescriptionEntity]:
+    """Return the detector's launch file with its arguments, in a scope of its own."""
+    united = given(context, 'mode') == 'boxes'
     # Absolute, because the detector has a namespace of its own.
-    topic = posixpath.join(namespace or '/', 'fused/image_raw')
+    topic = posixpath.join(absolute(context, given(context, 'namespace')) or '/', IMAGES[source])
     arguments = {
         given(context, 'detector_image_argument'): topic,
-        # Of yolo_ros: 1 is reliable, as the fused images are sent. Others do not mind.
+        # Of yolo_ros: 1 is reliable, as the images are sent. Others do not mind.
         'image_reliability': '1',
     }
+    if united:
+        # Of yolo_ros, too: there is one scene to track, on the united detections.
+        arguments.update(threshold=LOW_THRESHOLD, use_tracking='False', use_debug='False')
     for name in ('model', 'device', 'threshold'):
         if given(context, f'detector_{name}'):
             arguments[name] = given(context, f'detector_{name}')
     if given(context, 'detector_namespace'):
-        below = given(context, 'namespace').strip('/')
-        arguments['namespace'] = posixpath.join(below, given(context, 'detector_namespace'))
+        arguments['namespace'] = detector_namespace(context, source)
     arguments.update(more_arguments(given(context, 'detector_arguments')))
     path = detector_launch_file(
         given(context, 'detector_package'), given(context, 'detector_launch_file')
@@ -161,14 +247,47 @@ def start_detector(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     ]
 
 
+def unite(context: LaunchContext) -> Node:
+    """Return the node that unites the detections."""
+    names, topic = sources(context), given(context, 'detector_topic')
+    overrides: dict[str, object] = {
+        'sources': names,
+        'min_score': united_threshold(context),
+    }
+    if given(context, 'use_sim_time'):
+        overrides['use_sim_time'] = given(context, 'use_sim_time').lower() == 'true'
+    return Node(
+        package='dig2dig',
+        executable='detection_fusion',
+        name='detection_fusion',
+        namespace=given(context, 'namespace'),
+        parameters=[parameter_file(given(context, 'detection_params_file')), overrides],
+        remappings=[
+            (
+                f'{name}/detections',
+                posixpath.join(absolute(context, detector_namespace(context, name)), topic),
+            )
+            for name in names
+        ],
+        ros_arguments=['--log-level', given(context, 'log_level')],
+        output='both',
+    )
+
+
+def start_detectors(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Return the detectors, and the node that unites their boxes if there are several."""
+    started = [each for name in sources(context) for each in start_detector(context, name)]
+    return [*started, unite(context)] if given(context, 'mode') == 'boxes' else started
+
+
 def generate_launch_description() -> LaunchDescription:
-    """Declare the arguments, see that the detector is there, and start both."""
+    """Declare the arguments, see that the detector is there, and start all."""
     fusion = Path(get_package_share_directory('dig2dig'), 'launch', 'fusion.launch.py')
     return LaunchDescription(
         [
             *ARGUMENTS,
             OpaqueFunction(function=check_detector),
             IncludeLaunchDescription(PythonLaunchDescriptionSource(str(fusion))),
-            OpaqueFunction(function=start_detector),
+            OpaqueFunction(function=start_detectors),
         ]
     )

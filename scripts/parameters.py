@@ -14,10 +14,12 @@
 
 
 """
-Write what is made from the table of parameters: ``config/fusion.yaml`` and ``docs/parameters.md``.
+Write what is made from the tables of parameters: ``config/fusion.yaml``,
+``config/detection_fusion.yaml`` and ``docs/parameters.md``.
 
-The table is in ``dig2dig_ros/fusion/settings.py`` (the group ``fusion``) and
-``dig2dig_ros/streams/parameters.py`` (the others). A test fails where a file is not fresh.
+Those of the fusion node are in ``dig2dig_ros/fusion/settings.py`` (the group ``fusion``) and
+``dig2dig_ros/streams/parameters.py`` (the others), those of the node that unites detections in
+``dig2dig_ros/streams/detection_parameters.py``. A test fails where a file is not fresh.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
 from dig2dig_ros.fusion.parameter_spec import ParameterSpec  # noqa: E402
+from dig2dig_ros.streams.detection_parameters import PARAMETERS as DETECTION_PARAMETERS  # noqa: E402
 from dig2dig_ros.streams.parameters import (  # noqa: E402
     FUSION_PREFIX,
     SECTIONS,
@@ -55,11 +58,21 @@ _YAML_TAIL = """
     #     subscription:
     #       reliability: reliable
 """
+_DETECTION_YAML_HEAD = """\
+# All parameters of detection_fusion with their defaults. Made by scripts/parameters.py.
+# To change some of them, copy this file, keep the lines that you change, and start with
+#   ros2 launch dig2dig detection.launch.py mode:=boxes detection_params_file:=/path/to/copy.yaml
+# Those marked live can be set while the node runs.
+/**:
+  ros__parameters:
+"""
+_DETECTION_HEADING = 'The node that unites detections'
 _PAGE_HEAD = """\
 # Parameters
 
-All parameters of `fusion_node`. *Live* ones take effect on the next pair; the others need
-`cleanup` first, and `autostart` a new start. A bad value is refused with its reason, at start and
+All parameters of `fusion_node`, and at the end those of [`detection_fusion`](detection.md). *Live*
+ones take effect on the next pair; the others need `cleanup` first, and `autostart` (like those of
+`detection_fusion`) a new start. A bad value is refused with its reason, at start and
 at run time; a name that does not exist is logged with the nearest one that does, and listed in
 `/diagnostics`.
 
@@ -82,8 +95,9 @@ ros2 launch dig2dig fusion.launch.py params_file:=my.yaml                   # fr
 of the group `fusion` as options: `evaluate_pairs FOLDER --fusion.num_inference_steps 4`. The terms
 are explained in [method.md](method.md) and [cameras.md](cameras.md).
 
-*Made by `scripts/parameters.py` from the table that the node declares, as is
-[config/fusion.yaml](../config/fusion.yaml).*
+*Made by `scripts/parameters.py` from the tables that the nodes declare, as are
+[config/fusion.yaml](../config/fusion.yaml) and
+[config/detection_fusion.yaml](../config/detection_fusion.yaml).*
 """
 
 
@@ -96,11 +110,21 @@ def parameter_file() -> str:
         if specs[0].name.startswith(FUSION_PREFIX):
             text += f'{indent}{FUSION_PREFIX[:-1]}:\n'
             indent += '  '
-        for spec in specs:
-            text += '\n'.join(_comment(spec, indent))
-            value = yaml.safe_dump(spec.default, default_flow_style=True).splitlines()[0]
-            text += f'\n{indent}{spec.name.removeprefix(FUSION_PREFIX)}: {value}\n'
+        text += ''.join(_entry(spec, indent) for spec in specs)
     return text + _YAML_TAIL
+
+
+def detection_parameter_file() -> str:
+    """Return the text of ``config/detection_fusion.yaml``."""
+    entries = (_entry(spec, ' ' * 4) for spec in DETECTION_PARAMETERS)
+    return _DETECTION_YAML_HEAD + ''.join(entries)
+
+
+def _entry(spec: ParameterSpec, indent: str) -> str:
+    """Return the lines of one parameter."""
+    value = yaml.safe_dump(spec.default, default_flow_style=True).splitlines()[0]
+    name = spec.name.removeprefix(FUSION_PREFIX)
+    return '\n'.join([*_comment(spec, indent), f'{indent}{name}: {value}\n'])
 
 
 def _comment(spec: ParameterSpec, indent: str) -> list[str]:
@@ -114,7 +138,7 @@ def _comment(spec: ParameterSpec, indent: str) -> list[str]:
 def page() -> str:
     """Return the text of ``docs/parameters.md``."""
     text = _PAGE_HEAD
-    for heading, specs in SECTIONS.items():
+    for heading, specs in {**SECTIONS, _DETECTION_HEADING: DETECTION_PARAMETERS}.items():
         text += f'\n## {heading}\n\n'
         text += '| parameter | default | what | range | live |\n| --- | --- | --- | --- | --- |\n'
         text += ''.join(f'{row}\n' for spec in specs for row in _rows(spec))
@@ -131,7 +155,11 @@ def _rows(spec: ParameterSpec) -> Iterator[str]:
 
 
 # What each file has to hold, by its place in the checkout.
-FILES = {'config/fusion.yaml': parameter_file, 'docs/parameters.md': page}
+FILES = {
+    'config/fusion.yaml': parameter_file,
+    'config/detection_fusion.yaml': detection_parameter_file,
+    'docs/parameters.md': page,
+}
 
 if __name__ == '__main__':
     for name, made in FILES.items():

@@ -135,7 +135,8 @@ def parameters(record):
     """Return the parameters of all files, where later ones win."""
     values = {}
     for _, text in record['parameter_files']:
-        for section in yaml.safe_load(text).values():
+        # launch_ros writes lists as tuples of Python.
+        for section in yaml.full_load(text).values():
             values.update(joined(section['ros__parameters']))
     return values
 

@@ -22,10 +22,11 @@ pytest.importorskip('launch_ros', reason='comes with a ROS installation')
 
 from launch import LaunchContext
 from launch.actions import SetLaunchConfiguration
-from launch_files import Installation, launch_log, parameters, RECORDER
+from launch_files import Installation, launch_log, parameters, RECORDER, remappings
 from launch_ros.actions import PushRosNamespace
 
 FILE = 'detection.launch.py'
+SOURCES = ('visible', 'thermal', 'fused')
 
 # Starts a stand-in with all launch configurations that it sees.
 DETECTOR = """
@@ -36,7 +37,9 @@ from launch_ros.actions import Node
 def start(context):
     seen = context.launch_configurations
     words = [f'{name}={seen[name]}' for name in sorted(seen) if isinstance(seen[name], str)]
-    return [Node(package='dig2dig', executable='detector', arguments=words)]
+    last = seen.get('namespace', '').rpartition('/')[2]
+    name = f'detector_{last}' if last in ('visible', 'thermal', 'fused') else 'detector'
+    return [Node(package='dig2dig', executable=name, arguments=words)]
 
 def generate_launch_description():
     return LaunchDescription([
@@ -52,7 +55,8 @@ def installation(tmp_path, monkeypatch):
     """Return an installation with stand-ins for the node and for yolo_ros."""
     installation = Installation(tmp_path, monkeypatch)
     installation.add_executable('fusion_node', RECORDER)
-    installation.add_executable('detector', RECORDER)
+    for name in ('detector', *(f'detector_{source}' for source in SOURCES), 'detection_fusion'):
+        installation.add_executable(name, RECORDER)
     return installation
 
 
@@ -62,9 +66,9 @@ def add_detector(installation, package='yolo_bringup', file='yolo.launch.py'):
     (folder / file).write_text(DETECTOR, encoding='utf-8')
 
 
-def detector_arguments(installation):
+def detector_arguments(installation, name='detector'):
     """Return the arguments that the detector's launch file has seen."""
-    words = installation.record('detector')['arguments']
+    words = installation.record(name)['arguments']
     words = words[: words.index('--ros-args')]
     return dict(word.split('=', 1) for word in words)
 
@@ -147,6 +151,76 @@ def test_any_other_detector_by_its_names(installation):
     assert not {'namespace', 'input_image_topic', 'colour', 'detector_package'} & set(seen)
 
 
+def test_boxes_of_three_detectors_are_united(installation):
+    add_detector(installation)
+    given = {'mode': 'boxes', 'namespace': 'robot', 'detector_model': 'people.pt'}
+    assert installation.launch(FILE, given) == 0
+    images = {
+        'visible': '/robot/visible/restored/image_raw',
+        'thermal': '/robot/thermal/restored/image_raw',
+        'fused': '/robot/fused/image_raw',
+    }
+    for name, topic in images.items():
+        seen = detector_arguments(installation, f'detector_{name}')
+        assert seen['input_image_topic'] == topic
+        assert seen['namespace'] == f'robot/yolo/{name}'
+        assert seen['model'] == 'people.pt'
+        assert seen['threshold'] == '0.1'
+        assert seen['use_tracking'] == seen['use_debug'] == 'False'
+    assert installation.record('fusion_node') is not None
+    node = installation.record('detection_fusion')
+    assert '__ns:=/robot' in node['arguments']
+    assert remappings(node) == {
+        '__node': 'detection_fusion',
+        '__ns': '/robot',
+        **{f'{name}/detections': f'/robot/yolo/{name}/detections' for name in SOURCES},
+    }
+    values = parameters(node)
+    assert tuple(values['sources']) == SOURCES
+    assert values['min_score'] == 0.5
+    assert values['iou'] == 0.55
+
+
+def test_boxes_of_two_sources_with_settings_of_their_own(installation, tmp_path):
+    add_detector(installation)
+    file = tmp_path / 'united.yaml'
+    file.write_text('/**:\n  ros__parameters:\n    iou: 0.6\n', encoding='utf-8')
+    given = {
+        'mode': 'boxes',
+        'detector_sources': 'thermal fused',
+        'detector_threshold': '0.3',
+        'detector_topic': 'tracking',
+        'detector_namespace': '/eyes',
+        'detection_params_file': str(file),
+        'united_threshold': '0.4',
+        'use_sim_time': 'true',
+    }
+    assert installation.launch(FILE, given) == 0
+    assert installation.record('detector_visible') is None
+    seen = detector_arguments(installation, 'detector_thermal')
+    assert (seen['namespace'], seen['threshold']) == ('/eyes/thermal', '0.3')
+    node = installation.record('detection_fusion')
+    assert remappings(node)['fused/detections'] == '/eyes/fused/tracking'
+    assert parameters(node) == {
+        'iou': 0.6,
+        'sources': ('thermal', 'fused'),
+        'min_score': 0.4,
+        'use_sim_time': True,
+    }
+
+
+def test_a_namespace_around_the_file_counts_for_all_topics(installation):
+    add_detector(installation)
+    given = {'mode': 'boxes', 'namespace': 'robot'}
+    assert installation.launch(FILE, given, PushRosNamespace('fleet')) == 0
+    seen = detector_arguments(installation, 'detector_thermal')
+    assert seen['input_image_topic'] == '/fleet/robot/thermal/restored/image_raw'
+    assert seen['namespace'] == 'robot/yolo/thermal'
+    node = installation.record('detection_fusion')
+    assert '__ns:=/fleet/robot' in node['arguments']
+    assert remappings(node)['thermal/detections'] == '/fleet/robot/yolo/thermal/detections'
+
+
 @pytest.mark.parametrize(
     ('arguments', 'reason'),
     [
@@ -163,6 +237,23 @@ def test_any_other_detector_by_its_names(installation):
         (
             {'detector_package': 'other', 'detector_arguments': "a:='b"},
             'No closing quotation',
+        ),
+        ({'detector_package': 'other', 'mode': 'both'}, "mode is 'both'"),
+        (
+            {'detector_package': 'other', 'mode': 'boxes', 'detector_sources': 'visible nir'},
+            "detector_sources is 'visible nir', but has to be two or three of visible",
+        ),
+        (
+            {'detector_package': 'other', 'mode': 'boxes', 'detector_namespace': ''},
+            'starts the detector several times',
+        ),
+        (
+            {'detector_package': 'other', 'united_threshold': 'half'},
+            "united_threshold is 'half', but has to be 0 to 1",
+        ),
+        (
+            {'detector_package': 'other', 'detection_params_file': 'nix.yaml'},
+            "detection_params_file is 'nix.yaml', which is not a file",
         ),
     ],
 )

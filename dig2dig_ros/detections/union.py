@@ -50,8 +50,8 @@ class United(Detections):
     """
     The union of what K sources found, best first.
 
-    :param source_scores: (n, K), the score that each source gave its best box of this cluster,
-        as it gave it; 0 where it found none.
+    :param source_scores: (n, K), what each source contributes to the score, see
+        :func:`late_nms` and :func:`noisy_or`; 0 where it found nothing.
     """
 
     source_scores: Array
@@ -123,7 +123,8 @@ def noisy_or(
     box of the strongest evidence counts; its others in the cluster are duplicates and dropped.
 
     - score = 1 - prod_k (1 - p_k) over the sources that have a box in the cluster;
-    - box = sum_k p_k box_k / sum_k p_k.
+    - box = sum_k p_k box_k / sum_k p_k;
+    - source_scores = p_k.
 
     So a source without a box in the cluster leaves the score as it is, and one without any say
     neither confirms nor denies: it moves neither score nor box, and a box that only it found gets
@@ -138,7 +139,7 @@ def noisy_or(
     :raises ValueError: there is no source, or other than one say for each box, or other than one
         calibration for each source.
     """
-    boxes, scores, sources = _stacked(detections)
+    boxes, _, sources = _stacked(detections)
     evidence = _evidence(detections, says, calibrations)
     order = np.argsort(-evidence, kind='stable')
     order = order[evidence[order] > 0]
@@ -156,7 +157,7 @@ def noisy_or(
         united.append(own @ boxes[best] / own.sum())
         fused.append(float(1 - np.prod(1 - own)))
         of_source = np.zeros(len(detections))
-        of_source[sources[best]] = scores[best]
+        of_source[sources[best]] = own
         source_scores.append(of_source)
     # Agreement of weak boxes may outdo a strong one.
     ranks = np.argsort(-np.array(fused), kind='stable')[:limit]

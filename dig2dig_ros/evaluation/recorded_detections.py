@@ -24,27 +24,20 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterable
-import math
 from typing import Any
 
 import numpy as np
 
 from dig2dig_ros.detections.boxes import Detections
+from dig2dig_ros.detections.messages import hypotheses, Hypothesis, Label, MessageError, TYPES
 from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_types import BagError
 from dig2dig_ros.streams.preparation import stamp_of
-
-DETECTION_2D_ARRAY = 'vision_msgs/msg/Detection2DArray'
-DETECTION_ARRAY = 'yolo_msgs/msg/DetectionArray'
-TYPES = (DETECTION_2D_ARRAY, DETECTION_ARRAY)
 
 PERSON_NAMES = ('person', 'pedestrian')
 PERSON_NUMBER = '0'
 # Between the stamps of an image and of its detections, for detectors that round.
 TOLERANCE_NS = 1_000_000
-
-# Class (name, number as text; either may be empty), score and box of one hypothesis.
-_Hypothesis = tuple[str, str, float, tuple[float, float, float, float]]
 
 
 def detections_of(message: Any, type_name: str, person: str | None = None) -> Detections:
@@ -104,13 +97,13 @@ class RecordedDetections:
             stamp = stamp_of(message.header)
         except AttributeError as error:
             raise BagError(f'the message has no stamp: {error}') from error
-        hypotheses = _hypotheses(message, type_name)
-        self._classes.update({kind or number for kind, number, _, _ in hypotheses})
+        found = _hypotheses(message, type_name)
+        self._classes.update({str(each.label) for each in found})
         if stamp in self._detections:
             self._replaced += 1
         else:
             insort(self._stamps, stamp)
-        self._detections[stamp] = _persons(hypotheses, self._person)
+        self._detections[stamp] = _persons(found, self._person)
 
     def take(self, stamp: int) -> Detections | None:
         """
@@ -183,13 +176,11 @@ class RecordedDetections:
                 self._damaged.append(str(error))
 
 
-def _persons(hypotheses: Iterable[_Hypothesis], person: str | None) -> Detections:
+def _persons(found: Iterable[Hypothesis], person: str | None) -> Detections:
     """Return those of persons that make sense, best first."""
-    found = [
-        (score, box) for name, number, score, box in hypotheses if _is_person(name, number, person)
-    ]
-    boxes = np.array([box for _, box in found], dtype=np.float64).reshape(-1, 4)
-    scores = np.array([score for score, _ in found], dtype=np.float64)
+    persons = [each for each in found if _is_person(each.label, person)]
+    boxes = np.array([each.box for each in persons], dtype=np.float64).reshape(-1, 4)
+    scores = np.array([each.score for each in persons], dtype=np.float64)
     usable = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
     usable &= (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     boxes, scores = boxes[usable], scores[usable]
@@ -197,53 +188,19 @@ def _persons(hypotheses: Iterable[_Hypothesis], person: str | None) -> Detection
     return Detections(boxes[order], scores[order])
 
 
-def _is_person(name: str, number: str, person: str | None) -> bool:
+def _is_person(label: Label, person: str | None) -> bool:
     if person is not None:
-        return person in (name, number)
-    return name.lower() in PERSON_NAMES if name else number == PERSON_NUMBER
+        return person in label
+    return label.name.lower() in PERSON_NAMES if label.name else label.number == PERSON_NUMBER
 
 
-def _hypotheses(message: Any, type_name: str) -> list[_Hypothesis]:
+def _hypotheses(message: Any, type_name: str) -> list[Hypothesis]:
     """
     Return all that a message says, persons or not.
 
     :raises BagError: the type is unknown, or the message is not of it.
     """
-    if type_name not in TYPES:
-        raise BagError(
-            f'{type_name} holds no detections that can be read: {" or ".join(TYPES)} needed'
-        )
-    found: list[_Hypothesis] = []
     try:
-        for detection in message.detections:
-            if type_name == DETECTION_ARRAY:
-                box = detection.bbox
-                corners = _upright(box.center, box.size.x, box.size.y)
-                name, number = str(detection.class_name), str(detection.class_id)
-                found.append((name, number, float(detection.score), corners))
-                continue
-            corners = _upright(detection.bbox.center, detection.bbox.size_x, detection.bbox.size_y)
-            for result in detection.results:
-                # Up to vision_msgs 2 a result has the fields of its hypothesis itself.
-                known = getattr(result, 'hypothesis', result)
-                kind = str(known.class_id if hasattr(known, 'class_id') else known.id)
-                name, number = ('', kind) if kind.lstrip('-').isdigit() else (kind, '')
-                found.append((name, number, float(known.score), corners))
-    except AttributeError as error:
-        raise BagError(f'the message is not a {type_name}: {error}') from error
-    return found
-
-
-def _upright(center: Any, width: float, height: float) -> tuple[float, float, float, float]:
-    """
-    Return the corners of the upright box around a rotated one.
-
-    :param center: with ``x``, ``y`` and ``theta``, or with ``position`` and ``theta``.
-    """
-    position = getattr(center, 'position', center)
-    x, y, angle = float(position.x), float(position.y), float(center.theta)
-    width, height = float(width), float(height)
-    if angle and math.isfinite(angle):
-        cosine, sine = abs(math.cos(angle)), abs(math.sin(angle))
-        width, height = width * cosine + height * sine, width * sine + height * cosine
-    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+        return list(hypotheses(message, type_name))
+    except MessageError as error:
+        raise BagError(str(error)) from error

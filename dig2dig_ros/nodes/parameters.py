@@ -36,7 +36,6 @@ from dig2dig_ros.streams.parameters import (
     nearest_name,
     no_parameter,
     PARAMETERS,
-    PARAMETERS_BY_NAME,
     transport_parameter,
 )
 
@@ -89,7 +88,7 @@ def warn_of_unknown(
 
 class NodeParameters:
     """
-    The parameters of the fusion node.
+    The parameters of a node, by default those of the fusion node.
 
     A change is refused with its reason where a value is bad, where the values do not fit
     together, or where a parameter is fixed in the state that the node is in.
@@ -100,23 +99,27 @@ class NodeParameters:
         node: Node,
         state: Callable[[], str],
         on_change: Callable[[Mapping[str, Any]], None] = lambda values: None,
+        specs: Sequence[ParameterSpec] = PARAMETERS,
+        check: Callable[[Mapping[str, Any]], object] = fusion_settings,
     ) -> None:
         """
         Declare the parameters with what files and the command line give them.
 
         :param state: returns the node's state; what is not live changes in ``unconfigured`` only.
         :param on_change: is called with all values after every change.
+        :param check: raises ValueError where all values do not fit together.
         """
         self._node = node
         self._state = state
         self._on_change = on_change
-        self._specs: dict[str, ParameterSpec] = dict(PARAMETERS_BY_NAME)
-        self._values: dict[str, Any] = {spec.name: spec.default for spec in PARAMETERS}
+        self._check_together = check
+        self._specs: dict[str, ParameterSpec] = {spec.name: spec for spec in specs}
+        self._values: dict[str, Any] = {spec.name: spec.default for spec in specs}
         # Before the declarations, so that values from the command line are checked as well;
         # each by itself, because what it has to fit to may not be declared yet.
         self._declared = False
         node.add_on_set_parameters_callback(self._check)
-        for spec in PARAMETERS:
+        for spec in specs:
             node.declare_parameter(spec.name, spec.default, descriptor(spec))
             if self._values[spec.name] == []:  # tell its type to who asks
                 node.set_parameters([Parameter(spec.name, Parameter.Type.STRING_ARRAY, [])])
@@ -130,7 +133,7 @@ class NodeParameters:
 
     def declare_transports(self) -> None:
         """Declare what an additional source brings along; those that were named stay."""
-        for source in self._values['additional_sources']:
+        for source in self._values.get('additional_sources', ()):
             spec = transport_parameter(source)
             if not self._node.has_parameter(spec.name):
                 self._specs[spec.name] = spec
@@ -165,7 +168,7 @@ class NodeParameters:
             values[spec.name] = value
         try:
             if self._declared:
-                fusion_settings(values)
+                self._check_together(values)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         # One assignment, so that other threads see either all old or all new values.

@@ -48,7 +48,8 @@ class Cascade(Generic[MessageT]):
     :param tolerance: largest accepted distance to the visible stamp in seconds, inclusive.
     :param queue_size: messages of each source, and groups that wait for it, held at most.
     :param thermal_time_offset: seconds that are added to thermal stamps.
-    :param additional_sources: names of the sources beside visible and thermal.
+    :param additional_sources: names of the sources beside the first two.
+    :param first: names of those two; what is said of visible and thermal holds for them.
     :raises PairingError: for a name that is taken, and whatever `make_pairer` refuses.
     """
 
@@ -59,9 +60,10 @@ class Cascade(Generic[MessageT]):
         queue_size: int,
         thermal_time_offset: float = 0.0,
         additional_sources: Sequence[str] = (),
+        first: Sequence[str] = SOURCES,
     ) -> None:
-        self.sources: tuple[str, ...] = (*SOURCES, *additional_sources)
-        for name in additional_sources:
+        self.sources: tuple[str, ...] = (*first, *additional_sources)
+        for name in self.sources:
             if self.sources.count(name) > 1:
                 raise PairingError(
                     f"the source '{name}' is there more than once: give each one its own name"
@@ -130,7 +132,7 @@ class Cascade(Generic[MessageT]):
         """
         # Visible messages go to the first stage, each other one to the stage of its source.
         index = max(self.sources.index(source) - 1, 0)
-        side: Source = 'visible' if source == 'visible' else 'thermal'
+        side: Source = 'visible' if source == self.sources[0] else 'thermal'
         stage = self._stages[index]
         if stage.jumps(side, stamp):
             self.clear('clock jump')

@@ -22,6 +22,11 @@ def fusion_node() -> int:
     return run_command('dig2dig_ros.nodes.fusion_node')
 
 
+def detection_fusion() -> int:
+    """Run the node that unites detections."""
+    return run_command('dig2dig_ros.nodes.detection_fusion_node')
+
+
 def pair_camera() -> int:
     """Run the node that stands in for two cameras."""
     return run_command('dig2dig_ros.tools.pair_camera')
