@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -37,7 +37,7 @@ _CLASSES, _FEWEST_OF_CLASS = 4, 12
 # Part of the blocks of a class, the flattest, in which noise is measured.
 _FLAT_SHARE = 0.3
 # Part of a block's pixels that must not be clipped.
-_UNCLIPPED = 0.2
+_LEAST_UNCLIPPED = 0.2
 # Texture has so many times the power an octave further down, for amplitudes of 1/f, and
 # noise measured there may be so many times larger by chance before it is called texture.
 _OCTAVE, _CHANCE = 4.0, 1.1
@@ -87,30 +87,22 @@ def estimate_noise(image: NDArray[Any], *, full_scale: float) -> CameraNoise:
     """
     _check(image, full_scale)
     blocks = _block_statistics(image, full_scale)
-    unclipped = blocks.unclipped
+    unclipped = blocks[_UNCLIPPED]
     if unclipped.min() < 1:
-        usable = unclipped > _UNCLIPPED
-        blocks = _Blocks(*(values[usable] for values in blocks))
-        if blocks.brightness.size == 0:
+        blocks = blocks[:, unclipped > _LEAST_UNCLIPPED]
+        if blocks.shape[1] == 0:
             return CameraNoise()
-        kept = np.interp(blocks.unclipped, _SEEN, _VARIANCE_OF_SEEN)
-        blocks = blocks._replace(power=blocks.power / kept, coarse=blocks.coarse / kept)
-    count = blocks.brightness.size
+        blocks[_FINE : _COARSE + 1] /= np.interp(blocks[_UNCLIPPED], _SEEN, _VARIANCE_OF_SEEN)
+    count = blocks.shape[1]
     classes = min(_CLASSES, max(1, count // _FEWEST_OF_CLASS))
     size = count // classes
-    order = blocks.brightness.argsort()[: classes * size].reshape(classes, size)
     flat = max(1, round(_FLAT_SHARE * size))
-    ranks = blocks.texture[order].argpartition(flat - 1, axis=1)[:, :flat]
-    chosen = order[np.arange(classes)[:, np.newaxis], ranks]
-    fine, coarse = blocks.power[chosen], blocks.coarse[chosen]
-    fine.sort(axis=1)
-    coarse.sort(axis=1)
-    return _line_through(
-        (blocks.brightness[chosen] @ np.full(flat, 1 / flat)).tolist(),
-        fine[:, flat // 2].tolist(),
-        coarse[:, flat // 2].tolist(),
-        float(blocks.brightness.sum()) / count,
-    )
+    order = blocks[_BRIGHTNESS].argsort()[: classes * size].reshape(classes, size)
+    ranks = blocks[_TEXTURE][order].argpartition(flat - 1, axis=1)[:, :flat]
+    chosen = blocks[:_UNCLIPPED, order[np.arange(classes)[:, np.newaxis], ranks]]
+    chosen.sort(axis=2)
+    brightness, fine, coarse = chosen[[_BRIGHTNESS, _FINE, _COARSE], :, flat // 2].tolist()
+    return _line_through(brightness, fine, coarse, float(blocks[_BRIGHTNESS].sum()) / count)
 
 
 def _check(image: NDArray[Any], full_scale: float) -> None:
@@ -127,25 +119,14 @@ def _check(image: NDArray[Any], full_scale: float) -> None:
         raise ValueError(f'full_scale is {full_scale}, but must be positive')
 
 
-class _Blocks(NamedTuple):
-    """
-    Blocks of an image, each (blocks,): of white noise of deviation s, the powers are s^2.
-
-    :param texture: power of what is coarser than the noise is measured in.
-    :param power: of the finest details, diagonally.
-    :param coarse: of details twice as large.
-    :param brightness: mean grey level.
-    :param unclipped: part of the pixels that is neither black nor white.
-    """
-
-    texture: NDArray[Any]
-    power: NDArray[Any]
-    coarse: NDArray[Any]
-    brightness: NDArray[Any]
-    unclipped: NDArray[Any]
+# What is known of each block, in rows: the power of what is coarser than the noise is measured
+# in, that of the finest details along the diagonals, that of details twice as large (of white
+# noise, the variance both), the mean grey level, and the part that is neither black nor white.
+_TEXTURE, _FINE, _COARSE, _BRIGHTNESS, _UNCLIPPED = range(5)
 
 
-def _block_statistics(image: NDArray[Any], full_scale: float) -> _Blocks:
+def _block_statistics(image: NDArray[Any], full_scale: float) -> Floats:
+    """Return (5, blocks)."""
     mosaic = _mosaic(image)
     height, width = mosaic.shape[:2]
     luma, seen = mosaic, mosaic
@@ -157,21 +138,21 @@ def _block_statistics(image: NDArray[Any], full_scale: float) -> _Blocks:
         grey *= 255 / full_scale
     half = cv2.resize(grey, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
     quarter = cv2.resize(half, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
-    brightness = _block_means(quarter, _WHOLE)
-    texture = 16 * (_block_means(quarter * quarter, _WHOLE) - brightness * brightness)
     # Of floats, what is not exactly at an end of the range.
     margin = full_scale * 1e-6 if seen.dtype == np.float32 else 1.0
     inside = cv2.inRange(seen, margin, full_scale - margin)
-    unclipped = cv2.resize(
-        inside, (width // _BLOCK, height // _BLOCK), interpolation=cv2.INTER_AREA
-    )
-    return _Blocks(
-        texture.ravel(),
-        _noise_power(grey, _BLOCK).ravel(),
-        4 * _noise_power(half, _BLOCK // 2).ravel(),
-        brightness.ravel(),
-        unclipped.ravel() / np.float32(255),
-    )
+    size = (width // _BLOCK, height // _BLOCK)
+    blocks = np.empty((5, size[1], size[0]), np.float32)
+    brightness = _block_means(quarter, _WHOLE)
+    blocks[_TEXTURE] = _block_means(quarter * quarter, _WHOLE)
+    blocks[_TEXTURE] -= brightness * brightness
+    blocks[_FINE] = _noise_power(grey, _BLOCK)
+    blocks[_COARSE] = _noise_power(half, _BLOCK // 2)
+    # Means of four pixels have a quarter of the variance of their noise.
+    blocks[_COARSE] *= 4
+    blocks[_BRIGHTNESS] = brightness
+    np.divide(cv2.resize(inside, size, interpolation=cv2.INTER_AREA), 255, blocks[_UNCLIPPED])
+    return blocks.reshape(5, -1)
 
 
 def _mosaic(image: NDArray[Any]) -> NDArray[Any]:
