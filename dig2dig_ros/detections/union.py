@@ -41,6 +41,8 @@ from dig2dig_ros.detections.boxes import (
 
 # Of each source: the best ones, so that hostile input costs no more than a crowd.
 MAX_OF_SOURCE = 300
+# Boxes compared at a time with all others: few calls, and little memory.
+_BLOCK = 64
 
 Calibration = Callable[[Array], Array]
 
@@ -143,29 +145,36 @@ def noisy_or(
     evidence = _evidence(detections, says, calibrations)
     order = np.argsort(-evidence, kind='stable')
     order = order[evidence[order] > 0]
-    united: list[Array] = []
-    fused: list[float] = []
-    source_scores: list[Array] = []
-    while len(order):
-        near = intersection_over_union(boxes[order[:1]], boxes[order])[0] >= iou
-        near[0] = True  # an empty box overlaps not even itself
-        cluster, order = order[near], order[~near]
-        # The first of each source is its best.
-        _, first = np.unique(sources[cluster], return_index=True)
-        best = cluster[first]
-        own = evidence[best]
-        united.append(own @ boxes[best] / own.sum())
-        fused.append(float(1 - np.prod(1 - own)))
-        of_source = np.zeros(len(detections))
-        of_source[sources[best]] = own
-        source_scores.append(of_source)
+    boxes, evidence, sources = boxes[order], evidence[order], sources[order]
+    clusters = _clusters(boxes, iou)
+    # Of each source in a cluster the first is the best.
+    pairs, first = np.unique(np.stack([clusters, sources]), axis=1, return_index=True)
+    cluster, source = pairs
+    shape = (clusters.max(initial=-1) + 1, len(detections))
+    source_scores = np.zeros(shape)
+    source_scores[cluster, source] = evidence[first]
+    placed = np.zeros((*shape, 4))
+    placed[cluster, source] = boxes[first]
+    scores = 1 - np.prod(1 - source_scores, axis=1)
+    total = source_scores.sum(axis=1, keepdims=True)
+    mean = (source_scores[..., None] * placed).sum(axis=1) / total
     # Agreement of weak boxes may outdo a strong one.
-    ranks = np.argsort(-np.array(fused), kind='stable')[:limit]
-    return United(
-        np.array(united).reshape(-1, 4)[ranks],
-        np.array(fused)[ranks],
-        np.array(source_scores).reshape(-1, len(detections))[ranks],
-    )
+    ranks = np.argsort(-scores, kind='stable')[:limit]
+    return United(mean[ranks], scores[ranks], source_scores[ranks])
+
+
+def _clusters(boxes: Array, iou: float) -> NDArray[np.intp]:
+    """Return the number of the cluster of each box, where the strongest come first."""
+    clusters = np.full(len(boxes), -1, dtype=np.intp)
+    number = 0
+    for start in range(0, len(boxes), _BLOCK):
+        near = intersection_over_union(boxes[start : start + _BLOCK], boxes) >= iou
+        for index, row in enumerate(near, start):
+            if clusters[index] < 0:
+                row[index] = True  # an empty box overlaps not even itself
+                clusters[row & (clusters < 0)] = number
+                number += 1
+    return clusters
 
 
 def say_of_boxes(weights: NDArray[np.float32], boxes: Array, share: float) -> Array:

@@ -46,6 +46,8 @@ CAUSES = (
     *('malformed', 'zero stamp', 'duplicate stamp', 'late', 'unpaired'),
     *('without counterpart', 'clock jump', 'shutdown'),
 )
+# A source that was heard within so many stale_timeouts may only be slow.
+_SLOW = 5
 # The fusion computes weights on cells of so many pixels: more of a map is not kept.
 _CELL = 4
 _NOTHING = Detections(np.zeros((0, 4)), np.zeros(0))
@@ -339,6 +341,8 @@ class DetectionFusion:
                 topic = self._topics[name]
                 count = f' (publishers: {self._publishers(topic)})' if self._publishers else ''
                 goes_on = ': the others are united without it'
+                if heard is not None and now - heard < _SLOW * timeout:
+                    goes_on += '; where it is only slow, set a longer stale_timeout'
                 warnings.append(
                     f'no sound detections of {name} on {topic} {silence}{count}'
                     + goes_on * (name not in self._present)
