@@ -43,7 +43,9 @@ _LEAST_UNCLIPPED = 0.2
 _OCTAVE, _CHANCE = 4.0, 1.1
 # How wrong a variance may be: by rounding to whole grey levels, as part of the power that was
 # measured, and as part of what was taken for texture.
-_ROUNDING, _ERROR_OF_NOISE, _ERROR_OF_TEXTURE = 0.1, 0.1, 0.5
+_ROUNDING, _ERROR_OF_NOISE, _ERROR_OF_TEXTURE = 0.1, 0.07, 0.5
+# Variances of the error that the square of the slope loses.
+_DOUBT = 3.0
 
 Floats = NDArray[np.float32]
 
@@ -236,7 +238,10 @@ def _line_through(
     for weight, place, value in zip(weights, brightness, variance, strict=True):
         spread += weight * (place - x) ** 2
         rise += weight * (place - x) * (value - y)
-    gain = max(0.0, rise / spread) if spread > 0 else 0.0
+    gain = rise / spread if rise > 0 else 0.0
+    # A rise within its error is none (James & Stein, 1961): classes of about the same brightness
+    # say nothing of others.
+    gain *= max(0.0, 1 - _DOUBT / (gain**2 * spread)) if gain > 0 else 0.0
     read = y - gain * x
     if read < 0:
         read, gain = 0.0, y / x

@@ -156,3 +156,11 @@ def test_noise_by_brightness():
     assert noise.at(0) == 3.0
     assert noise.at(100) == 5.0
     assert noise.at(-4) == 3.0
+
+
+@pytest.mark.parametrize('level', [0, 40, 128])
+def test_images_of_one_brightness_say_nothing_of_others(level):
+    image = with_noise(np.full((256, 320), float(level)), 8)
+    noise = estimate_noise(image, full_scale=255)
+    for brightness in (0, 100, 255):
+        assert noise.at(brightness) == pytest.approx(8, rel=0.25)
