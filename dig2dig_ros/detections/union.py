@@ -44,7 +44,12 @@ MAX_OF_SOURCE = 300
 # Boxes compared at a time with all others: few calls, and little memory.
 _BLOCK = 64
 
+# Of the score, what is left where a source has its full say and finds nothing: 1 - DENIAL.
+DENIAL = 0.3
+
 Calibration = Callable[[Array], Array]
+# From boxes (n, 4) to what a source has to say in each, (n,) in [0, 1].
+Say = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
@@ -111,35 +116,40 @@ def late_nms(
 
 def noisy_or(
     detections: Sequence[Detections],
-    says: Sequence[Array | None] | None = None,
+    says: Sequence[Say | None] | None = None,
     calibrations: Sequence[Calibration | None] | None = None,
     iou: float = 0.55,
+    denial: float = DENIAL,
     limit: int = MAX_DETECTIONS,
 ) -> United:
     """
     Unite the boxes of several sources of one class as probabilities.
 
-    The evidence of box i of source k is p = v c(s): its score, calibrated, times the say of the
-    source inside this box. From the strongest evidence down, each box that is still free begins a
+    The evidence of a box of source k is p = v c(s): its score, calibrated, times the say of the
+    source inside it. From the strongest evidence down, each box that is still free begins a
     cluster, which takes all free boxes that overlap it by at least ``iou``. Of each source, its
     box of the strongest evidence counts; its others in the cluster are duplicates and dropped.
+    With F the sources that have a box in the cluster, and N those that have none there:
 
-    - score = 1 - prod_k (1 - p_k) over the sources that have a box in the cluster;
-    - box = sum_k p_k box_k / sum_k p_k;
-    - source_scores = p_k.
+    - box = sum_F p_k box_k / sum_F p_k;
+    - d = prod_N (1 - denial v_k), with the say v_k inside that box;
+    - score = d (1 - prod_F (1 - p_k));
+    - source_scores = d p_k, none of which is above the score.
 
-    So a source without a box in the cluster leaves the score as it is, and one without any say
-    neither confirms nor denies: it moves neither score nor box, and a box that only it found gets
-    the score 0 and is left out.
+    A source without a say neither confirms nor denies: it moves neither score nor box, and a box
+    that only it found gets the score 0 and is left out. One whose say is not known (None) has its
+    full say where it finds something, and denies nothing; without ``says`` it is the plain
+    noisy-or.
 
     :param detections: of each source; of each one its best 300 boxes.
-    :param says: of each source (n,) in [0, 1], one for each of its boxes, see
-        :func:`say_of_boxes`; None: 1.
+    :param says: of each source, what it has to say in any boxes, such as :func:`say_of_boxes` of
+        its weight map.
     :param calibrations: of each source, a map of scores that keeps their order; None: identity.
     :param iou: the least overlap with the best box of a cluster.
+    :param denial: in [0, 1], the part of the score that is lost where a source finds nothing and
+        has its full say: how sure the detector finds who is there.
     :param limit: the most boxes to keep.
-    :raises ValueError: there is no source, or other than one say for each box, or other than one
-        calibration for each source.
+    :raises ValueError: there is no source, or other than one say or calibration for each.
     """
     boxes, _, sources = _stacked(detections)
     evidence = _evidence(detections, says, calibrations)
@@ -155,9 +165,14 @@ def noisy_or(
     source_scores[cluster, source] = evidence[first]
     placed = np.zeros((*shape, 4))
     placed[cluster, source] = boxes[first]
-    scores = 1 - np.prod(1 - source_scores, axis=1)
     total = source_scores.sum(axis=1, keepdims=True)
     mean = (source_scores[..., None] * placed).sum(axis=1) / total
+    scores = 1 - np.prod(1 - source_scores, axis=1)
+    for say, own in zip(says or (), source_scores.T, strict=False):
+        if say is not None and len(mean):
+            left = np.where(own > 0, 1.0, 1 - denial * say(mean))
+            scores *= left
+            source_scores *= left[:, None]
     # Agreement of weak boxes may outdo a strong one.
     ranks = np.argsort(-scores, kind='stable')[:limit]
     return United(mean[ranks], scores[ranks], source_scores[ranks])
@@ -219,7 +234,7 @@ def _stacked(detections: Sequence[Detections]) -> tuple[Array, Array, NDArray[np
 
 def _evidence(
     detections: Sequence[Detections],
-    says: Sequence[Array | None] | None,
+    says: Sequence[Say | None] | None,
     calibrations: Sequence[Calibration | None] | None,
 ) -> Array:
     """Return the calibrated scores times the say, in the order of :func:`_stacked`."""
@@ -231,13 +246,7 @@ def _evidence(
     for index, found in enumerate(detections):
         calibrate = calibrations[index] if calibrations else None
         say = says[index] if says else None
-        scores = calibrate(found.scores) if calibrate else found.scores
-        if say is not None:
-            if say.shape != scores.shape:
-                raise ValueError(
-                    f'source {index} has {len(scores)} boxes and a say of shape {say.shape}: '
-                    'give one for each box'
-                )
-            scores = scores * say
-        evidence.append(scores[:MAX_OF_SOURCE])
+        scores = found.scores[:MAX_OF_SOURCE]
+        scores = calibrate(scores) if calibrate else scores
+        evidence.append(scores * say(found.boxes[:MAX_OF_SOURCE]) if say else scores)
     return np.concatenate(evidence)

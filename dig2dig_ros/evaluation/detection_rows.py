@@ -24,6 +24,7 @@ has to say in a box is what its weights say. ``boxes_unweighted`` does so withou
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,9 +97,6 @@ class DetectionRows:
 def _united(
     cameras: list[Detections], fused: Detections, weights: NDArray[np.float32]
 ) -> dict[str, Detections]:
-    says = [
-        say_of_boxes(plane, own.boxes, 1 / len(cameras))
-        for plane, own in zip(weights, cameras, strict=True)
-    ]
+    says = [partial(say_of_boxes, plane, share=1 / len(cameras)) for plane in weights]
     sources = [*cameras, fused]
     return {BOXES: noisy_or(sources, [*says, None]), BOXES_UNWEIGHTED: noisy_or(sources)}

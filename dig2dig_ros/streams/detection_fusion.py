@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 import math
 import time
 from typing import Any
@@ -285,6 +286,13 @@ class DetectionFusion:
         there = {found.source: found for found in group.messages}
         header = group.messages[0].header
         maps = self._weights.get(stamp_of(header), {}) if values['use_weights'] else {}
+        says = [
+            # A detector that is not there denies nothing.
+            partial(_say, maps[name], values['equal_share'])
+            if name in maps and name in there
+            else None
+            for name in self.sources
+        ]
         calibrations = self._calibrations()
         united: dict[Label, United] = {}
         for label in dict.fromkeys(
@@ -294,13 +302,10 @@ class DetectionFusion:
                 there[name].detections.get(label, _NOTHING) if name in there else _NOTHING
                 for name in self.sources
             ]
-            says = [
-                _say(maps[name], found.boxes, values['equal_share']) if name in maps else None
-                for name, found in zip(self.sources, of_label, strict=True)
-            ]
-            united[label] = _at_least(
-                noisy_or(of_label, says, calibrations, iou=values['iou']), values['min_score']
+            union = noisy_or(
+                of_label, says, calibrations, iou=values['iou'], denial=values['denial']
             )
+            united[label] = _at_least(union, values['min_score'])
         self._count(there, bool(maps), united)
         return UnitedFrame(header, united)
 
@@ -388,7 +393,7 @@ class DetectionFusion:
         )
 
 
-def _say(weights: NDArray[Any], boxes: Array, share: float) -> Array:
+def _say(weights: NDArray[Any], share: float, boxes: Array) -> Array:
     """Return the say of a camera in boxes by the cells of its weight map."""
     return say_of_boxes(weights, boxes / _CELL, share)
 

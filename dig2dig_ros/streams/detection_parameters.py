@@ -29,6 +29,7 @@ import re
 from typing import Any
 
 from dig2dig_ros.detections.messages import TYPES
+from dig2dig_ros.detections.union import DENIAL
 from dig2dig_ros.fusion.parameter_spec import ParameterSpec
 from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
 
@@ -86,6 +87,8 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
                   'log-odds of its scores after that.', live=True, check=_check_offsets),
     ParameterSpec('use_weights', True, "Count each camera's say in a box by the weight map of the "
                   'fusion, fused/weights/NAME; where none come, every say is full.'),
+    ParameterSpec('denial', DENIAL, 'Part of the score that a box loses where a camera has its '
+                  'full say and finds nothing, with weight maps.', live=True, limits=(0.0, 1.0)),
     ParameterSpec('equal_share', 0.5, 'Weight from which on a camera has its full say: that of '
                   'each where all are worth the same, 1 / number of cameras fused.', live=True,
                   limits=(0.01, 1.0)),

@@ -18,6 +18,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from detections.test_boxes import boxes_of
 import numpy as np
@@ -29,6 +30,7 @@ from dig2dig_ros.detections.union import (
     LogisticCalibration,
     MAX_OF_SOURCE,
     noisy_or,
+    Say,
     say_of_boxes,
 )
 
@@ -36,6 +38,11 @@ PERSON = (10.0, 10.0, 20.0, 40.0)
 SHIFTED = (11.0, 10.0, 21.0, 40.0)  # IoU .82
 OTHER = (50.0, 10.0, 60.0, 40.0)
 NOTHING = Detections(boxes_of([]), np.zeros(0))
+
+
+def says(value: float) -> Say:
+    """Return a say that is the same everywhere."""
+    return lambda boxes: np.full(len(boxes), value)
 
 
 def found(*boxes: tuple[Sequence[float], float]) -> Detections:
@@ -73,16 +80,41 @@ def test_of_a_source_its_best_box_counts_once() -> None:
 def test_a_source_without_a_say_neither_confirms_nor_denies() -> None:
     thermal = found((PERSON, 0.6))
     noisy = found((SHIFTED, 0.9), (OTHER, 0.9))
-    united = noisy_or([thermal, noisy], [np.ones(1), np.zeros(2)])
+    united = noisy_or([thermal, noisy], [says(1.0), says(0.0)])
     assert united.boxes == pytest.approx(thermal.boxes)
     assert united.scores == pytest.approx(thermal.scores)
     assert united.source_scores.tolist() == [[0.6, 0]]
 
 
 def test_half_a_say_is_half_the_evidence() -> None:
-    united = noisy_or([found((PERSON, 0.6)), found((PERSON, 0.8))], [None, np.array([0.5])])
+    united = noisy_or([found((PERSON, 0.6)), found((PERSON, 0.8))], [None, says(0.5)])
     assert united.scores == pytest.approx(np.array([1 - 0.4 * 0.6]))
     assert united.source_scores == pytest.approx(np.array([[0.6, 0.4]]))
+
+
+def test_a_source_that_has_a_say_and_finds_nothing_denies() -> None:
+    thermal = found((PERSON, 0.6), (OTHER, 0.5))
+    for say, left in ((1.0, 0.8), (0.5, 0.9), (0.0, 1.0)):
+        united = noisy_or([thermal, NOTHING], [says(1.0), says(say)], denial=0.2)
+        assert united.scores == pytest.approx(thermal.scores * left)
+        assert united.source_scores[:, 0] == pytest.approx(united.scores)
+    # One whose say is not known denies nothing.
+    united = noisy_or([thermal, NOTHING], [says(1.0), None], denial=0.2)
+    assert united.scores == pytest.approx(thermal.scores)
+    # Each box by itself.
+    visible = found((SHIFTED, 0.5))
+    united = noisy_or([thermal, visible], [says(1.0), says(1.0)], denial=0.2)
+    assert united.scores == pytest.approx(np.array([0.8, 0.4]))
+    assert (united.source_scores <= united.scores[:, None] + 1e-12).all()
+
+
+def test_a_say_may_differ_from_box_to_box() -> None:
+    weights = np.zeros((48, 64), np.float32)
+    weights[:, :32] = 0.5
+    say = partial(say_of_boxes, weights, share=0.5)
+    united = noisy_or([found((PERSON, 0.6), (OTHER, 0.6)), NOTHING], [None, say], denial=0.5)
+    assert united.boxes[0] == pytest.approx(np.array(OTHER))
+    assert united.scores == pytest.approx(np.array([0.6, 0.3]))
 
 
 def test_weak_boxes_that_agree_may_outdo_a_strong_one() -> None:
@@ -127,8 +159,6 @@ def test_what_does_not_fit_together_is_refused() -> None:
         noisy_or([])
     with pytest.raises(ValueError, match='1 says for 2 sources'):
         noisy_or([NOTHING, NOTHING], [None])
-    with pytest.raises(ValueError, match=r'source 0 has 1 boxes and a say of shape \(2,\)'):
-        noisy_or([found((PERSON, 0.5))], [np.ones(2)])
     with pytest.raises(ValueError, match='2 calibrations for 1 sources'):
         noisy_or([NOTHING], calibrations=[None, None])
 
