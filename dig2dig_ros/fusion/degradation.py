@@ -21,21 +21,21 @@ operators from it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 import re
 from typing import Any
 
 # What a maker or a situation stands for; every term can be written out as well.
 PRESETS: dict[str, str] = {
-    'lepton': 'x4, noise auto',
-    'boson': 'x2, noise auto',
+    'lepton': 'x4, stripes auto, noise auto',
+    'boson': 'x2, stripes auto, noise auto',
     'low_light': 'noise auto',
 }
 _TERMS = (
     'x4 (down-sampling), blur 1.5 (standard deviation in pixels), motion 9 30 '
-    '(length in pixels, degrees), noise 10 (standard deviation in grey levels of 255) or noise '
-    'auto'
+    '(length in pixels, degrees), stripes auto (of columns and rows), noise 10 (standard '
+    'deviation in grey levels of 255) or noise auto'
 )
 _NUMBER = r'([0-9]+(?:\.[0-9]*)?|\.[0-9]+)'
 _LARGEST_FACTOR = 16.0
@@ -50,20 +50,27 @@ class Degradation:
     """
     What happens to the scene on its way through a camera: y = A c + n.
 
-    In this order: blur (or motion), down-sampling, noise.
+    In this order: blur (or motion), down-sampling, stripes, noise.
 
     :param factor: the scene has this many times the pixels of the image along each side; each of
         these is the mean over its own, as on a sensor.
     :param blur: standard deviation of a Gaussian, in pixels of the scene.
     :param motion: length of a straight movement in pixels of the scene and its direction in
         degrees, counter-clockwise from the right; length 0 is none.
+    :param stripes: whether columns and rows have offsets, which are estimated for every frame.
     :param noise: standard deviation in grey levels of 255; None is estimated for every frame.
     """
 
     factor: float = 1.0
     blur: float = 0.0
     motion: tuple[float, float] = (0.0, 0.0)
+    stripes: bool = False
     noise: float | None = 0.0
+
+    @property
+    def is_only_noise(self) -> bool:
+        """Whether every pixel shows its own part of the scene, with noise or without."""
+        return replace(self, stripes=False, noise=0.0).is_none
 
     @property
     def is_none(self) -> bool:
@@ -105,6 +112,8 @@ class Degradation:
             terms.append(f'motion {self.motion[0]:g} {self.motion[1]:g}')
         if self.factor != 1:
             terms.append(f'x{self.factor:g}')
+        if self.stripes:
+            terms.append('stripes auto')
         if self.noise != 0:
             terms.append('noise auto' if self.noise is None else f'noise {self.noise:g}')
         return ', '.join(terms) or 'none'
@@ -123,6 +132,8 @@ def _term(term: str, text: str) -> dict[str, Any]:
         return {'blur': _at_most(float(match[1]), 50, term)}
     if match := re.fullmatch(rf'motion\s+{_NUMBER}\s+([-+]?{_NUMBER})', term):
         return {'motion': (_at_most(float(match[1]), 200, term), float(match[2]))}
+    if term == 'stripes auto':
+        return {'stripes': True}
     if term == 'noise auto':
         return {'noise': None}
     if match := re.fullmatch(rf'noise\s+{_NUMBER}', term):

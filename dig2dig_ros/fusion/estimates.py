@@ -71,6 +71,10 @@ class WatchedPrior(Prior):
         """Return the coefficients of the prior."""
         return self._prior.coefficients(timesteps, like)
 
+    def levels_on(self, device: torch.device) -> Tensor:
+        """Return alpha_bar of all timesteps as the prior has it there."""
+        return self._prior.levels_on(device)
+
 
 def add_noise(prior: Prior, clean: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
     """Return sqrt(alpha_bar_t) clean + sqrt(1 - alpha_bar_t) noise (Eq. 9)."""
@@ -96,6 +100,18 @@ def matched_timesteps(prior: Prior, ratios: Sequence[float]) -> tuple[int, ...]:
     known = _noise_ratios(prior)
     distance = known.log()[None, :] - known.new_tensor(ratios).log()[:, None]
     return tuple(distance.abs().argmin(dim=1).tolist())
+
+
+def matching_timesteps(prior: Prior, ratios: Tensor) -> Tensor:
+    """
+    Return what :func:`matched_timesteps` does, without waiting for the device.
+
+    :param ratios: (B,), see there.
+    :return: (B,) int64.
+    """
+    level = prior.levels_on(ratios.device)
+    known = ((1 - level) / level).log() / 2
+    return (known[None, :] - ratios.to(known.dtype).log()[:, None]).abs().argmin(dim=1)
 
 
 def timesteps_of_means(prior: Prior, timesteps: Sequence[int], downscale: int) -> tuple[int, ...]:

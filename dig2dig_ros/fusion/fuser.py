@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 import time
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 import torch
 from torch import Tensor
 
+from dig2dig_ros.fusion.degradation import Degradation
+from dig2dig_ros.fusion.denoising import LUMA_NOISE, NEGLIGIBLE_NOISE
 from dig2dig_ros.fusion.device import (
     describe_device,
     give_back_freed_memory,
@@ -43,13 +45,18 @@ from dig2dig_ros.fusion.graphs import Input, Replayer, RUNS_BEFORE
 from dig2dig_ros.fusion.observation import fitting_size, forget_operators
 from dig2dig_ros.fusion.sampler import StepState
 from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.images.camera_noise import CameraNoise
 from dig2dig_ros.images.placement import Placement
+from dig2dig_ros.images.sensor_noise import measure_noise, SensorNoise
+from dig2dig_ros.images.stripes import without_stripes
 from dig2dig_ros.priors import load_prior, Prior, PriorError
 
 __all__ = ['Fuser', 'FusionCancelled', 'FusionInputError', 'FusionResult', 'FusionSettings']
 
 # Noise that stays in memory: 128 MB in float32, a hundred draws at 640x512.
 _KEPT_NOISE_PIXELS = 32_000_000
+# Deviation up to which noise is left alone, in grey levels of 255.
+_QUIET = 255 * NEGLIGIBLE_NOISE
 # Chains of more steps are not recorded: that would take as long as many pairs.
 _MOST_RECORDED_STEPS = 50
 
@@ -90,6 +97,7 @@ class _Source:
     full_scale: float
     placement: Placement | None
     trust: float
+    noise: CameraNoise = field(default_factory=CameraNoise)
 
 
 class Fuser:
@@ -234,13 +242,14 @@ class Fuser:
         trust: Sequence[float] = (),
         weights: bool = True,
         restored: bool = False,
+        noise: Sequence[SensorNoise | None] = (),
         callback: Callable[[StepState], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> FusionResult:
         """
         Fuse a visible image with a thermal one, or any two or more images of one scene.
 
-        Sources whose degradation the settings declare are restored in their own pixels. Then
+        Sources are restored in their own pixels, as the settings declare their degradation. Then
         those of another size than the first are resized to it, or warped as their placement says.
 
         :param visible: (H, W) or (H, W, 3) blue-green-red; uint8, uint16 (full range) or float
@@ -252,6 +261,9 @@ class Fuser:
             left out. A source at 0 has weight 0.
         :param weights: whether the weights are wanted; without them it is faster.
         :param restored: whether the restored sources are wanted, as above.
+        :param noise: for each source in turn, what is known of its noise from the images before;
+            None, and for those left out, it is measured in this one. Of what the settings do not
+            declare as ``auto``, nothing is taken.
         :param callback: called after every step of the sampler, to look inside.
         :param cancelled: asked before every call of the prior whether to give up.
         :raises FusionCancelled: ``cancelled`` said so.
@@ -260,9 +272,11 @@ class Fuser:
         :raises PriorError: the prior was not trained for the timesteps of the settings.
         """
         start = time.perf_counter()
+        settings = settings or self._settings
         sources = _checked_sources((visible, thermal, *others), placements, trust)
+        sources = _measured_sources(sources, settings.degradations(len(sources)), noise)
         with nullcontext() if self._replayer is None else self._replayer.stream():
-            task = self._task(sources, settings or self._settings, weights, restored)
+            task = self._task(sources, settings, weights, restored)
             fused = self._run(task, sources, callback, cancelled)
             arrays = self._arrays(fused)
         image = arrays['image']
@@ -271,18 +285,21 @@ class Fuser:
         seconds = time.perf_counter() - start
         return FusionResult(image, planes, fused.prior_calls, seconds, tuple(own))
 
-    @staticmethod
     def _task(
-        sources: Sequence[_Source], settings: FusionSettings, weights: bool, restored: bool
+        self, sources: Sequence[_Source], settings: FusionSettings, weights: bool, restored: bool
     ) -> Task:
         tasks = []
         for source, degradation in zip(sources, settings.degradations(len(sources)), strict=True):
             placement, shrunk = source.placement, None
             if placement is not None:
                 shrunk = placement.reduced_size(*degradation.scene_size(*source.pixels.shape[:2]))
-            tasks.append(
-                SourceTask(source.full_scale, placement is not None, shrunk, source.trust > 0)
+            # What is recorded takes out as much noise as there is, so that one graph does for all.
+            is_noisy = (
+                degradation.noise != 0 if self._replayer else source.noise.deviation > _QUIET
             )
+            is_noisy = is_noisy and degradation.is_only_noise and source.trust > 0
+            is_placed, is_trusted = placement is not None, source.trust > 0
+            tasks.append(SourceTask(source.full_scale, is_placed, shrunk, is_trusted, is_noisy))
         full_trust = all(source.trust == 1 for source in sources)
         return Task(settings, tuple(tasks), full_trust, weights, restored)
 
@@ -302,7 +319,7 @@ class Fuser:
             ask = None if recording else cancelled
             return fuse_pair(self.prior, task, tensors, noise, callback, ask)
 
-        inputs = self._inputs(sources)
+        inputs = self._inputs(sources, task)
         if self._replayer is None:
             return compute({name: given.tensor for name, given in inputs.items()}, False)
         recordable = callback is None and self._is_recordable(task.settings, height * width)
@@ -322,15 +339,20 @@ class Fuser:
             and settings.num_inference_steps <= _MOST_RECORDED_STEPS
             # As long as all its noise is kept, none has to be drawn and uploaded.
             and _draws(settings) * pixels <= _KEPT_NOISE_PIXELS
-            and all(degradation.is_none for degradation in settings.degradations(2))
+            and all(degradation.is_only_noise for degradation in settings.degradations(2))
         )
 
-    def _inputs(self, sources: Sequence[_Source]) -> dict[str, Input]:
+    def _inputs(self, sources: Sequence[_Source], task: Task) -> dict[str, Input]:
         """Return what :func:`fuse_pair` wants to have on the device, by its names."""
         trust = tuple(source.trust for source in sources)
         inputs = {'trust': Input(torch.tensor(trust, dtype=torch.float32), trust)}
+        degradations = task.settings.degradations(len(sources))
         for index, source in enumerate(sources):
             inputs[f'image {index}'] = Input(self._pixels(source.pixels))
+            if task.sources[index].is_noisy or not degradations[index].is_only_noise:
+                own = source.noise
+                levels = tuple(value / 255 for value in (own.read, own.gain, own.deviation))
+                inputs[f'noise {index}'] = Input(torch.tensor(levels), levels)
             if source.placement is not None:
                 grid, coverage = self._on_device(source.placement)
                 inputs[f'grid {index}'] = Input(grid, source.placement)
@@ -428,6 +450,8 @@ def _checked_sources(
 def _checked(array: NDArray[Any], name: str) -> tuple[NDArray[Any], float]:
     """Check an image; return it as :class:`_Source` holds it, and its full scale."""
     array = np.asarray(array)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
     channels = 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
     if channels not in (1, 3) or 0 in array.shape:
         raise FusionInputError(
@@ -447,6 +471,36 @@ def _checked(array: NDArray[Any], name: str) -> tuple[NDArray[Any], float]:
             f'{name} has values from {low:g} to {high:g}: floats must be finite and in [0, 1]'
         )
     return array, 1.0
+
+
+def _measured_sources(
+    sources: Sequence[_Source],
+    degradations: Sequence[Degradation],
+    known: Sequence[SensorNoise | None],
+) -> list[_Source]:
+    """Return the sources without stripes, and with their white noise; see :meth:`Fuser.fuse`."""
+    if len(known) > len(sources):
+        raise FusionInputError(
+            f'{len(known)} noises for {len(sources)} sources: give one for each'
+        )
+    measured = []
+    for index, (source, degradation) in enumerate(zip(sources, degradations, strict=True)):
+        stripes, white = degradation.stripes, degradation.noise is None
+        noise = known[index] if index < len(known) else None
+        pixels, full_scale = source.pixels, source.full_scale
+        if source.trust == 0 or not (stripes or degradation.noise != 0):
+            measured.append(source)
+            continue
+        if noise is None:
+            noise = measure_noise(pixels, full_scale=full_scale, white=white, stripes=stripes)
+        if stripes and pixels.ndim == 2:
+            pixels = without_stripes(pixels, noise.stripes, full_scale=full_scale)
+        level = noise.white
+        if degradation.noise is not None:
+            deviation = degradation.noise * (LUMA_NOISE if pixels.ndim == 3 else 1)
+            level = CameraNoise(read=deviation, deviation=deviation)
+        measured.append(replace(source, pixels=pixels, noise=level))
+    return measured
 
 
 def _check_fits(

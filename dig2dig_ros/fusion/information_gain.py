@@ -21,6 +21,7 @@ here                        Dig2DIG
 estimates[r, k]             c_hat_k^t, Eq. 10: at pure noise, then at the refreshes
 reconstruction_loss         l(c_hat_k^t, c_k), per pixel over a local window
 information_gain            DIG_k(t), Eq. 8, over the S steps to the next refresh
+nats, information_gate      how much that is beyond the noise, docs/method.md
 softmax_weights             w_k(t), Eq. 11
 weigh_sources               all of it, as the settings ask for
 ==========================  =======================================================
@@ -51,6 +52,17 @@ _RELATIVE_FLOOR = 0.3
 # Gains of this size come from sensor noise and from the prior's own errors: about 1.3 grey
 # levels of 255, in the units of each loss on [-1, 1].
 NOISE_FLOORS: dict[GainLoss, float] = {'l2': 1e-4, 'l1': 1e-2, 'ssim': 1e-2}
+# Deviations on [-1, 1] below which structure, and detail, is as good as none, squared.
+_STRUCTURE_FLOOR, _DETAIL_FLOOR = (2.0 * 2 / 255) ** 2, (1.5 * 2 / 255) ** 2
+# Deviation of what white noise of deviation 1 leaves in the structure; and in the details,
+# with a margin, as what was denoised may be wrong as well.
+_NOISE_IN_STRUCTURE, _NOISE_IN_DETAIL = 0.15, 2.0
+# Of a camera that is not wanted: its logit stays finite.
+_LEAST_STRENGTH = 1e-9
+# Nats below which nobody has anything to say: all count alike then.
+_SOME_NATS = 0.1
+# Cells between those of which the information is looked at, whose mean over the frame counts.
+_EVERY = 2
 
 
 def local_mean(x: Tensor, window: int) -> Tensor:
@@ -269,18 +281,54 @@ def relative_gain(gain: Tensor, noise_floor: float = 0.0) -> Tensor:
     return gain / (local + floor)
 
 
-def softmax_weights(gain: Tensor, temperature: float = 1.0) -> Tensor:
+def softmax_weights(
+    gain: Tensor, temperature: float = 1.0, logits: Tensor | float = 0.0
+) -> Tensor:
     """
     Return the weights of Eq. 11: a softmax over the sources of (..., K, 1, H, W).
 
     :param temperature: divides the gains; 1.0 is Eq. 11 as printed.
+    :param logits: what else speaks for a source, of a shape that broadcasts.
     """
-    return torch.softmax(gain / temperature, dim=-4)
+    return torch.softmax(gain / temperature + logits, dim=-4)
 
 
 def uniform_weights(gain: Tensor) -> Tensor:
     """Return 1/K for every source: the static baseline."""
     return torch.full_like(gain, 1.0 / gain.shape[-4])
+
+
+def nats(gain: Tensor, noise_power: Tensor | float) -> Tensor:
+    """
+    Return the information that an interval gives about the scene, in nats a sample.
+
+    Mutual information over a Gaussian channel is half the integral of the squared error over the
+    signal-to-noise ratio (Guo, Shamai & Verdu, "Mutual information and minimum mean-square error
+    in Gaussian channels", 2005), and DIG is what the squared error falls by. With a signal of
+    that power in a band, and noise n, it is log(1 + DIG / n^2) / 2.
+
+    :param gain: DIG in squared error, any shape.
+    :param noise_power: n^2, positive, of a shape that broadcasts.
+    """
+    return torch.log1p(gain.clamp_min(0) / noise_power) / 2
+
+
+def information_gate(information: Tensor, least: float) -> Tensor:
+    """
+    Return what to add to the logits of the weights for sources that have little to say.
+
+    A source with less than the part ``least`` of the nats of the best one counts less, by the
+    square of what it lacks; others count exactly as before.
+
+    :param information: (R, K, 1, 1, 1) in nats, means over the frame.
+    :param least: 0 to 1; 0 is no gate.
+    :return: same shape, not positive.
+    """
+    if least <= 0:
+        return torch.zeros_like(information)
+    best = information.amax(dim=1, keepdim=True)
+    enough = least * (best + _SOME_NATS)
+    return 2 * ((information + _SOME_NATS) / enough).clamp_max(1).log()
 
 
 @dataclass(frozen=True)
@@ -292,13 +340,15 @@ class Weighing:
 
     :param gains: (R, K, 1, h, w): DIG (Eq. 8), or minus the loss (relative dominability).
     :param weights: (R, K, 1, h, w), summing to 1 over the sources: the softmax of the gains
-        (Eq. 11), or 1/K (uniform).
+        (Eq. 11), or 1/K (uniform), as far as the sources have something to say.
     :param cell: side of a cell in pixels.
+    :param shares: (K, 1, 1, 1), summing to 1: how much the mean brightness of each source counts.
     """
 
     gains: Tensor
     weights: Tensor
     cell: int
+    shares: Tensor
 
     def mean_weights(self) -> Tensor:
         """
@@ -313,7 +363,11 @@ class Weighing:
 
 
 def weigh_sources(
-    estimates: Tensor, sources: Tensor, settings: FusionSettings, from_pure_noise: bool
+    estimates: Tensor,
+    sources: Tensor,
+    settings: FusionSettings,
+    from_pure_noise: bool,
+    sensor_noise: Tensor | None = None,
 ) -> Weighing:
     """
     Return the evidence for each source in each interval and the weights that follow from it.
@@ -323,6 +377,8 @@ def weigh_sources(
     :param sources: (K, 1, H, W) in [-1, 1].
     :param from_pure_noise: an interval that begins at pure noise comes before them: it resolves
         the coarse structure, for which the settings have a window and a temperature of their own.
+    :param sensor_noise: (K,), deviation on [-1, 1] of the white noise that the sources have been
+        freed from; default: there was none.
     """
     loss = settings.gain_loss
     rule = relative_dominability if settings.weights == 'rd' else information_gain
@@ -335,10 +391,36 @@ def weigh_sources(
         if cell < COARSE_CELL:
             structure = refined(structure, COARSE_CELL // cell, *gains.shape[-2:])
         gains = torch.cat([structure, gains])
-    if settings.weights == 'uniform':
-        return Weighing(gains, uniform_weights(gains), cell)
     first = 1 if from_pure_noise else 0
+    gate = _preference(settings, gains)
+    if settings.least_information > 0 and settings.weights == 'dig' and loss == 'l2':
+        gate = gate + _gate(gains, first, settings.least_information, sensor_noise)
+    shares = torch.softmax(gate[0], dim=0)
+    if settings.weights == 'uniform':
+        return Weighing(gains, softmax_weights(torch.zeros_like(gains) + gate), cell, shares)
     compared = relative_gain(gains, NOISE_FLOORS[loss]) if settings.normalize_gain else gains
-    structure_weights = softmax_weights(compared[:first], settings.structure_temperature)
-    weights = softmax_weights(compared[first:], settings.temperature)
-    return Weighing(gains, torch.cat([structure_weights, weights]), cell)
+    structure_weights = softmax_weights(
+        compared[:first], settings.structure_temperature, gate[:first]
+    )
+    weights = softmax_weights(compared[first:], settings.temperature, gate[first:])
+    return Weighing(gains, torch.cat([structure_weights, weights]), cell, shares)
+
+
+def _preference(settings: FusionSettings, gains: Tensor) -> Tensor:
+    """Return the logits (R, K, 1, 1, 1) by which the thermal camera is preferred."""
+    logits = gains.new_zeros((*gains.shape[:2], 1, 1, 1))
+    strength = min(max(settings.thermal_strength, _LEAST_STRENGTH), 1 - _LEAST_STRENGTH)
+    if strength != 0.5:
+        logits[:, 1] = math.log(strength / (1 - strength))
+    return logits
+
+
+def _gate(gains: Tensor, first: int, least: float, sensor_noise: Tensor | None) -> Tensor:
+    """Return :func:`information_gate` of intervals, of which ``first`` resolve the structure."""
+    power = gains.new_zeros(gains.shape[1]) if sensor_noise is None else sensor_noise.square()
+    power = power.view(-1, 1, 1, 1)
+    seen = gains[..., ::_EVERY, ::_EVERY]
+    structure = nats(seen[:first], _STRUCTURE_FLOOR + _NOISE_IN_STRUCTURE**2 * power)
+    detail = nats(seen[first:], _DETAIL_FLOOR + _NOISE_IN_DETAIL**2 * power)
+    information = torch.cat([structure, detail]).mean(dim=(-2, -1), keepdim=True)
+    return information_gate(information, least)

@@ -24,9 +24,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 import math
 
-import torch
 from torch import Tensor
-import torch.nn.functional as F
 
 from dig2dig_ros.fusion.degradation import Degradation, DegradationError
 from dig2dig_ros.fusion.linear_operators import (
@@ -44,63 +42,8 @@ GREY_LEVEL = 2 / 255
 
 # A 4K scene: more takes seconds and gigabytes, and no camera of a robot shows so much.
 _MOST_SCENE_PIXELS = 3840 * 2160
-# Median absolute deviation of a normal distribution.
-_NORMAL_MAD = 0.674490
-_NOISE_BLOCK = 16
-# Pixels a side from which noise can be estimated.
-SMALLEST_FOR_NOISE = 2 * _NOISE_BLOCK
-# Noise that texture looks like, on [-1, 1]: most in images that a sensor has reduced.
-_TEXTURE = 2.0 * GREY_LEVEL
-# Part of the blocks, the flattest, in which noise is measured.
-_FLAT_SHARE = 0.25
 # Operators of cameras and sizes that stay in memory.
 _KEPT_OPERATORS = 8
-
-
-def estimate_noise(image: Tensor) -> Tensor:
-    """
-    Estimate the deviation of white noise, image by image, robustly against what the image shows.
-
-    Noise fills the diagonal high frequencies, where pictures have the least; the median absolute
-    deviation there ignores the few edges (Donoho & Johnstone, 1994). Texture is not few, so only
-    the flattest blocks count; flatness is judged by other frequencies, which noise does not
-    correlate with. Blocks at either end of the range say nothing, since clipping took their noise.
-
-    :param image: (N, 1, H, W), at least 32x32.
-    :return: (N,), in the units of the image.
-    """
-    if image.ndim != 4 or image.shape[1] != 1 or min(image.shape[-2:]) < SMALLEST_FOR_NOISE:
-        raise ValueError(
-            f'noise is estimated in images (N, 1, H, W) of at least {SMALLEST_FOR_NOISE} pixels a '
-            f'side, but the shape is {tuple(image.shape)}'
-        )
-    # Second differences along both axes; six times the deviation of white noise.
-    diagonal = image[..., 2:] - 2 * image[..., 1:-1] + image[..., :-2]
-    diagonal = (diagonal[..., 2:, :] - 2 * diagonal[..., 1:-1, :] + diagonal[..., :-2, :]) / 6
-    smooth = F.avg_pool2d(image, 4)
-    side = _NOISE_BLOCK // 4
-    # Texture: the deviation within a block of what is left after averaging 4x4 pixels.
-    mean = F.avg_pool2d(smooth, side)
-    texture = (F.avg_pool2d(smooth.square(), side) - mean.square()).clamp_min(0)
-    height, width = (size // _NOISE_BLOCK for size in diagonal.shape[-2:])
-    diagonal = diagonal[..., : height * _NOISE_BLOCK, : width * _NOISE_BLOCK]
-    blocks = diagonal.reshape(-1, height, _NOISE_BLOCK, width, _NOISE_BLOCK).transpose(2, 3)
-    blocks = blocks.flatten(1, 2).flatten(2)
-    levels = []
-    for own, flatness, brightness in zip(
-        blocks,
-        texture[..., :height, :width].flatten(1),
-        mean[..., :height, :width].flatten(1),
-        strict=True,
-    ):
-        low, high = brightness.amin(), brightness.amax()
-        margin = 0.1 * (high - low)
-        inside = (brightness >= low + margin) & (brightness <= high - margin)
-        ranked = torch.where(inside, flatness, math.inf)
-        count = max(1, round(_FLAT_SHARE * len(ranked)))
-        chosen = own[ranked.topk(count, largest=False).indices]
-        levels.append(chosen.abs().median() / _NORMAL_MAD)
-    return torch.stack(levels)
 
 
 @dataclass(frozen=True)
@@ -127,11 +70,12 @@ class Observation:
             raise ValueError(f'noise is {self.noise}, but must be at least 0 and finite')
 
 
-def observe(degradation: Degradation, image: Tensor) -> Observation:
+def observe(degradation: Degradation, image: Tensor, noise: float) -> Observation:
     """
     Say how an image of a camera came about; operators are made once for a size.
 
     :param image: (1, 1, h, w) in [-1, 1].
+    :param noise: standard deviation of its noise, on [-1, 1].
     :raises DegradationError: the degradation does not go with the size of the image.
     """
     if image.ndim != 4 or image.shape[:2] != (1, 1):
@@ -143,25 +87,14 @@ def observe(degradation: Degradation, image: Tensor) -> Observation:
             f"'{degradation}' makes {columns}x{rows} pixels of an image of {width}x{height}: "
             f'declare a smaller factor, for at most {_MOST_SCENE_PIXELS} pixels'
         )
-    operator = _operator(degradation, (height, width))
-    if degradation.noise is not None:
-        noise = degradation.noise * GREY_LEVEL
-    elif min(height, width) < SMALLEST_FOR_NOISE:
-        raise DegradationError(
-            f'noise auto needs images of at least {SMALLEST_FOR_NOISE} pixels a side, but this '
-            f'one has {width}x{height}: declare the noise as a number'
-        )
-    else:
-        noise = math.sqrt(max(0.0, float(estimate_noise(image)) ** 2 - _TEXTURE**2))
-    return Observation(image, operator, noise)
+    return Observation(image, _operator(degradation, (height, width)), noise)
 
 
 def fitting_size(degradation: Degradation, size: Size) -> Size:
     """Return the size of an image that can be so degraded, as near to (h, w) as there is one."""
-    least = SMALLEST_FOR_NOISE if degradation.noise is None else 1
     spread = motion_psf(*degradation.motion).shape
     height, width = (
-        max(side, least, math.ceil(reach / degradation.factor))
+        max(side, math.ceil(reach / degradation.factor))
         for side, reach in zip(size, spread, strict=True)
     )
     return height, width

@@ -41,17 +41,12 @@ import torch
 from torch import Tensor
 import torch.nn.functional as F
 
-from dig2dig_ros.fusion.colour import luma, replace_luma
-from dig2dig_ros.fusion.degradation import Degradation, DegradationError
+from dig2dig_ros.fusion.colour import replace_luma
+from dig2dig_ros.fusion.degradation import DegradationError
+from dig2dig_ros.fusion.denoising import denoised_chroma, LUMA_NOISE
 from dig2dig_ros.fusion.estimates import denoise
 from dig2dig_ros.fusion.linear_operators import Identity, LinearOperator
-from dig2dig_ros.fusion.observation import (
-    estimate_noise,
-    GREY_LEVEL,
-    Observation,
-    observe,
-    SMALLEST_FOR_NOISE,
-)
+from dig2dig_ros.fusion.observation import GREY_LEVEL, Observation
 from dig2dig_ros.priors.base import Prior
 
 # Least noise to reckon with: that of rounding to 8 bits is 0.29, and no blur is known exactly.
@@ -68,9 +63,8 @@ _FIRST_LEVEL, _LAST_LEVEL = 6.0 * GREY_LEVEL, 1.5 * GREY_LEVEL
 # What a blur took is less certain than the level says at which the prior last denoised: by this
 # factor, the variance of the estimate is larger.
 _UNCERTAINTY = 10.0
-# Noise of differences between channels in [0, 1], at half of the resolution, to that of a channel
-# on [-1, 1].
-_CHROMA_NOISE = math.sqrt(2) / 4
+# Pixels a side of the means of which the chroma is denoised.
+_CHROMA_CELL = 2
 
 
 def data_consistent(estimate: Tensor, observation: Observation, deviation: float) -> Tensor:
@@ -189,68 +183,29 @@ def explained(observation: Observation, scene: Tensor) -> Observation:
     return Observation(operator(scene), operator, _NOISE_LEFT * observation.noise)
 
 
-def observe_luma(degradation: Degradation, bgr: Tensor) -> Observation:
-    """
-    Return what a colour image tells of the scene's luma.
-
-    :param degradation: its noise is that of each channel.
-    :param bgr: (3, h, w), blue first, in [0, 1].
-    :raises DegradationError: it cannot be that of the image.
-    """
-    observation = observe(degradation, luma(bgr)[None, None] * 2 - 1)
-    if degradation.noise is None:
-        return observation
-    # Of noise that is independent in blue, green and red.
-    weights = luma(torch.eye(3)[..., None])
-    return replace(observation, noise=observation.noise * float(weights.norm()))
-
-
 @torch.inference_mode()
-def restore_colour(prior: Prior, bgr: Tensor, degradation: Degradation, steps: int = 2) -> Tensor:
+def restore_colour(prior: Prior, bgr: Tensor, observation: Observation, steps: int = 2) -> Tensor:
     """
     Restore a colour image that a camera gave degraded: the luma as :func:`restore` does.
 
     The chroma is freed from noise; the eye, and what is fused, need no sharp one.
 
     :param bgr: (3, h, w), blue first, in [0, 1].
-    :param degradation: without down-sampling; its noise is that of each channel.
+    :param observation: of its luma, without down-sampling.
     :return: (3, h, w) in [0, 1].
-    :raises DegradationError: it has down-sampling, or cannot be that of the image.
+    :raises DegradationError: it has down-sampling.
     """
-    if degradation.factor != 1:
+    if observation.operator.input_size != observation.operator.output_size:
         raise DegradationError(
-            f"'{degradation}' declares down-sampling of an image with colour, which is fused in "
-            'the pixels that it has: leave that term out'
+            'down-sampling is declared of an image with colour, which is fused in the pixels that '
+            'it has: leave that term out'
         )
-    observation = observe_luma(degradation, bgr)
     scene = restore(prior, observation, steps)
-    # As differences from green, which make the image but for its luma.
-    chroma = torch.stack([bgr[0] - bgr[1], bgr[2] - bgr[1]])[:, None]
-    chroma = _clean_chroma(prior, chroma, degradation)
-    blue, red = chroma[:, 0]
-    coloured = torch.stack([blue, torch.zeros_like(blue), red])
-    return replace_luma(coloured, (scene[0, 0] + 1) / 2)
-
-
-def _clean_chroma(prior: Prior, chroma: Tensor, degradation: Degradation) -> Tensor:
-    """
-    Free differences of colour from noise, at half of the resolution: chroma is coarse.
-
-    :param chroma: (2, 1, h, w), in [-1, 1].
-    :return: the same.
-    """
-    height, width = chroma.shape[-2:]
-    half = F.interpolate(chroma, ((height + 1) // 2, (width + 1) // 2), mode='area')
-    if degradation.noise is not None:
-        noise = _CHROMA_NOISE * degradation.noise * GREY_LEVEL
-    elif min(half.shape[-2:]) >= SMALLEST_FOR_NOISE:
-        noise = float(estimate_noise(half).amax())
-    else:
-        noise = float(estimate_noise(chroma).amax()) / 2
-    if noise < _CHROMA_NOISE * NEGLIGIBLE_NOISE:
-        return chroma
-    half = denoise(prior, half, noise)
-    return F.interpolate(half, (height, width), mode='bilinear', align_corners=False)
+    chroma = bgr
+    if observation.noise >= NEGLIGIBLE_NOISE:
+        level = bgr.new_tensor(observation.noise / 2 / LUMA_NOISE)
+        chroma = denoised_chroma(prior, bgr, level, _CHROMA_CELL)
+    return replace_luma(chroma, (scene[0, 0] + 1) / 2)
 
 
 def _mistrust(operator: LinearOperator, image: Tensor, expected: float) -> float:

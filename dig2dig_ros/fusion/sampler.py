@@ -126,6 +126,7 @@ def sample(
     settings: FusionSettings,
     callback: Callback | None = None,
     observations: Sequence[Observation | None] = (),
+    sensor_noise: Tensor | None = None,
 ) -> Sample:
     """
     Fuse K sources as the settings ask for.
@@ -137,12 +138,13 @@ def sample(
     :param observations: for each source in turn, what its camera saw of it, degraded; None, and
         for those left out, where the source is what was seen. A chain corrects such a source at
         every step, together with the fused image; ``increments`` takes it as it is.
+    :param sensor_noise: see :func:`~dig2dig_ros.fusion.information_gain.weigh_sources`.
     :raises PriorError: the prior was not trained for the timesteps of the settings.
     """
     prior.check_timesteps(settings.timesteps)
     if settings.sampler == 'increments':
-        return _sum_increments(prior, sources, noise, settings, callback)
-    return _follow_chain(prior, sources, noise, settings, callback, observations)
+        return _sum_increments(prior, sources, noise, settings, callback, sensor_noise)
+    return _follow_chain(prior, sources, noise, settings, callback, observations, sensor_noise)
 
 
 def _sum_increments(
@@ -151,6 +153,7 @@ def _sum_increments(
     noise: Noise,
     settings: FusionSettings,
     callback: Callback | None,
+    sensor_noise: Tensor | None,
 ) -> Sample:
     """
     Sum up what the sources resolve between refreshes, each increment weighted by its own gain.
@@ -162,11 +165,13 @@ def _sum_increments(
     timesteps = (prior.num_train_timesteps, *settings.refresh_timesteps)
     draws = [noise(index) for index in range(settings.noise_draws)]
     estimates, _ = estimate_sources(prior, sources, timesteps[1:], draws, settings.prior_downscale)
-    weighing = weigh_sources(estimates, sources, settings, from_pure_noise=True)
+    weighing = weigh_sources(estimates, sources, settings, True, sensor_noise)
     weights = refined(weighing.weights, weighing.cell, *sources.shape[-2:])
     known = [pure_noise_estimate(sources), *estimates, sources]
 
-    fused = known[0].mean(dim=0, keepdim=True).contiguous()
+    # The mean of all, but for what the shares differ from equal ones.
+    beyond = (weighing.shares - 1 / len(sources)) * known[0]
+    fused = (known[0].mean(dim=0, keepdim=True) + beyond.sum(dim=0, keepdim=True)).contiguous()
     for step, (before, target) in enumerate(pairwise(known)):
         # Contrast of coarse structure is between distant places, that of details within a window.
         window = settings.gain_window if step > 0 else None
@@ -213,13 +218,14 @@ def _follow_chain(
     settings: FusionSettings,
     callback: Callback | None,
     observations: Sequence[Observation | None],
+    sensor_noise: Tensor | None,
 ) -> Sample:
     """Follow the guided reverse chain: Eq. 3, with alpha over the whole of a reduced step."""
     timesteps = timesteps_on(sources.device, settings.timesteps)
     levels = [*prior.levels(settings.timesteps), 1.0]
     # With the same noise for all, the mean of the noisy sources is the noisy mean: x_{t_N}.
     x = add_noise(prior, sources.mean(dim=0, keepdim=True), timesteps[:1], noise(0))
-    x0, weighing = _begin(prior, sources, noise, settings, x)
+    x0, weighing = _begin(prior, sources, noise, settings, x, sensor_noise)
     weights = refined(weighing.weights, weighing.cell, *sources.shape[-2:])
     scales = sources.new_ones((len(sources), 1, 1, 1))
     for step, (level, following) in enumerate(pairwise(levels)):
@@ -266,7 +272,12 @@ def _follow_chain(
 
 
 def _begin(
-    prior: Prior, sources: Tensor, noise: Noise, settings: FusionSettings, x: Tensor
+    prior: Prior,
+    sources: Tensor,
+    noise: Noise,
+    settings: FusionSettings,
+    x: Tensor,
+    sensor_noise: Tensor | None,
 ) -> tuple[Tensor, Weighing]:
     """
     Return the estimate made from x_{t_N}, and how the sources are weighed, in one prior call.
@@ -276,12 +287,13 @@ def _begin(
     if settings.guidance == 'em' or settings.weights == 'uniform':
         nothing = sources.new_zeros((len(settings.refresh_timesteps), *sources.shape))
         x0 = prior.denoise(x, timesteps_on(x.device, settings.timesteps[:1]))
-        return x0, Weighing(nothing, uniform_weights(nothing), 1)
+        shares = sources.new_full((len(sources), 1, 1, 1), 1 / len(sources))
+        return x0, Weighing(nothing, uniform_weights(nothing), 1, shares)
     draws = [noise(index) for index in range(settings.noise_draws)]
     estimates, x0 = estimate_sources(
         prior, sources, settings.refresh_timesteps, draws, settings.prior_downscale, x
     )
-    return x0, weigh_sources(estimates, sources, settings, from_pure_noise=False)
+    return x0, weigh_sources(estimates, sources, settings, False, sensor_noise)
 
 
 def _corrected(

@@ -55,6 +55,8 @@ def _visible_degradation(text: str) -> str | None:
     problem = _degradation(text)
     if problem is None and Degradation.parse(text).factor != 1:
         return 'the fused image has the pixels of the visible one: declare no down-sampling of it'
+    if problem is None and Degradation.parse(text).stripes:
+        return 'only thermal sensors have stripes that can be estimated: declare none of them'
     return problem
 
 
@@ -166,6 +168,19 @@ class FusionSettings:
         'The same for the coarse structure; small values give more contrast.',
         limits=(0.001, 1000.0),
     )
+    least_information: float = _setting(
+        0.25,
+        'A source that has less than this part of the information of the best one (in nats, as '
+        'mean over the frame) loses weight, by the square of what it lacks: a blind, dark or '
+        'noisy camera. 0 is off.',
+        limits=(0.0, 1.0),
+    )
+    thermal_strength: float = _setting(
+        0.5,
+        'Moves the fused image between the cameras: 0 is the visible one alone, 1 the thermal one '
+        'alone; 0.5 leaves it to the information gains.',
+        limits=(0.0, 1.0),
+    )
     contrast_gain: float = _setting(
         1.2,
         'How much the increments may be amplified to make up for the contrast that averaging '
@@ -195,15 +210,16 @@ class FusionSettings:
         'its weight and saturation, as multi-focus and multi-exposure ask for).',
     )
     visible_degradation: str = _setting(
-        'none',
-        'What the visible camera does to the scene, to be undone: none, low_light, or terms such '
-        "as 'blur 1.5, noise auto' (docs/cameras.md).",
+        'noise auto',
+        'What the visible camera does to the scene, to be undone: noise auto (estimated image by '
+        "image), none, or terms such as 'blur 1.5, noise auto' (docs/cameras.md).",
         check=_visible_degradation,
     )
     thermal_degradation: str = _setting(
-        'none',
-        "The same of the thermal camera: none, lepton, boson, or terms such as 'x4, noise auto'; "
-        'xF is a sensor with an F-th of the pixels along each side.',
+        'stripes auto, noise auto',
+        'The same of the thermal camera: stripes auto (of columns and rows), none, lepton, boson, '
+        "or terms such as 'x4, noise auto'; xF is a sensor with an F-th of the pixels along each "
+        'side.',
         check=_degradation,
     )
     restoration_steps: int = _setting(

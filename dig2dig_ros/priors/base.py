@@ -94,7 +94,7 @@ class Prior(nn.Module, ABC):
 
     def coefficients(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) at ``timesteps`` as (B, 1, 1, 1)."""
-        level = self._alpha_bar_on(timesteps.device)[timesteps].view(-1, 1, 1, 1)
+        level = self.levels_on(timesteps.device)[timesteps].view(-1, 1, 1, 1)
         return level.sqrt().to(like.dtype), (1.0 - level).sqrt().to(like.dtype)
 
     def levels(self, timesteps: Sequence[int]) -> list[float]:
@@ -102,7 +102,8 @@ class Prior(nn.Module, ABC):
         levels: list[float] = self.alpha_bar[list(timesteps)].tolist()
         return levels
 
-    def _alpha_bar_on(self, device: torch.device) -> Tensor:
+    def levels_on(self, device: torch.device) -> Tensor:
+        """Return alpha_bar of all timesteps on a device, to which it is copied once."""
         if device == self.alpha_bar.device:
             return self.alpha_bar
         there = self._alpha_bar_there

@@ -1,0 +1,58 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The noise of a camera's image: white noise, and stripes of columns and rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from dig2dig_ros.images.camera_noise import CameraNoise, estimate_noise, SMALLEST_FOR_NOISE
+from dig2dig_ros.images.stripes import estimate_stripes, SMALLEST_FOR_STRIPES, Stripes
+
+
+@dataclass(frozen=True)
+class SensorNoise:
+    """
+    What is to be taken from an image.
+
+    :param white: noise that is independent from pixel to pixel.
+    :param stripes: offsets of columns and rows; of images with colour none.
+    """
+
+    white: CameraNoise = field(default_factory=CameraNoise)
+    stripes: Stripes = field(default_factory=Stripes)
+
+
+def measure_noise(
+    image: NDArray[Any], *, full_scale: float, white: bool = True, stripes: bool = True
+) -> SensorNoise:
+    """
+    Estimate the noise of an image; one too small to say has none.
+
+    :param image: (H, W) or (H, W, 3) blue-green-red; uint8, uint16 or float32.
+    :param full_scale: what is white: 255 of uint8, 65535 of uint16, 1 of floats.
+    :param white: whether white noise is asked for.
+    :param stripes: whether stripes are; only images without colour are looked at.
+    """
+    side = min(image.shape[:2])
+    own, offsets = CameraNoise(), Stripes()
+    if white and side >= SMALLEST_FOR_NOISE:
+        own = estimate_noise(image, full_scale=full_scale)
+    if stripes and image.ndim == 2 and side >= SMALLEST_FOR_STRIPES:
+        offsets = estimate_stripes(image, full_scale=full_scale)
+    return SensorNoise(own, offsets)
