@@ -223,7 +223,7 @@ def degrade(image: Image, degradation: Degradation, random: np.random.Generator)
     height, width = (int(side / factor) for side in image.shape[:2])
     # The operator is that of an image of this size, whatever is in it.
     blank = torch.zeros(1, 1, height, width)
-    operator = observe(replace(degradation, noise=0.0), blank).operator
+    operator = observe(degradation, blank, 0.0).operator
     planes = torch.from_numpy(image.reshape(*image.shape[:2], -1)).permute(2, 0, 1)
     seen = operator(planes.float()).permute(1, 2, 0).numpy()
     seen = seen + random.normal(0.0, degradation.noise or 0.0, seen.shape)

@@ -33,7 +33,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dig2dig_ros.fusion.colour import luma, replace_luma
+from dig2dig_ros.fusion.colour import luma
 from dig2dig_ros.fusion.estimates import matching_timesteps
 from dig2dig_ros.fusion.information_gain import cell_means, local_mean, refined
 from dig2dig_ros.images.luma import LUMA_BGR
@@ -46,13 +46,12 @@ NEGLIGIBLE_NOISE, FULL_NOISE = 2 / 255, 3 / 255
 LUMA_NOISE = sum(weight**2 for weight in LUMA_BGR) ** 0.5
 # Half a grey level of 255: rounding alone leaves about that much.
 _LEAST_READ_NOISE = 0.5 / 255
-# Part of the noise of the chroma that the prior leaves as blotches, and the side in cells of the
-# window in which colour has to stand out from it.
-_CHROMA_LEFT, _CHROMA_WINDOW = 0.25, 9
-# Of details that the prior has not seen: pixels a side of the cells, cells a side of the
-# window, and how many times the power of the noise is taken from theirs: of white noise, three
-# quarters are in the finest octave, and a little more is taken than its mean.
-_DETAIL_CELL, _DETAIL_WINDOW, _DETAIL_NOISE = 4, 3, 1.1
+# Pixels a side of the cells of the chroma, cells a side of the window in which it follows the
+# luma, and the part of the power of the noise of the cells that is left then as blotches.
+_CHROMA_CELL, _CHROMA_WINDOW, _CHROMA_LEFT = 4, 7, 0.25
+# Pixels a side of the cells in which details that the prior has not seen are looked for, and how
+# many times the power of the noise they must have, as there is chance in it.
+_DETAIL_CELL, _DETAIL_NOISE = 4, 1.3
 
 
 def denoising_share(deviation: Tensor) -> Tensor:
@@ -72,16 +71,15 @@ def denoised(
     :param noises: of each the noise of its luma, (3,): read^2 + gain y is the variance at the
         brightness y, and the third is the deviation over the image; read, y and deviation in
         [0, 1].
-    :param cell: pixels a side of the means of the luma that the prior sees, a power of 2; of the
-        chroma, it sees those of twice that side.
+    :param cell: pixels a side of the means that the prior sees, a power of 2; 1 shows it all.
     :return: the same shapes, in [0, 1].
     """
     lumas = _denoised_lumas(prior, [_luma(image) for image in images], noises, cell)
     results = []
     for image, noise, clean in zip(images, noises, lumas, strict=True):
         if len(image) == 3:
-            chroma = denoised_chroma(prior, image, noise[2] / LUMA_NOISE, 2 * cell)
-            clean = replace_luma(chroma, clean[0])
+            chroma = smoothed_chroma(image, clean[0], noise[2] / LUMA_NOISE)
+            clean = with_luma(chroma, clean[0])
         results.append(torch.lerp(image, clean, denoising_share(noise[2])))
     return results
 
@@ -105,10 +103,7 @@ def _denoised_lumas(
 
 def _denoised_cells(prior: Prior, images: Tensor, read: Tensor, gain: Tensor, cell: int) -> Tensor:
     """
-    Denoise the means of cells with the prior, and what is finer by its power beyond the noise.
-
-    Of the finer details, octave by octave, as much is kept as they have more power than noise
-    alone (Wiener, 1949).
+    Denoise the means of cells with the prior, and let what is finer follow, octave by octave.
 
     :param images: (B, 1, H, W) in [0, 1].
     :param read: (B, 1, 1, 1), as ``gain``.
@@ -116,15 +111,33 @@ def _denoised_cells(prior: Prior, images: Tensor, read: Tensor, gain: Tensor, ce
     """
     if cell == 1:
         return _denoised_photons(prior, images, read, gain)
+    scene = _denoised_cells(prior, cell_means(images, 2), read / 2, gain / 4, cell // 2)
+    return _with_details(refined(scene, 2, *images.shape[-2:]), images, read, gain)
+
+
+def _with_details(scene: Tensor, images: Tensor, read: Tensor, gain: Tensor) -> Tensor:
+    """
+    Return noisy images, denoised with the help of what is known of the scene but its details.
+
+    In each cell, the image is a linear function of the scene and noise (He, Sun & Tang, "Guided
+    image filtering", PAMI 35(6), 2013), with a slope that is smaller where noise makes it
+    uncertain. What is left over is kept as far as it has more power than the noise (Wiener, 1949).
+
+    :param scene: (B, 1, H, W), as ``images``.
+    :param read: (B, 1, 1, 1), as ``gain``.
+    """
     height, width = images.shape[-2:]
-    means = cell_means(images, 2)
-    scene = _denoised_cells(prior, means, read / 2, gain / 4, cell // 2)
-    detail = images - refined(means, 2, height, width)
-    power = local_mean(cell_means(detail.square(), _DETAIL_CELL), _DETAIL_WINDOW)
-    noise = torch.addcmul(read.square(), cell_means(scene, _DETAIL_CELL // 2), gain)
+    guide, seen = cell_means(scene, _DETAIL_CELL), cell_means(images, _DETAIL_CELL)
+    noise = torch.addcmul(read.square(), guide.clamp_min(0), gain)
+    variance = cell_means(scene.square(), _DETAIL_CELL).sub_(guide.square())
+    covariance = cell_means(scene * images, _DETAIL_CELL).sub_(guide * seen)
+    slope = covariance / variance.clamp_min(0).add_(noise / _DETAIL_CELL**2)
+    offset = refined(seen - slope * guide, _DETAIL_CELL, height, width)
+    scene = offset.addcmul_(refined(slope, _DETAIL_CELL, height, width), scene)
+    rest = images - scene
+    power = cell_means(rest.square(), _DETAIL_CELL)
     kept = (1 - _DETAIL_NOISE * noise / power.clamp_min(1e-12)).clamp_(0, 1)
-    kept = refined(kept, _DETAIL_CELL, height, width)
-    return refined(scene, 2, height, width).addcmul_(detail, kept)
+    return scene.addcmul_(refined(kept, _DETAIL_CELL, height, width), rest).clamp_(0, 1)
 
 
 def _denoised_photons(prior: Prior, images: Tensor, read: Tensor, gain: Tensor) -> Tensor:
@@ -148,24 +161,42 @@ def _denoised_photons(prior: Prior, images: Tensor, read: Tensor, gain: Tensor) 
     return scene.clamp_(0, 1)
 
 
-def denoised_chroma(prior: Prior, image: Tensor, noise: Tensor, cell: int) -> Tensor:
+def smoothed_chroma(image: Tensor, clean_luma: Tensor, noise: Tensor) -> Tensor:
     """
-    Free differences of colour from noise, as means over cells: the eye needs no sharper ones.
+    Free differences of colour from noise, guided by the luma: the eye needs no sharper ones.
 
-    Colour that does not stand out from what noise leaves of it is taken back (Wiener, 1949).
+    Around each place, colour is a linear function of the luma (He, Sun & Tang, 2013), as far as it
+    stands out from what noise leaves of it (Wiener, 1949): what is left of a red light stays red.
 
     :param image: (3, H, W) in [0, 1], blue first.
+    :param clean_luma: (H, W) in [0, 1], without noise.
     :param noise: deviation of each channel.
-    :return: (3, H, W), of which only the chroma means something.
+    :return: (2, H, W), blue and red as differences from green.
     """
-    height, width = image.shape[-2:]
-    blue, green, red = cell_means(image, cell)
-    # As differences from green, which make the image but for its luma.
-    means = torch.stack([blue - green, red - green])[:, None]
-    timesteps = matching_timesteps(prior, (noise * (2**0.5 / cell)).view(1))
-    signal, _ = prior.coefficients(timesteps, means)
-    clean = prior.denoise(signal * means, timesteps.expand(2))
-    power = local_mean(clean.square().mean(dim=0, keepdim=True), _CHROMA_WINDOW)
-    clean *= power / (power + (_CHROMA_LEFT * noise).square() + 1e-12)
-    blue, red = refined(clean, cell, height, width)[:, 0]
-    return torch.stack([blue, torch.zeros_like(blue), red])
+    height, width = clean_luma.shape
+    means = cell_means(image, _CHROMA_CELL)
+    chroma, guide = means[::2] - means[1], cell_means(clean_luma[None], _CHROMA_CELL)
+    stack = torch.cat([guide, guide.square(), chroma, guide * chroma])
+    mean, square, blue, red, with_blue, with_red = local_mean(stack, _CHROMA_WINDOW)
+    mean_chroma, products = torch.stack([blue, red]), torch.stack([with_blue, with_red])
+    # Of the difference of two channels, averaged over the cells and the window.
+    left = 2 * noise.square() / _CHROMA_CELL**2
+    slope = (products - mean * mean_chroma) / (square - mean.square() + left).clamp_min(1e-6)
+    offset = mean_chroma - slope * mean
+    clean = local_mean(slope, _CHROMA_WINDOW) * guide + local_mean(offset, _CHROMA_WINDOW)
+    power = clean.square().sum(dim=0, keepdim=True)
+    clean *= power / (power + _CHROMA_LEFT * left + 1e-9)
+    return refined(clean, _CHROMA_CELL, height, width)
+
+
+def with_luma(chroma: Tensor, new_luma: Tensor) -> Tensor:
+    """
+    Return the image of a luma and of differences of colour.
+
+    :param chroma: (2, H, W), blue and red as differences from green.
+    :param new_luma: (H, W) in [0, 1].
+    :return: (3, H, W) in [0, 1], blue first.
+    """
+    blue, _, red = LUMA_BGR
+    green = torch.add(new_luma, chroma[0], alpha=-blue).sub_(chroma[1], alpha=red)
+    return torch.stack([green + chroma[0], green, green + chroma[1]]).clamp_(0, 1)

@@ -43,7 +43,7 @@ import torch.nn.functional as F
 
 from dig2dig_ros.fusion.colour import replace_luma
 from dig2dig_ros.fusion.degradation import DegradationError
-from dig2dig_ros.fusion.denoising import denoised_chroma, LUMA_NOISE
+from dig2dig_ros.fusion.denoising import LUMA_NOISE, smoothed_chroma, with_luma
 from dig2dig_ros.fusion.estimates import denoise
 from dig2dig_ros.fusion.linear_operators import Identity, LinearOperator
 from dig2dig_ros.fusion.observation import GREY_LEVEL, Observation
@@ -63,8 +63,6 @@ _FIRST_LEVEL, _LAST_LEVEL = 6.0 * GREY_LEVEL, 1.5 * GREY_LEVEL
 # What a blur took is less certain than the level says at which the prior last denoised: by this
 # factor, the variance of the estimate is larger.
 _UNCERTAINTY = 10.0
-# Pixels a side of the means of which the chroma is denoised.
-_CHROMA_CELL = 2
 
 
 def data_consistent(estimate: Tensor, observation: Observation, deviation: float) -> Tensor:
@@ -201,11 +199,11 @@ def restore_colour(prior: Prior, bgr: Tensor, observation: Observation, steps: i
             'it has: leave that term out'
         )
     scene = restore(prior, observation, steps)
-    chroma = bgr
-    if observation.noise >= NEGLIGIBLE_NOISE:
-        level = bgr.new_tensor(observation.noise / 2 / LUMA_NOISE)
-        chroma = denoised_chroma(prior, bgr, level, _CHROMA_CELL)
-    return replace_luma(chroma, (scene[0, 0] + 1) / 2)
+    restored = (scene[0, 0] + 1) / 2
+    if observation.noise < NEGLIGIBLE_NOISE:
+        return replace_luma(bgr, restored)
+    level = bgr.new_tensor(observation.noise / 2 / LUMA_NOISE)
+    return with_luma(smoothed_chroma(bgr, restored, level), restored)
 
 
 def _mistrust(operator: LinearOperator, image: Tensor, expected: float) -> float:
