@@ -17,11 +17,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.images.camera_noise import CameraNoise
+from dig2dig_ros.images.sensor_noise import measure_noise, SensorNoise
 from dig2dig_ros.images.stripes import Stripes
 
 # s. Time constants: what the light does to noise, and how long a sensor keeps its offsets.
@@ -32,6 +35,50 @@ _GAP = 10.0
 _JUMP = 1.3
 # Images in a row with stripes from which a camera has them, and without from which it has none.
 _WITH, _WITHOUT = 2, 5
+
+
+class NoiseWatch:
+    """
+    The noise of one camera, measured in every image and smoothed over time.
+
+    Not thread-safe: images have an order.
+
+    :ivar noise: that of the latest image.
+    """
+
+    def __init__(self) -> None:
+        self._white, self._stripes = NoiseTracker(), StripeTracker()
+        self.noise = SensorNoise()
+
+    def __call__(
+        self, image: NDArray[Any], stamp: float, degradation: Degradation
+    ) -> SensorNoise | None:
+        """
+        Measure the noise of the next image.
+
+        :param image: (H, W) or (H, W, 3) uint8, uint16 or float32 in [0, 1].
+        :param stamp: in s.
+        :param degradation: what is declared of the camera.
+        :return: what is to be taken from the image; None where nothing has to be measured.
+        """
+        white, stripes = degradation.noise is None, degradation.stripes
+        if not (white or stripes):
+            self.noise = SensorNoise()
+            return None
+        full_scale = 1.0 if image.dtype.kind == 'f' else float(np.iinfo(image.dtype).max)
+        found = measure_noise(image, full_scale=full_scale, white=white, stripes=stripes)
+        self.noise = SensorNoise(
+            self._white(found.white, stamp), self._stripes(found.stripes, stamp, image.shape)
+        )
+        return self.noise
+
+    def table(self, source: str) -> dict[str, str]:
+        """Return what diagnostics say of it, in grey levels of 255."""
+        noise, stripes = self.noise.white.deviation, self.noise.stripes
+        table = {f'{source} noise': f'{noise:.1f}'}
+        if not stripes.are_none:
+            table[f'{source} stripes'] = f'{max(stripes.columns, stripes.rows):.1f}'
+        return table
 
 
 class NoiseTracker:

@@ -280,6 +280,7 @@ class Pipeline:
             self._log,
             placements=prepared.placements,
             trust=prepared.trust,
+            noise=prepared.noise,
             weights=weights,
             restored=restored,
             cancelled=cancelled,
@@ -350,6 +351,7 @@ class Pipeline:
             'resolution': self._resolution,
             **self.statistics.table(),
             **self.preparation.images.table(missing),
+            **self.preparation.noise_table(),
             **self.alignment.table(),
             'registration': self.registrar.describe(values),
         }

@@ -30,12 +30,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.images.geometry import RegistrationError, size_of
 from dig2dig_ros.images.luma import LUMA_BGR
 from dig2dig_ros.images.overlay import weight_map
 from dig2dig_ros.images.placement import Placement
+from dig2dig_ros.images.sensor_noise import SensorNoise
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.streams.codec import decode, decode_compressed
+from dig2dig_ros.streams.noise_watch import NoiseWatch
 from dig2dig_ros.streams.pairing import Group
 from dig2dig_ros.streams.registrar import Registrar
 from dig2dig_ros.streams.sensor_watch import Condition, SensorWatch
@@ -90,13 +93,14 @@ Work = Group[ArrivedImage]
 @dataclass(frozen=True)
 class Prepared:
     """
-    What the fuser takes: ``fuser.fuse(*images, placements=placements, trust=trust)``.
+    What the fuser takes: ``fuser.fuse(*images, placements=placements, trust=trust, noise=noise)``.
 
     :param images: one for each source, visible first, see :class:`SourceImages`.
     :param placements: where the pixels of the visible image lie in each; None where all over it.
     :param trust: how far each source is to be relied on, 0 to 1.
     :param present: whether the image of each source is its own, and not a black one in its place.
     :param left_out: why a group goes on without one of its images; None where it has all.
+    :param noise: of each source, smoothed over time; None where nothing was to be measured.
     """
 
     images: tuple[NDArray[Any], ...]
@@ -104,6 +108,7 @@ class Prepared:
     trust: tuple[float, ...]
     present: tuple[bool, ...]
     left_out: PreparationError | None = None
+    noise: tuple[SensorNoise | None, ...] = ()
 
 
 def stamp_of(header: Any) -> int:
@@ -233,7 +238,15 @@ class Preparation:
         self._sources = tuple(sources)
         self._registrar = registrar
         self.images = SourceImages()
+        self._noise: dict[str, NoiseWatch] = {}
         self.visible_size: tuple[int, int] | None = None
+
+    def noise_table(self) -> dict[str, str]:
+        """Return what diagnostics say of the noise of each source."""
+        table = {}
+        for source, watch in tuple(self._noise.items()):
+            table.update(watch.table(source))
+        return table
 
     def __call__(self, work: Work, values: Mapping[str, Any]) -> Prepared:
         """
@@ -249,7 +262,7 @@ class Preparation:
         images = list(zip(work.messages, work.stamps, strict=True))
         if len(images) == 1:
             ((only, stamp),) = images
-            return self._alone(only.source, self._image(only, stamp, values), values)
+            return self._alone(only.source, self._image(only, stamp, values), stamp, values)
         arrays: list[NDArray[Any]] = []
         try:
             for image, stamp in images:
@@ -262,16 +275,21 @@ class Preparation:
                 raise
             is_decoded = other.source == 'visible'
             array = arrays[0] if is_decoded else self._image(other, stamp, values)
-            return self._alone(other.source, array, values, left_out=error)
+            return self._alone(other.source, array, stamp, values, left_out=error)
         self.visible_size = size_of(arrays[0])
         trust = tuple(self.images.conditions[source].trust for source in self._sources)
         placements = (None, placement, *[None] * (len(arrays) - 2))
-        return Prepared(tuple(arrays), placements, trust, (True,) * len(arrays))
+        noise = tuple(
+            self._noise_of(source, array, stamp, values)
+            for source, array, stamp in zip(self._sources, arrays, work.stamps, strict=True)
+        )
+        return Prepared(tuple(arrays), placements, trust, (True,) * len(arrays), noise=noise)
 
     def _alone(
         self,
         live: str,
         array: NDArray[Any],
+        stamp: int,
         values: Mapping[str, Any],
         left_out: PreparationError | None = None,
     ) -> Prepared:
@@ -293,7 +311,20 @@ class Preparation:
             tuple(float(source == live) for source in self._sources),
             tuple(source == live for source in self._sources),
             left_out,
+            tuple(
+                self._noise_of(source, array, stamp, values) if source == live else None
+                for source in self._sources
+            ),
         )
+
+    def _noise_of(
+        self, source: str, array: NDArray[Any], stamp: int, values: Mapping[str, Any]
+    ) -> SensorNoise | None:
+        declared = values.get(f'fusion.{source}_degradation')
+        if declared is None:  # an additional source
+            return None
+        watch = self._noise.setdefault(source, NoiseWatch())
+        return watch(array, stamp / _NANOSECONDS, Degradation.parse(declared))
 
     def _image(self, image: ArrivedImage, stamp: int, values: Mapping[str, Any]) -> NDArray[Any]:
         try:
