@@ -62,7 +62,7 @@ _LEAST_STRENGTH = 1e-9
 # Nats below which nobody has anything to say: all count alike then.
 _SOME_NATS = 0.1
 # Cells between those of which the information is looked at, whose mean over the frame counts.
-_EVERY = 2
+_EVERY = 4
 
 
 def local_mean(x: Tensor, window: int) -> Tensor:
