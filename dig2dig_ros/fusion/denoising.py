@@ -41,7 +41,7 @@ from dig2dig_ros.priors.base import Prior
 
 # Deviations in [0, 1]: up to the first, noise is left alone, as neither the eye nor a detector
 # minds it; from the second on, it is taken out in full. In between nothing must flicker.
-NEGLIGIBLE_NOISE, FULL_NOISE = 2 / 255, 3 / 255
+NEGLIGIBLE_NOISE, FULL_NOISE = 1.5 / 255, 2 / 255
 # Noise of the luma, of noise of deviation 1 that is independent in blue, green and red.
 LUMA_NOISE = sum(weight**2 for weight in LUMA_BGR) ** 0.5
 # Half a grey level of 255: rounding alone leaves about that much.

@@ -99,7 +99,7 @@ class NoiseTracker:
     """
 
     def __init__(
-        self, *, noisy: float = 3.0, quiet: float = 2.0, seconds: float = NOISE_SECONDS
+        self, *, noisy: float = 1.5, quiet: float = 1.25, seconds: float = NOISE_SECONDS
     ) -> None:
         if not 0 <= quiet <= noisy < math.inf:
             raise ValueError(f'quiet is {quiet:g}, but must be from 0 to noisy, {noisy:g}')
