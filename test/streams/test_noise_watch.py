@@ -41,8 +41,8 @@ def follow(tracker, deviations, start=0.0):
 
 def test_a_quiet_camera_has_no_noise_at_all():
     tracker = NoiseTracker()
-    assert tracker(CameraNoise(1.5, 0.01, 1.9), 0.0) == CameraNoise()
-    assert follow(tracker, [2.9] * 50, start=1.0) == [0.0] * 50
+    assert tracker(CameraNoise(0.9, 0.01, 1.4), 0.0) == CameraNoise()
+    assert follow(tracker, [1.4] * 50, start=1.0) == [0.0] * 50
 
 
 def test_the_first_image_counts_at_once():
