@@ -126,7 +126,12 @@ PLAIN = {
 }
 WARPED = {**PLAIN, 'grid 1': meta(HEIGHT, WIDTH, 2), 'coverage 1': meta(HEIGHT, WIDTH)}
 WIDE = {**PLAIN, 'image 1': meta(96, 128, dtype=torch.int16)}
+NOISY = {**PLAIN, 'noise 0': meta(3), 'noise 1': meta(3)}
 VISIBLE, THERMAL = SourceTask(255.0), SourceTask(1.0)
+NOISY_VISIBLE, NOISY_THERMAL = (
+    SourceTask(255.0, is_noisy=True),
+    SourceTask(1.0, is_noisy=True),
+)
 SETTINGS = FusionSettings(num_inference_steps=3, dig_refresh_interval=2)
 
 
@@ -147,6 +152,10 @@ def task(settings, thermal=THERMAL, visible=VISIBLE, **options):
         (task(SETTINGS, SourceTask(1.0, is_placed=True), restored=True), WARPED),
         (task(SETTINGS, SourceTask(1.0, is_placed=True, shrunk=(20, 30))), WARPED),
         (task(SETTINGS, visible=SourceTask(255.0, is_trusted=False), full_trust=False), PLAIN),
+        (task(SETTINGS, NOISY_THERMAL, NOISY_VISIBLE), NOISY),
+        (task(replace(SETTINGS, prior_downscale=4), visible=NOISY_VISIBLE), NOISY),
+        (task(replace(SETTINGS, thermal_strength=0.8), NOISY_THERMAL, restored=True), NOISY),
+        (task(replace(SETTINGS, sampler='ddim'), NOISY_THERMAL), NOISY),
         (task(replace(SETTINGS, sampler='ddim')), PLAIN),
         (task(replace(SETTINGS, sampler='ancestral', noise_draws=1)), PLAIN),
         (task(replace(SETTINGS, sampler='ddim', weights='uniform')), PLAIN),

@@ -21,8 +21,10 @@ import torch
 
 from dig2dig_ros.fusion.fuser import Fuser, FusionCancelled, FusionInputError
 from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.images.camera_noise import CameraNoise
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.images.sensor_noise import measure_noise, SensorNoise
 from dig2dig_ros.priors import load_prior, PriorError
 from fusion.priors import GaussianPrior
 
@@ -477,6 +479,120 @@ def test_warm_up_takes_a_small_thermal_image_where_one_is_declared():
 def test_warm_up_at_another_size_than_the_declared_cameras(source, degradation):
     settings = replace(SETTINGS, **{f'{source}_degradation': degradation})
     Fuser(settings, prior=GaussianPrior(), device='cpu').warm_up(48, 36)
+
+
+# Noise and stripes, as the cameras have them
+
+
+def raw(settings=SETTINGS):
+    """Return settings with which the images are taken as they are."""
+    return replace(settings, visible_degradation='none', thermal_degradation='none')
+
+
+def with_noise(deviation, height=60, width=84):
+    """Return a pair of the street whose white noise has this deviation."""
+    random = np.random.default_rng(2)
+    return [
+        np.clip(np.rint(image + random.normal(0, deviation, image.shape)), 0, 255).astype(np.uint8)
+        for image in street(height, width)[:2]
+    ]
+
+
+def grey(image):
+    return image.astype(float) @ np.array([0.114, 0.587, 0.299])
+
+
+@pytest.mark.parametrize('sampler', ['increments', 'ddim'])
+def test_clean_images_are_fused_as_they_are(fuser, sampler):
+    settings = replace(SETTINGS, sampler=sampler)
+    pair = street()[:2]
+    usual = fuser.fuse(*pair, settings=settings)
+    expected = fuser.fuse(*pair, settings=raw(settings))
+    np.testing.assert_array_equal(usual.image, expected.image)
+    np.testing.assert_array_equal(usual.weights, expected.weights)
+    assert usual.prior_calls == expected.prior_calls
+
+
+@pytest.mark.parametrize('deviation', [10, 30])
+def test_noise_that_nobody_declared_is_found_and_taken_out(fuser, deviation):
+    clean = grey(fuser.fuse(*street()[:2]).image)
+    pair = with_noise(deviation)
+    errors = [
+        np.abs(grey(fuser.fuse(*pair, settings=settings).image) - clean).mean()
+        for settings in (SETTINGS, raw())
+    ]
+    assert errors[0] < 0.75 * errors[1]
+
+
+def test_a_black_visible_camera_leaves_the_thermal_image(fuser):
+    # At full trust: nothing but the images says so.
+    visible, thermal, warm = street()
+    result = fuser.fuse(np.zeros_like(visible), thermal)
+    fused = grey(result.image)
+    assert np.corrcoef(fused.ravel(), thermal.ravel())[0, 1] > 0.98
+    assert abs(fused[warm].mean() - 230) < 25
+    assert result.weights[1].mean() > 0.85
+    # Without the gate, it is half as bright.
+    halved = fuser.fuse(
+        np.zeros_like(visible), thermal, settings=replace(SETTINGS, least_information=0.0)
+    )
+    assert grey(halved.image).mean() < 0.8 * fused.mean()
+
+
+def test_thermal_strength_leads_from_one_camera_to_the_other(fuser):
+    visible, thermal, warm = street()
+    fused = [
+        grey(
+            fuser.fuse(visible, thermal, settings=replace(SETTINGS, thermal_strength=each)).image
+        )
+        for each in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
+    np.testing.assert_allclose(fused[0], grey(visible), atol=1.5)
+    np.testing.assert_allclose(fused[-1], thermal, atol=1.5)
+    brightness = [image[warm].mean() for image in fused]
+    assert brightness == sorted(brightness)
+
+
+def test_stripes_of_the_thermal_camera_are_taken_out(fuser):
+    visible, thermal, _ = street()
+    clean = grey(fuser.fuse(visible, thermal).image)
+    offsets = np.random.default_rng(3).normal(0, 8, (1, thermal.shape[1]))
+    striped = np.clip(np.rint(thermal + offsets), 0, 255).astype(np.uint8)
+    errors = [
+        np.abs(grey(fuser.fuse(visible, striped, settings=settings).image) - clean).mean()
+        for settings in (SETTINGS, replace(SETTINGS, thermal_degradation='noise auto'))
+    ]
+    assert errors[0] < 0.5 * errors[1]
+
+
+def test_what_is_known_of_the_noise_counts_in_place_of_a_measurement(fuser):
+    pair = with_noise(15)
+    measured = [
+        measure_noise(pair[0], full_scale=255, stripes=False),
+        measure_noise(pair[1], full_scale=255),
+    ]
+    usual = fuser.fuse(*pair)
+    for known in (measured, measured[:1], [None, measured[1]]):
+        result = fuser.fuse(*pair, noise=known)
+        np.testing.assert_array_equal(result.image, usual.image)
+    quiet = fuser.fuse(*pair, noise=[SensorNoise(), SensorNoise()])
+    np.testing.assert_array_equal(quiet.image, fuser.fuse(*pair, settings=raw()).image)
+    loud = [SensorNoise(CameraNoise(60.0, 0.0, 60.0))] * 2
+    assert not np.array_equal(fuser.fuse(*pair, noise=loud).image, usual.image)
+    # Of what is declared otherwise, nothing is taken.
+    for settings in (raw(), replace(raw(), thermal_degradation='noise 15')):
+        expected = fuser.fuse(*pair, settings=settings).image
+        given = fuser.fuse(*pair, settings=settings, noise=loud).image
+        np.testing.assert_array_equal(given, expected)
+    with pytest.raises(FusionInputError, match='3 noises for 2 sources'):
+        fuser.fuse(*pair, noise=[None] * 3)
+
+
+def test_images_too_small_to_tell_their_noise_are_fused_as_they_are(fuser):
+    pair = with_noise(25, 31, 84)
+    usual, expected = fuser.fuse(*pair), fuser.fuse(*pair, settings=raw())
+    np.testing.assert_array_equal(usual.image, expected.image)
+    assert usual.prior_calls == expected.prior_calls
 
 
 # The restored sources

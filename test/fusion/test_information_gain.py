@@ -24,7 +24,9 @@ import torch.nn.functional as F
 from dig2dig_ros.fusion.information_gain import (
     cell_means,
     information_gain,
+    information_gate,
     local_mean,
+    nats,
     NOISE_FLOORS,
     pure_noise_estimate,
     reconstruction_loss,
@@ -281,10 +283,119 @@ def test_wide_windows_give_the_same_gains_on_a_grid(loss):
 def test_mean_weights_count_what_was_gained():
     gains = torch.tensor([[1.0, 2.0], [0.0, 0.0]]).view(2, 2, 1, 1, 1)
     weights = torch.tensor([[0.2, 0.8], [0.9, 0.1]]).view(2, 2, 1, 1, 1)
-    mean = Weighing(gains, weights, 1).mean_weights()
+    shares = torch.full((2, 1, 1, 1), 0.5)
+    mean = Weighing(gains, weights, 1, shares).mean_weights()
     torch.testing.assert_close(mean, weights[0])
-    equal = Weighing(torch.zeros_like(gains), weights, 1).mean_weights()
+    equal = Weighing(torch.zeros_like(gains), weights, 1, shares).mean_weights()
     torch.testing.assert_close(equal, weights.mean(dim=0))
+
+
+def information(*sources):
+    return torch.tensor(sources, dtype=torch.float64).view(1, -1, 1, 1, 1)
+
+
+def test_nats_are_the_literal_information_of_a_gaussian_channel():
+    gain = torch.tensor([-1.0, 0.0, 0.3, 5.0], dtype=torch.float64)
+    expected = [0.0, 0.0, 0.5 * np.log(1 + 0.3 / 0.1), 0.5 * np.log(1 + 5 / 0.1)]
+    np.testing.assert_allclose(nats(gain, 0.1), expected)
+
+
+@pytest.mark.parametrize('least', [0.1, 0.25, 0.9])
+def test_the_gate_closes_by_the_square_of_what_a_source_lacks(least):
+    gate = information_gate(information(2.0, 1.9, 0.0), least).flatten()
+    assert gate[0] == gate[1] == 0
+    # A tenth of a nat counts as nothing.
+    assert float(gate[2].exp()) == pytest.approx(min(1.0, (0.1 / (least * 2.1)) ** 2))
+
+
+def test_where_nobody_has_anything_to_say_all_count_alike():
+    for least in (0.25, 1.0):
+        assert (information_gate(information(0.0, 0.0, 0.0), least) == 0).all()
+    assert (information_gate(information(3.0, 0.0), 0.0) == 0).all()
+
+
+def faint_and_strong(strength):
+    """Return (estimates, sources): the first one's texture is so much of the other's."""
+    generator = torch.Generator().manual_seed(8)
+    sources = 0.4 * torch.randn((2, 1, 48, 64), generator=generator)
+    sources[0] *= strength
+    return 0.5 * sources[None], sources
+
+
+@pytest.mark.parametrize('from_pure_noise', [False, True])
+def test_a_source_without_information_loses_its_weight(from_pure_noise):
+    weighings = [
+        weigh_sources(
+            *faint_and_strong(0.0), replace(SETTINGS, least_information=least), from_pure_noise
+        )
+        for least in (0.0, 0.25)
+    ]
+    for before, after in zip(*(weighing.weights for weighing in weighings), strict=True):
+        assert float(before[0].mean()) > 0.1
+        assert float(after[0].max()) < 0.05
+    assert torch.equal(weighings[0].shares.flatten(), torch.full((2,), 0.5))
+    assert float(weighings[1].shares[0]) < 0.05
+    torch.testing.assert_close(float(weighings[1].shares.sum()), 1.0)
+
+
+@pytest.mark.parametrize('from_pure_noise', [False, True])
+def test_sources_with_enough_information_count_exactly_as_without_the_gate(from_pure_noise):
+    given = faint_and_strong(0.7)
+    without, with_gate = (
+        weigh_sources(*given, replace(SETTINGS, least_information=least), from_pure_noise)
+        for least in (0.0, 0.25)
+    )
+    assert torch.equal(without.weights, with_gate.weights)
+    assert torch.equal(without.shares, with_gate.shares)
+
+
+def test_what_noise_leaves_is_no_information():
+    given, weights = faint_and_strong(0.3), []
+    for level in (0.0, 0.1, 0.3):
+        noise = torch.tensor([level, 0.0])
+        weighing = weigh_sources(*given, SETTINGS, True, sensor_noise=noise)
+        weights.append(float(weighing.weights[:, 0].mean()))
+    assert weights == sorted(weights, reverse=True)
+    assert weights[-1] < 0.5 * weights[0]
+    nothing = weigh_sources(*given, SETTINGS, True).weights[:, 0].mean()
+    assert weights[0] == float(nothing)
+
+
+@pytest.mark.parametrize('rule', ['dig', 'rd', 'uniform'])
+def test_the_thermal_camera_can_be_preferred(rule):
+    given = faint_and_strong(0.8)
+    settings = replace(SETTINGS, weights=rule)
+    weighings = [
+        weigh_sources(*given, replace(settings, thermal_strength=strength), True)
+        for strength in (0.0, 0.2, 0.5, 0.8, 1.0)
+    ]
+    for lower, higher in zip(weighings, weighings[1:], strict=False):
+        assert bool((lower.weights[:, 1] < higher.weights[:, 1]).all())
+        assert float(lower.shares[1]) < float(higher.shares[1])
+    for weighing, alone in ((weighings[0], 0), (weighings[-1], 1)):
+        torch.testing.assert_close(
+            weighing.weights[:, alone], torch.ones_like(weighing.weights[:, alone])
+        )
+        assert float(weighing.shares[alone]) == pytest.approx(1)
+
+
+def test_a_preference_of_neither_changes_no_bit():
+    generator = torch.Generator().manual_seed(2)
+    gain = torch.randn((3, 2, 1, 9, 11), generator=generator)
+    none = torch.zeros((3, 2, 1, 1, 1))
+    assert torch.equal(softmax_weights(gain, 1.3, none), softmax_weights(gain, 1.3))
+    given, neither = faint_and_strong(0.8), replace(SETTINGS, thermal_strength=0.5)
+    assert torch.equal(
+        weigh_sources(*given, neither, True).weights, weigh_sources(*given, SETTINGS, True).weights
+    )
+
+
+def test_further_sources_are_neither_preferred_nor_left_out():
+    generator = torch.Generator().manual_seed(9)
+    sources = 0.4 * torch.randn((3, 1, 32, 32), generator=generator)
+    settings = replace(SETTINGS, weights='uniform', thermal_strength=0.8)
+    weights = weigh_sources(0.5 * sources[None], sources, settings, False).weights
+    torch.testing.assert_close(weights[0, :, 0, 0, 0], torch.tensor([1.0, 4.0, 1.0]) / 6)
 
 
 @pytest.mark.parametrize('size', [(12, 16), (13, 18), (3, 2), (4, 1)])

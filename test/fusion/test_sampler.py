@@ -152,10 +152,23 @@ def test_increments_follow_the_literal_sum():
         scaled = np.sqrt(float(prior.alpha_bar[t])) * c
         levels.append(np.stack([literal_denoise(prior, image, t) for image in scaled]))
     levels.append(c)
-    fused = levels[0].mean(axis=0)
+    fused = (result.weighing.shares[:, 0].numpy() * levels[0]).sum(axis=0)
     for interval, (before, after) in enumerate(pairwise(levels)):
         fused = fused + (result.weights[interval, :, 0].numpy() * (after - before)).sum(axis=0)
     np.testing.assert_allclose(result.fused[0, 0], fused, rtol=1e-10, atol=1e-12)
+
+
+def test_the_mean_brightness_is_that_of_sources_with_information():
+    source = random_sources(1)
+    sources = torch.cat([source, torch.full_like(source, -1.0)])
+    means = []
+    for least in (0.0, 0.25):
+        result = run(replace(INCREMENTS, least_information=least, overshoot=1.0), sources)
+        torch.testing.assert_close(result.weighing.shares.sum(), result.fused.new_tensor(1.0))
+        means.append(float(result.fused.mean()))
+    halfway = float(sources.mean())
+    assert means[0] == pytest.approx(halfway, abs=0.1)
+    assert means[1] == pytest.approx(float(source.mean()), abs=0.1)
 
 
 @pytest.mark.parametrize('overshoot', [0.0, 0.02])
