@@ -43,7 +43,6 @@ import yaml
 from dig2dig_ros.evaluation.imperfect_cameras import Flaws, Warp
 from dig2dig_ros.evaluation.metrics import luma, ssim
 from dig2dig_ros.evaluation.options import load_fuser, report, size_argument, UsageError
-from dig2dig_ros.fusion.degradation import DegradationError
 from dig2dig_ros.images.alignment import align, corner_distance
 from dig2dig_ros.images.geometry import RegistrationError
 from dig2dig_ros.images.overlay import weight_overlay
@@ -241,6 +240,10 @@ def lens(studio: Studio) -> Finding:
     return Finding(figures, sheet)
 
 
+# By default, noise is taken out.
+AS_THEY_ARE = {'fusion.visible_degradation': 'none', 'fusion.thermal_degradation': 'none'}
+
+
 def degradations(studio: Studio) -> Finding:
     """Poor sensors, fused as they are and with their degradation declared."""
     street = studio.street
@@ -275,7 +278,7 @@ def degradations(studio: Studio) -> Finding:
     assert clean.fused is not None
     for name, cameras, parameters in cases:
         shots = street.record(begin, moment, cameras, noisy=())
-        plain = studio.robot.run(shots).outcomes[0]
+        plain = studio.robot.run(shots, AS_THEY_ARE).outcomes[0]
         declared = studio.robot.run(shots, parameters).outcomes[0]
         assert plain.fused is not None
         assert declared.fused is not None
@@ -719,7 +722,7 @@ def inspect(args: argparse.Namespace) -> int:
         for name in dict.fromkeys(args.only):
             try:
                 finding = BEHAVIOURS[name](studio)
-            except (DegradationError, RegistrationError) as error:
+            except RegistrationError as error:
                 raise UsageError(f'{name}: {error}; a larger --size may do') from error
             line = f'{name}: {finding.figures}'
             if args.output is not None:

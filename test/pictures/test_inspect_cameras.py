@@ -126,7 +126,6 @@ def test_camera_info_removes_distortion(capsys):
     [
         (['--size', '32x32'], '32x32'),
         (['--seed', '-1'], '-1'),
-        ([*TINY, '--only', 'degradations'], 'larger --size'),
         (['--prior', 'none-such'], 'none-such'),
         (['--device', 'none-such'], 'none-such'),
     ],
