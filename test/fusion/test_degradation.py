@@ -36,6 +36,8 @@ def test_nothing_is_declared(text):
         ('motion 9 -30', Degradation(motion=(9, -30))),
         ('noise 10', Degradation(noise=10)),
         ('noise auto', Degradation(noise=None)),
+        ('stripes auto', Degradation(stripes=True)),
+        ('noise auto, stripes auto', Degradation(stripes=True, noise=None)),
         ('blur 1, x2 ,noise 5.5', Degradation(factor=2, blur=1, noise=5.5)),
     ],
 )
@@ -55,6 +57,23 @@ def test_a_preset_for_a_low_resolution_camera():
     lepton = Degradation.parse('lepton')
     assert lepton.scene_size(120, 160) == (480, 640)
     assert lepton.noise is None
+    assert lepton.stripes
+    assert not lepton.is_only_noise
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('none', True),
+        ('stripes auto, noise auto', True),
+        ('noise 10', True),
+        ('blur 1', False),
+        ('motion 9 0, noise auto', False),
+        ('x2', False),
+    ],
+)
+def test_only_noise_leaves_every_pixel_its_part_of_the_scene(text, expected):
+    assert Degradation.parse(text).is_only_noise == expected
 
 
 @pytest.mark.parametrize(
@@ -67,6 +86,8 @@ def test_a_preset_for_a_low_resolution_camera():
         ('blur 51', 'at most 50'),
         ('noise -3', 'noise 10'),
         ('noise 200', 'at most 127'),
+        ('stripes 5', 'stripes auto'),
+        ('stripes auto, stripes auto', 'says stripes twice'),
         ('x2, x4', 'says factor twice'),
         ('blur 1, motion 9 0', 'both blur and motion'),
         ('psf lens.npy', 'is no degradation'),

@@ -19,9 +19,11 @@ import math
 import numpy as np
 import pytest
 
+from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.images.camera_noise import CameraNoise
+from dig2dig_ros.images.sensor_noise import measure_noise, SensorNoise
 from dig2dig_ros.images.stripes import Stripes
-from dig2dig_ros.streams.noise_watch import NoiseTracker, StripeTracker
+from dig2dig_ros.streams.noise_watch import NoiseTracker, NoiseWatch, StripeTracker
 
 FRAME_TIME = 1 / 30
 SIZE = (48, 64)
@@ -154,3 +156,58 @@ def test_images_of_another_size_have_offsets_of_their_own():
     tracker = StripeTracker()
     tracker(striped(0), 0.0, SIZE)
     assert tracker(Stripes(), FRAME_TIME, (96, 128)).are_none
+
+
+# The images of a camera
+
+
+def thermal_image(seed, noise=12.0, stripes=8.0):
+    """Return a smooth scene, uint8, with noise of its own and the stripes of its camera."""
+    rows, columns = np.mgrid[:96, :128]
+    offsets = np.random.default_rng(0).normal(0, stripes, (1, 128))
+    image = 120 + 40 * np.sin(rows / 25) + offsets
+    image = image + np.random.default_rng(seed).normal(0, noise, image.shape)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+AUTO = Degradation.parse('stripes auto, noise auto')
+
+
+def test_what_the_images_of_a_camera_have_is_measured_and_told():
+    watch = NoiseWatch()
+    first = watch(thermal_image(1), 0.0, AUTO)
+    measured = measure_noise(thermal_image(1), full_scale=255)
+    assert first.white == measured.white
+    for moment in range(2, 6):
+        noise = watch(thermal_image(moment), moment * FRAME_TIME, AUTO)
+    assert noise is watch.noise
+    assert noise.white.deviation == pytest.approx(12, rel=0.2)
+    assert noise.stripes.columns == pytest.approx(8, rel=0.3)
+    table = watch.table('thermal')
+    assert float(table['thermal noise']) == pytest.approx(12, rel=0.2)
+    assert float(table['thermal stripes']) == pytest.approx(8, rel=0.3)
+
+
+@pytest.mark.parametrize('dtype', [np.uint16, np.float32])
+def test_types_of_images_make_no_difference(dtype):
+    scale = 1 / 255 if dtype == np.float32 else 257
+    noise = NoiseWatch()((thermal_image(1) * scale).astype(dtype), 0.0, AUTO)
+    expected = NoiseWatch()(thermal_image(1), 0.0, AUTO)
+    assert noise.white.deviation == pytest.approx(expected.white.deviation, rel=0.01)
+
+
+@pytest.mark.parametrize('text', ['none', 'blur 2', 'noise 10'])
+def test_where_nothing_is_to_be_measured_nothing_is(text):
+    watch = NoiseWatch()
+    watch(thermal_image(1), 0.0, AUTO)
+    assert watch(thermal_image(2), 0.1, Degradation.parse(text)) is None
+    assert watch.noise == SensorNoise()
+    assert watch.table('thermal') == {'thermal noise': '0.0'}
+
+
+def test_a_clean_image_has_nothing_to_be_taken_out():
+    watch = NoiseWatch()
+    noise = watch(thermal_image(1, 0.0, 0.0), 0.0, AUTO)
+    assert noise.white == CameraNoise()
+    assert noise.stripes.are_none
+    assert watch.table('thermal') == {'thermal noise': '0.0'}

@@ -116,8 +116,8 @@ def test_a_pair_that_cannot_be_used_is_skipped(tmp_path, capsys):
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        # Too small for noise to be estimated.
-        (['--degrade', 'none; x4'], 'none of the 1 pairs'),
+        # A longer movement than the image has pixels.
+        (['--degrade', 'motion 190 0'], 'none of the 1 pairs'),
         (['--csv', 'nowhere/values.csv'], "No such file or directory: 'nowhere/values.csv'"),
         (['--prior', 'nowhere'], 'the fusion cannot be set up'),
         (['--params', 'nowhere'], 'neither a file nor a preset'),
