@@ -128,7 +128,7 @@ def _with_details(scene: Tensor, images: Tensor, read: Tensor, gain: Tensor) -> 
     """
     height, width = images.shape[-2:]
     guide, seen = cell_means(scene, _DETAIL_CELL), cell_means(images, _DETAIL_CELL)
-    noise = torch.addcmul(read.square(), guide.clamp_min(0), gain)
+    noise = torch.addcmul(read.square(), guide.clamp_min(0), gain).clamp_min_(_LEAST_READ_NOISE**2)
     variance = cell_means(scene.square(), _DETAIL_CELL).sub_(guide.square())
     covariance = cell_means(scene * images, _DETAIL_CELL).sub_(guide * seen)
     slope = covariance / variance.clamp_min(0).add_(noise / _DETAIL_CELL**2)

@@ -105,21 +105,23 @@ def test_the_finer_the_cells_the_nearer(prior, thermal):
     assert gains == sorted(gains, reverse=True)
 
 
-@pytest.mark.parametrize('cell', [1, 2])
-@pytest.mark.parametrize('photons', [30, 200])
+# Of so many photons for white, a pixel of the dark has a twenty-fifth.
+@pytest.mark.parametrize(('cell', 'photons'), [(1, 200), (2, 200), (2, 30), (4, 30)])
 def test_the_dark_stays_as_bright_as_it_was(prior, thermal, photons, cell):
     dark = 0.1 * thermal
     counts = torch.poisson(dark * photons, generator=torch.Generator().manual_seed(2))
     seen = (counts / photons).clamp(0, 1)
     noise = torch.tensor([0.0, 1 / photons, (float(dark.mean()) / photons) ** 0.5])
     restored = clean(prior, seen, noise, cell)
-    assert float(restored.mean()) == pytest.approx(float(seen.mean()), rel=0.03)
+    assert float(restored.mean()) == pytest.approx(float(seen.mean()), rel=0.01)
     assert decibels(restored, dark) > decibels(seen, dark) + 6
 
 
 @pytest.mark.parametrize('deviation', [0.0, NEGLIGIBLE_NOISE])
 def test_negligible_noise_is_left_alone(prior, visible, thermal, deviation):
     images = [noisy(visible, 1 / 255)[0], noisy(thermal, 1 / 255)[0]]
+    # Black and white, without any detail.
+    images[1][:, :40, :40], images[1][:, 40:80, :40] = 0, 1
     noise = torch.tensor([deviation, 0.0, deviation])
     with torch.inference_mode():
         for before, after in zip(images, denoised(prior, images, [noise] * 2, 2), strict=True):

@@ -106,6 +106,7 @@ def test_one_recording_does_for_clean_and_noisy_pairs():
     rows, columns = np.mgrid[:48, :64]
     thermal = (120 + 60 * np.sin(rows / 9) * np.cos(columns / 11)).astype(np.float32)
     visible = np.repeat(thermal[::-1, :, np.newaxis] / 2 + 60, 3, axis=2)
+    thermal[:20, :20] = 0
     random = np.random.default_rng(1)
     calls, asking = set(), []
     for moment, level in enumerate((0, 12, 0, 25, 4, 0)):

@@ -190,8 +190,8 @@ def test_what_the_images_of_a_camera_have_is_measured_and_told():
 
 @pytest.mark.parametrize('dtype', [np.uint16, np.float32])
 def test_types_of_images_make_no_difference(dtype):
-    scale = 1 / 255 if dtype == np.float32 else 257
-    noise = NoiseWatch()((thermal_image(1) * scale).astype(dtype), 0.0, AUTO)
+    scale = dtype(1 / 255 if dtype == np.float32 else 257)
+    noise = NoiseWatch()(thermal_image(1) * scale, 0.0, AUTO)
     expected = NoiseWatch()(thermal_image(1), 0.0, AUTO)
     assert noise.white.deviation == pytest.approx(expected.white.deviation, rel=0.01)
 

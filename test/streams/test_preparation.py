@@ -190,6 +190,25 @@ def test_a_group_is_ready_for_the_fuser(preparation):
     assert ready.trust == (1.0, 1.0)
 
 
+def test_the_noise_of_each_camera_is_measured_where_it_is_declared_so(preparation):
+    random = np.random.default_rng(4)
+    noisy = message(random.integers(80, 170, (48, 64), dtype=np.uint8), 'mono8')
+    declared = {
+        'fusion.visible_degradation': 'none',
+        'fusion.thermal_degradation': 'stripes auto, noise auto',
+    }
+    visible, thermal = preparation(group(street(), noisy), {**VALUES, **declared}).noise
+    assert visible is None
+    assert thermal.white.deviation > 10
+    table = preparation.noise_table()
+    assert table['visible noise'] == '0.0'
+    assert float(table['thermal noise']) == pytest.approx(thermal.white.deviation, abs=0.1)
+    values = {**VALUES, **declared, 'missing_modality': 'any'}
+    visible, thermal = preparation(alone('thermal', noisy), values).noise
+    assert visible is None
+    assert thermal.white.deviation > 10
+
+
 def test_what_is_malformed_is_named(preparation):
     broken = heat()
     broken.data = broken.data[:9]
