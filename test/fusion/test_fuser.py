@@ -542,9 +542,7 @@ def test_a_black_visible_camera_leaves_the_thermal_image(fuser):
 def test_thermal_strength_leads_from_one_camera_to_the_other(fuser):
     visible, thermal, warm = street()
     fused = [
-        grey(
-            fuser.fuse(visible, thermal, settings=replace(SETTINGS, thermal_strength=each)).image
-        )
+        grey(fuser.fuse(visible, thermal, settings=replace(SETTINGS, thermal_strength=each)).image)
         for each in (0.0, 0.25, 0.5, 0.75, 1.0)
     ]
     np.testing.assert_allclose(fused[0], grey(visible), atol=1.5)
