@@ -15,6 +15,7 @@
 """The gains and weights against slow literal references in float64."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -369,7 +370,7 @@ def test_the_thermal_camera_can_be_preferred(rule):
         weigh_sources(*given, replace(settings, thermal_strength=strength), True)
         for strength in (0.0, 0.2, 0.5, 0.8, 1.0)
     ]
-    for lower, higher in zip(weighings, weighings[1:], strict=False):
+    for lower, higher in pairwise(weighings):
         assert bool((lower.weights[:, 1] < higher.weights[:, 1]).all())
         assert float(lower.shares[1]) < float(higher.shares[1])
     for weighing, alone in ((weighings[0], 0), (weighings[-1], 1)):
