@@ -101,6 +101,10 @@ def _gains(output: Path, work: Path, _: argparse.Namespace) -> None:
     _program('inspect_gains', '--device', 'cpu', '--output', output)
 
 
+def _noise(output: Path, work: Path, _: argparse.Namespace) -> None:
+    _program('inspect_noise', '--device', 'cpu', '--output', output)
+
+
 def _cameras(output: Path, work: Path, _: argparse.Namespace) -> None:
     _program('inspect_cameras', '--output', output)
 
@@ -191,6 +195,11 @@ DRAWINGS = (
         ('theorem.png', 'cumulative_gain.png'),
         'python docs/pictures/inspect_gains.py --device cpu --output docs/images',
         _gains,
+    ),
+    Drawing(
+        ('noise.png', 'night_shot.jpg'),
+        'python docs/pictures/inspect_noise.py --device cpu --output docs/images',
+        _noise,
     ),
     Drawing(
         tuple(

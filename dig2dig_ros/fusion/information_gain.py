@@ -313,6 +313,24 @@ def nats(gain: Tensor, noise_power: Tensor | float) -> Tensor:
     return torch.log1p(gain.clamp_min(0) / noise_power) / 2
 
 
+def frame_information(gains: Tensor, first: int, sensor_noise: Tensor | None = None) -> Tensor:
+    """
+    Return how much each source tells of the scene in each interval: nats a sample, frame means.
+
+    :param gains: (R, K, 1, h, w), DIG in squared error of images on [-1, 1].
+    :param first: how many of the intervals, from the noisiest on, resolve the structure; the
+        others resolve details.
+    :param sensor_noise: see :func:`weigh_sources`.
+    :return: (R, K, 1, 1, 1).
+    """
+    power = gains.new_zeros(gains.shape[1]) if sensor_noise is None else sensor_noise.square()
+    power = power.view(-1, 1, 1, 1)
+    seen = gains[..., ::_EVERY, ::_EVERY]
+    structure = nats(seen[:first], _STRUCTURE_FLOOR + _NOISE_IN_STRUCTURE**2 * power)
+    detail = nats(seen[first:], _DETAIL_FLOOR + _NOISE_IN_DETAIL**2 * power)
+    return torch.cat([structure, detail]).mean(dim=(-2, -1), keepdim=True)
+
+
 def information_gate(information: Tensor, least: float) -> Tensor:
     """
     Return what to add to the logits of the weights for sources that have little to say.
@@ -417,10 +435,4 @@ def _preference(settings: FusionSettings, gains: Tensor) -> Tensor:
 
 def _gate(gains: Tensor, first: int, least: float, sensor_noise: Tensor | None) -> Tensor:
     """Return :func:`information_gate` of intervals, of which ``first`` resolve the structure."""
-    power = gains.new_zeros(gains.shape[1]) if sensor_noise is None else sensor_noise.square()
-    power = power.view(-1, 1, 1, 1)
-    seen = gains[..., ::_EVERY, ::_EVERY]
-    structure = nats(seen[:first], _STRUCTURE_FLOOR + _NOISE_IN_STRUCTURE**2 * power)
-    detail = nats(seen[first:], _DETAIL_FLOOR + _NOISE_IN_DETAIL**2 * power)
-    information = torch.cat([structure, detail]).mean(dim=(-2, -1), keepdim=True)
-    return information_gate(information, least)
+    return information_gate(frame_information(gains, first, sensor_noise), least)

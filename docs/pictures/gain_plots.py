@@ -12,11 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Plots of :mod:`gain_study`; importing this module needs matplotlib."""
+"""Plots of :mod:`gain_study` and :mod:`noise_study`; importing this module needs matplotlib."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import io
 import math
 from pathlib import Path
@@ -97,13 +97,7 @@ def draw_theorem(path: Path, chains: Sequence[Chain]) -> None:
             term = np.array([[step.covariance_term for step in c] for c in own]) * _GREY_LEVELS
             for row, values in enumerate((correlation, term)):
                 axes = grid[row, column]
-                mean = values.mean(axis=0)
-                axes.plot(timesteps, mean, line, color=colour, marker=marker, ms=3.5, label=label)
-                if len(values) > 1:
-                    error = values.std(axis=0, ddof=1) / math.sqrt(len(values))
-                    axes.fill_between(
-                        timesteps, mean - error, mean + error, color=colour, alpha=0.2, lw=0
-                    )
+                _line_with_error(axes, timesteps, values, label, colour, line, marker)
                 _noise_axis(axes, timesteps)
         count = len({chain.pair for chain in chains if chain.kind == kind})
         grid[0, column].set_title(f'{kind}, {count} pair{"s" if count > 1 else ""}')
@@ -171,3 +165,59 @@ def draw_gains(
         axes.set_xlabel('timestep t')
     _legend(right, plots[0], '± standard deviation over the pixels')
     _save(figure, path)
+
+
+def draw_noise(
+    path: Path,
+    levels: Sequence[float],
+    information: NDArray[np.float64],
+    weights: Mapping[str, NDArray[np.float64]],
+) -> None:
+    """
+    Draw what each camera tells, and how much the thermal one counts, over the visible one's noise.
+
+    :param levels: L deviations of the noise added to the visible image, in grey levels.
+    :param information: (P, L, 2, 2): pairs, levels, bands (structure, details), cameras; in nats.
+    :param weights: mean thermal weight by what the fusion does, (P, L). Bands are standard errors.
+    """
+    figure = Figure(figsize=(9.6, 3.9), layout='constrained')
+    left, right = figure.subplots(1, 2)
+    for source, (name, colour) in enumerate((('visible', _BLUE), ('thermal', _VERMILION))):
+        for band, (what, line) in enumerate((('structure', '-'), ('details', '--'))):
+            _line_with_error(
+                left, levels, information[:, :, band, source], f'{name}, {what}', colour, line
+            )
+    styles = ((_VERMILION, '-', 'o'), (_BLUE, '--', 's'), (_GREY, ':', '^'))
+    for (name, values), (colour, line, marker) in zip(weights.items(), styles, strict=True):
+        _line_with_error(right, levels, values, name, colour, line, marker)
+    left.set_title('What a camera tells of the scene', fontsize=11)
+    left.set_ylabel('nats a sample, mean over the frame')
+    # The legend has room above.
+    left.set_ylim(0, 1.4 * information.mean(axis=0).max())
+    right.set_title('How much of the fused image is thermal', fontsize=11)
+    right.set_ylabel('mean thermal weight')
+    right.set_ylim(0.3, 0.9)
+    for axes in (left, right):
+        axes.set_xlabel('white noise added to the visible image, grey levels')
+        axes.set_xlim(min(levels), max(levels))
+        axes.grid(alpha=0.3)
+    left.legend(loc='upper center', ncols=2, fontsize=9, frameon=False)
+    right.legend(loc='upper left', fontsize=9, frameon=False)
+    _save(figure, path)
+
+
+def _line_with_error(
+    axes: Any,
+    places: Sequence[float],
+    values: NDArray[np.float64],
+    label: str,
+    colour: str,
+    line: str,
+    marker: str = 'o',
+) -> None:
+    """Draw the means over the first axis of (P, L), with their standard errors as a band."""
+    mean = values.mean(axis=0)
+    axes.plot(places, mean, line, color=colour, marker=marker, ms=3.5, label=label)
+    if len(values) > 1:
+        error = values.std(axis=0, ddof=1) / math.sqrt(len(values))
+        axes.fill_between(places, mean - error, mean + error, color=colour, alpha=0.2, lw=0)

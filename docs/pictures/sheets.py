@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-Sheets of pictures with curves below them, for ``inspect_cameras.py``.
+Sheets of pictures with curves below them, for ``inspect_cameras.py`` and ``inspect_noise.py``.
 
 Only :func:`draw` needs matplotlib.
 """
