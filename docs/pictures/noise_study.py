@@ -42,8 +42,12 @@ from dig2dig_ros.streams.pairing import SOURCES
 # Deviations of the noise, in grey levels of 255, of each channel.
 LEVELS = (0, 5, 10, 15, 20, 30, 40)
 # What the fusion does without, and the settings that make it so.
-_UNGATED = {'least_information': 0.0}
-_UNAWARE = {**_UNGATED, 'visible_degradation': 'none', 'thermal_degradation': 'none'}
+_UNGATED: dict[str, Any] = {'least_information': 0.0}
+_UNAWARE: dict[str, Any] = {
+    **_UNGATED,
+    'visible_degradation': 'none',
+    'thermal_degradation': 'none',
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     'by default': {},
     'without the gate': _UNGATED,
@@ -121,7 +125,8 @@ def night_sheet(fuser: Fuser, size: tuple[int, int], seed: int) -> Sheet:
     moment, box = street.meeting()
     visible, thermal = _CONDITION.apply(*street_pair(street.scene(), moment), 'street')
     panels = [Panel(visible, 'visible'), Panel(thermal, 'thermal')]
-    for changes, title in ((_UNAWARE, 'fused, noise unknown, no gate'), ({}, 'fused by default')):
+    ways = {'fused, noise unknown, no gate': _UNAWARE, 'fused by default': {}}
+    for title, changes in ways.items():
         fused = fuser.fuse(visible, thermal, settings=replace(fuser.settings, **changes))
         panels.append(Panel(fused.image, title, share=float(fused.weights[1].mean())))
     near = [Panel(crop(each.image, box, 1.3, 1.25)) for each in panels if each.image is not None]

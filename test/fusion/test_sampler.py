@@ -160,6 +160,8 @@ def test_increments_follow_the_literal_sum():
 
 def test_the_mean_brightness_is_that_of_sources_with_information():
     source = random_sources(1)
+    # Two halves of different brightness: that is structure.
+    source[..., : source.shape[-1] // 2] += 1.0
     sources = torch.cat([source, torch.full_like(source, -1.0)])
     distances = []
     for least in (0.0, 0.25):
@@ -167,8 +169,8 @@ def test_the_mean_brightness_is_that_of_sources_with_information():
         shares = result.weighing.shares.flatten().tolist()
         assert sum(shares) == pytest.approx(1)
         distances.append(abs(float(result.fused.mean() - source.mean())))
-    assert shares[1] < 0.05
-    assert distances[1] < 0.2 * distances[0]
+    assert shares[1] < 0.25
+    assert distances[1] < 0.5 * distances[0]
 
 
 @pytest.mark.parametrize('overshoot', [0.0, 0.02])
