@@ -48,7 +48,7 @@ from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.camera_noise import CameraNoise
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.sensor_noise import measure_noise, SensorNoise
-from dig2dig_ros.images.stripes import without_stripes
+from dig2dig_ros.images.stripes import Stripes, without_stripes
 from dig2dig_ros.priors import load_prior, Prior, PriorError
 
 __all__ = ['Fuser', 'FusionCancelled', 'FusionInputError', 'FusionResult', 'FusionSettings']
@@ -499,6 +499,7 @@ def _measured_sources(
         if noise is None:
             noise = measure_noise(pixels, full_scale=full_scale, white=white, stripes=stripes)
         if stripes and pixels.ndim == 2:
+            _check_stripes(noise.stripes, pixels, index)
             pixels = without_stripes(pixels, noise.stripes, full_scale=full_scale)
         level = noise.white
         if degradation.noise is not None:
@@ -506,6 +507,19 @@ def _measured_sources(
             level = CameraNoise(read=deviation, deviation=deviation)
         measured.append(replace(source, pixels=pixels, noise=level))
     return measured
+
+
+def _check_stripes(stripes: Stripes, pixels: NDArray[Any], index: int) -> None:
+    height, width = pixels.shape
+    for what, offsets, count in (
+        ('columns', stripes.column_offsets, width),
+        ('rows', stripes.row_offsets, height),
+    ):
+        if offsets is not None and offsets.shape != (count,):
+            raise FusionInputError(
+                f'the noise of source {index + 1} has stripes of {len(offsets)} {what}, but the '
+                f'image has {count}: give the noise of images of this size'
+            )
 
 
 def _check_fits(

@@ -25,6 +25,7 @@ from dig2dig_ros.images.camera_noise import CameraNoise
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.sensor_noise import measure_noise, SensorNoise
+from dig2dig_ros.images.stripes import Stripes
 from dig2dig_ros.priors import load_prior, PriorError
 from fusion.priors import GaussianPrior
 
@@ -711,3 +712,12 @@ def test_a_fusion_is_given_up_within_the_calls_of_its_first_step():
     watched = fuser.fuse(visible, thermal, settings=settings, cancelled=lambda: False)
     unwatched = fuser.fuse(visible, thermal, settings=settings)
     np.testing.assert_array_equal(watched.image, unwatched.image)
+
+
+def test_stripes_of_another_size_are_refused():
+    stripes = Stripes(columns=3.0, column_offsets=np.zeros(30, np.float32))
+    image = np.full((40, 48), 90, np.uint8)
+    with pytest.raises(FusionInputError, match='stripes of 30 columns, but the image has 48'):
+        Fuser(prior='nano', device='cpu').fuse(
+            image, image, noise=(None, SensorNoise(CameraNoise(), stripes))
+        )
