@@ -149,7 +149,7 @@ class Listener(FusionClient):
 
     def next_union(self):
         """Return the next message of the node, and go on to the next frame."""
-        self.until(lambda: self.united, 20, f'united detections ({self.values})')
+        self.until(lambda: self.united, 60, f'united detections ({self.values})')
         self.clock += 100
         return self.united.pop(0)
 
@@ -159,7 +159,7 @@ class Listener(FusionClient):
         self.clock += 100
 
     def diagnose(self, key, value):
-        self.until(lambda: self.values.get(key) == value, 20, f'{key}: {value} ({self.values})')
+        self.until(lambda: self.values.get(key) == value, 60, f'{key}: {value} ({self.values})')
 
 
 @contextmanager
@@ -183,7 +183,7 @@ def running(parameters=(), arguments=()):
             yield node
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
-            process.wait(30)
+            process.wait(60)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -240,7 +240,7 @@ def test_yolo_msgs_with_weight_maps_and_a_source_that_ends(packages):
         client.listen('detections/thermal', client.types.DetectionArray, of_thermal.append)
         client.connected()
         client.until(
-            lambda: all(each.get_subscription_count() for each in maps.values()), 20, 'its maps'
+            lambda: all(each.get_subscription_count() for each in maps.values()), 60, 'its maps'
         )
         weights = np.zeros((48, 64), np.uint8)
         weights[:, :32] = 255  # the thermal camera says nothing on the right
@@ -255,7 +255,7 @@ def test_yolo_msgs_with_weight_maps_and_a_source_that_ends(packages):
             ('person', pytest.approx(0.5)),
             ('person', pytest.approx(0.4)),
         ]
-        client.until(lambda: of_thermal, 20, 'the scores of the thermal camera')
+        client.until(lambda: of_thermal, 60, 'the scores of the thermal camera')
         assert [each.score for each in of_thermal[0].detections] == [pytest.approx(0.5), 0]
         client.diagnose('unions without weight maps', '0')
 
