@@ -349,6 +349,26 @@ def information_gate(information: Tensor, least: float) -> Tensor:
     return 2 * ((information + _SOME_NATS) / enough).clamp_max(1).log()
 
 
+def common_decision(
+    gain: Tensor, temperature: float, window: int, logits: Tensor | float = 0.0
+) -> Tensor:
+    """
+    Return weights that hold for all intervals and nearly name one source.
+
+    Of images that differ in focus, one is right about a pixel, whatever the noise level. The mean
+    gain makes the vote of a pixel, and the mean vote within the window decides: a strong edge has
+    no more votes than a faint one, so it does not decide for all that lies around it.
+
+    :param gain: (R, K, 1, H, W), comparable between intervals, see :func:`relative_gain`.
+    :param temperature: of the votes, and of the decision.
+    :param window: side in pixels, odd.
+    :param logits: what else speaks for a source, in votes, of a shape that broadcasts.
+    :return: (1, K, 1, H, W), summing to 1 over the sources.
+    """
+    votes = softmax_weights(gain.mean(dim=0, keepdim=True), temperature)
+    return softmax_weights(local_mean(votes, window) + logits, temperature)
+
+
 @dataclass(frozen=True)
 class Weighing:
     """
@@ -417,6 +437,11 @@ def weigh_sources(
     if settings.weights == 'uniform':
         return Weighing(gains, softmax_weights(torch.zeros_like(gains) + gate), cell, shares)
     compared = relative_gain(gains, NOISE_FLOORS[loss]) if settings.normalize_gain else gains
+    if from_pure_noise and settings.decision_window:
+        window = settings.decision_window if cell == 1 else _coarse_side(settings.decision_window)
+        preferred = gate[first:].mean(dim=0, keepdim=True)
+        decided = common_decision(compared[first:], settings.temperature, window, preferred)
+        return Weighing(gains, decided.expand_as(gains), cell, shares)
     structure_weights = softmax_weights(
         compared[:first], settings.structure_temperature, gate[:first]
     )

@@ -169,9 +169,13 @@ def _sum_increments(
     weights = refined(weighing.weights, weighing.cell, *sources.shape[-2:])
     known = [pure_noise_estimate(sources), *estimates, sources]
 
-    # The mean of all, but for what the shares differ from equal ones.
-    beyond = (weighing.shares - 1 / len(sources)) * known[0]
-    fused = (known[0].mean(dim=0, keepdim=True) + beyond.sum(dim=0, keepdim=True)).contiguous()
+    if settings.decision_window:
+        # One decision for all intervals holds for the mean brightness, too.
+        fused = (weights[0] * known[0]).sum(dim=0, keepdim=True)
+    else:
+        # The mean of all, but for what the shares differ from equal ones.
+        beyond = (weighing.shares - 1 / len(sources)) * known[0]
+        fused = (known[0].mean(dim=0, keepdim=True) + beyond.sum(dim=0, keepdim=True)).contiguous()
     for step, (before, target) in enumerate(pairwise(known)):
         # Contrast of coarse structure is between distant places, that of details within a window.
         window = settings.gain_window if step > 0 else None

@@ -43,6 +43,10 @@ def _odd(value: int) -> str | None:
     return None if value % 2 else 'must be odd'
 
 
+def _odd_or_zero(value: int) -> str | None:
+    return None if value == 0 else _odd(value)
+
+
 def _degradation(text: str) -> str | None:
     try:
         Degradation.parse(text)
@@ -180,6 +184,14 @@ class FusionSettings:
         'Moves the fused image between the cameras: 0 is the visible one alone, 1 the thermal one '
         'alone; 0.5 leaves it to the information gains.',
         limits=(0.0, 1.0),
+    )
+    decision_window: int = _setting(
+        0,
+        'Side in pixels of the window within which the gains of all intervals of increments '
+        'decide together for one source, as multi-focus asks for; odd. 0 weighs every interval '
+        'by its own gains.',
+        limits=(0, 99),
+        check=_odd_or_zero,
     )
     contrast_gain: float = _setting(
         1.2,

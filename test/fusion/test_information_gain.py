@@ -24,6 +24,7 @@ import torch.nn.functional as F
 
 from dig2dig_ros.fusion.information_gain import (
     cell_means,
+    common_decision,
     information_gain,
     information_gate,
     local_mean,
@@ -224,6 +225,22 @@ def test_dominability_falls_where_the_loss_rises(estimates_and_sources):
         assert np.corrcoef(weight.flatten(), own.flatten())[0, 1] < 0
     difference = loss[:, 0] - loss[:, 1]
     assert torch.equal(weights[:, 0] > 0.5, difference < 0)
+
+
+def test_a_decision_is_that_of_all_intervals_and_of_the_neighbours():
+    gain = torch.zeros(2, 2, 1, 24, 24)
+    # The first source gains on the left, in the first interval; the second one on the right, more,
+    # in the second interval; and the first one at a single pixel there.
+    gain[0, 0, ..., :12] = 0.5
+    gain[1, 1, ..., 12:] = 1.0
+    gain[:, 0, 0, 12, 18] = 1.0
+    gain[:, 1, 0, 12, 18] = 0.0
+    decided = common_decision(gain, 0.02, 7)
+    assert decided.shape == (1, 2, 1, 24, 24)
+    torch.testing.assert_close(decided.sum(dim=1), torch.ones(1, 1, 24, 24))
+    assert decided[0, 0, ..., :11].min() > 0.99
+    assert decided[0, 1, ..., 13:].min() > 0.99
+    torch.testing.assert_close(common_decision(gain.flip(1), 0.02, 7).flip(1), decided)
 
 
 def test_uniform_weights_still_report_the_gains(estimates_and_sources):

@@ -172,6 +172,19 @@ def test_the_mean_brightness_is_that_of_sources_with_information():
     assert shares[1][1] < 0.25
 
 
+def test_increments_decided_for_one_source_end_at_its_pixels():
+    sources = random_sources()
+    settings = replace(INCREMENTS, contrast_gain=1.0, temperature=0.02, decision_window=5)
+    result = run(settings, sources)
+    assert bool((result.weights == result.weights[:1]).all())
+    assert result.weights[0].amax(dim=0).mean() > 0.9
+    weighted = (result.weights[0] * sources).sum(dim=0, keepdim=True)
+    np.testing.assert_allclose(result.fused, weighted, rtol=1e-10, atol=1e-12)
+    # A camera that is not wanted has no say.
+    thermal = run(replace(settings, thermal_strength=1.0), sources)
+    np.testing.assert_allclose(thermal.fused, sources[1:], rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize('overshoot', [0.0, 0.02])
 def test_increments_stay_between_the_sources(overshoot):
     sources = random_sources()
