@@ -25,7 +25,7 @@ than that, and no device reaches both of its peaks: the floor is a scale, not a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import time
 from typing import Any
 
@@ -235,8 +235,9 @@ def compare_with_floor(
 def _over_floor(fuser: Fuser, size: tuple[int, int], peak: Peak, seconds: float) -> dict[str, Any]:
     """Return what the prior needs at least for a pair, and what it and the fuser take."""
     visible, thermal = moving_pairs(*size, 1)[0]
-    calls = fuser.fuse(visible, thermal).prior_calls
-    settings = fuser.settings
+    # Without what noise of the cameras adds, which depends on the images.
+    settings = replace(fuser.settings, visible_degradation='none', thermal_degradation='none')
+    calls = fuser.fuse(visible, thermal, settings=settings).prior_calls
     # Only a chain sees all pixels whatever the setting.
     shrunk = settings.prior_downscale if settings.sampler == 'increments' else 1
     seen = (-(-size[0] // shrunk), -(-size[1] // shrunk))
@@ -246,7 +247,11 @@ def _over_floor(fuser: Fuser, size: tuple[int, int], peak: Peak, seconds: float)
     # As the sampler calls it: both sources at once.
     call = prior_call(fuser.prior, *seen, images=2)
     prior = float(np.median(seconds_of(call, fuser.device, seconds))) / 2 * calls
-    fused = seconds_of(lambda: fuser.fuse(visible, thermal, weights=False), fuser.device, seconds)
+    fused = seconds_of(
+        lambda: fuser.fuse(visible, thermal, settings=settings, weights=False),
+        fuser.device,
+        seconds,
+    )
     pair = float(np.median(fused))
     return {
         'prior_size': f'{seen[0]}x{seen[1]}',
