@@ -41,6 +41,11 @@ def luma(bgr: Tensor) -> Tensor:
     return blue * bgr[0] + green * bgr[1] + red * bgr[2]
 
 
+def grey(image: Tensor) -> Tensor:
+    """Return the (1, H, W) luma of an image (3, H, W), blue first, or of a grey one (1, H, W)."""
+    return luma(image)[None] if len(image) == 3 else image
+
+
 def replace_luma(bgr: Tensor, new_luma: Tensor, old_luma: Tensor | None = None) -> Tensor:
     """
     Give an image another luma and keep its chroma (Cb and Cr).

@@ -33,7 +33,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dig2dig_ros.fusion.colour import luma
+from dig2dig_ros.fusion.colour import grey
 from dig2dig_ros.fusion.estimates import matching_timesteps
 from dig2dig_ros.fusion.information_gain import cell_means, local_mean, refined
 from dig2dig_ros.images.luma import LUMA_BGR
@@ -74,7 +74,7 @@ def denoised(
     :param cell: pixels a side of the means that the prior sees, a power of 2; 1 shows it all.
     :return: the same shapes, in [0, 1].
     """
-    lumas = _denoised_lumas(prior, [_luma(image) for image in images], noises, cell)
+    lumas = _denoised_lumas(prior, [grey(image) for image in images], noises, cell)
     results = []
     for image, noise, clean in zip(images, noises, lumas, strict=True):
         if len(image) == 3:
@@ -82,10 +82,6 @@ def denoised(
             clean = with_luma(chroma, clean[0])
         results.append(torch.lerp(image, clean, denoising_share(noise[2])))
     return results
-
-
-def _luma(image: Tensor) -> Tensor:
-    return luma(image)[None] if len(image) == 3 else image
 
 
 def _denoised_lumas(

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 import torch.nn.functional as F
 
-from dig2dig_ros.fusion.colour import luma, mixed_chroma, replace_luma
+from dig2dig_ros.fusion.colour import grey, mixed_chroma, replace_luma
 from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.fusion.denoising import denoised, denoising_share
 from dig2dig_ros.fusion.estimates import WatchedPrior
@@ -130,7 +130,7 @@ def fuse_pair(
     settings = task.settings
     watched = WatchedPrior(prior, cancelled)
     images, observations = _aligned_images(watched, task, tensors)
-    sources = torch.stack([_grey(image) for image in images])
+    sources = torch.stack([grey(image) for image in images])
     old_luma = sources[0, 0]
     trust_maps = _trust_maps(task, tensors, sources)
     trusted = [index for index, source in enumerate(task.sources) if source.is_trusted]
@@ -270,7 +270,7 @@ def _restored(
 ) -> tuple[Tensor, Observation | None]:
     """Undo a declared degradation in the camera's own pixels; see :func:`_aligned_images`."""
     level = 2 * float(noise[2])
-    observation = observe(degradation, _grey(image)[None] * 2 - 1, level)
+    observation = observe(degradation, grey(image)[None] * 2 - 1, level)
     if len(image) == 3:
         restored = restore_colour(prior, image, observation, settings.restoration_steps)
     else:
@@ -278,7 +278,7 @@ def _restored(
         restored = ((scene[0] + 1) / 2).clamp(0, 1)
     if settings.sampler == 'increments':
         return restored, None
-    return restored, explained(observation, _grey(restored)[None] * 2 - 1)
+    return restored, explained(observation, grey(restored)[None] * 2 - 1)
 
 
 def _warped(image: Tensor, grid: Tensor) -> Tensor:
@@ -296,11 +296,6 @@ def _resized(image: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(
         image[None], (height, width), mode='bilinear', align_corners=False, antialias=True
     )[0]
-
-
-def _grey(image: Tensor) -> Tensor:
-    """Return the (1, H, W) luma of an image."""
-    return luma(image)[None] if len(image) == 3 else image
 
 
 def _coloured(

@@ -29,7 +29,7 @@ from importlib import import_module
 import sys
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
@@ -44,6 +44,7 @@ from dig2dig_ros.detections.messages import (
     message_of_source,
     TYPES,
 )
+from dig2dig_ros.nodes.diagnostics import diagnostics_of
 from dig2dig_ros.nodes.parameters import NodeParameters
 from dig2dig_ros.nodes.run import run_node
 from dig2dig_ros.streams.detection_fusion import DetectionFusion, UnitedFrame
@@ -235,19 +236,11 @@ class DetectionFusionNode(Node):  # type: ignore[misc]
     # Diagnostics
 
     def _publish_diagnostics(self) -> None:
-        level, text = self._health()
+        health = self._health()
         table = {'message type': self._type_name, **self._fusion.table()}
         if self._unknown_parameters:
             table['unknown parameters'] = self._unknown_parameters
-        status = DiagnosticStatus(
-            level=level,
-            name=f'{self.get_fully_qualified_name()}: detections',
-            message=text,
-            values=[KeyValue(key=key, value=value) for key, value in table.items()],
-        )
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        self._diagnostics.publish(diagnostics_of(self, 'detections', health, table))
 
     def _health(self) -> tuple[bytes, str]:
         if self._failure:

@@ -29,7 +29,7 @@ import sys
 import time
 from typing import Any, TYPE_CHECKING
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
@@ -38,6 +38,7 @@ from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from dig2dig_ros.nodes.diagnostics import diagnostics_of
 from dig2dig_ros.nodes.parameters import NodeParameters
 from dig2dig_ros.nodes.publishing import Outputs
 from dig2dig_ros.nodes.run import run_node
@@ -336,7 +337,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
     # Diagnostics
 
     def _publish_diagnostics(self) -> None:
-        level, text = self._health()
+        health = self._health()
         table = {'state': self._state, **self._device_facts}
         if self._pipeline is not None:
             table.update(self._pipeline.table())
@@ -344,16 +345,8 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             table['unknown parameters'] = self._unknown_parameters
         if self._fuser is not None:
             table.update(self._fuser.memory())
-        status = DiagnosticStatus(
-            level=level,
-            name=f'{self.get_fully_qualified_name()}: fusion',
-            message=text,
-            hardware_id=self._device_facts.get('device', ''),
-            values=[KeyValue(key=key, value=value) for key, value in table.items()],
-        )
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        hardware = self._device_facts.get('device', '')
+        self._diagnostics.publish(diagnostics_of(self, 'fusion', health, table, hardware))
 
     def _health(self) -> tuple[bytes, str]:
         if self._failure:

@@ -1,0 +1,46 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Diagnostics as a node of this package publishes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+
+
+def diagnostics_of(
+    node: Node, task: str, health: tuple[bytes, str], table: Mapping[str, str], hardware: str = ''
+) -> DiagnosticArray:
+    """
+    Return the message for ``/diagnostics``, stamped now.
+
+    :param task: what the node does, which its status is named after.
+    :param health: the level of a ``DiagnosticStatus``, and why.
+    :param table: all figures.
+    :param hardware: what the node runs on.
+    """
+    level, text = health
+    status = DiagnosticStatus(
+        level=level,
+        name=f'{node.get_fully_qualified_name()}: {task}',
+        message=text,
+        hardware_id=hardware,
+        values=[KeyValue(key=key, value=value) for key, value in table.items()],
+    )
+    array = DiagnosticArray(status=[status])
+    array.header.stamp = node.get_clock().now().to_msg()
+    return array
