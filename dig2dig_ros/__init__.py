@@ -12,3 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Visible/thermal fusion on ROS 2, guided by diffusion information gains."""
+
+import os as _os
+
+# OpenCV looks at this once, as it loads. It is the wall behind the checks of images/encoded.py,
+# for what they do not know: no image of more than their MAX_PIXELS is decompressed. It is 2^30
+# pixels otherwise, which are gigabytes.
+_os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', '64000000')

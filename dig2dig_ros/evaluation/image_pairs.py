@@ -30,6 +30,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.images.encoded import EncodedImageError, read_image
+
 # Where a folder holds one name twice, the earlier suffix wins: rather without loss.
 _SUFFIXES = ('.png', '.tif', '.tiff', '.bmp', '.pgm', '.ppm', '.webp', '.jpg', '.jpeg')
 _VISIBLE_FOLDERS = ('visible', 'vis', 'vi', 'rgb', 'color', 'colour')
@@ -190,13 +192,9 @@ def _checked_depth(image: NDArray[Any], path: Path) -> NDArray[Any]:
 
 def _read(path: Path, flags: int) -> NDArray[Any]:
     try:
-        image: NDArray[Any] | None = cv2.imread(str(path), flags)
-    except cv2.error as error:
+        return read_image(path, flags)
+    except EncodedImageError as error:
         raise ImagePairError(f'cannot read {path}: {error}') from error
-    if image is None:
-        reason = 'not an image that OpenCV knows' if path.exists() else 'no such file'
-        raise ImagePairError(f'cannot read {path}: {reason}')
-    return image
 
 
 def _sources(directory: Path) -> tuple[dict[str, Path], dict[str, Path], str]:

@@ -32,15 +32,22 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 import re
 import sys
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_PIXELS = 64_000_000
-# A line of a million pixels is no image, and takes as much memory as one of sixteen lines.
-_LONGEST_SIDE = 16_384
+from dig2dig_ros.images.encoded import (
+    decode_image,
+    EncodedImageError,
+    MAX_PIXELS,
+    refuse_large,
+    stated_size,
+)
+
+# What image_transport's ``compressed`` sends.
+_TRANSPORTED = ('JPEG', 'PNG', 'TIFF')
 # Characters of what a message says of itself that an error repeats: it may be megabytes.
 _QUOTED = 60
 
@@ -190,7 +197,10 @@ def _checked_layout(
     height, width = int(msg.height), int(msg.width)
     if height <= 0 or width <= 0:
         raise refuse(f'the size {width}x{height} has no pixels')
-    _refuse_large(width, height, refuse, max_pixels)
+    try:
+        refuse_large(width, height, max_pixels)
+    except EncodedImageError as error:
+        raise refuse(str(error)) from None
     layout = _LAYOUTS.get(msg.encoding)
     if layout is None:
         return None
@@ -200,15 +210,6 @@ def _checked_layout(
     if min(width, height) < layout.smallest:
         raise refuse(f'{width}x{height} is too small, at least 3x3 pixels are needed')
     return layout
-
-
-def _refuse_large(
-    width: int, height: int, refuse: Callable[[str], CodecError], max_pixels: int
-) -> None:
-    if height * width > max_pixels:
-        raise refuse(f'the size {width}x{height} is beyond the limit of {max_pixels} pixels')
-    if max(height, width) > _LONGEST_SIDE:
-        raise refuse(f'the size {width}x{height} is beyond {_LONGEST_SIDE} pixels along a side')
 
 
 def _view(msg: ImageMessage, layout: _Layout, refuse: Callable[[str], CodecError]) -> NDArray[Any]:
@@ -264,44 +265,27 @@ def decode_compressed(
 
     if 'compressedDepth' in msg.format:
         raise refuse('this is the compressedDepth transport: use raw or compressed')
-    buffer = _as_bytes(msg.data, refuse)
-    data = buffer.tobytes()
-    # Where to look for the end marker: a thumbnail before the frame header has one of its own.
-    end, begin = b'', 0
-    if data.startswith(b'\xff\xd8\xff'):
-        kind, end, (size, begin) = 'JPEG', b'\xff\xd9', _jpeg_size(data)
-    elif data.startswith(b'\x89PNG\r\n\x1a\n'):
-        kind, end, size = 'PNG', b'IEND', _png_size(data)
-    elif data.startswith((b'II*\0', b'MM\0*')):
-        kind, size = 'TIFF', _tiff_size(data)
-    else:
-        raise refuse(f'its {buffer.size} bytes are neither JPEG nor PNG nor TIFF')
-    if size is None or 0 in size:
-        raise refuse(f'the {kind} data is damaged or ends early: it does not state a size')
-    _refuse_large(*size, refuse, max_pixels)
-    # OpenCV 4 fills the missing part of a truncated JPEG with grey and calls it a success.
-    if data.rfind(end, begin) < 0:
-        raise refuse(f'the {kind} data ends early: its end marker is missing')
+    data = _as_bytes(msg.data, refuse).tobytes()
     try:
+        stated = stated_size(data, _TRANSPORTED)
         # Unchanged keeps 16 bits, and leaves pixels where the sensor has them (no EXIF rotation).
-        image = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise refuse(f'OpenCV cannot decompress it: {error}') from error
-    if image is None:
-        raise refuse(f'the {kind} data is damaged')
+        image = decode_image(data, stated, cv2.IMREAD_UNCHANGED, max_pixels)
+    except EncodedImageError as error:
+        raise refuse(str(error)) from error
 
     image = _supported(image, refuse)
     encoding, target = _compressed_from(msg.format)
     if image.ndim == 3:
         # image_transport converts colour to BGR first, but not for TIFF.
-        is_rgb = target.startswith('rgb') or (kind == 'TIFF' and encoding.startswith('rgb'))
+        is_rgb = target.startswith('rgb') or (stated.kind == 'TIFF' and encoding.startswith('rgb'))
         return _colour(cv2.cvtColor(image, cv2.COLOR_RGB2BGR)) if is_rgb else image
     bayer = re.fullmatch(f'bayer_({"|".join(_BAYER)})(8|16)', encoding)
     if bayer and target in ('', encoding):
         if min(image.shape) < 3:
-            raise refuse(f'{size[0]}x{size[1]} is too small, at least 3x3 pixels are needed')
+            size = f'{stated.width}x{stated.height}'
+            raise refuse(f'{size} is too small, at least 3x3 pixels are needed')
         return _colour(cv2.cvtColor(_to_8_bit(image), _BAYER[bayer[1]]))
-    if kind == 'JPEG' and encoding in ('mono16', '16UC1'):
+    if stated.kind == 'JPEG' and encoding in ('mono16', '16UC1'):
         return image.astype(np.uint16) << 8
     return image
 
@@ -401,45 +385,6 @@ def _compressed_from(format_text: str) -> tuple[str, str]:
     encoding, semicolon, how = format_text.partition(';')
     target = re.search(r'compressed\s+(\w+)', how if semicolon else format_text)
     return encoding.strip() if semicolon else '', target[1] if target else ''
-
-
-def _png_size(data: bytes) -> tuple[int, int] | None:
-    """Return (width, height) from the header chunk, which comes first (PNG, 11.2.2)."""
-    if data[12:16] != b'IHDR' or len(data) < 24:
-        return None
-    return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
-
-
-def _jpeg_size(data: bytes) -> tuple[tuple[int, int] | None, int]:
-    """Return (width, height) from the frame header (ITU-T T.81, B.2.2) and where it lies."""
-    position = 2
-    while position + 9 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height = int.from_bytes(data[position + 5 : position + 7], 'big')
-            return (int.from_bytes(data[position + 7 : position + 9], 'big'), height), position
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], 'big')
-    return None, 0
-
-
-def _tiff_size(data: bytes) -> tuple[int, int] | None:
-    """Return (width, height) from the first directory (TIFF 6.0, section 2)."""
-    order: Literal['little', 'big'] = 'little' if data.startswith(b'II') else 'big'
-
-    def number(position: int, size: int) -> int:
-        return int.from_bytes(data[position : position + size], order)
-
-    found = {}
-    directory = number(4, 4)
-    for position in range(directory + 2, directory + 2 + 12 * number(directory, 2), 12):
-        if position + 12 > len(data):
-            return None
-        # Tags 256 and 257 are width and height; type 3 is of 16 bits, 4 of 32.
-        found[number(position, 2)] = number(position + 8, 2 if number(position + 2, 2) == 3 else 4)
-    return (found[256], found[257]) if {256, 257} <= found.keys() else None
 
 
 @lru_cache(maxsize=1)

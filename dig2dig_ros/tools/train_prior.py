@@ -41,6 +41,7 @@ from torch import Tensor
 
 from dig2dig_ros.fusion.device import describe_device, has_fast_bf16, resolve_device
 from dig2dig_ros.fusion.estimates import denoise
+from dig2dig_ros.images.encoded import EncodedImageError, read_image
 from dig2dig_ros.priors.base import linear_alpha_bar, Prior
 from dig2dig_ros.priors.compact import CompactConfig, CompactPrior, CompactUNet, save
 
@@ -63,9 +64,10 @@ def load_luma(folders: Sequence[Path], limit: int | None = None) -> list[NDArray
             kept[path.parent] = kept.get(path.parent, 0) + 1
             if limit is not None and kept[path.parent] > limit:
                 continue
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is None:
-                print(f'skipped {path}: not a readable image', file=sys.stderr)
+            try:
+                image = read_image(path, cv2.IMREAD_COLOR)
+            except EncodedImageError as error:
+                print(f'skipped {path}: {error}', file=sys.stderr)
                 continue
             images.append(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False))
     if not images:

@@ -251,7 +251,7 @@ def test_unreadable_files_are_named(tmp_path):
     good = write(tmp_path / 'good.png')
     broken = tmp_path / 'broken.png'
     broken.write_bytes(b'no image')
-    with pytest.raises(ImagePairError, match=r'broken\.png: not an image'):
+    with pytest.raises(ImagePairError, match=r'broken\.png: its .* bytes are neither'):
         load_pair(ImagePair('a', good, broken))
     with pytest.raises(ImagePairError, match=r'gone\.png: no such file'):
         load_pair(ImagePair('a', tmp_path / 'gone.png', good))

@@ -327,8 +327,8 @@ def test_a_task_is_its_shipped_preset(
     [
         ('a.png -o out.png', 'two or more images needed, but there is only a.png'),
         ('a.png missing.png -o out.png', 'cannot read missing.png: no such file'),
-        ('a.png folder -o out.png', 'cannot read folder: not an image that OpenCV knows'),
-        ('a.png text.png -o out.png', 'cannot read text.png: not an image that OpenCV knows'),
+        ('a.png folder -o out.png', 'cannot read folder: it is no file'),
+        ('a.png text.png -o out.png', 'bytes are neither JPEG nor PNG'),
         ('a.png float.tif -o out.png', 'float.tif holds float32, but must have 8 or 16 bits'),
         ('a.png b.png -o out.xyz', "no image format for the suffix '.xyz'; use .png"),
         ('a.png b.png -o out', 'no image format for a name without a suffix'),
