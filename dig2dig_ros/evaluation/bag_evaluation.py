@@ -74,6 +74,7 @@ from dig2dig_ros.evaluation.scores import (
 from dig2dig_ros.evaluation.study import Study, STUDY_FILES, StudyPair
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.streams.preparation import fused_picture, FusedFrame, stamp_of, weight_plane
+from dig2dig_ros.streams.statistics import why_unfused
 
 # What an evaluation of a bag is known by, and may be replaced by the next one.
 RESULTS = (*STUDY_FILES, 'fused')
@@ -477,7 +478,13 @@ class _BagEvaluation:
     def _warnings(self) -> list[str]:
         """Return what is odd about the streams, in sentences."""
         replay = self._replay
-        warnings = []
+        warnings = self._said_live()
+        for source, count in (+replay.lossy).items():
+            warnings.append(
+                f'{count_of_pairs(count)} with a {source} image that was recorded as JPEG, which '
+                'loses faint contrasts and adds blocks that the fusion may take for detail: '
+                'record it raw, or as png (the format of its compressed topic)'
+            )
         for source, sizes in replay.sizes.items():
             if len(sizes) > 1:
                 text = ', '.join(f'{w}x{h} ({count})' for (w, h), count in sizes.most_common(3))
@@ -492,11 +499,6 @@ class _BagEvaluation:
                 'thermal images were resized to the size of the visible ones, for the fusion and '
                 'for the scores: they must be registered'
             )
-        for cause, example in replay.examples.items():
-            warnings.append(f'{cause} ({replay.dropped[cause]}), the first: {example}')
-        for text, seconds in replay.health.items():
-            if not any(example in text for example in replay.examples.values()):
-                warnings.append(f'{text} (so in {seconds} s of the recording)')
         for reason, count in self._unscored.items():
             warnings.append(f'{count_of_pairs(count)} {reason}')
         for source, received in replay.received.items():
@@ -511,6 +513,21 @@ class _BagEvaluation:
         for recorded in self._recorded.values():
             warnings += recorded.warnings()
         return warnings + (self._persons.warnings() if self._persons is not None else [])
+
+    def _said_live(self) -> list[str]:
+        """Return what live diagnostics would have said, with how often."""
+        replay = self._replay
+        warnings = [
+            f'{fault.text} (so in {fault.count} of {fault.of} {fault.source} images)'
+            for fault in replay.faults
+        ]
+        unfused = {cause: why_unfused(cause, why) for cause, why in replay.examples.items()}
+        for cause, text in unfused.items():
+            warnings.append(f'{text} (the first of {replay.dropped[cause]} {cause})')
+        for text, seconds in replay.health.items():
+            if text not in unfused.values():
+                warnings.append(f'{text} (so in {seconds} s of the recording)')
+        return warnings
 
     def _pairing_advice(self) -> list[str]:
         """Say why there is no pair at all, and what helps; nothing if it is not the stamps."""
@@ -588,9 +605,12 @@ class _BagEvaluation:
             },
             'received': dict(replay.received),
             'dropped': dropped,
-            # Seconds of the recording in which live diagnostics would have said it.
+            # What live diagnostics would have said of the images, and of how many of them.
+            'faults': {fault.text: fault.count for fault in replay.faults},
+            # What else they would have said, and in how many seconds of the recording.
             'health': dict(replay.health),
             'diagnostics': replay.table,
+            'lossy': dict(+replay.lossy),
             'sizes': {
                 source: {f'{w}x{h}': count for (w, h), count in sizes.items()}
                 for source, sizes in replay.sizes.items()

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-import re
 from typing import Any, TYPE_CHECKING
 
 from dig2dig_ros.evaluation.bag_reader import BagReader
@@ -36,6 +35,7 @@ from dig2dig_ros.images.geometry import RegistrationError
 from dig2dig_ros.streams.pairing import PairingError
 from dig2dig_ros.streams.pipeline import Pipeline
 from dig2dig_ros.streams.preparation import FusedFrame, Work
+from dig2dig_ros.streams.statistics import FaultyImages, kind_of
 
 # Importing torch takes seconds, which a mistake in the bag need not cost.
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ class BagReplay:
         transports, and what is compared are pairs: no image goes on alone.
     :param fuser: to fuse with the settings of ``values``.
     :ivar sizes: how many of the fused images of each source had which (width, height).
-    :ivar health: what live diagnostics would have said was wrong, and in how many seconds of the
-        recording.
+    :ivar lossy: how many of the fused images of each source but the visible one were JPEG.
     :ivar stopped: whether :meth:`pairs` was told to stop before the bag was through.
     :raises BagError: the pairing or the registration cannot be set up as the parameters say.
     """
@@ -98,9 +97,12 @@ class BagReplay:
             self._camera_of[topics.thermal_camera_info] = 'thermal'
         self._waiting: deque[Work] = deque()
         self._next_look = 0.0
+        # What was said since the second of the recording began.
+        self._lasting: frozenset[str] = frozenset()
         self._said: dict[str, str] = {}
         self._seconds: Counter[str] = Counter()
         self.stopped = False
+        self.lossy: Counter[str] = Counter()
         self.sizes: dict[str, Counter[tuple[int, int]]] = {
             source: Counter() for source in self.sources
         }
@@ -131,9 +133,19 @@ class BagReplay:
         return self._pipeline.statistics.examples
 
     @property
+    def faults(self) -> list[FaultyImages]:
+        """What live diagnostics would have said of the images, and of how many of them."""
+        return self._pipeline.statistics.faults
+
+    @property
     def health(self) -> dict[str, int]:
-        """What live diagnostics would have warned of, and for how many seconds."""
-        return {self._said[kind]: seconds for kind, seconds in self._seconds.items()}
+        """What else live diagnostics would have warned of, and for how many seconds."""
+        of_images = {kind_of(fault.text) for fault in self.faults}
+        return {
+            self._said[kind]: seconds
+            for kind, seconds in self._seconds.items()
+            if kind not in of_images
+        }
 
     @property
     def table(self) -> dict[str, str]:
@@ -158,6 +170,7 @@ class BagReplay:
         if not self._stops(stopping):
             self._waiting.extend(self._pipeline.flush())
             yield from self._fused(stopping)
+            self._listen()
 
     def _stops(self, stopping: Callable[[], bool]) -> bool:
         self.stopped = self.stopped or stopping()
@@ -192,10 +205,17 @@ class BagReplay:
             self._next_look = now + self._pipeline.values['stale_timeout']
         elif now >= self._next_look:
             self._next_look = now + 1.0
-            for text in self._pipeline.health():
-                kind = re.sub(r'[-+.\d]+', '', text)
+            self._lasting = frozenset()
+            self._listen()
+
+    def _listen(self) -> None:
+        """Note what live diagnostics say now, each thing once in a second."""
+        said = {kind_of(text): text for text in self._pipeline.health()}
+        for kind, text in said.items():
+            if kind not in self._lasting:
                 self._said.setdefault(kind, text)
                 self._seconds[kind] += 1
+        self._lasting |= said.keys()
 
     def _fused(self, stopping: Callable[[], bool]) -> Iterator[FusedFrame]:
         while self._waiting and not self._stops(stopping):
@@ -204,6 +224,8 @@ class BagReplay:
                 continue
             for source, image in zip(self.sources, fused.prepared.images, strict=True):
                 self.sizes[source][(image.shape[1], image.shape[0])] += 1
+            for arrived in fused.work.messages[1:]:
+                self.lossy[arrived.source] += arrived.is_jpeg
             yield fused
 
     def finish(self, cause: str) -> None:

@@ -274,7 +274,7 @@ def is_counter(key: str) -> bool:
     """Tell whether a diagnostics value counts images or pairs."""
     return (
         key in ('pairs', 'fused')
-        or key.endswith((' received', ' alone', ' left out'))
+        or key.endswith((' received', ' alone', ' left out', ' faulty'))
         or key.startswith('dropped: ')
     )
 

@@ -71,6 +71,10 @@ class Attendance:
             self._before[source] = self._usable[source]
         self._usable[source] = arrival
 
+    def malformed(self, source: str) -> None:
+        """Note an image that came and cannot be read."""
+        self._complaints[source] = ', but images that are malformed'
+
     def paired(self, arrival: float) -> None:
         """Note that a pair came about."""
         self._last_pair = max(self._last_pair, arrival)

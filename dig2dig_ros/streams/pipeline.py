@@ -48,7 +48,8 @@ from dig2dig_ros.streams.preparation import (
     Work,
 )
 from dig2dig_ros.streams.registrar import Pose, Registrar
-from dig2dig_ros.streams.statistics import StreamStatistics
+from dig2dig_ros.streams.sensor_watch import Condition
+from dig2dig_ros.streams.statistics import StreamStatistics, why_unfused
 
 if TYPE_CHECKING:
     # Imports torch, which takes seconds that a mistake in the parameters need not cost.
@@ -126,7 +127,9 @@ class Pipeline:
         self.attendance.reset(self._clock())
         # The latest of the visible camera.
         self._camera_info: Any = None
-        # When and why an image of each source could last not be used; replaced as a whole.
+        # When and why an image of each source could last not be used, by cause; replaced as a
+        # whole, the first by the thread that adds and the second by the one that processes.
+        self._malformed: dict[str, tuple[float, str]] = {}
         self._refused: dict[str, tuple[float, str]] = {}
         # When and why sound images could last not be fused.
         self._unfused = (-math.inf, '')
@@ -149,7 +152,7 @@ class Pipeline:
             try:
                 check(message, image.topic, max_pixels=self._values['max_pixels'])
             except CodecError as error:
-                self._drop(f'{source} malformed', str(error))
+                self._drop_malformed(source, str(error))
                 return []
         seconds = arrival * 1e-9
         self.attendance.seen(source, image.stamp, seconds)
@@ -167,7 +170,14 @@ class Pipeline:
     def reject(self, source: str, reason: str) -> None:
         """Count an image that arrived and cannot be read at all."""
         self.statistics.received(source)
-        self._drop(f'{source} malformed', reason)
+        self._drop_malformed(source, reason)
+
+    def _drop_malformed(self, source: str, reason: str) -> None:
+        self.attendance.malformed(source)
+        cause = f'{source} malformed'
+        said = why_unfused(cause, reason)
+        self._malformed = {**self._malformed, source: (self._clock(), said)}
+        self._drop(cause, reason)
 
     def camera_info(self, source: str, message: Any) -> None:
         """Take in a ``sensor_msgs/CameraInfo`` of 'visible' or 'thermal'."""
@@ -249,7 +259,11 @@ class Pipeline:
 
         :raises PreparationError: an image is of no use, or the registration does not fit.
         """
-        prepared = self.preparation(work, values)
+        before = self.preparation.images.conditions
+        try:
+            prepared = self.preparation(work, values)
+        finally:
+            self._count_faults(before)
         error = prepared.left_out
         if error is not None:
             self._note_refusal(error)
@@ -259,6 +273,12 @@ class Pipeline:
         if first.source == 'visible':
             self._visible_frame = first.message.header.frame_id
         return prepared
+
+    def _count_faults(self, before: Mapping[str, Condition]) -> None:
+        """Count what the images of a group show to be wrong; ``before`` is what was known."""
+        for source, condition in self.preparation.images.conditions.items():
+            if condition is not before.get(source):
+                self.statistics.looked_at(source, condition.faults)
 
     def _fuse(
         self,
@@ -294,24 +314,26 @@ class Pipeline:
             self.statistics.dropped('shutdown')
         elif isinstance(error, PreparationError):
             if error.cause == 'registration':
-                self._unfused = (now, f'not registered: {error}')
+                self._unfused = (now, why_unfused(error.cause, str(error)))
             else:
                 self._note_refusal(error)
             self._drop(error.cause, str(error))
         elif is_out_of_memory(error):
             if self.fuser is not None:
                 free_memory(self.fuser, error)
-            self._unfused = (now, 'not fused: memory ran out')
-            self._drop('out of memory', first_line(error))
+            reason = first_line(error)
+            self._unfused = (now, why_unfused('out of memory', reason))
+            self._drop('out of memory', reason)
         else:
             # What is expected is a ValueError with a sentence; all else needs its type.
             is_expected = isinstance(error, ValueError) and str(error)
             reason = str(error) if is_expected else f'{type(error).__name__}: {error}'
-            self._unfused = (now, f'not fused: {reason}')
+            self._unfused = (now, why_unfused('fusion error', reason))
             self._drop('fusion error', reason)
 
     def _note_refusal(self, error: PreparationError) -> None:
-        self._refused = {**self._refused, error.source: (self._clock(), str(error))}
+        said = why_unfused(f'{error.source} refused', str(error))
+        self._refused = {**self._refused, error.source: (self._clock(), said)}
 
     def _drop(self, cause: str, reason: str) -> None:
         self.statistics.dropped(cause, reason=reason)
@@ -329,9 +351,13 @@ class Pipeline:
             mismatch = self.attendance.mismatch(values, now)
             if mismatch is not None:
                 warnings.append(mismatch)
-        for source, (moment, reason) in self._refused.items():
-            if source not in missing and now - moment < timeout:
-                warnings.append(f'{source} images are refused: {reason}')
+        for refused in (self._malformed, self._refused):
+            warnings += [
+                said
+                for source, (moment, said) in refused.items()
+                # Of a camera that sends nothing else, that is the reason why it is missing.
+                if now - moment < timeout and (source not in missing or refused is self._malformed)
+            ]
         moment, reason = self._unfused
         if now - moment < timeout:
             warnings.append(reason)

@@ -85,6 +85,11 @@ class ArrivedImage:
         """Whether it is a ``CompressedImage``."""
         return not hasattr(self.message, 'encoding')
 
+    @property
+    def is_jpeg(self) -> bool:
+        """Whether it is compressed with loss; its first bytes tell."""
+        return self.compressed and bytes(self.message.data[:3]) == b'\xff\xd8\xff'
+
 
 Work = Group[ArrivedImage]
 """What one fused image is made of: an image of each source, or of one that goes on alone."""

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+import re
 import threading
 import time
 from typing import Protocol
@@ -60,6 +62,39 @@ def drop_causes(sources: Sequence[str] = SOURCES) -> tuple[str, ...]:
         *(f'{source} missing' for source in sources[2:]),
         *pair_causes(sources),
     )
+
+
+@dataclass(frozen=True)
+class FaultyImages:
+    """
+    How many images of a source showed one fault.
+
+    :param text: what diagnostics said of the first of them.
+    :param count: images that showed it.
+    :param of: images of the source that were looked at.
+    """
+
+    source: str
+    text: str
+    count: int
+    of: int
+
+
+def kind_of(sentence: str) -> str:
+    """Return a sentence without its numbers: two that are equal so are about one thing."""
+    return re.sub(r'[-+.\d]+', '', sentence)
+
+
+def why_unfused(cause: str, reason: str) -> str:
+    """Return the sentence of diagnostics on what ended for one of :func:`drop_causes`."""
+    source, _, kind = cause.rpartition(' ')
+    if source == 'camera_info':
+        return f'camera_info is refused: {reason}'
+    if kind in ('malformed', 'refused'):
+        return f'{source} images are refused: {reason}'
+    if cause == 'out of memory':
+        return 'not fused: memory ran out'
+    return f'not registered: {reason}' if cause == 'registration' else f'not fused: {reason}'
 
 
 def _percentile(values: Sequence[float], percent: float) -> float:
@@ -136,12 +171,25 @@ class StreamStatistics:
             self._offsets: deque[float] = deque(maxlen=_WINDOW)
             self._last_error = ''
             self._examples: dict[str, str] = {}
+            self._looked_at: Counter[str] = Counter()
+            self._faulty: Counter[str] = Counter()
+            # By source and kind of sentence: the first sentence, and how many images.
+            self._faults: dict[tuple[str, str], tuple[str, int]] = {}
 
     @property
     def examples(self) -> Mapping[str, str]:
         """The first reason of every cause of a drop that has reasons."""
         with self._lock:
             return dict(self._examples)
+
+    @property
+    def faults(self) -> list[FaultyImages]:
+        """What the images themselves showed to be wrong, in the order in which it began."""
+        with self._lock:
+            return [
+                FaultyImages(source, text, count, self._looked_at[source])
+                for (source, _), (text, count) in self._faults.items()
+            ]
 
     @property
     def images_received(self) -> Counter[str]:
@@ -186,6 +234,16 @@ class StreamStatistics:
             self._left_out[source] += 1
             self._last_error = reason
 
+    def looked_at(self, source: str, faults: Sequence[str]) -> None:
+        """Count an image that was decoded, and what it showed to be wrong, in sentences."""
+        with self._lock:
+            self._looked_at[source] += 1
+            self._faulty[source] += bool(faults)
+            for text in faults:
+                key = (source, kind_of(text))
+                first, count = self._faults.get(key, (text, 0))
+                self._faults[key] = (first, count + 1)
+
     def dropped(self, cause: str, count: int = 1, reason: str = '') -> None:
         """Count what ended unfused; ``cause`` is one of :func:`drop_causes`."""
         with self._lock:
@@ -215,6 +273,7 @@ class StreamStatistics:
             table['pairs'] = str(self._pairs)
             table.update({f'{name} alone': str(self._alone[name]) for name in SOURCES})
             table.update({f'{name} left out': str(self._left_out[name]) for name in SOURCES})
+            table.update({f'{name} faulty': str(self._faulty[name]) for name in self._sources})
             table['fused'] = str(self._fused)
             for source in self._sources:
                 rate = self._input_rates[source].value(now)

@@ -51,6 +51,7 @@ from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.streams.cascade import Cascade
 from dig2dig_ros.streams.parameters import complete_values, fusion_settings
 from dig2dig_ros.streams.preparation import FusedFrame
+from dig2dig_ros.streams.statistics import FaultyImages
 
 MS = SECOND // 1000
 VISIBLE, THERMAL = '/visible/image_raw', '/thermal/image_raw'
@@ -364,6 +365,39 @@ def test_what_live_diagnostics_would_have_warned_of(tmp_path: Path, fuser: Fuser
     # It ends at 5.9 s, and the last thermal image is of 0.9 s.
     assert sentence == f'no thermal image on {THERMAL} for 1.1 s'
     assert seconds == 4
+
+
+def test_what_lasts_less_than_a_second_is_said_too(tmp_path: Path, fuser: Fuser) -> None:
+    messages = pairs(3)
+    black = np.zeros_like(COLOUR)
+    messages[2] = (VISIBLE, image(START + 100 * MS, black), messages[2][2])
+    made, through = replay(write_mcap(tmp_path / 'short.mcap', messages), fuser)
+    assert len(made) == 3
+    text = 'the visible image is all black: is the lens covered?'
+    assert through.faults == [FaultyImages('visible', text, 1, 3)]
+    assert through.health == {}
+
+
+def test_what_is_wrong_at_the_end_is_said(tmp_path: Path, fuser: Fuser) -> None:
+    # Two seconds, which is as long as a camera may be silent, and no thermal image can be read.
+    messages = [(topic, m if topic == VISIBLE else cut_off(m), t) for topic, m, t in pairs(20)]
+    made, through = replay(write_mcap(tmp_path / 'cut.mcap', messages), fuser)
+    assert made == []
+    assert through.health[f'no thermal image on {THERMAL} yet, but images that are malformed'] == 1
+
+
+@pytest.mark.parametrize(('kind', 'count'), [('jpeg', 3), ('png', 0)])
+def test_thermal_images_that_are_jpeg_are_counted(
+    tmp_path: Path, fuser: Fuser, kind: str, count: int
+) -> None:
+    messages: list[Message] = []
+    for number in range(3):
+        stamp = START + number * 100 * MS
+        messages.append((f'{VISIBLE}/compressed', compressed_image(stamp, COLOUR), stamp))
+        messages.append((f'{THERMAL}/compressed', compressed_image(stamp, GREY, kind), stamp))
+    made, through = replay(write_mcap(tmp_path / 'packed.mcap', messages), fuser)
+    assert len(made) == 3
+    assert through.lossy.total() == count
 
 
 def test_a_pairing_that_cannot_be_set_up(tmp_path: Path, fuser: Fuser) -> None:

@@ -77,6 +77,7 @@ def test_counters_are_told_from_other_values():
     assert {key for key in StreamStatistics().table() if is_counter(key)} == {
         *(f'dropped: {cause}' for cause in drop_causes()),
         *(f'{name} {what}' for name in SOURCES for what in ('received', 'alone', 'left out')),
+        *(f'{name} faulty' for name in SOURCES),
         *('pairs', 'fused'),
     }
 

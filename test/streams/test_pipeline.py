@@ -28,6 +28,7 @@ from dig2dig_ros.streams.codec import encode
 from dig2dig_ros.streams.parameters import complete_values, fusion_settings
 from dig2dig_ros.streams.pipeline import Pipeline
 from dig2dig_ros.streams.preparation import FusedFrame, PreparationError, Work
+from dig2dig_ros.streams.statistics import FaultyImages
 
 SECOND = 1_000_000_000
 START = 1_000 * SECOND
@@ -182,6 +183,40 @@ def test_malformed_images_are_counted_and_never_paired(
     pipeline.reject('visible', 'cannot be read')
     assert pipeline.statistics.images_received == {'visible': 1, 'thermal': 1}
     assert pipeline.statistics.examples['visible malformed'] == 'cannot be read'
+
+
+def test_malformed_images_are_warned_of_while_they_come(pipeline: Pipeline, clock: Clock) -> None:
+    send(pipeline, clock, 0)
+    pipeline.add('thermal', image('thermal', 1, step=3), 50 * SECOND)
+    (sentence,) = pipeline.health()
+    assert sentence.startswith('thermal images are refused: image on')
+    assert 'step 3' in sentence
+    # Nothing else comes of that camera any more.
+    send(pipeline, clock, 30, 'visible')
+    pipeline.reject('thermal', 'cannot be read')
+    absent, refused = pipeline.health()
+    assert absent.endswith('for 3.0 s, but images that are malformed')
+    assert refused == 'thermal images are refused: cannot be read'
+    send(pipeline, clock, 60)
+    assert pipeline.health() == []
+
+
+def test_what_images_show_is_counted(pipeline: Pipeline, clock: Clock) -> None:
+    black = {'data': bytes(64 * 48 * 3)}
+    for index in range(5):
+        clock.now = 50.0 + index / 10
+        changes: dict[str, Any] = black if index in (1, 2) else {}
+        works = pipeline.add('visible', image('visible', index, **changes), 50 * SECOND)
+        works += pipeline.add('thermal', image('thermal', index), 50 * SECOND)
+        for work in works:
+            pipeline.process(work)
+    faults = pipeline.statistics.faults
+    text = 'the visible image is all black: is the lens covered?'
+    assert faults == [FaultyImages('visible', text, 2, 5)]
+    table = pipeline.table()
+    assert (table['visible faulty'], table['thermal faulty']) == ('2', '0')
+    pipeline.restart()
+    assert pipeline.statistics.faults == []
 
 
 def test_images_beyond_max_pixels_are_malformed(clock: Clock) -> None:

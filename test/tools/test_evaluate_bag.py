@@ -239,7 +239,8 @@ def test_the_summary_has_what_decides(first: tuple[Run, Path]) -> None:
     assert summary['received'] == {'visible': 8, 'thermal': 8}
     assert summary['dropped'] == {}
     assert summary['interrupted'] is False
-    assert summary['health'] == {}
+    assert summary['health'] == summary['faults'] == summary['lossy'] == {}
+    assert summary['warnings'] == []
     assert summary['diagnostics']['resolution'] == '64x48'
     assert (summary['pairs'], summary['scored_pairs']) == (8, 8)
     assert summary['bag']['storage'] == 'mcap'
@@ -555,7 +556,7 @@ def delayed(topic: str, steps: int, count: int) -> list[Message]:
     ('messages', 'parameters', 'options', 'expected', 'absent'),
     [
         # It is not the stamps.
-        (of_unknown_encoding(VISIBLE), '', (), 'visible malformed (2)', 'sync_tolerance'),
+        (of_unknown_encoding(VISIBLE), '', (), 'first of 2 visible malformed', 'sync_tolerance'),
         # It is not the thermal camera.
         (
             with_nir(2, 5 * SECOND),
@@ -679,12 +680,51 @@ def test_what_is_odd_in_a_bag_is_said_and_the_rest_evaluated(tmp_path: Path) -> 
     warnings = '\n'.join(summary['warnings'])
     assert 'visible changes its size (pairs of each): 64x48 (3), 80x60 (2)' in warnings
     assert 'resized' in warnings
-    assert re.search(r"thermal malformed \(2\), the first: .*encoding 'nonsense'", warnings)
-    assert re.search('visible refused .*JPEG|visible refused .*jpeg', warnings)
+    assert re.search(
+        r"thermal images are refused: .*encoding 'nonsense'.* \(the first of 2 thermal mal",
+        warnings,
+    )
+    assert re.search('visible images are refused: .*jpeg', warnings)
     for warning in summary['warnings']:
         assert f'odd: {warning}' in run.err
     assert 'odd: not fused: 2 thermal malformed, 1 visible refused, 2 visible' in run.err
     assert 'nonsense' in (folder / 'report.html').read_text(encoding='utf-8')
+
+
+def test_what_cameras_did_wrong_is_said_with_counts(tmp_path: Path) -> None:
+    messages: list[Message] = []
+    for topic, message, time_ns in drive(12):
+        number = (stamp(message) - START) // STEP
+        if topic == VISIBLE and number in (1, 2):
+            message = image(stamp(message), np.zeros((48, 64, 3), np.uint8))
+        if topic == THERMAL:
+            # Five times the same, which is a fault from the fourth repetition on: 0.4 s.
+            still = thermal_of(4 if 4 <= number <= 8 else number)
+            heat = np.full_like(still, 255) if number == 9 else still
+            colours = cv2.applyColorMap(still, cv2.COLORMAP_JET)
+            message = image(stamp(message), colours if number == 10 else heat)
+        messages.append((topic, message, time_ns))
+    write_bag(tmp_path / 'faulty', 'mcap', messages)
+    run = call(tmp_path / 'faulty', '-o', tmp_path / 'out', *QUICK)
+    assert run.code == 0
+    folder = tmp_path / 'out' / 'faulty'
+    summary = summary_of(folder)
+    assert summary['pairs'] == 11
+    assert list(summary['faults'].values()) == [2, 1, 1]
+    covered, frozen, white, refused = summary['warnings']
+    assert covered == (
+        'the visible image is all black: is the lens covered? (so in 2 of 12 visible images)'
+    )
+    assert frozen == 'the thermal image has been frozen for 0.4 s (so in 1 of 12 thermal images)'
+    assert white == (
+        'the thermal image is saturated: 100 % of it is white (so in 1 of 12 thermal images)'
+    )
+    assert refused.startswith('thermal images are refused: the thermal image looks like a colour')
+    assert refused.endswith('(the first of 1 thermal refused)')
+    page = (folder / 'report.html').read_text(encoding='utf-8')
+    for warning in summary['warnings']:
+        assert f'faulty: {warning}\n' in run.err
+        assert warning in page
 
 
 def test_images_too_small_for_the_metrics_are_fused_all_the_same(tmp_path: Path) -> None:
