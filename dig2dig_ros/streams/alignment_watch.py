@@ -17,11 +17,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import math
 from typing import Any
 
 from dig2dig_ros.images.misalignment import Misalignment, MisalignmentMonitor
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.streams.preparation import Prepared, registered_image
+from dig2dig_ros.streams.timeline import CLOCK_JUMP
 
 
 class AlignmentWatch:
@@ -36,7 +38,9 @@ class AlignmentWatch:
     def __init__(self) -> None:
         self._monitor = MisalignmentMonitor()
         self._placement: Placement | None = None
-        self._next = 0.0
+        # Of the last pair, and the seconds since the last look; not yet one at first.
+        self._stamp = 0.0
+        self._elapsed = math.inf
         # The latest result with the width of the image, replaced as a whole.
         self._latest: tuple[Misalignment, int] | None = None
 
@@ -51,10 +55,12 @@ class AlignmentWatch:
         if period == 0:
             self._latest = None
             return
-        # A stamp far before the next look belongs to a new timeline.
-        if self._next - period <= stamp < self._next or min(prepared.trust[:2]) < 1:
+        step, self._stamp = stamp - self._stamp, stamp
+        # A step back is to a new timeline. In a short loop it takes no time, and costs no look.
+        self._elapsed += math.inf if step < -CLOCK_JUMP * 1e-9 else max(step, 0.0)
+        if self._elapsed < period or min(prepared.trust[:2]) < 1:
             return
-        self._next = stamp + period
+        self._elapsed = 0.0
         visible, thermal, placement = *prepared.images[:2], prepared.placements[1]
         if placement is not self._placement:
             self._placement = placement

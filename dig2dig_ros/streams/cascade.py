@@ -121,6 +121,17 @@ class Cascade(Generic[MessageT]):
         counters['groups'] += self._stages[-1].counters['pairs']
         return +counters
 
+    def jumps(self, source: str, stamp: int) -> bool:
+        """Tell whether a message with this stamp would begin a new timeline of all sources."""
+        index, side = self._place(source)
+        return self._stages[index].jumps(side, stamp)
+
+    def _place(self, source: str) -> tuple[int, Source]:
+        """Return the stage that messages of a source go to, and on which side."""
+        # Visible messages go to the first stage, each other one to the stage of its source.
+        index = self.sources.index(source)
+        return max(index - 1, 0), 'thermal' if index else 'visible'
+
     def add(self, source: str, stamp: int, message: MessageT) -> list[Group[MessageT]]:
         """
         Take a message in.
@@ -130,13 +141,10 @@ class Cascade(Generic[MessageT]):
         :param message: whatever the group shall carry; it is never looked into.
         :return: the groups that this message completes, in the order of their visible stamps.
         """
-        # Visible messages go to the first stage, each other one to the stage of its source.
-        index = max(self.sources.index(source) - 1, 0)
-        side: Source = 'visible' if source == self.sources[0] else 'thermal'
-        stage = self._stages[index]
-        if stage.jumps(side, stamp):
+        index, side = self._place(source)
+        if self.jumps(source, stamp):
             self.clear('clock jump')
-        groups = stage.add(side, stamp, message)
+        groups = self._stages[index].add(side, stamp, message)
         if index:
             groups = _flattened(groups)
         for later in self._stages[index + 1 :]:

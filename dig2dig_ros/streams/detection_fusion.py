@@ -39,8 +39,9 @@ from dig2dig_ros.detections.union import LogisticCalibration, noisy_or, say_of_b
 from dig2dig_ros.streams.cascade import Cascade
 from dig2dig_ros.streams.codec import CodecError, decode
 from dig2dig_ros.streams.detection_parameters import FUSED
-from dig2dig_ros.streams.pairing import CLOCK_JUMP, Group
+from dig2dig_ros.streams.pairing import Group
 from dig2dig_ros.streams.preparation import stamp_of
+from dig2dig_ros.streams.timeline import RecentStamps
 
 # Why a message of a source may end without being united; counted by source.
 CAUSES = (
@@ -118,7 +119,7 @@ class DetectionFusion:
         self._silence = dict.fromkeys(self.sources, 0.0)
         self._latest = math.nan
         self._last_union = self._began
-        self._last_stamp = 0
+        self._united_stamps = RecentStamps()
         # Text and time of what was refused last, by source.
         self._refused: dict[str, tuple[str, float]] = {}
         self._weights: dict[int, dict[str, NDArray[Any]]] = {}
@@ -173,9 +174,14 @@ class DetectionFusion:
             return 'zero stamp'
         if source not in self._present:
             return 'without counterpart'
-        if stamp == self._last_stamp:
-            return 'duplicate stamp'
-        return 'late' if self._last_stamp - CLOCK_JUMP <= stamp < self._last_stamp else ''
+        # A source that goes alone, or the last one of those before it.
+        if self._united_stamps.begins_anew(stamp):
+            self._united_stamps.clear()
+        latest = self._united_stamps.latest
+        self._united_stamps.insert(stamp)
+        if latest is None or stamp > latest:
+            return ''
+        return 'duplicate stamp' if stamp == latest else 'late'
 
     def add_weights(self, source: str, message: Any) -> None:
         """Take in the weight map of a camera, a ``sensor_msgs/Image`` (mono8 or 32FC1)."""
@@ -207,6 +213,7 @@ class DetectionFusion:
         """Drop what waits for its counterparts; ``cause`` is one of :data:`CAUSES`."""
         if self._cascade is not None:
             self._cascade.clear(cause)
+        self._united_stamps.clear()
         self._weights.clear()
 
     @property
@@ -282,7 +289,11 @@ class DetectionFusion:
 
     def _unite(self, group: Group[Found]) -> UnitedFrame:
         values = self._values
-        self._last_stamp = group.stamps[0]
+        stamp, latest = group.stamps[0], self._united_stamps.latest
+        if latest is not None and stamp < latest:
+            # What comes out goes back only where a new timeline began.
+            self._united_stamps.clear()
+        self._united_stamps.insert(stamp)
         there = {found.source: found for found in group.messages}
         header = group.messages[0].header
         maps = self._weights.get(stamp_of(header), {}) if values['use_weights'] else {}

@@ -23,26 +23,22 @@ returns the pairs that a message decides, so a caller that fails cannot leave it
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import pairwise
 import math
 import os
 from typing import Any, Generic, Literal, TypeVar
+
+from dig2dig_ros.streams.timeline import CLOCK_JUMP as CLOCK_JUMP
+from dig2dig_ros.streams.timeline import RecentStamps
 
 MessageT = TypeVar('MessageT')
 Source = Literal['visible', 'thermal']
 
 SOURCES: tuple[Source, Source] = ('visible', 'thermal')
 POLICIES = ('nearest', 'approximate', 'exact')
-
-CLOCK_JUMP = 1_000_000_000
-"""
-A stamp this many nanoseconds before the latest one of its source is a new timeline (a bag that
-starts again, a clock that was set back); less is a message that was overtaken on its way.
-"""
 
 _LAST_SECOND = 2**31 - 1
 _LONGEST_SETTING = 1e6  # s. Keeps every corrected stamp inside the 64 bits of ROS's clocks.
@@ -79,10 +75,11 @@ class Pairer(ABC, Generic[MessageT]):
     name + `held`. It is not thread-safe: add, clear and set from one thread.
 
     What is the same under every policy is done here: a stamp of zero (or below) is a driver
-    that sets none and is dropped; so is a stamp that the same source has just had; a stamp that
-    lies more than :data:`CLOCK_JUMP` before the latest of its source clears everything ('clock
-    jump') and the message begins the new timeline. The visible stamps of the returned pairs
-    are strictly increasing until such a jump, because detectors match boxes to frames by stamp.
+    that sets none and is dropped; so is a stamp that the same source has just had; a message that
+    shows that the time of its source began anew (:meth:`RecentStamps.begins_anew`) clears
+    everything ('clock jump'), and is the first of the new timeline. The visible stamps of the
+    returned pairs are strictly increasing until such a jump, because detectors match boxes to
+    frames by stamp.
 
     :param tolerance: largest accepted distance of the two stamps in seconds, inclusive, so that
         0 pairs equal stamps. 0 .. 1e6.
@@ -101,7 +98,7 @@ class Pairer(ABC, Generic[MessageT]):
         self._thermal_time_offset = _nanoseconds(
             'thermal_time_offset', thermal_time_offset, -_LONGEST_SETTING
         )
-        self._recent = {source: _RecentStamps(queue_size) for source in SOURCES}
+        self._recent = {source: RecentStamps(queue_size) for source in SOURCES}
 
     @property
     def tolerance(self) -> float:
@@ -134,8 +131,7 @@ class Pairer(ABC, Generic[MessageT]):
 
     def jumps(self, source: Source, stamp: int) -> bool:
         """Tell whether a message with this stamp would begin a new timeline."""
-        latest = self._recent[source].latest
-        return latest is not None and 0 < stamp < latest - CLOCK_JUMP
+        return self._recent[source].begins_anew(stamp)
 
     def add(self, source: Source, stamp: int, message: MessageT) -> list[Group[MessageT]]:
         """
@@ -152,10 +148,11 @@ class Pairer(ABC, Generic[MessageT]):
         recent = self._recent[source]
         if self.jumps(source, stamp):
             self.clear('clock jump')
-        elif stamp in recent:
+        is_repeated = stamp in recent
+        recent.insert(stamp)
+        if is_repeated:
             self._count(f'{source} duplicate stamp')
             return []
-        recent.insert(stamp)
         pairs = self._accept(source, stamp, message)
         self._count('pairs', len(pairs))
         return pairs
@@ -225,44 +222,6 @@ def _nanoseconds(name: str, seconds: float, lowest: float) -> int:
             f'{name} must be {lowest:g} .. {_LONGEST_SETTING:g} seconds, not {seconds}'
         )
     return round(seconds * 1e9)
-
-
-class _RecentStamps:
-    """The latest stamps of one source in order, to know duplicates and the source's period."""
-
-    # Enough to see the cadence of a camera and few enough to follow when it changes.
-    GAPS = 32
-    FEWEST_GAPS = 4
-    # Of the shortest recent gap. What lies below is kept for the gaps that were not seen yet.
-    TRUST = 0.9
-
-    def __init__(self, queue_size: int) -> None:
-        # All that a queue of undecided messages may hold, or its duplicates went unnoticed.
-        self._size = max(self.GAPS, queue_size) + 1
-        self._stamps: list[int] = []
-
-    def __contains__(self, stamp: int) -> bool:
-        index = bisect_left(self._stamps, stamp)
-        return index < len(self._stamps) and self._stamps[index] == stamp
-
-    @property
-    def latest(self) -> int | None:
-        return self._stamps[-1] if self._stamps else None
-
-    def insert(self, stamp: int) -> None:
-        insort(self._stamps, stamp)
-        if len(self._stamps) > self._size:
-            del self._stamps[0]
-
-    def clear(self) -> None:
-        self._stamps.clear()
-
-    def certain_gap(self) -> float:
-        """Nanoseconds that the next stamp will at least be after the latest; 0 if unknown."""
-        stamps = self._stamps[-self.GAPS - 1 :]
-        if len(stamps) <= self.FEWEST_GAPS:
-            return 0.0
-        return self.TRUST * min(later - earlier for earlier, later in pairwise(stamps))
 
 
 class _Queue(Generic[MessageT]):

@@ -88,6 +88,20 @@ def test_looks_are_a_period_apart_and_begin_anew_with_the_clock(street):
     assert watch.table() != first
 
 
+def test_a_loop_that_is_shorter_than_the_period_is_looked_at_again(street):
+    visible, thermal = street
+    watch = AlignmentWatch()
+    watch(pair(visible, thermal), 10.0, VALUES)
+    assert watch.warning(VALUES) == ''
+    for tenth in [*range(1, 9)] * 7:
+        watch(pair(visible, moved(thermal, 12, -5)), 10.0 + tenth / 10, VALUES)
+    # 4.9 s of pairs, and no look yet.
+    assert watch.warning(VALUES) == ''
+    for tenth in [*range(1, 9)] * 36:
+        watch(pair(visible, moved(thermal, 12, -5)), 10.0 + tenth / 10, VALUES)
+    assert '13' in watch.warning(VALUES).partition(' pixels')[0]
+
+
 def test_cameras_that_are_not_trusted_are_not_compared(street):
     watch = AlignmentWatch()
     watch(pair(*street, trust=(1.0, 0.5)), 10.0, VALUES)

@@ -272,6 +272,19 @@ def test_a_clock_that_jumps_back_begins_anew() -> None:
     robot.check_books()
 
 
+@pytest.mark.parametrize('names', [ALL, ['thermal']])
+def test_a_short_recording_that_loops_is_united_in_every_round(names: Sequence[str]) -> None:
+    robot = Robot(stale_timeout=1.0)
+    for _ in range(60):
+        robot.frame(*names)
+    begin = robot.moment
+    for _ in range(4):
+        robot.moment = begin
+        united = [robot.frame(*names) for _ in range(9)]
+        assert sum(map(len, united)) >= 8
+    robot.check_books()
+
+
 def test_weight_maps_give_each_camera_its_say() -> None:
     robot = Robot()
     blind = np.full((48, 64), 0.5, np.float32)
