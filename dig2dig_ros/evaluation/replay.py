@@ -220,6 +220,8 @@ class BagReplay:
     def _fused(self, stopping: Callable[[], bool]) -> Iterator[FusedFrame]:
         while self._waiting and not self._stops(stopping):
             fused = self._pipeline.process(self._waiting.popleft())
+            if self._pipeline.lost:
+                raise BagError(self._pipeline.lost)
             if fused is None:
                 continue
             for source, image in zip(self.sources, fused.prepared.images, strict=True):

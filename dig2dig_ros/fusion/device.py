@@ -38,6 +38,15 @@ _LARGEST_KEPT = 64 * 2**20
 _MOST_KEPT = 256 * 2**20
 
 
+# What CUDA says of errors after which it answers nothing else until the process has ended.
+_LOST = re.compile(
+    r'CUDA.*(device-side assert|illegal (memory access|instruction)|misaligned address|'
+    r'unspecified launch failure|launch timed out|hardware stack error|invalid program counter|'
+    r'uncorrectable|not supported on (global|local)|unknown error)',
+    re.IGNORECASE | re.DOTALL,
+)
+
+
 class DeviceError(ValueError):
     """The device or precision is not available here; the message says why."""
 
@@ -140,6 +149,24 @@ def _glibc() -> ctypes.CDLL | None:
     libc = ctypes.CDLL(None)
     names = ('gnu_get_libc_version', 'mallopt', 'malloc_trim')
     return libc if all(hasattr(libc, name) for name in names) else None
+
+
+def is_lost(device: torch.device, reason: str) -> bool:
+    """
+    Return whether an error, by what it says, has ended all use of the device in this process.
+
+    After an error of a kernel, such as a failed assertion, CUDA gives the same error as the answer
+    to everything; a new process finds the device in order.
+    """
+    if _LOST.search(reason):
+        return True
+    if device.type != 'cuda':
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except Exception:  # whatever it says: it does not answer
+        return True
+    return False
 
 
 def describe_device(device: torch.device) -> str:

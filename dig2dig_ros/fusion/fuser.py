@@ -35,6 +35,7 @@ from dig2dig_ros.fusion.denoising import LUMA_NOISE, NEGLIGIBLE_NOISE
 from dig2dig_ros.fusion.device import (
     describe_device,
     give_back_freed_memory,
+    is_lost,
     keep_freed_memory,
     resolve_device,
     resolve_precision,
@@ -184,6 +185,10 @@ class Fuser:
             'GPU memory free (MiB)': f'{free / 2**20:.0f} of {total / 2**20:.0f}',
             'CUDA graphs': str(self._replayer.recorded if self._replayer is not None else 0),
         }
+
+    def is_lost(self, reason: str) -> bool:
+        """Return whether an error has ended all use of the device in this process."""
+        return is_lost(self.device, reason)
 
     def close(self) -> None:
         """Give the device memory back; the fuser cannot be used afterwards."""

@@ -56,14 +56,23 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def first_line(error: Exception) -> str:
     """Return an error without the stack of the library that it came from."""
-    return f'{type(error).__name__}: {error}'.splitlines()[0]
+    name = type(error).__name__
+    return f'{name}: {error}'.splitlines()[0] if str(error) else name
 
 
-def free_memory(fuser: Fuser, error: Exception) -> None:
-    """Free what a fusion that ran out of memory has left behind."""
+def free_memory(fuser: Fuser, error: Exception) -> str:
+    """
+    Free what a fusion that ran out of memory has left behind.
+
+    :return: why that failed, as it may after an error of the device; otherwise nothing.
+    """
     # The tensors in all the frames that the error came through.
     traceback.clear_frames(error.__traceback__)
-    fuser.free_memory()
+    try:
+        fuser.free_memory()
+    except Exception as problem:
+        return f'memory could not be freed: {first_line(problem)}'
+    return ''
 
 
 def cheapest(settings: FusionSettings) -> FusionSettings:
@@ -125,8 +134,8 @@ class MemoryFallback:
             if not is_out_of_memory(error) or settings == cheapest(asked):
                 raise
             self._lower()
-            free_memory(fuser, error)
-            log(f'{self.warning()} ({first_line(error)})')
+            problem = free_memory(fuser, error)
+            log(f'{self.warning()} ({first_line(error)}{problem and "; " + problem})')
         return fuser.fuse(*images, settings=cheapest(asked), **how)
 
     def _settings_for(self, asked: FusionSettings) -> FusionSettings:

@@ -236,11 +236,14 @@ class DetectionFusionNode(Node):  # type: ignore[misc]
     # Diagnostics
 
     def _publish_diagnostics(self) -> None:
-        health = self._health()
-        table = {'message type': self._type_name, **self._fusion.table()}
+        tables = (self._own_table, self._fusion.table)
+        self._diagnostics.publish(diagnostics_of(self, 'detections', self._health, tables))
+
+    def _own_table(self) -> dict[str, str]:
+        table = {'message type': self._type_name}
         if self._unknown_parameters:
             table['unknown parameters'] = self._unknown_parameters
-        self._diagnostics.publish(diagnostics_of(self, 'detections', health, table))
+        return table
 
     def _health(self) -> tuple[bytes, str]:
         if self._failure:

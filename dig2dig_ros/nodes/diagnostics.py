@@ -16,24 +16,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
 
 def diagnostics_of(
-    node: Node, task: str, health: tuple[bytes, str], table: Mapping[str, str], hardware: str = ''
+    node: Node,
+    task: str,
+    health: Callable[[], tuple[bytes, str]],
+    tables: Sequence[Callable[[], Mapping[str, str]]],
+    hardware: str = '',
 ) -> DiagnosticArray:
     """
     Return the message for ``/diagnostics``, stamped now.
 
+    It comes whatever happens: what cannot be found out, as the memory of a device that has failed,
+    is an error in it.
+
     :param task: what the node does, which its status is named after.
-    :param health: the level of a ``DiagnosticStatus``, and why.
-    :param table: all figures.
+    :param health: returns the level of a ``DiagnosticStatus``, and why.
+    :param tables: return all figures.
     :param hardware: what the node runs on.
     """
-    level, text = health
+    problems: list[str] = []
+    table: dict[str, str] = {}
+    for figures in tables:
+        try:
+            table.update(figures())
+        except Exception as error:
+            problems.append(f'{type(error).__name__}: {error}')
+    level, text = DiagnosticStatus.ERROR, ''
+    try:
+        level, text = health()
+    except Exception as error:
+        problems.append(f'{type(error).__name__}: {error}')
+    if problems:
+        incomplete = f'the diagnostics are incomplete: {"; ".join(problems)}'
+        level, text = DiagnosticStatus.ERROR, f'{text}; {incomplete}' if text else incomplete
     status = DiagnosticStatus(
         level=level,
         name=f'{node.get_fully_qualified_name()}: {task}',

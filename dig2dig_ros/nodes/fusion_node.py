@@ -42,7 +42,7 @@ from dig2dig_ros.nodes.diagnostics import diagnostics_of
 from dig2dig_ros.nodes.parameters import NodeParameters
 from dig2dig_ros.nodes.publishing import Outputs
 from dig2dig_ros.nodes.run import run_node
-from dig2dig_ros.nodes.worker import LatestWorker
+from dig2dig_ros.nodes.worker import LatestWorker, STOP_SECONDS
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.parameters import fusion_settings
 from dig2dig_ros.streams.pipeline import Pipeline
@@ -55,8 +55,16 @@ if TYPE_CHECKING:
 
 # At most one log line in this many seconds for what may happen with every frame.
 _LOG_PERIOD = 5.0
+# What a pair takes where something is wrong: with the device, or with what is asked of it.
+_LONG_SECONDS = 10.0
 # When no camera has sent anything for this many seconds, what can be paired is.
 _QUIET_SECONDS = 0.2
+# For what was published last to leave before the process ends.
+_LAST_WORDS_SECONDS = 0.3
+
+
+class DeviceLost(RuntimeError):
+    """The device has failed for good in this process, which has to be started again."""
 
 
 class FusionNode(LifecycleNode):  # type: ignore[misc]
@@ -84,7 +92,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         # A steady timer: diagnostics matter most when simulated time stands still.
         self._diagnostics_timer = self.create_timer(
             self.values['diagnostics_period'],
-            self._publish_diagnostics,
+            self.publish_diagnostics,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
         self._jump_handle = self.get_clock().create_jump_callback(
@@ -93,6 +101,11 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             ),
             post_callback=self._on_clock_jump,
         )
+
+    @property
+    def lost(self) -> str:
+        """Why this process cannot fuse any more, if so: see :class:`Pipeline`."""
+        return '' if self._pipeline is None else self._pipeline.lost
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -199,7 +212,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         pipeline = self._pipeline
         assert pipeline is not None
         pipeline.restart()
-        self._worker = LatestWorker(self._process)
+        self._worker = LatestWorker(self._process, pipeline.failed)
         for source in self._sources:
             compressed = self._is_compressed(source)
             self._subscribe(
@@ -246,19 +259,35 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop whatever runs and free the device."""
-        return self._end('finalized')
+        return self._end('shutdown', 'finalized')
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Return to unconfigured, from where the node can be configured again."""
-        return self._end('unconfigured')
+        return self._end('the way back from an error', 'unconfigured')
 
-    def _end(self, state: str) -> TransitionCallbackReturn:
-        self._stop_streams()
+    def _end(self, what: str, state: str) -> TransitionCallbackReturn:
+        try:
+            self._stop_streams()
+        except TimeoutError as error:  # the node is finalised then, in either case
+            self._failure = f'{what} failed: {error}: end the process'
+            self.get_logger().error(self._failure)
+            self._state = 'finalized'
+            return TransitionCallbackReturn.FAILURE
         self._release()
         self._state = state
         return TransitionCallbackReturn.SUCCESS
 
-    def _stop_streams(self) -> None:
+    def _finish_ending(self) -> None:
+        """Give back what was in use when the node had to be finalised."""
+        if self._state == 'finalized' and self._worker is not None:
+            try:
+                self._stop_streams(0.0)
+            except TimeoutError:
+                return
+            self._release()
+            self._failure = ''
+
+    def _stop_streams(self, timeout: float = STOP_SECONDS) -> None:
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs.clear()
@@ -267,7 +296,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             self._quiet_timer = None
         waiting = None
         if self._worker is not None:
-            waiting = self._worker.stop()
+            waiting = self._worker.stop(timeout)
             self._worker = None
         if self._pipeline is not None:
             if waiting is not None:
@@ -275,17 +304,16 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             self._pipeline.clear('shutdown')
 
     def _release(self) -> None:
-        if self._outputs is not None:
-            self._outputs.close()
-            self._outputs = None
-        if self._transforms is not None:
-            self._transforms.close()
-            self._transforms = None
-        if self._fuser is not None:
-            self._fuser.close()
-            self._fuser = None
+        held = (self._outputs, self._transforms, self._fuser)
+        self._outputs = self._transforms = self._fuser = None
         if self._pipeline is not None:  # its counters stay until the next configuration
             self._pipeline.fuser = None
+        for each in held:
+            try:
+                if each is not None:
+                    each.close()
+            except Exception as error:  # as of a device that has failed: the rest is given back
+                self._log(f'not given back: {type(error).__name__}: {error}')
 
     # Messages in (the executor's thread)
 
@@ -336,24 +364,38 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
 
     # Diagnostics
 
-    def _publish_diagnostics(self) -> None:
-        health = self._health()
-        table = {'state': self._state, **self._device_facts}
+    def publish_diagnostics(self) -> None:
+        """Publish the state of the node, whatever it is."""
+        self._finish_ending()
+        tables: list[Callable[[], Mapping[str, str]]] = [self._own_table]
         if self._pipeline is not None:
-            table.update(self._pipeline.table())
+            tables.append(self._pipeline.table)
+        if self._fuser is not None:
+            tables.append(self._fuser.memory)
+        hardware = self._device_facts.get('device', '')
+        self._diagnostics.publish(diagnostics_of(self, 'fusion', self._health, tables, hardware))
+
+    def _own_table(self) -> dict[str, str]:
+        table = {'state': self._state, **self._device_facts}
         if self._unknown_parameters:
             table['unknown parameters'] = self._unknown_parameters
-        if self._fuser is not None:
-            table.update(self._fuser.memory())
-        hardware = self._device_facts.get('device', '')
-        self._diagnostics.publish(diagnostics_of(self, 'fusion', health, table, hardware))
+        return table
 
     def _health(self) -> tuple[bytes, str]:
         if self._failure:
             return DiagnosticStatus.ERROR, self._failure
         if self._state != 'active' or self._pipeline is None:
             return DiagnosticStatus.OK, self._state
-        text = '; '.join(self._pipeline.health())
+        if self.lost:
+            return DiagnosticStatus.ERROR, self.lost
+        warnings = self._pipeline.health()
+        busy = 0.0 if self._worker is None else self._worker.busy_seconds
+        if busy > _LONG_SECONDS:
+            warnings.append(
+                f'the pair in work has taken {busy:.0f} s so far: take fewer steps, a smaller '
+                'prior or smaller images'
+            )
+        text = '; '.join(warnings)
         if text:
             self.get_logger().warning(text, throttle_duration_sec=30.0)
             return DiagnosticStatus.WARN, text
@@ -379,7 +421,13 @@ def _run(node: FusionNode, executor: SingleThreadedExecutor) -> None:
     autostart = node.values['autostart']
     if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
         node.trigger_activate()
-    executor.spin()
+    # The diagnostics' timer, at the latest, lets it look.
+    while node.context.ok() and not node.lost:
+        executor.spin_once()
+    if node.lost:
+        node.publish_diagnostics()
+        time.sleep(_LAST_WORDS_SECONDS)
+        raise DeviceLost(f'{node.lost}; start it again (respawn:=true of the launch file does)')
 
 
 def main(args: list[str] | None = None) -> int:
@@ -388,7 +436,7 @@ def main(args: list[str] | None = None) -> int:
     # Fast DDS sets up its shared memory again with every fragment until it gives the other one up.
     os.environ.setdefault('RMW_FASTRTPS_PUBLICATION_MODE', 'ASYNCHRONOUS')
     create = partial(FusionNode, sys.argv if args is None else args)
-    return run_node(create, _run, FusionNode.close, args)
+    return run_node(create, _run, FusionNode.close, args, refusals=(DeviceLost,))
 
 
 if __name__ == '__main__':

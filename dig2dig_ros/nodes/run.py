@@ -111,14 +111,20 @@ def run_node(
     except Exception:
         # A signal may end the context inside of rclpy, which then fails in ways of its own.
         if rclpy.ok() or not begun:
+            code = 1
             raise
     finally:
-        _end(node, finish)
+        code = _end(node, finish, code)
     return code
 
 
-def _end(node: NodeT | None, finish: Callable[[NodeT], str]) -> None:
-    """Finish also when more signals come: a terminal and a launch file both send one."""
+def _end(node: NodeT | None, finish: Callable[[NodeT], str], code: int) -> int:
+    """
+    Finish also when more signals come: a terminal and a launch file both send one.
+
+    :param code: what the process is to end with.
+    :return: the same, or 1 where the end itself failed.
+    """
     # Not the node's own logger, whose topic ends with the context.
     logger = rclpy.logging.get_logger('dig2dig')
     while True:
@@ -138,5 +144,8 @@ def _end(node: NodeT | None, finish: Callable[[NodeT], str]) -> None:
         except TimeoutError as error:
             logger.warning(str(error))
             # The interpreter must not be taken down under a thread that computes.
-            os._exit(0)
-        return
+            os._exit(code)
+        except Exception as error:  # the process ends all the same, and says why
+            logger.error(f'the end is not clean: {type(error).__name__}: {error}')
+            return code or 1
+        return code

@@ -17,22 +17,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 import threading
+import time
 from typing import Generic, TypeVar
 
 ItemT = TypeVar('ItemT')
+
+# How long the item in work may take, once asked to end, until it counts as stuck.
+STOP_SECONDS = 4.0
 
 
 class LatestWorker(Generic[ItemT]):
     """
     Runs a function on items in its own thread; holds at most one item that waits.
 
-    :param process: called with each item, in the worker's thread. It must not raise: what can
-        go wrong with an item is the owner's to count.
+    Whatever one item does, the next one is worked on.
+
+    :param process: called with each item, in the worker's thread.
+    :param failed: called there with what ``process`` raised, if it did.
     """
 
-    def __init__(self, process: Callable[[ItemT], None]) -> None:
+    def __init__(
+        self,
+        process: Callable[[ItemT], None],
+        failed: Callable[[BaseException], None] = lambda error: None,
+    ) -> None:
         self._process = process
+        self._failed = failed
+        self._begun = 0.0
         self._condition = threading.Condition()
         self._waiting: ItemT | None = None
         self._stopping = False
@@ -51,7 +64,13 @@ class LatestWorker(Generic[ItemT]):
         """Whether the item in work should be given up; may be read from any thread."""
         return self._stopping
 
-    def stop(self, timeout: float = 4.0) -> ItemT | None:
+    @property
+    def busy_seconds(self) -> float:
+        """For how long the item in work has been in work; 0 without one."""
+        begun = self._begun
+        return time.monotonic() - begun if begun else 0.0
+
+    def stop(self, timeout: float = STOP_SECONDS) -> ItemT | None:
         """
         Finish the item in work, then end the thread.
 
@@ -75,5 +94,13 @@ class LatestWorker(Generic[ItemT]):
                 if self._stopping:
                     return
                 item, self._waiting = self._waiting, None
-            if item is not None:
+            if item is None:
+                continue
+            self._begun = time.monotonic()
+            try:
                 self._process(item)
+            except BaseException as error:  # SystemExit would end the thread without a word
+                with suppress(Exception):
+                    self._failed(error)
+            self._begun = 0.0
+            del item  # or its images would be held until the next ones come

@@ -70,6 +70,7 @@ class Pipeline:
     :param log: called with a sentence for everything that goes wrong with an image.
     :param stamps_kept: of each source, to find out how far they are apart where nothing pairs.
     :ivar fuser: to be set before the first work is processed.
+    :ivar lost: why this process cannot fuse any more, once its device has failed for good.
     :raises PairingError: the pairing cannot be set up as the parameters say.
     :raises RegistrationError: neither can the registration.
     """
@@ -88,6 +89,7 @@ class Pipeline:
         self.topics = dict(topics)
         self.sources = tuple(topics)
         self.fuser: Fuser | None = None
+        self.lost = ''
         self.registrar = Registrar(values, look_up)
         self.preparation = Preparation(self.sources, self.registrar)
         self.alignment = AlignmentWatch()
@@ -243,7 +245,7 @@ class Pipeline:
             self._resolution = f'{width}x{height}'
             deliver(fused)
         except Exception as error:  # nothing that one pair does may end the others
-            self._count_failure(error, cancelled())
+            self.failed(error, cancelled())
             return None
         self.statistics.fused(fused.arrival * 1e-9, fused.result.seconds)
         if len(work.messages) > 1:
@@ -306,7 +308,8 @@ class Pipeline:
             cancelled=cancelled,
         )
 
-    def _count_failure(self, error: Exception, is_cancelled: bool) -> None:
+    def failed(self, error: BaseException, is_cancelled: bool = False) -> None:
+        """Count a pair, and say what became of it, that ended with an error."""
         from dig2dig_ros.fusion.fuser import FusionCancelled
 
         now = self._clock()
@@ -318,18 +321,26 @@ class Pipeline:
             else:
                 self._note_refusal(error)
             self._drop(error.cause, str(error))
-        elif is_out_of_memory(error):
-            if self.fuser is not None:
-                free_memory(self.fuser, error)
-            reason = first_line(error)
-            self._unfused = (now, why_unfused('out of memory', reason))
+        elif isinstance(error, Exception) and is_out_of_memory(error):
+            problem = '' if self.fuser is None else free_memory(self.fuser, error)
+            reason = first_line(error) + (problem and f'; {problem}')
+            said = why_unfused('out of memory', reason) + (problem and f', and {problem}')
+            self._unfused = (now, said)
             self._drop('out of memory', reason)
+            if problem:
+                self._note_loss(problem)
         else:
             # What is expected is a ValueError with a sentence; all else needs its type.
             is_expected = isinstance(error, ValueError) and str(error)
             reason = str(error) if is_expected else f'{type(error).__name__}: {error}'
             self._unfused = (now, why_unfused('fusion error', reason))
             self._drop('fusion error', reason)
+            self._note_loss(reason)
+
+    def _note_loss(self, reason: str) -> None:
+        if self.fuser is not None and self.fuser.is_lost(reason):
+            said = reason.splitlines()[0]
+            self.lost = f'the device failed, and this process cannot use it any more: {said}'
 
     def _note_refusal(self, error: PreparationError) -> None:
         said = why_unfused(f'{error.source} refused', str(error))
@@ -361,6 +372,7 @@ class Pipeline:
         moment, reason = self._unfused
         if now - moment < timeout:
             warnings.append(reason)
+        warnings.append(self.lost)
         warnings.append(self._memory.warning() or '')
         for source, condition in self.preparation.images.conditions.items():
             if source not in missing:

@@ -86,11 +86,11 @@ def ros_arguments(parameters):
 
 
 class NodeProcess:
-    """A running fusion node."""
+    """A running fusion node; ``prelude`` is code that runs in its process before anything else."""
 
-    def __init__(self, domain, parameters=None, arguments=()):
+    def __init__(self, domain, parameters=None, arguments=(), prelude=''):
         self.output_file = tempfile.TemporaryFile('w+')  # noqa: SIM115
-        command = [sys.executable, '-c', _COMMAND]
+        command = [sys.executable, '-c', f'{prelude}\n{_COMMAND}']
         command += ros_arguments({**FAST, **(parameters or {})})
         self.process = subprocess.Popen(
             [*command, *arguments],
@@ -433,9 +433,9 @@ def in_this_process(domain):
 
 
 @contextmanager
-def running(domain, parameters=None, arguments=()):
+def running(domain, parameters=None, arguments=(), prelude=''):
     """Run a node and a client in ``domain``; yield (client, process)."""
-    process = NodeProcess(domain, parameters, arguments)
+    process = NodeProcess(domain, parameters, arguments, prelude)
     try:
         client = connect(domain)
         try:

@@ -70,3 +70,38 @@ def test_stop_says_when_the_item_in_work_hangs(fusion):
     fusion.started.wait(10)
     with pytest.raises(TimeoutError, match='did not end'):
         worker.stop(timeout=0.05)
+
+
+@pytest.mark.parametrize('error', [RuntimeError('CUDA error'), SystemExit(1), KeyboardInterrupt()])
+def test_whatever_one_item_raises_the_next_one_is_worked_on(error):
+    done, failures = threading.Event(), []
+
+    def work(item):
+        if item == 'first':
+            raise error
+        done.set()
+
+    def failed(raised):
+        failures.append(raised)
+        raise OSError('what tells of it fails as well')
+
+    worker = LatestWorker(work, failed)
+    worker.offer('first')
+    end = time.monotonic() + 10
+    while not failures and time.monotonic() < end:
+        time.sleep(0.01)
+    worker.offer('second')
+    assert done.wait(10)
+    worker.stop()
+    assert failures == [error]
+
+
+def test_it_tells_for_how_long_the_item_in_work_has_been_in_work(fusion):
+    worker = LatestWorker(fusion)
+    assert worker.busy_seconds == 0
+    worker.offer('first')
+    fusion.started.wait(10)
+    assert worker.busy_seconds > 0
+    fusion.release.set()
+    worker.stop()
+    assert worker.busy_seconds == 0

@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 import pytest
+import torch
 
+from dig2dig_ros.fusion.device import is_lost
 from dig2dig_ros.fusion.fuser import Fuser, FusionCancelled
 from dig2dig_ros.streams.codec import encode
 from dig2dig_ros.streams.parameters import complete_values, fusion_settings
@@ -342,3 +344,55 @@ def test_images_without_stamps_are_said(pipeline: Pipeline, clock: Clock, said: 
     assert pipeline.add('visible', image('visible', 0, stamp=0), 0) == []
     assert pipeline.statistics.drops == {'visible zero stamp': 1}
     assert said == ['dropped (visible zero stamp): the driver sends images without a time stamp']
+
+
+class BrokenFuser:
+    """A fuser on a device that has failed."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def fuse(self, *images: Any, **how: Any) -> Any:
+        raise self.error
+
+    def free_memory(self) -> None:
+        raise RuntimeError('CUDA error: invalid argument\nCompile with ...')
+
+    def is_lost(self, reason: str) -> bool:
+        return is_lost(torch.device('cpu'), reason)
+
+
+def test_memory_that_cannot_be_freed_is_said_and_ends_nothing(
+    pipeline: Pipeline, clock: Clock, fuser: Fuser, said: list[str]
+) -> None:
+    first, second = send(pipeline, clock, 0) + send(pipeline, clock, 1) + pipeline.flush()
+    pipeline.fuser = BrokenFuser(MemoryError())  # type: ignore[assignment]
+    assert pipeline.process(first) is None
+    assert pipeline.statistics.drops == {'out of memory': 1}
+    why = 'memory could not be freed: RuntimeError: CUDA error: invalid argument'
+    assert f'not fused: memory ran out, and {why}' in pipeline.health()
+    assert said[-1].endswith(why)
+    assert not pipeline.lost
+    pipeline.fuser = fuser
+    assert pipeline.process(second) is not None
+
+
+@pytest.mark.parametrize(
+    ('text', 'is_fatal'),
+    [
+        ('CUDA error: device-side assert triggered\nCompile with ...', True),
+        ('CUDA error: an illegal memory access was encountered', True),
+        ('CUDA error: unspecified launch failure', True),
+        ('CUDA error: invalid configuration argument', False),
+        ('an illegal memory access of the plug-in', False),
+    ],
+)
+def test_a_device_that_is_lost_is_told_from_one_bad_pair(
+    pipeline: Pipeline, clock: Clock, text: str, is_fatal: bool
+) -> None:
+    (work,) = send(pipeline, clock, 0) + pipeline.flush()
+    pipeline.fuser = BrokenFuser(RuntimeError(text))  # type: ignore[assignment]
+    assert pipeline.process(work) is None
+    assert pipeline.statistics.drops == {'fusion error': 1}
+    assert bool(pipeline.lost) == is_fatal
+    assert (pipeline.lost in pipeline.health()) == is_fatal
