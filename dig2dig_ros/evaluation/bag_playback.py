@@ -29,6 +29,8 @@ from dig2dig_ros.streams.pairing import SOURCES
 
 # Read ahead at most so much; a second of large images.
 _READ_AHEAD_BYTES = 128_000_000
+# Recorded messages that wait for the disk, and what one takes beside its data.
+_MOST_WAITING_BYTES, _OVERHEAD_BYTES = 256_000_000, 300
 
 
 class PlayError(RuntimeError):
@@ -151,12 +153,18 @@ class BagRecorder:
 
     :param path: of the new bag.
     :param storage: 'mcap' or 'sqlite3'.
+    :param limit: bytes that wait for the disk at most; what comes beyond is left out.
+    :ivar counts: messages written, by topic.
+    :ivar left_out: messages that the disk was too slow for, by topic.
     """
 
-    def __init__(self, path: Path, storage: str) -> None:
-        self._path, self._storage = path, storage
+    def __init__(self, path: Path, storage: str, limit: int = _MOST_WAITING_BYTES) -> None:
+        self._path, self._storage, self._limit = path, storage, limit
         self._queue: queue.SimpleQueue[tuple[str, str, bytes, int] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._waiting = 0
         self.counts: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()
         self.error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name='record', daemon=True)
         self._thread.start()
@@ -173,6 +181,8 @@ class BagRecorder:
                         known.add(topic)
                     writer.write_raw(topic, data, recorded)
                     self.counts[topic] += 1
+                    with self._lock:
+                        self._waiting -= len(data) + _OVERHEAD_BYTES
             finally:
                 writer.close()
         except Exception as error:  # it is the player's, who must hear of it
@@ -180,7 +190,27 @@ class BagRecorder:
 
     def write(self, topic: str, type_name: str, data: bytes, recorded: int) -> None:
         """Hand over a message that came at the recording time ``recorded`` in nanoseconds."""
-        self._queue.put((topic, type_name, data, recorded))
+        if self.error is not None:  # nobody takes it
+            return
+        size = len(data) + _OVERHEAD_BYTES
+        with self._lock:
+            # One message is taken whatever its size.
+            is_full = self._waiting > 0 and self._waiting + size > self._limit
+            if is_full:
+                self.left_out[topic] += 1
+            else:
+                self._waiting += size
+        if not is_full:
+            self._queue.put((topic, type_name, data, recorded))
+
+    @property
+    def problem(self) -> str:
+        """What the recording lacks, in a sentence; nothing where it is whole."""
+        missing = ', '.join(f'{count} of {topic}' for topic, count in self.left_out.items())
+        return missing and (
+            f'the recording lacks messages, for which the disk was too slow: {missing}; record to '
+            'another disk, or fewer topics'
+        )
 
     def close(self) -> None:
         """Write what was handed over and finish the bag."""

@@ -17,14 +17,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import ctypes
 import json
 import os
 from pathlib import Path
+import runpy
 import signal
 import subprocess
 import sys
 from typing import Any
 
+from dig2dig_ros.nodes.signals import hear_module
 from dig2dig_ros.streams.resources import fast_dds_environment
 
 STOP_SECONDS = 20.0
@@ -73,6 +76,9 @@ class Child:
     """
     A node, or a tool, as a process of its own, its output in a file.
 
+    It ends with this process, whatever ends that, SIGKILL among it. To be started by a thread that
+    stays: the kernel takes the thread for the process.
+
     :param module: below ``dig2dig_ros``; its last part is the name of the node.
     :param arguments: of the command line.
     :param log: where its output goes.
@@ -81,7 +87,8 @@ class Child:
     def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
         self.name = module.rpartition('.')[2]
         self._log = log
-        command = [sys.executable, '-m', f'dig2dig_ros.{module}', *arguments]
+        parent = str(os.getpid())
+        command = [sys.executable, '-m', __name__, parent, f'dig2dig_ros.{module}', *arguments]
         with log.open('wb') as output:
             self._process = subprocess.Popen(
                 command,
@@ -159,3 +166,24 @@ def assignments(node: str, values: Mapping[str, Any]) -> list[str]:
     # JSON is YAML, and keeps a text that looks like a number a text.
     texts = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
     return [word for name, text in texts.items() for word in ('-p', f'{node}:{name}:={text}')]
+
+
+# In the child itself, before it is the node: code between fork and exec may hang beside threads.
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _run_child(parent: int, module: str) -> None:
+    """Run a module as the main one of this process, which ends with its parent."""
+    hear_module(module)
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before
+            sys.exit(1)
+    runpy.run_module(module, run_name='__main__', alter_sys=True)
+
+
+if __name__ == '__main__':
+    _, _parent, _module, *_arguments = sys.argv
+    sys.argv = [_module, *_arguments]
+    _run_child(int(_parent), _module)

@@ -20,7 +20,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+import os
+from pathlib import Path
+import re
 import struct
+import sys
 import time
 from typing import Any
 
@@ -38,6 +42,9 @@ from dig2dig_ros.streams.pairing import Source, SOURCES
 from dig2dig_ros.streams.statistics import percentiles_ms
 
 FUSED = 'fused/image_raw'
+_TYPE_NAME = re.compile(r'([a-z][a-z0-9_]*)/(?:msg/)?([A-Z][A-Za-z0-9]*)', re.ASCII)
+# Latencies that are kept: of half a day at most, where a bag is looped for days.
+_KEPT_LATENCIES = 1_000_000
 # Stamps whose times of publishing are kept; a slow node may be tens of images behind.
 _KEPT_STAMPS = 1000
 # How long what was published last may be on its way.
@@ -48,13 +55,32 @@ def message_type(name: str) -> Any:
     """
     Return the Python class of a message type, or None where this installation lacks it.
 
+    A name comes from a bag or from the network, and to import a module is to run it: so only what
+    ROS has in its index of messages is imported.
+
     :param name: such as 'sensor_msgs/msg/Image'.
     """
-    package, _, rest = name.partition('/')
-    try:
-        return getattr(import_module(f'{package}.msg'), rest.removeprefix('msg/'), None)
-    except (ImportError, TypeError):  # the second where there is no package before the slash
+    match = _TYPE_NAME.fullmatch(name)
+    if match is None or not _is_indexed(*match.groups()):
         return None
+    package, message = match.groups()
+    try:
+        return getattr(import_module(f'{package}.msg'), message, None)
+    except ImportError:
+        return None
+
+
+def _is_indexed(package: str, message: str) -> bool:
+    """Tell whether a package is installed that brings this message."""
+    # Wheels of ROS are in a virtual environment, which is in no path of ROS.
+    prefixes = [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]
+    for prefix in filter(None, prefixes):
+        index = Path(prefix, 'share/ament_index/resource_index/rosidl_interfaces', package)
+        with suppress(OSError):
+            files = index.read_text(encoding='utf-8', errors='replace').split()
+            if any(f'msg/{message}.{suffix}' in files for suffix in ('msg', 'idl')):
+                return True
+    return False
 
 
 def raw_publishers(node: Node, types: Mapping[str, str], own: Sequence[str]) -> dict[str, Any]:
@@ -155,6 +181,8 @@ class FusionObserver:
         if visible is not None and thermal:
             later = max(visible, thermal[min(thermal, key=lambda other: abs(other - stamp))])
             self.latencies.append(now - later)
+            if len(self.latencies) > _KEPT_LATENCIES:
+                del self.latencies[: _KEPT_LATENCIES // 2]
 
     def listen(self, topic: str, type_name: str) -> None:
         """Subscribe to a topic, relative to the namespace; at most once."""

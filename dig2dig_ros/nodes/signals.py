@@ -15,10 +15,12 @@
 """
 Signals of processes that run nodes, listen to them or start them. Importable without ROS.
 
-The imports of a node take a second or more, and until rclpy is there a signal would end the
-process with a traceback or as one that was killed. So :func:`run_command` hears signals before
-anything else is imported; the exit code is 0. What came even earlier, while the interpreter itself
-started, ends the process as it ends any Python program: by the signal (-2 or -15), or with 1.
+The imports of a command take a second or more, and until they are done a signal would end the
+process with a traceback or as one that was killed. So signals are heard before anything else is
+imported: by :func:`run_command`, :func:`run_tool` and, for ``python -m``, :func:`hear_module`. The
+exit code is 0 of a node and 130 of any other command. What came even earlier, while the
+interpreter itself started, ends the process as it ends any Python program: by the signal (-2 or
+-15), or with 1.
 """
 
 from __future__ import annotations
@@ -28,8 +30,14 @@ from contextlib import contextmanager
 from importlib import import_module
 import os
 import signal
+import sys
 import threading
-from types import FrameType
+from types import FrameType, TracebackType
+
+# Of a command that Ctrl-C has ended, as shells count.
+INTERRUPTED = 130
+# The modules that are nodes.
+_NODES = ('fusion_node', 'detection_fusion_node', 'pair_camera', 'play_bag')
 
 _has_begun = False
 
@@ -54,9 +62,72 @@ def run_command(module: str) -> int:
 
     :return: the exit code.
     """
+    _hear_node_signals()
+    return int(import_module(module).main())
+
+
+def _hear_node_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _on_signal)
-    return int(import_module(module).main())
+
+
+def run_tool(name: str) -> int:
+    """
+    Import a command of ``dig2dig_ros.tools`` that is no node, and run its ``main``.
+
+    :return: the exit code.
+    """
+    hear_interrupts(name)
+    return int(import_module(f'dig2dig_ros.tools.{name}').main())
+
+
+def hear_module(module: str = '') -> None:
+    """
+    Hear the signals of a module of this package that is being run, be it a node or not.
+
+    :param module: by default the one of ``python -m``, if it is that which imports us.
+    """
+    if not module:
+        if sys.argv[:1] != ['-m'] or '-m' not in sys.orig_argv[:-1]:
+            return
+        module = sys.orig_argv[sys.orig_argv.index('-m') + 1]
+    name = module.rpartition('.')[2]
+    if name in _NODES:
+        _hear_node_signals()
+    else:
+        hear_interrupts(name)
+
+
+def hear_interrupts(name: str) -> None:
+    """
+    Let Ctrl-C end a command with one line and the code 130, whenever it comes.
+
+    It raises KeyboardInterrupt, as always, for the command to end with what there is; in the
+    middle of an import, where an exception may end up anywhere, the process ends at once.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code.co_filename.startswith('<frozen importlib'):
+                os.write(2, line)
+                os._exit(INTERRUPTED)
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
+    def uncaught(
+        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, traceback)
+            return
+        os.write(2, line)
+        sys.exit(INTERRUPTED)
+
+    line = f'{name}: interrupted\n'.encode()
+    sys.excepthook = uncaught
+    # A shell has what it starts in the background ignore it.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def interrupt_on_termination() -> None:

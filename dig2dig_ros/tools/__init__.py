@@ -12,3 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Command-line tools."""
+
+from dig2dig_ros.nodes.signals import hear_module
+
+# Before the modules, with their imports that take seconds: for python -m.
+hear_module()

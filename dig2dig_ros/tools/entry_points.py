@@ -12,9 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Entry points of commands that are nodes, see :func:`dig2dig_ros.nodes.signals.run_command`."""
+"""Entry points of all commands, which hear signals from the first moment on."""
 
-from dig2dig_ros.nodes.signals import run_command
+from dig2dig_ros.nodes.signals import run_command, run_tool
 
 
 def fusion_node() -> int:
@@ -35,3 +35,48 @@ def pair_camera() -> int:
 def play_bag() -> int:
     """Run the player of bags."""
     return run_command('dig2dig_ros.tools.play_bag')
+
+
+def evaluate_bag() -> int:
+    """Evaluate bags."""
+    return run_tool('evaluate_bag')
+
+
+def evaluate_pairs() -> int:
+    """Evaluate folders of image pairs."""
+    return run_tool('evaluate_pairs')
+
+
+def evaluate_registration() -> int:
+    """Evaluate how well cameras are registered."""
+    return run_tool('evaluate_registration')
+
+
+def evaluate_restoration() -> int:
+    """Evaluate how well images are restored."""
+    return run_tool('evaluate_restoration')
+
+
+def benchmark() -> int:
+    """Measure how fast the fusion is."""
+    return run_tool('benchmark')
+
+
+def calibrate_registration() -> int:
+    """Find how two cameras lie to each other."""
+    return run_tool('calibrate_registration')
+
+
+def fuse_images() -> int:
+    """Fuse image files."""
+    return run_tool('fuse_images')
+
+
+def train_prior() -> int:
+    """Train a prior."""
+    return run_tool('train_prior')
+
+
+def demo() -> int:
+    """Show the fusion at work."""
+    return run_tool('demo')

@@ -51,6 +51,7 @@ from dig2dig_ros.images.geometry import size_of
 from dig2dig_ros.images.overlay import weight_map, weight_overlay
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration_file import load_registration
+from dig2dig_ros.nodes.signals import INTERRUPTED
 from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
 from dig2dig_ros.streams.resources import config_file
 
@@ -272,6 +273,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UsageError, ImagePairError, OSError, ImportError) as error:
         report(f'fuse_images: {error}')
         return 2
+    except KeyboardInterrupt:
+        report('fuse_images: interrupted')
+        return INTERRUPTED
     return 0
 
 

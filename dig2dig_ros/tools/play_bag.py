@@ -68,6 +68,8 @@ from dig2dig_ros.streams.statistics import percentiles_ms
 _NANOSECONDS = 1_000_000_000
 # While the bag is behind its schedule, subscriptions are still served so often.
 _SERVE_NANOSECONDS = 5_000_000
+# Messages whose lateness is kept, where a bag is looped for days.
+_KEPT_TIMES = 1_000_000
 _IMAGE_TYPES = (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE)
 
 
@@ -140,6 +142,7 @@ class BagPlayer(Node):  # type: ignore[misc]
         self._late = array('d')
         self._complete = False
         self._told = False
+        self._said_slow = False
         self._recorder: BagRecorder | None = None
         self._played: Counter[str] = Counter()
         self._served_at = 0
@@ -243,8 +246,13 @@ class BagPlayer(Node):  # type: ignore[misc]
             self._recorder.write(topic, type_name, data, self._pace.unrolled(now))
 
     def _require_recording(self) -> None:
-        if self._recorder is not None and self._recorder.error is not None:
+        if self._recorder is None:
+            return
+        if self._recorder.error is not None:
             raise PlayError(f'cannot record: {self._recorder.error}')
+        if self._recorder.left_out and not self._said_slow:
+            self._said_slow = True
+            self.get_logger().warning('the disk is too slow for the recording, which has gaps')
 
     def _wait(self, client: FusionClient) -> None:
         images = {name: self._raw[name] for name in self._awaited if name in self._raw}
@@ -319,6 +327,8 @@ class BagPlayer(Node):  # type: ignore[misc]
     def _publish(self, record: Record, due: int) -> None:
         now = time.monotonic_ns()
         self._late.append((now - due) / _NANOSECONDS)
+        if len(self._late) > _KEPT_TIMES:
+            del self._late[: _KEPT_TIMES // 2]
         source = self._sources.get(record.topic)
         if source is not None and self._observer is not None:
             with suppress(ValueError):
@@ -373,6 +383,8 @@ class BagPlayer(Node):  # type: ignore[misc]
             self._recorder.close()
             if self._recorder.error is not None:
                 self._tell_problems([f'the recording is incomplete: {self._recorder.error}'])
+            if self._recorder.problem:
+                self._tell_problems([self._recorder.problem])
         summary = self.summary()
         if self._options.measure and self._played and not self._told:
             self._told = True

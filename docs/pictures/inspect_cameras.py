@@ -33,6 +33,11 @@ from tempfile import TemporaryDirectory
 import textwrap
 from typing import Any
 
+from dig2dig_ros.nodes.signals import hear_interrupts, INTERRUPTED
+
+if __name__ == '__main__':  # before the imports that take seconds
+    hear_interrupts('inspect_cameras')
+
 from camera_trials import both, Course, Outcome, regularly, Robot, Street
 import cv2
 import numpy as np
@@ -741,6 +746,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UsageError, OSError, ImportError) as error:
         report(f'inspect_cameras: {error}')
         return 2
+    except KeyboardInterrupt:
+        report('inspect_cameras: interrupted')
+        return INTERRUPTED
 
 
 if __name__ == '__main__':

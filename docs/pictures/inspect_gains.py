@@ -35,6 +35,11 @@ from pathlib import Path
 import sys
 from typing import Any, TYPE_CHECKING
 
+from dig2dig_ros.nodes.signals import hear_interrupts, INTERRUPTED
+
+if __name__ == '__main__':  # before the imports that take seconds
+    hear_interrupts('inspect_gains')
+
 import cv2
 from known_fusions import known_fusions, PAIR_KINDS
 import numpy as np
@@ -245,6 +250,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UsageError, ImagePairError, OSError, ImportError, cv2.error) as error:
         report(f'inspect_gains: {error}')
         return 2
+    except KeyboardInterrupt:
+        report('inspect_gains: interrupted')
+        return INTERRUPTED
 
 
 if __name__ == '__main__':

@@ -30,6 +30,11 @@ from pathlib import Path
 import sys
 from typing import Any
 
+from dig2dig_ros.nodes.signals import hear_interrupts, INTERRUPTED
+
+if __name__ == '__main__':  # before the imports that take seconds
+    hear_interrupts('inspect_noise')
+
 from sheets import draw
 
 from dig2dig_ros.evaluation.options import (
@@ -101,6 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UsageError, OSError, ImportError) as error:
         report(f'inspect_noise: {error}')
         return 2
+    except KeyboardInterrupt:
+        report('inspect_noise: interrupted')
+        return INTERRUPTED
 
 
 if __name__ == '__main__':

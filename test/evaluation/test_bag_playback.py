@@ -33,6 +33,7 @@ from dig2dig_ros.evaluation.bag_playback import (
 )
 from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_types import BagError, Record
+from dig2dig_ros.evaluation.bag_writer import BagWriter
 
 SECOND = 1_000_000_000
 
@@ -126,6 +127,26 @@ def test_a_recording_holds_the_bytes_that_it_was_given(tmp_path, storage):
         assert reader.storage == storage
         found = list(reader.records(['/fused/image_raw']))
     assert [(each.time, each.data) for each in found] == [(each.time, each.data) for each in given]
+
+
+def test_a_recording_holds_a_bounded_number_of_bytes_for_a_slow_disk(tmp_path, monkeypatch):
+    write, resume = BagWriter.write_raw, threading.Event()
+
+    def wait_and_write(self, *message):
+        assert resume.wait(30)
+        write(self, *message)
+
+    monkeypatch.setattr(BagWriter, 'write_raw', wait_and_write)
+    recording = BagRecorder(tmp_path / 'out', 'mcap', limit=5_000)
+    for index in range(100):
+        recording.write('/fused/image_raw', 'std_msgs/msg/String', bytes(700), index)
+    left_out = recording.left_out['/fused/image_raw']
+    assert left_out == 95  # five of 700 and their overhead wait
+    resume.set()
+    recording.close()
+    assert recording.error is None
+    assert recording.counts == {'/fused/image_raw': 5}
+    assert 'too slow: 95 of /fused/image_raw; record to' in recording.problem
 
 
 def test_a_recording_that_fails_keeps_its_reason(tmp_path):

@@ -14,6 +14,9 @@
 
 """Serialised messages: their types and stamps, and how long after its pair a fused image comes."""
 
+import os
+import sys
+
 import pytest
 
 pytest.importorskip('rclpy', reason='needs rclpy')
@@ -36,6 +39,43 @@ def test_message_types_are_found_by_name():
     assert message_type('sensor_msgs/msg/Picture') is None
     assert message_type('no_such_msgs/msg/Image') is None
     assert message_type('') is None
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'trap/msg/Image',
+        'trap/Image',
+        'trap.msg/msg/Image',
+        '../trap/msg/Image',
+        'trap/msg/__doc__',
+        'sensor_msgs.msg/Image',
+        'sensor_msgs/msg/../Image',
+    ],
+)
+def test_a_name_never_imports_what_is_no_package_of_messages(name, tmp_path, monkeypatch):
+    for folder in ('trap', 'trap/msg'):
+        (tmp_path / folder).mkdir()
+        text = f"raise SystemExit('imported {folder}')"
+        (tmp_path / folder / '__init__.py').write_text(text, encoding='utf-8')
+    monkeypatch.syspath_prepend(tmp_path)
+    assert message_type(name) is None
+    assert 'trap' not in sys.modules
+
+
+def test_packages_of_a_workspace_are_found_in_the_index(tmp_path, monkeypatch):
+    index = tmp_path / 'share' / 'ament_index' / 'resource_index' / 'rosidl_interfaces'
+    index.mkdir(parents=True)
+    (index / 'own_test_msgs').write_text('msg/Heat.idl\nmsg/Heat.msg\nsrv/Look.srv\n')
+    package = tmp_path / 'own_test_msgs'
+    (package / 'msg').mkdir(parents=True)
+    (package / '__init__.py').touch()
+    (package / 'msg' / '__init__.py').write_text('class Heat: pass\nclass Other: pass\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    assert message_type('own_test_msgs/msg/Heat') is None
+    monkeypatch.setenv('AMENT_PREFIX_PATH', f'/no/such/prefix{os.pathsep}{tmp_path}')
+    assert message_type('own_test_msgs/msg/Heat').__name__ == 'Heat'
+    assert message_type('own_test_msgs/msg/Other') is None
 
 
 @pytest.mark.parametrize('kind', [Image, CameraInfo])

@@ -14,6 +14,8 @@
 
 """Signals that do not get lost."""
 
+import os
+from pathlib import Path
 import signal
 import subprocess
 import sys
@@ -77,3 +79,89 @@ def test_the_first_ctrl_c_is_a_wish_and_the_next_an_order() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert told == ['ending']
+
+
+TOOLS = (
+    'benchmark',
+    'calibrate_registration',
+    'demo',
+    'evaluate_bag',
+    'evaluate_pairs',
+    'evaluate_registration',
+    'evaluate_restoration',
+    'fuse_images',
+    'train_prior',
+)
+NODES = ('nodes.fusion_node', 'nodes.detection_fusion_node', 'tools.pair_camera', 'tools.play_bag')
+_CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def interrupted_import(tmp_path: Path) -> dict[str, str]:
+    """Return an environment in which Ctrl-C comes in the middle of the first large import."""
+    shadow = tmp_path / 'numpy'
+    shadow.mkdir()
+    code = 'import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n'
+    (shadow / '__init__.py').write_text(code, encoding='utf-8')
+    return {**os.environ, 'PYTHONPATH': os.pathsep.join([str(tmp_path), str(_CHECKOUT)])}
+
+
+def run(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words], env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', TOOLS)
+def test_ctrl_c_in_the_first_seconds_is_one_line(
+    interrupted_import: dict[str, str], name: str
+) -> None:
+    pytest.importorskip('rclpy', reason='needs rclpy')
+    entry = f'import sys; from dig2dig_ros.tools.entry_points import {name}; sys.exit({name}())'
+    for words in (('-m', f'dig2dig_ros.tools.{name}'), ('-c', entry)):
+        done = run(interrupted_import, *words)
+        assert (done.returncode, done.stderr) == (130, f'{name}: interrupted\n'), words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['inspect_cameras', 'inspect_gains', 'inspect_noise'])
+def test_ctrl_c_in_the_first_seconds_of_a_script_is_one_line(
+    interrupted_import: dict[str, str], name: str
+) -> None:
+    done = run(interrupted_import, str(_CHECKOUT / 'docs' / 'pictures' / f'{name}.py'))
+    assert (done.returncode, done.stderr) == (130, f'{name}: interrupted\n')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('module', NODES)
+def test_ctrl_c_in_the_first_seconds_of_a_node_is_a_good_end(
+    interrupted_import: dict[str, str], module: str
+) -> None:
+    pytest.importorskip('rclpy', reason='needs rclpy')
+    done = run(interrupted_import, '-m', f'dig2dig_ros.{module}')
+    assert (done.returncode, done.stderr) == (0, '')
+
+
+@pytest.mark.parametrize('catches', [True, False])
+def test_ctrl_c_later_may_be_caught_and_is_one_line_otherwise(catches: bool) -> None:
+    body = 'signal.raise_signal(signal.SIGINT)'
+    if catches:
+        body = f"try:\n    {body}\nexcept KeyboardInterrupt:\n    print('kept'); sys.exit(130)"
+    code = (
+        'import signal, sys\nfrom dig2dig_ros.nodes.signals import hear_interrupts\n'
+        f"hear_interrupts('tool')\n{body}\nprint('not reached')\n"
+    )
+    done = run(dict(os.environ), '-c', code)
+    assert done.returncode == 130, done.stderr
+    assert (done.stdout, done.stderr) == (
+        ('kept\n', '') if catches else ('', 'tool: interrupted\n')
+    )
+
+
+def test_imports_as_a_library_leave_signals_alone() -> None:
+    code = (
+        'import signal; import dig2dig_ros.tools, dig2dig_ros.nodes; '
+        'print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)'
+    )
+    assert run(dict(os.environ), '-c', code).stdout == 'True\n'
