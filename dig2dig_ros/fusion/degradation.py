@@ -28,14 +28,14 @@ from typing import Any
 
 # What a maker or a situation stands for; every term can be written out as well.
 PRESETS: dict[str, str] = {
-    'lepton': 'x4, stripes auto, noise auto',
-    'boson': 'x2, stripes auto, noise auto',
+    'lepton': 'x4, stripes auto, contrast auto, noise auto',
+    'boson': 'x2, stripes auto, contrast auto, noise auto',
     'low_light': 'noise auto',
 }
 _TERMS = (
     'x4 (down-sampling), blur 1.5 (standard deviation in pixels), motion 9 30 '
-    '(length in pixels, degrees), stripes auto (of columns and rows), noise 10 (standard '
-    'deviation in grey levels of 255) or noise auto'
+    '(length in pixels, degrees), stripes auto (of columns and rows), contrast auto (little of '
+    'it), noise 10 (standard deviation in grey levels of 255) or noise auto'
 )
 _NUMBER = r'([0-9]+(?:\.[0-9]*)?|\.[0-9]+)'
 _LARGEST_FACTOR = 16.0
@@ -50,7 +50,7 @@ class Degradation:
     """
     What happens to the scene on its way through a camera: y = A c + n.
 
-    In this order: blur (or motion), down-sampling, stripes, noise.
+    In this order: blur (or motion), down-sampling, loss of contrast, stripes, noise.
 
     :param factor: the scene has this many times the pixels of the image along each side; each of
         these is the mean over its own, as on a sensor.
@@ -58,6 +58,7 @@ class Degradation:
     :param motion: length of a straight movement in pixels of the scene and its direction in
         degrees, counter-clockwise from the right; length 0 is none.
     :param stripes: whether columns and rows have offsets, which are estimated for every frame.
+    :param contrast: whether it may have little contrast, which is then stretched.
     :param noise: standard deviation in grey levels of 255; None is estimated for every frame.
     """
 
@@ -65,12 +66,13 @@ class Degradation:
     blur: float = 0.0
     motion: tuple[float, float] = (0.0, 0.0)
     stripes: bool = False
+    contrast: bool = False
     noise: float | None = 0.0
 
     @property
     def is_only_noise(self) -> bool:
         """Whether every pixel shows its own part of the scene, with noise or without."""
-        return replace(self, stripes=False, noise=0.0).is_none
+        return replace(self, stripes=False, contrast=False, noise=0.0).is_none
 
     @property
     def is_none(self) -> bool:
@@ -114,6 +116,8 @@ class Degradation:
             terms.append(f'x{self.factor:g}')
         if self.stripes:
             terms.append('stripes auto')
+        if self.contrast:
+            terms.append('contrast auto')
         if self.noise != 0:
             terms.append('noise auto' if self.noise is None else f'noise {self.noise:g}')
         return ', '.join(terms) or 'none'
@@ -134,6 +138,8 @@ def _term(term: str, text: str) -> dict[str, Any]:
         return {'motion': (_at_most(float(match[1]), 200, term), float(match[2]))}
     if term == 'stripes auto':
         return {'stripes': True}
+    if term == 'contrast auto':
+        return {'contrast': True}
     if term == 'noise auto':
         return {'noise': None}
     if match := re.fullmatch(rf'noise\s+{_NUMBER}', term):

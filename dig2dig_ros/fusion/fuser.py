@@ -47,6 +47,7 @@ from dig2dig_ros.fusion.observation import fitting_size, forget_operators
 from dig2dig_ros.fusion.sampler import StepState
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.camera_noise import CameraNoise
+from dig2dig_ros.images.contrast import stretched
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.sensor_noise import measure_noise, SensorNoise
 from dig2dig_ros.images.stripes import Stripes, without_stripes
@@ -488,21 +489,24 @@ def _measured_sources(
     degradations: Sequence[Degradation],
     known: Sequence[SensorNoise | None],
 ) -> list[_Source]:
-    """Return the sources without stripes, and with their white noise; see :meth:`Fuser.fuse`."""
+    """Return the sources without stripes, stretched, and with their white noise; see ``fuse``."""
     if len(known) > len(sources):
         raise FusionInputError(
             f'{len(known)} noises for {len(sources)} sources: give one for each'
         )
     measured = []
     for index, (source, degradation) in enumerate(zip(sources, degradations, strict=True)):
-        stripes, white = degradation.stripes, degradation.noise is None
+        stripes, contrast = degradation.stripes, degradation.contrast
+        white = degradation.noise is None
         noise = known[index] if index < len(known) else None
         pixels, full_scale = source.pixels, source.full_scale
-        if source.trust == 0 or not (stripes or degradation.noise != 0):
+        if source.trust == 0 or not (stripes or contrast or degradation.noise != 0):
             measured.append(source)
             continue
         if noise is None:
-            noise = measure_noise(pixels, full_scale=full_scale, white=white, stripes=stripes)
+            noise = measure_noise(
+                pixels, full_scale=full_scale, white=white, stripes=stripes, contrast=contrast
+            )
         if stripes and pixels.ndim == 2:
             _check_stripes(noise.stripes, pixels, index)
             pixels = without_stripes(pixels, noise.stripes, full_scale=full_scale)
@@ -510,7 +514,10 @@ def _measured_sources(
         if degradation.noise is not None:
             deviation = degradation.noise * (LUMA_NOISE if pixels.ndim == 3 else 1)
             level = CameraNoise(read=deviation, deviation=deviation)
-        measured.append(replace(source, pixels=pixels, noise=level))
+        if contrast and pixels.ndim == 2:
+            pixels, full_scale = stretched(pixels, noise.contrast, full_scale=full_scale)
+            level = noise.contrast.of_noise(level)
+        measured.append(replace(source, pixels=pixels, full_scale=full_scale, noise=level))
     return measured
 
 

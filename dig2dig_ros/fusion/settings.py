@@ -61,6 +61,8 @@ def _visible_degradation(text: str) -> str | None:
         return 'the fused image has the pixels of the visible one: declare no down-sampling of it'
     if problem is None and Degradation.parse(text).stripes:
         return 'only thermal sensors have stripes that can be estimated: declare none of them'
+    if problem is None and Degradation.parse(text).contrast:
+        return 'only thermal images are stretched: declare no contrast auto'
     return problem
 
 
@@ -228,10 +230,10 @@ class FusionSettings:
         check=_visible_degradation,
     )
     thermal_degradation: str = _setting(
-        'stripes auto, noise auto',
-        'The same of the thermal camera: stripes auto (of columns and rows), none, lepton, boson, '
-        "or terms such as 'x4, noise auto'; xF is a sensor with an F-th of the pixels along each "
-        'side.',
+        'stripes auto, contrast auto, noise auto',
+        'The same of the thermal camera: stripes auto (of columns and rows), contrast auto '
+        '(stretched where there is little), none, lepton, boson, or terms such as '
+        "'x4, noise auto'; xF is a sensor with an F-th of the pixels along each side.",
         check=_degradation,
     )
     restoration_steps: int = _setting(

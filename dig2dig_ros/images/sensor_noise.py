@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The noise of a camera's image: white noise, and stripes of columns and rows."""
+"""What a camera does to its image: white noise, stripes of columns and rows, little contrast."""
 
 from __future__ import annotations
 
@@ -22,24 +22,32 @@ from typing import Any
 from numpy.typing import NDArray
 
 from dig2dig_ros.images.camera_noise import CameraNoise, estimate_noise, SMALLEST_FOR_NOISE
+from dig2dig_ros.images.contrast import Contrast, estimate_contrast, SMALLEST_FOR_CONTRAST
 from dig2dig_ros.images.stripes import estimate_stripes, SMALLEST_FOR_STRIPES, Stripes
 
 
 @dataclass(frozen=True)
 class SensorNoise:
     """
-    What is to be taken from an image.
+    What is to be taken from an image, stripes first.
 
-    :param white: noise that is independent from pixel to pixel.
+    :param white: noise that is independent from pixel to pixel, before the image is stretched.
     :param stripes: offsets of columns and rows; of images with colour none.
+    :param contrast: how the image is to be stretched; images with colour are not.
     """
 
     white: CameraNoise = field(default_factory=CameraNoise)
     stripes: Stripes = field(default_factory=Stripes)
+    contrast: Contrast = field(default_factory=Contrast)
 
 
 def measure_noise(
-    image: NDArray[Any], *, full_scale: float, white: bool = True, stripes: bool = True
+    image: NDArray[Any],
+    *,
+    full_scale: float,
+    white: bool = True,
+    stripes: bool = True,
+    contrast: bool = False,
 ) -> SensorNoise:
     """
     Estimate the noise of an image; one too small to say has none.
@@ -48,11 +56,14 @@ def measure_noise(
     :param full_scale: what is white: 255 of uint8, 65535 of uint16, 1 of floats.
     :param white: whether white noise is asked for.
     :param stripes: whether stripes are; only images without colour are looked at.
+    :param contrast: likewise, whether it may be too little.
     """
     side = min(image.shape[:2])
-    own, offsets = CameraNoise(), Stripes()
+    own, offsets, stretch = CameraNoise(), Stripes(), Contrast()
     if white and side >= SMALLEST_FOR_NOISE:
         own = estimate_noise(image, full_scale=full_scale)
     if stripes and image.ndim == 2 and side >= SMALLEST_FOR_STRIPES:
         offsets = estimate_stripes(image, full_scale=full_scale)
-    return SensorNoise(own, offsets)
+    if contrast and image.ndim == 2 and side >= SMALLEST_FOR_CONTRAST:
+        stretch = estimate_contrast(image, full_scale=full_scale)
+    return SensorNoise(own, offsets, stretch)

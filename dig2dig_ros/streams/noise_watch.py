@@ -24,15 +24,21 @@ from numpy.typing import NDArray
 
 from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.images.camera_noise import CameraNoise
+from dig2dig_ros.images.contrast import Contrast
 from dig2dig_ros.images.sensor_noise import measure_noise, SensorNoise
 from dig2dig_ros.images.stripes import Stripes
 
-# s. Time constants: what the light does to noise, and how long a sensor keeps its offsets.
-NOISE_SECONDS, STRIPES_SECONDS = 0.5, 2.0
+# s. Time constants: what the light does to noise, how long a sensor keeps its offsets, and how
+# fast a stretched image may become brighter.
+NOISE_SECONDS, STRIPES_SECONDS, CONTRAST_SECONDS = 0.5, 2.0, 1.0
 # s. After such a gap the past says nothing about the new image.
 _GAP = 10.0
 # An estimate is a jump if it is above the smoothed one by this factor.
 _JUMP = 1.3
+# A gain that falls below this part of the smoothed one is taken at once: all would be white.
+_FALL = 0.7
+# Nearer to 1 than this, a gain that is on its way there has arrived.
+_AS_IT_IS = 0.02
 # Images in a row with stripes from which a camera has them, and without from which it has none.
 _WITH, _WITHOUT = 2, 5
 
@@ -48,6 +54,7 @@ class NoiseWatch:
 
     def __init__(self) -> None:
         self._white, self._stripes = NoiseTracker(), StripeTracker()
+        self._contrast = ContrastTracker()
         self.noise = SensorNoise()
 
     def __call__(
@@ -62,13 +69,22 @@ class NoiseWatch:
         :return: what is to be taken from the image; None where nothing has to be measured.
         """
         white, stripes = degradation.noise is None, degradation.stripes
-        if not (white or stripes):
+        if not (white or stripes or degradation.contrast):
             self.noise = SensorNoise()
             return None
         full_scale = 1.0 if image.dtype.kind == 'f' else float(np.iinfo(image.dtype).max)
-        found = measure_noise(image, full_scale=full_scale, white=white, stripes=stripes)
+        found = measure_noise(
+            image,
+            full_scale=full_scale,
+            white=white,
+            stripes=stripes,
+            contrast=degradation.contrast,
+        )
+        contrast = self._contrast(found.contrast, stamp)
         self.noise = SensorNoise(
-            self._white(found.white, stamp), self._stripes(found.stripes, stamp, image.shape)
+            self._white(found.white, stamp, contrast.gain),
+            self._stripes(found.stripes, stamp, image.shape),
+            contrast,
         )
         return self.noise
 
@@ -78,6 +94,8 @@ class NoiseWatch:
         table = {f'{source} noise': f'{noise:.1f}'}
         if not stripes.are_none:
             table[f'{source} stripes'] = f'{max(stripes.columns, stripes.rows):.1f}'
+        if not self.noise.contrast.is_enough:
+            table[f'{source} contrast'] = f'stretched by {self.noise.contrast.gain:.1f}'
         return table
 
 
@@ -113,11 +131,12 @@ class NoiseTracker:
         self._smoothed = self._last = CameraNoise()
         self._is_noisy = False
 
-    def __call__(self, noise: CameraNoise, stamp: float) -> CameraNoise:
+    def __call__(self, noise: CameraNoise, stamp: float, gain: float = 1.0) -> CameraNoise:
         """
         Take the estimate of the next image.
 
         :param stamp: of the image in s; where it goes back, or 10 s on, the past is forgotten.
+        :param gain: by which the image is going to be stretched, its noise with it.
         :return: the noise to reckon with; that of a quiet camera is exactly 0.
         """
         share = self._clock.share(stamp)
@@ -130,7 +149,8 @@ class NoiseTracker:
             self._smoothed = _between(self._smoothed, noise, share)
         self._last = noise
         level = self._smoothed if self._is_noisy else agreed
-        self._is_noisy = level.deviation >= (self.quiet if self._is_noisy else self.noisy)
+        threshold = self.quiet if self._is_noisy else self.noisy
+        self._is_noisy = gain * level.deviation >= threshold
         return self._smoothed if self._is_noisy else CameraNoise()
 
 
@@ -174,6 +194,43 @@ class StripeTracker:
         columns = self._columns.add(stripes.column_offsets, share)
         rows = self._rows.add(stripes.row_offsets, share)
         return Stripes(_deviation(columns), _deviation(rows), columns, rows)
+
+
+class ContrastTracker:
+    """
+    Follow how the images of one camera are to be stretched.
+
+    Gain and offset approach those of the images exponentially, so that a still background does
+    not flicker; a gain that falls by more than a third is taken at once.
+
+    Not thread-safe: images have an order.
+
+    :param seconds: time constant of the smoothing; 0 takes each image for itself.
+    :raises ValueError: the time is impossible.
+    """
+
+    def __init__(self, *, seconds: float = CONTRAST_SECONDS) -> None:
+        self._clock = _Clock(seconds)
+        self._smoothed = Contrast()
+
+    def __call__(self, contrast: Contrast, stamp: float) -> Contrast:
+        """
+        Take the estimate of the next image.
+
+        :param stamp: of the image in s; where it goes back, or 10 s on, the past is forgotten.
+        :return: how to stretch it.
+        """
+        share, past = self._clock.share(stamp), self._smoothed
+        if share is None or contrast.gain < _FALL * past.gain:
+            self._smoothed = contrast
+        elif past != contrast:
+            self._smoothed = Contrast(
+                past.gain + share * (contrast.gain - past.gain),
+                past.offset + share * (contrast.offset - past.offset),
+            )
+            if abs(self._smoothed.gain - 1) < _AS_IT_IS and contrast.is_enough:
+                self._smoothed = contrast
+        return self._smoothed
 
 
 class _Clock:

@@ -564,6 +564,23 @@ def test_stripes_of_the_thermal_camera_are_taken_out(fuser):
     assert errors[0] < 0.5 * errors[1]
 
 
+def test_a_flat_thermal_image_is_stretched(fuser):
+    visible, thermal, warm = street()
+    flat = np.rint(100 + 0.12 * (thermal.astype(float) - thermal.mean())).astype(np.uint8)
+    settings = replace(SETTINGS, thermal_degradation='stripes auto, noise auto')
+    around = ~warm
+    contrasts = [
+        grey(result.image)[warm].mean() - grey(result.image)[around].mean()
+        for result in (
+            fuser.fuse(visible, thermal),
+            fuser.fuse(visible, flat),
+            fuser.fuse(visible, flat, settings=settings),
+        )
+    ]
+    assert contrasts[1] > 0.5 * contrasts[0]
+    assert contrasts[1] > contrasts[2] + 20
+
+
 def test_what_is_known_of_the_noise_counts_in_place_of_a_measurement(fuser):
     pair = with_noise(15)
     measured = [

@@ -21,9 +21,15 @@ import pytest
 
 from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.images.camera_noise import CameraNoise
+from dig2dig_ros.images.contrast import Contrast
 from dig2dig_ros.images.sensor_noise import measure_noise, SensorNoise
 from dig2dig_ros.images.stripes import Stripes
-from dig2dig_ros.streams.noise_watch import NoiseTracker, NoiseWatch, StripeTracker
+from dig2dig_ros.streams.noise_watch import (
+    ContrastTracker,
+    NoiseTracker,
+    NoiseWatch,
+    StripeTracker,
+)
 
 FRAME_TIME = 1 / 30
 SIZE = (48, 64)
@@ -211,3 +217,49 @@ def test_a_clean_image_has_nothing_to_be_taken_out():
     assert noise.white == CameraNoise()
     assert noise.stripes.are_none
     assert watch.table('thermal') == {'thermal noise': '0.0'}
+
+
+FLAT = Degradation.parse('contrast auto, noise auto')
+
+
+def flat_image(part, seed=0, noise=0.6):
+    """Return a warm field on a cool one, whose contrast of 120 grey levels is reduced."""
+    image = np.full((96, 128), 80.0)
+    image[20:60, 30:90] += 120 * part
+    image += np.random.default_rng(seed).normal(0, noise, image.shape)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def test_contrast_is_followed_slowly_when_it_is_lost_and_at_once_when_it_is_back():
+    watch = NoiseWatch()
+    assert watch(flat_image(1), 0.0, FLAT).contrast.is_enough
+    assert 'thermal contrast' not in watch.table('thermal')
+    target = measure_noise(flat_image(0.15), full_scale=255, contrast=True).contrast.gain
+    assert target > 4
+    gains = [
+        watch(flat_image(0.15, moment), moment * 0.1, FLAT).contrast.gain
+        for moment in range(1, 60)
+    ]
+    assert gains[0] < 1 + 0.15 * (target - 1)
+    assert gains[9] == pytest.approx(1 + (1 - np.exp(-1)) * (target - 1), rel=0.1)
+    assert gains[-1] == pytest.approx(target, rel=0.05)
+    assert watch.table('thermal')['thermal contrast'] == f'stretched by {gains[-1]:.1f}'
+    assert watch(flat_image(1), 6.0, FLAT).contrast.is_enough
+
+
+def test_a_gain_that_falls_to_one_arrives_there():
+    tracker = ContrastTracker()
+    tracker(Contrast(1.3, -20.0), 0.0)
+    for moment in range(1, 60):
+        contrast = tracker(Contrast(), moment * 0.1)
+    assert contrast == Contrast()
+
+
+def test_noise_that_stretching_makes_visible_is_taken_out():
+    watch = NoiseWatch()
+    noise = watch(flat_image(1), 0.0, FLAT)
+    assert noise.white == CameraNoise()
+    watch = NoiseWatch()
+    noise = watch(flat_image(0.15), 0.0, FLAT)
+    assert noise.white.deviation == pytest.approx(0.67, rel=0.2)
+    assert noise.contrast.of_noise(noise.white).deviation > 3
