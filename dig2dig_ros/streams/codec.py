@@ -20,8 +20,7 @@ with the fields of ``sensor_msgs/Image`` will do, so messages from a bag reader 
 either. Colour arrays are (H, W, 3) uint8 in **BGR** order, as OpenCV has them.
 
 Encodings are those of ``sensor_msgs/image_encodings``; cv_bridge is asked only for what is not
-in :data:`SUPPORTED_ENCODINGS`, because its extension module of a distribution may not load under
-the NumPy of a virtual environment.
+in :data:`SUPPORTED_ENCODINGS`, and only after a trial, see ``cv_bridge_trial``.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from __future__ import annotations
 from array import array as byte_array
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 import re
 import sys
 from typing import Any, Protocol, TypeVar
@@ -45,6 +44,7 @@ from dig2dig_ros.images.encoded import (
     refuse_large,
     stated_size,
 )
+from dig2dig_ros.streams.cv_bridge_trial import cv_bridge, why_not
 
 # What image_transport's ``compressed`` sends.
 _TRANSPORTED = ('JPEG', 'PNG', 'TIFF')
@@ -111,8 +111,19 @@ _LAYOUTS = {
     'mono16': _Layout('u2'),
     '16UC1': _Layout('u2'),
     '32FC1': _Layout('f4'),
+    '8SC1': _Layout('i1'),
+    '16SC1': _Layout('i2'),
+    '32SC1': _Layout('i4'),
+    '64FC1': _Layout('f8'),
     'bgr8': _Layout('u1', 3),
     '8UC3': _Layout('u1', 3),
+    '8UC4': _Layout('u1', 4, cv2.COLOR_BGRA2BGR),
+    'bgr16': _Layout('u2', 3),
+    '16UC3': _Layout('u2', 3),
+    '16UC4': _Layout('u2', 4, cv2.COLOR_BGRA2BGR),
+    'rgb16': _Layout('u2', 3, cv2.COLOR_RGB2BGR),
+    'bgra16': _Layout('u2', 4, cv2.COLOR_BGRA2BGR),
+    'rgba16': _Layout('u2', 4, cv2.COLOR_RGBA2BGR),
     'rgb8': _Layout('u1', 3, cv2.COLOR_RGB2BGR),
     'bgra8': _Layout('u1', 4, cv2.COLOR_BGRA2BGR),
     'rgba8': _Layout('u1', 4, cv2.COLOR_RGBA2BGR),
@@ -127,7 +138,7 @@ _LAYOUTS = {
 }
 
 SUPPORTED_ENCODINGS = tuple(_LAYOUTS)
-_SUPPORTED_TEXT = f'supported without it are {", ".join(SUPPORTED_ENCODINGS)}'
+_SUPPORTED_TEXT = f'supported are {", ".join(SUPPORTED_ENCODINGS)}'
 
 WRITABLE_ENCODINGS = (
     'mono8',
@@ -148,8 +159,8 @@ def decode(msg: ImageMessage, topic: str = '', *, max_pixels: int = MAX_PIXELS) 
     mono8, 8UC1, mono16, 16UC1, 32FC1, bgr8 and 8UC3 are views of the message's memory (padded
     rows included): keep them for as long as you like, but do not write to them. Samples in the
     other byte order or at odd addresses cost one copy, other colour encodings their conversion.
-    bayer_*16 is taken to use the full range of 16 bits and is reduced to 8. 32FC1 may hold NaN
-    and infinities.
+    bayer_*16 and colour of 16 bits are taken to use the full range and are reduced to 8. Signed
+    integers and 64FC1 become float32. 32FC1 may hold NaN and infinities.
 
     :param msg: a ``sensor_msgs/Image`` or an object with its fields.
     :param topic: where it came from, for the error text.
@@ -167,7 +178,7 @@ def decode(msg: ImageMessage, topic: str = '', *, max_pixels: int = MAX_PIXELS) 
     elif not image.flags.aligned:
         image = image.copy()
     if layout.to_bgr is None:
-        return image
+        return _supported(image, refuse)
     try:
         return _colour(cv2.cvtColor(_to_8_bit(image), layout.to_bgr))
     except cv2.error as error:
@@ -187,7 +198,8 @@ def check(msg: ImageMessage, topic: str = '', *, max_pixels: int = MAX_PIXELS) -
     if layout is not None:
         _view(msg, layout, refuse)
     else:
-        _require_cv_bridge(refuse)
+        # The executor must not wait for the trial of it: what passes here can fail later.
+        _require_cv_bridge(why_not(), refuse)
 
 
 def _checked_layout(
@@ -203,6 +215,8 @@ def _checked_layout(
         raise refuse(str(error)) from None
     layout = _LAYOUTS.get(msg.encoding)
     if layout is None:
+        if re.fullmatch(r'(8|16|32)[US]C\d+|(32|64)FC\d+', msg.encoding):
+            raise refuse(f'this is no image that can be fused; {_SUPPORTED_TEXT}')
         return None
     across, down = layout.chroma
     if width % across or height % down:
@@ -373,7 +387,8 @@ def _supported(image: NDArray[Any], refuse: Callable[[str], CodecError]) -> NDAr
     if image.ndim == 2 and image.dtype.kind in 'iuf':
         if image.dtype in (np.uint8, np.uint16, np.float32):
             return image
-        return image.astype(np.float32)
+        with np.errstate(over='ignore'):  # what float32 does not hold is infinite
+            return image.astype(np.float32)
     if image.ndim == 3 and image.dtype in (np.uint8, np.uint16) and image.shape[2] in (3, 4):
         image = _to_8_bit(image)
         return _colour(cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)) if image.shape[2] == 4 else image
@@ -387,33 +402,21 @@ def _compressed_from(format_text: str) -> tuple[str, str]:
     return encoding.strip() if semicolon else '', target[1] if target else ''
 
 
-@lru_cache(maxsize=1)
-def _cv_bridge() -> tuple[Any, str]:
-    """Return (a CvBridge, '') or (None, why there is none). Tried once, not with every frame."""
-    try:
-        from cv_bridge import CvBridge
-
-        return CvBridge(), ''
-    except ImportError as error:
-        return None, f'cv_bridge, which knows more, is not installed ({error})'
-    except Exception as error:
-        # Built for another NumPy it may end in AttributeError, SystemError and others.
-        return None, f'cv_bridge does not load ({type(error).__name__}: {error})'
-
-
-def _require_cv_bridge(refuse: Callable[[str], CodecError]) -> Any:
-    bridge, reason = _cv_bridge()
-    if bridge is None:
+def _require_cv_bridge(reason: str, refuse: Callable[[str], CodecError]) -> None:
+    if reason:
         raise refuse(f'{reason}; {_SUPPORTED_TEXT}')
-    return bridge
 
 
 def _decode_with_cv_bridge(msg: ImageMessage, refuse: Callable[[str], CodecError]) -> NDArray[Any]:
-    bridge = _require_cv_bridge(refuse)
+    bridge, reason = cv_bridge()
+    _require_cv_bridge(reason, refuse)
     has_colour = re.match('bgr|rgb|bayer|yuv|uyvy|yuyv|nv', msg.encoding) is not None
     try:
         image = bridge.imgmsg_to_cv2(msg, 'bgr8' if has_colour else 'passthrough')
     except Exception as error:
         # Its own error class is out of reach where only its extension module fails to load.
         raise refuse(f'cv_bridge cannot convert it ({error}); {_SUPPORTED_TEXT}') from error
-    return _supported(np.asarray(image), refuse)
+    image = np.asarray(image)
+    if image.shape[:2] != (int(msg.height), int(msg.width)):
+        raise refuse(f'cv_bridge made an image of shape {image.shape} of it; {_SUPPORTED_TEXT}')
+    return _supported(image, refuse)

@@ -17,13 +17,13 @@
 from array import array as byte_array
 from dataclasses import dataclass, field, replace
 import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-from dig2dig_ros.streams import codec
+from dig2dig_ros.streams import codec, cv_bridge_trial
 from dig2dig_ros.streams.codec import CodecError, decode, decode_compressed, encode
 
 HEIGHT, WIDTH = 12, 16
@@ -397,93 +397,124 @@ def test_the_limit_of_pixels_is_a_setting():
         decode(message, max_pixels=HEIGHT * WIDTH - 1)
 
 
+@pytest.mark.parametrize(
+    ('encoding', 'pixels', 'expected'),
+    [
+        ('8SC1', np.full((4, 4), -5, np.int8), np.full((4, 4), -5, np.float32)),
+        ('16SC1', np.full((4, 4), -500, np.int16), np.full((4, 4), -500, np.float32)),
+        ('32SC1', np.full((4, 4), 29315, np.int32), np.full((4, 4), 29315, np.float32)),
+        ('64FC1', np.full((4, 4), 293.5), np.full((4, 4), 293.5, np.float32)),
+        ('64FC1', np.full((4, 4), 1e300), np.full((4, 4), np.inf, np.float32)),
+        ('8UC4', np.full((4, 4, 4), [9, 8, 7, 1], np.uint8), [9, 8, 7]),
+        ('bgr16', np.full((4, 4, 3), [257 * 9, 257 * 8, 65535], np.uint16), [9, 8, 255]),
+        ('16UC3', np.full((4, 4, 3), [257 * 9, 257 * 8, 65535], np.uint16), [9, 8, 255]),
+        ('rgb16', np.full((4, 4, 3), [65535, 257 * 8, 257 * 9], np.uint16), [9, 8, 255]),
+        ('bgra16', np.full((4, 4, 4), [257 * 9, 257 * 8, 65535, 5], np.uint16), [9, 8, 255]),
+        ('16UC4', np.full((4, 4, 4), [257 * 9, 257 * 8, 65535, 5], np.uint16), [9, 8, 255]),
+        ('rgba16', np.full((4, 4, 4), [65535, 257 * 8, 257 * 9, 5], np.uint16), [9, 8, 255]),
+    ],
+)
+@pytest.mark.parametrize('other_order', [False, True])
+def test_wide_colour_and_signed_numbers(encoding, pixels, expected, other_order, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'cv_bridge', None)
+    if pixels.ndim == 3:
+        expected = np.full((4, 4, 3), expected, np.uint8)
+    big = (NATIVE == '>') != other_order
+    ordered = pixels.astype(pixels.dtype.newbyteorder('>' if big else '<'))
+    message = plain(encoding, ordered, step=4 * pixels.strides[1] + 8, is_bigendian=big)
+    codec.check(message)
+    result = decode(message)
+    assert result.dtype == expected.dtype
+    np.testing.assert_array_equal(result, expected)
+
+
 @pytest.fixture
 def forget_cv_bridge():
-    codec._cv_bridge.cache_clear()
+    cv_bridge_trial.forget()
     yield
-    codec._cv_bridge.cache_clear()
+    cv_bridge_trial.forget()
+    sys.modules.pop('cv_bridge', None)
 
 
 @pytest.mark.usefixtures('forget_cv_bridge')
 class TestOtherEncodings:
     """What the codec does not know goes to cv_bridge, or is refused with reasons."""
 
-    message = plain('rgb16', np.zeros((4, 4, 3), np.uint16))
+    message = plain('nv24', np.zeros((4, 4), np.uint8))
 
-    def with_bridge(self, monkeypatch, imgmsg_to_cv2):
-        module = ModuleType('cv_bridge')
-        module.CvBridge = lambda: SimpleNamespace(imgmsg_to_cv2=imgmsg_to_cv2)
-        monkeypatch.setitem(sys.modules, 'cv_bridge', module)
+    def with_bridge(self, monkeypatch, folder, body, head=''):
+        """Install a cv_bridge whose conversion has this body."""
+        monkeypatch.delitem(sys.modules, 'cv_bridge', raising=False)
+        package = folder / 'cv_bridge'
+        package.mkdir()
+        (package / '__init__.py').write_text(
+            f'import os, signal\nimport numpy as np\n{head}\n'
+            f'class CvBridge:\n    def imgmsg_to_cv2(self, message, desired):\n        {body}\n'
+        )
+        monkeypatch.syspath_prepend(folder)
 
     def test_without_cv_bridge(self, monkeypatch):
         monkeypatch.setitem(sys.modules, 'cv_bridge', None)
-        with pytest.raises(CodecError) as caught:
-            decode(self.message, '/camera/image_raw')
-        for part in ('/camera/image_raw', "'rgb16'", 'not installed', *codec.SUPPORTED_ENCODINGS):
-            assert part in str(caught.value)
+        for read in (codec.check, decode):
+            with pytest.raises(CodecError) as caught:
+                read(self.message, '/camera/image_raw')
+            for part in ('/camera/image_raw', "'nv24'", 'installed', *codec.SUPPORTED_ENCODINGS):
+                assert part in str(caught.value)
 
     @pytest.mark.parametrize('error', ['AttributeError', 'SystemError', 'ImportError'])
     def test_with_a_broken_cv_bridge(self, monkeypatch, tmp_path, error):
-        monkeypatch.delitem(sys.modules, 'cv_bridge', raising=False)
-        package = tmp_path / 'cv_bridge'
-        package.mkdir()
         attempts = tmp_path / 'attempts'
-        (package / '__init__.py').write_text(
-            f"with open({str(attempts)!r}, 'a') as file:\n    file.write('x')\n"
-            f"raise {error}('_ARRAY_API not found')\n"
-        )
-        monkeypatch.syspath_prepend(tmp_path)
-        for _ in range(3):
+        head = f"open({str(attempts)!r}, 'a').write('x')\nraise {error}('_ARRAY_API not found')"
+        self.with_bridge(monkeypatch, tmp_path, 'pass', head)
+        # The thread that takes messages in does not wait for the trial.
+        codec.check(self.message)
+        for read in (decode, decode, codec.check):
             with pytest.raises(CodecError, match=r'_ARRAY_API not found.*mono8'):
-                decode(self.message)
+                read(self.message)
         assert attempts.read_text() == 'x'
 
-    def test_cv_bridge_makes_colour(self, monkeypatch):
-        expected = random_pixels('bgr8')
-        asked = []
+    def test_a_cv_bridge_that_crashes_takes_a_child_with_it_and_not_the_node(
+        self, monkeypatch, tmp_path
+    ):
+        self.with_bridge(monkeypatch, tmp_path, 'os.kill(os.getpid(), signal.SIGSEGV)')
+        for read in (decode, codec.check):
+            with pytest.raises(CodecError, match=r'cv_bridge crashes \(SIGSEGV\).*another NumPy'):
+                read(self.message)
 
-        def imgmsg_to_cv2(message, desired_encoding):
-            asked.append(desired_encoding)
-            return expected
+    def test_cv_bridge_makes_colour(self, monkeypatch, tmp_path):
+        body = (
+            'assert desired in ("bgr8", "passthrough"); '
+            'return np.full((message.height, message.width, 3), 7, np.uint8)'
+        )
+        self.with_bridge(monkeypatch, tmp_path, body)
+        np.testing.assert_array_equal(decode(self.message), np.full((4, 4, 3), 7, np.uint8))
 
-        self.with_bridge(monkeypatch, imgmsg_to_cv2)
-        np.testing.assert_array_equal(decode(self.message), expected)
-        assert asked == ['bgr8']
+    @pytest.mark.parametrize('encoding', ['8UC2', '32FC2', '8SC3', '64FC4', '16UC5'])
+    def test_what_no_fusion_can_use_is_refused(self, encoding):
+        message = plain(encoding, np.zeros((4, 4, 2), np.float32))
+        for read in (codec.check, decode):
+            with pytest.raises(CodecError, match=f"'{encoding}'.*no image that can be fused"):
+                read(message)
 
     @pytest.mark.parametrize(
-        ('encoding', 'made', 'expected'),
+        ('body', 'reason'),
         [
-            ('16SC1', np.full((4, 4), -5, np.int16), np.full((4, 4), -5, np.float32)),
-            ('64FC1', np.full((4, 4), 0.5), np.full((4, 4), 0.5, np.float32)),
-            ('8UC4', np.full((4, 4, 4), 9, np.uint8), np.full((4, 4, 3), 9, np.uint8)),
-            ('16UC3', np.full((4, 4, 3), 2570, np.uint16), np.full((4, 4, 3), 10, np.uint8)),
+            ('raise TypeError("no conversion")', 'cannot convert it .*no conversion'),
+            ('return np.zeros((9, 9), np.uint8)', r'made an image of shape \(9, 9\)'),
+            ('return np.zeros((4, 4, 2), np.uint8)', 'no image that can be fused'),
         ],
     )
-    def test_cv_bridge_passes_the_rest_through(self, monkeypatch, encoding, made, expected):
-        self.with_bridge(monkeypatch, lambda message, desired: made)
-        result = decode(plain(encoding, made))
-        assert result.dtype == expected.dtype
-        np.testing.assert_array_equal(result, expected)
-
-    def test_what_no_fusion_can_use_is_refused(self, monkeypatch):
-        self.with_bridge(monkeypatch, lambda message, desired: np.zeros((4, 4, 2), np.float32))
-        with pytest.raises(CodecError, match=r"'32FC2'.*no image that can be fused"):
-            decode(plain('32FC2', np.zeros((4, 4, 2), np.float32)))
-
-    def test_cv_bridge_that_fails(self, monkeypatch):
-        def imgmsg_to_cv2(message, desired):
-            raise TypeError('no conversion')
-
-        self.with_bridge(monkeypatch, imgmsg_to_cv2)
-        with pytest.raises(CodecError, match=r"'rgb16'.*no conversion"):
+    def test_cv_bridge_that_fails_only_now(self, monkeypatch, tmp_path, body, reason):
+        fine = 'return np.zeros((message.height, message.width), np.uint8)'
+        sound = f'if message.encoding != "nv24": {fine}\n        {body}'
+        self.with_bridge(monkeypatch, tmp_path, sound)
+        with pytest.raises(CodecError, match=f"'nv24'.*{reason}"):
             decode(self.message)
 
-    def test_sizes_are_checked_first(self, monkeypatch):
-        self.with_bridge(monkeypatch, lambda message, desired: pytest.fail('asked'))
-        message = plain('rgb16', np.zeros((4, 4, 3), np.uint16))
-        message.width = 0
+    def test_sizes_are_checked_first(self, monkeypatch, tmp_path):
+        self.with_bridge(monkeypatch, tmp_path, 'pass', 'raise RuntimeError("asked")')
         with pytest.raises(CodecError, match='no pixels'):
-            decode(message)
+            decode(replace(self.message, width=0))
 
 
 def compressed(extension, pixels, format_text):
@@ -716,7 +747,7 @@ def test_compressed_png_with_damaged_pixels():
     ('data', 'reason'),
     [
         (b'', '0 bytes are neither'),
-        (b'GIF89a' + bytes(100), 'neither JPEG nor PNG'),
+        (b'GIF89a' + bytes(100), 'neither JPEG nor PNG nor TIFF'),
         (b'\xff\xd8\xff', 'does not state a size'),
         (b'\xff\xd8\xff\xe0' + bytes(100), 'does not state a size'),
         (b'\xff\xd8' + b'\xff' * 100 + b'\xff\xd9', 'does not state a size'),

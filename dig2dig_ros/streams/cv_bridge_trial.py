@@ -1,0 +1,116 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+cv_bridge, for encodings that the codec does not know, once a child process has survived it.
+
+The package of a distribution is built for that distribution's NumPy. Under another one it loads
+with a warning, and the first conversion ends the process: no error can be caught then.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+import importlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+
+# Loading OpenCV takes a second, on a machine at its limit many.
+_PATIENCE = 60.0
+_PROGRAM = """
+import resource
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+from types import SimpleNamespace
+import numpy as np
+from cv_bridge import CvBridge
+for encoding, size, wanted in (('rgb16', 6, 'bgr8'), ('mono16', 2, 'passthrough')):
+    message = SimpleNamespace(header=None, height=16, width=16, encoding=encoding, is_bigendian=0)
+    message.step, message.data = 16 * size, bytes(16 * 16 * size)
+    assert CvBridge().imgmsg_to_cv2(message, wanted).shape[:2] == (16, 16)
+"""
+_outcome: list[tuple[Any, str]] = []
+
+
+def cv_bridge() -> tuple[Any, str]:
+    """Return (a CvBridge, '') or (None, why there is none). The first call takes seconds."""
+    if not _outcome:
+        _outcome.append(_found())
+    return _outcome[0]
+
+
+def why_not() -> str:
+    """Return why there is no cv_bridge as far as that is known; nothing is tried for it."""
+    return _outcome[0][1] if _outcome else _missing()
+
+
+def forget() -> None:
+    """Try again at the next call."""
+    _outcome.clear()
+    _missing.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _missing() -> str:
+    try:
+        found = importlib.util.find_spec('cv_bridge') is not None
+    except (ImportError, ValueError):
+        found = False
+    return '' if found else 'cv_bridge, which knows more, is not installed'
+
+
+def _found() -> tuple[Any, str]:
+    reason = _missing() or _failure()
+    if reason:
+        return None, reason
+    try:
+        return importlib.import_module('cv_bridge').CvBridge(), ''
+    except Exception as error:
+        # Built for another NumPy it may end in AttributeError, SystemError and others.
+        return None, f'cv_bridge does not load ({type(error).__name__}: {error})'
+
+
+def _failure() -> str:
+    """Return how cv_bridge fails in a process of its own, or nothing where it works."""
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+    try:
+        done = subprocess.run(
+            [sys.executable, '-c', _PROGRAM],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        return f'cv_bridge does not answer within {_PATIENCE:g} s'
+    except (OSError, ValueError) as error:
+        return f'cv_bridge could not be tried ({error})'
+    if done.returncode == 0:
+        return ''
+    if done.returncode < 0:
+        try:
+            name = signal.Signals(-done.returncode).name
+        except ValueError:
+            name = f'signal {-done.returncode}'
+        return (
+            f'cv_bridge crashes ({name}), which this process is spared: it is probably built for '
+            f'another NumPy than {np.__version__}'
+        )
+    lines = done.stderr.decode('utf-8', 'replace').strip().splitlines()
+    return f'cv_bridge does not work ({lines[-1][:200] if lines else "no reason given"})'
