@@ -23,7 +23,7 @@ import queue
 import threading
 from typing import Any
 
-from dig2dig_ros.evaluation.bag_types import BagError, Record
+from dig2dig_ros.evaluation.bag_types import BagError, conversion_advice, Record, Topic
 from dig2dig_ros.evaluation.bag_writer import BagWriter
 from dig2dig_ros.streams.pairing import SOURCES
 
@@ -35,6 +35,12 @@ _MOST_WAITING_BYTES, _OVERHEAD_BYTES = 256_000_000, 300
 
 class PlayError(RuntimeError):
     """The bag cannot be played, or not to the end; the message is for who started it."""
+
+
+def nothing_to_play(bag: Path, topics: Mapping[str, Topic]) -> PlayError:
+    """Return why none of the messages of a bag can be played, and what helps."""
+    nothing = f'{bag} has no messages that can be played'
+    return PlayError('; '.join([nothing, *conversion_advice(topics)]))
 
 
 class Pace:

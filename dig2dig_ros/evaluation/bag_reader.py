@@ -118,6 +118,7 @@ class BagReader:
     def _count_topics(self, metadata: _Metadata | None) -> dict[str, Topic]:
         counts: Counter[str] = Counter()
         types: dict[str, str] = {}
+        serializations = {c.topic: c.serialization for c in self._connections}
         for connection in self._connections:
             counts[connection.topic] += connection.count
             known = types.setdefault(connection.topic, connection.type)
@@ -135,7 +136,10 @@ class BagReader:
                         f'{self.path} lacks {missing} of the {topic.count} messages on '
                         f'{topic.name} that its metadata.yaml states'
                     )
-        return {name: Topic(name, types[name], counts[name]) for name in sorted(types)}
+        return {
+            name: Topic(name, types[name], counts[name], serializations.get(name, 'cdr'))
+            for name in sorted(types)
+        }
 
     def _note(self, problem: str) -> None:
         # A second pass over the bag meets the same problems again.
@@ -297,7 +301,7 @@ def _bag_files(path: Path, note: Callable[[str], None]) -> tuple[list[Path], _Me
         raise BagError(f'{path} has no metadata.yaml and holds several bags: name one of {names}')
     if found:
         return found, metadata
-    if any(path.glob('*.bag')):
+    if any(path.glob('*.bag')) or any(path.glob('*.bag.active')):
         raise BagError(ros1_text(path))
     bags = sorted(p.name for p in path.iterdir() if p.is_dir() and _is_bag_folder(p))
     hint = f'; bags are in its folders {", ".join(bags)}' if bags else ''

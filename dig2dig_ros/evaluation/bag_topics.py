@@ -23,6 +23,7 @@ import re
 from dig2dig_ros.evaluation.bag_types import (
     BagError,
     CAMERA_INFO_TYPE,
+    conversion_advice,
     is_image,
     Topic,
     topic_listing,
@@ -127,10 +128,10 @@ def _given(topics: Mapping[str, Topic], name: str | None, kind: str) -> str | No
         raise BagError(f'no {kind} topic {name} in the bag, which holds\n{topic_listing(topics)}')
     fitting = [topic for topic in found if is_image(topic)]
     if not fitting:
-        raise BagError(
-            f'the {kind} topic {name} is of type {found[0].type}, but must be an image; the bag '
-            f'holds\n{topic_listing(topics)}'
-        )
+        problem = f'the {kind} topic {name} is of type {found[0].type}, but must be an image'
+        advice = conversion_advice({found[0].name: found[0]})
+        listing = f'the bag holds\n{topic_listing(topics)}'
+        raise BagError('; '.join([problem, *advice, listing]))
     return next((topic for topic in fitting if topic.count), fitting[0]).name
 
 
@@ -146,9 +147,11 @@ def _only(topics: Mapping[str, Topic], names: list[str], kind: str) -> str:
         # The raw topic is the shorter name.
         return min(stream, key=len)
     found = 'no topic' if not streams else f'more than one topic ({", ".join(sorted(streams))})'
+    advice = '; '.join(conversion_advice(topics)) if not streams else ''
     raise BagError(
-        f'{found} in the bag can be told to be the {kind} one: name them with --visible TOPIC '
-        f'--thermal TOPIC; the bag holds\n{topic_listing(topics)}'
+        f'{found} in the bag can be told to be the {kind} one: '
+        + (advice or 'name them with --visible TOPIC --thermal TOPIC')
+        + f'; the bag holds\n{topic_listing(topics)}'
     )
 
 

@@ -69,11 +69,18 @@ class Topic:
 
     :param type: as ``sensor_msgs/msg/Image``.
     :param count: number of its messages that the bag holds.
+    :param serialization: ``cdr``, that of ROS 2; other tools than rosbag2 may write others.
     """
 
     name: str
     type: str
     count: int
+    serialization: str = 'cdr'
+
+    @property
+    def kind(self) -> str:
+        """The type, and the serialisation where it is not that of ROS 2."""
+        return self.type + ('' if self.serialization == 'cdr' else f' as {self.serialization}')
 
 
 @dataclass(frozen=True)
@@ -110,9 +117,47 @@ class Connection:
 
 def is_image(topic: Topic) -> bool:
     """Tell whether a topic holds images that can be decoded here."""
+    if topic.serialization != 'cdr':
+        return False
     if topic.type == COMPRESSED_IMAGE_TYPE:
         return not topic.name.endswith('/compressedDepth')
     return topic.type == IMAGE_TYPE
+
+
+def conversion_advice(topics: Mapping[str, Topic]) -> list[str]:
+    """
+    Say which topics hold images that are no images of ROS 2, and how they become some.
+
+    :return: clauses; none where there are no such topics.
+    """
+    found: dict[str, str] = {}
+    for topic in topics.values():
+        if topic.count and not is_image(topic) and (text := _how_to_convert(topic)):
+            found.setdefault(text, f'{topic.name} is {topic.kind}')
+    return [f'{topic}, {text}' for text, topic in found.items()]
+
+
+def _how_to_convert(topic: Topic) -> str:
+    kind, serialization = topic.type, topic.serialization
+    if re.search('CompressedVideo|FFMPEGPacket|theora_image_transport', kind):
+        return (
+            'which is a video: decode it to sensor_msgs/msg/Image first, for example with '
+            'ros2 run image_transport republish'
+        )
+    if not re.search('Image', kind):
+        return ''
+    if serialization == 'ros1' or kind in ('sensor_msgs/Image', 'sensor_msgs/CompressedImage'):
+        return (
+            'which is of ROS 1: convert the bag, with rosbags-convert --src FILE.bag --dst FOLDER '
+            '(from pip install rosbags)'
+        )
+    if not kind.startswith('foxglove') and serialization == 'cdr':
+        return ''
+    whose = "which is Foxglove's, not ROS 2's" if kind.startswith('foxglove') else 'not as cdr'
+    return (
+        f'{whose}: convert it to an image of sensor_msgs, as "Bags of other tools" in '
+        'docs/evaluation.md shows'
+    )
 
 
 def topic_listing(topics: Mapping[str, Topic]) -> str:

@@ -16,12 +16,14 @@
 Pairs of images in a directory: visible and thermal, or of other tasks.
 
 Two layouts are known: two sub-folders of images with the same names, and one folder of NAME_A and
-NAME_B, or NAME-A and NAME-B. The first image of a pair is called visible and the second thermal,
-also where the two differ in focus or exposure instead.
+NAME_B, or NAME-A and NAME-B. Two sub-folders may hold further ones in place of images, as
+``visible/train`` and ``infrared/train``. The first image of a pair is called visible and the
+second thermal, also where the two differ in focus or exposure instead.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +73,12 @@ def find_pairs(directory: str | Path) -> list[ImagePair]:
 
     Folders may be named visible, vis, vi, rgb, color or colour, and thermal, infrared, ir, inf,
     tir or lwir; for other tasks A and B, near and far, over and under, or source_1 and source_2;
-    all of them in upper or lower case. Of several layouts, the first one in this order that has
-    pairs counts, NAME_A and NAME_B last. The suffixes of a pair may differ.
+    all of them in upper or lower case. Where they hold no images, those in their own folders are
+    taken, of all of them together. Of several layouts, the first one in this order that has pairs
+    counts, NAME_A and NAME_B last.
+
+    The suffixes of a pair may differ. Where one name has several files, a lossless one is taken,
+    and of the second image one that has the counts of a sensor: one channel of 16 bits.
 
     :raises ImagePairError: the directory is missing or holds no pair.
     """
@@ -212,12 +218,13 @@ def _sources(directory: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
         first, second = (next((folders[n] for n in own if n in folders), None) for own in names)
         if first is not None and second is not None:
             place = f'its folders {first.name} and {second.name}'
-            layouts.append((_images(first), _images(second), place))
-    images = _images(directory)
+            layouts.append((*_images_of_two(first, second), place))
     for endings in _ENDINGS:
         first_images, second_images = (
             {name[:-2]: path for name, path in images.items() if name.lower().endswith(ending)}
-            for ending in endings
+            for images, ending in zip(
+                (_images(directory), _images(directory, raw=True)), endings, strict=True
+            )
         )
         described = ' and '.join(f'NAME{ending.upper()}' for ending in endings)
         layouts.append((first_images, second_images, f'its images {described}'))
@@ -226,6 +233,12 @@ def _sources(directory: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
         if layout[0] or layout[1]:
             return layout
     others = ', '.join(' and '.join(names) for names in _OTHER_FOLDERS)
+    below = [path.name for path in folders.values() if _has_two_folders(path)]
+    if below:
+        raise ImagePairError(
+            f'no pairs in {directory} itself, but perhaps in its folders: name one of '
+            f'{", ".join(below)}'
+        )
     raise ImagePairError(
         f'no pairs in {directory}: looked for two folders of images with the same names '
         f'({_VISIBLE_FOLDERS[0]} and {_THERMAL_FOLDERS[0]}, or '
@@ -234,14 +247,68 @@ def _sources(directory: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
     )
 
 
-def _images(folder: Path) -> dict[str, Path]:
-    """Return the images of a folder by their names without suffix."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+def _has_two_folders(directory: Path) -> bool:
+    """Tell whether a folder has one for each camera."""
+    names = {path.name.lower() for path in directory.iterdir() if path.is_dir()}
+    return not (names.isdisjoint(_VISIBLE_FOLDERS) or names.isdisjoint(_THERMAL_FOLDERS))
+
+
+def _images_of_two(first: Path, second: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return the images of two folders by name, or where there are none, of their own folders."""
+    here = _images(first), _images(second, raw=True)
+    if any(here):
+        return here
+    (below, names), (second_below, second_names) = (
+        _images_below(folder, raw) for folder, raw in ((first, False), (second, True))
+    )
+    # A name that comes twice needs its folder to be told apart, and then in both.
+    names |= second_names
+
+    def told_apart(images: dict[tuple[str, str], Path]) -> dict[str, Path]:
+        return {
+            name if names[name] == 1 else f'{part}_{name}': path
+            for (part, name), path in images.items()
+        }
+
+    return told_apart(below), told_apart(second_below)
+
+
+def _images_below(folder: Path, raw: bool) -> tuple[dict[tuple[str, str], Path], Counter[str]]:
+    """Return the images by (folder, name), and how often each name comes."""
+    found = {
+        (part.name, name): path
+        for part in sorted(folder.iterdir())
+        if part.is_dir()
+        for name, path in _images(part, raw).items()
+    }
+    return found, Counter(name for _, name in found)
+
+
+def _images(folder: Path, raw: bool = False) -> dict[str, Path]:
+    """
+    Return the images of a folder by their names without suffix.
+
+    :param raw: of several files of one name, one of 16 bits and one channel is preferred.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in folder.iterdir():
         suffix = path.suffix.lower()
-        if suffix not in _SUFFIXES or not path.is_file() or path.name.startswith('.'):
-            continue
-        other = found.get(path.stem)
-        if other is None or _SUFFIXES.index(suffix) < _SUFFIXES.index(other.suffix.lower()):
-            found[path.stem] = path
-    return found
+        if suffix in _SUFFIXES and path.is_file() and not path.name.startswith('.'):
+            found.setdefault(path.stem, []).append(path)
+
+    def order(path: Path) -> tuple[bool, int, str]:
+        return raw and not _is_raw(path), _SUFFIXES.index(path.suffix.lower()), path.name
+
+    return {
+        name: paths[0] if len(paths) == 1 else min(paths, key=order)
+        for name, paths in sorted(found.items())
+    }
+
+
+def _is_raw(path: Path) -> bool:
+    """Tell whether an image has one channel of 16 bits."""
+    try:
+        image = _read(path, cv2.IMREAD_UNCHANGED)
+    except ImagePairError:
+        return False
+    return image.ndim == 2 and image.dtype == np.uint16

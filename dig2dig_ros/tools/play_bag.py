@@ -49,6 +49,7 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 
 from dig2dig_ros.evaluation.bag_playback import (
     BagRecorder,
+    nothing_to_play,
     Pace,
     PlayError,
     ReadAhead,
@@ -189,10 +190,10 @@ class BagPlayer(Node):  # type: ignore[misc]
         if self._observing:
             made = ('fused', *(f'{source}/restored' for source in SOURCES))
             own += ['/diagnostics', *map(self.resolve_topic_name, made)]
-        types = {name: topics[name].type for name in names if topics[name].count}
+        types = {name: topics[name].kind for name in names if topics[name].count}
         publishers = raw_publishers(self, types, own)
         if not publishers:
-            raise PlayError(f'{self._options.bag} has no messages that can be played')
+            raise nothing_to_play(self._options.bag, topics)
         silent = [name for name in self._sources if name not in publishers]
         if silent and self._options.measure:
             raise PlayError(f'nothing to measure: {silent[0]} is not played')

@@ -26,13 +26,14 @@ from small_bags import START, write_bag
 
 from dig2dig_ros.evaluation.bag_playback import (
     BagRecorder,
+    nothing_to_play,
     Pace,
     PlayError,
     ReadAhead,
     render_summary,
 )
 from dig2dig_ros.evaluation.bag_reader import BagReader
-from dig2dig_ros.evaluation.bag_types import BagError, Record
+from dig2dig_ros.evaluation.bag_types import BagError, Record, Topic
 from dig2dig_ros.evaluation.bag_writer import BagWriter
 
 SECOND = 1_000_000_000
@@ -47,6 +48,13 @@ def test_messages_are_due_at_their_recording_times_by_the_rate():
     assert pace.time(7 * SECOND) == START + 4 * SECOND
     # No precision is lost on the way: times of today have 61 bits.
     assert pace.time(7 * SECOND + 1) == START + 4 * SECOND + 2
+
+
+def test_why_nothing_can_be_played_is_said(tmp_path):
+    topics = {'/cam': Topic('/cam', 'foxglove.CompressedImage', 3, 'protobuf')}
+    text = str(nothing_to_play(tmp_path / 'bag', topics))
+    assert 'bag has no messages that can be played; /cam is foxglove.CompressedImage' in text
+    assert 'convert it' in text
 
 
 def test_a_loop_goes_on_without_a_gap_and_its_time_jumps_back():

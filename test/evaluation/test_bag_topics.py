@@ -141,3 +141,30 @@ def test_topics_that_cannot_be_taken() -> None:
         with pytest.raises(BagError, match=f'thermal topic {THERMAL} has no messages') as caught:
             find_sources(empty, thermal=given)
         assert '0 messages' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'serialization', 'advice'),
+    [
+        ('foxglove.CompressedImage', 'protobuf', 'convert it to an image of sensor_msgs'),
+        ('foxglove.RawImage', 'json', 'as "Bags of other tools" in docs/evaluation.md shows'),
+        ('foxglove_msgs/msg/CompressedImage', 'cdr', "which is Foxglove's, not ROS 2's"),
+        (COMPRESSED, 'json', f'{COMPRESSED} as json, not as cdr: convert it'),
+        ('foxglove.CompressedVideo', 'protobuf', 'decode it to sensor_msgs/msg/Image first'),
+        ('ffmpeg_image_transport_msgs/msg/FFMPEGPacket', 'cdr', 'image_transport republish'),
+        ('sensor_msgs/Image', 'ros1', 'rosbags-convert --src FILE.bag'),
+        (IMAGE, 'ros1', 'rosbags-convert --src FILE.bag'),
+    ],
+)
+def test_images_of_other_kinds_are_named_with_how_to_convert_them(
+    kind: str, serialization: str, advice: str
+) -> None:
+    topics = {name: Topic(name, kind, 5, serialization) for name in (VISIBLE, THERMAL)}
+    for given in ({}, {'thermal': THERMAL}):
+        with pytest.raises(BagError) as caught:
+            find_sources(topics, **given)
+        assert advice in str(caught.value)
+        assert f'{THERMAL}  {kind}' in str(caught.value)
+    # What can be read is taken.
+    topics |= table('/rgb/image', '/lwir/image')
+    assert find_sources(topics).thermal == '/lwir/image'

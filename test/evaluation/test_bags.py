@@ -299,6 +299,7 @@ def test_unknown_type_does_not_hinder_the_others(tmp_path: Path) -> None:
 def test_other_serialisation_is_named(tmp_path: Path) -> None:
     write_mcap(tmp_path / 'run.mcap', drive(1), message_encoding='ros1')
     with BagReader(tmp_path / 'run.mcap') as bag:
+        assert bag.topics[VISIBLE].serialization == 'ros1'
         record = next(bag.records([VISIBLE]))
         with pytest.raises(BagError, match="serialised as 'ros1'"):
             bag.decode(record)

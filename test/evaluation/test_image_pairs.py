@@ -117,6 +117,50 @@ def test_lossless_file_wins_where_a_name_comes_twice(tmp_path):
     assert find_pairs(tmp_path)[0].visible.name == 'a.png'
 
 
+def test_folders_of_folders(tmp_path):
+    # As LLVIP is published.
+    for camera in ('visible', 'infrared'):
+        for name in ('train/010001.jpg', 'train/010002.jpg', 'test/190001.jpg'):
+            write(tmp_path / camera / name)
+    write(tmp_path / 'visible' / 'test' / '190002.jpg')
+    pairs = find_pairs(tmp_path)
+    assert [pair.name for pair in pairs] == ['010001', '010002', '190001']
+    assert pairs[2].thermal == tmp_path / 'infrared' / 'test' / '190001.jpg'
+    assert unpaired(tmp_path) == ['visible/test/190002.jpg']
+
+
+def test_names_that_come_in_several_folders_are_told_apart(tmp_path):
+    for name in ('vi/day/1.png', 'vi/night/1.png', 'vi/night/2.png', 'ir/night/1.png'):
+        write(tmp_path / name)
+    (pair,) = find_pairs(tmp_path)
+    assert pair.name == 'night_1'
+    assert (pair.visible.parent.name, pair.thermal.parent.name) == ('night', 'night')
+
+
+def test_where_pairs_are_in_folders_below_they_are_named(tmp_path):
+    # As MSRS is published.
+    for part in ('train', 'test'):
+        for camera in ('vi', 'ir'):
+            write(tmp_path / part / camera / '1.png')
+    with pytest.raises(ImagePairError, match=r'perhaps in its folders: name one of test, train$'):
+        find_pairs(tmp_path)
+    assert len(find_pairs(tmp_path / 'test')) == 1
+
+
+@pytest.mark.parametrize('layout', ['{}/x.{}', 'x_{}.{}'])
+def test_counts_are_taken_rather_than_the_palette_beside_them(tmp_path, layout):
+    first, second = ('visible', 'thermal') if '/' in layout else ('A', 'B')
+    counts = np.arange(7000, 7024, dtype=np.uint16).reshape(4, 6)
+    write(tmp_path / layout.format(first, 'png'))
+    write(tmp_path / layout.format(first, 'tiff'))
+    write(tmp_path / layout.format(second, 'png'))
+    write(tmp_path / layout.format(second, 'tiff'), counts)
+    (pair,) = find_pairs(tmp_path)
+    assert (pair.visible.suffix, pair.thermal.suffix) == ('.png', '.tiff')
+    _, thermal = load_pair(pair)
+    assert np.array_equal(thermal, counts)
+
+
 def test_missing_directory(tmp_path):
     with pytest.raises(ImagePairError, match=r'nowhere: it does not exist'):
         find_pairs(tmp_path / 'nowhere')
