@@ -140,7 +140,11 @@ def _range(means: NDArray[Any], unit: float) -> tuple[float, float]:
 
 def _means_and_noise(image: NDArray[Any], unit: float) -> tuple[NDArray[np.float32], float]:
     """Return the means over cells, and the deviation of noise in them, in grey levels of 255."""
-    rows, columns = (side // _CELL for side in image.shape)
-    cells = image.reshape(rows, _CELL, columns, _CELL).astype(np.float32) * np.float32(unit)
-    deviation = math.sqrt(float(np.median(cells.var(axis=(1, 3), ddof=1))))
-    return cells.mean(axis=(1, 3)), deviation / _CELL
+    size = image.shape[1] // _CELL, image.shape[0] // _CELL
+    values = image.astype(np.float32) * np.float32(unit)
+    means, squares = (
+        np.asarray(cv2.resize(each, size, interpolation=cv2.INTER_AREA), np.float32)
+        for each in (values, values * values)
+    )
+    variances = (squares - means * means) * (_CELL**2 / (_CELL**2 - 1))
+    return means, math.sqrt(max(0.0, float(np.median(variances)))) / _CELL
