@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.baselines import BASELINES
+from dig2dig_ros.evaluation.imperfect_cameras import of_type
 from dig2dig_ros.evaluation.methods import baseline_method
 from dig2dig_ros.evaluation.options import (
     load_fuser,
@@ -76,12 +77,16 @@ class Timing:
     cpu_seconds: list[float] = field(default_factory=list)
 
 
-def moving_pairs(width: int, height: int, count: int) -> list[tuple[Image, Image]]:
+def moving_pairs(
+    width: int, height: int, count: int, noise: float = 0.0
+) -> list[tuple[Image, Image]]:
     """
     Return a short video of the synthetic street.
 
     :param count: frames, a tenth of a second apart. Played forwards and backwards in turn it has
         no jump.
+    :param noise: deviation of the white noise that both images get in addition to the street's
+        own, which is below 1, in grey levels.
     :return: visible (H, W, 3) in blue-green-red order and thermal (H, W), for each frame.
     :raises ValueError: the size is below 16 pixels.
     """
@@ -91,8 +96,28 @@ def moving_pairs(width: int, height: int, count: int) -> list[tuple[Image, Image
     for index in range(count):
         frame = scene.render(index * _FRAME_SECONDS)
         thermal = ranges(frame.thermal, index * _FRAME_SECONDS)
-        pairs.append((frame.visible, np.round(thermal * 255).astype(np.uint8)))
+        pair = frame.visible, np.round(thermal * 255).astype(np.uint8)
+        pairs.append(pair if noise == 0 else _noisy(pair, noise, np.random.default_rng(index)))
     return pairs
+
+
+def camera_noise(deviation: float) -> dict[str, float]:
+    """Return the parameters of the street's cameras for the noise of :func:`moving_pairs`."""
+    if deviation == 0:
+        return {}
+    thermal = SyntheticScene(320, 256).render(0.0, noise=False).thermal
+    # The counts that become 0 to 255.
+    low, high = np.percentile(thermal, (1.0, 99.5))
+    return {'visible_noise': deviation, 'thermal_noise': deviation * float(high - low) / 255}
+
+
+def _noisy(
+    pair: tuple[Image, Image], deviation: float, random: np.random.Generator
+) -> tuple[Image, Image]:
+    visible, thermal = (
+        image + deviation * random.standard_normal(image.shape, np.float32) for image in pair
+    )
+    return of_type(visible, np.uint8), of_type(thermal, np.uint8)
 
 
 def take_turns(
@@ -213,11 +238,13 @@ def compare_fusions(
     sizes: Sequence[tuple[int, int]],
     rounds: int,
     threads: int | None,
+    noise: float = 0.0,
 ) -> tuple[list[dict[str, Any]], list[Table]]:
     """
     Time the fusion of this package, the baselines and plug-ins, size by size.
 
     :param rounds: pairs that every fusion fuses flat out.
+    :param noise: see :func:`moving_pairs`.
     :return: what was measured, for JSON, and as tables.
     :raises UsageError: a variant cannot be set up, a plug-in fails, or two have one name.
     """
@@ -233,7 +260,7 @@ def compare_fusions(
     results, tables = [], []
     for width, height in sizes:
         size = f'{width}x{height}'
-        pairs = moving_pairs(width, height, _FRAMES)
+        pairs = moving_pairs(width, height, _FRAMES, noise)
         report(f'{size}: {rounds} rounds of {len(contenders)} fusions')
         timings = take_turns(contenders, pairs, rounds)
         rows = [

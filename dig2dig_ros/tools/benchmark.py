@@ -36,6 +36,7 @@ import time
 from typing import Any, TYPE_CHECKING
 
 from dig2dig_ros.evaluation.fusion_timing import (
+    camera_noise,
     compare_fusions,
     machine,
     origin,
@@ -100,6 +101,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         add('--threads', type=positive, metavar='COUNT',
             help='of the processor for the fusion; without it, all, and in the node as many as '
             'the preset says')
+        add('--noise', type=_within(0, 127), metavar='LEVELS', default=0.0,
+            help='deviation of white noise in both cameras, in grey levels of 255; from 1.5 on it '
+            'is taken out (%(default)g: only that of the street, less than 1)')
         add('-o', '--output', type=Path, metavar='FILE', help='write everything as JSON')
     fuser.add_argument('--rounds', type=positive, metavar='COUNT', default=60,
                        help='pairs that every fusion fuses (%(default)s)')
@@ -139,7 +143,7 @@ def _ours(args: argparse.Namespace) -> list[Variant]:
 def measure_fuser(args: argparse.Namespace) -> Measured:
     """Measure the fuser: see :func:`compare_fusions`."""
     plugins = [Path(path) for path in args.plugin]
-    return compare_fusions(_ours(args), plugins, args.size, args.rounds, args.threads)
+    return compare_fusions(_ours(args), plugins, args.size, args.rounds, args.threads, args.noise)
 
 
 # The node
@@ -208,7 +212,8 @@ def _measure_variant(
 
     def run(rate: float, seconds: float, flat_out: bool = False) -> dict[str, Any]:
         report(f'{name}: {rate:.3g} Hz' + (' (flat out)' if flat_out else ''))
-        found = _stream(client, size, rate, seconds, folder / 'pair_camera.log')
+        log = folder / 'pair_camera.log'
+        found = _stream(client, size, rate, seconds, args.noise, log)
         head = {'name': variant.name, 'size': f'{size[0]}x{size[1]}', 'flat_out': flat_out}
         return {**head, **found}
 
@@ -234,7 +239,12 @@ def _measure_variant(
 
 
 def _stream(
-    client: FusionClient, size: tuple[int, int], rate: float, seconds: float, log: Path
+    client: FusionClient,
+    size: tuple[int, int],
+    rate: float,
+    seconds: float,
+    noise: float,
+    log: Path,
 ) -> dict[str, Any]:
     """Let the cameras send for some seconds, and return what came of it."""
     from sensor_msgs.msg import Image
@@ -248,6 +258,7 @@ def _stream(
         'visible_rate': float(rate),
         'thermal_rate': float(rate),
         'count': count,
+        **camera_noise(noise),
         'wait_for_subscribers': _WAIT,
     }
     # Active again, the node counts and times from zero.

@@ -33,6 +33,7 @@ from dig2dig_ros.evaluation.fusion_timing import (
     variants,
 )
 from dig2dig_ros.evaluation.options import UsageError
+from dig2dig_ros.images.camera_noise import estimate_noise
 
 WIDTH, HEIGHT = 48, 32
 GOOD = """
@@ -81,6 +82,16 @@ def test_moving_pairs_are_a_video_of_both_cameras(pairs: list[tuple[Image, Image
         assert thermal.shape == (HEIGHT, WIDTH)
         assert thermal.max() - thermal.min() > 100
     assert not np.array_equal(pairs[0][1], pairs[1][1])
+
+
+def test_moving_pairs_have_the_noise_that_is_asked_for() -> None:
+    for noise, least, most in ((0, 0.0, 1.5), (10, 8.0, 12.0)):
+        for image in moving_pairs(320, 256, 1, noise)[0]:
+            assert image.dtype == np.uint8
+            planes = image[..., None] if image.ndim == 2 else image
+            for channel in range(planes.shape[2]):
+                plane = np.ascontiguousarray(planes[..., channel])
+                assert least <= estimate_noise(plane, full_scale=255).deviation <= most
 
 
 # Plug-ins

@@ -119,7 +119,9 @@ def test_node_over_dds(
         assert row['node_latency_ms']['p50'] >= row['fusion_ms']
     assert paced['sent_hz'] == 20
     assert paced['sent'] == 10
-    assert paced['latency_ms']['p50'] > 0
+    # The first three are not counted, and a busy machine may pass over all the others.
+    assert (paced['latency_ms'] is None) == (paced['received'] <= 3)
+    assert paced['latency_ms'] is None or paced['latency_ms']['p50'] > 0
     table = capsys.readouterr().out
     assert 'The node over DDS at 64x48:' in table
     assert '| realtime, flat out |' in table
