@@ -28,6 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.images.no_data import find_no_data, NoData
+
 MODES = ('auto', 'percentile', 'fixed', 'encoding')
 
 # Most pixels that the percentiles are taken from.
@@ -39,8 +41,13 @@ _GAP = 5.0
 _GREY_LEVELS = 6
 # Two ranges that share less than this part of the smaller one belong to different scenes.
 _SAME_SCENE = 0.25
+# Two ranges of which one is so many times the other, too.
+_OTHER_SCALE = 100.0
 # Part of its share by which a pixel at the new bound may change, as a few lie beyond it.
 _AT_BOUND = 0.9
+# Of the pixels, the part at each end that is not the bulk of the scene, and how many times as far
+# as the bulk spreads the range may be without leaving that part out.
+_BULK_TAIL, _BULK_SPANS = 0.025, 10.0
 
 
 class ThermalRangeError(ValueError):
@@ -63,14 +70,20 @@ class ThermalRange:
       overlaps the present one (another scene, another gain of the camera) is taken over at once;
       so is the first one after a stamp that went back or a gap of five time constants. The span
       is at least ``minimum_span`` around its centre: noise is not stretched to full contrast,
-      and a constant image becomes 0.5.
+      and a constant image becomes 0.5. It is at most ten times that of the central 95 % of the
+      pixels; beyond that, a few pixels set no range, and it ends one such span beside the 95 %.
     - ``fixed``: ``limits``, in counts of the image.
-    - ``encoding``: the full range of the integer type; [0, 1] for floating point.
+    - ``encoding``: the full range of the integer type; [0, 1] for floating point. No number in it
+      stands for no data.
 
-    Values outside the range are clipped. NaN counts as coldest (0), infinities by their sign;
-    neither takes part in the percentiles.
+    Values outside the range are clipped. Infinities count by their sign. What is no measurement
+    counts as coldest (0): NaN, and what :func:`~dig2dig_ros.images.no_data.find_no_data` finds.
+    Neither takes part in the percentiles.
 
     Not thread-safe: frames have an order.
+
+    :ivar no_data: where the latest frame holds no measurement, and nothing that is called
+        intensity here is one; None where it holds measurements only.
     """
 
     def __init__(
@@ -111,6 +124,7 @@ class ThermalRange:
         self.limits = (bottom, top)
         self.smoothing = float(smoothing)
         self.minimum_span = minimum_span
+        self.no_data: NoData | None = None
         self._range: tuple[float, float] | None = None
         self._stamp = 0.0
 
@@ -128,11 +142,13 @@ class ThermalRange:
         :return: new (H, W) array in [0, 1].
         :raises ThermalRangeError: the image has colour, no pixels or no finite value.
         """
-        image = _grey(array)
-        sample = _finite_sample(image)
+        image = grey_thermal(array)
         mode = self.mode
         if mode == 'auto':
             mode = 'encoding' if image.dtype == np.uint8 else 'percentile'
+        found = find_no_data(image, marks=mode != 'encoding')
+        sample = _measured_sample(image, found)
+        self.no_data = found
         if mode == 'fixed':
             low, high = self.limits
         elif mode == 'encoding':
@@ -145,30 +161,36 @@ class ThermalRange:
             mapped -= np.float32(low)
             mapped *= np.float32(1.0 / (high - low))
         np.clip(mapped, 0.0, 1.0, out=mapped)
-        if image.dtype.kind == 'f':
-            np.copyto(mapped, 0.0, where=np.isnan(mapped))
+        if found is not None:
+            mapped[found.mask] = 0.0
         return mapped
 
     def _measure(self, sample: NDArray[Any]) -> tuple[float, float]:
         """Return the percentiles of one frame (nearest rank), at least the minimum span apart."""
-        ranks = [round((sample.size - 1) * percent / 100.0) for percent in self.percentiles]
+        parts = (*(percent / 100.0 for percent in self.percentiles), _BULK_TAIL, 1.0 - _BULK_TAIL)
+        ranks = [round((sample.size - 1) * part) for part in parts]
         if sample.dtype in (np.uint8, np.uint16):
             cumulative = np.bincount(sample).cumsum()
-            low, high = (float(np.searchsorted(cumulative, rank, 'right')) for rank in ranks)
+            values = [float(np.searchsorted(cumulative, rank, 'right')) for rank in ranks]
         else:
-            # One after the other: partition is much slower for two ranks in one call.
-            below = np.partition(sample, ranks[1])[: ranks[1] + 1]
-            low, high = float(np.partition(below, ranks[0])[ranks[0]]), float(below[-1])
-        span = self.minimum_span
-        if span is None:
-            if sample.dtype.kind == 'f':
-                span = max(1e-3, 1e-3 * abs(low), 1e-3 * abs(high))
-            else:
-                span = 16.0 if sample.dtype.itemsize == 1 else 64.0
+            ordered = np.sort(sample)
+            values = [float(ordered[rank]) for rank in ranks]
+        low, high, bulk_low, bulk_high = values
+        bulk = max(bulk_high - bulk_low, self._least_span(sample.dtype, bulk_low, bulk_high))
+        if high - low > _BULK_SPANS * bulk:
+            low, high = max(low, bulk_low - bulk), min(high, bulk_high + bulk)
+        span = self._least_span(sample.dtype, low, high)
         if high - low < span:
             centre = 0.5 * (low + high)
             low, high = centre - 0.5 * span, centre + 0.5 * span
         return low, high
+
+    def _least_span(self, dtype: np.dtype[Any], low: float, high: float) -> float:
+        if self.minimum_span is not None:
+            return self.minimum_span
+        if dtype.kind == 'f':
+            return max(1e-3, 1e-3 * abs(low), 1e-3 * abs(high))
+        return 16.0 if dtype.itemsize == 1 else 64.0
 
     def _follow(self, measured: tuple[float, float], stamp: float) -> tuple[float, float]:
         """Move the range towards the measured one, as the class describes."""
@@ -182,10 +204,14 @@ class ThermalRange:
             self._range = measured
             return measured
         low, high = self._range
-        span = high - low
+        span, own_span = high - low, measured[1] - measured[0]
         overlap = max(0.0, min(high, measured[1]) - max(low, measured[0]))
-        overlap /= min(span, measured[1] - measured[0])
+        overlap /= min(span, own_span)
         other_scene = max(0.0, 1.0 - overlap / _SAME_SCENE)
+        if other_scene == 1.0 or max(span, own_span) > _OTHER_SCALE * min(span, own_span):
+            # As it is: beside a wild frame, sums of old and new are all rounding.
+            self._range = measured
+            return measured
         share = -math.expm1(-elapsed / self.smoothing)
 
         def follow(bound: float, other: float, target: float) -> float:
@@ -202,7 +228,7 @@ class ThermalRange:
         return self._range
 
 
-def _grey(array: NDArray[Any]) -> NDArray[Any]:
+def grey_thermal(array: NDArray[Any]) -> NDArray[Any]:
     """Return the image as (H, W), or say why it is no thermal image."""
     if array.ndim == 3 and array.shape[2] == 3 and array.size:
         blue, green, red = (array[:, :, channel] for channel in range(3))
@@ -224,18 +250,23 @@ def _grey(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _finite_sample(image: NDArray[Any]) -> NDArray[Any]:
-    """Return finite pixels on a regular grid, at most :data:`_SAMPLE_PIXELS` of them."""
+def _measured_sample(image: NDArray[Any], no_data: NoData | None) -> NDArray[Any]:
+    """Return measured pixels on a regular grid, at most :data:`_SAMPLE_PIXELS` of them."""
     stride = math.ceil(math.sqrt(image.size / _SAMPLE_PIXELS))
     sample: NDArray[Any] = image[::stride, ::stride].ravel()
-    if image.dtype.kind != 'f':
+    if image.dtype.kind != 'f' and no_data is None:
         return sample
-    sample = sample[np.isfinite(sample)]
-    if sample.size == 0:
-        sample = image[np.isfinite(image)]
-    if sample.size == 0:
+    measured = np.isfinite(sample)
+    if no_data is not None:
+        measured &= ~no_data.mask[::stride, ::stride].ravel()
+    if measured.any():
+        return np.asarray(sample[measured])
+    measured = np.isfinite(image)
+    if no_data is not None:
+        measured &= ~no_data.mask
+    if not measured.any():
         raise ThermalRangeError('the thermal image has no finite value')
-    return sample
+    return np.asarray(image[measured])
 
 
 def _encoding_range(dtype: np.dtype[Any]) -> tuple[float, float]:

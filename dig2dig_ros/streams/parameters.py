@@ -87,6 +87,12 @@ def _check_limits(value: Any) -> str | None:
     return 'must be [low, high] with low < high, both finite'
 
 
+def _check_crop(value: Any) -> str | None:
+    if len(value) == 2 and min(value) >= 0:
+        return None
+    return 'must be [top, bottom] in rows, 0 or more each'
+
+
 def transport_parameter(source: str) -> ParameterSpec:
     """Return the parameter that chooses the image transport of a source."""
     return ParameterSpec(
@@ -184,6 +190,9 @@ SECTIONS: dict[str, tuple[ParameterSpec, ...]] = {
                       check=_check_limits),
         ParameterSpec('thermal_range_smoothing', 1.0, 'Time constant in seconds of the percentile '
                       'range, against flicker; 0 is off.', live=True, limits=(0.0, 60.0)),
+        ParameterSpec('thermal_crop', [0, 0], '[top, bottom] rows of the thermal image that are '
+                      'not image, such as telemetry, and are left out before all else; a '
+                      'registration is of what remains.', live=True, check=_check_crop),
     ),
     'What comes out': (
         ParameterSpec('output_encoding', 'bgr8', 'Encoding of fused/image_raw: bgr8, rgb8 or '

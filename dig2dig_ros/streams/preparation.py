@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TYPE_CHECKING
 
@@ -33,10 +33,11 @@ from numpy.typing import NDArray
 from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.images.geometry import RegistrationError, size_of
 from dig2dig_ros.images.luma import LUMA_BGR
+from dig2dig_ros.images.no_data import filled, NoData, placement_of_data
 from dig2dig_ros.images.overlay import weight_map
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.sensor_noise import SensorNoise
-from dig2dig_ros.images.thermal_range import ThermalRange
+from dig2dig_ros.images.thermal_range import ThermalRange, ThermalRangeError
 from dig2dig_ros.streams.codec import decode, decode_compressed
 from dig2dig_ros.streams.noise_watch import NoiseWatch
 from dig2dig_ros.streams.pairing import Group
@@ -130,9 +131,12 @@ class SourceImages:
     thread-safe, but :attr:`conditions` and :attr:`changes` may be read from any thread.
 
     :ivar conditions: of the latest image of each source.
+    :ivar no_data: where the latest image of each source holds no measurement; None where it holds
+        nothing else.
     """
 
     def __init__(self) -> None:
+        self.no_data: dict[str, NoData | None] = {}
         self._ranges: dict[str, tuple[tuple[Any, ...], ThermalRange]] = {}
         self._watches: dict[str, SensorWatch] = {}
         self.conditions: dict[str, Condition] = {}
@@ -142,6 +146,7 @@ class SourceImages:
         self._ranges.clear()
         self._watches.clear()
         self.conditions = {}
+        self.no_data = {}
 
     @property
     def changes(self) -> Counter[str]:
@@ -166,6 +171,9 @@ class SourceImages:
             table[f'{source} trust'] = f'{0.0 if gone else condition.trust:.2f}'
             kinds = ', '.join(condition.kinds) or 'sound'
             table[f'{source} condition'] = 'missing' if gone else kinds
+            found = self.no_data.get(source)
+            if found is not None and not gone:
+                table[f'{source} without data (%)'] = f'{100 * found.mask.mean():.1f}'
         table.update({what: str(count) for what, count in sorted(self.changes.items())})
         return table
 
@@ -188,19 +196,31 @@ class SourceImages:
         source, message = image.source, image.message
         read = decode_compressed if image.compressed else decode
         array = read(message, image.topic, max_pixels=values['max_pixels'])
+        if source == 'thermal':
+            array = _without_rows(array, values['thermal_crop'])
         seconds = stamp / _NANOSECONDS
-        condition = self._watch(source, values)(
-            array,
-            seconds,
-            other_moves=source == 'visible' or self._moves('visible'),
-            encoding=message.format if image.compressed else message.encoding,
-        )
-        self.conditions = {**self.conditions, source: condition}
-        if source == 'visible':
-            return _living_grey(array, condition.dead_channels)
-        if source != 'thermal' and array.dtype == np.uint8:
-            return array
-        return self._range(source, values)(array, seconds)
+        encoding = message.format if image.compressed else message.encoding
+
+        def watch(found: NoData | None) -> Condition:
+            moves = source == 'visible' or self._moves('visible')
+            mask = None if found is None else found.mask
+            condition = self._watch(source, values)(array, seconds, moves, encoding, mask)
+            self.no_data = {**self.no_data, source: found}
+            self.conditions = {**self.conditions, source: _with_no_data(condition, found, source)}
+            return condition
+
+        if source == 'visible' or (source != 'thermal' and array.dtype == np.uint8):
+            condition = watch(None)
+            return _living_grey(array, condition.dead_channels) if source == 'visible' else array
+        ranges = self._range(source, values)
+        try:
+            mapped = ranges(array, seconds)
+        except ThermalRangeError:
+            watch(None)
+            raise
+        found = ranges.no_data
+        watch(found)
+        return mapped if found is None else filled(mapped, found.mask)
 
     def _moves(self, source: str) -> bool:
         return source not in self._watches or self._watches[source].moves
@@ -245,6 +265,8 @@ class Preparation:
         self.images = SourceImages()
         self._noise: dict[str, NoiseWatch] = {}
         self.visible_size: tuple[int, int] | None = None
+        # Of each source with pixels that hold no data, for images of which it is true as well.
+        self._of_data: dict[str, tuple[NoData, tuple[object, ...], Placement]] = {}
 
     def noise_table(self) -> dict[str, str]:
         """Return what diagnostics say of the noise of each source."""
@@ -283,7 +305,11 @@ class Preparation:
             return self._alone(other.source, array, stamp, values, left_out=error)
         self.visible_size = size_of(arrays[0])
         trust = tuple(self.images.conditions[source].trust for source in self._sources)
-        placements = (None, placement, *[None] * (len(arrays) - 2))
+        placed = (None, placement, *[None] * (len(arrays) - 2))
+        placements = tuple(
+            self._where_measured(source, each, self.visible_size, values)
+            for source, each in zip(self._sources, placed, strict=True)
+        )
         noise = tuple(
             self._noise_of(source, array, stamp, values)
             for source, array, stamp in zip(self._sources, arrays, work.stamps, strict=True)
@@ -306,6 +332,7 @@ class Preparation:
             size = visible_size or size_of(array)
             if visible_size is not None:
                 placement = self._placement(visible_size, size_of(array), values)
+            placement = self._where_measured('thermal', placement, size, values)
         for source in self._sources:
             if source != live:
                 self.images.missing(source, values)
@@ -321,6 +348,26 @@ class Preparation:
                 for source in self._sources
             ),
         )
+
+    def _where_measured(
+        self,
+        source: str,
+        placement: Placement | None,
+        size: tuple[int, int],
+        values: Mapping[str, Any],
+    ) -> Placement | None:
+        """Return the placement of a source, without the pixels that hold no data."""
+        found = self.images.no_data.get(source)
+        if found is None:
+            return placement
+        edge = values['registration_edge']
+        key = (placement, size, edge)
+        known = self._of_data.get(source)
+        # The same one again as long as it is true: it is uploaded, and compared, by its identity.
+        if known is None or known[1] != key or not np.array_equal(known[0].mask, found.mask):
+            made = placement_of_data(found.mask, placement, size, edge)
+            known = self._of_data[source] = (found, key, made)
+        return known[2]
 
     def _noise_of(
         self, source: str, array: NDArray[Any], stamp: int, values: Mapping[str, Any]
@@ -409,6 +456,26 @@ class FusedFrame:
                 self.prepared.images, self.prepared.placements, strict=True
             )
         )
+
+
+def _without_rows(image: NDArray[Any], crop: Sequence[int]) -> NDArray[Any]:
+    """Return an image without so many rows at its upper and lower end."""
+    top, bottom = crop
+    if top + bottom >= len(image):
+        raise ThermalRangeError(
+            f'thermal_crop [{top}, {bottom}] leaves nothing of {len(image)} rows: it counts the '
+            'rows at the upper and lower end that are not image'
+        )
+    return image[top : len(image) - bottom]
+
+
+def _with_no_data(condition: Condition, found: NoData | None, source: str) -> Condition:
+    """Return a condition that says what was taken as no data; trust is another matter."""
+    if found is None:
+        return condition
+    texts = found.sentences(source)
+    kinds = ('no data',) * bool(found.values) + ('rows that are not image',) * any(found.rows)
+    return replace(condition, faults=(*condition.faults, *texts), kinds=(*condition.kinds, *kinds))
 
 
 def _living_grey(image: NDArray[Any], dead_channels: Sequence[int]) -> NDArray[Any]:

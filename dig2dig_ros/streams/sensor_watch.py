@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.images.luma import LUMA_BGR
+from dig2dig_ros.images.no_data import WILD
 
 # Pixels of an image that are looked at, at most: on a regular grid.
 _SAMPLE_PIXELS = 20_000
@@ -46,6 +47,8 @@ _BLACK, _NOT_BLACK = 10.0, 28.0
 _WHITE = 250
 # Part of the image that may be clipped without loss of trust: much sky, or a snow field.
 _CLIPPED = 0.6
+# Bits of the sensors that there are, and of a signed integer of 16.
+_SENSOR_BITS = (8, 10, 12, 14, 15, 16)
 # Counts that an image spreads over: trust rises from none to all between them. The noise of a
 # live sensor spreads further, also before fog or a uniform wall.
 _BLANK, _NOT_BLANK = 2.0, 4.0
@@ -95,7 +98,8 @@ class Condition:
     :param trust: how far the fusion should rely on the camera, in [0, 1]; smoothed over time.
     :param faults: a sentence for each fault that the image shows, for diagnostics.
     :param kinds: the same faults as words that do not change: ``frozen``, ``black``,
-        ``saturated``, ``blank``, ``featureless``, ``dead channel``.
+        ``saturated``, ``blank``, ``featureless``, ``dead channel``; and what was left out of the
+        image: ``no data``, ``rows that are not image``.
     :param frozen: whether the camera repeats an image.
     :param dead_channels: indices of the dead channels in blue-green-red order.
     """
@@ -123,8 +127,9 @@ class SensorWatch:
     - ``black``: of 8-bit images, the brightest pixels are below 28 of 255; the factor falls to 0
       at 10. Of other types, they are at the lower end of the type, or 0.
     - ``saturated``: more than 60 % of the pixels are clipped at white, which is 250 and more of
-      255, and the largest value of the image in other types. The factor is in proportion to the
-      other pixels, 1 at 40 % of them.
+      255, and in other types the largest value of the image where a range ends there: that of 8
+      to 16 bits, in the lower or the upper ones of an integer, or 1 of floating point. The factor
+      is in proportion to the other pixels, 1 at 40 % of them.
     - ``blank``: all pixels are within 4 counts; the factor falls to 0 at 2. One count of floating
       point is taken to be 0.005 % of the magnitude.
     - ``featureless``: raw counts show nothing but noise, within 250 counts: the means over
@@ -185,13 +190,19 @@ class SensorWatch:
         return self._sequence.moves
 
     def __call__(
-        self, image: NDArray[Any], stamp: float, other_moves: bool = True, encoding: str = ''
+        self,
+        image: NDArray[Any],
+        stamp: float,
+        other_moves: bool = True,
+        encoding: str = '',
+        no_data: NDArray[np.bool_] | None = None,
     ) -> Condition:
         """
         Look at the next image.
 
         :param image: (H, W), or (H, W, 3) in blue-green-red order, as decoded, before any mapping
             of its range: integers or floating point, which may hold NaN. It is not kept.
+        :param no_data: (H, W), True where the image holds no measurement, as NaN says by itself.
         :param stamp: time of the image in s, from the header.
         :param other_moves: `moves` of the other camera's watch.
         :param encoding: of the message, where known: a change of it is counted too.
@@ -211,12 +222,13 @@ class SensorWatch:
         self._stamp = stamp
         self._count_changes(image, encoding)
 
-        planes = _sample(image)
+        planes = _sample(image, no_data)
         ordered = np.sort(planes, axis=1, kind='stable' if planes.itemsize <= 2 else None)
         exposure = _exposure_fault(planes, ordered, self.source)
         found = [exposure] if exposure else []
         if exposure is None and _is_quiet(ordered):
-            content = _ramp(_structure(image) - _FEATURELESS, _NOT_FEATURELESS - _FEATURELESS)
+            structure = _structure(image, no_data)
+            content = _ramp(structure - _FEATURELESS, _NOT_FEATURELESS - _FEATURELESS)
             if content < 1.0:
                 text = f'the {self.source} image shows nothing but noise: is the lens covered?'
                 found.append(_Fault('featureless', text, content))
@@ -323,18 +335,28 @@ class _Sequence:
         return True
 
 
-def _sample(image: NDArray[Any]) -> NDArray[Any]:
+def _sample(image: NDArray[Any], no_data: NDArray[np.bool_] | None) -> NDArray[Any]:
     """
     Return a copy of pixels on a regular grid, at most :data:`_SAMPLE_PIXELS` of them.
 
-    :return: (channels, pixels), contiguous; the median stands for what is not finite.
+    :return: (channels, pixels), contiguous; the median stands for what is no measurement.
     """
     stride = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / _SAMPLE_PIXELS))
     sample = image[::stride, ::stride]
     planes = np.array(sample.reshape(-1, math.prod(image.shape[2:])).T, order='C')
-    if planes.dtype.kind == 'f' and not (finite := np.isfinite(planes)).all():
-        planes[~finite] = np.median(planes[finite]) if finite.any() else 0.0
+    measured = _measured(planes)
+    if no_data is not None:
+        measured &= ~no_data[::stride, ::stride].reshape(-1)
+    if not measured.all():
+        planes[~measured] = np.median(planes[measured]) if measured.any() else 0
     return planes
+
+
+def _measured(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell which values are measurements, and not NaN, infinite or beyond all reason."""
+    if values.dtype.kind != 'f':
+        return np.ones(values.shape, bool)
+    return np.asarray(np.abs(values) < WILD)  # not NaN either
 
 
 def _one_count(ordered: NDArray[Any]) -> float:
@@ -350,15 +372,20 @@ def _is_quiet(ordered: NDArray[Any]) -> bool:
     return ordered.dtype != np.uint8 and spread <= _NOISE_SPREAD * _one_count(ordered)
 
 
-def _structure(image: NDArray[Any]) -> float:
+def _structure(image: NDArray[Any], no_data: NDArray[np.bool_] | None) -> float:
     """Return how much more squares differ than those of white noise; of the best channel."""
     stride = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / _SAMPLE_PIXELS))
     sample = image[::stride, ::stride]
     rows, columns = (side // _SQUARE for side in sample.shape[:2])
     if rows * columns < _FEWEST_SQUARES:
         return math.inf
-    pixels = sample[: rows * _SQUARE, : columns * _SQUARE].astype(np.float64)
-    pixels = np.where(np.isfinite(pixels), pixels, np.nanmean(pixels))
+    window = slice(rows * _SQUARE), slice(columns * _SQUARE)
+    pixels = sample[window].astype(np.float64)
+    measured = _measured(pixels)
+    if no_data is not None:
+        measured = (measured.T & ~no_data[::stride, ::stride][window].T).T
+    if not measured.all():
+        pixels[~measured] = pixels[measured].mean() if measured.any() else 0.0
     squares = pixels.reshape(rows, _SQUARE, columns, _SQUARE, -1)
     of_squares = squares.mean(axis=(1, 3)).var(axis=(0, 1))
     of_pixels = squares.var(axis=(0, 1, 2, 3))
@@ -406,8 +433,8 @@ def _exposure_fault(planes: NDArray[Any], ordered: NDArray[Any], source: str) ->
         bottoms = {0.0} if is_float else {0.0, float(np.iinfo(planes.dtype).min)}
         at_bottom = any(abs(brightest - bottom) <= _BLANK * count for bottom in bottoms)
         lit = blank if at_bottom else 1.0
-        # The largest value of a constant image is white only where a sensor of some bits ends.
-        if blank < 1.0 and (is_float or not _ends_a_range(int(brightest))):
+        # The rest is the largest of a scene: a warm wall behind something colder, say.
+        if not _ends_a_range(brightest, planes.dtype):
             usable = 1.0
 
     black = 'all black' if lit == 0.0 else 'almost black'
@@ -431,9 +458,13 @@ def _ramp(value: float, full: float) -> float:
     return 1.0 if value >= full else value / full
 
 
-def _ends_a_range(value: int) -> bool:
-    """Tell whether an unsigned number of 8 or more bits has all of them set."""
-    return value >= 255 and value & (value + 1) == 0
+def _ends_a_range(value: float, dtype: np.dtype[Any]) -> bool:
+    """Tell whether a number has all of a sensor's bits set, the lower or the upper ones of 16."""
+    if dtype.kind == 'f':
+        return value == 1.0
+    ends = {(1 << bits) - 1 for bits in _SENSOR_BITS}
+    ends |= {(1 << 16) - (1 << (16 - bits)) for bits in _SENSOR_BITS}
+    return value in ends or value == np.iinfo(dtype).max
 
 
 def _dead_channels(ordered: NDArray[Any]) -> tuple[int, ...]:

@@ -406,3 +406,42 @@ def test_what_is_no_image_is_refused(image):
 def test_bad_settings_are_refused(settings, reason):
     with pytest.raises(ThermalRangeError, match=reason):
         ThermalRange(**settings)
+
+
+@pytest.mark.parametrize('value', [3e38, np.finfo(np.float32).max, 1e30, 1e12, -1e12, 1e6])
+@pytest.mark.parametrize('share', [1.0, 0.7, 0.3, 0.001])
+@pytest.mark.parametrize('first', [True, False])
+def test_one_wild_frame_costs_itself_at_most(value, share, first):
+    image = street().astype(np.float32) / 100
+    expected = ThermalRange()(image, 0.0)
+    wild = image.copy()
+    # All over the scene, so that what is left of it has the same range.
+    wild[np.random.default_rng(1).random(wild.shape) < share] = value
+    thermal_range = ThermalRange()
+    frames = [wild, image] if first else [image, wild]
+    for index, frame in enumerate(frames):
+        try:
+            mapped = thermal_range(frame, index * FRAME_TIME)
+        except ThermalRangeError:
+            assert share == 1.0
+        else:
+            assert np.isfinite(mapped).all()
+    mapped = thermal_range(image, 2 * FRAME_TIME)
+    np.testing.assert_allclose(mapped, expected, atol=0.02)
+
+
+def test_a_range_is_positive_and_finite_whatever_comes():
+    random = np.random.default_rng(7)
+    thermal_range = ThermalRange()
+    for index in range(200):
+        frame = random.normal(0, 1, (12, 16)) * 10.0 ** random.uniform(-45, 45)
+        frame += 10.0 ** random.uniform(-45, 38)
+        with np.errstate(over='ignore'):
+            frame = frame.astype(np.float32)
+        try:
+            mapped = thermal_range(frame, 0.1 * index)
+        except ThermalRangeError:
+            continue  # of a frame that has nothing finite
+        assert np.isfinite(mapped).all()
+        assert mapped.min() >= 0.0
+        assert mapped.max() <= 1.0

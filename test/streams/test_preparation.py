@@ -42,6 +42,7 @@ VALUES = {
     'thermal_range_percentiles': [0.0, 100.0],
     'thermal_range_limits': [0.0, 1000.0],
     'thermal_range_smoothing': 0.0,
+    'thermal_crop': [0, 0],
     'frozen_timeout': 0.0,
     'max_pixels': 1_000_000,
     'thermal_to_visible': '',
@@ -327,3 +328,101 @@ def test_thermal_alone_takes_the_visible_size_from_the_registration(tmp_path):
     ready = preparation(alone('thermal', heat(size=(24, 32))), values)
     assert ready.images[0].shape == (48, 64)
     assert ready.placements[1] is not None
+
+
+# What the camera did not measure
+
+
+def warm_street(size=(48, 64)):
+    """Return smooth centikelvins with noise, and a person 20 K above them."""
+    rows, columns = np.indices(size)
+    random = np.random.default_rng(3)
+    scene = 28400 + 900 * (1 + np.sin(rows / 9) * np.cos(columns / 11)) + random.normal(0, 5, size)
+    scene[20:40, 30:38] += 900
+    return np.rint(scene).astype(np.uint16)
+
+
+PERSON = (slice(21, 39), slice(31, 37))
+BESIDE = (slice(21, 39), slice(42, 48))
+
+
+@pytest.mark.parametrize('encoding', ['mono16', '16UC1', '32FC1'])
+def test_zeros_that_are_no_data_leave_the_scene_its_range(preparation, encoding):
+    counts = warm_street()
+    kind = counts.astype(np.float32) if encoding == '32FC1' else counts
+    (clean, _) = (
+        preparation(group(street(), message(each, encoding), second), VALUES).images[1]
+        for each, second in ((kind, 0.0), (kind, 0.1))
+    )
+    dirty = kind.copy()
+    dirty[:6] = 0
+    ready = preparation(group(street(1), message(dirty, encoding), 60.0), VALUES)
+    contrast = [image[PERSON].mean() - image[BESIDE].mean() for image in (clean, ready.images[1])]
+    assert contrast[1] == pytest.approx(contrast[0], rel=0.1)
+    assert contrast[0] > 0.3
+    coverage = ready.placements[1].coverage
+    assert (coverage[:6] < 1e-6).all()
+    assert (np.diff(coverage[5:16, 0]) > 0).any()
+    assert (coverage[20:] == 1).all()
+    assert ready.trust == (1.0, 1.0)
+    condition = preparation.images.conditions['thermal']
+    assert condition.kinds == ('no data',)
+    assert condition.faults == (
+        '12 % of the thermal image is 0, far from all else: taken as no data, without weight',
+    )
+    assert preparation.images.table(())['thermal without data (%)'] == '12.5'
+    # One object for the same pixels: it is uploaded but once.
+    again = preparation(group(street(2), message(dirty, encoding), 60.1), VALUES)
+    assert again.placements[1] is ready.placements[1]
+    assert (
+        preparation(group(street(3), message(kind, encoding), 60.2), VALUES).placements[1] is None
+    )
+
+
+def test_nan_has_no_weight_and_is_no_fault(preparation):
+    kelvin = (warm_street() / 100).astype(np.float32)
+    kelvin[10:20, 50:60] = np.nan
+    ready = preparation(group(street(), message(kelvin, '32FC1')), VALUES)
+    assert (ready.placements[1].coverage[10:20, 50:60] < 1e-6).all()
+    assert preparation.images.conditions['thermal'].kinds == ()
+    assert preparation.images.table(())['thermal without data (%)'] == '3.3'
+
+
+def test_no_data_lies_where_the_registration_puts_it(tmp_path):
+    path = tmp_path / 'registration.yaml'
+    save_registration(Registration(np.diag([2.0, 2.0, 1.0]), (32, 24), (64, 48)), path)
+    values = {**VALUES, 'thermal_to_visible': str(path)}
+    preparation = Preparation(('visible', 'thermal'), Registrar(values))
+    counts = warm_street((24, 32))
+    counts[:, :8] = 0
+    ready = preparation(group(street(), message(counts, 'mono16')), values)
+    coverage = ready.placements[1].coverage
+    assert (coverage[:, :15] < 0.01).all()
+    assert coverage[24, 30] > 0.5
+
+
+def test_thermal_alone_is_black_where_it_has_no_data(preparation):
+    counts = warm_street()
+    counts[:6] = 0
+    ready = preparation(alone('thermal', message(counts, 'mono16')), VALUES)
+    assert (ready.placements[1].coverage[:6] < 1e-6).all()
+
+
+def test_telemetry_is_named_and_can_be_left_out(preparation):
+    rows = np.random.default_rng(1).integers(0, 65536, (2, 64), dtype=np.uint16)
+    image = message(np.concatenate([warm_street(), rows]), 'mono16')
+    ready = preparation(group(street(), image), VALUES)
+    clean = SourceImages()
+    expected = prepared(clean, 'thermal', message(warm_street(), 'mono16'))
+    np.testing.assert_allclose(ready.images[1][:48], expected, atol=0.01)
+    condition = preparation.images.conditions['thermal']
+    assert condition.kinds == ('rows that are not image',)
+    assert condition.faults[0].startswith('the last 2 rows of the thermal image are not image')
+    assert condition.faults[0].endswith('thermal_crop: [0, 2]')
+    cropped = preparation(group(street(1), image, 60.0), {**VALUES, 'thermal_crop': [0, 2]})
+    assert cropped.images[1].shape == (48, 64)
+    assert cropped.placements == (None, None)
+    assert preparation.images.conditions['thermal'].kinds == ()
+    np.testing.assert_allclose(cropped.images[1], expected, atol=1e-6)
+    with pytest.raises(PreparationError, match='leaves nothing of 50 rows'):
+        preparation(group(street(2), image, 60.1), {**VALUES, 'thermal_crop': [25, 25]})

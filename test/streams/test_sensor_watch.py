@@ -451,20 +451,18 @@ def test_trust_rises_with_the_light():
 
 @pytest.mark.parametrize('kind', ['uint8', 'colour', 'uint16', 'float32'])
 def test_trust_falls_with_the_share_that_is_clipped(frames, kind):
-    white = {'uint16': 16383, 'float32': 9500.0}.get(kind, 255)
+    white = {'uint16': 16383, 'float32': 1.0}.get(kind, 255)
     sound = frames[0].visible if kind == 'colour' else frames[0].thermal
     if kind == 'uint8':
         sound = frames[0].visible[:, :, 1]
     for share in (0.0, 0.3, 0.55, 0.7, 0.8, 0.9, 1.0):
-        image = sound.astype(np.float32) if kind == 'float32' else sound.copy()
+        image = sound.astype(np.float32) / 16383 if kind == 'float32' else sound.copy()
         image[: round(share * len(image))] = white
         condition = first(image)
         clipped = round(share * len(image)) / len(image)
         assert condition.trust == pytest.approx(min(1.0, (1.0 - clipped) / 0.4), abs=0.01)
         if clipped <= 0.6:
             assert condition.kinds == ()
-        elif kind == 'float32' and clipped == 1.0:
-            assert condition.kinds == ('blank',)
         else:
             assert condition.kinds == ('saturated',)
             assert condition.faults[0].startswith('the visible image is saturated')
@@ -631,3 +629,41 @@ def test_what_is_no_image_is_refused(image):
 def test_bad_settings_are_refused(settings):
     with pytest.raises(ValueError, match='is not a time of 0 s or more'):
         SensorWatch('thermal', **settings)
+
+
+@pytest.mark.parametrize('value', [3e38, math.inf, 1e12])
+def test_one_wild_frame_does_not_blind_the_watch(frames, value):
+    generator = np.random.default_rng(1)
+    images = [frame.thermal.astype(np.float32) / 100 for frame in frames]
+    images[5] = np.full_like(images[5], value)
+    # From the tenth on the same one, but for a bit here and there.
+    for index in range(10, 40):
+        changed = generator.random(images[9].shape) < 0.1
+        images[index] = images[9] + np.float32(0.001) * changed
+    conditions = watched(images)
+    assert not any(condition.frozen for condition in conditions[:18])
+    assert conditions[-1].kinds == ('frozen',)
+
+
+@pytest.mark.parametrize('dtype', [np.uint16, np.int32, np.float32])
+def test_a_warm_wall_behind_something_colder_is_not_saturated(dtype):
+    image = np.full(SHAPE, 30000)
+    image[20:30, 20:26] = noisy(28000, 60.0, np.uint16, (10, 6))
+    assert first(image.astype(dtype), 'thermal') == WELL
+
+
+@pytest.mark.parametrize('white', [1023, 4095, 16383, 65535, 0xFFF0, 0xFFFC, 0xFF00])
+def test_the_end_of_what_a_sensor_has_is_white(white):
+    image = noisy(500, 80.0, np.uint16)
+    image[: round(0.8 * len(image))] = white
+    assert first(image, 'thermal').kinds == ('saturated',)
+
+
+def test_what_is_no_data_is_no_evidence():
+    covered = noisy(8000, 3.0, np.uint16)
+    hidden = np.zeros(SHAPE, bool)
+    hidden[:, :20] = True
+    covered[hidden] = 0
+    assert SensorWatch('thermal')(covered, 0.0).trust == 1.0
+    condition = SensorWatch('thermal')(covered, 0.0, no_data=hidden)
+    assert condition.kinds == ('featureless',)
