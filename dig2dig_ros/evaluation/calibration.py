@@ -40,6 +40,7 @@ from dig2dig_ros.images.alignment import align
 from dig2dig_ros.images.alignment_search import centred_guess
 from dig2dig_ros.images.camera_model import CameraModel
 from dig2dig_ros.images.geometry import apply_homography, Array, RegistrationError, Size
+from dig2dig_ros.images.image_window import ImageWindow
 from dig2dig_ros.images.misalignment import MisalignmentMonitor
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration_file import read_yaml
@@ -134,8 +135,8 @@ def _model(info: Any, source: str, size: Size, rectified: bool) -> CameraModel:
     model = CameraModel.from_camera_info(info, rectified)
     if model.size != size:
         raise RegistrationError(
-            f'the {source} camera is calibrated for {model.size[0]}x{model.size[1]} pixels, but '
-            f'its images have {size[0]}x{size[1]}'
+            f'the {source} camera is calibrated for {ImageWindow.from_camera_info(info)}, but its '
+            f'images have {size[0]}x{size[1]}'
         )
     return model
 

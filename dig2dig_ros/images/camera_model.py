@@ -21,7 +21,7 @@ distortion.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 import math
 from typing import Any
@@ -38,6 +38,7 @@ from dig2dig_ros.images.geometry import (
     RegistrationError,
     Size,
 )
+from dig2dig_ros.images.image_window import ImageWindow
 
 # Models of lens distortion, as in sensor_msgs/CameraInfo, and how many coefficients each has.
 MODELS: dict[str, tuple[int, ...]] = {
@@ -110,18 +111,26 @@ class CameraModel:
         """
         Take the calibration from a sensor_msgs/CameraInfo.
 
+        The camera is that of the images: of a region of interest, or binned, where the message
+        says so. A rectified region is the same window of the full rectified image, as image_proc
+        makes it.
+
         :param message: what has its fields ``k``, ``d``, ``distortion_model``, ``width`` and
-            ``height``, and ``p`` and ``r`` for ``rectified``.
+            ``height``, and ``p`` and ``r`` for ``rectified``; ``roi``, ``binning_x`` and
+            ``binning_y`` where it has them.
         :param rectified: for images without distortion (``image_rect``): take the matrix from
             ``p``.
         :raises RegistrationError: the camera is not calibrated, or the message makes no sense.
         """
-        size = (int(message.width), int(message.height))
+        window = ImageWindow.from_camera_info(message)
         if not rectified:
             matrix = np.asarray(message.k, float).reshape(-1)
             if matrix.size != 9:
                 raise RegistrationError(f'k of the camera_info has {matrix.size} values, not 9')
-            return cls(matrix.reshape(3, 3), message.d, str(message.distortion_model), size)
+            # Of the full image first, which is what there is to complain about.
+            lens = str(message.distortion_model)
+            full = cls(matrix.reshape(3, 3), message.d, lens, window.full)
+            return full._in_window(window)
         projection = np.asarray(message.p, float).reshape(-1)
         rotation = np.asarray(message.r, float).reshape(-1)
         if projection.size != 12 or rotation.size != 9:
@@ -132,7 +141,14 @@ class CameraModel:
                 'the camera is rectified for stereo, which turns its optical frame: use its raw '
                 'image instead'
             )
-        return cls(projection.reshape(3, 4)[:, :3], np.zeros(0), 'none', size)
+        full = cls(projection.reshape(3, 4)[:, :3], np.zeros(0), 'none', window.full)
+        return full._in_window(window)
+
+    def _in_window(self, window: ImageWindow) -> CameraModel:
+        if window.is_full:
+            return self
+        # Distortion is about rays, which stay.
+        return replace(self, matrix=window.matrix(self.matrix), size=window.size)
 
     def undistorted(self, points: ArrayLike) -> Array:
         """

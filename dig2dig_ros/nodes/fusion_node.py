@@ -35,14 +35,20 @@ from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import qos_profile_sensor_data
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 
+from dig2dig_ros.nodes.camera_topics import (
+    camera_info_topic,
+    CameraInfoSubscription,
+    image_topic,
+    input_qos_overrides,
+)
 from dig2dig_ros.nodes.diagnostics import diagnostics_of
 from dig2dig_ros.nodes.parameters import NodeParameters
 from dig2dig_ros.nodes.publishing import Outputs
 from dig2dig_ros.nodes.run import run_node
 from dig2dig_ros.nodes.worker import LatestWorker, STOP_SECONDS
+from dig2dig_ros.streams.outgoing_camera_info import OutgoingCameraInfo
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.parameters import fusion_settings
 from dig2dig_ros.streams.pipeline import Pipeline
@@ -59,6 +65,8 @@ _LOG_PERIOD = 5.0
 _LONG_SECONDS = 10.0
 # When no camera has sent anything for this many seconds, what can be paired is.
 _QUIET_SECONDS = 0.2
+# Between two looks for latched publishers of camera_info.
+_LOOK_SECONDS = 1.0
 # For what was published last to leave before the process ends.
 _LAST_WORDS_SECONDS = 0.3
 
@@ -85,7 +93,9 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._device_facts: dict[str, str] = {}
         self._outputs: Outputs | None = None
         self._inputs: list[Any] = []
+        self._camera_infos: list[CameraInfoSubscription] = []
         self._quiet_timer: Any = None
+        self._look_timer: Any = None
         self._node_parameters = NodeParameters(self, lambda: self._state, self._on_parameters)
         self._unknown_parameters = ', '.join(self._node_parameters.warn_of_unknown(arguments))
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
@@ -147,6 +157,10 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             {source: self._image_topic(source) for source in self._sources},
             look_up=self._pose_from_tf(values),
             publishers=lambda source: self.count_publishers(self._image_topic(source)),
+            camera_info=OutgoingCameraInfo(
+                camera_info_topic(self, 'visible'),
+                lambda: self._outputs is not None and self._outputs.wants_camera_info(),
+            ),
             log=self._log,
         )
         pipeline.fuser = self._load_fuser(values)
@@ -155,7 +169,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
 
     def _image_topic(self, source: str) -> str:
         """Return the full name of the topic that the images of a source come on."""
-        topic = f'{source}/image_raw' + ('/compressed' if self._is_compressed(source) else '')
+        topic = image_topic(self, source, self._is_compressed(source))
         return str(self.resolve_topic_name(topic))
 
     def _is_compressed(self, source: str) -> bool:
@@ -215,29 +229,21 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._worker = LatestWorker(self._process, pipeline.failed)
         for source in self._sources:
             compressed = self._is_compressed(source)
-            self._subscribe(
-                CompressedImage if compressed else Image,
-                f'{source}/image_raw' + ('/compressed' if compressed else ''),
-                partial(self._on_image, source),
+            self._inputs.append(
+                self.create_subscription(
+                    CompressedImage if compressed else Image,
+                    image_topic(self, source, compressed),
+                    partial(self._on_image, source),
+                    copy(qos_profile_sensor_data),
+                    qos_overriding_options=input_qos_overrides(),
+                )
             )
-        self._quiet_timer = self.create_timer(
-            _QUIET_SECONDS, self._on_quiet, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
         for source in SOURCES if pipeline.registrar.wants_camera_info else SOURCES[:1]:
-            self._subscribe(
-                CameraInfo, f'{source}/camera_info', partial(pipeline.camera_info, source)
-            )
-
-    def _subscribe(self, message_type: Any, topic: str, callback: Callable[[Any], None]) -> None:
-        self._inputs.append(
-            self.create_subscription(
-                message_type,
-                topic,
-                callback,
-                copy(qos_profile_sensor_data),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            )
-        )
+            topic, take = camera_info_topic(self, source), partial(pipeline.camera_info, source)
+            self._camera_infos.append(CameraInfoSubscription(self, topic, take, overridable=True))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._quiet_timer = self.create_timer(_QUIET_SECONDS, self._on_quiet, clock=steady)
+        self._look_timer = self.create_timer(_LOOK_SECONDS, self._on_look, clock=steady)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and give up the pair in work; fails where that takes long."""
@@ -291,9 +297,13 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs.clear()
-        if self._quiet_timer is not None:
-            self.destroy_timer(self._quiet_timer)
-            self._quiet_timer = None
+        for infos in self._camera_infos:
+            infos.close()
+        self._camera_infos.clear()
+        for timer in (self._quiet_timer, self._look_timer):
+            if timer is not None:
+                self.destroy_timer(timer)
+        self._quiet_timer = self._look_timer = None
         waiting = None
         if self._worker is not None:
             waiting = self._worker.stop(timeout)
@@ -330,6 +340,10 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             self._quiet_timer.cancel()
         if self._pipeline is not None and self._worker is not None:
             self._offer(self._pipeline.settle(), self._worker)
+
+    def _on_look(self) -> None:
+        for infos in self._camera_infos:
+            infos.look_for_latched()
 
     def _offer(self, works: list[Work], worker: LatestWorker[Work]) -> None:
         for work in works:

@@ -28,8 +28,13 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 
+from dig2dig_ros.nodes.camera_topics import (
+    camera_info_topic,
+    CameraInfoSubscription,
+    image_topic,
+)
 from dig2dig_ros.nodes.signals import deferred_signals
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.resources import fast_dds_environment
@@ -68,6 +73,7 @@ class ImageCollector:
         self.topics: dict[str, str] = {
             source: self._node.resolve_topic_name(f'{source}/image_raw') for source in SOURCES
         }
+        self._infos: list[CameraInfoSubscription] = []
         self._arrival = time.monotonic()
 
     def __enter__(self) -> ImageCollector:
@@ -106,6 +112,8 @@ class ImageCollector:
         while not done() and (left := end - time.monotonic()) > 0:
             with deferred_signals():
                 waiting = [s for s in waiting if not self._subscribe(s, note_image, on_info)]
+                for infos in self._infos:
+                    infos.look_for_latched()
                 self._executor.spin_once(timeout_sec=min(left, 0.1))
                 if time.monotonic() - self._arrival > _QUIET_SECONDS:
                     on_pause()
@@ -118,20 +126,16 @@ class ImageCollector:
     ) -> bool:
         """Subscribe to what is published of a camera, if anything is."""
         raw = self.topics[source]
-        compressed = self._remapped(f'{source}/image_raw/compressed', f'{raw}/compressed')
-        beside = f'{raw.removesuffix("/compressed").rpartition("/")[0]}/camera_info'
-        info = self._remapped(f'{source}/camera_info', beside)
-        for topic, kind in ((raw, Image), (compressed, CompressedImage)):
+        compressed = str(self._node.resolve_topic_name(image_topic(self._node, source, True)))
+        kinds = {raw: Image, compressed: CompressedImage}
+        for topic, kind in kinds.items():
             if self._node.count_publishers(topic):
-                for name, what, callback in ((topic, kind, on_image), (info, CameraInfo, on_info)):
-                    self._node.create_subscription(
-                        what, name, partial(callback, source), qos_profile_sensor_data
-                    )
+                self._node.create_subscription(
+                    kind, topic, partial(on_image, source), qos_profile_sensor_data
+                )
+                info = camera_info_topic(self._node, source)
+                self._infos.append(
+                    CameraInfoSubscription(self._node, info, partial(on_info, source))
+                )
                 return True
         return False
-
-    def _remapped(self, name: str, otherwise: str) -> str:
-        """Return what a name is remapped to; ``otherwise`` where it is not."""
-        full: str = self._node.resolve_topic_name(name)
-        is_remapped = full != self._node.resolve_topic_name(name, only_expand=True)
-        return full if is_remapped else otherwise

@@ -80,6 +80,13 @@ class Outputs:
         """Tell whether anybody listens to a restored image."""
         return any(self._is_heard(f'{source}/restored/image_raw') for source in self._sources)
 
+    def wants_camera_info(self) -> bool:
+        """Tell whether anybody listens to what the visible camera says of itself."""
+        return any(
+            self._is_heard(f'{place}/camera_info')
+            for place in ('fused', *(f'{source}/restored' for source in self._sources))
+        )
+
     def _is_heard(self, topic: str) -> bool:
         return bool(self._publishers[topic].get_subscription_count())
 

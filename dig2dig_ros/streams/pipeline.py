@@ -32,10 +32,12 @@ from dig2dig_ros.fusion.memory_fallback import (
     is_out_of_memory,
     MemoryFallback,
 )
+from dig2dig_ros.images.geometry import size_of
 from dig2dig_ros.streams.alignment_watch import AlignmentWatch
 from dig2dig_ros.streams.attendance import Attendance
 from dig2dig_ros.streams.cascade import Cascade
 from dig2dig_ros.streams.codec import check, CodecError
+from dig2dig_ros.streams.outgoing_camera_info import OutgoingCameraInfo
 from dig2dig_ros.streams.pairing import Group
 from dig2dig_ros.streams.parameters import fusion_settings
 from dig2dig_ros.streams.preparation import (
@@ -67,6 +69,8 @@ class Pipeline:
     :param topics: the topic of each source, visible and thermal first.
     :param look_up: with ``extrinsics: tf``, see :class:`~dig2dig_ros.streams.registrar.Registrar`.
     :param publishers: returns how many publishers the topic of a source has, where it is known.
+    :param camera_info: what goes out with the images, see
+        :class:`~dig2dig_ros.streams.outgoing_camera_info.OutgoingCameraInfo`.
     :param log: called with a sentence for everything that goes wrong with an image.
     :param stamps_kept: of each source, to find out how far they are apart where nothing pairs.
     :ivar fuser: to be set before the first work is processed.
@@ -82,6 +86,7 @@ class Pipeline:
         *,
         look_up: Callable[[str, str], Pose] | None = None,
         publishers: Callable[[str], int] | None = None,
+        camera_info: OutgoingCameraInfo | None = None,
         log: Callable[[str], None] = lambda text: None,
         clock: Callable[[], float] = time.monotonic,
         stamps_kept: int = 60,
@@ -97,10 +102,12 @@ class Pipeline:
         self.attendance = Attendance(self.sources, stamps_kept)
         self._values = values
         self._publishers = publishers
+        self._camera_info = camera_info or OutgoingCameraInfo()
         self._log = log
         self._clock = clock
         self._memory = MemoryFallback()
         self._visible_frame = ''
+        self._seen_visible = False
         self._resolution = ''
         self.restart()
 
@@ -127,8 +134,7 @@ class Pipeline:
         )
         self.statistics.restart(self._cascade)
         self.attendance.reset(self._clock())
-        # The latest of the visible camera.
-        self._camera_info: Any = None
+        self._camera_info.reset(self._clock())
         # When and why an image of each source could last not be used, by cause; replaced as a
         # whole, the first by the thread that adds and the second by the one that processes.
         self._malformed: dict[str, tuple[float, str]] = {}
@@ -184,7 +190,7 @@ class Pipeline:
     def camera_info(self, source: str, message: Any) -> None:
         """Take in a ``sensor_msgs/CameraInfo`` of 'visible' or 'thermal'."""
         if source == 'visible':
-            self._camera_info = message
+            self._camera_info.take(message)
         self.registrar.camera_info(source, message)
 
     def settle(self) -> list[Work]:
@@ -234,15 +240,16 @@ class Pipeline:
         values = self._values
         try:
             prepared = self.prepare(work, values)
+            result = self._fuse(prepared, values, weights(), restored(), cancelled)
+            size = size_of(result.image)
             fused = FusedFrame(
                 work,
                 prepared,
-                self._fuse(prepared, values, weights(), restored(), cancelled),
-                self._camera_info,
+                result,
+                self._camera_info.fitting(size, self._seen_visible, self._clock()),
                 self._visible_frame or work.messages[0].message.header.frame_id,
             )
-            height, width = fused.result.image.shape[:2]
-            self._resolution = f'{width}x{height}'
+            self._resolution = f'{size[0]}x{size[1]}'
             deliver(fused)
         except Exception as error:  # nothing that one pair does may end the others
             self.failed(error, cancelled())
@@ -274,6 +281,7 @@ class Pipeline:
         first = work.messages[0]
         if first.source == 'visible':
             self._visible_frame = first.message.header.frame_id
+            self._seen_visible = True
         return prepared
 
     def _count_faults(self, before: Mapping[str, Condition]) -> None:
@@ -378,12 +386,15 @@ class Pipeline:
             if source not in missing:
                 warnings += condition.faults
         warnings.append(self.alignment.warning(values))
+        warnings += self.registrar.doubts
+        warnings.append(self._camera_info.warning(values, now))
         return [warning for warning in warnings if warning]
 
     def table(self) -> dict[str, str]:
         """Return the settings in force, all counters and times, and each camera's condition."""
         values = self._values
-        missing = self.attendance.missing(values['stale_timeout'], self._clock())
+        now, timeout = self._clock(), values['stale_timeout']
+        missing = self.attendance.missing(timeout, now)
         return {
             **self._memory.table(fusion_settings(values)),
             'resolution': self._resolution,
@@ -392,4 +403,5 @@ class Pipeline:
             **self.preparation.noise_table(),
             **self.alignment.table(),
             'registration': self.registrar.describe(values),
+            'camera_info': self._camera_info.describe(now, timeout),
         }

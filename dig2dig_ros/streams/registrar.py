@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import math
 from typing import Any
 
@@ -24,6 +24,7 @@ import numpy as np
 
 from dig2dig_ros.images.camera_model import CameraModel
 from dig2dig_ros.images.geometry import Array, RegistrationError, Size
+from dig2dig_ros.images.image_window import ImageWindow, window_values
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration import plane_error, Registration
 from dig2dig_ros.images.registration_file import load_extrinsics, load_registration
@@ -41,12 +42,13 @@ class Registrar:
     """
     Knows where the pixels of the visible image lie in the thermal one.
 
-    Not thread-safe, except for :meth:`camera_info`.
+    Not thread-safe, except for :meth:`camera_info` and :attr:`doubts`.
 
     :param values: the node's parameters by name.
     :param look_up: for ``extrinsics: tf``: returns the pose of one frame (its second argument) in
         another, or raises :class:`RegistrationError`.
     :ivar wants_camera_info: whether the camera_info of both cameras is needed.
+    :ivar doubts: what is odd about what the registration is computed from, in sentences.
     :raises RegistrationError: a file cannot be used, or the parameters contradict each other.
     """
 
@@ -71,6 +73,7 @@ class Registrar:
         self._infos: dict[str, Any] = {}
         self._made: tuple[tuple[Any, ...], Registration] | None = None
         self._placed: tuple[tuple[Any, ...], Placement] | None = None
+        self.doubts: tuple[str, ...] = ()
 
     def camera_info(self, source: str, message: Any) -> None:
         """Take in a ``sensor_msgs/CameraInfo`` of 'visible' or 'thermal'."""
@@ -84,8 +87,12 @@ class Registrar:
 
         :raises RegistrationError: what it is computed from has not all come yet.
         """
-        if not self.wants_camera_info:
-            return self._file
+        registration = self._from_cameras(values) if self.wants_camera_info else self._file
+        if registration is not None:
+            _check_pixels(registration, values['max_pixels'])
+        return registration
+
+    def _from_cameras(self, values: Mapping[str, Any]) -> Registration:
         for source in SOURCES:
             if source not in self._infos:
                 raise RegistrationError(
@@ -101,6 +108,7 @@ class Registrar:
         key = (*infos, tuple(pose[1]), pose[0].tobytes(), distance)
         if self._made is None or not _same_key(self._made[0], key):
             models = self._model('visible', visible), self._model('thermal', thermal)
+            self.doubts = tuple(_doubts(visible, thermal, pose, from_tf=self._pose is None))
             self._made = key, Registration.from_cameras(*models, *pose, distance)
         return self._made[1]
 
@@ -153,9 +161,59 @@ class Registrar:
             return None
         key = (registration, visible_size, thermal_size, values['registration_edge'])
         if self._placed is None or not _same_key(self._placed[0], key):
-            registration.check_sizes(visible_size, thermal_size)
+            self._check_sizes(registration, (visible_size, thermal_size))
             self._placed = key, registration.placement(values['registration_edge'])
         return self._placed[1]
+
+    def _check_sizes(self, registration: Registration, sizes: tuple[Size, Size]) -> None:
+        if self.wants_camera_info and self._made is not None:
+            for source, info, size in zip(SOURCES, self._made[0], sizes, strict=False):
+                window = ImageWindow.from_camera_info(info)
+                if window.size != size:
+                    raise RegistrationError(
+                        f'{source}/camera_info is for {window}, but the images have '
+                        f'{size[0]}x{size[1]}: have the driver say roi and binning, or calibrate '
+                        'the camera at this size'
+                    )
+        registration.check_sizes(*sizes)
+
+
+def _check_pixels(registration: Registration, max_pixels: int) -> None:
+    """Raise before an image or a placement of an absurd size takes memory."""
+    for source, size in zip(
+        SOURCES, (registration.visible_size, registration.thermal_size), strict=True
+    ):
+        if size[0] * size[1] > max_pixels:
+            raise RegistrationError(
+                f'the registration is for {source} images of {size[0]}x{size[1]}, which is beyond '
+                f'max_pixels, {max_pixels}: correct the size in camera_info or in the file'
+            )
+
+
+def _doubts(visible: Any, thermal: Any, pose: Pose, from_tf: bool) -> Iterator[str]:
+    """Say what cannot well be true of two cameras."""
+    frames = visible.header.frame_id, thermal.header.frame_id
+    if from_tf and frames[0] == frames[1]:
+        yield (
+            f"extrinsics: tf, but both camera_info are of the frame '{frames[0]}', so that the "
+            'thermal camera counts as being where the visible one is: give each its own frame_id'
+        )
+    elif _same_camera(visible, thermal):
+        yield (
+            'visible/camera_info and thermal/camera_info are one and the same: remap each to the '
+            'topic of its own camera'
+        )
+    elif from_tf and not pose[1].any() and np.array_equal(pose[0], np.eye(3)):
+        yield (
+            f"extrinsics: tf puts '{frames[1]}' exactly where '{frames[0]}' is: publish the "
+            'transform between them as it was measured'
+        )
+    if from_tf and not any('optical' in frame.lower() for frame in frames):
+        yield (
+            f'extrinsics: tf needs optical frames, z forward and y down (REP 103), and neither '
+            f"'{frames[0]}' nor '{frames[1]}' is called one: if they are bodies' frames, with x "
+            'forward, the thermal image is misplaced; name ..._optical_frame in camera_info'
+        )
 
 
 def _same_key(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
@@ -168,7 +226,9 @@ def _same_key(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
 
 def _same_camera(first: Any, second: Any) -> bool:
     """Compare the calibrations of two camera_info, of which one comes with every image."""
-    return first.header.frame_id == second.header.frame_id and all(
-        np.array_equal(getattr(first, key), getattr(second, key))
-        for key in ('width', 'height', 'distortion_model', 'k', 'd', 'p', 'r')
+    keys = ('width', 'height', 'distortion_model', 'k', 'd', 'p', 'r')
+    return (
+        first.header.frame_id == second.header.frame_id
+        and all(np.array_equal(getattr(first, key), getattr(second, key)) for key in keys)
+        and window_values(first) == window_values(second)
     )

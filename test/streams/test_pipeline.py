@@ -27,6 +27,7 @@ import torch
 from dig2dig_ros.fusion.device import is_lost
 from dig2dig_ros.fusion.fuser import Fuser, FusionCancelled
 from dig2dig_ros.streams.codec import encode
+from dig2dig_ros.streams.outgoing_camera_info import OutgoingCameraInfo
 from dig2dig_ros.streams.parameters import complete_values, fusion_settings
 from dig2dig_ros.streams.pipeline import Pipeline
 from dig2dig_ros.streams.preparation import FusedFrame, PreparationError, Work
@@ -90,6 +91,14 @@ def image(source: str, index: int, encoding: str = '', **changes: Any) -> Any:
     return message
 
 
+def camera_info(width: int, height: int, **changes: Any) -> Any:
+    """Return what a calibrated camera says of itself."""
+    roi = dict.fromkeys(('x_offset', 'y_offset', 'width', 'height'), 0)
+    k = [50.0, 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0]
+    fields = {'binning_x': 0, 'binning_y': 0, 'roi': SimpleNamespace(**roi), 'k': k}
+    return SimpleNamespace(width=width, height=height, **{**fields, **changes})
+
+
 def send(pipeline: Pipeline, clock: Clock, index: int, *sources: str) -> list[Work]:
     """Send an image of each source, a tenth of a second after those of the index before."""
     clock.now = 50.0 + index / 10
@@ -103,13 +112,14 @@ def send(pipeline: Pipeline, clock: Clock, index: int, *sources: str) -> list[Wo
 def test_a_pair_becomes_a_fused_image(pipeline: Pipeline, clock: Clock, fuser: Fuser) -> None:
     works = send(pipeline, clock, 0) + send(pipeline, clock, 1) + pipeline.flush()
     assert [len(work.messages) for work in works] == [2, 2]
-    pipeline.camera_info('visible', 'what the visible camera says of itself')
+    info = camera_info(64, 48)
+    pipeline.camera_info('visible', info)
     clock.now += 0.25
     fused = pipeline.process(works[0])
     assert fused is not None
     assert fused.frame_id == 'visible_optical'
     assert fused.header is works[0].messages[0].message.header
-    assert fused.camera_info == 'what the visible camera says of itself'
+    assert fused.camera_info is info
     expected = fuser.fuse(*fused.prepared.images, settings=fusion_settings(values()))
     assert np.array_equal(fused.result.image, expected.image)
     assert fused.result.restored == ()
@@ -396,3 +406,63 @@ def test_a_device_that_is_lost_is_told_from_one_bad_pair(
     assert pipeline.statistics.drops == {'fusion error': 1}
     assert bool(pipeline.lost) == is_fatal
     assert (pipeline.lost in pipeline.health()) == is_fatal
+
+
+@pytest.mark.parametrize(
+    ('info', 'fits'),
+    [
+        (camera_info(64, 48), True),
+        (camera_info(128, 96, binning_x=2, binning_y=2), True),
+        (camera_info(0, 0, k=[0.0] * 9), True),  # of a driver that knows no calibration
+        (camera_info(640, 512), False),
+        (camera_info(64, 48, binning_x=2, binning_y=2), False),
+        (camera_info(0, 0), False),
+    ],
+)
+def test_only_a_camera_info_that_is_true_of_the_image_goes_out(
+    pipeline: Pipeline, clock: Clock, info: Any, fits: bool
+) -> None:
+    (work,) = send(pipeline, clock, 0) + pipeline.flush()
+    pipeline.camera_info('visible', info)
+    fused = pipeline.process(work)
+    assert fused is not None
+    assert fused.camera_info is (info if fits else None)
+    said = [text for text in pipeline.health() if 'fused/camera_info is not published' in text]
+    assert len(said) == (not fits)
+    assert ('not published' in pipeline.table()['camera_info']) == (not fits)
+    clock.now += values()['stale_timeout']
+    assert not any('camera_info' in text for text in pipeline.health())
+
+
+def test_a_thermal_image_alone_does_not_go_out_with_what_the_visible_camera_says(
+    clock: Clock, fuser: Fuser
+) -> None:
+    pipeline = Pipeline(values(missing_modality='any'), TOPICS, clock=clock)
+    pipeline.fuser = fuser
+    pipeline.camera_info('visible', camera_info(64, 48))
+    works = [work for index in range(30) for work in send(pipeline, clock, index, 'thermal')]
+    fused = pipeline.process(works[0])
+    assert fused is not None
+    # Its size fits, but it is on the pixels and in the frame of the thermal camera.
+    assert (fused.frame_id, fused.camera_info) == ('thermal_optical', None)
+    assert any('no visible image has come yet, and visible/c' in t for t in pipeline.health())
+
+
+def test_a_camera_info_that_does_not_come_is_said_to_who_wants_it(clock: Clock) -> None:
+    wanted = [False]
+    outgoing = OutgoingCameraInfo('/robot/visible/camera_info', lambda: wanted[0])
+    pipeline = Pipeline(values(), TOPICS, clock=clock, camera_info=outgoing)
+    sentence = (
+        'fused/camera_info is not published, though it is subscribed to: none came on '
+        '/robot/visible/camera_info'
+    )
+    clock.now += values()['stale_timeout'] + 0.1
+    assert sentence not in pipeline.health()
+    assert pipeline.table()['camera_info'].startswith('none has come on /robot/visible/camera_i')
+    wanted[0] = True
+    assert sentence in pipeline.health()
+    pipeline.camera_info('visible', camera_info(64, 48))
+    assert sentence not in pipeline.health()
+    assert (
+        pipeline.table()['camera_info'] == 'that of /robot/visible/camera_info, for 64x48 pixels'
+    )

@@ -31,11 +31,13 @@ VALUES = {
     'plane_distance': 10.0,
     'rectified': False,
     'registration_edge': 2.0,
+    'max_pixels': 1_000_000,
 }
 
 
-def camera_info(size, focal, frame='camera', distortion=()):
+def camera_info(size, focal, frame='camera', distortion=(), roi=(0, 0, 0, 0), binning=(0, 0)):
     width, height = size
+    x, y, roi_width, roi_height = roi
     return SimpleNamespace(
         header=SimpleNamespace(frame_id=frame),
         width=width,
@@ -45,9 +47,11 @@ def camera_info(size, focal, frame='camera', distortion=()):
         r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
         p=[focal, 0.0, width / 2, 0.0, 0.0, focal, height / 2, 0.0, 0.0, 0.0, 1.0, 0.0],
         k=[focal, 0.0, (width - 1) / 2, 0.0, focal, (height - 1) / 2, 0.0, 0.0, 1.0],
-        binning_x=0,
-        binning_y=0,
-        roi=SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0, do_rectify=False),
+        binning_x=binning[0],
+        binning_y=binning[1],
+        roi=SimpleNamespace(
+            x_offset=x, y_offset=y, width=roi_width, height=roi_height, do_rectify=False
+        ),
     )
 
 
@@ -118,6 +122,93 @@ def test_the_same_camera_info_again_changes_nothing_and_another_one_does(extrins
     assert registrar.registration(extrinsics) is first
     registrar.camera_info('thermal', camera_info(THERMAL, 30.0))
     assert registrar.registration(extrinsics) is not first
+
+
+def test_a_region_of_interest_and_binning_are_part_of_the_geometry(extrinsics):
+    values = {**extrinsics, 'plane_distance': 1e6}
+    registrar = Registrar(values)
+    # Twice the resolution and more around it, of which the images are a part, binned.
+    window = {'roi': (30, 20, 128, 96), 'binning': (2, 2)}
+    registrar.camera_info('visible', camera_info((200, 150), 100.0, 'a', **window))
+    registrar.camera_info('thermal', camera_info(THERMAL, 25.0, 'b'))
+    # The axis, at pixel (99.5, 74.5), lies 69.5 and 54.5 pixels into the part.
+    seen = registrar.registration(values).to_visible([[15.5, 11.5]])
+    np.testing.assert_allclose(seen, [[34.5, 27.0]], atol=1e-3)
+    assert registrar(VISIBLE, THERMAL, values).coverage.shape == (48, 64)
+    moved = {**window, 'roi': (50, 20, 128, 96)}
+    registrar.camera_info('visible', camera_info((200, 150), 100.0, 'a', **moved))
+    seen = registrar.registration(values).to_visible([[15.5, 11.5]])
+    np.testing.assert_allclose(seen, [[24.5, 27.0]], atol=1e-3)
+
+
+def test_images_that_are_not_the_window_are_refused_with_its_name(extrinsics):
+    registrar = Registrar(extrinsics)
+    window = {'roi': (8, 4, 48, 40), 'binning': (2, 1)}
+    registrar.camera_info('visible', camera_info(VISIBLE, 50.0, 'a', **window))
+    registrar.camera_info('thermal', camera_info(THERMAL, 25.0, 'b'))
+    registrar((24, 40), THERMAL, extrinsics)
+    wanted = (
+        r'visible/camera_info is for 24x40 pixels \(its roi, 48x40 at \(8, 4\) of 64x48, binned '
+        r'2x1\), but the images have 64x48: have the driver say roi and binning'
+    )
+    with pytest.raises(RegistrationError, match=wanted):
+        registrar(VISIBLE, THERMAL, extrinsics)
+    with pytest.raises(RegistrationError, match='thermal/camera_info is for 32x24 pixels, but'):
+        registrar((24, 40), VISIBLE, extrinsics)
+
+
+@pytest.mark.parametrize('source', ['visible', 'thermal'])
+def test_a_size_beyond_max_pixels_is_refused_before_it_takes_memory(source, extrinsics, tmp_path):
+    sizes = {'visible': VISIBLE, 'thermal': THERMAL, source: (65_000, 65_000)}
+    registrar = Registrar(extrinsics)
+    for name, size in sizes.items():
+        registrar.camera_info(name, camera_info(size, 50.0, name))
+    path = tmp_path / 'registration.yaml'
+    matrix = np.diag([*np.divide(sizes['visible'], sizes['thermal']).clip(0.1, 10), 1.0])
+    save_registration(Registration(matrix, sizes['thermal'], sizes['visible']), path)
+    of_file = {**VALUES, 'thermal_to_visible': str(path)}
+    for made, values in ((registrar, extrinsics), (Registrar(of_file), of_file)):
+        wanted = f'{source} images of 65000x65000, which is beyond max_pixels, 1000000'
+        with pytest.raises(RegistrationError, match=wanted):
+            made(sizes['visible'], sizes['thermal'], values)
+        assert made.visible_size(values) is None
+
+
+def from_tf(visible, thermal, pose):
+    values = {**VALUES, 'extrinsics': 'tf'}
+    registrar = Registrar(values, lambda target, source: pose)
+    registrar.camera_info('visible', camera_info(VISIBLE, 50.0, visible))
+    registrar.camera_info('thermal', camera_info(THERMAL, 25.0, thermal))
+    registrar.registration(values)
+    return registrar.doubts
+
+
+def test_frames_that_tell_nothing_of_the_cameras_are_said():
+    beside = np.eye(3), np.array([0.1, 0.0, 0.0])
+    still = np.eye(3), np.zeros(3)
+    assert from_tf('eye_optical_frame', 'heat_optical', beside) == ()
+    assert from_tf('rig/eye_optical_frame', 'heat', beside) == ()
+    (said,) = from_tf('camera_optical_frame', 'camera_optical_frame', still)
+    assert "both camera_info are of the frame 'camera_optical_frame'" in said
+    (said,) = from_tf('eye_optical_frame', 'heat_optical_frame', still)
+    assert "tf puts 'heat_optical_frame' exactly where 'eye_optical_frame' is" in said
+    (said,) = from_tf('eye_link', 'heat_link', beside)
+    assert "neither 'eye_link' nor 'heat_link' is called one" in said
+    assert len(from_tf('camera', 'camera', still)) == 2
+
+
+def test_a_pose_from_a_file_may_be_none_and_in_any_frame(extrinsics, tmp_path):
+    path = tmp_path / 'same.yaml'
+    path.write_text('rpy_degrees: [0, 0, 0]\ntranslation: [0, 0, 0]\n')
+    values = {**VALUES, 'extrinsics': str(path)}
+    registrar = Registrar(values)
+    registrar.camera_info('visible', camera_info(VISIBLE, 50.0))
+    registrar.camera_info('thermal', camera_info(THERMAL, 25.0))
+    registrar.registration(values)
+    assert registrar.doubts == ()
+    registrar.camera_info('thermal', camera_info(VISIBLE, 50.0))
+    registrar.registration(values)
+    assert 'are one and the same: remap each' in registrar.doubts[0]
 
 
 def test_a_camera_that_is_not_calibrated_is_named(extrinsics):
