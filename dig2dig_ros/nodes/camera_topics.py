@@ -16,10 +16,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
+from functools import partial
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
@@ -29,7 +31,7 @@ from rclpy.qos import (
     ReliabilityPolicy,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -44,11 +46,8 @@ _OVERRIDABLE = (
     QoSPolicyKind.RELIABILITY,
     QoSPolicyKind.DURABILITY,
 )
-
-
-def input_qos_overrides() -> QoSOverridingOptions:
-    """Return what of the QoS of an input is a parameter."""
-    return QoSOverridingOptions(_OVERRIDABLE)
+# Between two looks for latched publishers of camera_info.
+_LOOK_SECONDS = 1.0
 
 
 def image_topic(node: Node, source: str, compressed: bool) -> str:
@@ -116,7 +115,7 @@ class CameraInfoSubscription:
                 topic,
                 callback,
                 copy(qos_profile_sensor_data),
-                qos_overriding_options=input_qos_overrides() if overridable else None,
+                qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE) if overridable else None,
             )
         ]
         self._is_latched = False
@@ -151,3 +150,62 @@ class CameraInfoSubscription:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
+
+
+class CameraInputs:
+    """
+    The subscriptions to the images and the camera_info of several cameras.
+
+    :param compressed: whether the images of each source come compressed.
+    :param on_image: called with the source and the message; ``on_info`` likewise.
+    :param infos: the sources of which camera_info is wanted.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        compressed: Mapping[str, bool],
+        on_image: Callable[[str, Any], None],
+        on_info: Callable[[str, Any], None],
+        infos: Collection[str],
+    ) -> None:
+        self._node = node
+        self._images: list[Any] = []
+        self._infos: list[CameraInfoSubscription] = []
+        self._timer: Any = None
+        try:
+            for source, is_compressed in compressed.items():
+                self._images.append(
+                    node.create_subscription(
+                        CompressedImage if is_compressed else Image,
+                        image_topic(node, source, is_compressed),
+                        partial(on_image, source),
+                        # rclpy writes the user's overrides into the profile itself.
+                        copy(qos_profile_sensor_data),
+                        qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
+                    )
+                )
+            for source in infos:
+                topic, take = camera_info_topic(node, source), partial(on_info, source)
+                self._infos.append(CameraInfoSubscription(node, topic, take, overridable=True))
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            self._timer = node.create_timer(_LOOK_SECONDS, self._look, clock=steady)
+        except Exception:  # a QoS override that cannot be: the next attempt begins without them
+            self.close()
+            raise
+
+    def _look(self) -> None:
+        for infos in self._infos:
+            infos.look_for_latched()
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        for subscription in self._images:
+            self._node.destroy_subscription(subscription)
+        self._images.clear()
+        for infos in self._infos:
+            infos.close()
+        self._infos.clear()
+        if self._timer is not None:
+            self._node.destroy_timer(self._timer)
+            self._timer = None

@@ -22,7 +22,6 @@ the pipeline prepare and fuse the latest pair, and publishes. Callbacks never wa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from functools import partial
 import os
 import sys
@@ -34,15 +33,8 @@ from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import CompressedImage, Image
 
-from dig2dig_ros.nodes.camera_topics import (
-    camera_info_topic,
-    CameraInfoSubscription,
-    image_topic,
-    input_qos_overrides,
-)
+from dig2dig_ros.nodes.camera_topics import camera_info_topic, CameraInputs, image_topic
 from dig2dig_ros.nodes.diagnostics import diagnostics_of
 from dig2dig_ros.nodes.parameters import NodeParameters
 from dig2dig_ros.nodes.publishing import Outputs
@@ -65,8 +57,6 @@ _LOG_PERIOD = 5.0
 _LONG_SECONDS = 10.0
 # When no camera has sent anything for this many seconds, what can be paired is.
 _QUIET_SECONDS = 0.2
-# Between two looks for latched publishers of camera_info.
-_LOOK_SECONDS = 1.0
 # For what was published last to leave before the process ends.
 _LAST_WORDS_SECONDS = 0.3
 
@@ -92,10 +82,8 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._transforms: Any = None
         self._device_facts: dict[str, str] = {}
         self._outputs: Outputs | None = None
-        self._inputs: list[Any] = []
-        self._camera_infos: list[CameraInfoSubscription] = []
+        self._inputs: CameraInputs | None = None
         self._quiet_timer: Any = None
-        self._look_timer: Any = None
         self._node_parameters = NodeParameters(self, lambda: self._state, self._on_parameters)
         self._unknown_parameters = ', '.join(self._node_parameters.warn_of_unknown(arguments))
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
@@ -227,23 +215,16 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         assert pipeline is not None
         pipeline.restart()
         self._worker = LatestWorker(self._process, pipeline.failed)
-        for source in self._sources:
-            compressed = self._is_compressed(source)
-            self._inputs.append(
-                self.create_subscription(
-                    CompressedImage if compressed else Image,
-                    image_topic(self, source, compressed),
-                    partial(self._on_image, source),
-                    copy(qos_profile_sensor_data),
-                    qos_overriding_options=input_qos_overrides(),
-                )
-            )
-        for source in SOURCES if pipeline.registrar.wants_camera_info else SOURCES[:1]:
-            topic, take = camera_info_topic(self, source), partial(pipeline.camera_info, source)
-            self._camera_infos.append(CameraInfoSubscription(self, topic, take, overridable=True))
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._quiet_timer = self.create_timer(_QUIET_SECONDS, self._on_quiet, clock=steady)
-        self._look_timer = self.create_timer(_LOOK_SECONDS, self._on_look, clock=steady)
+        self._inputs = CameraInputs(
+            self,
+            {source: self._is_compressed(source) for source in self._sources},
+            self._on_image,
+            pipeline.camera_info,
+            SOURCES if pipeline.registrar.wants_camera_info else SOURCES[:1],
+        )
+        self._quiet_timer = self.create_timer(
+            _QUIET_SECONDS, self._on_quiet, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and give up the pair in work; fails where that takes long."""
@@ -294,16 +275,12 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             self._failure = ''
 
     def _stop_streams(self, timeout: float = STOP_SECONDS) -> None:
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._inputs.clear()
-        for infos in self._camera_infos:
-            infos.close()
-        self._camera_infos.clear()
-        for timer in (self._quiet_timer, self._look_timer):
-            if timer is not None:
-                self.destroy_timer(timer)
-        self._quiet_timer = self._look_timer = None
+        if self._inputs is not None:
+            self._inputs.close()
+            self._inputs = None
+        if self._quiet_timer is not None:
+            self.destroy_timer(self._quiet_timer)
+            self._quiet_timer = None
         waiting = None
         if self._worker is not None:
             waiting = self._worker.stop(timeout)
@@ -340,10 +317,6 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             self._quiet_timer.cancel()
         if self._pipeline is not None and self._worker is not None:
             self._offer(self._pipeline.settle(), self._worker)
-
-    def _on_look(self) -> None:
-        for infos in self._camera_infos:
-            infos.look_for_latched()
 
     def _offer(self, works: list[Work], worker: LatestWorker[Work]) -> None:
         for work in works:
