@@ -23,8 +23,7 @@ over the last ``--decay-steps``: a run can be prolonged by asking for more ``--s
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 import copy
 from datetime import datetime, timezone
 import math
@@ -33,117 +32,21 @@ import sys
 import time
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 import torch
 from torch import Tensor
 
-from dig2dig_ros.fusion.device import describe_device, has_fast_bf16, resolve_device
+from dig2dig_ros.evaluation.options import positive, report, UsageError
+from dig2dig_ros.evaluation.training_data import batches, load_luma
+from dig2dig_ros.fusion.device import describe_device, DeviceError, has_fast_bf16, resolve_device
 from dig2dig_ros.fusion.estimates import denoise
-from dig2dig_ros.images.encoded import EncodedImageError, read_image
+from dig2dig_ros.nodes.signals import INTERRUPTED, interruption
 from dig2dig_ros.priors.base import linear_alpha_bar, Prior
 from dig2dig_ros.priors.compact import CompactConfig, CompactPrior, CompactUNet, save
 
-IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff'}
 # Noise levels of the report, as standard deviations on the 8-bit scale.
 REPORTED_SIGMAS = (15, 25, 50, 100)
-
-
-def load_luma(folders: Sequence[Path], limit: int | None = None) -> list[NDArray[np.uint8]]:
-    """
-    Load every image below ``folders`` as 8-bit luma of shape (H, W).
-
-    :param limit: keep this many images of each folder that holds images, in name order.
-    """
-    images = []
-    for folder in folders:
-        paths = sorted(p for p in folder.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
-        kept: dict[Path, int] = {}
-        for path in paths:
-            kept[path.parent] = kept.get(path.parent, 0) + 1
-            if limit is not None and kept[path.parent] > limit:
-                continue
-            try:
-                image = read_image(path, cv2.IMREAD_COLOR)
-            except EncodedImageError as error:
-                print(f'skipped {path}: {error}', file=sys.stderr)
-                continue
-            images.append(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False))
-    if not images:
-        raise SystemExit(f'no images below {", ".join(map(str, folders))}')
-    return images
-
-
-def augmented_patch(
-    image: NDArray[np.uint8], side: int, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """
-    Cut a random patch and vary what cameras vary: scale, pose, tone, exposure, focus, noise.
-
-    :return: (side, side) in [-1, 1].
-    """
-    largest = min(min(image.shape) / side, 3.0)
-    zoom = rng.uniform(1.0, max(1.0, largest)) if rng.random() < 0.6 else 1.0
-    cut = max(min(round(side * zoom), *image.shape), 1)
-    top = rng.integers(0, image.shape[0] - cut + 1)
-    left = rng.integers(0, image.shape[1] - cut + 1)
-    patch = image[top : top + cut, left : left + cut]
-    if cut != side:
-        patch = cv2.resize(patch, (side, side), interpolation=cv2.INTER_AREA)
-    patch = np.rot90(patch, int(rng.integers(0, 4)))
-    if rng.random() < 0.5:
-        patch = patch[:, ::-1]
-    unit = patch.astype(np.float32) / 255.0
-    if rng.random() < 0.1:  # thermal cameras show hot as black or as white
-        unit = 1.0 - unit
-    if rng.random() < 0.4:
-        unit = unit ** np.float32(math.exp(rng.uniform(-0.7, 0.7)))
-    if rng.random() < 0.4:  # dark and low-contrast scenes, down to almost nothing in view
-        contrast = math.exp(rng.uniform(math.log(0.05), math.log(1.2)))
-        offset = rng.uniform(0.0, 1.0 - min(contrast, 1.0))
-        unit = unit * np.float32(contrast) + np.float32(offset)
-    if rng.random() < 0.1:  # thermal optics are softer than visible ones
-        unit = cv2.GaussianBlur(unit, (0, 0), rng.uniform(0.6, 1.8))
-    if rng.random() < 0.1:  # what a camera at its limit adds belongs to its image
-        grain = rng.standard_normal(unit.shape, dtype=np.float32)
-        unit = unit + grain * np.float32(rng.uniform(1.0, 6.0) / 255.0)
-    unit = np.clip(unit, 0.0, 1.0)
-    return np.ascontiguousarray(unit * 2.0 - 1.0, dtype=np.float32)
-
-
-def batch_at(
-    step: int, images: list[NDArray[np.uint8]], args: argparse.Namespace, alpha_bar: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the batch of ``step``: noisy patches, timesteps, and the v to predict."""
-    rng = np.random.default_rng([args.seed, step])
-    area = np.array([image.size for image in images], dtype=np.float64)
-    # The square root keeps a few large images from drowning the many small ones.
-    chance = np.sqrt(area) / np.sqrt(area).sum()
-    chosen = rng.choice(len(images), size=args.batch, p=chance)
-    patches = np.stack([augmented_patch(images[i], args.patch, rng) for i in chosen])
-    clean = torch.from_numpy(patches)[:, None]
-    noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
-    # Squaring a uniform draw puts half of the batch below a quarter of the schedule, where
-    # image detail is decided.
-    uniform = (np.arange(args.batch) + rng.random(args.batch)) / args.batch
-    steps = len(alpha_bar)
-    timesteps = torch.from_numpy((uniform**2 * steps).astype(np.int64).clip(0, steps - 1))
-    level = alpha_bar[timesteps].view(-1, 1, 1, 1)
-    signal, sigma = level.sqrt().float(), (1 - level).sqrt().float()
-    return signal * clean + sigma * noise, timesteps, signal * noise - sigma * clean
-
-
-def batches(
-    start: int, images: list[NDArray[np.uint8]], args: argparse.Namespace, alpha_bar: Tensor
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield the batches from ``start`` on; the next one is made while this one is used."""
-    with ThreadPoolExecutor(1) as loader:
-        upcoming = loader.submit(batch_at, start, images, args, alpha_bar)
-        for step in range(start, args.steps):
-            batch = upcoming.result()
-            upcoming = loader.submit(batch_at, step + 1, images, args, alpha_bar)
-            yield batch
 
 
 def denoising_psnr(
@@ -204,14 +107,14 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--data-name', help='what the model card calls the data')
     add('--evaluation', type=Path, nargs='+', help='folders of held-out images')
     add('--evaluation-name', help='what the model card calls the held-out data')
-    add('--evaluation-limit', type=int, default=8, help='images of each held-out folder')
+    add('--evaluation-limit', type=positive, default=8, help='images of each held-out folder')
     add('--output', type=Path, required=True, help='weights, *.safetensors')
     add('--checkpoint', type=Path, help='default: OUTPUT with .checkpoint.pt')
-    add('--steps', type=int, default=18000)
+    add('--steps', type=positive, default=18000)
     add('--decay-steps', type=int, default=5000)
-    add('--warmup-steps', type=int, default=200)
-    add('--batch', type=int, default=24)
-    add('--patch', type=int, default=128, help='side of a patch in pixels')
+    add('--warmup-steps', type=positive, default=200)
+    add('--batch', type=positive, default=24)
+    add('--patch', type=positive, default=128, help='side of a patch in pixels')
     add('--learning-rate', type=float, default=1e-3)
     add('--ema', type=float, default=0.999, help='decay of the averaged weights')
     add('--seed', type=int, default=0)
@@ -219,8 +122,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--widths', type=int, nargs='+', default=[16, 32, 64, 128])
     add('--blocks', type=int, nargs='+', default=[1, 1, 2, 4])
     add('--stem', type=int, default=2)
-    add('--log-every', type=int, default=100, help='steps')
-    add('--checkpoint-every', type=int, default=500, help='steps')
+    add('--log-every', type=positive, default=100, help='steps')
+    add('--checkpoint-every', type=positive, default=500, help='steps')
     # fmt: on
     return parser.parse_args(argv)
 
@@ -245,12 +148,31 @@ class Training:
         )
         self.steps, self.seconds = 0, 0.0
         if self._checkpoint.exists():
+            self._resume()
+            print(f'resumed {self._checkpoint} at step {self.steps}', flush=True)
+
+    def _resume(self) -> None:
+        way_out = 'move it away to begin anew, or name another --checkpoint'
+        try:
             # Weights only: a checkpoint is data and must not be able to run code.
             state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
+            states = {name: state[name] for name in self._parts()}
+            steps, seconds = int(state['step']), float(state['seconds'])
+        except OSError:
+            raise
+        except Exception as error:  # whatever torch says of a file that is none of ours
+            raise UsageError(
+                f'{self._checkpoint} is no checkpoint of train_prior, or is damaged: {way_out}'
+            ) from error
+        try:
             for name, part in self._parts().items():
-                part.load_state_dict(state[name])
-            self.steps, self.seconds = state['step'], state['seconds']
-            print(f'resumed {self._checkpoint} at step {self.steps}', flush=True)
+                part.load_state_dict(states[name])
+        except Exception as error:
+            raise UsageError(
+                f'{self._checkpoint} is of a network of another shape than --widths, --blocks and '
+                f'--stem say: give those that it was begun with, {way_out}'
+            ) from error
+        self.steps, self.seconds = steps, seconds
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -289,18 +211,31 @@ class Training:
         self.steps += 1
         return float(loss.detach())
 
-    def run(self, images: list[NDArray[np.uint8]], alpha_bar: Tensor) -> None:
-        """Take all steps that are left, with progress and checkpoints."""
+    @property
+    def checkpoint(self) -> Path:
+        """Where the run is kept to be resumed."""
+        return self._checkpoint
+
+    def run(
+        self,
+        images: list[NDArray[np.uint8]],
+        alpha_bar: Tensor,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """
+        Take all steps that are left, with progress and checkpoints.
+
+        :param stopping: asked after each step; once it is true, the last checkpoint is written.
+        """
         args = self._args
         losses: list[float] = []
-        tick = time.monotonic()
+        tick = log_tick = time.monotonic()
         for batch in batches(self.steps, images, args, alpha_bar):
             losses.append(self.update(*batch))
             last = self.steps == args.steps
             if last or self.steps % args.log_every == 0:
-                elapsed = time.monotonic() - tick
-                tick += elapsed
-                self.seconds += elapsed
+                elapsed = time.monotonic() - log_tick
+                log_tick += elapsed
                 rate = len(losses) / elapsed
                 print(
                     f'step {self.steps}/{args.steps}  loss {np.mean(losses):.5f}  '
@@ -308,13 +243,39 @@ class Training:
                     flush=True,
                 )
                 losses.clear()
-            if last or self.steps % args.checkpoint_every == 0:
+            stops = not last and stopping()
+            if last or stops or self.steps % args.checkpoint_every == 0:
+                self.seconds += time.monotonic() - tick
+                tick = time.monotonic()
                 self.save()
+            if stops:
+                break
 
 
-def train(args: argparse.Namespace) -> None:
-    """Train, or resume, until ``args.steps``; write the weights and their card."""
-    config = CompactConfig(tuple(args.widths), tuple(args.blocks), args.stem)
+def network_shape(args: argparse.Namespace) -> CompactConfig:
+    """
+    Return the shape of the network that is asked for.
+
+    :raises UsageError: there is no such network, or no folder for its weights.
+    """
+    try:
+        config = CompactConfig(tuple(args.widths), tuple(args.blocks), args.stem)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    for path in (args.output, args.checkpoint):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise UsageError(f'there is no folder {path.parent}: make it, or choose another')
+    return config
+
+
+def train(args: argparse.Namespace) -> int:
+    """
+    Train, or resume, until ``args.steps``; write the weights and their card.
+
+    :return: the exit code.
+    :raises UsageError: there is nothing to train with, or the checkpoint does not fit.
+    """
+    config = network_shape(args)
     training = Training(args, config)
     images = load_luma(args.data)
     evaluation = load_luma(args.evaluation, args.evaluation_limit) if args.evaluation else []
@@ -324,7 +285,14 @@ def train(args: argparse.Namespace) -> None:
         f'{len(images)} images, {millions:.2f} M parameters, {device}, torch {torch.__version__}',
         flush=True,
     )
-    training.run(images, linear_alpha_bar(config.num_train_timesteps))
+    with interruption(lambda: report('interrupted: ending after this step')) as requested:
+        training.run(images, linear_alpha_bar(config.num_train_timesteps), requested.is_set)
+    if training.steps < args.steps:
+        report(
+            f'train_prior: interrupted at step {training.steps}, which {training.checkpoint} '
+            'holds: the same command goes on from there'
+        )
+        return INTERRUPTED
     facts = {
         'data': f'{args.data_name or args.data[0].name}, {len(images)} images as luma',
         'architecture': f'widths {config.widths}, blocks {config.blocks}, stem {config.stem}, '
@@ -346,11 +314,21 @@ def train(args: argparse.Namespace) -> None:
         print('  '.join(f'sigma {k}: {v:.2f} dB' for k, v in psnr.items()), flush=True)
     write_card(args.output.with_suffix('.md'), facts, psnr)
     print(f'wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB)', flush=True)
+    return 0
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    train(parse_arguments(argv))
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool; see the module's description."""
+    args = parse_arguments(argv)
+    try:
+        return train(args)
+    except (UsageError, DeviceError, OSError) as error:
+        report(f'train_prior: {error}')
+        return 2
+    except KeyboardInterrupt:
+        report('train_prior: interrupted before the first step')
+        return INTERRUPTED
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -14,6 +14,8 @@
 
 """Training on a few tiny images: what it writes, and that stopping changes nothing."""
 
+import signal
+
 import cv2
 import numpy as np
 import pytest
@@ -39,7 +41,8 @@ def train(images, output, steps, *more):
         f'--steps {steps} --decay-steps 2 --warmup-steps 2 --batch 2 --patch 16 --device cpu'
     )
     shape = '--widths 8 12 --blocks 1 1 --stem 2 --log-every 1 --checkpoint-every 1'
-    main(['--data', str(images), '--output', str(output), *f'{arguments} {shape}'.split(), *more])
+    words = f'{arguments} {shape}'.split()
+    return main(['--data', str(images), '--output', str(output), *words, *more])
 
 
 def weights(path):
@@ -86,8 +89,75 @@ def test_unreadable_images_are_skipped_and_an_empty_folder_is_refused(images, tm
     assert 'bytes are neither JPEG nor PNG' in capsys.readouterr().err
     empty = tmp_path / 'empty'
     empty.mkdir()
-    with pytest.raises(SystemExit, match='no images below'):
-        train(empty, tmp_path / 'b.safetensors', 1)
+    assert train(empty, tmp_path / 'b.safetensors', 1) == 2
+    assert 'no images below' in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_a_checkpoint_to_go_on_from(images, tmp_path, monkeypatch, capsys):
+    output = tmp_path / 'parts.safetensors'
+    with monkeypatch.context() as patch:
+        patch.setattr('dig2dig_ros.tools.train_prior.learning_rate', lambda step, _: 1e-3)
+        assert train(images, tmp_path / 'whole.safetensors', 4) == 0
+
+        def interrupted(step, _):
+            if step == 1:
+                signal.raise_signal(signal.SIGINT)
+            return 1e-3
+
+        patch.setattr('dig2dig_ros.tools.train_prior.learning_rate', interrupted)
+        assert train(images, output, 4, '--checkpoint-every', '500') == 130
+        assert 'interrupted at step 2, which' in capsys.readouterr().err
+        assert not output.exists()
+        patch.setattr('dig2dig_ros.tools.train_prior.learning_rate', lambda step, _: 1e-3)
+        assert train(images, output, 4) == 0
+        assert 'parts.checkpoint.pt at step 2' in capsys.readouterr().out
+    whole = weights(tmp_path / 'whole.safetensors')
+    assert all(torch.equal(a, b) for a, b in zip(whole, weights(output), strict=True))
+
+
+def test_ctrl_c_before_the_first_step_is_one_line(images, tmp_path, monkeypatch, capsys):
+    def interrupted(folders, limit=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('dig2dig_ros.tools.train_prior.load_luma', interrupted)
+    assert train(images, tmp_path / 'a.safetensors', 1) == 130
+    assert capsys.readouterr().err == 'train_prior: interrupted before the first step\n'
+
+
+def test_a_checkpoint_that_does_not_fit_is_one_sentence(images, tmp_path, capsys):
+    output = tmp_path / 'a.safetensors'
+    checkpoint = tmp_path / 'a.checkpoint.pt'
+    assert train(images, output, 1) == 0
+    capsys.readouterr()
+    assert train(images, output, 2, '--widths', '8', '16') == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f'{checkpoint} is of a network of another shape than --widths' in line
+    assert 'move it away to begin anew, or name another --checkpoint' in line
+    for content in (b'no checkpoint', checkpoint.read_bytes()[:1000]):
+        checkpoint.write_bytes(content)
+        assert train(images, output, 2) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f'{checkpoint} is no checkpoint of train_prior, or is damaged' in line
+    torch.save([1, 2], checkpoint)
+    assert train(images, output, 2) == 2
+    assert 'is no checkpoint of train_prior' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('words', 'reason'),
+    [
+        (['--widths', '8'], 'must name the same levels'),
+        (['--device', 'gpu'], "device 'gpu' is unknown"),
+        (['--output', '/no/such/folder/a.safetensors'], 'there is no folder /no/such/folder'),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_the_first_step(
+    images, tmp_path, capsys, words, reason
+):
+    assert train(images, tmp_path / 'a.safetensors', 1, *words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('train_prior: ')
+    assert reason in line
 
 
 def test_learning_rate_warms_up_stays_and_decays():
