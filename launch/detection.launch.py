@@ -45,6 +45,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
+from dig2dig_ros.streams.parameters import unknown_arguments
 from dig2dig_ros.streams.resources import config_file
 
 # The package that starts yolo_ros.
@@ -91,8 +92,11 @@ _TABLE = (
      'With mode:=boxes: the least score of a united detection, 0 to 1.'),
 )
 # fmt: on
+_CHOICES = {'mode': ['image', 'boxes']}
 ARGUMENTS = tuple(
-    DeclareLaunchArgument(name, default_value=default, description=description)
+    DeclareLaunchArgument(
+        name, default_value=default, description=description, choices=_CHOICES.get(name)
+    )
     for name, default, description in _TABLE
 )
 
@@ -147,11 +151,8 @@ def given(context: LaunchContext, name: str) -> str:
 
 def sources(context: LaunchContext) -> list[str]:
     """Return what the detector looks at."""
-    mode = given(context, 'mode')
-    if mode == 'image':
+    if given(context, 'mode') == 'image':
         return ['fused']
-    if mode != 'boxes':
-        raise RuntimeError(f"mode is '{mode}', but has to be image or boxes")
     names = given(context, 'detector_sources').split()
     if len(set(names)) < len(names) or len(names) < 2 or not set(names) <= set(IMAGES):
         raise RuntimeError(
@@ -185,6 +186,15 @@ def parameter_file(choice: str) -> str:
     if not Path(choice).is_file():
         raise RuntimeError(f"detection_params_file is '{choice}', which is not a file")
     return choice
+
+
+def warn_of_unknown(
+    context: LaunchContext, fusion: PythonLaunchDescriptionSource
+) -> list[LogInfo]:
+    """Say what the command line gives to no argument."""
+    theirs = fusion.get_launch_description(context).get_launch_arguments()
+    names = [argument.name for argument in (*ARGUMENTS, *theirs)]
+    return [LogInfo(msg=text) for text in unknown_arguments('detection.launch.py', names)]
 
 
 def check_detector(context: LaunchContext) -> None:
@@ -270,6 +280,8 @@ def unite(context: LaunchContext) -> Node:
             for name in names
         ],
         ros_arguments=['--log-level', given(context, 'log_level')],
+        respawn=given(context, 'respawn').lower() == 'true',
+        respawn_delay=2.0,
         output='both',
     )
 
@@ -283,11 +295,13 @@ def start_detectors(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 def generate_launch_description() -> LaunchDescription:
     """Declare the arguments, see that the detector is there, and start all."""
     fusion = Path(get_package_share_directory('dig2dig'), 'launch', 'fusion.launch.py')
+    source = PythonLaunchDescriptionSource(str(fusion))
     return LaunchDescription(
         [
             *ARGUMENTS,
+            OpaqueFunction(function=warn_of_unknown, args=[source]),
             OpaqueFunction(function=check_detector),
-            IncludeLaunchDescription(PythonLaunchDescriptionSource(str(fusion))),
+            IncludeLaunchDescription(source),
             OpaqueFunction(function=start_detectors),
         ]
     )

@@ -16,18 +16,27 @@
 """Start the fusion node. ``--show-args`` lists the arguments."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 import posixpath
 
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction
+from launch.events import Shutdown
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from dig2dig_ros.fusion.parameter_spec import ParameterSpec
-from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME, PRESETS
+from dig2dig_ros.streams.parameters import (
+    argument_choices,
+    PARAMETERS_BY_NAME,
+    PRESETS,
+    TRUE_OR_FALSE,
+    unknown_arguments,
+)
 from dig2dig_ros.streams.resources import config_file, fast_dds_environment
 
 # The parameters that have arguments of their own, by the names of those.
@@ -72,11 +81,26 @@ _TABLE = (
      PathJoinSubstitution([FindPackageShare('dig2dig'), 'config/fast_dds.xml']),
      'XML profile for Fast DDS; empty: none. The default one gives way to a choice made in the '
      'environment.'),
-    ('log_level', 'info', 'debug, info, warn, error or fatal.'),
+    ('log_level', 'info', 'Of the nodes.'),
+    ('respawn', 'false', 'Start the node again, after two seconds, whenever it has ended.'),
+    ('shutdown_on_exit', 'false', 'End the whole launch when the node has ended.'),
 )
+# The values of arguments that are no parameters; those of parameters have theirs from the table.
+_CHOICES = {
+    'log_level': ['debug', 'info', 'warn', 'error', 'fatal'],
+    'respawn': list(TRUE_OR_FALSE),
+    'shutdown_on_exit': list(TRUE_OR_FALSE),
+}
+_RESPAWN_SECONDS = 2.0
 # fmt: on
 ARGUMENTS = tuple(
-    DeclareLaunchArgument(name, default_value=default, description=description)
+    DeclareLaunchArgument(
+        name,
+        default_value=default,
+        description=description,
+        choices=_CHOICES.get(name)
+        or (argument_choices(PARAMETERS[name], '') if name in PARAMETERS else None),
+    )
     for name, default, description in _TABLE
 )
 
@@ -114,8 +138,41 @@ def profile_environment(profile: str) -> dict[str, str]:
     return fast_dds_environment(profile)
 
 
+def warn_of_unknown(context: LaunchContext) -> list[LogInfo]:
+    """Say what the command line gives to no argument, where it starts this file itself."""
+    names = [argument.name for argument in ARGUMENTS]
+    return [LogInfo(msg=text) for text in unknown_arguments('fusion.launch.py', names)]
+
+
+def end(
+    respawn: bool, shutdown: bool, event: ProcessExited, context: LaunchContext
+) -> LaunchDescriptionEntity | None:
+    """Do what is asked for when the node has ended by itself, or say what may be."""
+    if context.is_shutdown:
+        return None
+    said = f'fusion_node ended with code {event.returncode}'
+    if shutdown:
+        if event.returncode:
+            raise RuntimeError(said)
+        return EmitEvent(event=Shutdown(reason=said))
+    if respawn:
+        return LogInfo(msg=f'{said}, and is started again')
+    return LogInfo(
+        msg=f'{said}, and nothing is fused any more: respawn:=true starts it again, '
+        'shutdown_on_exit:=true ends all'
+    )
+
+
+def is_true(context: LaunchContext, name: str) -> bool:
+    """Return the value of an argument that is true or false."""
+    return LaunchConfiguration(name).perform(context).lower() == 'true'
+
+
 def assemble(context: LaunchContext) -> list[Node]:
     """Return the node with parameters, remappings and environment as the arguments ask."""
+    respawn, shutdown = (is_true(context, name) for name in ('respawn', 'shutdown_on_exit'))
+    if respawn and shutdown:
+        raise RuntimeError('respawn and shutdown_on_exit exclude each other: give one of them')
     given = {
         argument.name: LaunchConfiguration(argument.name).perform(context)
         for argument in ARGUMENTS
@@ -150,6 +207,9 @@ def assemble(context: LaunchContext) -> list[Node]:
             # For this node alone: an environment action would reach what is started after it.
             additional_env=profile_environment(given['fast_dds_profile']),
             output='both',
+            respawn=respawn,
+            respawn_delay=_RESPAWN_SECONDS,
+            on_exit=partial(end, respawn, shutdown),
             # The pair in work is finished first, which takes seconds on a CPU with many steps.
             sigterm_timeout='20',
         )
@@ -158,4 +218,10 @@ def assemble(context: LaunchContext) -> list[Node]:
 
 def generate_launch_description() -> LaunchDescription:
     """Declare the arguments at the top, where ``--show-args`` sees them, and start the node."""
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=assemble)])
+    return LaunchDescription(
+        [
+            *ARGUMENTS,
+            OpaqueFunction(function=warn_of_unknown),
+            OpaqueFunction(function=assemble),
+        ]
+    )

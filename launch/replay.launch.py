@@ -47,6 +47,7 @@ from launch_ros.ros_adapters import get_ros_node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 from dig2dig_ros.fusion.parameter_spec import ParameterSpec
+from dig2dig_ros.streams.parameters import argument_choices, unknown_arguments
 
 FUSED_TOPICS = (
     'fused/image_raw',
@@ -58,6 +59,10 @@ FUSED_TOPICS = (
 CLOCK_RATE = 100
 # For the node to load torch and the prior and to warm up, which takes minutes on some boards.
 START_SECONDS = 300.0
+# For the publishers and subscribers of player, node and recorder to find each other, where rosbag2
+# plays; and how long the recorder is waited for.
+DISCOVERY_SECONDS = 3.0
+RECORDER_SECONDS = 15.0
 # For the last pair, where rosbag2 plays: it does not know of the node.
 REST_SECONDS = 5.0
 
@@ -265,6 +270,8 @@ def play_with_rosbag2(context: LaunchContext, job: Replay) -> list[LaunchDescrip
         cmd=[
             *('ros2', 'bag', 'play', str(job.bag), '--rate', str(job.rate)),
             *('--clock', str(CLOCK_RATE)),
+            # Its publishers are there by then, and need time to find who subscribes.
+            *('--delay', str(DISCOVERY_SECONDS)),
             *('--disable-keyboard-controls', *(['--loop'] if job.loop else [])),
         ],
         output='both',
@@ -281,7 +288,7 @@ def play_with_rosbag2(context: LaunchContext, job: Replay) -> list[LaunchDescrip
         *([LogInfo(msg='rosbag2 does not measure latency and drops')] if job.measure else []),
         record,
         RegisterEventHandler(OnProcessExit(target_action=play, on_exit=end_with_rest)),
-        wait_for_node(context, f'{namespace}/fusion_node', play),
+        wait_for_node(context, f'{namespace}/fusion_node', topics[0], play),
     ]
 
 
@@ -293,20 +300,29 @@ def absolute_namespace(context: LaunchContext) -> str:
 
 
 def wait_for_node(
-    context: LaunchContext, name: str, action: LaunchDescriptionEntity
+    context: LaunchContext, name: str, recorded: str, action: LaunchDescriptionEntity
 ) -> LaunchDescriptionEntity:
-    """Return an action that lets ``action`` follow when the fusion node is active."""
+    """Return an action that lets ``action`` follow when node and recorder are ready."""
     from lifecycle_msgs.msg import State
     from lifecycle_msgs.srv import GetState
 
-    client = get_ros_node(context).create_client(GetState, f'{name}/get_state')
+    node = get_ros_node(context)
+    client = node.create_client(GetState, f'{name}/get_state')
     answers = []
     left = [START_SECONDS]
+    recorder_left = [RECORDER_SECONDS]
+
+    def begin(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+        # The recorder subscribes to what it finds, a little after the node has begun to publish.
+        recorder_left[0] -= 0.5
+        if not node.count_subscribers(recorded) and recorder_left[0] > 0:
+            return [TimerAction(period=0.5, actions=[OpaqueFunction(function=begin)])]
+        return [action]
 
     def look(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         done = answers and answers[-1].done()
         if done and answers.pop().result().current_state.id == State.PRIMARY_STATE_ACTIVE:
-            return [action]
+            return begin(context)
         if not answers and client.service_is_ready():
             answers.append(client.call_async(GetState.Request()))
         left[0] -= 0.5
@@ -333,10 +349,20 @@ def end_early(event: ProcessExited, context: LaunchContext) -> None:
         raise RuntimeError(f'{name} ended with code {event.returncode} before the replay did')
 
 
+def warn_of_unknown(
+    context: LaunchContext, fusion: PythonLaunchDescriptionSource
+) -> list[LogInfo]:
+    """Say what the command line gives to no argument."""
+    theirs = fusion.get_launch_description(context).get_launch_arguments()
+    names = [*OPTIONS, *(argument.name for argument in theirs)]
+    return [LogInfo(msg=text) for text in unknown_arguments('replay.launch.py', names)]
+
+
 def generate_launch_description() -> LaunchDescription:
     """Declare the arguments, start the node on the clock of the player, and the player."""
     players: list[LaunchDescriptionEntity] = []
     fusion = Path(get_package_share_directory('dig2dig'), 'launch', 'fusion.launch.py')
+    source = PythonLaunchDescriptionSource(str(fusion))
     return LaunchDescription(
         [
             *(
@@ -344,12 +370,14 @@ def generate_launch_description() -> LaunchDescription:
                     name,
                     default_value=None if name == 'bag' else str(spec.default).lower(),
                     description=spec.description,
+                    choices=argument_choices(spec),
                 )
                 for name, spec in OPTIONS.items()
             ),
+            OpaqueFunction(function=warn_of_unknown, args=[source]),
             OpaqueFunction(function=prepare, args=[players]),
             IncludeLaunchDescription(
-                PythonLaunchDescriptionSource(str(fusion)),
+                source,
                 launch_arguments={'use_sim_time': 'true'}.items(),
             ),
             # Last: the arguments of the node may be refused, and then nothing may have started.

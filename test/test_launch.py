@@ -24,7 +24,7 @@ pytest.importorskip('launch', reason='comes with a ROS installation')
 pytest.importorskip('launch_ros', reason='comes with a ROS installation')
 
 from launch import LaunchContext
-from launch.actions import EmitEvent, RegisterEventHandler
+from launch.actions import EmitEvent, ExecuteProcess, RegisterEventHandler
 from launch.event_handlers import OnProcessExit, OnProcessIO
 from launch.events import Shutdown
 from launch_files import (
@@ -88,11 +88,13 @@ def test_arguments_are_declared_at_the_top_with_descriptions(installation):
         'params_file',
         'fast_dds_profile',
         'log_level',
+        'respawn',
+        'shutdown_on_exit',
         'use_sim_time',
         'autostart',
     }
     for argument in declared.values():
-        assert argument.description.endswith('.')
+        assert argument.description.partition(' Valid choices')[0].endswith('.')
         assert argument.default_value is not None
 
 
@@ -218,13 +220,80 @@ def test_a_profile_named_in_the_command_wins_and_an_empty_one_is_none(
         ({'fast_dds_profile': '/no/such.xml'}, "'/no/such.xml', which is not a file"),
         ({'N': 'many'}, "N is 'many', but must be a whole number"),
         ({'N': '2.5'}, "N is '2.5', but must be a whole number"),
-        ({'autostart': '3'}, "autostart is '3', but must be true or false"),
+        ({'autostart': '3'}, 'Argument "autostart" provided value "3" is not valid'),
+        ({'log_level': 'loud'}, "Valid options are: ['debug', 'info', 'warn', 'error', 'fatal']"),
+        ({'visible_transport': 'zip'}, 'Argument "visible_transport" provided value "zip" is not'),
+        ({'missing_modality': 'both'}, "'wait', 'visible', 'thermal', 'any']"),
+        ({'respawn': 'true', 'shutdown_on_exit': 'true'}, 'exclude each other'),
     ],
 )
 def test_a_bad_argument_ends_the_launch_with_its_reason(launched, caplog, arguments, reason):
     with launch_log(caplog), pytest.raises(RuntimeError, match='launch ended with 1'):
         launched(**arguments)
     assert reason in caplog.text
+
+
+COUNTED = """
+import os, sys
+path = os.path.join(os.environ['DIG2DIG_TEST_RECORDS'], 'starts')
+with open(path, 'a') as file:
+    file.write('started ')
+sys.exit(3)
+"""
+
+
+def starts(installation, arguments, *actions):
+    """Launch a node that ends with 3 at once; return the launch's code and the node's starts."""
+    installation.add_executable('fusion_node', COUNTED)
+    code = installation.launch(FILE, arguments, *actions)
+    return code, (installation.records / 'starts').read_text(encoding='utf-8').split()
+
+
+def test_a_node_that_dies_is_said_and_started_again_on_request(installation, caplog):
+    waiting = ExecuteProcess(cmd=['sleep', '600'])
+    # Where somebody else still runs, and after the third start.
+    seen = []
+
+    def stop_waiting(event, context):
+        if 'fusion_node' not in event.process_name:
+            return None
+        seen.append(event.returncode)
+        return EmitEvent(event=Shutdown(reason='seen')) if len(seen) == limit else None
+
+    for arguments, limit, words in (
+        ({}, 1, 'nothing is fused any more: respawn:=true starts it again'),
+        ({'respawn': 'true'}, 2, 'fusion_node ended with code 3, and is started again'),
+    ):
+        seen.clear()
+        caplog.clear()
+        (installation.records / 'starts').unlink(missing_ok=True)
+        handler = RegisterEventHandler(OnProcessExit(on_exit=stop_waiting))
+        with launch_log(caplog):
+            code, begun = starts(installation, arguments, waiting, handler)
+        assert (code, len(begun), seen) == (0, limit, [3] * limit)
+        assert words in caplog.text
+        waiting = ExecuteProcess(cmd=['sleep', '600'])
+
+
+def test_a_node_that_dies_ends_all_on_request(installation, caplog):
+    waiting = ExecuteProcess(cmd=['sleep', '600'])
+    with launch_log(caplog):
+        code, begun = starts(installation, {'shutdown_on_exit': 'true'}, waiting)
+    assert (code, len(begun)) == (1, 1)
+    assert 'fusion_node ended with code 3' in caplog.text
+
+
+def test_what_the_command_line_gives_to_no_argument_is_said(installation, monkeypatch, caplog):
+    installation.add_executable('fusion_node', RECORDER)
+    words = ['visible_topc:=/a', 'temprature:=2.0', 'N:=1', 'nonsense:=1']
+    monkeypatch.setattr('sys.argv', ['ros2', 'launch', 'dig2dig', FILE, *words])
+    with launch_log(caplog):
+        assert installation.launch(FILE, {'N': '1'}) == 0
+    assert 'there is no argument visible_topc: its value has no effect; did you' in caplog.text
+    assert 'did you mean visible_topic?' in caplog.text
+    assert 'the parameter fusion.temperature is set in a file: params_file:=FILE' in caplog.text
+    assert 'there is no argument nonsense: its value has no effect' in caplog.text
+    assert 'no argument N' not in caplog.text
 
 
 @pytest.mark.integration

@@ -78,7 +78,7 @@ def test_arguments_of_both_are_declared_with_descriptions(installation):
     declared = {argument.name: argument for argument in description.get_launch_arguments()}
     assert {'detector_package', 'detector_model', 'visible_topic', 'device'} < set(declared)
     for argument in declared.values():
-        assert argument.description.endswith('.')
+        assert argument.description.partition(' Valid choices')[0].endswith('.')
         assert argument.default_value is not None
 
 
@@ -238,7 +238,7 @@ def test_a_namespace_around_the_file_counts_for_all_topics(installation):
             {'detector_package': 'other', 'detector_arguments': "a:='b"},
             'No closing quotation',
         ),
-        ({'detector_package': 'other', 'mode': 'both'}, "mode is 'both'"),
+        ({'detector_package': 'other', 'mode': 'both'}, "Valid options are: ['image', 'boxes']"),
         (
             {'detector_package': 'other', 'mode': 'boxes', 'detector_sources': 'visible nir'},
             "detector_sources is 'visible nir', but has to be two or three of visible",

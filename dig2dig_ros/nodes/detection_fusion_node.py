@@ -45,7 +45,7 @@ from dig2dig_ros.detections.messages import (
     TYPES,
 )
 from dig2dig_ros.nodes.diagnostics import diagnostics_of
-from dig2dig_ros.nodes.parameters import NodeParameters
+from dig2dig_ros.nodes.parameters import NodeParameters, print_help
 from dig2dig_ros.nodes.run import run_node
 from dig2dig_ros.streams.detection_fusion import DetectionFusion, UnitedFrame
 from dig2dig_ros.streams.detection_parameters import (
@@ -268,7 +268,10 @@ def _run(node: DetectionFusionNode, executor: SingleThreadedExecutor) -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; return the process's exit code."""
-    create = partial(DetectionFusionNode, sys.argv if args is None else args)
+    arguments = sys.argv if args is None else args
+    if print_help(arguments, 'Unites what a detector finds in several images.', PARAMETERS):
+        return 0
+    create = partial(DetectionFusionNode, arguments)
     return run_node(
         create, _run, DetectionFusionNode.close, args, refusals=(TypesMissing, ParameterError)
     )

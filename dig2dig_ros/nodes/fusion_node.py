@@ -36,13 +36,13 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 
 from dig2dig_ros.nodes.camera_topics import camera_info_topic, CameraInputs, image_topic
 from dig2dig_ros.nodes.diagnostics import diagnostics_of
-from dig2dig_ros.nodes.parameters import NodeParameters
+from dig2dig_ros.nodes.parameters import NodeParameters, print_help
 from dig2dig_ros.nodes.publishing import Outputs
 from dig2dig_ros.nodes.run import run_node
 from dig2dig_ros.nodes.worker import LatestWorker, STOP_SECONDS
 from dig2dig_ros.streams.outgoing_camera_info import OutgoingCameraInfo
 from dig2dig_ros.streams.pairing import SOURCES
-from dig2dig_ros.streams.parameters import fusion_settings
+from dig2dig_ros.streams.parameters import fusion_settings, PARAMETERS
 from dig2dig_ros.streams.pipeline import Pipeline
 from dig2dig_ros.streams.preparation import Work
 from dig2dig_ros.streams.registrar import FROM_TF, Pose
@@ -419,10 +419,13 @@ def _run(node: FusionNode, executor: SingleThreadedExecutor) -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; return the process's exit code."""
+    arguments = sys.argv if args is None else args
+    if print_help(arguments, 'Fuses a visible and a thermal image stream.', PARAMETERS):
+        return 0
     # Images leave by a thread of the middleware: with a subscriber that was stopped or killed,
     # Fast DDS sets up its shared memory again with every fragment until it gives the other one up.
     os.environ.setdefault('RMW_FASTRTPS_PUBLICATION_MODE', 'ASYNCHRONOUS')
-    create = partial(FusionNode, sys.argv if args is None else args)
+    create = partial(FusionNode, arguments)
     return run_node(create, _run, FusionNode.close, args, refusals=(DeviceLost,))
 
 

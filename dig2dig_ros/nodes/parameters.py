@@ -17,7 +17,12 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import pairwise
+import json
+from pathlib import Path
+import textwrap
 from typing import Any
 
 from rcl_interfaces.msg import (
@@ -29,6 +34,7 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.utilities import remove_ros_args
+import yaml
 
 from dig2dig_ros.fusion.parameter_spec import ParameterSpec
 from dig2dig_ros.streams.parameters import (
@@ -58,16 +64,76 @@ def descriptor(spec: ParameterSpec) -> ParameterDescriptor:
     return described
 
 
+def print_help(arguments: Sequence[str], purpose: str, specs: Iterable[ParameterSpec]) -> bool:
+    """
+    Print what a node does and what its parameters are, where its command line asks for that.
+
+    :param arguments: the command line, beginning with the name of the program.
+    :return: whether it was asked for: then the node is not to be started.
+    """
+    program, *words = list(arguments) or ['']
+    # What is for ROS, it checks itself, later.
+    before, _, rest = ' '.join(words).partition('--ros-args')
+    if not {'-h', '--help'} & {*before.split(), *rest.partition(' -- ')[2].split()}:
+        return False
+    name = Path(program).name.removesuffix('.py')
+    print(f'usage: {name} [--ros-args [-p NAME:=VALUE] [--params-file FILE] [-r FROM:=TO] ...]\n')
+    print(f'{purpose}\n\nparameters:')
+    for spec in specs:
+        text = spec.description + (f' ({spec.allowed})' if spec.allowed else '')
+        default = json.dumps(spec.default, ensure_ascii=False)
+        print(f'  {spec.name} (default: {default})')
+        print(textwrap.indent(textwrap.fill(text, 92), '      '))
+    return True
+
+
+def _addressed(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield where parameters of a command line come from, and the node that each is meant for."""
+    for option, value in pairwise(words):
+        if option in ('-p', '--param') and ':' in value.partition(':=')[0]:
+            yield f'-p {value}', value.partition(':=')[0].rpartition(':')[0]
+        elif option == '--params-file':
+            with suppress(OSError, ValueError, yaml.YAMLError):
+                content = yaml.safe_load(Path(value).read_text(encoding='utf-8'))
+                yield from ((f'--params-file {value}', name) for name in _nodes_of(content))
+
+
+def _nodes_of(content: Any, above: str = '') -> Iterator[str]:
+    """Yield the names of the nodes that the content of a parameter file is for."""
+    for name, below in content.items() if isinstance(content, dict) else ():
+        path = f'{above}/{str(name).strip("/")}'
+        if isinstance(below, dict) and 'ros__parameters' in below:
+            yield path
+        else:
+            yield from _nodes_of(below, path)
+
+
+def _warn_of_other_nodes(node: Node, arguments: Sequence[str]) -> None:
+    """Log which files and assignments have nothing for this node, as its name differs."""
+    own = {node.get_name(), node.get_fully_qualified_name().strip('/')}
+    others: dict[str, list[str]] = {}
+    for origin, name in _addressed(arguments):
+        others.setdefault(origin, []).append(name.strip('/'))
+    for origin, names in others.items():
+        # With wildcards, it may be ours.
+        if not any(name in own or '*' in name for name in names):
+            node.get_logger().warning(
+                f'{origin} is for {", ".join(names)} and has no effect: this node is '
+                f'{node.get_fully_qualified_name()}'
+            )
+
+
 def warn_of_unknown(
     node: Node, known: Iterable[str], arguments: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """
-    Log what was given to a node and has no effect: misspelt parameters, stray arguments.
+    Log what was given to a node and has no effect: misspelt parameters or nodes, stray arguments.
 
     :param known: the names of the node's parameters, all of which are declared.
     :param arguments: the command line, beginning with the name of the program.
     :return: the names of the parameters.
     """
+    _warn_of_other_nodes(node, arguments)
     # rclpy shows overrides only of what was declared.
     unknown = tuple(
         name

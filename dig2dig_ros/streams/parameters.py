@@ -22,12 +22,13 @@ the node declares it, and tools that run without ROS read parameter files with i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 import math
 from pathlib import Path
 import re
+import sys
 from typing import Any
 
 import yaml
@@ -39,6 +40,8 @@ from dig2dig_ros.streams.pairing import SOURCES
 NODE = 'fusion_node'
 # Of the task that the package is for, shipped in config/.
 PRESETS = ('fusion', 'realtime', 'paper')
+# As launch files and command lines write it.
+TRUE_OR_FALSE = ('true', 'false', 'True', 'False')
 # The group of the settings of the fuser.
 FUSION_PREFIX = 'fusion.'
 # An 8K image; to warm up with more would only take the robot's memory.
@@ -287,6 +290,45 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
     by_last_part = {other.rpartition('.')[2]: other for other in known}
     nearest = get_close_matches(name.rpartition('.')[2], by_last_part, 1)
     return by_last_part[nearest[0]] if nearest else ''
+
+
+def argument_choices(spec: ParameterSpec, *more: str) -> list[str] | None:
+    """
+    Return what a launch argument may be, where it is one of a few; None where it may be anything.
+
+    :param spec: of its parameter.
+    :param more: is allowed as well.
+    """
+    if isinstance(spec.default, bool):
+        return [*more, *TRUE_OR_FALSE]
+    return [*more, *map(str, spec.choices)] if spec.choices else None
+
+
+def unknown_arguments(
+    file: str, known: Iterable[str], argv: Sequence[str] | None = None
+) -> list[str]:
+    """
+    Return what is to be said of launch arguments that nobody declares, and that launch ignores.
+
+    :param file: the launch file; where the command line starts another one, nothing is said.
+    :param known: the arguments of the file.
+    :param argv: the command line; by default that of this process.
+    """
+    words = [Path(word).name for word in (sys.argv if argv is None else argv)]
+    if file not in words:
+        return []
+    known, said = list(known), []
+    for word in (sys.argv if argv is None else argv)[words.index(file) + 1 :]:
+        name, is_given, _ = word.partition(':=')
+        if not is_given or name in known:
+            continue
+        hint = ''
+        if nearest := nearest_name(name, known):
+            hint = f'; did you mean {nearest}?'
+        elif parameter := nearest_name(name, PARAMETERS_BY_NAME):
+            hint = f'; the parameter {parameter} is set in a file: params_file:=FILE'
+        said.append(f'there is no argument {name}: its value has no effect{hint}')
+    return said
 
 
 def no_parameter(name: str, known: Iterable[str]) -> str:

@@ -54,7 +54,7 @@ from dig2dig_ros.evaluation.camera_sources import (
 from dig2dig_ros.evaluation.image_pairs import ImagePairError
 from dig2dig_ros.evaluation.imperfect_cameras import CameraGeometry, ImperfectionError
 from dig2dig_ros.fusion.parameter_spec import ParameterSpec
-from dig2dig_ros.nodes.parameters import descriptor, warn_of_unknown
+from dig2dig_ros.nodes.parameters import descriptor, print_help, warn_of_unknown
 from dig2dig_ros.nodes.run import run_node
 from dig2dig_ros.streams.codec import decode, decode_compressed, encode
 from dig2dig_ros.streams.pairing import Source, SOURCES
@@ -269,6 +269,9 @@ def camera_info(camera: CameraGeometry, header: Header) -> CameraInfo:
 
 def main(args: list[str] | None = None) -> int:
     """Send until the end or an interruption; return the process's exit code."""
+    arguments = sys.argv if args is None else args
+    if print_help(arguments, 'Stands in for a visible and a thermal camera.', PARAMETERS):
+        return 0
     # Leave the cores to who computes.
     cv2.setNumThreads(1)
     # Images fit into shared memory only with a larger segment, and that is the sender's.

@@ -14,11 +14,15 @@
 
 """Parameters of the running node: what a file loads, and what nobody declared."""
 
+from pathlib import Path
+import subprocess
+import sys
+
 import pytest
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import parameter_dict_from_yaml_file
 
-from integration.harness import CHECKOUT, NODE, running
+from integration.harness import CHECKOUT, environment, NODE, running
 
 GIVEN = {
     # As in the shipped file.
@@ -37,9 +41,16 @@ GIVEN = {
 
 
 @pytest.fixture(scope='module')
-def node(module_domain):
+def node(module_domain, tmp_path_factory):
     """Return (client, process) of an active node with the parameters above."""
-    with running(module_domain, GIVEN, ['--', '--prier', 'nano']) as (client, process):
+    other = str(tmp_path_factory.mktemp('parameters') / 'other.yaml')
+    text = '/robot:\n  fuser:\n    ros__parameters:\n      prior: nano\n'
+    Path(other).write_text(text, encoding='utf-8')
+    with running(
+        module_domain,
+        GIVEN,
+        ['-p', 'fusion:prior:=nano', '--params-file', other, '--', '--prier', 'nano'],
+    ) as (client, process):
         client.until(lambda: client.values.get('state') == 'active', 60, 'active')
         yield client, process
 
@@ -77,3 +88,41 @@ def test_what_has_no_effect_is_named_with_what_was_probably_meant(node):
     assert "the argument '--prier' is unknown and has no effect" in log
     assert '-p prior:=VALUE' in log
     assert 'qos_overrides' not in log
+    assert '-p fusion:prior:=nano is for fusion and has no effect: this node is /fusion_n' in log
+    assert 'other.yaml is for robot/fuser and has no effect' in log
+
+
+@pytest.mark.parametrize(
+    ('module', 'words'),
+    [
+        ('nodes.fusion_node', ('usage: fusion_node', 'sync_tolerance (default: ')),
+        ('nodes.detection_fusion_node', ('usage: detection_fusion_node', 'min_score (default: ')),
+        ('tools.pair_camera', ('usage: pair_camera', 'wait_for_subscribers (default: ')),
+        ('tools.play_bag', ('usage: play_bag', '--record OUT')),
+    ],
+)
+def test_help_is_printed_and_nothing_started(domain, module, words):
+    done = subprocess.run(
+        [sys.executable, '-m', f'dig2dig_ros.{module}', '--help'],
+        env=environment(domain),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, '')
+    for text in words:
+        assert text in done.stdout
+
+
+def test_a_level_that_log_messages_do_not_have_is_one_sentence(domain):
+    level = ['--ros-args', '--log-level', 'loud']
+    done = subprocess.run(
+        [sys.executable, '-m', 'dig2dig_ros.nodes.fusion_node', *level],
+        env=environment(domain),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "Couldn't parse log level: '--log-level loud'" in done.stderr
+    assert 'Traceback' not in done.stderr
