@@ -121,6 +121,13 @@ def test_a_detection_takes_the_person_it_overlaps_most() -> None:
     assert result.average_precision() == 1.0
 
 
+def test_of_persons_that_it_overlaps_alike_a_detection_takes_the_last() -> None:
+    left, middle, right = [8.0, 0, 18, 10], [10.0, 0, 20, 10], [12.0, 0, 22, 10]
+    found = Detections(boxes_of([middle]), np.array([0.9]))
+    result = match(found, ImageLabels(boxes_of([left, right, NOWHERE]), boxes_of([])))
+    assert result.found_with.tolist() == [-1.0, 0.9, -1.0]
+
+
 def test_ignored_regions_swallow_any_number_of_detections() -> None:
     region = [100.0, 100.0, 200.0, 200.0]
     inside = [(0.9, [110.0, 110.0, 120.0, 130.0]), (0.8, [150.0, 110.0, 160.0, 130.0])]

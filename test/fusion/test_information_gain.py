@@ -298,6 +298,24 @@ def test_wide_windows_give_the_same_gains_on_a_grid(loss):
     assert float(error) < 0.04 * float(precise.mean())
 
 
+def test_a_wide_window_blurs_no_more_on_a_grid():
+    window, cell, side = FusionSettings().gain_window, 4, 96
+
+    def blur(cell, place):
+        """Return the variance, in pixels, of what a difference at one pixel spreads to."""
+        source = torch.zeros((1, side, side), dtype=torch.float64)
+        estimate = source.clone()
+        estimate[0, side // 2, place] = 1
+        loss = refined(reconstruction_loss(estimate, source, 'l2', window, cell), cell, side, side)
+        columns = loss[0].sum(dim=0) / loss.sum()
+        distance = torch.arange(side, dtype=torch.float64) - place
+        return float((columns * distance.square()).sum())
+
+    # Of all places in a cell, as the grid does not know where in it something is.
+    on_grid = np.mean([blur(cell, side // 2 + shift) for shift in range(cell)])
+    assert on_grid == pytest.approx(blur(1, side // 2), rel=0.1)
+
+
 def test_mean_weights_count_what_was_gained():
     gains = torch.tensor([[1.0, 2.0], [0.0, 0.0]]).view(2, 2, 1, 1, 1)
     weights = torch.tensor([[0.2, 0.8], [0.9, 0.1]]).view(2, 2, 1, 1, 1)

@@ -196,6 +196,26 @@ def test_increments_stay_between_the_sources(overshoot):
     assert bool(((free < lowest) | (free > highest)).any())
     # Rounding of a sum of increments is all that may be left.
     assert bool(((fused >= lowest - 1e-12) & (fused <= highest + 1e-12)).all())
+    # Both bounds are reached, and so they are no narrower than that.
+    assert float((fused - lowest).min()) == pytest.approx(0, abs=1e-12)
+    assert float((highest - fused).min()) == pytest.approx(0, abs=1e-12)
+
+
+def test_contrast_of_structure_is_that_of_the_frame_and_that_of_details_of_a_window():
+    sources, increments = random_sources(), {}
+    for contrast_gain in (1.0, 100.0):
+        states = []
+        settings = replace(INCREMENTS, contrast_gain=contrast_gain, overshoot=1.0)
+        run(settings, sources, callback=states.append)
+        increments[contrast_gain] = [state.guided - state.x for state in states]
+    gains = [
+        amplified / plain
+        for plain, amplified in zip(increments[1.0], increments[100.0], strict=True)
+    ]
+    assert float(gains[0].max() - gains[0].min()) < 1e-9
+    assert 1 < float(gains[0].mean()) < 100
+    for details in gains[1:]:
+        assert float(details.max() - details.min()) > 0.01
 
 
 @pytest.mark.parametrize('name', ALL_SETTINGS)

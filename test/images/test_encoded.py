@@ -134,6 +134,22 @@ def test_a_jpeg_with_a_decoy_behind_a_marker_without_length(code):
         stated_size(data)
 
 
+@pytest.mark.parametrize('code', [0xC4, 0xC8, 0xCC])
+def test_markers_of_a_jpeg_that_look_like_those_of_frames(code):
+    # Tables of codes, an extension of JPEG, and conditions of arithmetic codes, of which a
+    # decoder takes the last two for no frame header either; here their bytes would be 16x16.
+    looks_like = bytes([0xFF, code]) + frame_header(16, 16)[2:]
+    data = encoded('.jpg')
+    assert stated_size(data[:2] + looks_like + data[2:]) == Stated('JPEG', WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize('code', [c for c in range(0xC0, 0xD0) if c not in (0xC4, 0xC8, 0xCC)])
+def test_all_frame_headers_of_a_jpeg_state_a_size(code):
+    header = bytes([0xFF, code]) + frame_header(640, 480)[2:]
+    data = b'\xff\xd8' + header + b'\xff\xda\x00\x02' + b'\xff\xd9'
+    assert stated_size(data) == Stated('JPEG', 640, 480)
+
+
 def test_a_jpeg_of_thousands_of_scans():
     data = encoded('.jpg', cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     scan = data.index(b'\xff\xda')
