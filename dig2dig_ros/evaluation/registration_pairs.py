@@ -235,7 +235,10 @@ class PairCollector:
                 self._stride *= 2
 
     def images(self, place: str) -> CalibrationImages:
-        """Return what was kept; ``place`` says where from."""
+        """Return what was kept; ``place`` says where from. Warn where the clocks differ."""
+        stamps = self.pipeline.attendance.stamps
+        for text in stamps.clock_warnings(self.pipeline.values, ()):
+            report(f'warning: {text}')
         rectified = frozenset(
             source
             for source, topic in self.pipeline.topics.items()
@@ -255,13 +258,18 @@ class PairCollector:
         reasons = [*self.pipeline.statistics.examples.values(), self._refusal]
         if reason := next(filter(None, reasons), ''):
             return reason
+        drops = self.pipeline.statistics.drops
+        for source in SOURCES:
+            count = drops[f'{source} zero stamp']
+            if 2 * count > received[source]:
+                return (
+                    f'{count} of {received[source]} {source} images have no time stamp, which the '
+                    'driver must set: without one they cannot be paired'
+                )
         numbers = ' and '.join(f'{received[source]} {source}' for source in SOURCES)
-        apart = abs(self.pipeline.attendance.nearest_offset() or 0.0)
-        return (
-            f'of {numbers} images no two have stamps within '
-            f'{self.pipeline.values["sync_tolerance"]:g} s; they are {apart:.3f} s apart: set '
-            'thermal_time_offset or sync_tolerance in a file for --params'
-        )
+        values = self.pipeline.values
+        advice = self.pipeline.attendance.pairing_advice(values) or 'they have no stamps'
+        return f'of {numbers} images no two pair: {advice}, in a file for --params'
 
 
 def choose_frames(pairs: Sequence[LoadedPair], number: int) -> tuple[list[int], list[int]]:

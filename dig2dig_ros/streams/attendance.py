@@ -16,16 +16,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 import math
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dig2dig_ros.streams.pairing import SOURCES
-from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
+from dig2dig_ros.streams.stamp_watch import apart, DELAY, remedy, StampWatch
 
 
 class Attendance:
@@ -38,11 +34,12 @@ class Attendance:
 
     :param sources: what is fused, visible and thermal first.
     :param stamps_kept: of each camera, to find out how far they are apart where nothing pairs.
+    :ivar stamps: compares the stamps with the times of arrival.
     """
 
     def __init__(self, sources: Sequence[str], stamps_kept: int = 60) -> None:
         self._sources = tuple(sources)
-        self._stamps_kept = stamps_kept
+        self.stamps = StampWatch(self._sources, stamps_kept)
         self.reset(0.0)
 
     def reset(self, now: float) -> None:
@@ -51,22 +48,19 @@ class Attendance:
         self._usable: dict[str, float] = {}
         # The one before the latest.
         self._before: dict[str, float] = {}
-        self._stamps: dict[str, deque[int]] = {
-            source: deque(maxlen=self._stamps_kept) for source in self._sources
-        }
+        self.stamps.clear()
         self._complaints: dict[str, str] = {}
         self._last_pair = now
 
     def seen(self, source: str, stamp: int, arrival: float) -> None:
         """Note an image that came; its stamp in nanoseconds."""
-        stamps = self._stamps[source]
-        if stamp <= 0 or (stamps and stamps[-1] == stamp):
+        wrong = self.stamps(source, stamp, arrival)
+        if wrong:
             self._complaints[source] = ', but images ' + (
-                'whose stamp stands still' if stamp > 0 else 'without a stamp'
+                'without a stamp' if wrong == 'zero' else 'whose stamp stands still'
             )
             return
         self._complaints.pop(source, None)
-        stamps.append(stamp)
         if source in self._usable:
             self._before[source] = self._usable[source]
         self._usable[source] = arrival
@@ -136,53 +130,47 @@ class Attendance:
         before = self._before.get(source, -math.inf)
         return bool(now - before <= timeout or before - last > timeout)
 
-    def nearest_offset(self) -> float | None:
-        """
-        Return how far the stamps of the two cameras are apart.
-
-        :return: the median of the seconds from a visible stamp to the nearest thermal one, as the
-            cameras sent them, over the stamps of the one that has fewer; None if one has none.
-        """
-        visible, thermal = (
-            np.unique(np.array(self._stamps[source], dtype=np.int64)) for source in SOURCES
-        )
-        if not (len(visible) and len(thermal)):
-            return None
-        if len(thermal) < len(visible):
-            return -float(np.median(_to_nearest(thermal, visible))) * 1e-9
-        return float(np.median(_to_nearest(visible, thermal))) * 1e-9
-
     def pairing_advice(self, values: Mapping[str, Any]) -> str | None:
         """
         Say why the stamps of the two cameras do not pair, and what helps.
 
         :return: None where a camera has no stamps.
         """
-        offset = self.nearest_offset()
-        if offset is None:
+        visible, thermal = SOURCES
+        nearest = self.stamps.nearest_offset(thermal)
+        if nearest is None:
             return None
-        if values['sync_policy'] == 'exact':
+        tolerance, shift = values['sync_tolerance'], values['thermal_time_offset']
+        measured = self.stamps.offset(thermal, tolerance)
+        offset = nearest if measured is None else measured
+        if values['sync_policy'] == 'exact' and abs(offset) <= max(tolerance, DELAY):
             return (
                 'sync_policy exact pairs equal stamps only, and there are none: set '
                 'sync_policy: nearest'
             )
-        tolerance, shift = values['sync_tolerance'], values['thermal_time_offset']
-        if abs(offset) <= tolerance:
-            if abs(offset + shift) > tolerance:
+        if abs(nearest) <= tolerance and abs(offset) <= DELAY:
+            if abs(nearest + shift) > tolerance:
                 return f'thermal_time_offset, {shift:g} s, separates the stamps: leave it out'
             # Where stamps fit, only a full queue keeps images apart.
             return (
                 'the images of one camera come so long after those of the other that more than '
                 f'queue_size, {values["queue_size"]}, would have to wait: set a larger one'
             )
-        side = 'after' if offset > 0 else 'before'
         text = (
-            f'no stamps lie within sync_tolerance, {tolerance:g} s; the nearest thermal stamp is '
-            f'{abs(offset):.3f} s {side} the visible one (median, as sent)'
+            f'no stamps lie within sync_tolerance, {tolerance:g} s'
+            if abs(nearest) > tolerance
+            else f'what would pair does not come while queue_size, {values["queue_size"]}, wait'
         )
-        limits = PARAMETERS_BY_NAME['thermal_time_offset'].limits
-        if limits and abs(offset) > limits[1]:
-            return f'{text}: the clocks of the cameras differ, synchronise them'
+        if measured is not None:
+            text += f'; {apart(thermal, offset, visible)}'
+        else:
+            side = 'after' if offset > 0 else 'before'
+            text += (
+                f'; the nearest thermal stamp is {abs(offset):.3f} s {side} the visible one '
+                '(median, as sent)'
+            )
+        if abs(offset) > DELAY:
+            return f'{text}: {remedy(True, offset)}'
         return f'{text}: set thermal_time_offset: {-offset:.3f}, or widen sync_tolerance'
 
     def mismatch(self, values: Mapping[str, Any], now: float) -> str | None:
@@ -190,12 +178,3 @@ class Attendance:
         silence = now - self._last_pair
         advice = self.pairing_advice(values) if silence > values['stale_timeout'] else None
         return f'both cameras send, but no pair for {silence:.1f} s: {advice}' if advice else None
-
-
-def _to_nearest(stamps: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how far it is from each stamp to the nearest of others, which are sorted."""
-    after = np.searchsorted(others, stamps)
-    before, behind = (
-        others[np.clip(after + step, 0, len(others) - 1)] - stamps for step in (-1, 0)
-    )
-    return np.where(np.abs(before) <= np.abs(behind), before, behind)

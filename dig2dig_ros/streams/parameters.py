@@ -140,7 +140,8 @@ SECTIONS: dict[str, tuple[ParameterSpec, ...]] = {
                       'counterpart: those of the faster camera during a period of the slower one '
                       'and its extra delay.', limits=(1, 1000)),
         ParameterSpec('thermal_time_offset', 0.0, 'Seconds added to thermal stamps before '
-                      'pairing; negative where they are late.', live=True, limits=(-10.0, 10.0)),
+                      'pairing; negative where they are late.', live=True,
+                      limits=(-86400.0, 86400.0)),
         *(transport_parameter(source) for source in SOURCES),
         ParameterSpec('additional_sources', [], 'Names of further cameras to fuse, such as [nir, '
                       'swir], each with the topic NAME/image_raw and a parameter NAME_transport.',

@@ -38,7 +38,7 @@ from dig2dig_ros.streams.attendance import Attendance
 from dig2dig_ros.streams.cascade import Cascade
 from dig2dig_ros.streams.codec import check, CodecError
 from dig2dig_ros.streams.outgoing_camera_info import OutgoingCameraInfo
-from dig2dig_ros.streams.pairing import Group
+from dig2dig_ros.streams.pairing import Group, SOURCES
 from dig2dig_ros.streams.parameters import fusion_settings
 from dig2dig_ros.streams.preparation import (
     ArrivedImage,
@@ -213,7 +213,9 @@ class Pipeline:
     def _counted(self, groups: list[Work]) -> list[Work]:
         for group in groups:
             self.statistics.paired(group.offset)
-            self.attendance.paired(group.messages[0].arrival * 1e-9)
+            # Where clocks differ, the first of them may have come long before.
+            latest = max(image.arrival for image in group.messages)
+            self.attendance.paired(latest * 1e-9)
         return groups
 
     # From a group to the fused image
@@ -254,7 +256,7 @@ class Pipeline:
         except Exception as error:  # nothing that one pair does may end the others
             self.failed(error, cancelled())
             return None
-        self.statistics.fused(fused.arrival * 1e-9, fused.result.seconds)
+        self.statistics.fused(fused.arrival * 1e-9, fused.result.seconds, fused.waited * 1e-9)
         if len(work.messages) > 1:
             try:
                 self.alignment(prepared, work.stamps[0] * 1e-9, values)
@@ -366,10 +368,12 @@ class Pipeline:
         timeout = values['stale_timeout']
         missing = self.attendance.missing(timeout, now)
         warnings = self.attendance.missing_texts(values, now, self.topics, self._publishers)
-        if not missing:
-            mismatch = self.attendance.mismatch(values, now)
-            if mismatch is not None:
-                warnings.append(mismatch)
+        mismatch = None if missing else self.attendance.mismatch(values, now)
+        stamps = self.attendance.stamps
+        # Where nothing pairs, the offset of the thermal camera is in that sentence.
+        left_out = {*missing, *(SOURCES[1:] if mismatch else ())}
+        warnings += [mismatch or '', *stamps.clock_warnings(values, left_out)]
+        warnings += stamps.stamp_warnings(missing)
         for refused in (self._malformed, self._refused):
             warnings += [
                 said
@@ -399,6 +403,7 @@ class Pipeline:
             **self._memory.table(fusion_settings(values)),
             'resolution': self._resolution,
             **self.statistics.table(),
+            **self.attendance.stamps.table(values['sync_tolerance']),
             **self.preparation.images.table(missing),
             **self.preparation.noise_table(),
             **self.alignment.table(),

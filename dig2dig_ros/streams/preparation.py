@@ -446,6 +446,11 @@ class FusedFrame:
         """When the last of the images arrived, see :class:`ArrivedImage`."""
         return max(image.arrival for image in self.work.messages)
 
+    @property
+    def waited(self) -> int:
+        """Nanoseconds from the arrival of its first image to that of its last."""
+        return self.arrival - min(image.arrival for image in self.work.messages)
+
     @cached_property
     def images(self) -> tuple[NDArray[Any], ...]:
         """The images as the fuser took them, warped to the visible one by their registration."""

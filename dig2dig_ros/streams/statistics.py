@@ -252,13 +252,19 @@ class StreamStatistics:
                 self._last_error = f'{cause}: {reason}'
                 self._examples.setdefault(cause, reason)
 
-    def fused(self, arrival: float, fusion_seconds: float) -> None:
-        """Count a published pair whose later image came at ``arrival``."""
+    def fused(self, arrival: float, fusion_seconds: float, waited: float = 0.0) -> None:
+        """
+        Count a published pair.
+
+        :param arrival: of its last image.
+        :param waited: for how many seconds its first image was there by then. What is seen in the
+            fused image is as old as that one, so the latency counts from there.
+        """
         now = self._clock()
         with self._lock:
             self._fused += 1
             self._output_rate.add(now)
-            self._latencies.append(now - arrival)
+            self._latencies.append(now - arrival + waited)
             self._fusion_times.append(fusion_seconds)
             self._overheads.append(now - arrival - fusion_seconds)
 

@@ -344,6 +344,48 @@ def test_how_far_apart_streams_are(tmp_path: Path, fuser: Fuser, lag: int, advic
     assert f'set thermal_time_offset: {advice},' in str(through.pairing_advice())
 
 
+def recorded(offset: float, seconds: int) -> list[Message]:
+    """Return 5 Hz of two cameras; the thermal one's stamps are ``offset`` s ahead."""
+    messages: list[Message] = []
+    for number in range(5 * seconds):
+        time = START + number * 200 * MS
+        messages.append((VISIBLE, image(time, COLOUR), time + 5 * MS))
+        stamp = time + round(offset * SECOND)
+        messages.append((THERMAL, image(stamp, GREY), time + 12 * MS))
+    return messages
+
+
+def test_clocks_that_differ_are_told_although_stamps_pair(tmp_path: Path, fuser: Fuser) -> None:
+    file = write_mcap(tmp_path / 'three.mcap', recorded(-3.0, 9))
+    made, through = replay(file, fuser)
+    assert len(made) == 30
+    # Before the first pair, which comes after 3 s, that is why there is none.
+    (sentence, seconds), *_ = sorted(through.health.items(), reverse=True)
+    assert sentence.startswith('the thermal stamps are 3.000 s before the visible ones')
+    assert 'set thermal_time_offset: 3.000, or synchronise' in sentence
+    assert seconds >= 6
+    # As fused images show what was recorded 3 s before.
+    assert float(through.table['latency p50 (ms)']) >= 3000
+    made, through = replay(file, fuser, values(thermal_time_offset=3.0))
+    assert len(made) == 45
+    assert through.health == {}
+    assert float(through.table['latency p50 (ms)']) < 200
+
+
+@pytest.mark.parametrize(('offset', 'hint'), [(8.004, '-8.004'), (37.004, '-37.004')])
+def test_the_hint_is_the_offset_of_the_clocks_and_mends_it(
+    tmp_path: Path, fuser: Fuser, offset: float, hint: str
+) -> None:
+    file = write_mcap(tmp_path / 'apart.mcap', recorded(offset, 5))
+    made, through = replay(file, fuser)
+    assert made == []
+    assert f'set thermal_time_offset: {hint}, or synchronise' in str(through.pairing_advice())
+    assert any(f'set thermal_time_offset: {hint},' in text for text in through.health)
+    made, through = replay(file, fuser, values(thermal_time_offset=float(hint)))
+    assert len(made) == 25
+    assert through.health == {}
+
+
 def test_without_stamps_there_is_no_offset(tmp_path: Path, fuser: Fuser) -> None:
     messages = [(VISIBLE, image(START, COLOUR), START), (THERMAL, image(0, GREY), START)]
     made, through = replay(write_mcap(tmp_path / 'zero.mcap', messages), fuser)

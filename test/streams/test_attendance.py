@@ -118,15 +118,15 @@ def test_cameras_that_never_pair_are_reported_with_the_distance_of_their_stamps(
         now = 100.0 + index / 10
         attendance.seen('visible', int(now * SECOND), now)
         if index % 3 == 0:
-            # Stamped 0.33 s late: in a 10 Hz stream the nearest is 0.03 s off.
+            # Stamped 0.33 s late: in a 10 Hz stream the nearest is 0.03 s off, of another image.
             attendance.seen('thermal', int((now + 0.33) * SECOND), now)
         if index < 5:
             attendance.paired(now)
     assert attendance.mismatch(values(timeout=5.0), 103.0) is None
     text = attendance.mismatch(values(), 103.0)
     assert 'no pair for 2.6 s' in text
-    assert '0.030 s after the visible one' in text
-    assert 'set thermal_time_offset: -0.030, or widen sync_tolerance' in text
+    assert '0.330 s after the visible ones, by when the images come' in text
+    assert 'set thermal_time_offset: -0.330, or widen sync_tolerance' in text
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,8 @@ def test_cameras_that_never_pair_are_reported_with_the_distance_of_their_stamps(
             {},
             'within sync_tolerance, 0.02 s; .* 0.100 s after .* set thermal_time_offset: -0',
         ),
-        (-30.0, {}, '30.000 s before .* the clocks of the cameras differ'),
+        (-30.0, {}, '30.000 s before .* the clocks of the cameras differ: set .*: 30.000, or'),
+        (-1e6, {}, '1000000.000 s before .* the clocks of the cameras differ, synchronise them'),
         (0.01, {'thermal_time_offset': 5.0}, 'thermal_time_offset, 5 s, .* leave it out'),
         (0.01, {}, 'more than queue_size, 30, would have to wait'),
         (0.01, {'sync_policy': 'exact'}, 'equal stamps only, .* set sync_policy: nearest'),
@@ -145,9 +146,30 @@ def test_cameras_that_never_pair_are_reported_with_the_distance_of_their_stamps(
 )
 def test_the_advice_where_nothing_pairs_fits_the_cause(attendance, late, changes, advice):
     assert attendance.pairing_advice(values()) is None
-    attendance.seen('visible', 50 * SECOND, 100.0)
-    attendance.seen('thermal', int((50 + late) * SECOND), 100.0)
+    attendance.seen('visible', 5_000_000 * SECOND, 100.0)
+    attendance.seen('thermal', round((5_000_000 + late) * SECOND), 100.0)
     assert re.search(advice, attendance.pairing_advice(values(**changes)))
+
+
+@pytest.mark.parametrize('rates', [(30, 9), (30, 30), (10, 10)])
+@pytest.mark.parametrize('offset', [8.004, -8.004, 37.004])
+def test_clocks_that_differ_by_seconds_are_told_by_how_much(attendance, offset, rates):
+    images = [
+        (index / rate + late, source, 5_000 + index / rate + ahead)
+        for source, rate, late, ahead in (
+            ('visible', rates[0], 0.02, 0.0),
+            ('thermal', rates[1], 0.022, offset),
+        )
+        for index in range(5 * rate)
+    ]
+    for arrival, source, stamp in sorted(images):
+        attendance.seen(source, round(stamp * SECOND), 100.0 + arrival)
+    text = attendance.mismatch(values(), 106.0)
+    hint = float(re.search(r'set thermal_time_offset: ([-\d.]+), or synchronise', text)[1])
+    assert hint == pytest.approx(-offset, abs=0.005)
+    # Where one follows it, the stamps lie on each other.
+    exact = attendance.pairing_advice(values(sync_policy='exact'))
+    assert f'set thermal_time_offset: {hint:.3f}' in exact
 
 
 def test_no_mismatch_while_pairs_come_or_a_camera_is_silent(attendance):

@@ -256,6 +256,38 @@ def test_the_offset_corrects_the_thermal_stamp(policy: str, offset: float) -> No
     assert pairs[0].offset == 0.0
 
 
+@pytest.mark.parametrize('offset', [37.004, -37.004, 3600.5])
+def test_clocks_that_differ_by_far_pair_within_the_queue(policy: str, offset: float) -> None:
+    ahead = round(offset * SECOND)
+    pairer = make_pairer(policy, 0.001, 30, -offset)
+    stamps = camera(30, 4)
+    pairs = feed(
+        pairer,
+        [
+            (source, stamp + ahead * (source == 'thermal'))
+            for stamp in stamps
+            for source in SOURCES
+        ],
+    )
+    assert len(pairs) == len(stamps) == 120
+    assert {pair.offset for pair in pairs} == {0.0}
+    assert pairer.pending == 0
+    # Set at run time, too: what was held before is all that it costs.
+    other = make_pairer(policy, 0.001, 30)
+    feed(other, [('thermal', stamp + ahead) for stamp in stamps[:40]])
+    assert other.pending <= 30
+    other.thermal_time_offset = -offset
+    pairs = feed(
+        other,
+        [
+            (source, stamp + ahead * (source == 'thermal'))
+            for stamp in stamps[60:]
+            for source in SOURCES
+        ],
+    )
+    assert len(pairs) == 60
+
+
 def test_offset_and_tolerance_change_at_run_time(policy: str) -> None:
     pairer = make_pairer(policy, 0.001, 50)
     pairs: list[Group[int]] = []

@@ -350,6 +350,59 @@ def test_a_restart_counts_from_zero(pipeline: Pipeline, clock: Clock) -> None:
     ]
 
 
+@pytest.mark.parametrize(('offset', 'side'), [(1.5, 'after'), (-1.5, 'before')])
+def test_pairs_of_clocks_that_differ_are_said_with_the_offset(
+    pipeline: Pipeline, clock: Clock, offset: float, side: str
+) -> None:
+    """Thermal stamps 1.5 s off pair with images that came 1.5 s before or after."""
+    works = []
+    for index in range(40):
+        clock.now = 50.0 + index / 10
+        for source in ('visible', 'thermal'):
+            stamp = START + index * SECOND // 10 + round(offset * SECOND) * (source == 'thermal')
+            message = image(source, index, stamp=stamp)
+            works += pipeline.add(source, message, round(clock.now * SECOND))
+    assert len(works) > 20
+    assert all(abs(work.offset) < 0.05 for work in works)
+    (sentence,) = pipeline.health()
+    assert sentence.startswith(f'the thermal stamps are 1.500 s {side} the visible ones')
+    assert 'what pairs was not taken together' in sentence
+    assert f'set thermal_time_offset: {-offset:.3f}, or synchronise' in sentence
+    table = pipeline.table()
+    assert table['stamp offset thermal (s)'] == f'{offset:.3f}'
+    # What is published shows what came 1.5 s ago.
+    assert pipeline.process(works[-1]) is not None
+    assert float(pipeline.table()['latency p50 (ms)']) >= 1500
+    pipeline.values = values(thermal_time_offset=-offset)
+    assert pipeline.health() == []
+
+
+def test_where_nothing_pairs_the_offset_is_said_once(pipeline: Pipeline, clock: Clock) -> None:
+    for index in range(60):
+        clock.now = 50.0 + index / 10
+        for source in ('visible', 'thermal'):
+            ahead = 8_004_000_000 * (source == 'thermal')
+            message = image(source, index, stamp=START + index * SECOND // 10 + ahead)
+            assert pipeline.add(source, message, round(clock.now * SECOND)) == []
+    (sentence,) = pipeline.health()
+    assert 'no pair for 5.9 s' in sentence
+    assert 'set thermal_time_offset: -8.004, or synchronise' in sentence
+
+
+def test_stamps_of_whole_seconds_are_said(pipeline: Pipeline, clock: Clock) -> None:
+    for index in range(60):
+        clock.now = 50.0 + index / 10
+        for source in ('visible', 'thermal'):
+            second = START + index // 10 * SECOND
+            pipeline.add(source, image(source, index, stamp=second), round(clock.now * SECOND))
+    texts = pipeline.health()
+    assert [text.partition(' and are')[0] for text in texts] == [
+        f'54 of the last 60 {source} images have the stamp, of whole seconds, of the one before'
+        for source in ('visible', 'thermal')
+    ]
+    assert pipeline.statistics.drops == {f'{s} duplicate stamp': 54 for s in TOPICS}
+
+
 def test_images_without_stamps_are_said(pipeline: Pipeline, clock: Clock, said: list[str]) -> None:
     assert pipeline.add('visible', image('visible', 0, stamp=0), 0) == []
     assert pipeline.statistics.drops == {'visible zero stamp': 1}

@@ -79,6 +79,15 @@ def test_latency_is_from_arrival_to_publication(statistics, clock):
     assert table['fusion time p50 (ms)'] == '5.0'
 
 
+def test_latency_counts_from_the_first_image_of_a_pair(statistics, clock):
+    clock.now += 0.02
+    statistics.fused(clock.now - 0.02, 0.005, waited=1.5)
+    table = statistics.table()
+    assert table['latency p50 (ms)'] == '1520.0'
+    # What the node itself took of it.
+    assert table['overhead p50 (ms)'] == '15.0'
+
+
 def test_pair_offsets_are_magnitudes(statistics):
     for offset in (-0.010, 0.004, 0.006):
         statistics.paired(offset)

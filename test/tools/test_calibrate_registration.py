@@ -221,7 +221,13 @@ def test_the_same_frame_many_times_is_one_frame(
 # Bags
 
 
-def write_bag(path: Path, pairs: list[Any], infos: dict[str, Any], late: int = 4_000_000) -> Path:
+def write_bag(
+    path: Path,
+    pairs: list[Any],
+    infos: dict[str, Any],
+    late: int = 4_000_000,
+    stamp_of: Callable[[int], int] = lambda stamp: stamp,
+) -> Path:
     from evaluation.bag_files import compressed_image, image, START
     from evaluation.bag_files import write_bag as write
 
@@ -229,7 +235,9 @@ def write_bag(path: Path, pairs: list[Any], infos: dict[str, Any], late: int = 4
     for index, (visible, thermal) in enumerate(pairs):
         stamp = START + index * 250_000_000
         messages.append(('/camera/image_raw/compressed', compressed_image(stamp, visible), stamp))
-        messages.append(('/thermal/image_raw', image(stamp + late, thermal), stamp + late))
+        messages.append(
+            ('/thermal/image_raw', image(stamp_of(stamp + late), thermal), stamp + late)
+        )
         for name, info in infos.items():
             messages.append((f'/{name}/camera_info', info, stamp))
     write(path, 'mcap', messages)
@@ -288,13 +296,38 @@ def test_of_a_long_bag_pairs_are_kept_all_over_it(tmp_path: Path) -> None:
 
 
 @needs_rosbags
+def test_pairs_of_clocks_that_differ_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = [(np.full((8, 8, 3), i, np.uint8), np.full((8, 8), i, np.uint8)) for i in range(20)]
+    sound = write_bag(tmp_path / 'sound', pairs, {})
+    assert from_bag(sound, 4, complete_values({})).total == 20
+    assert 'warning' not in capsys.readouterr().err
+    bag = write_bag(tmp_path / 'clock', pairs, {}, stamp_of=lambda stamp: stamp - 1_500_000_000)
+    assert from_bag(bag, 4, complete_values({})).total == 14
+    warning = capsys.readouterr().err
+    assert 'warning: the thermal stamps are 1.496 s before the visible ones' in warning
+    assert 'what pairs was not taken together' in warning
+
+
+@needs_rosbags
 def test_a_bag_without_pairs_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = [(np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64), np.uint16))] * 3
     apart = write_bag(tmp_path / 'apart', pairs, {}, late=100_000_000)
     assert re.search(
-        r'apart gives no pairs: of 3 visible and 3 thermal images no two have stamps within '
-        r'0.05 s; they are 0.100 s apart: set thermal_time_offset',
+        r'apart gives no pairs: of 3 visible and 3 thermal images no two pair: no stamps lie '
+        r'within sync_tolerance, 0.05 s; .* 0.100 s after .*: set thermal_time_offset: -0.100, .* '
+        r'--params',
         refused(capsys, apart, '-o', tmp_path / 'r.yaml'),
+    )
+    for ahead in (8_004_000_000, -37_004_000_000):
+        clock = write_bag(tmp_path / f'clock{ahead}', pairs, {}, 0, lambda s, a=ahead: s + a)
+        hint = f'set thermal_time_offset: {-ahead * 1e-9:.3f}, or synchronise'
+        assert hint in refused(capsys, clock, '-o', tmp_path / 'r.yaml')
+    zero = write_bag(tmp_path / 'zero', pairs, {}, stamp_of=lambda stamp: 0)
+    assert refused(capsys, zero, '-o', tmp_path / 'r.yaml').endswith(
+        'zero gives no pairs: 3 of 3 thermal images have no time stamp, which the driver must '
+        'set: without one they cannot be paired'
     )
     colour = [(pairs[0][0], np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))]
     palette = write_bag(tmp_path / 'palette', colour, {})
