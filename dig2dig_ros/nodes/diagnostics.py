@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 
@@ -31,6 +32,9 @@ def diagnostics_of(
 ) -> DiagnosticArray:
     """
     Return the message for ``/diagnostics``, stamped now.
+
+    A node that is to take the time from ``/clock``, where none has come, says so, under the time
+    of the system: with a stamp of zero nobody could tell what is new.
 
     It comes whatever happens: what cannot be found out, as the memory of a device that has failed,
     is an error in it.
@@ -55,6 +59,11 @@ def diagnostics_of(
     if problems:
         incomplete = f'the diagnostics are incomplete: {"; ".join(problems)}'
         level, text = DiagnosticStatus.ERROR, f'{text}; {incomplete}' if text else incomplete
+    now = node.get_clock().now()
+    if node.get_clock().ros_time_is_active and not now.nanoseconds:
+        now = Clock(clock_type=ClockType.SYSTEM_TIME).now()
+        text = f'{text}; {_no_clock(node)}' if text else _no_clock(node)
+        level = max(level, DiagnosticStatus.WARN)
     status = DiagnosticStatus(
         level=level,
         name=f'{node.get_fully_qualified_name()}: {task}',
@@ -63,5 +72,15 @@ def diagnostics_of(
         values=[KeyValue(key=key, value=value) for key, value in table.items()],
     )
     array = DiagnosticArray(status=[status])
-    array.header.stamp = node.get_clock().now().to_msg()
+    array.header.stamp = now.to_msg()
     return array
+
+
+def _no_clock(node: Node) -> str:
+    text = (
+        f'use_sim_time is set, but no time has come on /clock (publishers: '
+        f'{node.count_publishers("/clock")}): start the simulation, or ros2 bag play with '
+        '--clock, or set use_sim_time to false'
+    )
+    node.get_logger().warning(text, throttle_duration_sec=30.0)
+    return text

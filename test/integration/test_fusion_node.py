@@ -373,11 +373,14 @@ def test_simulated_clock_that_jumps_back_clears_what_waits(to_renew):
     clock = client.node.create_publisher(Clock, '/clock', client.reliable)
     client.start_anew({'use_sim_time': True})
     client.until(clock.get_subscription_count)
+    client.until(lambda: 'no time has come on /clock (publishers: 1)' in client.text)
+    assert client.level == DiagnosticStatus.WARN
 
     def tick(seconds):
         clock.publish(Clock(clock=Time(sec=seconds)))
 
     tick(200)
+    client.until(lambda: '/clock' not in client.text)
     client.clock = 200_000
     client.fuse_one()
     client.visible.publish(encode(street(), 'bgr8', client.header(), Image))
