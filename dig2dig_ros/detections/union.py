@@ -118,7 +118,7 @@ def noisy_or(
     detections: Sequence[Detections],
     says: Sequence[Say | None] | None = None,
     calibrations: Sequence[Calibration | None] | None = None,
-    iou: float = 0.55,
+    iou: float = 0.5,
     denial: float = DENIAL,
     limit: int = MAX_DETECTIONS,
 ) -> United:

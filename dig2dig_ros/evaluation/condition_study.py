@@ -44,7 +44,7 @@ from dig2dig_ros.evaluation.average_precision import (
 )
 from dig2dig_ros.evaluation.comparison import FEWEST_PAIRS, FUSED, parse_rows, Row
 from dig2dig_ros.evaluation.conditions import Condition, NAMES, parse_conditions, SEVERITIES
-from dig2dig_ros.evaluation.detection_rows import DetectionRows
+from dig2dig_ros.evaluation.detection_rows import BOXES, DetectionRows
 from dig2dig_ros.evaluation.detector_inputs import THERMAL, VISIBLE
 from dig2dig_ros.evaluation.jobs import StoppingFunction
 from dig2dig_ros.evaluation.labels import ImageLabels, LabelSet
@@ -59,6 +59,10 @@ Array = NDArray[np.float64]
 COMPARED = 'mean,block_means,fused'
 
 
+# Rows that all others are compared with.
+_REFERENCES = (FUSED, BOXES)
+
+
 @dataclass(frozen=True)
 class _Standing:
     """
@@ -66,14 +70,14 @@ class _Standing:
 
     :param worst: the least AP50, and under which condition.
     :param gap: AP50 less that of the better camera, where it is least, and under which condition.
-    :param fused_minus: mean AP50 of the fused image less that of the row; None without it.
+    :param references: by row that all are compared with, its mean AP50 less that of this one, and
+        the interval.
     """
 
     mean: float
     worst: tuple[float, str]
     gap: tuple[float, str]
-    fused_minus: float | None
-    interval: Interval | None
+    references: dict[str, tuple[float, Interval | None]]
 
 
 @dataclass(frozen=True)
@@ -210,25 +214,26 @@ class ConditionStudy:
         )
 
     def _standing_table(self, results: _Results) -> Table:
-        compared = FUSED in results.standings
+        references = [name for name in _REFERENCES if name in results.standings]
         header = ['row', 'mean', 'worst', 'worst under', 'to the better camera', 'farthest under']
-        if compared:
-            header += [f'{FUSED} - row', '95 % interval']
+        for reference in references:
+            header += [f'{reference} - row', '95 % interval']
         rows = []
         for name, own in results.standings.items():
             row = [name, _percent(own.mean), _percent(own.worst[0]), own.worst[1]]
             row += [_percent(own.gap[0], '+'), own.gap[1]]
-            if compared and own.fused_minus is not None:
-                ends = ' to '.join(_percent(end, '+') for end in own.interval or ())
-                row += ['', ''] if name == FUSED else [_percent(own.fused_minus, '+'), ends]
+            for reference in references:
+                difference, ends_of = own.references[reference]
+                ends = ' to '.join(_percent(end, '+') for end in ends_of or ())
+                row += ['', ''] if name == reference else [_percent(difference, '+'), ends]
             rows.append(tuple(row))
         notes = [
             'AP50 in percent over the conditions: its mean, its least, and where it falls '
             'farthest below, or stays least above, that of the better camera.'
         ]
-        if compared and self.images < FEWEST_PAIRS:
+        if references and self.images < FEWEST_PAIRS:
             notes.append(f'Fewer than {FEWEST_PAIRS} images are too few for an interval.')
-        elif compared:
+        elif references:
             notes.append(
                 f'Intervals are of the difference of the means, from {self._resamples} resamples '
                 'of the images, the same for all rows and conditions, seed 0; one that contains 0 '
@@ -260,8 +265,11 @@ class ConditionStudy:
                     'worst_condition': own.worst[1],
                     'to_better_camera': own.gap[0],
                     'to_better_camera_condition': own.gap[1],
-                    'fused_minus': own.fused_minus,
-                    'fused_minus_interval': own.interval,
+                    **{
+                        f'{reference}_minus{word}': value
+                        for reference, compared in own.references.items()
+                        for word, value in zip(('', '_interval'), compared, strict=True)
+                    },
                 }
                 for name, own in results.standings.items()
             },
@@ -304,21 +312,24 @@ class ConditionStudy:
         own = {condition: values[name] for condition, values in precision.items()}
         gaps = {c: own[c] - max(v[VISIBLE], v[THERMAL]) for c, v in precision.items()}
         worst, farthest = min(own, key=own.__getitem__), min(gaps, key=gaps.__getitem__)
-        difference, ends = None, None
         mean = float(np.mean(list(own.values())))
-        if FUSED in self._rows.names:
-            difference = float(np.mean([values[FUSED] for values in precision.values()])) - mean
-            means = {
-                n: np.mean([values[n] for values in resampled.values()], axis=0)
-                for n in (FUSED, name)
-            }
-            ends = _difference(means, name)
-        return _Standing(mean, (own[worst], worst), (gaps[farthest], farthest), difference, ends)
+        references = {}
+        for reference in _REFERENCES:
+            if reference in self._rows.names:
+                theirs = float(np.mean([values[reference] for values in precision.values()]))
+                means = {
+                    n: np.mean([values[n] for values in resampled.values()], axis=0)
+                    for n in (reference, name)
+                }
+                references[reference] = theirs - mean, _difference(means, name, reference)
+        return _Standing(mean, (own[worst], worst), (gaps[farthest], farthest), references)
 
 
-def _difference(resampled: Mapping[str, Array], name: str) -> Interval | None:
-    """Return the interval of the fused image less a row."""
-    return interval(resampled[FUSED] - resampled[name])
+def _difference(
+    resampled: Mapping[str, Array], name: str, reference: str = FUSED
+) -> Interval | None:
+    """Return the interval of a reference less a row."""
+    return interval(resampled[reference] - resampled[name])
 
 
 def _percent(value: float, sign: str = '') -> str:

@@ -76,7 +76,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
                   'that come while the slowest detector is at one image.', limits=(1, 1000)),
     ParameterSpec('stale_timeout', 2.0, 'Seconds without detections of a source, while others '
                   'send, until these are united without it.', live=True, limits=(0.1, 3600.0)),
-    ParameterSpec('iou', 0.55, 'Least overlap (intersection over union) of boxes that are of one '
+    ParameterSpec('iou', 0.5, 'Least overlap (intersection over union) of boxes that are of one '
                   'object.', live=True, limits=(0.01, 0.99)),
     ParameterSpec('min_score', 0.0, 'United boxes of a lower score are not published.',
                   live=True, limits=(0.0, 1.0)),
