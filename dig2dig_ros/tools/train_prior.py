@@ -137,7 +137,7 @@ class Training:
 
     def __init__(self, args: argparse.Namespace, config: CompactConfig) -> None:
         self._args = args
-        self._checkpoint = args.checkpoint or args.output.with_suffix('.checkpoint.pt')
+        self._checkpoint: Path = args.checkpoint or args.output.with_suffix('.checkpoint.pt')
         self.device = resolve_device(args.device)
         torch.manual_seed(args.seed)
         self.network = CompactUNet(config).to(self.device)

@@ -163,3 +163,25 @@ def test_boxes_of_restored_cameras_and_the_fused_image_are_rows():
     assert tuple(found) == rows.names
     for name in ('boxes', 'boxes_unweighted', 'late_noisy_or'):
         assert {tuple(box) for box in found[name].boxes.round()} >= {tuple(NIGHT), tuple(WARM)}
+
+
+def test_all_rows_are_compared_with_the_boxes():
+    from dig2dig_ros.fusion.fuser import Fuser
+
+    fused = FusionMethod(Fuser(prior='nano', device='cpu'))
+    rows = DetectionRows(BrightAreas(), {'fused': fused})
+    names = [f'image{index}' for index in range(6)]
+    truth = ImageLabels(boxes_of([NIGHT, WARM]), boxes_of([]))
+    labels = LabelSet(Path('labels.json'), dict.fromkeys(names, truth))
+    study = ConditionStudy(parse_conditions('clean,dark'), rows, labels, resamples=50)
+    for name in names:
+        assert study.take([name], *scene())
+    _, over = study.tables()
+    mean = {name: float(value) for name, value in column(over, 'mean').items()}
+    difference = column(over, 'boxes - row')
+    assert difference['boxes'] == ''
+    assert float(difference['visible']) == pytest.approx(mean['boxes'] - mean['visible'], abs=0.11)
+    assert float(difference['visible']) > 10
+    own = study.summary()['rows']['visible']
+    low, high = own['boxes_minus_interval']
+    assert low <= own['boxes_minus'] <= high
