@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 from dig2dig_ros.images.encoded import (
     decode_image,
     EncodedImageError,
+    LONGEST_SIDE,
     MAX_PIXELS,
     refuse_large,
     stated_size,
@@ -48,6 +49,11 @@ from dig2dig_ros.streams.cv_bridge_trial import cv_bridge, why_not
 
 # What image_transport's ``compressed`` sends.
 _TRANSPORTED = ('JPEG', 'PNG', 'TIFF')
+# Behind an image, as much again and so many bytes are the rest of a driver's buffer.
+_MOST_SURPLUS = 65_536
+# Of compressed images: bytes that need no look, and those of a pixel of four floats.
+_FEW_BYTES = 1 << 23
+_MOST_BYTES_OF_PIXEL = 16
 # Characters of what a message says of itself that an error repeats: it may be megabytes.
 _QUOTED = 60
 
@@ -198,8 +204,33 @@ def check(msg: ImageMessage, topic: str = '', *, max_pixels: int = MAX_PIXELS) -
     if layout is not None:
         _view(msg, layout, refuse)
     else:
+        _refuse_surplus(len(msg.data), int(msg.step) * int(msg.height), refuse)
         # The executor must not wait for the trial of it: what passes here can fail later.
         _require_cv_bridge(why_not(), refuse)
+
+
+def check_compressed(
+    msg: CompressedImageMessage, topic: str = '', *, max_pixels: int = MAX_PIXELS
+) -> None:
+    """
+    Refuse what takes much memory while it waits, and is no image that could need it.
+
+    :raises CodecError: it is beyond the limit, damaged, or not an image alone.
+    """
+    refuse = partial(_refusal, topic, f'format {_quoted(msg.format)}')
+    data = _as_bytes(msg.data, refuse)
+    if data.size <= _FEW_BYTES:
+        return
+    try:
+        stated = stated_size(data.tobytes(), _TRANSPORTED)
+        refuse_large(stated.width, stated.height, max_pixels)
+    except EncodedImageError as error:
+        raise refuse(str(error)) from error
+    if data.size > _FEW_BYTES + _MOST_BYTES_OF_PIXEL * stated.width * stated.height:
+        raise refuse(
+            f'{data.size} bytes of data are far more than a {stated.kind} of '
+            f'{stated.width}x{stated.height} takes: have the driver send the image alone'
+        )
 
 
 def _checked_layout(
@@ -226,6 +257,15 @@ def _checked_layout(
     return layout
 
 
+def _refuse_surplus(size: int, needed: int, refuse: Callable[[str], CodecError]) -> None:
+    """Refuse data far beyond the image: max_pixels is there to bound the memory of what waits."""
+    if size > 2 * needed + _MOST_SURPLUS:
+        raise refuse(
+            f'{size} bytes of data are far more than the {needed} of its rows: have the driver '
+            'send the image alone'
+        )
+
+
 def _view(msg: ImageMessage, layout: _Layout, refuse: Callable[[str], CodecError]) -> NDArray[Any]:
     """Return the samples as they lie in the message's memory, padded rows left out."""
     height, width, step = int(msg.height), int(msg.width), int(msg.step)
@@ -246,6 +286,9 @@ def _view(msg: ImageMessage, layout: _Layout, refuse: Callable[[str], CodecError
             f'{buffer.size} bytes of data are too few: {width}x{height} with step {step} '
             f'needs {needed}'
         )
+    _refuse_surplus(buffer.size, step * rows, refuse)
+    if step > LONGEST_SIDE * pixel_bytes:
+        raise refuse(f'step {step} is longer than any row, of {LONGEST_SIDE} pixels, is')
     shape: tuple[int, ...] = (rows, width)
     strides: tuple[int, ...] = (step, pixel_bytes)
     if layout.channels > 1:

@@ -36,7 +36,7 @@ from dig2dig_ros.images.geometry import size_of
 from dig2dig_ros.streams.alignment_watch import AlignmentWatch
 from dig2dig_ros.streams.attendance import Attendance
 from dig2dig_ros.streams.cascade import Cascade
-from dig2dig_ros.streams.codec import check, CodecError
+from dig2dig_ros.streams.codec import check, check_compressed, CodecError
 from dig2dig_ros.streams.outgoing_camera_info import OutgoingCameraInfo
 from dig2dig_ros.streams.pairing import Group, SOURCES
 from dig2dig_ros.streams.parameters import fusion_settings
@@ -156,12 +156,12 @@ class Pipeline:
         image = ArrivedImage(
             source, message, stamp_of(message.header), arrival, self.topics[source]
         )
-        if not image.compressed:
-            try:
-                check(message, image.topic, max_pixels=self._values['max_pixels'])
-            except CodecError as error:
-                self._drop_malformed(source, str(error))
-                return []
+        look = check_compressed if image.compressed else check
+        try:
+            look(message, image.topic, max_pixels=self._values['max_pixels'])
+        except CodecError as error:
+            self._drop_malformed(source, str(error))
+            return []
         seconds = arrival * 1e-9
         self.attendance.seen(source, image.stamp, seconds)
         if image.stamp <= 0:

@@ -24,7 +24,14 @@ import numpy as np
 import pytest
 
 from dig2dig_ros.streams import codec, cv_bridge_trial
-from dig2dig_ros.streams.codec import CodecError, decode, decode_compressed, encode
+from dig2dig_ros.streams.codec import (
+    check,
+    check_compressed,
+    CodecError,
+    decode,
+    decode_compressed,
+    encode,
+)
 
 HEIGHT, WIDTH = 12, 16
 NATIVE = '>' if sys.byteorder == 'big' else '<'
@@ -365,6 +372,62 @@ def test_malformed_messages_are_refused(change, reason):
         setattr(message, name, value)
     with pytest.raises(CodecError, match=f"'/camera/image_raw'.*'bgr8'.*{reason}"):
         decode(message, '/camera/image_raw')
+
+
+@pytest.mark.parametrize('encoding', ['mono8', 'bgr8', 'nv12', 'unheard-of'])
+def test_data_far_beyond_the_image_is_refused_at_the_door(encoding):
+    message = PlainImage(
+        height=16,
+        width=16,
+        encoding=encoding,
+        is_bigendian=0,
+        step=48 if encoding == 'bgr8' else 16,
+        data=bytes(20_000_000),
+    )
+    with pytest.raises(CodecError, match='20000000 bytes of data are far more than the'):
+        check(message)
+
+
+def test_a_row_longer_than_any_image_is_refused_at_the_door():
+    message = PlainImage(None, 16, 16, 'mono8', 0, 1_000_000, bytes(16_000_000))
+    with pytest.raises(CodecError, match='step 1000000 is longer than any row'):
+        check(message)
+
+
+def test_a_driver_may_send_its_whole_buffer():
+    pixels = random_pixels('mono8')
+    message = plain('mono8', pixels)
+    # Of a page, and of the colour that nobody asked for.
+    for rest in (65_536, message.data.size):
+        message.data = np.concatenate([message.data, np.zeros(rest, np.uint8)])
+        check(message)
+        np.testing.assert_array_equal(decode(message), pixels)
+        message = plain('mono8', pixels)
+    # Of an image that this one is a part of.
+    part = plain('mono8', pixels, step=4096)
+    check(part)
+    np.testing.assert_array_equal(decode(part), pixels)
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.jpg', '.tif'])
+def test_compressed_data_far_beyond_its_image_is_refused_at_the_door(suffix):
+    data = cv2.imencode(suffix, random_pixels('mono8'))[1].tobytes()
+    check_compressed(SimpleNamespace(format='mono8', data=data))
+    # Not with more behind it than is worth a look.
+    check_compressed(SimpleNamespace(format='mono8', data=data + bytes(1 << 21)))
+    tail = bytes(20_000_000) + b'IEND\xaeB`\x82\xff\xd9'
+    with pytest.raises(CodecError, match=r'bytes of data are far more than a .* of 16x12|ends'):
+        check_compressed(SimpleNamespace(format='mono8', data=data + tail))
+
+
+def test_large_compressed_data_may_be_a_large_image():
+    noise = np.random.default_rng(0).integers(0, 256, (1700, 1800, 3), np.uint8)
+    data = cv2.imencode('.png', noise)[1].tobytes()
+    message = SimpleNamespace(format='bgr8; png', data=data)
+    assert len(message.data) > 1 << 23
+    check_compressed(message)
+    with pytest.raises(CodecError, match='beyond the limit of 1000000 pixels'):
+        check_compressed(message, max_pixels=1_000_000)
 
 
 def test_malformed_ros_message_is_refused(image_type):
