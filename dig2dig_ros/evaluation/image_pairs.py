@@ -19,6 +19,10 @@ Two layouts are known: two sub-folders of images with the same names, and one fo
 NAME_B, or NAME-A and NAME-B. Two sub-folders may hold further ones in place of images, as
 ``visible/train`` and ``infrared/train``. The first image of a pair is called visible and the
 second thermal, also where the two differ in focus or exposure instead.
+
+All images are turned as their files say (EXIF), as viewers, labels and most data sets have them;
+of TIFF, OpenCV does so in any case. Messages are not: there the pixels are those of the sensor,
+which camera_info and registrations are about.
 """
 
 from __future__ import annotations
@@ -46,6 +50,8 @@ _ENDINGS = (('_a', '_b'), ('-a', '-b'))
 # must be coloured: more than lossy compression makes of grey, less than dark photographs have.
 _COLOURED_LEVELS = 8
 _COLOURED_SHARE = 0.01
+# Its bits and channels; unchanged would leave it unturned.
+_AS_IT_IS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
 
 
 class ImagePairError(ValueError):
@@ -115,16 +121,15 @@ def load_pair(
         rights, such as two focal planes or exposures, and read as viewers show them.
     :param same_size: refuse a pair whose images differ in size.
     :return: with ``thermal``, visible (H, W, 3) uint8 in blue-green-red order, and thermal (H, W)
-        uint8 or uint16, as the sensors have them (no EXIF rotation); a thermal image that was
-        saved in colour is reduced to its luma. Otherwise two uint8 images, (H, W) where both are
-        grey, else (H, W, 3) in blue-green-red order; of 16 bits the full scale becomes 0 to 255.
+        uint8 or uint16; a thermal image that was saved in colour is reduced to its luma. Otherwise
+        two uint8 images, (H, W) where both are grey, else (H, W, 3) in blue-green-red order; of 16
+        bits the full scale becomes 0 to 255.
     :raises ImagePairError: one cannot be read, or has another number of bits, or the sizes
         differ and must not.
     """
     if thermal:
-        first = _read(pair.visible, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        # Unchanged keeps 16 bits, and ignores the orientation too.
-        second = _grey(_checked_depth(_read(pair.thermal, cv2.IMREAD_UNCHANGED), pair.thermal))
+        first = _read(pair.visible, cv2.IMREAD_COLOR)
+        second = _grey(_checked_depth(_read(pair.thermal, _AS_IT_IS), pair.thermal))
     else:
         first, second = _photograph(pair.visible), _photograph(pair.thermal)
         if first.ndim != second.ndim:
@@ -151,7 +156,7 @@ def second_is_colour(pair: ImagePair) -> bool:
 
     :raises ImagePairError: it cannot be read.
     """
-    image = _read(pair.thermal, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = _read(pair.thermal, cv2.IMREAD_COLOR)
     blue, green, red = cv2.split(image)
     spread = cv2.max(cv2.max(blue, green), red) - cv2.min(cv2.min(blue, green), red)
     return float((spread > _COLOURED_LEVELS).mean()) > _COLOURED_SHARE
@@ -175,7 +180,7 @@ def read_photograph(path: Path) -> NDArray[Any]:
         (H, W, 3) blue-green-red.
     :raises ImagePairError: it cannot be read, or has neither 8 nor 16 bits.
     """
-    image = _checked_depth(_read(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH), path)
+    image = _checked_depth(_read(path, _AS_IT_IS), path)
     if image.ndim == 3 and (image == image[:, :, :1]).all():
         image = np.ascontiguousarray(image[:, :, 0])
     return image

@@ -32,6 +32,8 @@ Array = NDArray[np.float64]
 Size = tuple[int, int]
 
 _ROTATION_TOLERANCE = 1e-3
+# Of a 4:3 and a 5:4 sensor the sides differ by 7 %, of a 3:2 and a 4:3 one by 13 %.
+_MOST_STRETCH = 1.1
 
 
 class RegistrationError(ValueError):
@@ -70,6 +72,24 @@ def checked_size(size: Any, name: str) -> Size:
 def size_of(image: NDArray[Any]) -> Size:
     """Return (width, height) of an image (H, W) or (H, W, C)."""
     return image.shape[1], image.shape[0]
+
+
+def stretch_text(size: Size, onto: Size) -> str:
+    """
+    Say by how much an image that is resized to another one's size loses its shape.
+
+    :param size: (width, height) before; ``onto`` after.
+    :return: empty where that is no more than between sensors of 4:3 and 5:4.
+    """
+    ratio = (onto[0] / size[0]) / (onto[1] / size[1])
+    if max(ratio, 1 / ratio) <= _MOST_STRETCH:
+        return ''
+    more, less = ('width', 'height') if ratio > 1 else ('height', 'width')
+    return (
+        f'{size[0]}x{size[1]} pixels are stretched onto {onto[0]}x{onto[1]}, in {more} '
+        f'{max(ratio, 1 / ratio):.2f} times as much as in {less}: register the cameras '
+        '(calibrate_registration), or crop one to the shape of the other'
+    )
 
 
 def corners_of(size: Size) -> Array:

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.fusion.degradation import Degradation
-from dig2dig_ros.images.geometry import RegistrationError, size_of
+from dig2dig_ros.images.geometry import RegistrationError, size_of, stretch_text
 from dig2dig_ros.images.luma import LUMA_BGR
 from dig2dig_ros.images.no_data import filled, NoData, placement_of_data
 from dig2dig_ros.images.overlay import weight_map
@@ -177,6 +177,14 @@ class SourceImages:
         table.update({what: str(count) for what, count in sorted(self.changes.items())})
         return table
 
+    def note(self, source: str, kind: str, text: str) -> None:
+        """Add to the condition of a source what the images of others show to be wrong with it."""
+        condition = self.conditions[source]
+        noted = replace(
+            condition, faults=(*condition.faults, text), kinds=(*condition.kinds, kind)
+        )
+        self.conditions = {**self.conditions, source: noted}
+
     def missing(self, source: str, values: Mapping[str, Any]) -> None:
         """Note that nothing comes of a source: when it is back, it is trusted step by step."""
         self._watch(source, values).lose_trust()
@@ -306,6 +314,8 @@ class Preparation:
         self.visible_size = size_of(arrays[0])
         trust = tuple(self.images.conditions[source].trust for source in self._sources)
         placed = (None, placement, *[None] * (len(arrays) - 2))
+        for source, array, each in zip(self._sources, arrays, placed, strict=True):
+            self._note_shape(source, array, each)
         placements = tuple(
             self._where_measured(source, each, self.visible_size, values)
             for source, each in zip(self._sources, placed, strict=True)
@@ -332,6 +342,7 @@ class Preparation:
             size = visible_size or size_of(array)
             if visible_size is not None:
                 placement = self._placement(visible_size, size_of(array), values)
+                self._note_shape('thermal', array, placement)
             placement = self._where_measured('thermal', placement, size, values)
         for source in self._sources:
             if source != live:
@@ -348,6 +359,14 @@ class Preparation:
                 for source in self._sources
             ),
         )
+
+    def _note_shape(self, source: str, array: NDArray[Any], placement: Placement | None) -> None:
+        """Note an image that covers the visible one only because it is stretched to its shape."""
+        size = self.visible_size
+        if placement is None and size is not None and size_of(array) != size:
+            text = stretch_text(size_of(array), size)
+            if text:
+                self.images.note(source, 'stretched', f'{source} images of {text}')
 
     def _where_measured(
         self,

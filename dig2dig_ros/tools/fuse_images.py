@@ -47,7 +47,7 @@ from dig2dig_ros.evaluation.options import (
     THERMAL_TASK,
     UsageError,
 )
-from dig2dig_ros.images.geometry import size_of
+from dig2dig_ros.images.geometry import size_of, stretch_text
 from dig2dig_ros.images.overlay import weight_map, weight_overlay
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration_file import load_registration
@@ -251,6 +251,8 @@ def fuse(args: argparse.Namespace) -> str:
                 f'fuse_images: {path} has {size_text(image)} pixels and is resized to '
                 f'the {size_text(images[0])} of {args.images[0]}'
             )
+            if stretched := stretch_text(size_of(image), size_of(images[0])):
+                report(f'warning: of {path}, {stretched}')
     try:
         result = fuser.fuse(*sources, placements=placements)
     except (ValueError, RuntimeError) as error:

@@ -14,6 +14,8 @@
 
 """Pairs from a directory."""
 
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from dig2dig_ros.evaluation.image_pairs import (
     ImagePair,
     ImagePairError,
     load_pair,
+    read_photograph,
     second_is_colour,
     unpaired,
 )
@@ -243,14 +246,39 @@ def test_photographs_of_16_bits_keep_their_scale(tmp_path):
     assert load_pair(ImagePair('a', colour, path))[1].dtype == np.uint16
 
 
-def test_photographs_are_turned_as_viewers_do(tmp_path):
-    path = write(tmp_path / 'a.jpg', np.zeros((8, 24, 3), np.uint8))
-    orientation = bytes.fromhex('ffe1002245786966000049492a00080000000100120103000100000006000000')
-    plain = path.read_bytes()
-    path.write_bytes(plain[:2] + orientation + bytes(4) + plain[2:])
-    pair = ImagePair('a', path, path)
-    assert [image.shape[:2] for image in load_pair(pair, thermal=False)] == [(24, 8)] * 2
-    assert [image.shape[:2] for image in load_pair(pair)] == [(8, 24)] * 2
+def turned_jpeg(path, image, orientation):
+    """Write an image with an EXIF orientation."""
+    header = bytes.fromhex('ffe1002245786966000049492a000800000001001201030001000000')
+    plain = write(path, image).read_bytes()
+    path.write_bytes(plain[:2] + header + bytes((orientation, *[0] * 7)) + plain[2:])
+    return path
+
+
+def turned_png(path, image, orientation):
+    data = bytes.fromhex('49492a000800000001001201030001000000') + bytes((orientation, *[0] * 7))
+    chunk = len(data).to_bytes(4, 'big') + b'eXIf' + data
+    plain = write(path, image).read_bytes()
+    checked = chunk + zlib.crc32(chunk[4:]).to_bytes(4, 'big')
+    path.write_bytes(plain[:33] + checked + plain[33:])
+    return path
+
+
+@pytest.mark.parametrize('thermal', [True, False])
+@pytest.mark.parametrize(('orientation', 'turns'), [(1, 0), (3, 2), (6, 3)])
+def test_all_images_are_turned_as_their_files_say(tmp_path, thermal, orientation, turns):
+    dark = np.zeros((8, 24, 3), np.uint8)
+    dark[:, :8] = 200  # blocks of JPEG
+    grey = dark[:, :, 0]
+    visible = turned_jpeg(tmp_path / 'a.jpg', dark, orientation)
+    counts = turned_png(tmp_path / 'b.png', grey.astype(np.uint16) * 257, orientation)
+    first, second = load_pair(ImagePair('a', visible, counts), thermal=thermal)
+    first = first if first.ndim == 2 else first[:, :, 0]
+    np.testing.assert_allclose(first, np.rot90(grey, turns), atol=4)
+    scale = 257 if thermal else 1
+    np.testing.assert_array_equal(second, np.rot90(grey.astype(np.uint16), turns) * scale)
+    np.testing.assert_array_equal(read_photograph(counts), np.rot90(grey, turns) * np.uint16(257))
+    # Whether it has colour is asked of the same picture.
+    assert not second_is_colour(ImagePair('a', visible, visible))
 
 
 @pytest.mark.parametrize('thermal', [True, False])

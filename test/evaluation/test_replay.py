@@ -83,13 +83,13 @@ def thermal(seed: int) -> NDArray[np.uint8]:
 COLOUR, GREY = picture(0), thermal(1)
 
 
-def pairs(count: int) -> list[Message]:
+def pairs(count: int, grey: NDArray[np.uint8] = GREY) -> list[Message]:
     """Return images at 10 Hz; thermal ones are stamped 2 ms later, and recorded another 5 ms."""
     messages: list[Message] = []
     for number in range(count):
         stamp = START + number * 100 * MS
         messages.append((VISIBLE, image(stamp, COLOUR), stamp + MS))
-        messages.append((THERMAL, image(stamp + 2 * MS, GREY), stamp + 7 * MS))
+        messages.append((THERMAL, image(stamp + 2 * MS, grey), stamp + 7 * MS))
     return messages
 
 
@@ -237,6 +237,15 @@ def test_a_further_source(tmp_path: Path, fuser: Fuser) -> None:
     assert made[0].result.weights.shape == (3, 48, 64)
     result = fuser.fuse(*made[0].images)
     assert np.array_equal(made[0].result.image, result.image)
+
+
+def test_stretched_images_are_counted(tmp_path: Path, fuser: Fuser) -> None:
+    narrow = np.ascontiguousarray(GREY[:, :20])
+    write_bag(tmp_path / 'bag', 'mcap', pairs(3, narrow))
+    _, through = replay(tmp_path / 'bag', fuser)
+    (fault,) = through.faults
+    assert 'thermal images of 20x48 pixels are stretched onto 64x48' in fault.text
+    assert (fault.count, fault.of) == (3, 3)
 
 
 def test_camera_info_is_the_latest_when_the_pair_is_decided(tmp_path: Path, fuser: Fuser) -> None:

@@ -21,7 +21,11 @@ import math
 import numpy as np
 import pytest
 
-from dig2dig_ros.images.geometry import RegistrationError, rotation_of_quaternion
+from dig2dig_ros.images.geometry import (
+    RegistrationError,
+    rotation_of_quaternion,
+    stretch_text,
+)
 
 
 def test_a_quaternion_of_a_message_is_a_rotation() -> None:
@@ -31,3 +35,25 @@ def test_a_quaternion_of_a_message_is_a_rotation() -> None:
     np.testing.assert_allclose(rotation @ (1, 0, 0), (0, 1, 0), atol=1e-12)
     with pytest.raises(RegistrationError, match='not finite'):
         rotation_of_quaternion((0, 0, 0, math.nan))
+
+
+@pytest.mark.parametrize(
+    ('size', 'onto', 'ratio'),
+    [
+        ((20, 90), (128, 96), '6.00 times as much as in height'),
+        ((640, 480), (480, 640), '1.78 times as much as in width'),
+        ((640, 512), (1920, 1080), '1.42 times as much as in height'),
+        ((640, 480), (720, 480), '1.12 times as much as in height'),
+        # Sensors as they are put side by side, and what rounding makes of them.
+        ((640, 512), (640, 480), ''),
+        ((160, 120), (1280, 1024), ''),
+        ((160, 122), (320, 240), ''),
+        ((8, 6), (639, 481), ''),
+    ],
+)
+def test_a_stretch_is_said_where_it_is_more_than_that_of_usual_sensors(
+    size: tuple[int, int], onto: tuple[int, int], ratio: str
+) -> None:
+    text = stretch_text(size, onto)
+    assert ratio in text
+    assert bool(text) == bool(ratio)

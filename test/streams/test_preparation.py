@@ -210,6 +210,28 @@ def test_the_noise_of_each_camera_is_measured_where_it_is_declared_so(preparatio
     assert thermal.white.deviation > 10
 
 
+def test_a_thermal_image_of_another_shape_is_stretched_with_a_word(tmp_path):
+    matrix = np.array([[1.0, 0, 24], [0, 1, 3], [0, 0, 1]])
+    path = tmp_path / 'registration.yaml'
+    save_registration(Registration(matrix, (16, 42), (64, 48)), path)
+    registered = {**VALUES, 'thermal_to_visible': str(path)}
+    tall, alike = heat(size=(42, 16)), heat(size=(24, 30))
+    for values, thermal, expected in (
+        (VALUES, tall, ('stretched',)),
+        (VALUES, alike, ()),
+        (registered, tall, ()),
+    ):
+        ready = Preparation(('visible', 'thermal'), Registrar(values))
+        ready(group(street(), thermal), values)
+        condition = ready.images.conditions['thermal']
+        assert (condition.kinds, condition.trust) == (expected, 1.0)
+        said = 'thermal images of 16x42 pixels are stretched onto 64x48, in width 3.50 times'
+        assert [text[: len(said)] for text in condition.faults] == [said] * len(expected)
+        # So it is while the thermal camera goes on alone.
+        ready(alone('thermal', thermal), {**values, 'missing_modality': 'any'})
+        assert ready.images.conditions['thermal'].kinds == expected
+
+
 def test_what_is_malformed_is_named(preparation):
     broken = heat()
     broken.data = broken.data[:9]

@@ -256,6 +256,14 @@ def test_a_registration_places_the_second_image(
     assert 'the images cannot be registered' in capsys.readouterr().err
 
 
+def test_images_of_another_shape_are_stretched_with_a_word(
+    fuse: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fuse(colour(1), structure(2, (48, 20))) == 0
+    captured = capsys.readouterr()
+    assert '20x48 pixels are stretched onto 64x48, in width 3.20 times' in captured.err
+
+
 def test_photographs_are_turned_as_their_exif_data_say(prior: str, tmp_path: Path) -> None:
     smooth = structure(1, (*SHAPE, 3), sigma=8)
     upright = tmp_path / 'upright.jpg'
