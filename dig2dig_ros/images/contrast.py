@@ -45,6 +45,8 @@ _ENOUGH, _FULL = 40.0, 120.0
 _MOST, _POWER = 16.0, 3.0
 # Grey levels below which there is nothing to be seen: a lid, a wall, or a dead sensor.
 _SOMETHING, _NOTHING = 4.0, 2.0
+# Deviation of noise that stretching may lead to: more would be cut off at black and white.
+_LOUDEST = 20.0
 # Grey levels that the stretched image keeps from black and from white, if it can.
 _MARGIN = 8.0
 
@@ -95,7 +97,7 @@ def estimate_contrast(image: NDArray[Any], *, full_scale: float) -> Contrast:
     means, noise = _means_and_noise(seen, unit)
     low, high = _range(means, 1.0)
     span = math.sqrt(max(0.0, (high - low) ** 2 - (_NOISE_SPAN * noise) ** 2))
-    gain = _gain(span)
+    gain = min(_gain(span), max(1.0, _LOUDEST / max(noise * _CELL, 1.0)))
     if gain == 1:
         return Contrast()
     middle, half = (low + high) / 2, gain * (high - low) / 2 + _MARGIN

@@ -78,6 +78,13 @@ def test_where_there_is_only_noise_nothing_is_stretched(noise):
     assert estimate_contrast(nothing, full_scale=255).is_enough
 
 
+@pytest.mark.parametrize('noise', [5, 15, 30])
+def test_noise_is_not_stretched_beyond_what_can_be_taken_out(noise):
+    image = street(0.2, noise=noise)
+    contrast = estimate_contrast(image, full_scale=255)
+    assert 1 <= contrast.gain * noise < max(noise, 20) * 1.1
+
+
 @pytest.mark.parametrize('middle', [5, 250])
 def test_a_flat_image_at_an_end_of_the_range_is_moved_to_where_there_is_room(middle):
     flat = street(0.15, noise=0, middle=middle)
