@@ -37,6 +37,9 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 # Of the bag of the street: what a robot would have recorded.
 _SECONDS, _VISIBLE_RATE, _THERMAL_RATE, _THERMAL_DELAY = 8.0, 30, 10, 0.0081
 _START = 1_700_000_000.0
+# The pair of LLVIP, and what has to stand with a picture of it.
+_PEOPLE_PAIR = '010009'
+_PEOPLE_SOURCE = 'Pair of LLVIP (Jia et al., 2021); less light is simulated.'
 # The part of the page that the picture shows, in pixels.
 _PAGE = (1185, 1330)
 
@@ -95,6 +98,16 @@ def _roadscene(output: Path, work: Path, options: argparse.Namespace) -> None:
         return
     _tool('demo', '--pairs', options.pairs, '--sheet-rows', 10, '--output', work)
     _store(work / 'contact_sheet.png', output / 'roadscene_pairs.jpg', 82, 0.75)
+
+
+def _people(output: Path, work: Path, options: argparse.Namespace) -> None:
+    if options.people is None or options.detector is None:
+        missing = '--people FOLDER and --detector MODEL.onnx draw it.'
+        print(f'people.jpg: left as it is; {missing}', file=sys.stderr)
+        return
+    pair = ('--pair', _PEOPLE_PAIR, '--source', _PEOPLE_SOURCE)
+    model = ('--detector', options.detector, '--device', 'cpu')
+    _program('inspect_people', options.people, *pair, *model, '--output', output)
 
 
 def _gains(output: Path, work: Path, _: argparse.Namespace) -> None:
@@ -190,6 +203,11 @@ DRAWINGS = (
         'bash scripts/demo.sh --pairs FOLDER --sheet-rows 10',
         _roadscene,
     ),
+    Drawing(
+        ('people.jpg',),
+        'python docs/pictures/inspect_people.py FOLDER --pair 010009 --detector MODEL.onnx',
+        _people,
+    ),
     Drawing(('report.jpg',), 'evaluate_bag night_street, a bag of the built-in street', _report),
     Drawing(
         ('theorem.png', 'cumulative_gain.png'),
@@ -232,6 +250,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add('--list', action='store_true', help='only print which command makes which picture')
     add('--only', nargs='+', choices=names, metavar='NAME', help='those that make these pictures')
     add('--pairs', type=Path, metavar='FOLDER', help='RoadScene, for the picture of it')
+    add('--people', type=Path, metavar='FOLDER', help='LLVIP with labels, for the picture of it')
+    add('--detector', type=Path, metavar='MODEL.onnx', help='YOLOv5n, for the same')
     add(
         '--output',
         type=Path,
@@ -240,8 +260,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help='where they go; default: docs/images',
     )
     options = parser.parse_args(arguments)
-    if options.pairs is not None and not options.pairs.is_dir():
-        parser.error(f'--pairs: {options.pairs} is not a folder')
+    for name in ('pairs', 'people'):
+        folder = getattr(options, name)
+        if folder is not None and not folder.is_dir():
+            parser.error(f'--{name}: {folder} is not a folder')
     chosen = [d for d in DRAWINGS if options.only is None or set(d.names) & set(options.only)]
     if options.list:
         for drawing in chosen:

@@ -66,7 +66,7 @@ class DeviceLost(RuntimeError):
 
 
 class FusionNode(LifecycleNode):  # type: ignore[misc]
-    """Lifecycle node that pairs, fuses and publishes; see the README for its interface."""
+    """Lifecycle node that pairs, fuses and publishes; see docs/topics.md for its interface."""
 
     def __init__(self, arguments: Sequence[str] = ()) -> None:
         """Declare the parameters, and warn of what in the command line has no effect."""
@@ -182,7 +182,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         except ImportError as error:
             raise RuntimeError(
                 f'{error}, for {sys.executable}: install PyTorch and safetensors for this '
-                'interpreter (the README says which build for which platform)'
+                'interpreter (docs/install.md says which build for which platform)'
             ) from error
         self._usual_threads = self._usual_threads or torch.get_num_threads()
         torch.set_num_threads(values['num_threads'] or self._usual_threads)
