@@ -179,12 +179,15 @@ def input_arguments(context: LaunchContext, bag: Path) -> dict[str, str]:
         return {'visible_topic': visible, 'thermal_topic': thermal}
 
     from dig2dig_ros.evaluation.bag_reader import BagReader
-    from dig2dig_ros.evaluation.bag_topics import find_sources
+    from dig2dig_ros.evaluation.bag_topics import encodings_in, find_sources
     from dig2dig_ros.evaluation.bag_types import BagError
 
     try:
         with BagReader(bag) as reader:
-            sources = find_sources(reader.topics, visible or None, thermal or None)
+            encoding_of = encodings_in(reader)
+            sources = find_sources(
+                reader.topics, visible or None, thermal or None, encoding_of=encoding_of
+            )
             types = {name: topic.type for name, topic in reader.topics.items()}
     except BagError as error:
         raise RuntimeError(str(error)) from error

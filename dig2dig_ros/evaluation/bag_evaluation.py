@@ -37,7 +37,7 @@ import cv2
 
 from dig2dig_ros.detections.boxes import Detections
 from dig2dig_ros.evaluation.bag_reader import BagReader
-from dig2dig_ros.evaluation.bag_topics import find_sources, SourceTopics
+from dig2dig_ros.evaluation.bag_topics import encodings_in, find_sources, SourceTopics
 from dig2dig_ros.evaluation.bag_types import BagError, CAMERA_INFO_TYPE, IMAGE_TYPE
 from dig2dig_ros.evaluation.bag_writer import BagWriter, image_message
 from dig2dig_ros.evaluation.comparison import FUSED, Row
@@ -301,7 +301,12 @@ class _BagEvaluation:
         job = self._job
         try:
             return find_sources(
-                self._reader.topics, job.visible, job.thermal, job.camera_info, dict(job.others)
+                self._reader.topics,
+                job.visible,
+                job.thermal,
+                job.camera_info,
+                dict(job.others),
+                encodings_in(self._reader),
             )
         except BagError as error:
             # A topic may be missing because a part of the bag is.
@@ -320,6 +325,7 @@ class _BagEvaluation:
         study, replay, limit = self._study, self._replay, self._job.limit
         expected = min(replay.expected, limit or replay.expected)
         told = -math.inf
+        progress(0, 0, f'taken are {self._topics}')
         with BagWriter(study.folder / 'fused', self._reader.storage) as writer:
             self._add_topics(writer)
             for pair in replay.pairs(stopping):

@@ -16,10 +16,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 import re
 
+from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_types import (
     BagError,
     CAMERA_INFO_TYPE,
@@ -46,13 +48,23 @@ class SourceTopics:
     camera_info: str | None
     thermal_camera_info: str | None = None
 
+    def __str__(self) -> str:
+        """Return them in words, for whoever has to see that they are the right ones."""
+        named = {'visible': self.visible, 'thermal': self.thermal, **self.others}
+        text = ' with '.join(f'{source} {topic}' for source, topic in named.items())
+        infos = [topic for topic in (self.camera_info, self.thermal_camera_info) if topic]
+        return f'{text}; camera_info {" and ".join(dict.fromkeys(infos)) or "of neither"}'
+
 
 _VISIBLE_WORDS = ('visible', 'vis', 'visual', 'rgb', 'rgbd', 'bgr', 'eo')
 _COLOUR_WORDS = ('color', 'colour')
 _THERMAL_WORDS = ('thermal', 'infrared', 'ir', 'tir', 'lwir', 'mwir', 'longwave')
-# Makers and models of thermal cameras. They say less than a word for what a stream shows: some
-# of them make visible cameras too.
-_THERMAL_MAKES = ('flir', 'boson', 'lepton', 'seek', 'tau', 'tamarisk', 'optris', 'xenics', 'teax')
+# Makers and models of thermal cameras, which say less than a word for what a stream shows; and
+# makers of visible ones, too.
+_THERMAL_MAKES = ('boson', 'lepton', 'seek', 'tau', 'tamarisk', 'optris', 'teax')
+_MAKES_OF_BOTH = ('flir', 'xenics')
+# Encodings of more bits than a visible camera sends, as a rule.
+_DEEP = ('mono16', '16UC1', '16SC1', '32SC1', '32FC1', '64FC1')
 # Streams that are made from images, and the near-infrared ones of depth cameras.
 _NO_SOURCE_WORDS = (
     *('fused', 'fusion', 'restored', 'depth', 'disparity', 'confidence', 'mask', 'masks'),
@@ -68,6 +80,7 @@ def find_sources(
     thermal: str | None = None,
     camera_info: str | None = None,
     others: Mapping[str, str] = {},
+    encoding_of: Callable[[str], str] = lambda name: '',
 ) -> SourceTopics:
     """
     Return the topics to fuse: those that are named, and what can be told without doubt.
@@ -75,12 +88,16 @@ def find_sources(
     A topic is told by the words in its name: those of its name spaces before those of its last
     part, and later ones before earlier ones. A plain camera image is the visible one. What is
     made from images (``fused/...``, ``restored``, depth, masks, overlays) is never taken by
-    itself. Of a raw and a compressed topic of one stream the raw one is taken, if it has messages.
+    itself. A maker of cameras of both kinds counts as thermal, unless the images are a Bayer
+    mosaic, or have 8 bits while those of another camera have more. Of a raw and a compressed topic
+    of one stream the raw one is taken, if it has messages.
 
     A given topic may lack ``/compressed`` and the first slash.
 
     :param topics: as :attr:`BagReader.topics`.
     :param others: further thermal streams, by their names.
+    :param encoding_of: returns that of the images of a topic, empty where it is not known; see
+        :func:`encodings_in`. Asked only where a name leaves it open.
     :raises BagError: a topic is missing, empty or of another type, or there is not exactly one
         that may be meant; the text lists what there is.
     """
@@ -92,11 +109,12 @@ def find_sources(
     taken_streams = {_stream(name) for name in taken if name is not None}
     free = [name for name in images if _stream(name) not in taken_streams]
 
-    kinds: dict[str, list[str]] = {'visible': [], 'thermal': [], '': []}
+    kinds: dict[str, list[str]] = {'visible': [], 'thermal': [], 'make': [], '': []}
     for name in free:
         kind = _kind(name)
         if kind is not None:
             kinds[kind].append(name)
+    _sort_makes(kinds, encoding_of, given_thermal)
     found_thermal = given_thermal or _only(topics, kinds['thermal'], 'thermal')
     found_visible = given_visible or _only(topics, kinds['visible'] or kinds[''], 'visible')
     named = [('visible', found_visible), ('thermal', found_thermal), *given_others.items()]
@@ -156,7 +174,7 @@ def _only(topics: Mapping[str, Topic], names: list[str], kind: str) -> str:
 
 
 def _kind(name: str) -> str | None:
-    """Return 'visible', 'thermal', '' where the name does not tell, None for no source."""
+    """Return 'visible', 'thermal', 'make', '' where the name tells nothing, None for no source."""
     *spaces, leaf = [_words(part) for part in _stream(name).strip('/').split('/')]
     everywhere = {word for words in (*spaces, leaf) for word in words}
     if not everywhere.isdisjoint(_NO_SOURCE_WORDS):
@@ -170,7 +188,48 @@ def _kind(name: str) -> str | None:
                 return 'visible'
     if not everywhere.isdisjoint(_THERMAL_MAKES):
         return 'thermal'
+    if not everywhere.isdisjoint(_MAKES_OF_BOTH):
+        return 'make'
     return '' if everywhere.isdisjoint(_COLOUR_WORDS) else 'visible'
+
+
+def _sort_makes(
+    kinds: dict[str, list[str]], encoding_of: Callable[[str], str], given_thermal: str | None
+) -> None:
+    """Decide on the streams of which the name tells no more than a maker of both kinds."""
+    makes = kinds.pop('make')
+    if not makes:
+        return
+    encodings = {name: encoding_of(name) for name in (*makes, *kinds[''], *kinds['thermal'])}
+    deep = [name for name, encoding in encodings.items() if encoding in _DEEP]
+    for name in makes:
+        encoding = encodings[name]
+        others = [other for other in deep if _stream(other) != _stream(name)]
+        is_shallow = bool(encoding) and encoding not in _DEEP
+        is_visible = encoding.startswith('bayer_') or (is_shallow and bool(others))
+        kinds['' if is_visible or given_thermal is not None else 'thermal'].append(name)
+    if not kinds['thermal']:
+        kinds['thermal'] = [name for name in kinds[''] if name in deep and name not in makes]
+        kinds[''] = [name for name in kinds[''] if name not in kinds['thermal']]
+
+
+def encodings_in(reader: BagReader) -> Callable[[str], str]:
+    """Return what tells the encoding of a topic's first image, as far as that can be read."""
+
+    @cache
+    def encoding_of(name: str) -> str:
+        try:
+            message = reader.decode(next(iter(reader.records([name]))))
+        except (BagError, StopIteration):
+            return ''
+        raw = str(getattr(message, 'encoding', ''))
+        if raw or not hasattr(message, 'format'):
+            return raw
+        # Such as 'mono16; png compressed ', or no more than 'jpeg', which has 8 bits.
+        form = str(message.format)
+        return form.partition(';')[0].strip() if ';' in form else '8UC1' * ('jp' in form)
+
+    return encoding_of
 
 
 def _words(text: str) -> list[str]:

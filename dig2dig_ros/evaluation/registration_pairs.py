@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.bag_reader import BagReader
-from dig2dig_ros.evaluation.bag_topics import find_sources
+from dig2dig_ros.evaluation.bag_topics import encodings_in, find_sources
 from dig2dig_ros.evaluation.bag_types import BagError, COMPRESSED_IMAGE_TYPE, IMAGE_TYPE
 from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError, load_pair
 from dig2dig_ros.evaluation.options import report, thermal_range, UsageError
@@ -161,7 +161,9 @@ def from_bag(
     :raises UsageError: it holds no pairs, or they differ in size.
     """
     with BagReader(path) as reader:
-        topics = find_sources(reader.topics, visible, thermal)
+        encoding_of = encodings_in(reader)
+        topics = find_sources(reader.topics, visible, thermal, encoding_of=encoding_of)
+        report(f'{path}: taken are {topics}')
         source_of = {topics.visible: 'visible', topics.thermal: 'thermal'}
         camera_of = {topics.camera_info: 'visible', topics.thermal_camera_info: 'thermal'}
         pairs = PairCollector({s: topic for topic, s in source_of.items()}, number, values)

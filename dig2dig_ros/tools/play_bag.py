@@ -56,7 +56,7 @@ from dig2dig_ros.evaluation.bag_playback import (
     render_summary,
 )
 from dig2dig_ros.evaluation.bag_reader import BagReader
-from dig2dig_ros.evaluation.bag_topics import find_sources
+from dig2dig_ros.evaluation.bag_topics import encodings_in, find_sources
 from dig2dig_ros.evaluation.bag_types import BagError, COMPRESSED_IMAGE_TYPE, IMAGE_TYPE, Record
 from dig2dig_ros.nodes.child_processes import ProcessError
 from dig2dig_ros.nodes.client import FusionClient
@@ -156,14 +156,16 @@ class BagPlayer(Node):  # type: ignore[misc]
             self._seconds = (reader.end - reader.start) / _NANOSECONDS
             self._storage = reader.storage
             self._tell_problems(reader.problems)
-        self._sources: dict[str, Source] = {}
-        try:
-            found = find_sources(topics, options.visible, options.thermal)
-            self._sources = {found.visible: 'visible', found.thermal: 'thermal'}
-        except BagError:
-            # Anything can be played; to be measured, it must be known which is which.
-            if options.measure or options.visible or options.thermal:
-                raise
+            self._sources: dict[str, Source] = {}
+            given = (options.visible, options.thermal)
+            try:
+                found = find_sources(topics, *given, encoding_of=encodings_in(reader))
+                self._sources = {found.visible: 'visible', found.thermal: 'thermal'}
+                self.get_logger().info(f'taken are {found}')
+            except BagError:
+                # Anything can be played; to be measured, it must be known which is which.
+                if options.measure or any(given):
+                    raise
         self._raw = self._create_publishers(topics)
         # Those that are waited for: where it is not known which is which, all images.
         self._awaited = list(self._sources) or [

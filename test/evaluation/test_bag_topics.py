@@ -14,9 +14,12 @@
 
 """Finding the visible and the thermal topic of a bag."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from dig2dig_ros.evaluation.bag_topics import find_sources
+from dig2dig_ros.evaluation.bag_topics import encodings_in, find_sources
 from dig2dig_ros.evaluation.bag_types import BagError, Topic
 
 VISIBLE, THERMAL = '/visible/image_raw', '/thermal/image_raw'
@@ -62,6 +65,63 @@ def test_sources_by_name(visible: str, thermal: str) -> None:
     assert (found.visible, found.thermal) == (visible, thermal)
     assert found.others == {}
     assert found.camera_info is None
+
+
+FLIR, CAMERA = '/flir_camera/image_raw', '/camera/image_raw'
+
+
+@pytest.mark.parametrize(
+    ('encodings', 'visible', 'thermal'),
+    [
+        ({FLIR: 'mono8', CAMERA: '16UC1'}, FLIR, CAMERA),
+        ({FLIR: 'bayer_rggb8', CAMERA: 'mono16'}, FLIR, CAMERA),
+        ({FLIR: 'bayer_rggb16', '/lepton/image': 'mono8'}, FLIR, '/lepton/image'),
+        ({FLIR: 'rgb8', CAMERA: '32FC1'}, FLIR, CAMERA),
+        ({FLIR: 'bgr8', '/flir_boson/image': '16UC1'}, FLIR, '/flir_boson/image'),
+        ({FLIR: 'bayer_gbrg8', '/flir_a70/image': 'mono16'}, FLIR, '/flir_a70/image'),
+        ({f'{FLIR}/compressed': 'bgr8', CAMERA: 'mono16'}, f'{FLIR}/compressed', CAMERA),
+        # What it has always meant, where nothing speaks against it.
+        ({FLIR: 'mono16', CAMERA: 'bgr8'}, CAMERA, FLIR),
+        ({FLIR: 'mono8', CAMERA: 'bgr8'}, CAMERA, FLIR),
+        ({FLIR: 'rgb8', CAMERA: 'bgr8'}, CAMERA, FLIR),
+        ({FLIR: '', CAMERA: ''}, CAMERA, FLIR),
+        # A word says more than bits, and so does a model that there is of thermal cameras alone.
+        ({FLIR: 'mono8', VISIBLE: 'mono16'}, VISIBLE, FLIR),
+        ({'/flir_boson/image': 'mono8', CAMERA: 'mono16'}, CAMERA, '/flir_boson/image'),
+        (
+            {'/flir/visible/image': 'mono8', '/flir/image': 'mono16'},
+            '/flir/visible/image',
+            '/flir/image',
+        ),
+    ],
+)
+def test_a_maker_of_both_kinds_is_told_by_what_its_images_are(
+    encodings: dict[str, str], visible: str, thermal: str
+) -> None:
+    found = find_sources(table(*encodings), encoding_of=encodings.__getitem__)
+    assert (found.visible, found.thermal) == (visible, thermal)
+
+
+def test_with_a_given_thermal_topic_a_maker_is_the_visible_one() -> None:
+    encodings = {FLIR: 'mono8', '/x/image': 'mono8'}
+    found = find_sources(table(*encodings), thermal='/x/image', encoding_of=encodings.get)
+    assert (found.visible, found.thermal) == (FLIR, '/x/image')
+
+
+def test_two_cameras_of_one_maker_without_a_difference_are_doubt() -> None:
+    names = (FLIR, '/flir_two/image')
+    with pytest.raises(BagError, match='more than one topic'):
+        find_sources(table(*names), encoding_of=lambda name: 'mono8')
+
+
+def test_what_was_taken_is_said_in_words() -> None:
+    topics = table(VISIBLE, THERMAL, '/top/image', '/visible/camera_info')
+    found = find_sources(topics, others={'nir': '/top/image'})
+    assert str(found) == (
+        f'visible {VISIBLE} with thermal {THERMAL} with nir /top/image; camera_info '
+        '/visible/camera_info'
+    )
+    assert str(find_sources(table(VISIBLE, THERMAL))).endswith('; camera_info of neither')
 
 
 def test_raw_before_compressed_and_messages_before_none() -> None:
@@ -168,3 +228,29 @@ def test_images_of_other_kinds_are_named_with_how_to_convert_them(
     # What can be read is taken.
     topics |= table('/rgb/image', '/lwir/image')
     assert find_sources(topics).thermal == '/lwir/image'
+
+
+def test_encodings_are_those_of_the_first_images(tmp_path: Path) -> None:
+    pytest.importorskip('rosbags', reason='needs rosbags')
+    from evaluation.bag_files import camera_info, compressed_image, image, START, write_bag
+
+    from dig2dig_ros.evaluation.bag_reader import BagReader
+
+    grey = np.zeros((8, 12), np.uint8)
+    jpeg = compressed_image(START, grey)
+    jpeg.format = 'jpeg'
+    messages = {
+        FLIR: image(START, grey, 'bayer_rggb8'),
+        CAMERA: image(START, grey.astype(np.uint16), '16UC1'),
+        f'{CAMERA}/compressed': compressed_image(START, grey.astype(np.uint16), 'png', 'mono16'),
+        '/plain/compressed': jpeg,
+        '/camera/camera_info': camera_info(START, 12, 8),
+    }
+    write_bag(tmp_path / 'bag', 'mcap', [(*each, START) for each in messages.items()])
+    with BagReader(tmp_path / 'bag') as reader:
+        encoding_of = encodings_in(reader)
+        found = {name: encoding_of(name) for name in messages}
+        topics = find_sources(reader.topics, '/plain', encoding_of=encoding_of)
+    assert list(found.values()) == ['bayer_rggb8', '16UC1', 'mono16', '8UC1', '']
+    # The Bayer mosaic is of no thermal camera, and the other stream is no mosaic.
+    assert topics.thermal == CAMERA
