@@ -11,11 +11,37 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Visible/thermal fusion on ROS 2, guided by diffusion information gains."""
+"""
+Visible/thermal fusion on ROS 2, guided by diffusion information gains.
 
+    from dig2dig_ros import Fuser
+
+    result = Fuser().fuse(visible, thermal)
+
+The names below are loaded when they are first asked for, since torch takes seconds.
+"""
+
+import importlib as _importlib
 import os as _os
+from typing import Any as _Any
+
+__version__ = '0.1.0'
 
 # OpenCV looks at this once, as it loads. It is the wall behind the checks of images/encoded.py,
 # for what they do not know: no image of more than their MAX_PIXELS is decompressed. It is 2^30
 # pixels otherwise, which are gigabytes.
 _os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', '64000000')
+
+_MODULES = {
+    'FusionInputError': 'dig2dig_ros.fusion.fuser',
+    'FusionResult': 'dig2dig_ros.fusion.fuser',
+    'FusionSettings': 'dig2dig_ros.fusion.settings',
+    'Fuser': 'dig2dig_ros.fusion.fuser',
+}
+__all__ = ['__version__', *_MODULES]
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _MODULES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(_importlib.import_module(_MODULES[name]), name)

@@ -20,6 +20,7 @@ import importlib
 from importlib import resources
 from pathlib import Path
 import runpy
+import subprocess
 import sys
 from xml.etree import ElementTree
 
@@ -65,6 +66,24 @@ def test_setup_py_says_what_package_xml_says(manifest, setup_arguments):
     assert setup_arguments['maintainer_email'] == manifest.find('maintainer').get('email')
     assert manifest.get('format') == '3'
     assert manifest.findtext('export/build_type') == 'ament_python'
+
+
+def test_the_package_says_its_version_and_offers_the_fuser(manifest):
+    import dig2dig_ros
+
+    assert dig2dig_ros.__version__ == manifest.findtext('version')
+    from dig2dig_ros import Fuser, FusionSettings
+    from dig2dig_ros.fusion import fuser
+
+    assert Fuser is fuser.Fuser
+    assert FusionSettings is fuser.FusionSettings
+    with pytest.raises(AttributeError, match="no attribute 'Fusor'"):
+        _ = dig2dig_ros.Fusor
+
+
+def test_the_package_itself_loads_no_torch():
+    code = 'import sys, dig2dig_ros; sys.exit("torch" in sys.modules)'
+    subprocess.run([sys.executable, '-c', code], cwd=CHECKOUT, check=True, timeout=60)
 
 
 def test_package_xml_names_what_the_code_imports(manifest):
