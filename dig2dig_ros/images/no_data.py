@@ -195,12 +195,19 @@ def _sample(image: NDArray[Any], mask: Mask | None, but: tuple[float, ...] = ())
     """Return some of the measured pixels, sorted, without those of the values ``but``."""
     stride = math.ceil(math.sqrt(image.size / _SAMPLE_PIXELS))
     sample = image[::stride, ::stride].ravel()
+    if mask is None and sample.dtype.kind != 'f' and not but:
+        return _sorted(sample)
     keep = np.isfinite(sample) if sample.dtype.kind == 'f' else np.ones(sample.shape, bool)
     if mask is not None:
         keep &= ~mask[::stride, ::stride].ravel()
     for value in but:
         keep &= sample != value
-    return np.sort(sample[keep])
+    return _sorted(sample[keep])
+
+
+def _sorted(sample: NDArray[Any]) -> NDArray[Any]:
+    # A stable sort of small integers goes by their bits, several times as fast.
+    return np.sort(sample, kind='stable' if sample.dtype.itemsize <= 2 else None)
 
 
 def _bulk(ordered: NDArray[Any]) -> tuple[float, float, float]:
@@ -238,13 +245,13 @@ def _mark(
 ) -> tuple[float, Mask] | None:
     """Return the value at one end that stands for no data, and where it stands, if one does."""
     scene, hidden = image[inner], None if mask is None else mask[inner]
-    measured = scene
-    if hidden is not None or scene.dtype.kind == 'f':
+    low, high = float(scene.min()), float(scene.max())
+    if hidden is not None or not math.isfinite(high - low):
         keep = np.isfinite(scene) if scene.dtype.kind == 'f' else np.ones(scene.shape, bool)
         measured = scene[keep if hidden is None else keep & ~hidden]
-    if measured.size == 0:
-        return None
-    low, high = float(measured.min()), float(measured.max())
+        if measured.size == 0:
+            return None
+        low, high = float(measured.min()), float(measured.max())
     value = high if at_top else low
     rule = _rule(value, image.dtype, at_top)
     rest = _sample(scene, hidden, (low, high))
@@ -289,9 +296,13 @@ def _strange_rows(image: NDArray[Any], mask: Mask | None, inner: slice) -> tuple
     ordered = _sample(image[inner], None if mask is None else mask[inner])
     if ordered.size < _LEAST_SCENE:
         return 0, 0
-    scene = _bulk(ordered)
+    scene = low, high, spread = _bulk(ordered)
     counts = []
     for end in (slice(0, _TELEMETRY_ROWS + 1), slice(-1, -2 - _TELEMETRY_ROWS, -1)):
+        near = low - _FAR_AND_ROUGH * spread, high + _FAR_AND_ROUGH * spread
+        if near[0] <= float(image[end].min()) and float(image[end].max()) <= near[1]:
+            counts.append(0)  # as nearly always, and quickly said
+            continue
         rows = image[end].astype(np.float64)
         hidden = np.zeros(rows.shape, bool) if mask is None else mask[end]
         count = _leading_rows(rows, hidden, scene, _FAR)
