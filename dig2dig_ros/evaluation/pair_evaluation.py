@@ -66,6 +66,7 @@ from dig2dig_ros.evaluation.scores import (
 )
 from dig2dig_ros.evaluation.study import Study, STUDY_FILES, StudyPair
 from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.images.no_data import filled
 
 ABLATION_METRICS = ('PSNR_sum', 'SSIM', 'MSE', 'CC', LPIPS, 'Qabf', 'VIF')
 
@@ -236,7 +237,16 @@ class PairEvaluation:
         :raises ThermalRangeError: the second image is not thermal.
         """
         first, second = load_pair(pair, thermal=self._ranges is not None, same_size=True)
-        return first, second if self._ranges is None else to_8_bits(self._ranges(second, 0.0))
+        if self._ranges is None:
+            return first, second
+        mapped = self._ranges(second, 0.0)
+        found = self._ranges.no_data
+        if found is not None:
+            # All methods see the same images, and the others know of no weight.
+            mapped = filled(mapped, found.mask)
+            for text in found.sentences('thermal', 'filled from around it where it is small'):
+                report(f'{pair.name}: {text}')
+        return first, to_8_bits(mapped)
 
     # What is said of all pairs together, of which there must be one
 

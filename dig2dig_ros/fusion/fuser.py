@@ -48,9 +48,11 @@ from dig2dig_ros.fusion.sampler import StepState
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.camera_noise import CameraNoise
 from dig2dig_ros.images.contrast import stretched
+from dig2dig_ros.images.no_data import filled, placement_of_data
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.sensor_noise import measure_noise, SensorNoise
 from dig2dig_ros.images.stripes import Stripes, without_stripes
+from dig2dig_ros.images.thermal_range import ThermalRange, ThermalRangeError
 from dig2dig_ros.priors import load_prior, Prior, PriorError
 
 __all__ = ['Fuser', 'FusionCancelled', 'FusionInputError', 'FusionResult', 'FusionSettings']
@@ -249,6 +251,8 @@ class Fuser:
         weights: bool = True,
         restored: bool = False,
         noise: Sequence[SensorNoise | None] = (),
+        ranges: Sequence[ThermalRange | None] = (),
+        stamp: float | None = None,
         callback: Callable[[StepState], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> FusionResult:
@@ -259,7 +263,11 @@ class Fuser:
         those of another size than the first are resized to it, or warped as their placement says.
 
         :param visible: (H, W) or (H, W, 3) blue-green-red; uint8, uint16 (full range) or float
-            in [0, 1]; likewise ``thermal`` and ``others``.
+            in [0, 1].
+        :param thermal: likewise; but what is grey and has 16 bits, other integers or floats
+            beyond [0, 1] are the counts or temperatures of a thermal camera, and become
+            intensities by its range, with no weight where they hold no data. So do ``others``. A
+            grey photograph of 16 bits is to be divided by 65535 before.
         :param settings: how to fuse; default: as the fuser was made.
         :param placements: for each source in turn, where the pixels of the first one lie in it;
             None, and for those left out, where the whole image covers the first one.
@@ -270,6 +278,11 @@ class Fuser:
         :param noise: for each source in turn, what is known of its noise from the images before;
             None, and for those left out, it is measured in this one. Of what the settings do not
             declare as ``auto``, nothing is taken.
+        :param ranges: for each source in turn, what maps its counts, to be kept for the next
+            images of its camera; None, and for those left out, counts are stretched as in the
+            node, each image for itself.
+        :param stamp: time of the images in s, which ranges that follow the scene need. Without it
+            they begin anew with each call.
         :param callback: called after every step of the sampler, to look inside.
         :param cancelled: asked before every call of the prior whether to give up.
         :raises FusionCancelled: ``cancelled`` said so.
@@ -279,15 +292,16 @@ class Fuser:
         """
         start = time.perf_counter()
         settings = settings or self._settings
-        sources = _checked_sources((visible, thermal, *others), placements, trust)
+        arrays, placements = _mapped((visible, thermal, *others), placements, ranges, stamp)
+        sources = _checked_sources(arrays, placements, trust)
         sources = _measured_sources(sources, settings.degradations(len(sources)), noise)
         with nullcontext() if self._replayer is None else self._replayer.stream():
             task = self._task(sources, settings, weights, restored)
             fused = self._run(task, sources, callback, cancelled)
-            arrays = self._arrays(fused)
-        image = arrays['image']
-        planes = arrays.get('weights', np.empty((0, *image.shape[:2]), np.float32))
-        own = [arrays[f'restored {index}'] for index in range(len(sources))] if restored else []
+            results = self._arrays(fused)
+        image = results['image']
+        planes = results.get('weights', np.empty((0, *image.shape[:2]), np.float32))
+        own = [results[f'restored {index}'] for index in range(len(sources))] if restored else []
         seconds = time.perf_counter() - start
         return FusionResult(image, planes, fused.prior_calls, seconds, tuple(own))
 
@@ -433,6 +447,57 @@ def _array(tensor: Tensor) -> NDArray[Any]:
     return np.asarray(cv2.merge(list(tensor.permute(2, 0, 1).numpy())))
 
 
+def _mapped(
+    arrays: Sequence[NDArray[Any]],
+    placements: Sequence[Placement | None],
+    ranges: Sequence[ThermalRange | None],
+    stamp: float | None,
+) -> tuple[list[NDArray[Any]], list[Placement | None]]:
+    """Return the sources with thermal counts as intensities, and all of their placements."""
+    count = len(arrays)
+    for what, values in (('ranges', ranges), ('placements', placements)):
+        if len(values) > count:
+            raise FusionInputError(f'{len(values)} {what} for {count} sources: give one for each')
+    images = [np.asarray(array) for array in arrays]
+    placed = [*placements, *[None] * (count - len(placements))]
+    for index, image in enumerate(images):
+        range_ = ranges[index] if index < len(ranges) else None
+        if range_ is None and not (index and _holds_counts(image)):
+            continue
+        range_ = range_ or ThermalRange()
+        if stamp is None:
+            range_.reset()
+        try:
+            mapped = range_(image[..., 0] if image.shape[2:] == (1,) else image, stamp or 0.0)
+        except ThermalRangeError as error:
+            raise FusionInputError(f'{_name(index)}: {error}') from error
+        found = range_.no_data
+        if found is not None:
+            mapped = filled(mapped, found.mask)
+            if index and images[0].ndim > 1 and images[0].size:
+                first = images[0].shape[1], images[0].shape[0]
+                placement = placed[index]
+                if placement is not None:
+                    _check_fits(placement, mapped, (first[1], first[0]), _name(index))
+                placed[index] = placement_of_data(found.mask, placement, first)
+        images[index] = mapped
+    return images, placed
+
+
+def _holds_counts(image: NDArray[Any]) -> bool:
+    """Tell whether a source that is not the first one holds what a thermal camera measured."""
+    if image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (1,)):
+        return False
+    if image.dtype.kind == 'f':
+        # What is hardly beyond [0, 1] was meant to be within; also True with NaN.
+        return not (image.min() >= -1 and image.max() <= 2)
+    return image.dtype.kind in 'iu' and image.dtype.itemsize > 1
+
+
+def _name(index: int) -> str:
+    return ('visible', 'thermal')[index] if index < 2 else f'source {index + 1}'
+
+
 def _checked_sources(
     arrays: Sequence[NDArray[Any]],
     placements: Sequence[Placement | None],
@@ -440,14 +505,13 @@ def _checked_sources(
 ) -> list[_Source]:
     """Check what is to be fused; placements and trust may be given for fewer sources."""
     count = len(arrays)
-    for what, values in (('placements', placements), ('trust', trust)):
-        if len(values) > count:
-            raise FusionInputError(f'{len(values)} {what} for {count} sources: give one for each')
+    if len(trust) > count:
+        raise FusionInputError(f'{len(trust)} trust for {count} sources: give one for each')
     if not all(0 <= value <= 1 for value in trust):
         raise FusionInputError(f'trust is {tuple(trust)}: every value must be 0 to 1')
     sources: list[_Source] = []
     for index, array in enumerate(arrays):
-        name = ('visible', 'thermal')[index] if index < 2 else f'source {index + 1}'
+        name = _name(index)
         pixels, full_scale = _checked(array, name)
         placement = placements[index] if index < len(placements) else None
         if placement is not None:
@@ -473,13 +537,15 @@ def _checked(array: NDArray[Any], name: str) -> tuple[NDArray[Any], float]:
         return array, full_scale
     if not np.issubdtype(array.dtype, np.floating):
         raise FusionInputError(
-            f'{name} has dtype {array.dtype}: expected uint8, uint16 or float in [0, 1]'
+            f'{name} has dtype {array.dtype}: expected uint8, uint16 or float in [0, 1]; map '
+            'other numbers before, such as thermal counts with ranges'
         )
     array = array.astype(np.float32, copy=False)
     low, high = array.min(), array.max()
     if not (low >= 0 and high <= 1):  # also when either is NaN
         raise FusionInputError(
-            f'{name} has values from {low:g} to {high:g}: floats must be finite and in [0, 1]'
+            f'{name} has values from {low:g} to {high:g}: floats must be finite and in [0, 1]; '
+            'temperatures and counts become that by a ThermalRange among ranges'
         )
     return array, 1.0
 

@@ -42,6 +42,8 @@ Mask = NDArray[np.bool_]
 
 # Beyond this no number is a measurement; squares of it are still finite in float32.
 WILD = 1e15
+# Pixels of the visible image over which the other one fades out beside what is without data.
+SOFT_EDGE = 16.0
 # Most pixels that the scene's spread is taken from, and the part of them that is left out at each
 # end.
 _SAMPLE_PIXELS = 4096
@@ -115,21 +117,25 @@ class NoData:
     share: float = 0.0
     rows: tuple[int, int] = (0, 0)
 
-    def sentences(self, source: str) -> tuple[str, ...]:
-        """Return what to tell of it; nothing of NaN, which says by itself what it is."""
+    def sentences(self, source: str, fate: str = 'without weight') -> tuple[str, ...]:
+        """
+        Return what to tell of it; nothing of NaN, which says by itself what it is.
+
+        :param fate: what becomes of these pixels, in words.
+        """
         texts = []
         if self.values:
             numbers = ' or '.join(f'{value:.6g}' for value in self.values)
             texts.append(
                 f'{100 * self.share:.2g} % of the {source} image is {numbers}, far from all else: '
-                'taken as no data, without weight'
+                f'taken as no data, {fate}'
             )
         if any(self.rows):
             ends = zip(('first', 'last'), self.rows, strict=True)
             named = ' and '.join(f'the {end} {count} rows' for end, count in ends if count)
             named = named.replace(' 1 rows', ' row')
             texts.append(
-                f'{named} of the {source} image are not image (telemetry?) and have no weight: '
+                f'{named} of the {source} image are not image (telemetry?), {fate}: '
                 f'leave them out with thermal_crop: [{self.rows[0]}, {self.rows[1]}]'
             )
         return tuple(texts)
@@ -369,7 +375,7 @@ def trust_beside(mask: Mask, edge: float) -> NDArray[np.float32]:
 
 
 def placement_of_data(
-    mask: Mask, placement: Placement | None, size: Sequence[int], edge: float
+    mask: Mask, placement: Placement | None, size: Sequence[int], edge: float = SOFT_EDGE
 ) -> Placement:
     """
     Return the placement of an image whose pixels without data are to have no weight.

@@ -53,6 +53,9 @@ from dig2dig_ros.evaluation.image_pairs import (
     find_pairs,
     ImagePair,
     ImagePairError,
+    looks_like_palette,
+    NO_PALETTE,
+    read_photograph,
     second_is_colour,
     unpaired,
 )
@@ -210,11 +213,16 @@ def choose_task(
     if args.task is not None:
         parameters.update(load_parameters(str(config_file(f'{TASKS[args.task]}.yaml'))))
     elif _is_colour(pairs[0]):
+        if looks_like_palette(read_photograph(pairs[0].thermal)):
+            raise UsageError(
+                f'{pairs[0].thermal}: {NO_PALETTE}; if it is a photograph, say --task multi-focus '
+                'or multi-exposure'
+            )
         thermal = False
         parameters['fusion.chroma'] = 'all'
         report(
             'the second images have colour: they are taken as photographs; --task multi-focus or '
-            f'multi-exposure chooses parameters for such, --task {THERMAL_TASK} takes their luma'
+            'multi-exposure chooses parameters for such; thermal images are grey'
         )
     return thermal, chosen_parameters(args, parameters)
 

@@ -35,7 +35,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.evaluation.image_pairs import ImagePairError, read_photograph
+from dig2dig_ros.evaluation.image_pairs import (
+    has_colour,
+    ImagePairError,
+    looks_like_palette,
+    NO_PALETTE,
+    read_photograph,
+)
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
     chosen_parameters,
@@ -48,6 +54,7 @@ from dig2dig_ros.evaluation.options import (
     UsageError,
 )
 from dig2dig_ros.images.geometry import size_of, stretch_text
+from dig2dig_ros.images.no_data import filled, NoData, placement_of_data
 from dig2dig_ros.images.overlay import weight_map, weight_overlay
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration_file import load_registration
@@ -115,45 +122,79 @@ def choose_parameters(args: argparse.Namespace, images: Sequence[NDArray[Any]]) 
     return chosen_parameters(args, parameters)
 
 
+def check_colours(paths: Sequence[Path], images: Sequence[NDArray[Any]], task: str | None) -> None:
+    """
+    Refuse thermal images in false colours, as the node does.
+
+    :raises UsageError: an image is one; without a task, one that looks like it.
+    """
+    if task not in (None, THERMAL_TASK):
+        return
+    for index, (path, image) in enumerate(zip(paths, images, strict=True)):
+        is_thermal = task is not None and index == 1
+        if index and (looks_like_palette(image) or (is_thermal and has_colour(image))):
+            raise UsageError(
+                f'{path}: {NO_PALETTE}; if it is a photograph, say --task multi-focus or '
+                'multi-exposure'
+            )
+
+
 def prepare_sources(
     images: Sequence[NDArray[Any]], task: str | None, parameters: Mapping[str, Any]
-) -> list[NDArray[Any]]:
+) -> tuple[list[NDArray[Any]], dict[int, NoData]]:
     """
     Map thermal images to [0, 1]: all that are grey, but for a first one of 8 bits.
 
+    :return: the images, and by their numbers where some hold no measurement.
     :raises UsageError: a value of the parameters is refused.
     """
     if task not in (None, THERMAL_TASK):
-        return list(images)
+        # A grey photograph of 16 bits is no thermal image, which the fuser would take it for.
+        scale = np.float32(65535)
+        return [
+            image / scale if image.dtype == np.uint16 and image.ndim == 2 else image
+            for image in images
+        ], {}
     ranges = thermal_range(parameters)
-
-    def is_thermal(index: int, image: NDArray[Any]) -> bool:
-        return image.ndim == 2 and (index > 0 or image.dtype == np.uint16)
-
-    return [
-        ranges(image, 0.0) if is_thermal(index, image) else image
-        for index, image in enumerate(images)
-    ]
+    sources, found = [], {}
+    for index, image in enumerate(images):
+        if image.ndim == 2 and (index > 0 or image.dtype == np.uint16):
+            image = ranges(image, 0.0)
+            if ranges.no_data is not None:
+                found[index] = ranges.no_data
+                image = filled(image, ranges.no_data.mask)
+        sources.append(image)
+    return sources, found
 
 
 def place_sources(
-    images: Sequence[NDArray[Any]], parameters: Mapping[str, Any]
+    images: Sequence[NDArray[Any]],
+    parameters: Mapping[str, Any],
+    no_data: Mapping[int, NoData],
 ) -> tuple[Placement | None, ...]:
     """
-    Return where the second image lies on the first, if ``thermal_to_visible`` tells.
+    Return where the others lie on the first, if ``thermal_to_visible`` tells or data are missing.
 
     :raises UsageError: the file cannot be used, or is for images of other sizes.
     """
     path = parameters.get('thermal_to_visible', '')
-    if not path:
+    if not path and not no_data:
         return ()
     edge = parameters.get('registration_edge', PARAMETERS_BY_NAME['registration_edge'].default)
+    placements: list[Placement | None] = [None] * len(images)
+    size = size_of(images[0])
     try:
-        registration = load_registration(path)
-        registration.check_sizes(size_of(images[0]), size_of(images[1]))
-        return None, registration.placement(float(edge))
+        if path:
+            registration = load_registration(path)
+            registration.check_sizes(size, size_of(images[1]))
+            placements[1] = registration.placement(float(edge))
+        for index, found in no_data.items():
+            if index:  # the first one is what all lie on
+                mask = found.mask
+                placements[index] = placement_of_data(mask, placements[index], size, float(edge))
     except (TypeError, ValueError) as error:
         raise UsageError(f'the images cannot be registered: {error}') from error
+    return tuple(placements)
 
 
 def size_text(image: NDArray[Any]) -> str:
@@ -240,12 +281,17 @@ def fuse(args: argparse.Namespace) -> str:
     files = output_files(args.output, len(args.images), args.weights)
     check_files(files, args.images)
     images = [read_photograph(path) for path in args.images]
+    check_colours(args.images, images, args.task)
     parameters = choose_parameters(args, images)
-    sources = prepare_sources(images, args.task, parameters)
+    sources, no_data = prepare_sources(images, args.task, parameters)
     fuser = set_up_fuser(parameters)
-    placements = place_sources(images, parameters)
+    placements = place_sources(images, parameters, no_data)
+    for index, found in no_data.items():
+        fate = ('without weight',) if index else ('filled from around it where it is small',)
+        for text in found.sentences(str(args.images[index]), *fate):
+            report(f'fuse_images: {text}')
     for index, (path, image) in enumerate(zip(args.images, images, strict=True)):
-        placed = index < len(placements) and placements[index] is not None
+        placed = index == 1 and bool(parameters.get('thermal_to_visible'))
         if size_of(image) != size_of(images[0]) and not placed:
             report(
                 f'fuse_images: {path} has {size_text(image)} pixels and is resized to '

@@ -25,10 +25,12 @@ from dig2dig_ros.evaluation.image_pairs import (
     ImagePair,
     ImagePairError,
     load_pair,
+    looks_like_palette,
     read_photograph,
     second_is_colour,
     unpaired,
 )
+from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 
 
 def write(path, image=None):
@@ -214,8 +216,9 @@ def test_photographs_keep_their_colour(tmp_path):
     loaded = load_pair(pair, thermal=False)
     np.testing.assert_array_equal(loaded, (first, second))
     assert all(image.dtype == np.uint8 for image in loaded)
-    # As a thermal image, the second one is reduced.
-    assert load_pair(pair)[1].shape == (12, 16)
+    # A thermal image has none.
+    with pytest.raises(ImagePairError, match='looks like a colour palette'):
+        load_pair(pair)
 
 
 def test_photographs_without_colour_are_grey(tmp_path):
@@ -286,7 +289,7 @@ def test_two_sizes_are_refused_where_they_must_be_one(tmp_path, thermal):
     pair = ImagePair(
         'street',
         write(tmp_path / 'street_A.png', colourful((12, 16))),
-        write(tmp_path / 'street_B.png', colourful((10, 16))),
+        write(tmp_path / 'street_B.png', colourful((10, 16))[:, :, 0]),
     )
     assert [image.shape[:2] for image in load_pair(pair, thermal=thermal)] == [(12, 16), (10, 16)]
     names = ('visible', 'thermal') if thermal else (r'.*street_A\.png', r'.*street_B\.png')
@@ -352,3 +355,47 @@ def test_finds_all_pairs_of_other_tasks(shared, folder, count):
     first, second = load_pair(pairs[0], thermal=False, same_size=True)
     assert first.shape == second.shape == (*first.shape[:2], 3)
     assert unpaired(shared / 'data' / folder) == []
+
+
+PALETTES = ('JET', 'RAINBOW', 'INFERNO', 'HOT', 'PLASMA', 'VIRIDIS', 'TURBO', 'HSV', 'MAGMA')
+
+
+def heat(size=(160, 128)):
+    counts = SyntheticScene(*size, seed=2).render(0.5).thermal.astype(np.float64)
+    low, high = np.percentile(counts, (1, 99.5))
+    return np.clip((counts - low) * 255 / (high - low), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize('palette', PALETTES)
+def test_a_palette_is_told_from_a_photograph(palette):
+    image = cv2.applyColorMap(heat(), getattr(cv2, f'COLORMAP_{palette}'))
+    assert looks_like_palette(image)
+    assert looks_like_palette(image[:, :, ::-1])
+    assert looks_like_palette(image.astype(np.uint16) * 257)
+
+
+@pytest.mark.parametrize('palette', ['JET', 'RAINBOW', 'INFERNO'])
+def test_thermal_images_in_a_palette_are_refused(tmp_path, palette):
+    image = cv2.applyColorMap(heat(), getattr(cv2, f'COLORMAP_{palette}'))
+    visible = write(tmp_path / 'a_A.png', colourful(image.shape[:2]))
+    for name in ('a_B.png', 'a_B.jpg'):
+        thermal = write(tmp_path / name, image)
+        with pytest.raises(ImagePairError, match=r'colour palette.*white-hot grey or raw counts'):
+            load_pair(ImagePair('a', visible, thermal))
+
+
+def test_photographs_and_grey_images_are_no_palettes():
+    street = SyntheticScene(160, 128, seed=2).render(0.5).visible
+    for image in (street, colourful((128, 160)), np.dstack([heat()] * 3), heat()):
+        assert not looks_like_palette(image)
+
+
+def test_no_photograph_of_a_street_looks_like_a_palette(shared):
+    paths = [
+        path
+        for folder in ('roadscene/dev', 'm3fd', 'llvip', 'msrs', 'flir')
+        for path in sorted((shared / 'data' / folder / 'visible').glob('*'))[:4]
+    ]
+    if not paths:
+        pytest.skip('no images')
+    assert not [path for path in paths if looks_like_palette(cv2.imread(str(path)))]

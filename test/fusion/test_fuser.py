@@ -26,6 +26,7 @@ from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.sensor_noise import measure_noise, SensorNoise
 from dig2dig_ros.images.stripes import Stripes
+from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.priors import load_prior, PriorError
 from fusion.priors import GaussianPrior
 
@@ -138,9 +139,9 @@ def test_grey_visible_gives_a_grey_image(fuser):
 def test_full_scale_of_every_type_means_the_same(fuser, dtype):
     visible, thermal, _ = street()
     scale = 257 if dtype == np.uint16 else 1 / 255
-    converted = fuser.fuse(
-        (visible * dtype(scale)).astype(dtype), (thermal * dtype(scale)).astype(dtype)
-    ).image
+    # A second one of 16 bits is no photograph, but counts.
+    second = thermal if dtype == np.uint16 else (thermal * dtype(scale)).astype(dtype)
+    converted = fuser.fuse((visible * dtype(scale)).astype(dtype), second).image
     difference = converted.astype(int) - fuser.fuse(visible, thermal).image
     assert np.abs(difference).max() <= 1
 
@@ -211,7 +212,8 @@ def test_uniform_weights_alone_are_the_mean(sampler):
     [
         (np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4), np.uint8), r'visible.*\(4, 4, 2\)'),
         (np.zeros((4, 4), np.uint8), np.zeros((0, 4), np.uint8), r'thermal.*empty'),
-        (np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.int32), 'thermal.*int32'),
+        (np.zeros((4, 4), np.int32), np.zeros((4, 4), np.uint8), 'visible.*int32.*ranges'),
+        (np.zeros((4, 4), np.uint8), np.zeros((4, 4), bool), 'thermal.*bool'),
         (np.full((4, 4), 7.0), np.zeros((4, 4), np.uint8), r'visible.*7'),
         (np.full((4, 4), np.nan), np.zeros((4, 4), np.uint8), 'visible.*finite'),
     ],
@@ -611,6 +613,74 @@ def test_images_too_small_to_tell_their_noise_are_fused_as_they_are(fuser):
     assert usual.prior_calls == expected.prior_calls
 
 
+# Thermal counts, as they come from a camera
+
+
+def counts_of(thermal, low=7273, span=555):
+    return np.rint(low + thermal * (span / 255.0)).astype(np.uint16)
+
+
+def contrast(image, warm):
+    grey = image if image.ndim == 2 else image.mean(axis=2)
+    return grey[warm].mean() - grey[:, 42:][~warm[:, 42:]].mean()
+
+
+@pytest.mark.parametrize('of', [np.uint16, np.int32, np.float32, np.float64])
+def test_counts_are_mapped_as_in_the_node(fuser, of):
+    visible, thermal, warm = street()
+    counts = counts_of(thermal).astype(of)
+    result = fuser.fuse(visible, counts)
+    expected = fuser.fuse(visible, ThermalRange()(counts, 0.0))
+    np.testing.assert_array_equal(result.image, expected.image)
+    eight_bits = contrast(fuser.fuse(visible, thermal).image, warm)
+    assert contrast(result.image, warm) > 0.8 * eight_bits > 30
+    # The third source, too, and a plane of one channel.
+    third = fuser.fuse(visible, thermal, counts[..., None]).image
+    mapped = fuser.fuse(visible, thermal, ThermalRange()(counts, 0.0)).image
+    np.testing.assert_array_equal(third, mapped)
+
+
+def test_a_range_that_is_kept_follows_the_scene(fuser):
+    visible, thermal, _ = street()
+    kept, alone, reference = ThermalRange(), ThermalRange(), ThermalRange()
+    for index, span in enumerate((400, 800)):
+        counts = counts_of(thermal, span=span)
+        following = fuser.fuse(visible, counts, ranges=(None, kept), stamp=0.1 * index).image
+        by_itself = fuser.fuse(visible, counts, ranges=(None, alone)).image
+        expected = fuser.fuse(visible, reference(counts, 0.1 * index)).image
+        np.testing.assert_array_equal(following, expected)
+        np.testing.assert_array_equal(by_itself, fuser.fuse(visible, counts).image)
+    assert (following != by_itself).any()
+
+
+def test_counts_without_data_have_no_weight(fuser):
+    visible, thermal, _ = street()
+    counts = counts_of(thermal)
+    counts[:12] = 0
+    result = fuser.fuse(visible, counts)
+    assert result.weights[1][:12].max() < 1e-3
+    assert result.weights[1][40:].max() > 0.3
+    kelvin = counts_of(thermal, 28400, 2200).astype(np.float32) / 100
+    kelvin[:12] = np.nan
+    ranges = ThermalRange()
+    result = fuser.fuse(visible, kelvin, ranges=(None, ranges))
+    assert result.weights[1][:12].max() < 1e-3
+    assert ranges.no_data.mask[:12].all()
+
+
+def test_what_ranges_cannot_map_is_refused(fuser):
+    visible, thermal, _ = street()
+    with pytest.raises(FusionInputError, match=r'thermal: .* no finite value'):
+        fuser.fuse(visible, np.full(thermal.shape, np.nan))
+    with pytest.raises(FusionInputError, match='3 ranges for 2 sources'):
+        fuser.fuse(visible, thermal, ranges=(None, None, None))
+    with pytest.raises(FusionInputError, match='ThermalRange among ranges'):
+        fuser.fuse(visible, thermal / 255 * 1.2)
+    palette = cv2.applyColorMap(thermal, cv2.COLORMAP_JET)
+    with pytest.raises(FusionInputError, match=r'thermal: .*colour palette'):
+        fuser.fuse(visible, palette, ranges=(None, ThermalRange()))
+
+
 # The restored sources
 
 
@@ -644,7 +714,7 @@ def test_restored_sources_are_those_of_a_fusion_of_one(fuser, sampler, declared)
 @pytest.mark.parametrize(
     ('images', 'shapes'),
     [
-        (lambda v, t: (v, (t * np.uint16(257))), [(60, 84, 3), (60, 84)]),
+        (lambda v, t: (v, t.astype(np.float64) / 255), [(60, 84, 3), (60, 84)]),
         (lambda v, t: (v[..., 0], t / np.float32(255)), [(60, 84), (60, 84)]),
         (lambda v, t: (v / 255, v), [(60, 84, 3), (60, 84, 3)]),
         (lambda v, t: (v, t[::2, ::2], t), [(60, 84, 3), (60, 84), (60, 84)]),

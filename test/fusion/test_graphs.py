@@ -69,7 +69,7 @@ def film():
     for moment in range(OFTEN):
         yield SETTINGS, images(moment, 28, 20), {}
         visible, thermal = images(moment)
-        yield SETTINGS, (visible, (thermal * 65535).astype(np.uint16)), {}
+        yield SETTINGS, (visible.astype(np.uint16) * 257, thermal), {}
     # What was recorded is still there.
     yield SETTINGS, images(0), {}
 

@@ -719,8 +719,21 @@ def test_photographs_without_a_task_get_a_hint(
     assert main(arguments) == 0
     captured = capsys.readouterr()
     assert '--task multi-focus or multi-exposure chooses parameters for such' in captured.err
-    assert main([*arguments, '--task', 'visible-thermal']) == 0
-    assert 'photographs' not in capsys.readouterr().err
+    assert main([*arguments, '--task', 'visible-thermal']) == 2
+    assert 'scene_B.png: the thermal image looks like a colour palette' in capsys.readouterr().err
+
+
+def test_a_folder_of_thermal_images_in_a_palette_is_refused(
+    pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (pairs / 'thermal').iterdir():
+        grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        assert cv2.imwrite(str(path), cv2.applyColorMap(grey, cv2.COLORMAP_JET))
+    arguments = [str(pairs), '--compare', 'mean', '--time-size', 'pairs']
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert 'the thermal image looks like a colour palette (false colour)' in error
+    assert 'if it is a photograph, say --task multi-focus or multi-exposure' in error
 
 
 class Bright:

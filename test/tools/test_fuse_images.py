@@ -159,8 +159,8 @@ def test_grey_sources_give_a_grey_image_however_they_were_saved(
     ('options', 'chroma'),
     [
         ((), 'all'),
-        (('--task', 'visible-thermal'), None),
-        (('--task', 'visible-thermal', '--params', 'multi_exposure'), 'all'),
+        (('--task', 'multi-exposure', '--params', 'fusion'), None),
+        (('--task', 'multi-exposure'), 'all'),
         (('--params', 'fusion'), None),
     ],
 )
@@ -175,6 +175,39 @@ def test_colour_of_a_later_image_counts_unless_the_first_is_the_visible_one(
     fused = read(tmp_path / 'fused.png')
     assert fused.ndim == (3 if chroma else 2)
     assert (f'chroma {chroma}' if chroma else 'grey') in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('task', [None, 'visible-thermal'])
+@pytest.mark.parametrize('palette', [cv2.COLORMAP_JET, cv2.COLORMAP_RAINBOW, cv2.COLORMAP_INFERNO])
+def test_palettes_are_refused_as_in_the_node(
+    task: str | None, palette: int, fuse: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    thermal = cv2.applyColorMap(structure(2), palette)
+    assert fuse(colour(1), thermal, options=('--task', task) if task else ()) == 2
+    error = capsys.readouterr().err
+    assert '1.png: the thermal image looks like a colour palette (false colour)' in error
+    assert 'if it is a photograph, say --task multi-focus or multi-exposure' in error
+    assert fuse(colour(1), thermal, options=('--task', 'multi-focus')) == 0
+
+
+def test_a_thermal_image_has_no_colour(
+    fuse: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fuse(colour(1), colour(2), options=('--task', 'visible-thermal')) == 2
+    assert 'white-hot grey or raw counts' in capsys.readouterr().err
+
+
+def test_counts_without_data_have_no_weight_and_it_is_said(
+    fuse: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = 28400 + 8 * structure(2).astype(np.uint16)
+    counts[:10] = 0
+    assert fuse(colour(1), counts, options=('--weights',)) == 0
+    assert (read(tmp_path / 'fused.weights.2.png')[:10] == 0).all()
+    assert read(tmp_path / 'fused.weights.2.png')[30:].max() > 50
+    error = capsys.readouterr().err
+    assert '1.png image is 0, far from all else: taken as no data, without weight' in error
+    assert 'resized' not in error
 
 
 def test_a_colour_and_a_grey_image_keep_the_colour_of_the_first(
@@ -223,7 +256,8 @@ def test_16_bit_photographs_are_no_thermal_counts(
     dark, bright = structure(1).astype(np.uint16) * 40, structure(1).astype(np.uint16) * 257
     assert fuse(dark, bright, options=('--task', 'multi-exposure')) == 0
     settings = fusion_settings(load_parameters('multi_exposure'))
-    image = Fuser(settings, prior=prior, device='cpu').fuse(dark, bright).image
+    scale = np.float32(65535)
+    image = Fuser(settings, prior=prior, device='cpu').fuse(dark / scale, bright / scale).image
     assert np.array_equal(read(tmp_path / 'fused.png'), image)
 
 
@@ -252,7 +286,7 @@ def test_a_registration_places_the_second_image(
     np.testing.assert_array_equal(fused[24:], visible[24:])
     assert (fused[:20, 52:] != visible[:20, 52:]).any()
     assert 'resized' not in capsys.readouterr().err
-    assert fuse(thermal, visible, options=options) == 2
+    assert fuse(thermal, structure(3), options=options) == 2
     assert 'the images cannot be registered' in capsys.readouterr().err
 
 
