@@ -185,7 +185,7 @@ def assemble(context: LaunchContext) -> list[Node]:
     visible, thermal = given['visible_topic'], given['thermal_topic']
     camera_info = {
         source: given[f'{source}_camera_info_topic']
-        or posixpath.join(posixpath.dirname(topic), 'camera_info')
+        or posixpath.join(posixpath.dirname(topic.removesuffix('/compressed')), 'camera_info')
         for source, topic in (('visible', visible), ('thermal', thermal))
     }
     return [

@@ -149,6 +149,8 @@ def test_topics_are_remapped_and_camera_info_goes_with_the_image(launched):
     assert names['thermal/image_raw'] == '/boson/image_raw'
     assert names['thermal/image_raw/compressed'] == '/boson/image_raw/compressed'
     assert names['thermal/camera_info'] == '/boson/camera_info'
+    names = remappings(launched(visible_topic='/front/image/compressed'))
+    assert names['visible/camera_info'] == '/front/camera_info'
     names = remappings(launched(visible_topic='image', visible_camera_info_topic='/calibration'))
     assert names['visible/camera_info'] == '/calibration'
     names = remappings(launched(thermal_topic='/ir', thermal_camera_info_topic='/calibration'))

@@ -39,6 +39,7 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 _COMPRESSED = '/compressed'
+_TYPES = {False: 'sensor_msgs/msg/Image', True: 'sensor_msgs/msg/CompressedImage'}
 # Those that usually are, and durability, for publishers that are latched.
 _OVERRIDABLE = (
     QoSPolicyKind.HISTORY,
@@ -64,6 +65,19 @@ def image_topic(node: Node, source: str, compressed: bool) -> str:
     if full.endswith(_COMPRESSED):  # the base was remapped to the compressed topic itself
         return full
     return _remapped(node, f'{base}{_COMPRESSED}', f'{full}{_COMPRESSED}')
+
+
+def publishers_of(node: Node, source: str, compressed: bool) -> str:
+    """Return how many publishers the images of a camera have, and what to do if it is another."""
+    topic = str(node.resolve_topic_name(image_topic(node, source, compressed)))
+    types = [publisher.topic_type for publisher in node.get_publishers_info_by_topic(topic)]
+    advice = f'set {source}_transport: {"raw" if compressed else "compressed"}'
+    if types and _TYPES[compressed] not in types:
+        text = f'{len(types)} of {types[0]}'
+        return f'{text}: {advice}' if types[0] == _TYPES[not compressed] else text
+    other = str(node.resolve_topic_name(image_topic(node, source, not compressed)))
+    there = 0 if types or other == topic else node.count_publishers(other)
+    return f'0, but {there} on {other}: {advice}' if there else str(len(types))
 
 
 def camera_info_topic(node: Node, source: str) -> str:

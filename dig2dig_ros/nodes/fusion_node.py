@@ -34,7 +34,12 @@ from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
-from dig2dig_ros.nodes.camera_topics import camera_info_topic, CameraInputs, image_topic
+from dig2dig_ros.nodes.camera_topics import (
+    camera_info_topic,
+    CameraInputs,
+    image_topic,
+    publishers_of,
+)
 from dig2dig_ros.nodes.diagnostics import diagnostics_of
 from dig2dig_ros.nodes.parameters import NodeParameters, print_help
 from dig2dig_ros.nodes.publishing import Outputs
@@ -144,7 +149,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             values,
             {source: self._image_topic(source) for source in self._sources},
             look_up=self._pose_from_tf(values),
-            publishers=lambda source: self.count_publishers(self._image_topic(source)),
+            publishers=lambda name: publishers_of(self, name, self._is_compressed(name)),
             camera_info=OutgoingCameraInfo(
                 camera_info_topic(self, 'visible'),
                 lambda: self._outputs is not None and self._outputs.wants_camera_info(),

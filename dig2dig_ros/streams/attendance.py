@@ -94,7 +94,7 @@ class Attendance:
         values: Mapping[str, Any],
         now: float,
         topics: Mapping[str, str],
-        publishers: Callable[[str], int] | None = None,
+        publishers: Callable[[str], object] | None = None,
     ) -> list[str]:
         """
         Return a sentence for every camera that is missing.

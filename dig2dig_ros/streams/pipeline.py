@@ -85,7 +85,7 @@ class Pipeline:
         topics: Mapping[str, str],
         *,
         look_up: Callable[[str, str], Pose] | None = None,
-        publishers: Callable[[str], int] | None = None,
+        publishers: Callable[[str], object] | None = None,
         camera_info: OutgoingCameraInfo | None = None,
         log: Callable[[str], None] = lambda text: None,
         clock: Callable[[], float] = time.monotonic,

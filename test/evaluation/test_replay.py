@@ -248,6 +248,17 @@ def test_stretched_images_are_counted(tmp_path: Path, fuser: Fuser) -> None:
     assert (fault.count, fault.of) == (3, 3)
 
 
+def test_a_camera_info_that_is_not_true_of_the_images_is_said(
+    tmp_path: Path, fuser: Fuser
+) -> None:
+    info = camera_info(START, 640, 512)
+    write_bag(tmp_path / 'bag', 'mcap', [('/visible/camera_info', info, START), *pairs(3)])
+    made, through = replay(tmp_path / 'bag', fuser)
+    assert [pair.camera_info for pair in made] == [None] * 3
+    (said,) = through.health
+    assert 'visible/camera_info is for 640x512 pixels, but the visible images have 64x48' in said
+
+
 def test_camera_info_is_the_latest_when_the_pair_is_decided(tmp_path: Path, fuser: Fuser) -> None:
     messages = pairs(3)
     for number, factor in ((1, 1), (2, 2)):

@@ -18,7 +18,7 @@ import array
 
 import cv2
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from integration.harness import heat, HEIGHT, running, street, WIDTH
 
@@ -56,6 +56,18 @@ def test_compressed_images_and_latched_camera_info_beside_a_remapped_base_are_he
         assert client.change_state('activate')
         client.subscribe('fused/camera_info', CameraInfo)
         client.until(lambda: 'none came on /camera/camera_info' in client.text)
+        # Images that are there, but raw.
+        raw = [
+            client.node.create_publisher(Image, topic, client.reliable)
+            for topic in ('/camera/image_raw', '/lwir/image/compressed')
+        ]
+        for expected in (
+            '(publishers: 0, but 1 on /camera/image_raw: set visible_transport: raw)',
+            '(publishers: 1 of sensor_msgs/msg/Image: set thermal_transport: raw)',
+        ):
+            client.until(lambda text=expected: text in client.text, what=expected)
+        for publisher in raw:
+            client.node.destroy_publisher(publisher)
         # Before the node listens: a calibration is published once.
         assert client.change_state('deactivate')
         infos = client.node.create_publisher(CameraInfo, '/camera/camera_info', latched)
