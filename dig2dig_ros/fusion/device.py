@@ -151,6 +151,20 @@ def _glibc() -> ctypes.CDLL | None:
     return libc if all(hasattr(libc, name) for name in names) else None
 
 
+def use_exact_float32() -> None:
+    """
+    Have CUDA compute in float32 what is float32, for the whole process.
+
+    By default, cuDNN computes convolutions of float32 in TF32, with 10 bits in place of 23.
+    """
+    # These are known to all versions of torch, and give way to what newer ones have beside them.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    if hasattr(torch.backends.cudnn, 'conv'):
+        torch.backends.cudnn.conv.fp32_precision = 'ieee'
+        torch.backends.cuda.matmul.fp32_precision = 'ieee'
+
+
 def is_lost(device: torch.device, reason: str) -> bool:
     """
     Return whether an error, by what it says, has ended all use of the device in this process.

@@ -39,6 +39,7 @@ from dig2dig_ros.fusion.device import (
     keep_freed_memory,
     resolve_device,
     resolve_precision,
+    use_exact_float32,
 )
 from dig2dig_ros.fusion.device_fusion import fuse_pair, Fused, SourceTask, Task
 from dig2dig_ros.fusion.estimates import FusionCancelled
@@ -84,6 +85,7 @@ class FusionResult:
     :param restored: where they were asked for, the sources as they were fused: restored, on the
         pixels of the first one, (H, W) or (H, W, 3) uint8. Beyond what a source reaches it is
         black, with the soft edge of its placement; trust changes nothing. Otherwise empty.
+    :param slowed: why it took longer than it should, in a sentence; empty where it did not.
     """
 
     image: NDArray[np.uint8]
@@ -91,6 +93,7 @@ class FusionResult:
     prior_calls: int
     seconds: float
     restored: tuple[NDArray[np.uint8], ...] = ()
+    slowed: str = ''
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,7 @@ class Fuser:
         if on_gpu:
             # Some of its ways to the same sum add in any order.
             torch.backends.cudnn.deterministic = True
+            use_exact_float32()
             # The prior is used on another stream than the one that brought it here.
             torch.cuda.synchronize(self.device)
         else:
@@ -186,8 +190,13 @@ class Fuser:
             # What recordings hold is among it.
             'GPU memory of this process (MiB)': f'{own / 2**20:.0f}',
             'GPU memory free (MiB)': f'{free / 2**20:.0f} of {total / 2**20:.0f}',
-            'CUDA graphs': str(self._replayer.recorded if self._replayer is not None else 0),
+            'CUDA graphs': str(self.recorded),
         }
+
+    @property
+    def recorded(self) -> int:
+        """How many computations are replayed: on CUDA devices, as graphs."""
+        return 0 if self._replayer is None else self._replayer.recorded
 
     def is_lost(self, reason: str) -> bool:
         """Return whether an error has ended all use of the device in this process."""
@@ -303,7 +312,8 @@ class Fuser:
         planes = results.get('weights', np.empty((0, *image.shape[:2]), np.float32))
         own = [results[f'restored {index}'] for index in range(len(sources))] if restored else []
         seconds = time.perf_counter() - start
-        return FusionResult(image, planes, fused.prior_calls, seconds, tuple(own))
+        slowed = '' if self._replayer is None else self._replayer.problem
+        return FusionResult(image, planes, fused.prior_calls, seconds, tuple(own), slowed)
 
     def _task(
         self, sources: Sequence[_Source], settings: FusionSettings, weights: bool, restored: bool

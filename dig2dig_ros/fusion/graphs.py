@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+import gc
 import logging
 import threading
 from typing import Any, Generic, Protocol, TypeVar
@@ -45,6 +46,23 @@ MOST_RECORDINGS = 16
 RUNS_BEFORE = 3
 # Alignment of staged arrays in bytes.
 _ALIGNMENT = 256
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """
+    Collect garbage before the block, and none in it.
+
+    What is collected may be tensors of the device: to free those breaks a recording off.
+    """
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class Result(Protocol):
@@ -142,6 +160,7 @@ class Replayer(Generic[ResultT]):
 
     :param device: a CUDA device; on the CPU, to replay is to run the recorded function again.
     :param record: whether to record at all.
+    :ivar problem: what to tell of a computation that could not be recorded; empty where all could.
     """
 
     def __init__(self, device: torch.device, record: bool = True) -> None:
@@ -156,6 +175,8 @@ class Replayer(Generic[ResultT]):
         # Whether something was enqueued that nobody has waited for.
         self._is_pending = False
         self._complained = False
+        # Why the last recording failed that was tried.
+        self.problem = ''
 
     @contextmanager
     def stream(self) -> Iterator[None]:
@@ -217,9 +238,11 @@ class Replayer(Generic[ResultT]):
         return {name: np.array(place.numpy()) for name, place in places.items()}
 
     def clear(self) -> None:
-        """Give up all recordings and their memory."""
+        """Give up all recordings and their memory; what is in flight is waited for."""
+        self._wait()
         self._forget_graphs()
         self._recordings.clear()
+        self.problem = ''
 
     def _forget_graphs(self) -> None:
         # All or none: with a graph, torch gives back the workspace of cuBLAS on the stream, to
@@ -269,21 +292,22 @@ class Replayer(Generic[ResultT]):
     ) -> None:
         try:
             if self._stream is None:
-                self._remember(recording, computation)
+                with _no_garbage():
+                    self._remember(recording, computation)
             else:
                 self._capture(recording, computation)
             recording.read = read
         except Exception as error:  # whatever a driver or a prior says of it: it runs as before
             recording.failed = True
             self._forget_graphs()
+            said = f'{type(error).__name__}: {error}'.splitlines()[0]
+            self.problem = (
+                'a computation is not recorded as a CUDA graph and runs kernel by kernel, which '
+                f'is slower: {said}'
+            )
             if not self._complained:
                 self._complained = True
-                _LOG.warning(
-                    'a computation is not recorded as a CUDA graph and runs kernel by kernel, '
-                    'which is slower: %s: %s',
-                    type(error).__name__,
-                    error,
-                )
+                _LOG.warning(self.problem)
 
     def _capture(self, recording: _Recording[ResultT], computation: Computation[ResultT]) -> None:
         assert self._stream is not None
@@ -291,18 +315,19 @@ class Replayer(Generic[ResultT]):
         graphs = [each.graph for each in self._recordings.values() if each.graph is not None]
         pool = graphs[0].pool() if graphs else None
         self._stream.synchronize()
-        # What the runs before have left unused: the graph has memory of its own.
-        torch.cuda.empty_cache()
-        graph = torch.cuda.CUDAGraph()
-        # What other threads do with the device meanwhile does no harm.
-        graph.capture_begin(pool=pool, capture_error_mode='thread_local')
-        try:
-            result = computation(recording.inputs, True)
-        except BaseException:
-            with suppress(Exception):  # that only says that something was wrong
-                graph.capture_end()
-            raise
-        graph.capture_end()
+        with _no_garbage():
+            # What the runs before have left unused: the graph has memory of its own.
+            torch.cuda.empty_cache()
+            graph = torch.cuda.CUDAGraph()
+            # What other threads do with the device meanwhile does no harm.
+            graph.capture_begin(pool=pool, capture_error_mode='thread_local')
+            try:
+                result = computation(recording.inputs, True)
+            except BaseException:
+                with suppress(Exception):  # that only says that something was wrong
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         recording.graph, recording.result, recording.replay = graph, result, graph.replay
 
     @staticmethod

@@ -109,6 +109,7 @@ class Pipeline:
         self._visible_frame = ''
         self._seen_visible = False
         self._resolution = ''
+        self._slowed = ''
         self.restart()
 
     @property
@@ -252,6 +253,7 @@ class Pipeline:
                 self._visible_frame or work.messages[0].message.header.frame_id,
             )
             self._resolution = f'{size[0]}x{size[1]}'
+            self._slowed = fused.result.slowed
             deliver(fused)
         except Exception as error:  # nothing that one pair does may end the others
             self.failed(error, cancelled())
@@ -386,6 +388,7 @@ class Pipeline:
             warnings.append(reason)
         warnings.append(self.lost)
         warnings.append(self._memory.warning() or '')
+        warnings.append(self._slowed)
         for source, condition in self.preparation.images.conditions.items():
             if source not in missing:
                 warnings += condition.faults

@@ -20,6 +20,12 @@ people's fusion networks (``--plugin``) fuse the same video in turns. ``node`` r
 and ``pair_camera`` as processes over DDS, on this machine only, and takes the fused images as any
 subscriber would.
 
+``cuda`` is for the first contact with a device: in under ten minutes it checks that the fusion
+does there what it should, and times it.
+
+Exit code: 0; 1 where a check or a process failed; 2 where something cannot be done, as without a
+CUDA device; 130 where Ctrl-C came.
+
 Tables go to the standard output, everything that was measured to ``--output`` as JSON.
 """
 
@@ -35,6 +41,7 @@ import tempfile
 import time
 from typing import Any, TYPE_CHECKING
 
+from dig2dig_ros.evaluation.device_check import failures, measure_device
 from dig2dig_ros.evaluation.fusion_timing import (
     camera_noise,
     compare_fusions,
@@ -51,6 +58,7 @@ from dig2dig_ros.evaluation.options import (
     report,
     size_argument,
     UsageError,
+    within,
 )
 from dig2dig_ros.evaluation.study import as_json
 from dig2dig_ros.evaluation.tables import figure, Table
@@ -89,6 +97,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest='command', required=True)
     fuser = commands.add_parser('fuser', help='the fuser alone, compared with other fusions')
     node = commands.add_parser('node', help='the node over DDS, from camera to subscriber')
+    cuda = commands.add_parser('cuda', help='at first contact with a device: checks, and a table')
     # fmt: off
     for command in (fuser, node):
         add = command.add_argument
@@ -101,7 +110,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         add('--threads', type=positive, metavar='COUNT',
             help='of the processor for the fusion; without it, all, and in the node as many as '
             'the preset says')
-        add('--noise', type=_within(0, 127), metavar='LEVELS', default=0.0,
+        add('--noise', type=within(0, 127), metavar='LEVELS', default=0.0,
             help='deviation of white noise in both cameras, in grey levels of 255; from 1.5 on it '
             'is taken out (%(default)g: only that of the street, less than 1)')
         add('-o', '--output', type=Path, metavar='FILE', help='write everything as JSON')
@@ -111,29 +120,29 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
                        help='another fusion, which runs with all your rights: a Python file with '
                        'load() and fuse(model, visible, thermal), see docs/performance.md; may be '
                        'given several times')
-    node.add_argument('--rate', nargs='*', type=_within(0.1, _CAMERA_LIMIT), metavar='HZ',
+    node.add_argument('--rate', nargs='*', type=within(0.1, _CAMERA_LIMIT), metavar='HZ',
                       default=[10.0, 15.0, 30.0],
                       help='pairs a second at which latency is measured (10 15 30)')
-    node.add_argument('--seconds', type=_within(0.1, 3600), metavar='SECONDS', default=6.0,
+    node.add_argument('--seconds', type=within(0.1, 3600), metavar='SECONDS', default=6.0,
                       help='at each rate (%(default)g)')
     node.add_argument('--domain-id', type=int, metavar='ID', help='ROS domain, 0 to 101; without '
                       'it, one made from the process id, to stay away from whatever else runs')
+    cuda.add_argument('--device', default='cuda', help='cuda or cuda:N; cpu for those checks that '
+                      'it can do (%(default)s)')
+    cuda.add_argument('--pairs', type=positive, metavar='COUNT', default=500,
+                      help='random pairs that are replayed and compared (%(default)s)')
+    cuda.add_argument('--size', type=size_argument, metavar='WxH', default=(320, 256),
+                      help='of the images of the checks (320x256)')
+    cuda.add_argument('--sizes', nargs='+', type=size_argument, metavar='WxH', default=SIZES,
+                      help='of the images that are timed (320x256 640x512 1280x720)')
+    cuda.add_argument('--rounds', type=positive, metavar='COUNT', default=100,
+                      help='pairs of each fusion in the table of speed (%(default)s)')
+    cuda.add_argument('-o', '--output', type=Path, metavar='FILE', help='write everything as JSON')
     # fmt: on
     args = parser.parse_args(argv)
     if args.command == 'node' and not 0 <= (args.domain_id or 0) <= 101:
         parser.error(f'--domain-id must be 0 to 101, not {args.domain_id}')
     return args
-
-
-def _within(low: float, high: float) -> Callable[[str], float]:
-    """Return what parses a number of the command line, and refuses others."""
-
-    def number(text: str) -> float:
-        if not low <= float(text) <= high:
-            raise argparse.ArgumentTypeError(f'{text} is not {low:g} to {high:g}')
-        return float(text)
-
-    return number
 
 
 def _ours(args: argparse.Namespace) -> list[Variant]:
@@ -335,11 +344,18 @@ def _node_tables(results: Sequence[Mapping[str, Any]]) -> list[Table]:
     ]
 
 
+def measure_cuda(args: argparse.Namespace) -> Measured:
+    """Check and time a device: see :func:`measure_device`."""
+    how = (args.size, args.pairs, args.sizes, PRESETS, args.rounds)
+    return measure_device(args.device, *how)
+
+
 # All of them
 
 _MEASURE: dict[str, Callable[[argparse.Namespace], Measured]] = {
     'fuser': measure_fuser,
     'node': measure_node,
+    'cuda': measure_cuda,
 }
 
 
@@ -374,6 +390,9 @@ def benchmark(args: argparse.Namespace) -> None:
     print(origin(results, facts, load))
     if args.output:
         args.output.write_text(f'{json.dumps(document, indent=1)}\n', encoding='utf-8')
+    failed = failures(results)
+    if failed:
+        raise ProcessError(f'the device does not do what it should: {", ".join(failed)}')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -31,6 +31,31 @@ def test_auto_takes_what_is_there():
     assert resolve_device('auto').type == ('cuda' if torch.cuda.is_available() else 'cpu')
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'before',
+    [
+        'pass',
+        'torch.backends.fp32_precision = "tf32"',
+        'torch.set_float32_matmul_precision("high")',
+    ],
+)
+def test_float32_is_no_tf32_whatever_was_set_before(before):
+    if not hasattr(torch.backends.cudnn, 'conv'):
+        pytest.skip('this version of torch has one switch only')
+    code = f"""
+import torch
+from dig2dig_ros.fusion.device import use_exact_float32
+{before}
+use_exact_float32()
+print(torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision)
+"""
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == 'ieee ieee\n', done.stderr
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device')
 @pytest.mark.parametrize('name', ['cuda', 'cuda:1'])
 def test_missing_cuda_is_an_error_that_says_what_to_do(name):

@@ -15,6 +15,7 @@
 """Recording and replaying; on the CPU, to replay is to run the recorded function again."""
 
 from dataclasses import dataclass, replace
+import gc
 import inspect
 import logging
 import threading
@@ -221,6 +222,7 @@ def test_what_cannot_be_recorded_runs_as_before_and_is_said_once(caplog):
             assert not doubled(replayer, computation, value, key='another')
     assert [record.levelname for record in caplog.records] == ['WARNING']
     assert 'not while recording' in caplog.text
+    assert 'not while recording' in replayer.problem
     # It was tried once for each.
     assert computation.runs == 2 * OFTEN + 2
     good = Counted()
@@ -308,7 +310,56 @@ def test_staged_tensors_do_not_overlap():
         assert again.data_ptr() == places['bytes'].data_ptr()
 
 
+def test_no_garbage_is_collected_while_something_is_recorded():
+    collections = []
+
+    def note(phase, info):
+        collections.append(phase)
+
+    replayer, states = Replayer(CPU), []
+
+    def computation(inputs, is_recorded):
+        if is_recorded and not states:
+            states.append((gc.isenabled(), bool(collections)))
+        return Doubled({'value': inputs['value'] * 2}, is_recorded)
+
+    gc.callbacks.append(note)
+    try:
+        for value in range(OFTEN):
+            with replayer.stream():
+                given = {'value': Input(torch.full((2,), float(value)))}
+                replayer.download(replayer.run('key', computation, given))
+    finally:
+        gc.callbacks.remove(note)
+    assert states == [(False, True)]  # collected before, and not meanwhile
+    assert gc.isenabled()
+
+
 # On a GPU
+
+
+@pytest.mark.cuda
+def test_a_run_in_flight_is_waited_for_before_its_memory_is_given_up():
+    device = torch.device('cuda')
+    replayer, runs = Replayer(device), []
+
+    def computation(inputs, is_recorded):
+        value = inputs['value']
+        for _ in range(200):
+            value = value @ inputs['value']
+        return Doubled({'value': value}, is_recorded)
+
+    for _ in range(OFTEN):
+        with replayer.stream():
+            given = {'value': Input(torch.eye(2048))}
+            result = replayer.run('key', computation, given)
+            done = torch.cuda.Event()
+            done.record()
+            if len(runs) < OFTEN - 1:
+                replayer.download(result)
+            runs.append(done)
+    replayer.clear()
+    assert runs[-1].query()
 
 
 @pytest.mark.cuda

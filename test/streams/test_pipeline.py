@@ -25,7 +25,9 @@ import pytest
 import torch
 
 from dig2dig_ros.fusion.device import is_lost
+from dig2dig_ros.fusion.device_fusion import fuse_pair
 from dig2dig_ros.fusion.fuser import Fuser, FusionCancelled
+from dig2dig_ros.fusion.graphs import RUNS_BEFORE
 from dig2dig_ros.streams.codec import encode
 from dig2dig_ros.streams.outgoing_camera_info import OutgoingCameraInfo
 from dig2dig_ros.streams.parameters import complete_values, fusion_settings
@@ -519,3 +521,31 @@ def test_a_camera_info_that_does_not_come_is_said_to_who_wants_it(clock: Clock) 
     assert (
         pipeline.table()['camera_info'] == 'that of /robot/visible/camera_info, for 64x48 pixels'
     )
+
+
+def test_what_cannot_be_recorded_is_said_as_long_as_it_lasts(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = Pipeline(values(), TOPICS, clock=clock)
+    fuser = pipeline.fuser = Fuser(
+        fusion_settings(values()), prior='nano', device='cpu', precision='fp32', graphs=True
+    )
+    calls = []
+
+    def once_unfit(*arguments: Any) -> Any:
+        calls.append(len(calls))
+        if len(calls) == RUNS_BEFORE + 1:  # the recording
+            raise RuntimeError('no waiting while recording\nmore of it')
+        return fuse_pair(*arguments)
+
+    monkeypatch.setattr('dig2dig_ros.fusion.fuser.fuse_pair', once_unfit)
+    for index in range(RUNS_BEFORE + 2):
+        for work in send(pipeline, clock, index) + pipeline.flush():
+            assert pipeline.process(work) is not None
+    said = 'runs kernel by kernel, which is slower: RuntimeError: no waiting while recording'
+    assert any(text.endswith(said) for text in pipeline.health())
+    assert fuser.recorded == 0
+    fuser.free_memory()
+    for work in send(pipeline, clock, 9) + pipeline.flush():
+        assert pipeline.process(work) is not None
+    assert not any('slower' in text for text in pipeline.health())

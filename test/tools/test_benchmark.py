@@ -16,10 +16,12 @@
 
 import json
 from pathlib import Path
+import re
 from typing import Any
 
 import pytest
 
+from dig2dig_ros.evaluation.device_check import fail_on_device, NOT_LOST
 from dig2dig_ros.tools.benchmark import main
 
 SIZE = '64x48'
@@ -168,3 +170,52 @@ def test_command_line_that_makes_no_sense(words: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert caught.value.code == 2
+
+
+@pytest.mark.slow
+def test_a_device_is_checked_as_far_as_it_can_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / 'result.json'
+    words = ['--device', 'cpu', '--size', SIZE, '--sizes', SIZE, '--pairs', '3', '--rounds', '1']
+    assert main(['cuda', *words, '--output', str(path)]) == 0
+    document = json.loads(path.read_text(encoding='utf-8'))
+    checks = {check['name']: check for check in document['results'][0]['checks']}
+    assert checks['paper: fp32 as on the CPU']['found'].startswith('at most 0 grey levels apart')
+    assert checks['realtime: recorded']['found'] == 'recorded: 0, 0, 0, 0, 1, 1'
+    assert checks['fusion: replayed as eager']['found'] == '3 of 3 random pairs equal'
+    not_here = [name for name, check in checks.items() if check['passed'] is None]
+    assert not_here == ['fusion: out of memory, and back', 'a device assert ends the process']
+    assert all(check['passed'] for name, check in checks.items() if name not in not_here)
+    printed = capsys.readouterr().out
+    assert re.search(r'\| realtime: recorded +\| +passed \|', printed)
+    assert re.search(r'\| realtime +\|', printed)  # its speed
+
+
+def test_without_the_device_it_is_said_in_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    fails_with(capsys, ['cuda'], "device 'cuda' was asked for, but torch")
+
+
+def test_a_check_that_fails_is_an_exit_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any) -> Any:
+        raise RuntimeError('CUDA error: invalid configuration argument\nCompile with ...')
+
+    monkeypatch.setattr('dig2dig_ros.evaluation.device_check.moving_pairs', broken)
+    monkeypatch.setattr('dig2dig_ros.evaluation.device_check.random_pair', broken)
+    words = ['--device', 'cpu', '--size', SIZE, '--sizes', SIZE, '--pairs', '1', '--rounds', '1']
+    assert main(['cuda', *words]) == 1
+    captured = capsys.readouterr()
+    assert 'RuntimeError: CUDA error: invalid configuration argument |' in captured.out
+    assert 'the device does not do what it should: fusion: fp32 as on the CPU' in captured.err
+
+
+def test_an_error_of_a_kernel_on_the_cpu_loses_no_device(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert fail_on_device('cpu') == NOT_LOST
+    assert 'fusion error' in capsys.readouterr().err
