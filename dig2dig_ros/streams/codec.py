@@ -37,6 +37,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.images.bit_depth import BitDepth
 from dig2dig_ros.images.encoded import (
     decode_image,
     EncodedImageError,
@@ -158,19 +159,26 @@ WRITABLE_ENCODINGS = (
 )
 
 
-def decode(msg: ImageMessage, topic: str = '', *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+def decode(
+    msg: ImageMessage,
+    topic: str = '',
+    *,
+    max_pixels: int = MAX_PIXELS,
+    depth: BitDepth | None = None,
+) -> NDArray[Any]:
     """
     Return the pixels of an image message.
 
     mono8, 8UC1, mono16, 16UC1, 32FC1, bgr8 and 8UC3 are views of the message's memory (padded
     rows included): keep them for as long as you like, but do not write to them. Samples in the
     other byte order or at odd addresses cost one copy, other colour encodings their conversion.
-    bayer_*16 and colour of 16 bits are taken to use the full range and are reduced to 8. Signed
-    integers and 64FC1 become float32. 32FC1 may hold NaN and infinities.
+    bayer_*16 and colour of 16 bits are reduced to 8, from all 16 or from those that ``depth``
+    finds. Signed integers and 64FC1 become float32. 32FC1 may hold NaN and infinities.
 
     :param msg: a ``sensor_msgs/Image`` or an object with its fields.
     :param topic: where it came from, for the error text.
     :param max_pixels: larger images are refused before anything is allocated.
+    :param depth: tells the bits that are used, of what is reduced to 8; without it, all 16.
     :return: (H, W) uint8, uint16 or float32, or (H, W, 3) uint8 in BGR order.
     :raises CodecError: the encoding is unknown, or size, step and data contradict each other.
     """
@@ -186,7 +194,7 @@ def decode(msg: ImageMessage, topic: str = '', *, max_pixels: int = MAX_PIXELS) 
     if layout.to_bgr is None:
         return _supported(image, refuse)
     try:
-        return _colour(cv2.cvtColor(_to_8_bit(image), layout.to_bgr))
+        return _colour(cv2.cvtColor(_to_8_bit(image, depth), layout.to_bgr))
     except cv2.error as error:
         raise refuse(f'OpenCV cannot convert it: {error}') from error
 
@@ -299,7 +307,11 @@ def _view(msg: ImageMessage, layout: _Layout, refuse: Callable[[str], CodecError
 
 
 def decode_compressed(
-    msg: CompressedImageMessage, topic: str = '', *, max_pixels: int = MAX_PIXELS
+    msg: CompressedImageMessage,
+    topic: str = '',
+    *,
+    max_pixels: int = MAX_PIXELS,
+    depth: BitDepth | None = None,
 ) -> NDArray[Any]:
     """
     Return the pixels of a JPEG, PNG or TIFF message, as image_transport's ``compressed`` has them.
@@ -313,6 +325,7 @@ def decode_compressed(
     :param msg: a ``sensor_msgs/CompressedImage`` or an object with its fields.
     :param topic: where it came from, for the error text.
     :param max_pixels: larger images are refused before they are decompressed.
+    :param depth: tells the bits that are used, of what is reduced to 8; without it, all 16.
     :return: (H, W) uint8, uint16 or float32 (TIFF), or (H, W, 3) uint8 in BGR order.
     :raises CodecError: the data is of another kind, cut short or damaged.
     """
@@ -330,7 +343,7 @@ def decode_compressed(
     except EncodedImageError as error:
         raise refuse(str(error)) from error
 
-    image = _supported(image, refuse)
+    image = _supported(image, refuse, depth)
     encoding, target = _compressed_from(msg.format)
     if image.ndim == 3:
         # image_transport converts colour to BGR first, but not for TIFF.
@@ -341,7 +354,7 @@ def decode_compressed(
         if min(image.shape) < 3:
             size = f'{stated.width}x{stated.height}'
             raise refuse(f'{size} is too small, at least 3x3 pixels are needed')
-        return _colour(cv2.cvtColor(_to_8_bit(image), _BAYER[bayer[1]]))
+        return _colour(cv2.cvtColor(_to_8_bit(image, depth), _BAYER[bayer[1]]))
     if stated.kind == 'JPEG' and encoding in ('mono16', '16UC1'):
         return image.astype(np.uint16) << 8
     return image
@@ -410,9 +423,10 @@ def _as_bytes(data: Any, refuse: Callable[[str], CodecError]) -> NDArray[np.uint
         raise refuse(f'its data ({type(data).__name__}) is no buffer of bytes') from error
 
 
-def _to_8_bit(image: NDArray[Any]) -> NDArray[Any]:
+def _to_8_bit(image: NDArray[Any], depth: BitDepth | None) -> NDArray[Any]:
     if image.dtype == np.uint16:
-        scaled: NDArray[np.uint8] = cv2.convertScaleAbs(image, alpha=255.0 / 65535.0)
+        bits = 16 if depth is None else depth(image)
+        scaled: NDArray[np.uint8] = cv2.convertScaleAbs(image, alpha=255.0 / ((1 << bits) - 1))
         return scaled
     return image
 
@@ -423,7 +437,9 @@ def _colour(image: Any) -> NDArray[np.uint8]:
     return colour
 
 
-def _supported(image: NDArray[Any], refuse: Callable[[str], CodecError]) -> NDArray[Any]:
+def _supported(
+    image: NDArray[Any], refuse: Callable[[str], CodecError], depth: BitDepth | None = None
+) -> NDArray[Any]:
     """Bring what another decoder made (BGR or BGRA order) into the types that we return."""
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
@@ -433,7 +449,7 @@ def _supported(image: NDArray[Any], refuse: Callable[[str], CodecError]) -> NDAr
         with np.errstate(over='ignore'):  # what float32 does not hold is infinite
             return image.astype(np.float32)
     if image.ndim == 3 and image.dtype in (np.uint8, np.uint16) and image.shape[2] in (3, 4):
-        image = _to_8_bit(image)
+        image = _to_8_bit(image, depth)
         return _colour(cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)) if image.shape[2] == 4 else image
     raise refuse(f'{image.dtype} of shape {image.shape} is no image that can be fused')
 

@@ -90,10 +90,14 @@ def _check_limits(value: Any) -> str | None:
     return 'must be [low, high] with low < high, both finite'
 
 
+def _check_bits(value: Any) -> str | None:
+    return None if value == 0 or 8 <= value <= 16 else 'must be 0, or 8 to 16'
+
+
 def _check_crop(value: Any) -> str | None:
-    if len(value) == 2 and min(value) >= 0:
+    if len(value) == 2 and min(value) >= 0 and max(value) <= 1000:
         return None
-    return 'must be [top, bottom] in rows, 0 or more each'
+    return 'must be [top, bottom] in rows, 0 to 1000 each'
 
 
 def transport_parameter(source: str) -> ParameterSpec:
@@ -177,6 +181,9 @@ SECTIONS: dict[str, tuple[ParameterSpec, ...]] = {
         ParameterSpec('frozen_timeout', 0.3, 'Seconds of the same thermal image, while the '
                       'visible one changes, until it counts as frozen and its weight fades out; 0 '
                       'is never.', live=True, limits=(0.0, 60.0)),
+        ParameterSpec('visible_bits', 0, 'Bits that are used of a visible image of 16 bits per '
+                      'sample, such as 12; 0 finds out, and says it.', live=True,
+                      check=_check_bits),
         ParameterSpec('max_pixels', 4096 * 2304, 'Images of more pixels are refused before they '
                       'take memory; a fusion takes about 130 bytes of it for each pixel of the '
                       'visible image, a chain of many steps up to 450.', live=True,

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.fusion.degradation import Degradation
+from dig2dig_ros.images.bit_depth import BitDepth
 from dig2dig_ros.images.geometry import RegistrationError, size_of, stretch_text
 from dig2dig_ros.images.luma import LUMA_BGR
 from dig2dig_ros.images.no_data import filled, NoData, placement_of_data
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from dig2dig_ros.fusion.fuser import FusionResult
 
 _NANOSECONDS = 1_000_000_000
+# Grey levels that show a scene, also where something hot takes most of them.
+_ENOUGH_LEVELS = 64
 
 
 class PreparationError(ValueError):
@@ -139,12 +142,14 @@ class SourceImages:
         self.no_data: dict[str, NoData | None] = {}
         self._ranges: dict[str, tuple[tuple[Any, ...], ThermalRange]] = {}
         self._watches: dict[str, SensorWatch] = {}
+        self._depths: dict[str, BitDepth] = {}
         self.conditions: dict[str, Condition] = {}
 
     def clear(self) -> None:
         """Forget the past: the next frame of each source sets its own range."""
         self._ranges.clear()
         self._watches.clear()
+        self._depths.clear()
         self.conditions = {}
         self.no_data = {}
 
@@ -203,7 +208,13 @@ class SourceImages:
         """
         source, message = image.source, image.message
         read = decode_compressed if image.compressed else decode
-        array = read(message, image.topic, max_pixels=values['max_pixels'])
+        depth = self._depth(source, values)
+        array = read(message, image.topic, max_pixels=values['max_pixels'], depth=depth)
+        texts = _few_levels(image, array)
+        if source == 'visible' and array.dtype == np.uint16:
+            array = depth.full_scale(array)
+        if source != 'thermal' and (said := depth.sentence(source)):
+            texts['few bits'] = said
         if source == 'thermal':
             array = _without_rows(array, values['thermal_crop'])
         seconds = stamp / _NANOSECONDS
@@ -214,7 +225,11 @@ class SourceImages:
             mask = None if found is None else found.mask
             condition = self._watch(source, values)(array, seconds, moves, encoding, mask)
             self.no_data = {**self.no_data, source: found}
-            self.conditions = {**self.conditions, source: _with_no_data(condition, found, source)}
+            said = _with_no_data(condition, found, source)
+            said = replace(
+                said, faults=(*said.faults, *texts.values()), kinds=(*said.kinds, *texts)
+            )
+            self.conditions = {**self.conditions, source: said}
             return condition
 
         if source == 'visible' or (source != 'thermal' and array.dtype == np.uint8):
@@ -229,6 +244,15 @@ class SourceImages:
         found = ranges.no_data
         watch(found)
         return mapped if found is None else filled(mapped, found.mask)
+
+    def _depth(self, source: str, values: Mapping[str, Any]) -> BitDepth:
+        """Return what finds the bits that are used, before the next image of a source."""
+        stated = values['visible_bits'] if source == 'visible' else 0
+        depth = self._depths.get(source)
+        if depth is None or depth.stated != stated:
+            depth = self._depths[source] = BitDepth(stated)
+        depth.bits = 16  # of an image that has 8 of its own
+        return depth
 
     def _moves(self, source: str) -> bool:
         return source not in self._watches or self._watches[source].moves
@@ -491,6 +515,19 @@ def _without_rows(image: NDArray[Any], crop: Sequence[int]) -> NDArray[Any]:
             'rows at the upper and lower end that are not image'
         )
     return image[top : len(image) - bottom]
+
+
+def _few_levels(image: ArrivedImage, array: NDArray[Any]) -> dict[str, str]:
+    """Return what to tell, by its kind, of 16 bits of which JPEG left next to none."""
+    if array.dtype != np.uint16 or not image.is_jpeg:
+        return {}
+    levels = np.count_nonzero(np.bincount((array >> 8).reshape(-1)))
+    if levels >= _ENOUGH_LEVELS:
+        return {}
+    return {
+        'few levels': f'JPEG left {levels} levels of the {image.source} image: use png, which '
+        'keeps 16 bits (png is a format of image_transport), or raw'
+    }
 
 
 def _with_no_data(condition: Condition, found: NoData | None, source: str) -> Condition:

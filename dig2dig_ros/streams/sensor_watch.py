@@ -99,8 +99,8 @@ class Condition:
     :param faults: a sentence for each fault that the image shows, for diagnostics.
     :param kinds: the same faults as words that do not change: ``frozen``, ``black``,
         ``saturated``, ``blank``, ``featureless``, ``dead channel``; and what was left out of the
-        image: ``no data``, ``rows that are not image``; and ``stretched``, to the visible one's
-        shape.
+        image: ``no data``, ``rows that are not image``; ``stretched``, to the visible one's
+        shape; and ``few bits`` or ``few levels``, of 16 bits.
     :param frozen: whether the camera repeats an image.
     :param dead_channels: indices of the dead channels in blue-green-red order.
     """

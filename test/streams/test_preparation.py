@@ -43,6 +43,7 @@ VALUES = {
     'thermal_range_limits': [0.0, 1000.0],
     'thermal_range_smoothing': 0.0,
     'thermal_crop': [0, 0],
+    'visible_bits': 0,
     'frozen_timeout': 0.0,
     'max_pixels': 1_000_000,
     'thermal_to_visible': '',
@@ -448,3 +449,94 @@ def test_telemetry_is_named_and_can_be_left_out(preparation):
     np.testing.assert_allclose(cropped.images[1], expected, atol=1e-6)
     with pytest.raises(PreparationError, match='leaves nothing of 50 rows'):
         preparation(group(street(2), image, 60.1), {**VALUES, 'thermal_crop': [25, 25]})
+
+
+# Bits that are used
+
+
+def twelve_bits(seed=0, scale=1):
+    rng = np.random.default_rng(seed)
+    return (rng.integers(300, 4000, (48, 64)) * scale).astype(np.uint16)
+
+
+@pytest.mark.parametrize('encoding', ['mono16', 'bayer_rggb16'])
+def test_12_bits_in_16_are_found_scaled_and_said(preparation, encoding):
+    image = twelve_bits()
+    ready = preparation(group(message(image, encoding), heat()), VALUES)
+    condition = preparation.images.conditions['visible']
+    assert condition.trust == 1.0
+    assert condition.kinds == ('few bits',)
+    assert condition.faults == (
+        'the visible image uses 12 of 16 bits and is scaled by them: set visible_bits to 12, or '
+        'to 16 where it is only dark',
+    )
+    full = prepared(SourceImages(), 'visible', message(image << 4, encoding))
+    np.testing.assert_allclose(ready.images[0], full, atol=1)
+    # Stated, they are no news, and a bright spot beyond them is white.
+    image[:8, :8] = 5000
+    stated = {**VALUES, 'visible_bits': 12}
+    again = preparation(group(message(image, encoding), heat(1), 0.1), stated)
+    white = 0xFFF0 if encoding == 'mono16' else 255
+    assert (again.images[0][2:6, 2:6] == white).all()
+    assert preparation.images.conditions['visible'].kinds == ()
+
+
+def test_bits_that_were_needed_once_stay(preparation):
+    bright = message(twelve_bits(scale=15), 'mono16')
+    dark = message(twelve_bits(1), 'mono16')
+    preparation(group(bright, heat()), VALUES)
+    ready = preparation(group(dark, heat(1), 0.1), VALUES)
+    np.testing.assert_array_equal(ready.images[0], twelve_bits(1))
+    assert preparation.images.conditions['visible'].kinds == ()
+    # A covered lens is none of few bits.
+    covered = message(np.random.default_rng(2).integers(0, 9, (48, 64), dtype=np.uint16), 'mono16')
+    fresh = Preparation(('visible', 'thermal'), Registrar(VALUES))
+    fresh(group(covered, heat()), VALUES)
+    assert 'few bits' not in fresh.images.conditions['visible'].kinds
+
+
+def test_compressed_images_of_12_bits_are_scaled_as_well():
+    image = np.dstack([twelve_bits(seed) for seed in range(3)])
+    data = cv2.imencode('.png', image)[1]
+    images = SourceImages()
+    content = SimpleNamespace(format='bgr16; png compressed bgr16', data=data)
+    result = prepared(images, 'visible', content)
+    np.testing.assert_allclose(result, image / 4095 * 255, atol=0.51)
+    assert images.conditions['visible'].kinds == ('few bits',)
+
+
+def as_jpeg(counts):
+    data = cv2.imencode('.jpg', (counts >> 8).astype(np.uint8))[1]
+    return SimpleNamespace(format='mono16; jpeg compressed mono8', data=data, header=header())
+
+
+def test_jpeg_of_thermal_counts_says_how_many_levels_it_left():
+    images = SourceImages()
+    rows = np.linspace(7273, 7828, 48).astype(np.uint16)[:, None] + np.zeros((1, 64), np.uint16)
+    prepared(images, 'thermal', as_jpeg(rows))
+    condition = images.conditions['thermal']
+    assert 'few levels' in condition.kinds
+    levels = int(condition.faults[-1].split()[2])
+    assert 2 <= levels <= 4
+    assert condition.faults[-1] == (
+        f'JPEG left {levels} levels of the thermal image: use png, which keeps 16 bits (png is a '
+        'format of image_transport), or raw'
+    )
+    # A camera that uses all of its range loses less than eyes can see.
+    wide = np.linspace(0, 65535, 48 * 64).astype(np.uint16).reshape(48, 64)
+    prepared(images, 'thermal', as_jpeg(wide), SECOND)
+    assert 'few levels' not in images.conditions['thermal'].kinds
+
+
+def test_an_additional_camera_of_12_bits_is_scaled_too():
+    images = SourceImages()
+    image = twelve_bits()
+    result = prepared(images, 'nir', message(image, 'bayer_rggb16'))
+    full = prepared(SourceImages(), 'visible', message(image << 4, 'bayer_rggb16'))
+    np.testing.assert_allclose(result, full, atol=1)
+    assert images.conditions['nir'].faults == (
+        'the nir image uses 12 of 16 bits and is scaled by them',
+    )
+    # One of 8 bits after it has none to say of.
+    prepared(images, 'nir', message(full, 'bgr8'), SECOND)
+    assert images.conditions['nir'].kinds == ()
