@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import math
 import random
 import re
 from typing import Any
@@ -46,6 +47,7 @@ def run(
     speed: float = 1.0,
     sources: tuple[str, ...] = SOURCES,
     at: Callable[[float], float] = lambda moment: moment,
+    burst: float = 0.0,
 ) -> StampWatch:
     """
     Return a watch that cameras were seen by.
@@ -54,6 +56,7 @@ def run(
     :param late: from the exposure to the arrival.
     :param speed: at which the recording is replayed.
     :param at: when what is due at a moment comes indeed.
+    :param burst: every how many seconds what the first camera has sent comes, all at once.
     """
     rng = random.Random(0)
     images = []
@@ -63,6 +66,8 @@ def run(
             exposed = index / rate + 0.1
             stamp = round((START + exposed + ahead) * SECOND)
             moment = at(exposed / speed + delay + rng.uniform(0, jitter))
+            if burst and source == sources[0]:
+                moment = math.ceil(moment / burst) * burst
             images.append((UPTIME + moment, source, stamp))
     watch = StampWatch(sources, 60)
     for arrival, source, stamp in sorted(images):
@@ -86,6 +91,8 @@ def test_the_offset_of_the_clocks_is_measured_and_said(
     (sentence,) = said(watch)
     side = 'after' if offset > 0 else 'before'
     assert f'{abs(measured):.3f} s {side} the visible ones' in sentence
+    late = 'visible' if offset > 0 else 'thermal'
+    assert sentence.endswith(f', unless the {late} images come {abs(measured):.1f} s late')
     hint = re.search(r'set thermal_time_offset: ([-\d.]+), or synchronise them', sentence)
     if abs(offset) > 86400:
         assert hint is None
@@ -117,6 +124,8 @@ def test_stamps_of_the_same_moments_give_the_offset_to_the_millisecond() -> None
         {'rates': (1.0, 1.0), 'late': (0.02, 0.9), 'seconds': 15.0},
         # An executor that is busy for 0.7 s of every second, then takes all that waits.
         {'at': lambda moment: max(moment, int(moment) + 0.7)},
+        # One camera's images that come every 1.2 s: they are late by 0.6 s in the mean.
+        {'burst': 1.2, 'seconds': 8.0},
         # Recordings replayed fast and slowly: 80 ms on the way are 0.8 s of stamps.
         {'speed': 10.0, 'late': (0.005, 0.085), 'seconds': 40.0},
         {'speed': 0.2, 'late': (0.005, 0.085)},
@@ -135,6 +144,15 @@ def test_what_is_late_or_replayed_is_no_fault_of_the_clocks(situation: dict[str,
 def test_the_rate_of_a_replay_does_not_matter(speed: float) -> None:
     watch = run(3.0, seconds=10.0, speed=speed)
     assert watch.offset('thermal', 0.05) == pytest.approx(3.0, abs=0.05 * speed + 0.01)
+    assert len(said(watch)) == 1
+
+
+def test_images_that_were_recorded_at_one_time_are_compared_in_their_order() -> None:
+    watch = StampWatch(SOURCES, 60)
+    for index in range(20):
+        for source, ahead in (('visible', 0.0), ('thermal', 3.0)):
+            watch(source, round((START + index / 10 + ahead) * SECOND), UPTIME)
+    assert watch.offset('thermal', 0.05) == pytest.approx(3.0, abs=0.1)
     assert len(said(watch)) == 1
 
 

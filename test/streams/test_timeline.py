@@ -80,6 +80,17 @@ def test_the_size_of_a_step_that_needs_no_second_message() -> None:
     assert not recent.begins_anew(0)
 
 
+def test_a_period_is_known_on_a_timeline_that_another_source_began() -> None:
+    recent = RecentStamps()
+    for moment in range(0, 900, 100):
+        recent.insert(START + moment * MS)
+    recent.clear()
+    for moment in (700, 800, 0):
+        assert not recent.begins_anew(START + moment * MS)
+        recent.insert(START + moment * MS)
+    assert recent.begins_anew(START + 100 * MS)
+
+
 @pytest.fixture(params=POLICIES)
 def policy(request: pytest.FixtureRequest) -> str:
     if request.param != 'nearest':
