@@ -90,7 +90,10 @@ class OutgoingCameraInfo:
             return reason
         if _is_uncalibrated(message):
             return f'that of {self._topic}, which is not calibrated'
-        return f'that of {self._topic}, for {ImageWindow.from_camera_info(message)}'
+        try:
+            return f'that of {self._topic}, for {ImageWindow.from_camera_info(message)}'
+        except RegistrationError as error:
+            return f'{_UNPUBLISHED}: {self._topic} contradicts itself: {error}'
 
 
 def _is_uncalibrated(message: Any) -> bool:

@@ -487,6 +487,8 @@ def test_only_a_camera_info_that_is_true_of_the_image_goes_out(
     assert ('not published' in pipeline.table()['camera_info']) == (not fits)
     clock.now += values()['stale_timeout']
     assert not any('camera_info' in text for text in pipeline.health())
+    # Before an image comes, what makes no sense by itself is said as well.
+    assert pipeline.table()['camera_info'].startswith(('that of', 'fused/camera_info is not'))
 
 
 def test_a_thermal_image_alone_does_not_go_out_with_what_the_visible_camera_says(
