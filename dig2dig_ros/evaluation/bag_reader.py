@@ -33,23 +33,37 @@ from typing import Any
 
 import yaml
 
+from dig2dig_ros.evaluation.bag_compression import (
+    BombError,
+    decompressed,
+    LARGEST_MESSAGE,
+    zstd,
+    ZSTD_MAGIC,
+)
 from dig2dig_ros.evaluation.bag_storage import (
     BagFile,
     in_time_order,
     open_bag_file,
     ros1_text,
-    zstd,
-    ZSTD_MAGIC,
 )
 from dig2dig_ros.evaluation.bag_types import (
     BagError,
+    COMPRESSED_IMAGE_TYPE,
     default_typestore,
+    DefinitionError,
     embedded_typestore,
+    IMAGE_TYPE,
     Record,
     require_rosbags,
     Topic,
     topic_listing,
 )
+
+# Bytes of a message that is no image, such as detections with their masks.
+_LARGEST_LIST = 8 << 20
+# A metadata.yaml of thousands of topics has less; reading it takes seconds.
+_LARGEST_METADATA = 4 << 20
+_MOST_DIGITS = 18
 
 
 class BagReader:
@@ -176,15 +190,16 @@ class BagReader:
             # A message never starts like this by itself: its first byte is 0.
             if record.data.startswith(ZSTD_MAGIC):
                 try:
-                    record = replace(record, data=zstd().decompress(record.data))
-                except zstd().ZstdError:
+                    record = replace(record, data=decompressed(record.data))
+                except (zstd().ZstdError, BombError):
                     lost[record.topic] += 1
                     continue
             yield record
         for topic, count in lost.items():
             self._note(
                 f'{count} of the messages on {topic} in {self.path} are damaged and cannot be '
-                'decompressed: they are left out'
+                f'decompressed, or become larger than {LARGEST_MESSAGE >> 20} MiB: they are left '
+                'out'
             )
 
     def decode(self, record: Record) -> Any:
@@ -196,10 +211,24 @@ class BagReader:
 
         :raises BagError: the type is unknown, or the data is damaged.
         """
+        is_image = record.type in (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE)
+        if not is_image and len(record.data) > _LARGEST_LIST:
+            # Each of its numbers may become an object, of many times its bytes.
+            raise BagError(
+                f'a message on {record.topic} ({record.type}) in {self.path} has '
+                f'{len(record.data)} bytes, more than {_LARGEST_LIST}'
+            )
         if record.type not in self._typestores:
-            self._typestores[record.type] = self._typestore(record)
+            try:
+                self._typestores[record.type] = self._typestore(record)
+            except BagError as error:
+                # Tried once: a definition may take seconds to be refused.
+                self._typestores[record.type] = error
+        typestore = self._typestores[record.type]
+        if isinstance(typestore, BagError):
+            raise typestore
         try:
-            return self._typestores[record.type].deserialize_cdr(record.data, record.type)
+            return typestore.deserialize_cdr(record.data, record.type)
         except Exception as error:
             # Random bytes end the decoder of a type in many ways, not in SerdeError alone.
             raise BagError(
@@ -223,6 +252,11 @@ class BagReader:
                 continue
             try:
                 return embedded_typestore(connection, default)
+            except DefinitionError as error:
+                raise BagError(
+                    f'the definition of {record.type} that {self.path} has for {record.topic} '
+                    f'cannot be used: {error}'
+                ) from error
             except Exception as error:
                 # Its parser ends in many kinds of errors; the type may still be a known one.
                 words = ' '.join(str(error).split())
@@ -340,16 +374,44 @@ def _read_metadata(path: Path) -> _Metadata:
     :raises BagError: it is damaged.
     """
     try:
-        document = yaml.safe_load(path.read_text('utf-8'))
+        with path.open('rb') as file:
+            text = file.read(_LARGEST_METADATA + 1)
+        if len(text) > _LARGEST_METADATA:
+            raise ValueError(f'it has more than {_LARGEST_METADATA >> 20} MiB')
+        document = yaml.load(text.decode('utf-8'), Loader=_PlainLoader)
         information = document['rosbag2_bagfile_information']
         topics = []
         for item in information['topics_with_message_count']:
             topic = item['topic_metadata']
-            count = int(item['message_count'])
-            topics.append(Topic(str(topic['name']), str(topic['type']), count))
+            count = int(_text(item['message_count'])[:_MOST_DIGITS])
+            topics.append(Topic(_text(topic['name']), _text(topic['type']), count))
         # Early versions have paths from outside the folder; a bag may have been renamed.
-        files = [PurePosixPath(str(p)).name for p in information['relative_file_paths']]
-        return _Metadata(tuple(files), tuple(topics), str(information.get('ros_distro') or ''))
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        files = [PurePosixPath(_text(p)).name for p in information['relative_file_paths']]
+        distro = _text(information.get('ros_distro') or '')
+        return _Metadata(tuple(files), tuple(topics), distro)
+    except (
+        yaml.YAMLError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         reason = ' '.join(f'{type(error).__name__}: {error}'.split())
-        raise BagError(f'{path} is damaged ({reason})') from error
+        raise BagError(f'{path} is damaged ({reason[:300]})') from error
+
+
+class _PlainLoader(yaml.BaseLoader):  # type: ignore[misc]
+    """Reads YAML as texts, lists and mappings, without aliases."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        # With aliases, a few lines can stand for more than fits into memory.
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError('it has aliases (*name), which no recorder writes')
+        return super().compose_node(parent, index)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f'a {type(value).__name__} where a text should be')
+    return value

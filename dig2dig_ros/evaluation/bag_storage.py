@@ -29,19 +29,25 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from heapq import heappop, heappush, heapreplace
-import os
+from itertools import chain, pairwise, repeat
+from operator import attrgetter
 from pathlib import Path
-import shutil
+import re
 import sqlite3
 import sys
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 
+from dig2dig_ros.evaluation.bag_compression import (
+    decompressed_copy,
+    LARGEST_MESSAGE,
+    records_of_chunk,
+    ZSTD_MAGIC,
+)
 from dig2dig_ros.evaluation.bag_types import BagError, Connection, Record
 
-ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 _SQLITE_MAGIC = b'SQLite format 3\0'
 _MCAP_MAGIC = b'\x89MCAP0\r\n'
 _ROS1_MAGIC = b'#ROSBAG V'
@@ -49,6 +55,13 @@ _MCAP_FOOTER_BYTES = 29
 _MCAP_RECORD_HEAD_BYTES = 9
 # Messages outside chunks are read in groups of about this size, that of a usual chunk.
 _GROUP_BYTES = 1 << 20
+# A chunk that does not shrink, with its head.
+_LARGEST_READ = LARGEST_MESSAGE + (1 << 20)
+_MOST_HELD = 2 * LARGEST_MESSAGE
+# Of an sqlite3 file: topics and definitions of types, characters of each, and what SQLite may do
+# to find them, in instructions of its machine.
+_MOST_TOPICS, _LONGEST_TEXT = 4096, 1 << 18
+_WORK, _MOST_WORK = 100_000, 200
 
 Note = Callable[[str], None]
 
@@ -64,7 +77,7 @@ def open_bag_file(path: Path, scratch_folder: Callable[[], Path], note: Note) ->
     plain = path
     head = _first_bytes(plain)
     if head.startswith(ZSTD_MAGIC):
-        plain = _decompressed(path, scratch_folder, note)
+        plain = decompressed_copy(path, scratch_folder, note, (_SQLITE_MAGIC, _MCAP_MAGIC))
         head = _first_bytes(plain)
     for magic, kind in ((_SQLITE_MAGIC, SqliteFile), (_MCAP_MAGIC, McapFile)):
         if head.startswith(magic):
@@ -83,38 +96,12 @@ def ros1_text(path: Path) -> str:
     )
 
 
-def zstd() -> Any:
-    """Return the module that ``rosbags`` itself depends on."""
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-    return zstd
-
-
 def _first_bytes(path: Path) -> bytes:
     try:
         with path.open('rb') as file:
             return file.read(16)
     except OSError as error:
         raise BagError(f'cannot read {path}: {error.strerror}') from error
-
-
-def _decompressed(path: Path, scratch_folder: Callable[[], Path], note: Note) -> Path:
-    """Return a decompressed copy of a file that the recorder compressed as a whole."""
-    try:
-        copy = scratch_folder() / path.stem
-        with zstd().open(path, 'rb') as source, copy.open('wb') as target:
-            # In small pieces: the one with the damage is lost.
-            shutil.copyfileobj(source, target, 1 << 15)
-    except (EOFError, zstd().ZstdError) as error:
-        note(f'{path} is cut short or damaged ({error}): what comes before is read')
-    except OSError as error:
-        raise BagError(
-            f'cannot decompress {path} ({error.strerror}): set TMPDIR to a folder with room for '
-            'the decompressed file'
-        ) from error
-    return copy
 
 
 class BagFile(ABC):
@@ -182,6 +169,20 @@ class _Part(NamedTuple):
     channels: frozenset[int] = frozenset()
 
 
+class _BoundedFile:
+    """A file of which nobody reads more at a time than a record can have."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+
+    def read(self, count: int) -> bytes:
+        # A length below that of a record's head makes it negative, which would be the whole file.
+        if not 0 <= count <= _LARGEST_READ:
+            raise ValueError(f'a record of {count} bytes')
+        return self._file.read(count)
+
+
 class McapFile(BagFile):
     """
     An mcap file.
@@ -195,22 +196,23 @@ class McapFile(BagFile):
     def __init__(self, path: Path, label: Path, note: Note) -> None:
         super().__init__(path, label, note)
         try:
-            from mcap.stream_reader import breakup_chunk, StreamReader
+            from mcap.stream_reader import StreamReader
         except ImportError as error:
             raise BagError(
                 f'{label} needs the library mcap: install the extra "evaluation" of dig2dig, or '
                 'pip install mcap'
             ) from error
-        self._file = path.open('rb')
+        self._file = _BoundedFile(path.open('rb'))
         self._size = path.stat().st_size
+        # Bytes of the messages that were read and not yet asked for.
+        self._held = 0
         self._reader = partial(
             StreamReader,
             self._file,
             skip_magic=True,
             emit_chunks=True,
-            record_size_limit=self._size,
+            record_size_limit=min(self._size, _LARGEST_READ),
         )
-        self._break_up = partial(breakup_chunk, validate_crc=True)
         self._forget()
         reason = ''
         if not self._read_summary():
@@ -249,10 +251,9 @@ class McapFile(BagFile):
 
         statistics = None
         try:
-            self._file.seek(-_MCAP_FOOTER_BYTES - len(_MCAP_MAGIC), os.SEEK_END)
-            footer: Any = next(self._reader().records)
-            self._file.seek(footer.summary_start or self._size)
-            for record in self._reader().records:
+            place = self._size - _MCAP_FOOTER_BYTES - len(_MCAP_MAGIC)
+            _, footer = next(self._read(place))
+            for _, record in self._read(footer.summary_start or self._size):
                 if isinstance(record, Statistics):
                     statistics = record
                 elif isinstance(record, ChunkIndex):
@@ -270,6 +271,7 @@ class McapFile(BagFile):
         self._counts.update(statistics.channel_message_counts)
         if statistics.message_count:
             self.start, self.end = statistics.message_start_time, statistics.message_end_time
+        by_place = attrgetter('start')
         schemas = {channel.schema_id for channel in self._channels.values()}
         return (
             # Messages outside chunks have no index.
@@ -278,6 +280,8 @@ class McapFile(BagFile):
             and self._counts.keys() <= self._channels.keys()
             and schemas <= {0, *self._schemas}
             and all(map(self._holds_chunk, self._parts))
+            # One chunk that is named a thousand times would be read as often.
+            and all(a.end <= b.start for a, b in pairwise(sorted(self._parts, key=by_place)))
         )
 
     def _holds_chunk(self, part: _Part) -> bool:
@@ -289,18 +293,18 @@ class McapFile(BagFile):
         fits = part.end == part.start + len(head) + length <= self._size
         return fits and head[:1] == bytes([Opcode.CHUNK])
 
-    def _unpacked(self, record: Any) -> list[Any]:
-        """Return the records in a chunk, none where it is damaged, or one outside chunks."""
+    def _unpacked(self, record: Any) -> Iterator[Any]:
+        """Return the records in a chunk, as far as it is sound, or one outside chunks."""
         from mcap.records import Chunk
 
         if not isinstance(record, Chunk):
-            return [record]
+            yield record
+            return
         self._chunks += 1
         try:
-            return self._break_up(record)
+            yield from records_of_chunk(record)
         except Exception:
             self._damaged_chunks += 1
-            return []
 
     def _take(self, record: Any) -> int | None:
         """Take in what a record says; return the time of a message."""
@@ -319,12 +323,11 @@ class McapFile(BagFile):
         """Read the file from its beginning; return why that ended before the end, or nothing."""
         group_is_open = False
         reason = ''
-        self._file.seek(len(_MCAP_MAGIC))
-        records = self._reader().records
+        records = self._read(len(_MCAP_MAGIC))
         while True:
-            start, chunks = self._file.tell(), self._chunks
+            chunks = self._chunks
             try:
-                record = next(records)
+                start, record = next(records)
             except StopIteration:
                 break
             except Exception as error:
@@ -350,6 +353,34 @@ class McapFile(BagFile):
             )
         return reason
 
+    def _read(self, place: int) -> Iterator[tuple[int, Any]]:
+        """Return the records from some place on, and where each begins."""
+        from mcap.opcode import Opcode
+        from mcap.records import Footer
+
+        known = {bytes([opcode]) for opcode in Opcode} - {bytes([Opcode.ATTACHMENT])}
+        self._file.seek(place)
+        records = self._reader().records
+        while True:
+            start = self._file.tell()
+            head = self._file.read(_MCAP_RECORD_HEAD_BYTES)
+            if head[:1] == b'\0':
+                # As in a file with holes, which may be of any length.
+                raise ValueError('it has a record without a kind')
+            if head and head[:1] not in known:
+                # Videos and others that may be of any size.
+                self._file.seek(start + len(head) + int.from_bytes(head[1:], 'little'))
+                continue
+            self._file.seek(start)
+            try:
+                record = next(records)
+            except StopIteration:
+                return
+            yield start, record
+            if isinstance(record, Footer):
+                next(records, None)  # which looks at the end of the file
+                return
+
     def _records(self, wanted: Mapping[int, tuple[str, str]]) -> Iterator[Record]:
         return in_time_order(
             (part.first_time, partial(self._load, part, wanted))
@@ -361,19 +392,32 @@ class McapFile(BagFile):
         from mcap.records import Message
 
         found = []
-        self._file.seek(part.start)
-        records = self._reader().records
-        while self._file.tell() < part.end:
+        records = self._read(part.start)
+        while True:
             try:
-                record = next(records)
+                start, record = next(records)
             except Exception:
                 # What is missing in the end is counted.
+                break
+            if start >= part.end:
                 break
             for item in self._unpacked(record):
                 if isinstance(item, Message) and item.channel_id in wanted:
                     found.append(Record(*wanted[item.channel_id], item.log_time, bytes(item.data)))
+        self._held += sum(len(record.data) for record in found)
+        if self._held > _MOST_HELD:
+            raise BagError(
+                f'the chunks of {self._label} overlap in time so far that over '
+                f'{_MOST_HELD >> 20} MiB would have to be held: sort it first, with mcap sort'
+            )
+        # Backwards, so that what was given is not held.
         found.sort(key=lambda record: record.time)
-        return iter(found)
+        found.reverse()
+        while found:
+            record = found.pop()
+            yield record
+            # Until the next one is asked for, somebody waits with it for its turn.
+            self._held -= len(record.data)
 
     def close(self) -> None:
         """Close the file."""
@@ -391,15 +435,22 @@ class SqliteFile(BagFile):
 
     def __init__(self, path: Path, label: Path, note: Note) -> None:
         super().__init__(path, label, note)
+        self._size = path.stat().st_size
         self._database, topics = self._connect(path)
         definitions = self._definitions()
         # (id, topic, time) of each message.
         rows = integers('q')
         reason = ''
+        last = None
         try:
+            # As they lie in the file, so by ascending number.
             for row in self._database.execute(
-                'SELECT id, topic_id, timestamp FROM messages NOT INDEXED ORDER BY id'
+                'SELECT rowid, topic_id, timestamp FROM messages NOT INDEXED'
             ):
+                if last is not None and row[0] <= last:
+                    reason = 'its table of messages leads back into itself'
+                    break
+                last = row[0]
                 rows.extend(row)
         except (sqlite3.Error, TypeError, OverflowError) as error:
             del rows[len(rows) // 3 * 3 :]
@@ -423,6 +474,7 @@ class SqliteFile(BagFile):
         ways = [f'{uri}&immutable=1']
         log = path.with_name(f'{path.name}-wal')
         if log.is_file() and log.stat().st_size > 0:
+            self._size += log.stat().st_size
             ways.insert(0, uri)
         reasons = []
         for way in ways:
@@ -431,10 +483,8 @@ class SqliteFile(BagFile):
                 database = sqlite3.connect(way, uri=True, check_same_thread=False)
                 # Otherwise SQLite refuses a file that is shorter than its header states.
                 database.execute('PRAGMA writable_schema=ON')
-                topics = database.execute(
-                    'SELECT id, name, type, serialization_format FROM topics ORDER BY id'
-                ).fetchall()
-            except sqlite3.Error as error:
+                topics = _topics_of(database)
+            except (sqlite3.Error, BagError) as error:
                 reasons.append(str(error))
                 if database is not None:
                     database.close()
@@ -451,25 +501,70 @@ class SqliteFile(BagFile):
     def _definitions(self) -> dict[str, tuple[str, str]]:
         try:
             rows = self._database.execute(
-                'SELECT topic_type, encoding, encoded_message_definition FROM message_definitions'
-            ).fetchall()
+                'SELECT topic_type, encoding, encoded_message_definition FROM '
+                'message_definitions WHERE length(encoded_message_definition) < ? LIMIT ?',
+                (_LONGEST_TEXT, _MOST_TOPICS),
+            )
+            found = [row for row in rows if all(isinstance(value, str) for value in row)]
         except sqlite3.Error:
             # Recorders before Iron have no such table.
             return {}
-        return {kind: (form, text) for kind, form, text in rows}
+        finally:
+            self._database.set_progress_handler(None, 0)
+        return {kind: (form, text) for kind, form, text in found}
 
     def _records(self, wanted: Mapping[int, tuple[str, str]]) -> Iterator[Record]:
+        # No message is larger than its file, whatever the file states.
+        most = min(LARGEST_MESSAGE, self._size)
         for key, topic, time in self._rows[np.isin(self._rows[:, 1], list(wanted))]:
             with suppress(sqlite3.Error):
+                # The length stands before the data, which is looked at only where that is sound.
                 found = self._database.execute(
-                    'SELECT data FROM messages WHERE id = ?', (int(key),)
+                    "SELECT data FROM messages WHERE rowid = ? AND typeof(data) = 'blob' "
+                    'AND length(data) <= ?',
+                    (int(key), most),
                 ).fetchone()
-                if found is not None and isinstance(found[0], bytes):
+                if found is not None:
                     yield Record(*wanted[int(topic)], int(time), found[0])
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+
+def _topics_of(database: sqlite3.Connection) -> list[Any]:
+    """
+    Return the table of topics, having made sure that it and the others are tables.
+
+    What is read of a view, a virtual table or a generated column is a program: it may go on for
+    ever, or make gigabytes of nothing. What tables hold, is in the file.
+
+    :raises BagError: they are something else.
+    :raises sqlite3.Error: they cannot be read.
+    """
+    if sys.version_info >= (3, 11):
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_MESSAGE + (1 << 20))
+    # For what precedes the messages, so much work is allowed. Not a function of Python: an
+    # interrupt that comes while it runs would be lost.
+    patience = chain(repeat(0, _MOST_WORK), repeat(1))
+    database.set_progress_handler(partial(next, patience), _WORK)
+    for table in ('topics', 'messages', 'message_definitions'):
+        entries = database.execute(
+            'SELECT type, sql FROM sqlite_master WHERE lower(name) = ? LIMIT 9', (table,)
+        ).fetchall()
+        columns = database.execute(f'PRAGMA table_xinfo({table})').fetchall() if entries else []
+        is_made_up = any(
+            kind != 'table' or re.match(r'\s*CREATE\s+VIRTUAL', str(sql), re.IGNORECASE)
+            for kind, sql in entries
+        )
+        # The last column says whether it is generated.
+        if is_made_up or any(column[-1] or column[1].lower() == 'rowid' for column in columns):
+            raise BagError(f'its {table} is no plain table, which no recorder writes')
+    return database.execute(
+        'SELECT id, name, type, serialization_format FROM topics WHERE length(name) < ? '
+        'AND length(type) < ? ORDER BY id LIMIT ?',
+        (_LONGEST_TEXT, _LONGEST_TEXT, _MOST_TOPICS),
+    ).fetchall()
 
 
 def in_time_order(

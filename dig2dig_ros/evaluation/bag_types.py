@@ -28,6 +28,11 @@ IMAGE_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE_TYPE = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
 
+# What definitions of messages stay far below: characters, fields of all types together, elements
+# of a message that are read one by one, levels of <> and operators in IDL.
+_LONGEST_DEFINITION = 1 << 18
+_MOST_FIELDS, _MOST_ELEMENTS, _DEEPEST, _MOST_OPERATORS = 4096, 4096, 3, 50
+
 # The interfaces of the detectors whose messages are read, for bags that embed no definitions
 # (sqlite3 up to Humble). vision_msgs 3 has geometry_msgs/Pose2D for its centre, whose three
 # numbers lie in the message as those of vision_msgs/Pose2D do: one definition reads both.
@@ -60,6 +65,10 @@ yolo_msgs/DetectionArray: std_msgs/Header header, yolo_msgs/Detection[] detectio
 
 class BagError(UsageError):
     """A bag cannot be read or written; the text says which, what is wrong and what to do."""
+
+
+class DefinitionError(ValueError):
+    """A bag's definition of a type is not to be used; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -201,18 +210,29 @@ def default_typestore(distro: str = '') -> Any:
 
 
 def embedded_typestore(connection: Connection, default: Any) -> Any:
-    """Return the types of a definition that a bag embeds, and no others."""
+    """
+    Return the types of a definition that a bag embeds, and no others.
+
+    What is made of a definition is a program, so it has to be small, and what it reads must take
+    bytes of the message. Its parsers end in many kinds of errors.
+
+    :raises DefinitionError: it is unlike any message, or one of ours with other fields.
+    """
     from rosbags.typesys import get_types_from_idl, get_types_from_msg, get_typestore, Stores
 
+    text = connection.definition
+    if len(text) > _LONGEST_DEFINITION:
+        raise DefinitionError(f'it has more than {_LONGEST_DEFINITION} characters')
     types: dict[str, Any] = {}
     if connection.format == 'ros2msg':
-        types.update(get_types_from_msg(connection.definition, connection.type))
+        types.update(get_types_from_msg(text, connection.type))
     elif connection.format in ('ros2idl', 'omgidl'):
+        _check_idl(text)
         separator = f'{"=" * 80}\n'
-        for part in connection.definition.split(separator):
-            text = re.sub(r'\AIDL: .*\n', '', part)
-            if text.strip():
-                types.update(get_types_from_idl(text))
+        for part in text.split(separator):
+            part = re.sub(r'\AIDL: .*\n', '', part)
+            if part.strip():
+                types.update(get_types_from_idl(part))
     else:
         raise ValueError(f'its language {connection.format!r} is unknown')
     # Some tools leave out the common types that a definition names.
@@ -222,7 +242,95 @@ def embedded_typestore(connection: Connection, default: Any) -> Any:
             if name not in types and name in default.fielddefs:
                 types[name] = default.fielddefs[name]
                 pending.append(name)
+    _check_same(connection.type, types, default)
+    _check_size(connection.type, types)
     typestore = get_typestore(Stores.EMPTY)
     typestore.register(types)
     typestore.get_msgdef(connection.type)
     return typestore
+
+
+def _check_idl(text: str) -> None:
+    """Refuse what the parser of rosbags takes years for, and no message has."""
+    code = re.sub(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/', '', text, flags=re.DOTALL)
+    depths = {'(': 0, '<': 0}
+    for mark in re.findall(r'[()<>]', code):
+        if mark in depths:
+            depths[mark] += 1
+        else:
+            depths['(' if mark == ')' else '<'] -= 1
+        if depths['('] > 1 or depths['<'] > _DEEPEST:
+            raise DefinitionError('its brackets are nested')
+    if len(re.findall(r'[-+*/%|^&~]', code)) > _MOST_OPERATORS:
+        raise DefinitionError('it has long formulas')
+
+
+def _check_same(root: str, types: dict[str, Any], default: Any) -> None:
+    """Refuse other fields under the names of messages whose fields are used by name."""
+    if root not in (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE, CAMERA_INFO_TYPE):
+        return
+    pending, seen = [root], {root}
+    while pending:
+        name = pending.pop()
+        own, ours = types[name][1], default.fielddefs[name][1]
+        if _bare(own) != _bare(ours):
+            fields = ', '.join(str(field) for field, _ in ours)
+            raise DefinitionError(
+                f'it redefines {name}, which has the fields {fields}: convert the bag'
+            )
+        for found in re.findall(r"'(\w+/msg/\w+)'", repr(own)):
+            if found not in seen and found in default.fielddefs:
+                seen.add(found)
+                pending.append(found)
+
+
+def _bare(fields: Any) -> list[tuple[str, str]]:
+    """Return fields without what changes nothing in a message: case, and bounds of strings."""
+    return [
+        (str(name).lower(), re.sub(r"\('string', \d+\)", 'string', repr(what)))
+        for name, what in fields
+    ]
+
+
+def _check_size(root: str, types: dict[str, Any]) -> None:
+    """Refuse types that are too large, contain themselves, or are lists of nothing."""
+    from rosbags.interfaces import Nodetype
+
+    if sum(1 + len(fields) for _, fields in types.values()) > _MOST_FIELDS:
+        raise DefinitionError(f'it has more than {_MOST_FIELDS} fields')
+    # (elements to be read one by one, bytes that they take at least); None while it is looked at.
+    known: dict[str, tuple[int, int] | None] = {}
+
+    def size_of(what: Any) -> tuple[int, int]:
+        kind, argument = what
+        if kind == Nodetype.BASE:
+            return 1, 1
+        if kind == Nodetype.NAME:
+            return size_of_type(argument)
+        inner, count = argument
+        elements, least = size_of(inner)
+        if kind == Nodetype.ARRAY and inner[0] == Nodetype.BASE and inner[1][0] != 'string':
+            return 1, count  # numbers are read in one piece
+        if kind == Nodetype.SEQUENCE:
+            if not least:
+                raise DefinitionError('it has lists of messages without fields')
+            return 1 + elements, 4
+        if count * elements > _MOST_ELEMENTS:
+            raise DefinitionError(f'it has an array of {count} elements')
+        return count * elements, count * least
+
+    def size_of_type(name: str) -> tuple[int, int]:
+        if name not in known:
+            known[name] = None
+            sizes = [size_of(what) for _, what in types[name][1]]
+            known[name] = sum(s[0] for s in sizes), sum(s[1] for s in sizes)
+        size = known[name]
+        if size is None:
+            raise DefinitionError(f'{name} contains itself')
+        if size[0] > _MOST_ELEMENTS:
+            raise DefinitionError(f'{name} has more than {_MOST_ELEMENTS} elements')
+        return size
+
+    size_of_type(root)
+    for name in types:
+        size_of_type(name)
