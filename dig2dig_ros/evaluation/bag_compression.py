@@ -22,6 +22,7 @@ everything is decompressed in pieces, and given up where it becomes larger than 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+import importlib
 from io import BytesIO
 from pathlib import Path
 import shutil
@@ -93,9 +94,8 @@ def decompressed(data: bytes, limit: int = LARGEST_MESSAGE) -> bytes:
 
 
 def _decompressed_lz4(data: bytes, limit: int) -> bytes:
-    from lz4.frame import LZ4FrameDecompressor
-
-    decompressor = LZ4FrameDecompressor()
+    # Comes with mcap; by name, as it has no types.
+    decompressor = importlib.import_module('lz4.frame').LZ4FrameDecompressor()
     pieces = [decompressor.decompress(data, _PIECE)]
     total = len(pieces[0])
     while not decompressor.eof:
@@ -132,7 +132,7 @@ def records_of_chunk(chunk: Any) -> Iterator[Any]:
     if chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc:
         raise ValueError('its check sum is wrong')
     # Read here, and not by the library: ten times as fast, and a length may be anything.
-    kinds = {Opcode.CHANNEL: Channel, Opcode.SCHEMA: Schema}
+    kinds: dict[int, Any] = {Opcode.CHANNEL: Channel, Opcode.SCHEMA: Schema}
     position = 0
     for _ in range(_MOST_RECORDS):
         if position == len(data):
@@ -147,7 +147,7 @@ def records_of_chunk(chunk: Any) -> Iterator[Any]:
             channel, sequence, logged, published = _MESSAGE_HEAD.unpack_from(body)
             yield Message(channel, logged, body[_MESSAGE_HEAD.size :], published, sequence)
         elif opcode in kinds:
-            yield kinds[Opcode(opcode)].read(ReadDataStream(BytesIO(body)))
+            yield kinds[opcode].read(ReadDataStream(BytesIO(body)))
     raise BombError(f'it has more than {_MOST_RECORDS} records')
 
 

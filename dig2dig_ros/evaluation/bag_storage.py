@@ -35,7 +35,7 @@ from pathlib import Path
 import re
 import sqlite3
 import sys
-from typing import Any, BinaryIO, ClassVar, NamedTuple
+from typing import Any, BinaryIO, cast, ClassVar, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -202,7 +202,7 @@ class McapFile(BagFile):
                 f'{label} needs the library mcap: install the extra "evaluation" of dig2dig, or '
                 'pip install mcap'
             ) from error
-        self._file = _BoundedFile(path.open('rb'))
+        self._file = cast('BinaryIO', _BoundedFile(path.open('rb')))
         self._size = path.stat().st_size
         # Bytes of the messages that were read and not yet asked for.
         self._held = 0

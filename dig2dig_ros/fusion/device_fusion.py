@@ -93,7 +93,8 @@ class Fused:
     """
     What comes of a pair.
 
-    :param tensors: on the device: ``image``, (H, W) or (H, W, 3) uint8, whose channels may lie
+    :param tensors: on the device: ``finite``, (1,), a finite number where the result is finite, or
+        not one; ``image``, (H, W) or (H, W, 3) uint8, whose channels may lie
         apart on the CPU, ``weights``, (K, H, W) float32, where they are wanted, and where those
         are, ``restored k`` for each source, an image as ``image`` is.
     :param prior_calls: images that went through the prior.
@@ -141,6 +142,7 @@ def fuse_pair(
             # Nobody fills in for what the only source lacks: it is black.
             sources = sources * trust_maps[only] / tensors['trust'][only]
         fused = sources[only, 0].clamp(0, 1)
+        finite = fused.sum()
         weights = torch.zeros_like(sources)
         weights[only].fill_(1)
     else:
@@ -149,7 +151,10 @@ def fuse_pair(
             observations = []
         left = _sensor_noise(task, tensors, sources)
         result = sample(watched, sources * 2 - 1, noise, settings, callback, observations, left)
-        fused = ((result.fused[0, 0] + 1) / 2).clamp_(0, 1)
+        # Summed before it is clipped, which makes white of what is infinite; nobody waits for it.
+        fused = (result.fused[0, 0] + 1) / 2
+        finite = fused.sum()
+        fused = fused.clamp_(0, 1)
         if task.weights or settings.chroma == 'all':
             weights = result.mean_weights()
             if trust_maps is not None:
@@ -157,6 +162,9 @@ def fuse_pair(
     planes = None if weights is None else weights[:, 0]
     image = _coloured(images, old_luma, fused, planes if settings.chroma == 'all' else None)
     results = {'image': _bytes(image.mul_(255))}
+    for total in (watched.total, None if planes is None else planes.sum()):
+        finite = finite if total is None else finite + total
+    results['finite'] = finite.reshape(1)
     if task.weights and planes is not None:
         results['weights'] = planes
     if task.restored:

@@ -45,11 +45,13 @@ class WatchedPrior(Prior):
 
     :param cancelled: asked before every call, which is kept short then, whether to give up.
     :ivar calls: images that went through the prior.
+    :ivar total: sum of all estimates, on their device: finite where they all are. None before.
     """
 
     def __init__(self, prior: Prior, cancelled: Callable[[], bool] | None = None) -> None:
         super().__init__(prior.name, prior.alpha_bar)
         self.calls = 0
+        self.total: Tensor | None = None
         self._prior = prior
         self._cancelled = cancelled
 
@@ -57,10 +59,15 @@ class WatchedPrior(Prior):
         """Denoise as the prior does; raise :class:`FusionCancelled` where it is given up."""
         self.calls += len(noisy)
         if self._cancelled is None:
-            return self._prior.denoise(noisy, timesteps)
-        # On a CPU, larger batches are not faster.
-        pixels = _PIXELS_OF_A_CALL if noisy.device.type == 'cpu' else noisy.numel()
-        return _in_parts(self._denoise_unless_cancelled, noisy, timesteps, pixels)
+            estimates = self._prior.denoise(noisy, timesteps)
+        else:
+            # On a CPU, larger batches are not faster.
+            pixels = _PIXELS_OF_A_CALL if noisy.device.type == 'cpu' else noisy.numel()
+            estimates = _in_parts(self._denoise_unless_cancelled, noisy, timesteps, pixels)
+        # What is clipped or weighted later does not show any more that it was infinite.
+        total = estimates.sum(dtype=torch.float32)
+        self.total = total if self.total is None else self.total + total
+        return estimates
 
     def _denoise_unless_cancelled(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
         if self._cancelled is not None and self._cancelled():

@@ -56,7 +56,14 @@ from dig2dig_ros.images.stripes import Stripes, without_stripes
 from dig2dig_ros.images.thermal_range import ThermalRange, ThermalRangeError
 from dig2dig_ros.priors import load_prior, Prior, PriorError
 
-__all__ = ['Fuser', 'FusionCancelled', 'FusionInputError', 'FusionResult', 'FusionSettings']
+__all__ = [
+    'Fuser',
+    'FusionCancelled',
+    'FusionInputError',
+    'FusionResult',
+    'FusionSettings',
+    'NotFiniteError',
+]
 
 # Noise that stays in memory: 128 MB in float32, a hundred draws at 640x512.
 _KEPT_NOISE_PIXELS = 32_000_000
@@ -64,6 +71,10 @@ _KEPT_NOISE_PIXELS = 32_000_000
 _QUIET = 255 * NEGLIGIBLE_NOISE
 # Chains of more steps are not recorded: that would take as long as many pairs.
 _MOST_RECORDED_STEPS = 50
+
+
+class NotFiniteError(ValueError):
+    """A fusion came to no numbers; the message says what may be the cause."""
 
 
 class FusionInputError(ValueError):
@@ -297,6 +308,7 @@ class Fuser:
         :raises FusionCancelled: ``cancelled`` said so.
         :raises FusionInputError: wrong shape, dtype or values, or a placement for another size.
         :raises DegradationError: a declared degradation cannot be that of the image.
+        :raises NotFiniteError: there is a NaN or an infinity in what came out.
         :raises PriorError: the prior was not trained for the timesteps of the settings.
         """
         start = time.perf_counter()
@@ -308,6 +320,13 @@ class Fuser:
             task = self._task(sources, settings, weights, restored)
             fused = self._run(task, sources, callback, cancelled)
             results = self._arrays(fused)
+        # Downloaded with the rest: nothing has waited for it.
+        if not np.isfinite(results['finite']).all():
+            raise NotFiniteError(
+                f"the result is not finite: the prior '{self.prior.name}' may be damaged, or of "
+                f'numbers too large for {str(self.dtype).removeprefix("torch.")}; use another '
+                'prior, or precision fp32'
+            )
         image = results['image']
         planes = results.get('weights', np.empty((0, *image.shape[:2]), np.float32))
         own = [results[f'restored {index}'] for index in range(len(sources))] if restored else []

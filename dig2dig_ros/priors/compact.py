@@ -263,38 +263,56 @@ class CompactPrior(Prior):
         """
         try:
             with safe_open(path, framework='pt') as file:
-                metadata = file.metadata() or {}
-                state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+                network = _described(file.metadata() or {}, path)
+                names = list(file.keys())
+                shapes = _shapes_of(network)
+                # All of it is known before any of it takes memory.
+                fits = len(names) == len(shapes) and shapes == {
+                    name: tuple(file.get_slice(name).get_shape()) for name in names
+                }
+                state = {name: file.get_tensor(name).float() for name in names if fits}
         except (OSError, SafetensorError) as error:
             raise PriorError(f'prior {path} cannot be read as safetensors: {error}') from error
-        if metadata.get('format') != FORMAT:
-            raise PriorError(
-                f'prior {path} has format {metadata.get("format")!r}, but {FORMAT!r} is needed: '
-                'use the embedded "compact" or a file that train_prior wrote'
-            )
-        try:
-            fields = json.loads(metadata['config'])
-            fields.update({key: tuple(fields[key]) for key in ('widths', 'blocks')})
-            with torch.device('meta'):
-                network = CompactUNet(CompactConfig(**fields))
-            _check_shapes(network, state)
-            network = CompactUNet(network.config)
-            network.load_state_dict(state)
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise PriorError(
-                f'prior {path} does not match its own description: {reason}'
-            ) from error
+        reason = '' if fits else 'names or shapes of the weights are of another network'
+        if not all(value.isfinite().all() for value in state.values()):
+            reason = 'weights are not finite'
+        if reason:
+            raise PriorError(f'prior {path} does not match its own description: {reason}')
+        network = CompactUNet(network.config)
+        network.load_state_dict(state)
         return cls(network, name)
 
 
-def _check_shapes(network: CompactUNet, state: dict[str, Tensor]) -> None:
-    """Refuse weights that are not the network's, or no numbers, before it takes memory."""
-    expected = {key: value.shape for key, value in network.state_dict().items()}
-    if {key: value.shape for key, value in state.items()} != expected:
-        raise ValueError('names or shapes of the weights are of another network')
-    if not all(value.isfinite().all() for value in state.values()):
-        raise ValueError('weights are not finite')
+def _described(metadata: dict[str, str], path: Path) -> CompactUNet:
+    """
+    Return the network that a file describes, without memory for its weights.
+
+    :raises PriorError: it is none of this architecture.
+    """
+    if metadata.get('format') != FORMAT:
+        raise PriorError(
+            f'prior {path} has format {metadata.get("format")!r}, but {FORMAT!r} is needed: '
+            'use the embedded "compact" or a file that train_prior wrote'
+        )
+    try:
+        fields = json.loads(metadata['config'])
+        fields.update({key: tuple(fields[key]) for key in ('widths', 'blocks')})
+        with torch.device('meta'):
+            return CompactUNet(CompactConfig(**fields))
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        RecursionError,
+    ) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise PriorError(f'prior {path} does not match its own description: {reason}') from error
+
+
+def _shapes_of(network: CompactUNet) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in network.state_dict().items()}
 
 
 def save(network: CompactUNet, path: Path, facts: dict[str, str]) -> None:

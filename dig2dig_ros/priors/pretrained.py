@@ -45,6 +45,9 @@ DEFAULT_TILE = 256
 # Attention heads of all published unconditional guided-diffusion models; the number of heads
 # leaves no trace in the shapes of the weights.
 _HEAD_CHANNELS = 64
+# What no published network comes near, so that a file that says so is refused, and not built.
+_MOST_TENSORS, _MOST_LEVELS, _MOST_BLOCKS, _LARGEST_NUMBER = 10_000, 16, 32, 100_000
+_LARGEST_CONFIGURATION = 1 << 20
 _WEIGHT_FILES = ('diffusion_pytorch_model.safetensors', 'diffusion_pytorch_model.bin')
 
 # Names of the layers in guided-diffusion, by their names in diffusers.
@@ -264,17 +267,26 @@ def _check_names(missing: set[str], unexpected: set[str], path: Path) -> None:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file without executing anything from it."""
+    """
+    Return the tensors of a file without executing anything from it.
+
+    :raises PriorError: it cannot be read, or they are no plain numbers that are all in the file.
+    """
     try:
         if path.suffix == '.safetensors':
             with safe_open(path, framework='pt') as file:
-                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                names = list(file.keys())
+                _check_count(len(names), path)
+                return _checked_weights({name: file.get_tensor(name) for name in names}, path)
         # Only the newer format, a zip archive, can be mapped into memory.
-        state = torch.load(
-            path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        is_archive = zipfile.is_zipfile(path)
+        if is_archive:
+            _check_archive(path)
+        state = torch.load(path, map_location='cpu', weights_only=True, mmap=is_archive)
     except (OSError, SafetensorError) as error:
         raise PriorError(f'prior {path} cannot be read: {error}') from error
+    except PriorError:
+        raise
     except Exception as error:  # a damaged pickle can fail in any way
         raise PriorError(
             f'prior {path} cannot be read as weights of PyTorch: it is truncated, of another '
@@ -287,11 +299,55 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             f'prior {path} holds something other than named weights: give the file of a network '
             'alone, not of a whole training state'
         )
+    return _checked_weights(state, path)
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a zip archive that is compressed: PyTorch never does that, and bombs are."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    if not stored or sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise PriorError(
+            f'prior {path} is a compressed archive, as PyTorch does not write it: save it anew, '
+            'with torch.save'
+        )
+
+
+def _check_count(count: int, path: Path) -> None:
+    if count > _MOST_TENSORS:
+        raise PriorError(f'prior {path} has {count} weights, more than {_MOST_TENSORS}')
+
+
+def _checked_weights(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """
+    Return weights that may be copied: finite numbers that take no more memory than their file.
+
+    A view of one number can have any shape, and tensors without values, too.
+    """
+    _check_count(len(state), path)
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != 'cpu':
+            raise PriorError(f'prior {path}: {name} is no plain tensor of numbers')
+        if not tensor.is_floating_point():
+            raise PriorError(f'prior {path}: {name} holds {tensor.dtype}, not fractions')
+    stated = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if stated > path.stat().st_size:
+        raise PriorError(
+            f'prior {path} has {path.stat().st_size} bytes, but its weights have the shapes of '
+            f'{stated}: save them anew, as contiguous tensors'
+        )
+    for name, tensor in state.items():
+        # In float32: few operations know numbers of 8 bits.
+        if not bool(tensor.float().isfinite().all()):
+            raise PriorError(f'prior {path} is damaged: {name} is not finite')
     return state
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
+        if path.stat().st_size > _LARGEST_CONFIGURATION:
+            raise ValueError(f'it has more than {_LARGEST_CONFIGURATION} bytes')
         content = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError, RecursionError) as error:
         raise PriorError(f'prior configuration {path} cannot be read: {error}') from error
@@ -325,7 +381,22 @@ def _check_unet_config(config: dict[str, Any], path: Path) -> int:
         )
     if not isinstance(config.get('block_out_channels'), list) or not config['block_out_channels']:
         raise PriorError(f'prior {path} describes no valid UNet2DModel: no block_out_channels')
+    for name, value in config.items():
+        _check_affordable(name, value, path)
     return _check_channels(config.get('in_channels', 3), config.get('out_channels', 3), path)
+
+
+def _check_affordable(name: str, value: Any, path: Path) -> None:
+    """Refuse numbers of which the network would be built for ever."""
+    values = value if isinstance(value, list) else [value]
+    if len(values) > _MOST_LEVELS:
+        raise PriorError(
+            f'prior {path}: {name} has {len(values)} entries, not {_MOST_LEVELS} or less'
+        )
+    most = _MOST_BLOCKS if name == 'layers_per_block' else _LARGEST_NUMBER
+    for number in values:
+        if isinstance(number, (int, float)) and not abs(number) <= most:
+            raise PriorError(f'prior {path}: {name} is {number}, not {most} or less')
 
 
 def _check_channels(inputs: int, outputs: int, path: Path) -> int:
@@ -455,6 +526,11 @@ class _GuidedLayout:
             tuple(f'input_blocks.{i}.1.qkv.weight' in state for i in first),
             per_level - 1,
         )
+        if levels > _MOST_LEVELS or per_level > _MOST_BLOCKS:
+            raise PriorError(
+                f'prior {path} has {levels} levels of {per_level} blocks, more than '
+                f'{_MOST_LEVELS} of {_MOST_BLOCKS}'
+            )
         # There is always attention at the lowest resolution.
         headed = [w for w, a in zip(widths, layout.attention, strict=True) if a] + widths[-1:]
         if any(width % _HEAD_CHANNELS for width in headed):

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from dig2dig_ros.fusion.fuser import Fuser, FusionCancelled, FusionInputError
+from dig2dig_ros.fusion.fuser import Fuser, FusionCancelled, FusionInputError, NotFiniteError
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.images.camera_noise import CameraNoise
 from dig2dig_ros.images.placement import Placement
@@ -263,6 +263,35 @@ def test_a_prior_that_leaves_the_range_of_fp16_is_refused():
     with pytest.raises(PriorError, match=r"'gaussian'.*fp16.*bf16"):
         Fuser(SETTINGS, prior=Growing(), device='cpu', precision='fp16')
     Fuser(SETTINGS, prior=Growing(), device='cpu', precision='fp32')
+
+
+class Damaged(GaussianPrior):
+    """Answers one pixel with something that is no finite number."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def denoise(self, noisy, timesteps):
+        estimate = super().denoise(noisy, timesteps)
+        estimate[..., 3, 5] = self.value
+        return estimate
+
+
+@pytest.mark.parametrize('graphs', [False, True])
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+@pytest.mark.parametrize(
+    'change', [{}, {'sampler': 'ancestral'}, {'thermal_degradation': 'blur 1.5'}]
+)
+def test_a_result_that_is_not_finite_is_an_error_and_no_image(value, change, graphs):
+    visible, thermal, _ = street()
+    settings = replace(SETTINGS, **change)
+    sound = Fuser(settings, prior=GaussianPrior(), device='cpu', graphs=graphs)
+    assert sound.fuse(visible, thermal, weights=False).image.any()
+    fuser = Fuser(settings, prior=Damaged(value), device='cpu', graphs=graphs)
+    for weights in (True, False):
+        with pytest.raises(NotFiniteError, match="not finite: the prior 'gaussian' may be"):
+            fuser.fuse(visible, thermal, weights=weights)
 
 
 @pytest.mark.cuda

@@ -18,6 +18,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -493,6 +494,87 @@ def test_nothing_is_fetched_and_no_code_of_the_folder_is_run(unet, tmp_path, mon
     monkeypatch.setattr(socket.socket, 'connect', refuse)
     monkeypatch.setattr(socket, 'getaddrinfo', refuse)
     load_prior(str(tmp_path))
+
+
+# Files that were made to take memory or time, or that hold no numbers
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('safe', [True, False])
+def test_weights_that_are_not_finite_are_refused(unet, tmp_path, value, safe):
+    network = unet()
+    with torch.no_grad():
+        network.conv_out.bias[0] = value
+    network.save_pretrained(tmp_path, safe_serialization=safe)
+    with pytest.raises(PriorError, match=r'is damaged: conv_out\.bias is not finite'):
+        load_prior(str(tmp_path))
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_views_of_one_number_are_not_made_weights(tmp_path, zipped):
+    path = tmp_path / 'views.pt'
+    weights = {f'input_blocks.{i}.0.weight': torch.zeros(1).expand(1 << 30) for i in range(2)}
+    torch.save(weights, path, _use_new_zipfile_serialization=zipped)
+    assert path.stat().st_size < 20_000
+    with pytest.raises(PriorError, match=r'views\.pt has \d+ bytes, but .* shapes of 8589934592'):
+        load_prior(str(path))
+
+
+@pytest.mark.parametrize(
+    ('tensor', 'message'),
+    [
+        (torch.zeros(3).to_sparse(), 'no plain tensor'),
+        (torch.empty((1 << 20, 1 << 20), device='meta'), 'no plain tensor'),
+        (torch.zeros(3, dtype=torch.int64), 'holds torch.int64'),
+        (torch.zeros(3, dtype=torch.complex64), 'holds torch.complex64'),
+    ],
+)
+def test_tensors_of_another_kind_are_refused(tmp_path, tensor, message):
+    path = tmp_path / 'other.pt'
+    torch.save({'input_blocks.0.0.weight': tensor}, path)
+    with pytest.raises(PriorError, match=rf'other\.pt.*{message}'):
+        load_prior(str(path))
+
+
+def test_an_archive_that_is_compressed_is_not_unpacked(tmp_path):
+    path = tmp_path / 'packed.pt'
+    torch.save({'weight': torch.zeros(1 << 16)}, tmp_path / 'plain.pt')
+    packed = zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / 'plain.pt') as plain, packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    with pytest.raises(PriorError, match=r'packed\.pt is a compressed archive'):
+        load_prior(str(path))
+
+
+def test_two_million_layers_are_not_built(unet, tmp_path):
+    weights = {f'output_blocks.{i}.0.weight': torch.zeros(1) for i in range(10_001)}
+    with pytest.raises(PriorError, match='has 10001 weights, more than 10000'):
+        load_prior(write(weights, tmp_path / 'many.pt'))
+    weights = {f'output_blocks.{i}.0.weight': torch.zeros(1) for i in range(9_000)}
+    for name in ('input_blocks.0.0', 'input_blocks.1.0.out_layers.3', 'out.2'):
+        weights[f'{name}.weight'] = torch.zeros((3, 3, 1, 1))
+    with pytest.raises(PriorError, match='has 1 levels of 9000 blocks'):
+        load_prior(write(weights, tmp_path / 'deep.pt'))
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'layers_per_block': 2_000_000}, 'layers_per_block is 2000000, not 32 or less'),
+        ({'block_out_channels': [8] * 20_000}, 'has 20000 entries, not 16 or less'),
+        ({'block_out_channels': [8, 16, 10**9]}, 'block_out_channels is 1000000000'),
+        ({'norm_eps': float('nan')}, 'norm_eps is nan'),
+        ({'attention_head_dim': float('inf')}, 'attention_head_dim is inf'),
+        ({'act_fn': 'x' * (1 << 21)}, 'more than 1048576 bytes'),
+    ],
+)
+def test_a_folder_that_describes_a_network_beyond_all_measure(unet, tmp_path, change, message):
+    unet().save_pretrained(tmp_path)
+    file = tmp_path / 'config.json'
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(PriorError, match=message):
+        load_prior(str(tmp_path))
 
 
 # In use

@@ -28,6 +28,7 @@ from dig2dig_ros.fusion.device import is_lost
 from dig2dig_ros.fusion.device_fusion import fuse_pair
 from dig2dig_ros.fusion.fuser import Fuser, FusionCancelled
 from dig2dig_ros.fusion.graphs import RUNS_BEFORE
+from dig2dig_ros.priors import load_prior
 from dig2dig_ros.streams.codec import encode
 from dig2dig_ros.streams.outgoing_camera_info import OutgoingCameraInfo
 from dig2dig_ros.streams.parameters import complete_values, fusion_settings
@@ -551,3 +552,21 @@ def test_what_cannot_be_recorded_is_said_as_long_as_it_lasts(
     for work in send(pipeline, clock, 9) + pipeline.flush():
         assert pipeline.process(work) is not None
     assert not any('slower' in text for text in pipeline.health())
+
+
+def test_what_a_damaged_prior_makes_is_counted_and_said_and_never_delivered(
+    clock: Clock, said: list[str]
+) -> None:
+    prior: Any = load_prior('nano')
+    with torch.no_grad():
+        prior.network.head.bias[0] = float('nan')
+    pipeline = Pipeline(values(), TOPICS, clock=clock, log=said.append)
+    pipeline.fuser = Fuser(fusion_settings(values()), prior=prior, device='cpu', precision='fp32')
+    (work,) = send(pipeline, clock, 1)
+    delivered: list[FusedFrame] = []
+    assert pipeline.process(work, deliver=delivered.append) is None
+    assert delivered == []
+    assert pipeline.statistics.drops['fusion error'] == 1
+    sentence = "the result is not finite: the prior 'nano' may be damaged"
+    assert any(f'not fused: {sentence}' in text for text in pipeline.health())
+    assert any(sentence in text for text in said)
