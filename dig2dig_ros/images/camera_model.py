@@ -84,11 +84,7 @@ class CameraModel:
     def __post_init__(self) -> None:
         """Check the values and keep read-only copies of them."""
         matrix = finite_array(self.matrix, (3, 3), 'the camera matrix')
-        if not matrix.any():
-            raise RegistrationError(
-                'the camera is not calibrated (its matrix is all zero): calibrate it, for example '
-                'with camera_calibration, or register the images by a homography instead'
-            )
+        _require_calibration(matrix)
         (fx, _, cx), (_, fy, cy), _ = matrix
         if min(fx, fy) <= 0 or not np.array_equal(matrix, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]):
             raise RegistrationError(
@@ -122,11 +118,13 @@ class CameraModel:
             ``p``.
         :raises RegistrationError: the camera is not calibrated, or the message makes no sense.
         """
-        window = ImageWindow.from_camera_info(message)
         if not rectified:
             matrix = np.asarray(message.k, float).reshape(-1)
             if matrix.size != 9:
                 raise RegistrationError(f'k of the camera_info has {matrix.size} values, not 9')
+            # A driver without a calibration may not know the size either.
+            _require_calibration(matrix)
+            window = ImageWindow.from_camera_info(message)
             # Of the full image first, which is what there is to complain about.
             lens = str(message.distortion_model)
             full = cls(matrix.reshape(3, 3), message.d, lens, window.full)
@@ -141,6 +139,8 @@ class CameraModel:
                 'the camera is rectified for stereo, which turns its optical frame: use its raw '
                 'image instead'
             )
+        _require_calibration(projection)
+        window = ImageWindow.from_camera_info(message)
         full = cls(projection.reshape(3, 4)[:, :3], np.zeros(0), 'none', window.full)
         return full._in_window(window)
 
@@ -275,6 +275,14 @@ class CameraModel:
             missed = ~(np.hypot(error[:, 0], error[:, 1]) <= 2 * _CONVERGED)
         found[missed] = np.nan
         return found
+
+
+def _require_calibration(matrix: Array) -> None:
+    if not matrix.any():
+        raise RegistrationError(
+            'the camera is not calibrated (its matrix is all zero): calibrate it, for example '
+            'with camera_calibration, or register the images by a homography instead'
+        )
 
 
 def _least_root(polynomial: Polynomial, most: float) -> float:

@@ -127,6 +127,9 @@ def test_a_real_camera_info_becomes_a_camera() -> None:
     np.testing.assert_array_equal(model.distortion, [-0.2, 0.1, 0, 0, 0])
     with pytest.raises(RegistrationError, match='not calibrated'):
         CameraModel.from_camera_info(messages.CameraInfo(width=64, height=48))
+    for rectified in (False, True):
+        with pytest.raises(RegistrationError, match='not calibrated'):
+            CameraModel.from_camera_info(messages.CameraInfo(), rectified)
 
 
 def test_a_rectified_image_has_the_projection_and_no_distortion() -> None:
