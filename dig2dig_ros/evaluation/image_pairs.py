@@ -36,6 +36,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.images.bit_depth import BitDepth
 from dig2dig_ros.images.encoded import EncodedImageError, read_image
 from dig2dig_ros.images.luma import LUMA_BGR
 
@@ -143,7 +144,7 @@ def load_pair(
         image has colour, or the sizes differ and must not.
     """
     if thermal:
-        first = _read(pair.visible, cv2.IMREAD_COLOR)
+        first = _visible(pair.visible)
         second = _checked_depth(_read(pair.thermal, _AS_IT_IS), pair.thermal)
         if has_colour(second):
             raise ImagePairError(f'{pair.thermal}: {NO_PALETTE}')
@@ -250,6 +251,14 @@ def read_photograph(path: Path) -> NDArray[Any]:
     if image.ndim == 3 and (image == image[:, :, :1]).all():
         image = np.ascontiguousarray(image[:, :, 0])
     return image
+
+
+def _visible(path: Path) -> NDArray[np.uint8]:
+    """Read a visible image in colour and 8 bits, of 16 from those that its camera uses."""
+    image = _read(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if image.dtype == np.uint16:
+        return np.asarray(cv2.convertScaleAbs(image, alpha=255 / ((1 << BitDepth()(image)) - 1)))
+    return image if image.dtype == np.uint8 else _read(path, cv2.IMREAD_COLOR)
 
 
 def _photograph(path: Path) -> NDArray[np.uint8]:

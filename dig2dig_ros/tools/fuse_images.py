@@ -53,6 +53,7 @@ from dig2dig_ros.evaluation.options import (
     THERMAL_TASK,
     UsageError,
 )
+from dig2dig_ros.images.bit_depth import BitDepth
 from dig2dig_ros.images.geometry import size_of, stretch_text
 from dig2dig_ros.images.no_data import filled, NoData, placement_of_data
 from dig2dig_ros.images.overlay import weight_map, weight_overlay
@@ -282,6 +283,11 @@ def fuse(args: argparse.Namespace) -> str:
     check_files(files, args.images)
     images = [read_photograph(path) for path in args.images]
     check_colours(args.images, images, args.task)
+    if args.task in (None, THERMAL_TASK) and images[0].ndim == 3 and images[0].dtype == np.uint16:
+        depth = BitDepth()
+        images[0] = depth.full_scale(images[0])
+        if depth.bits < 16:
+            report(f'fuse_images: {args.images[0]} uses {depth.bits} of 16 bits, scaled by them')
     parameters = choose_parameters(args, images)
     sources, no_data = prepare_sources(images, args.task, parameters)
     fuser = set_up_fuser(parameters)

@@ -284,6 +284,19 @@ def test_all_images_are_turned_as_their_files_say(tmp_path, thermal, orientation
     assert not second_is_colour(ImagePair('a', visible, visible))
 
 
+def test_a_visible_image_of_12_bits_in_16_is_as_bright_as_of_8(tmp_path):
+    image = np.maximum(colourful(), 20)
+    image[0, 0] = 255
+    pair = ImagePair(
+        'a',
+        write(tmp_path / 'a.png', image.astype(np.uint16) * 16),
+        write(tmp_path / 'b.png', image[:, :, 0]),
+    )
+    np.testing.assert_allclose(load_pair(pair)[0].astype(int), image, atol=1)
+    write(pair.visible, image.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(load_pair(pair)[0], image)
+
+
 @pytest.mark.parametrize('thermal', [True, False])
 def test_two_sizes_are_refused_where_they_must_be_one(tmp_path, thermal):
     pair = ImagePair(

@@ -190,6 +190,17 @@ def test_palettes_are_refused_as_in_the_node(
     assert fuse(colour(1), thermal, options=('--task', 'multi-focus')) == 0
 
 
+def test_a_visible_image_of_12_bits_in_16_is_scaled_and_that_is_said(
+    fuse: Callable[..., int], prior: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bright = np.maximum(colour(1), 20)
+    assert fuse(bright.astype(np.uint16) * 16, structure(2)) == 0
+    assert '0.png uses 12 of 16 bits, scaled by them' in capsys.readouterr().err
+    difference = read(tmp_path / 'fused.png').astype(int)
+    difference -= expected(prior, bright, structure(2)).image
+    assert np.abs(difference).mean() < 2
+
+
 def test_a_thermal_image_has_no_colour(
     fuse: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
