@@ -45,7 +45,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from dig2dig_ros.fusion.parameter_spec import ParameterSpec
-from dig2dig_ros.nodes.client import counter, is_counter, unfinished_pairs, waiting_images
+from dig2dig_ros.nodes.child_processes import ProcessError
+from dig2dig_ros.nodes.client import (
+    counter,
+    drops,
+    is_counter,
+    unfinished_pairs,
+    waiting_images,
+)
 from dig2dig_ros.streams.codec import encode, SUPPORTED_ENCODINGS
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.parameters import PARAMETERS
@@ -95,9 +102,15 @@ class Violation(AssertionError):
 
 @dataclass(frozen=True)
 class Vitals:
-    """What a process takes of its computer: MiB, threads, file descriptors."""
+    """
+    What a process takes of its computer: MiB, threads, file descriptors.
+
+    :param memory: resident.
+    :param data: private memory that it may write to, also where it never did.
+    """
 
     memory: float
+    data: float
     threads: int
     files: int
 
@@ -107,6 +120,7 @@ class Vitals:
         fields = dict(line.split(':', 1) for line in status.splitlines())
         return cls(
             int(fields['VmRSS'].split()[0]) / 1024,
+            int(fields['VmData'].split()[0]) / 1024,
             int(fields['Threads']),
             len(os.listdir(f'/proc/{pid}/fd')),
         )
@@ -380,9 +394,13 @@ class Siege:
             if time.monotonic() > end:
                 self.violated(f'no diagnostics for {seconds:g} s: the executor is stuck')
             self.client.spin_once(0.05)
-        for diagnosis in self.client.diagnoses:
-            self._adds_up(diagnosis.values)
+        diagnoses = list(self.client.diagnoses)
+        # Before it checks them, so that one that is wrong is told of once.
         del self.client.diagnoses[:-5]
+        for diagnosis in diagnoses:
+            if 'the diagnostics are incomplete' in diagnosis.text:
+                self.violated(diagnosis.text)
+            self._adds_up(diagnosis.values)
         for received in self.client.received.values():
             received.clear()
         return Vitals.of(self.process.process.pid)
@@ -451,6 +469,20 @@ class Siege:
             )
         self.counted.update({key: counter(values, key) for key in values if is_counter(key)})
         self.log.append(f'all of {counter(values, "pairs")} pairs accounted for')
+
+    def ends(self) -> Counter[str]:
+        """Return how many images and pairs ended as what, by the last diagnostics."""
+        values = self.client.values
+        ends = Counter({cause: number for cause, number in drops(values).items() if number})
+        ends['fused'] = counter(values, 'fused')
+        return +ends
+
+    def until_ended(self, expected: Counter[str]) -> None:
+        """Wait until everything ended as expected; anything else is a violation."""
+        try:
+            self.client.until(lambda: self.ends() == expected)
+        except ProcessError:
+            self.violated(f'{self.ends()}, but {expected} was sent')
 
     # Faults
 
