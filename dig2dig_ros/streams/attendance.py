@@ -156,11 +156,15 @@ class Attendance:
                 'the images of one camera come so long after those of the other that more than '
                 f'queue_size, {values["queue_size"]}, would have to wait: set a larger one'
             )
-        text = (
-            f'no stamps lie within sync_tolerance, {tolerance:g} s'
-            if abs(nearest) > tolerance
-            else f'what would pair does not come while queue_size, {values["queue_size"]}, wait'
-        )
+        text, otherwise = f'no stamps lie within sync_tolerance, {tolerance:g} s', ''
+        if abs(nearest) <= tolerance:
+            # Clocks that differ, or images that come as late: nobody can tell from here.
+            text = f'what would pair does not come while queue_size, {values["queue_size"]}, wait'
+            late = visible if offset + shift > 0 else thermal
+            otherwise = (
+                f'; a larger queue_size, if the {late} images do come {abs(offset + shift):.1f} s '
+                'late'
+            )
         if measured is not None:
             text += f'; {apart(thermal, offset, visible)}'
         else:
@@ -170,7 +174,7 @@ class Attendance:
                 '(median, as sent)'
             )
         if abs(offset) > DELAY:
-            return f'{text}: {remedy(True, offset)}'
+            return f'{text}: {remedy(True, offset)}{otherwise}'
         return f'{text}: set thermal_time_offset: {-offset:.3f}, or widen sync_tolerance'
 
     def mismatch(self, values: Mapping[str, Any], now: float) -> str | None:
