@@ -230,7 +230,7 @@ def from_images(
         guess = centred_guess(visible_size, thermal_size, scale)
     report(f'aligning {counted(len(chosen), "frame")}, which takes some seconds')
     found = align(chosen, guess=guess, thermal_mask=mask)
-    matrix, spread = found.thermal_to_visible, found.corner_spread
+    matrix, spread = found.thermal_to_visible, found.uncertainty.total
     scale = _scale(matrix, thermal_size)
     known = f'{spread:.2f} thermal pixels ({spread * scale:.2f} visible)'
     facts = (

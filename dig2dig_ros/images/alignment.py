@@ -55,10 +55,20 @@ from dig2dig_ros.images.geometry import (
 # right ones and such of images that do not belong together; most of those fail all four.
 _LEAST_MARGIN = 0.38
 _LEAST_SCORE = 0.12
-# Parts of the thermal image's longer side, and pixels where those would be less.
-_MOST_SPREAD = 0.0053
+# Part of the thermal image's longer side, and pixels where that would be less.
 _MOST_HALVES_DISTANCE = 0.012
 _LEAST_TOLERANCE = 2.0
+# How far the corners may be off: a part likewise, and its bounds in pixels. Set on RoadScene, FLIR
+# and MSRS so that no registration passed that was off by more than 5 pixels.
+_MOST_UNCERTAINTY = 0.015
+_UNCERTAINTY_LIMITS = (5.0, 5.8)
+# The score at which the uncertainty counts as it is: it is larger, by the root, where images have
+# less in common.
+_COMMON_SCORE = 0.25
+# Standard deviations of what is hardly resampled: the posterior, and even weights.
+_SIGMAS = 3.0
+# The largest radius of the score maps that tell of the uncertainty, as resamples move far.
+_WIDE_RADIUS = 8
 
 # The longer side of the images, as far as they have it; the radius of the score maps in pixels;
 # the rounds with it.
@@ -80,6 +90,62 @@ _IDENTITY = np.eye(3).ravel()[:8]
 
 
 @dataclass(frozen=True)
+class CornerUncertainty:
+    """
+    How far the corners may be off, by what each part of the evidence says alone.
+
+    All in thermal pixels.
+
+    :param blocks: standard deviation of the worst corner over resamples of the blocks, which sees
+        parts of the scene that contradict each other.
+    :param structure: that of the posterior, root mean square over corners, which sees corners
+        that no edge holds.
+    :param evenness: how far the corners are from where they are if strong blocks count less,
+        which sees that few of them decide.
+    :param frames: standard deviation by leaving out one frame after the other, which sees frames
+        that contradict each other; 0 for a single frame.
+    :param score: of the estimate.
+    """
+
+    blocks: float
+    structure: float
+    evenness: float
+    frames: float
+    score: float
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Return what is added as squares, by why the corners are uncertain."""
+        return {
+            'parts of the scene contradict each other': self.blocks,
+            'no edges hold them': _SIGMAS * self.structure,
+            'few edges decide': _SIGMAS * self.evenness,
+            'the frames contradict each other': self.frames,
+        }
+
+    @property
+    def total(self) -> float:
+        """Return all of it, more where the images have less in common."""
+        common = math.sqrt(_COMMON_SCORE / max(self.score, 1e-3))
+        return common * math.hypot(*self.parts.values())
+
+    def reason(self, longer: int) -> str:
+        """
+        Say why the corners are too uncertain; empty where they are not.
+
+        :param longer: longer side of the thermal image.
+        """
+        most = float(np.clip(_MOST_UNCERTAINTY * longer, *_UNCERTAINTY_LIMITS))
+        if self.total <= most:
+            return ''
+        cause = max(self.parts, key=lambda part: self.parts[part])
+        return (
+            f'the corners may be off by {self.total:.1f} pixels, of at most {most:.1f}, mostly as '
+            f'{cause}'
+        )
+
+
+@dataclass(frozen=True)
 class HomographyEstimate:
     """
     The homography of a camera pair as the images show it, and how far it is to be trusted.
@@ -87,8 +153,7 @@ class HomographyEstimate:
     :param thermal_to_visible: (3, 3) homography from thermal pixels (x, y, 1) to visible ones,
         the last element is 1.
     :param trusted: all checks passed.
-    :param corner_spread: standard deviation of the thermal image's corners, in thermal pixels,
-        root mean square over corners.
+    :param uncertainty: how far the thermal image's corners may be off, in thermal pixels.
     :param score: correlation of the fields of gradients at 320 pixels of the visible image's
         longer side, at most 1.
     :param margin: by how much the score is above that of the best other mode, as part of it.
@@ -99,7 +164,7 @@ class HomographyEstimate:
 
     thermal_to_visible: Array
     trusted: bool
-    corner_spread: float
+    uncertainty: CornerUncertainty
     score: float
     margin: float
     halves_distance: float
@@ -143,8 +208,10 @@ def align(
     margin = (score - max((other.score for other in refined[1:]), default=0.0)) / max(score, 1e-9)
     final = _refine(scene, refined[0].warp, _LEVELS[2:])
     by_half = [_refine(scene, mode, _LEVELS[:2], half) for half, mode in enumerate(half_modes)]
-    halves = min(corner_distance(h.warp, final.warp, scene.thermal_size) for h in by_half)
-    spread = _corner_spread(scene, final)
+    # Against what the same levels make of the whole.
+    whole = refined[0].warp
+    halves = min(corner_distance(h.warp, whole, scene.thermal_size) for h in by_half)
+    uncertainty = _uncertainty(scene, final, score)
     longer = max(scene.thermal_size)
     reasons = _outside(scene, final.warp, search)
     if score < _LEAST_SCORE:
@@ -157,11 +224,8 @@ def align(
             f'another alignment matches nearly as well: the margin is {margin:.2f}, of at '
             f'least {_LEAST_MARGIN:g}'
         )
-    tolerance = max(_MOST_SPREAD * longer, _LEAST_TOLERANCE)
-    if spread > tolerance:
-        reasons.append(
-            f'the corners are uncertain by {spread:.1f} pixels, of at most {tolerance:.1f}'
-        )
+    if reason := uncertainty.reason(longer):
+        reasons.append(reason)
     tolerance = max(_MOST_HALVES_DISTANCE * longer, _LEAST_TOLERANCE)
     if halves > tolerance:
         reasons.append(
@@ -169,7 +233,9 @@ def align(
             f'of at most {tolerance:.1f}'
         )
     matrix = final.warp / final.warp[2, 2]
-    return HomographyEstimate(matrix, not reasons, spread, score, margin, halves, tuple(reasons))
+    return HomographyEstimate(
+        matrix, not reasons, uncertainty, score, margin, halves, tuple(reasons)
+    )
 
 
 def _outside(scene: Scene, warp: Array, search: SearchRange) -> list[str]:
@@ -253,9 +319,13 @@ def _refine(
 
 
 def _block_scores(
-    level: Level, warp: Array, radius: int, half: int | None
+    level: Level, warp: Array, radius: int, half: int | None, frame: int | None = None
 ) -> tuple[NDArray[np.float32], float, Array]:
-    """Return maps, score and basis of :class:`_Refined`; the visible image has the blocks."""
+    """
+    Return maps, score and basis of :class:`_Refined`; the visible image has the blocks.
+
+    :param frame: the only one that counts; by default all.
+    """
     width, height = level.size
     cell = max(level.size) / _BLOCKS
     xs = np.linspace(0, width, max(2, round(width / cell)) + 1).round().astype(int)
@@ -265,7 +335,9 @@ def _block_scores(
     check = np.float32(1) if half is None else checkerboard(level.size)[half]
     area = width * height if half is None else float(check.sum())
     correlation = 0.0
-    for index, (visible, _) in enumerate(level.visible):
+    frames = range(len(level.visible)) if frame is None else (frame,)
+    for index in frames:
+        visible, _ = level.visible[index]
         thermal, mask = level.warped(index, level.from_visible @ warp, level.size)
         fixed = visible * check
         around = np.pad(thermal, ((0, 0), (radius, radius), (radius, radius)))
@@ -286,7 +358,7 @@ def _block_scores(
         [((x0 + x1 - width) / 2, (y0 + y1 - height) / 2) for (y0, y1), (x0, x1) in blocks]
     )
     basis, _ = homography_derivatives(_IDENTITY, centres / unit)
-    return maps, correlation / len(level.visible), basis * unit
+    return maps, correlation / len(frames), basis * unit
 
 
 def _prior(scene: Scene, level: Level, warp: Array) -> tuple[Array, Array]:
@@ -370,28 +442,56 @@ def _objective(
     return total, gradient, hessian
 
 
-def _corner_spread(scene: Scene, refined: _Refined) -> float:
+def _uncertainty(scene: Scene, refined: _Refined, score: float) -> CornerUncertainty:
     """
-    Return the uncertainty of the thermal corners, thermal pixels, root mean square.
+    Return how far the thermal corners may be off.
 
-    The spread over bootstrap resamples of the blocks, which sees blocks that contradict each
-    other, and that of the posterior, which sees what no block determines, add as squares.
+    :param score: at the level of the thresholds.
     """
+    level, warp, prior = refined.level, refined.warp, refined.prior
+    radius = max(_LATER_RADIUS + 1, min(_WIDE_RADIUS, max(level.size) // (2 * _BLOCKS)))
+    number = len(scene.pairs)
+    by_frame = np.stack(
+        [_block_scores(level, warp, radius, None, frame)[0] for frame in range(number)]
+    )
+    maps, basis = by_frame.sum(axis=0), refined.basis
+    moves = _corner_moves(scene, refined)
     random = np.random.default_rng(0)
-    number = len(refined.maps)
     steps = []
     for _ in range(_RESAMPLES):
-        chosen = random.integers(0, number, number)
-        steps.append(_best_step(refined.maps[chosen], refined.basis[chosen], refined.prior))
-    maps = _SPREAD_WEIGHT / _SCORE_WEIGHT * refined.maps
-    _, _, hessian = _objective(maps, refined.basis, refined.prior, np.zeros(8))
-    covariance = np.cov(np.stack(steps), rowvar=False) + np.linalg.inv(hessian + 1e-9 * np.eye(8))
-    # In pixels of the level first.
+        chosen = random.integers(0, len(maps), len(maps))
+        steps.append(moves @ _best_step(maps[chosen], basis[chosen], prior))
+    blocks = np.stack(steps).var(axis=0).sum(axis=1).max()
+    _, _, hessian = _objective(_SPREAD_WEIGHT / _SCORE_WEIGHT * maps, basis, prior, np.zeros(8))
+    covariance = np.linalg.inv(hessian + 1e-9 * np.eye(8))
+    structure = np.einsum('bip,pq,biq->', moves, covariance, moves) / len(moves)
+    even = _rms(moves @ _best_step(_evened(maps), basis, prior))
+    frames = 0.0
+    if number > 1:
+        # The jackknife.
+        left_out = [moves @ _best_step(maps - one, basis, prior) for one in by_frame]
+        frames = sum(_rms(move) ** 2 for move in left_out) * (number - 1) / number
+    return CornerUncertainty(
+        math.sqrt(blocks), math.sqrt(max(structure, 0.0)), even, math.sqrt(frames), score
+    )
+
+
+def _corner_moves(scene: Scene, refined: _Refined) -> Array:
+    """Return how the thermal corners move with a step, (4, 2, 8), in thermal pixels."""
     size = refined.level.size
     to_level = refined.level.from_visible @ refined.warp
     corners = apply_homography(to_level, corners_of(scene.thermal_size))
     points = (corners - (np.array(size) - 1) / 2) / (max(size) / 2)
     basis = homography_derivatives(_IDENTITY, points)[0] * (max(size) / 2)
-    variance = float(np.einsum('bip,pq,biq->', basis, covariance, basis)) / len(points)
     scale = math.sqrt(abs(float(np.linalg.det(to_level[:2, :2] / to_level[2, 2]))))
-    return math.sqrt(max(variance, 0.0)) / scale
+    return np.asarray(basis / scale)
+
+
+def _evened(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return maps of blocks whose peaks are as the roots of what they were."""
+    peaks = maps.max(axis=(1, 2)) - np.median(maps, axis=(1, 2))
+    seen = peaks > 1e-2
+    if not seen.any():
+        return maps
+    factor = np.sqrt(np.median(peaks[seen]) / np.maximum(peaks, 1e-3))
+    return np.asarray(maps * factor[:, None, None], np.float32)

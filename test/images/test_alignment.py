@@ -59,7 +59,7 @@ def test_finds_a_homography():
     assert found.reasons == ()
     assert found.thermal_to_visible[2, 2] == 1
     assert found.margin > 0.38
-    assert 0 < found.corner_spread < 2
+    assert 0 < found.uncertainty.total < 3
     assert 0.1 < found.score <= 1
 
 
@@ -106,6 +106,32 @@ def test_what_cannot_be_aligned_is_not_trusted(images):
     assert not found.trusted
     assert found.reasons
     assert np.isfinite(found.thermal_to_visible).all()
+
+
+NARROW = SearchRange(math.radians(1), 1.03, 0.05)
+
+
+def test_corners_that_no_edge_holds_are_told():
+    visible, thermal = scene(4, (96, 72), 40)
+    held = align([(visible, thermal)], search=NARROW)
+    assert held.trusted
+    visible[:, 36:], thermal[:, 36:] = 90, 8000
+    found = align([(visible, thermal)], search=NARROW)
+    assert found.uncertainty.structure > 1.5 * held.uncertainty.structure
+    assert not found.trusted
+    assert any('the corners may be off by' in reason for reason in found.reasons)
+
+
+def test_frames_that_contradict_each_other_are_told():
+    frames = [scene(seed, (96, 72), 30) for seed in (4, 5, 6)]
+    agreeing = align(frames, search=NARROW)
+    assert agreeing.trusted
+    # As for things at other distances, each alone is as clear as before.
+    shifts = ((0, 0), (-3, 2), (3, -2))
+    moved = [(v, np.roll(t, shift, (1, 0))) for (v, t), shift in zip(frames, shifts, strict=True)]
+    found = align(moved, search=NARROW)
+    assert found.uncertainty.frames > 2 * agreeing.uncertainty.frames
+    assert not found.trusted
 
 
 def test_the_end_of_the_search_range_is_told():

@@ -109,6 +109,13 @@ def test_mismatched_pairs_are_flagged(tmp_path, capsys):
     assert 'nominal error above' in output
 
 
+@pytest.mark.slow
+def test_a_failure_on_other_cameras_is_flagged(shared, capsys):
+    # It matches better than any other place, and is off all the same.
+    assert main([str(shared / 'data' / 'm3fd'), '--trials', '1']) == 0
+    assert 'above 5 pixels): 1, of them not flagged: 0' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
