@@ -58,6 +58,7 @@ from dig2dig_ros.evaluation.bag_types import (
     Topic,
     topic_listing,
 )
+from dig2dig_ros.images.plain_yaml import TextLoader
 
 # Bytes of a message that is no image, such as detections with their masks.
 _LARGEST_LIST = 8 << 20
@@ -378,7 +379,7 @@ def _read_metadata(path: Path) -> _Metadata:
             text = file.read(_LARGEST_METADATA + 1)
         if len(text) > _LARGEST_METADATA:
             raise ValueError(f'it has more than {_LARGEST_METADATA >> 20} MiB')
-        document = yaml.load(text.decode('utf-8'), Loader=_PlainLoader)
+        document = yaml.load(text.decode('utf-8'), Loader=TextLoader)
         information = document['rosbag2_bagfile_information']
         topics = []
         for item in information['topics_with_message_count']:
@@ -399,16 +400,6 @@ def _read_metadata(path: Path) -> _Metadata:
     ) as error:
         reason = ' '.join(f'{type(error).__name__}: {error}'.split())
         raise BagError(f'{path} is damaged ({reason[:300]})') from error
-
-
-class _PlainLoader(yaml.BaseLoader):  # type: ignore[misc]
-    """Reads YAML as texts, lists and mappings, without aliases."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        # With aliases, a few lines can stand for more than fits into memory.
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError('it has aliases (*name), which no recorder writes')
-        return super().compose_node(parent, index)
 
 
 def _text(value: Any) -> str:

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from dig2dig_ros.detections.boxes import area, Array, corners, Detections, suppress
 from dig2dig_ros.evaluation.labels import LabelSet, load_labels
+from dig2dig_ros.evaluation.onnx_files import check_self_contained, OnnxError
 from dig2dig_ros.evaluation.options import positive, UsageError
 
 # (boxes (n, 4), scores (n,)) of a detector's raw output, in pixels of its input.
@@ -41,6 +42,9 @@ _STRIDES = (8, 16, 32)
 # Some models have a finer or a coarser level more.
 _STRIDE_SETS = (_STRIDES, (8, 16, 32, 64), (4, 8, 16, 32))
 _PADDING_GREY = 114
+_LARGEST_INPUT = 4096
+# More a protocol buffer cannot have.
+_LARGEST_MODEL = 2 << 30
 
 
 class DetectorError(UsageError):
@@ -256,6 +260,11 @@ class Detector:
         self._type = types[inputs[0].type]
         self.height = fixed[2] or size or DEFAULT_SIZE
         self.width = fixed[3] or size or DEFAULT_SIZE
+        if not 0 < max(self.height, self.width) <= _LARGEST_INPUT:
+            raise DetectorError(
+                f'{self.path} takes images of {self.width}x{self.height} pixels, more than '
+                f'{_LARGEST_INPUT} along a side'
+            )
         if size is not None and (self.height, self.width) != (size, size):
             raise DetectorError(
                 f'{self.path} has a fixed input of {self.width}x{self.height} pixels: leave the '
@@ -311,7 +320,12 @@ def _open_session(path: Path) -> Any:
     known = ('CUDAExecutionProvider', 'CPUExecutionProvider')
     providers = [name for name in known if name in runtime.get_available_providers()]
     try:
-        return runtime.InferenceSession(str(path), options, providers=providers)
+        if path.stat().st_size > _LARGEST_MODEL:
+            raise OnnxError(f'it has more than {_LARGEST_MODEL >> 20} MiB')
+        # What was looked at is what is loaded, whatever becomes of the file.
+        model = path.read_bytes()
+        check_self_contained(model)
+        return runtime.InferenceSession(model, options, providers=providers)
     except Exception as error:  # those of ONNX Runtime have no other base
         raise DetectorError(f'{path} cannot be read as an ONNX model: {error}') from error
 

@@ -33,6 +33,7 @@ from dig2dig_ros.images.geometry import (
     rotation_of_quaternion,
     rotation_of_rpy,
 )
+from dig2dig_ros.images.plain_yaml import PlainLoader
 from dig2dig_ros.images.registration import Registration
 
 # Bytes of a file; one that this package writes has a few thousand.
@@ -139,14 +140,8 @@ def load_extrinsics(path: str | Path) -> tuple[Array, Array]:
         raise RegistrationError(f'{path}: {error}') from None
 
 
-class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]
+class _StrictLoader(PlainLoader):
     """Reads YAML without aliases and without keys that are there twice."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        # With aliases, a few lines can stand for more than fits into memory.
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError('it has aliases (*name): write out what they stand for')
-        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]

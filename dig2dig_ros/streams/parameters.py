@@ -35,6 +35,7 @@ import yaml
 
 from dig2dig_ros.fusion.parameter_spec import ParameterSpec
 from dig2dig_ros.fusion.settings import FusionSettings, SETTINGS
+from dig2dig_ros.images.plain_yaml import PlainLoader
 from dig2dig_ros.streams.pairing import SOURCES
 
 NODE = 'fusion_node'
@@ -240,8 +241,8 @@ def read_parameters(path: Path, node: str = NODE) -> dict[str, Any]:
     :raises ValueError: the file is no parameter file, or a value is refused.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        document = yaml.load(path.read_text(encoding='utf-8'), Loader=PlainLoader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f'{path} cannot be read as YAML: {error}') from error
     parameters: dict[str, Any] = {}
     found = False

@@ -153,7 +153,7 @@ def test_metadata_with_aliases_is_left_aside(tmp_path):
     count, said = read_all(folder)
     assert count == 3
     assert len(said) == 1
-    assert 'it has aliases (*name), which no recorder writes' in said[0]
+    assert 'it has aliases (*name): write out what they stand for' in said[0]
 
 
 @pytest.mark.parametrize(

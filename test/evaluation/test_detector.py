@@ -423,3 +423,39 @@ def test_public_detectors_find_people_in_the_street(shared: Path, name: str, lay
     assert result.persons == 6
     assert result.miss_rate(0.25) <= 0.5
     assert result.false_positives_per_image(0.25) <= 1
+
+
+@needs_runtime
+@pytest.mark.parametrize('inside', ['initializer', 'constant', 'sparse', 'branch', 'function'])
+def test_a_model_that_names_other_files_is_refused(tmp_path: Path, inside: str) -> None:
+    (tmp_path / 'secret').write_bytes(bytes(4))
+    place = entry(13, entry(1, 'location') + entry(2, str(tmp_path / 'secret'))) + entry(14, 1)
+    outside = entry(1, 1) + entry(2, 1) + entry(8, 'x') + place
+    attribute = entry(1, 'value') + entry(5, outside) + entry(20, 4)
+    constant = entry(2, 'x') + entry(4, 'Constant') + entry(5, attribute)
+    branch = entry(5, entry(1, 'then_branch') + entry(6, entry(1, constant)) + entry(20, 5))
+    graph = {
+        'initializer': entry(5, outside),
+        'constant': entry(1, constant),
+        'sparse': entry(15, entry(1, outside)),
+        'branch': entry(1, entry(4, 'If') + branch),
+        'function': b'',
+    }[inside]
+    path = model(tmp_path / 'model.onnx', graph, port(11, 'images', FIXED, 1))
+    if inside == 'function':
+        path.write_bytes(path.read_bytes() + entry(25, entry(1, 'f') + entry(7, constant)))
+    with pytest.raises(DetectorError, match=r'keeps its weights in other files.*save it as one'):
+        Detector(path)
+
+
+@needs_runtime
+def test_a_model_for_images_beyond_all_measure_is_refused(tmp_path: Path) -> None:
+    large = (1, 3, 1 << 16, 1 << 16)
+    path = model(
+        tmp_path / 'large.onnx',
+        node('Identity', ['images'], 'output'),
+        port(11, 'images', large, 1),
+        port(12, 'output', large, 1),
+    )
+    with pytest.raises(DetectorError, match='65536x65536 pixels, more than 4096 along a side'):
+        Detector(path)

@@ -224,3 +224,19 @@ def test_settings_that_do_not_fit_together_are_refused():
 )
 def test_a_misspelt_name_is_told_the_nearest(wrong, meant):
     assert nearest_name(wrong, PARAMETERS_BY_NAME) == meant
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'a: &a [x, x]\nb: &b [*a, *a]\n/**: {ros__parameters: {prior: *b}}',
+        'a: &a {x: 1}\n/**: {ros__parameters: {p: *a, q: *a}}',
+        '[' * 1000,
+        '/**: {ros__parameters: {prior: 2001-99-99}}',
+    ],
+)
+def test_a_parameter_file_that_is_no_plain_yaml_is_refused(tmp_path, text):
+    path = tmp_path / 'parameters.yaml'
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r'parameters\.yaml cannot be read as YAML'):
+        read_parameters(path)
