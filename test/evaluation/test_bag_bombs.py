@@ -118,6 +118,28 @@ def test_an_sqlite_file_whose_tables_are_programs(tmp_path, statements):
         read_all(file)
 
 
+def test_an_sqlite_file_whose_pages_lead_to_one_page_again_and_again(tmp_path):
+    file = tmp_path / 'bag' / 'bag.db3'
+    write_bag(tmp_path / 'bag', 'sqlite3', messages(600))
+    data = bytearray(file.read_bytes())
+    size = int.from_bytes(data[16:18], 'big')
+    with sqlite3.connect(file) as database:
+        (root,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'messages'")
+    database.close()
+    page = (root[0] - 1) * size
+    assert data[page] == 5  # an inner page: its cells begin with the number of a page
+    cells = [
+        page + int.from_bytes(data[page + 12 + 2 * i : page + 14 + 2 * i], 'big')
+        for i in range(int.from_bytes(data[page + 3 : page + 5], 'big'))
+    ]
+    for cell in cells:
+        data[cell : cell + 4] = data[cells[0] : cells[0] + 4]
+    file.write_bytes(data)
+    count, said = read_all(file)
+    assert 0 < count < 600
+    assert any('its table of messages leads back into itself' in text for text in said)
+
+
 def test_an_sqlite_file_that_states_a_message_larger_than_itself(tmp_path):
     large = image(START + 9 * SECOND, np.zeros((100, 100), np.uint8))
     file = write_bag(tmp_path / 'bag', 'sqlite3', [*messages(), ('/camera', large, START)])
