@@ -64,8 +64,12 @@ _TELEMETRY_ROWS, _LEAST_ROWS = 4, 24
 _FAR_SHARE, _NEAR_SHARE = 0.5, 0.2
 _FAR, _FAR_AND_ROUGH, _ROUGH = 3.0, 1.0, 0.3
 _SMOOTHER, _ROUGHER = 0.4, 2.5
-# Spreads below the scene from which a pixel beside a mark is blended with it.
-_BLENDED = 0.25
+# Sides of the squares about a mark that may be blended with it: after rectification, and where an
+# image was enlarged after that.
+_BLENDS = (3, 9)
+# Spreads below the scene from which a pixel beside a mark is blended with it: right beside, and
+# in the larger square.
+_BLENDED, _BLENDED_FURTHER = 0.25, 1.0
 # Side of a hole that is no dead pixel or line, and the least pixels over which trust rises beside
 # it. Dead pixels are filled from around, and many of them with edges would leave nothing between.
 _LARGE, _EDGE = 3, 2.0
@@ -272,29 +276,35 @@ def _mark(
     count = np.count_nonzero(marked[inner])
     if not rule.repeats <= count <= _MOST * scene.size:
         return None
-    beside = marked
-    if rule.blends:
-        beside = cv2.dilate(marked.view(np.uint8), np.ones((3, 3), np.uint8)).view(bool)
-        # Beyond the border of the image the mark may go on.
-        beside[[0, -1]] = beside[:, [0, -1]] = True
-    aside = beside[inner] if hidden is None else beside[inner] | hidden
-    rest = _sample(scene, aside, (low, high))
-    others = scene[~aside]
-    others = others[np.isfinite(others)] if others.dtype.kind == 'f' else others
-    if rest.size < _LEAST_SCENE or others.size == 0:
-        return None
-    spread = _bulk(rest)[2]
-    middle = abs(float(rest[rest.size // 2]))
-    if image.dtype.kind == 'f' and middle < 200:
-        middle -= _ABSOLUTE_ZERO  # it may be degrees Celsius
-    rank = int(rule.between * others.size)
-    rank = -1 - rank if at_top else rank
-    nearest = float(np.partition(others, rank)[rank])
-    if abs(nearest - value) < max(rule.spreads * spread, rule.magnitude * middle):
-        return None
-    if rule.blends:
-        marked = marked | (beside & (image < nearest - _BLENDED * spread))
-    return value, marked
+    found: tuple[float, Mask] | None = None
+    seen = 0
+    for side in _BLENDS if rule.blends else (0,):
+        beside = marked
+        if side:
+            beside = cv2.dilate(marked.view(np.uint8), np.ones((side,) * 2, np.uint8)).view(bool)
+            # Beyond the border of the image the mark may go on.
+            beside[[0, -1]] = beside[:, [0, -1]] = True
+        aside = beside[inner] if hidden is None else beside[inner] | hidden
+        rest = _sample(scene, aside, (low, high))
+        others = scene[~aside]
+        others = others[np.isfinite(others)] if others.dtype.kind == 'f' else others
+        # The wider one is for what is large: between dead pixels it leaves no scene.
+        if rest.size < _LEAST_SCENE or others.size <= seen / 2:
+            break
+        seen = others.size
+        spread = _bulk(rest)[2]
+        middle = abs(float(rest[rest.size // 2]))
+        if image.dtype.kind == 'f' and middle < 200:
+            middle -= _ABSOLUTE_ZERO  # it may be degrees Celsius
+        rank = int(rule.between * others.size)
+        rank = -1 - rank if at_top else rank
+        nearest = float(np.partition(others, rank)[rank])
+        if abs(nearest - value) >= max(rule.spreads * spread, rule.magnitude * middle):
+            blend = _BLENDED if side == _BLENDS[0] else _BLENDED_FURTHER
+            is_blended = beside & (image < nearest - blend * spread)
+            marked = marked | is_blended if side else marked
+            found = value, marked
+    return found
 
 
 def _strange_rows(image: NDArray[Any], mask: Mask | None, inner: slice) -> tuple[int, int]:

@@ -122,6 +122,18 @@ def test_what_rectification_blends_with_the_border_is_no_data_either():
     assert 0.1 < found.share < 0.4
 
 
+@pytest.mark.parametrize('how', [cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA])
+@pytest.mark.parametrize('size', [(256, 192), (128, 96)])
+def test_what_a_change_of_size_blends_with_it_is_no_data_either(how, size):
+    image = centikelvin()
+    image[:6] = 0
+    image = cv2.resize(image, size, interpolation=how)
+    found = find_no_data(image)
+    assert found.values == (0.0,)
+    assert image[~found.mask].min() > 27000
+    assert found.share == pytest.approx(1 / 8, abs=0.03)
+
+
 @pytest.mark.parametrize('types', [np.int16, np.int32, np.uint32, np.float64])
 def test_of_any_type_of_numbers(types):
     image = raw().astype(types)
