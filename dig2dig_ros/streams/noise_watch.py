@@ -201,7 +201,8 @@ class ContrastTracker:
     Follow how the images of one camera are to be stretched.
 
     Gain and offset approach those of the images exponentially, so that a still background does
-    not flicker; a gain that falls by more than a third is taken at once.
+    not flicker. A gain that falls by more than a third is taken at once, and one that rises as far
+    as soon as two images in a row agree.
 
     Not thread-safe: images have an order.
 
@@ -211,7 +212,7 @@ class ContrastTracker:
 
     def __init__(self, *, seconds: float = CONTRAST_SECONDS) -> None:
         self._clock = _Clock(seconds)
-        self._smoothed = Contrast()
+        self._smoothed = self._last = Contrast()
 
     def __call__(self, contrast: Contrast, stamp: float) -> Contrast:
         """
@@ -221,8 +222,12 @@ class ContrastTracker:
         :return: how to stretch it.
         """
         share, past = self._clock.share(stamp), self._smoothed
+        agreed = min(contrast, self._last, key=lambda each: each.gain)
+        self._last = contrast
         if share is None or contrast.gain < _FALL * past.gain:
             self._smoothed = contrast
+        elif _FALL * agreed.gain > past.gain:
+            self._smoothed = agreed
         elif past != contrast:
             self._smoothed = Contrast(
                 past.gain + share * (contrast.gain - past.gain),
