@@ -203,17 +203,17 @@ def test_increments_stay_between_the_sources(overshoot):
 
 def test_contrast_of_structure_is_that_of_the_frame_and_that_of_details_of_a_window():
     sources, increments = random_sources(), {}
-    for contrast_gain in (1.0, 100.0):
+    for contrast_gain in (1.0, 2.0):
         states = []
         settings = replace(INCREMENTS, contrast_gain=contrast_gain, overshoot=1.0)
         run(settings, sources, callback=states.append)
         increments[contrast_gain] = [state.guided - state.x for state in states]
     gains = [
         amplified / plain
-        for plain, amplified in zip(increments[1.0], increments[100.0], strict=True)
+        for plain, amplified in zip(increments[1.0], increments[2.0], strict=True)
     ]
     assert float(gains[0].max() - gains[0].min()) < 1e-9
-    assert 1 < float(gains[0].mean()) < 100
+    assert 1 < float(gains[0].mean()) < 2
     for details in gains[1:]:
         assert float(details.max() - details.min()) > 0.01
 

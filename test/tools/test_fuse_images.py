@@ -369,7 +369,9 @@ def test_a_task_is_its_shipped_preset(
     # A file that happens to have the name of the preset is not meant.
     (tmp_path / preset).write_text('nothing', encoding='utf-8')
     monkeypatch.chdir(tmp_path)
-    images = colour(1), colour(2)
+    # A thermal image has no colour.
+    second = structure(2, SHAPE) if task == 'visible-thermal' else colour(2)
+    images = colour(1), second
     assert fuse(*images, options=('--task', task)) == 0
     image = Fuser(settings, prior=prior, device='cpu').fuse(*images).image
     assert np.array_equal(read(tmp_path / 'fused.png'), image)
