@@ -178,7 +178,7 @@ def test_boxes_of_three_detectors_are_united(installation):
     values = parameters(node)
     assert tuple(values['sources']) == SOURCES
     assert values['min_score'] == 0.5
-    assert values['iou'] == 0.55
+    assert values['iou'] == 0.5
 
 
 def test_boxes_of_two_sources_with_settings_of_their_own(installation, tmp_path):
