@@ -30,15 +30,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.images.camera_noise import CameraNoise
+from dig2dig_ros.images.quantiles import nearest_ranks
 
 # Pixels a side of the means whose range is looked at: noise hardly widens it.
 _CELL = 4
 # Pixels a side from which on there are enough of them.
 SMALLEST_FOR_CONTRAST = 32
-_PERCENTILES = (1.0, 99.5)
-# Deviations of white noise between these percentiles, 4.9, and a margin.
+_PARTS = (0.01, 0.995)
+# Deviations of white noise between these quantiles, 4.9, and a margin.
 _NOISE_SPAN = 5.6
-# Grey levels between the percentiles: with ENOUGH an image stays as it is; one with less is
+# Grey levels between the quantiles: with ENOUGH an image stays as it is; one with less is
 # stretched, the more the less it has, at most to FULL.
 _ENOUGH, _FULL = 40.0, 120.0
 # What is the most that an image is stretched, and how fast that is reached below ENOUGH.
@@ -133,11 +134,9 @@ def _gain(span: float) -> float:
 
 
 def _range(means: NDArray[Any], unit: float) -> tuple[float, float]:
-    """Return the percentiles of means, (h, w), in grey levels of 255."""
-    ranks = [round((means.size - 1) * percent / 100) for percent in _PERCENTILES]
-    # One after the other: partition is much slower for two ranks in one call.
-    below = np.partition(means, ranks[1], axis=None)[: ranks[1] + 1]
-    return float(np.partition(below, ranks[0])[ranks[0]]) * unit, float(below[-1]) * unit
+    """Return the quantiles of means, (h, w), in grey levels of 255."""
+    low, high = nearest_ranks(means, _PARTS)
+    return low * unit, high * unit
 
 
 def _means_and_noise(image: NDArray[Any], unit: float) -> tuple[NDArray[np.float32], float]:

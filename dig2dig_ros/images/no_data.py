@@ -163,14 +163,16 @@ def find_no_data(image: NDArray[Any], *, marks: bool = True) -> NoData | None:
     inner = slice(None)
     if len(image) >= _LEAST_ROWS:
         inner = slice(_TELEMETRY_ROWS, -_TELEMETRY_ROWS)
+    ends = _ends(image[inner], None if mask is None else mask[inner]) if marks else None
     for at_top in (False, True) if marks else ():
         for _ in range(_MARKS):
-            found = _mark(image, mask, inner, at_top)
+            found = None if ends is None else _mark(image, mask, inner, ends, at_top)
             if found is None:
                 break
             value, marked = found
             values.append(value)
             mask = marked if mask is None else mask | marked
+            ends = _ends(image[inner], mask[inner])
     share = 0.0
     if values:
         assert mask is not None
@@ -250,11 +252,16 @@ def _all_ones(value: int) -> bool:
     return value > 0 and value & (value + 1) == 0
 
 
-def _mark(
-    image: NDArray[Any], mask: Mask | None, inner: slice, at_top: bool
-) -> tuple[float, Mask] | None:
-    """Return the value at one end that stands for no data, and where it stands, if one does."""
-    scene, hidden = image[inner], None if mask is None else mask[inner]
+class _Ends(NamedTuple):
+    """The lowest and the highest measured value, and a sorted sample of those between."""
+
+    low: float
+    high: float
+    between: NDArray[Any]
+
+
+def _ends(scene: NDArray[Any], hidden: Mask | None) -> _Ends | None:
+    """Return the ends of what is measured, if anything is."""
     low, high = float(scene.min()), float(scene.max())
     if hidden is not None or not math.isfinite(high - low):
         keep = np.isfinite(scene) if scene.dtype.kind == 'f' else np.ones(scene.shape, bool)
@@ -262,9 +269,17 @@ def _mark(
         if measured.size == 0:
             return None
         low, high = float(measured.min()), float(measured.max())
+    return _Ends(low, high, _sample(scene, hidden, (low, high)))
+
+
+def _mark(
+    image: NDArray[Any], mask: Mask | None, inner: slice, ends: _Ends, at_top: bool
+) -> tuple[float, Mask] | None:
+    """Return the value at one end that stands for no data, and where it stands, if one does."""
+    scene, hidden = image[inner], None if mask is None else mask[inner]
+    low, high, rest = ends
     value = high if at_top else low
     rule = _rule(value, image.dtype, at_top)
-    rest = _sample(scene, hidden, (low, high))
     if rule is None or rest.size < _LEAST_SCENE:
         return None
     # First what is quick, and never takes the scene for wider than it is.

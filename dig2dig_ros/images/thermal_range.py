@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.images.no_data import find_no_data, NoData
+from dig2dig_ros.images.quantiles import nearest_ranks
 
 MODES = ('auto', 'percentile', 'fixed', 'encoding')
 
@@ -168,17 +169,12 @@ class ThermalRange:
     def _measure(self, sample: NDArray[Any]) -> tuple[float, float]:
         """Return the percentiles of one frame (nearest rank), at least the minimum span apart."""
         parts = (*(percent / 100.0 for percent in self.percentiles), _BULK_TAIL, 1.0 - _BULK_TAIL)
-        ranks = [round((sample.size - 1) * part) for part in parts]
         if sample.dtype in (np.uint8, np.uint16):
+            ranks = [round((sample.size - 1) * part) for part in parts]
             cumulative = np.bincount(sample).cumsum()
             values = [float(np.searchsorted(cumulative, rank, 'right')) for rank in ranks]
         else:
-            # One after the other, from the top: partition is much slower for all in one call.
-            found: dict[int, float] = {}
-            for rank in sorted(set(ranks), reverse=True):
-                sample = np.partition(sample, rank)[: rank + 1]
-                found[rank] = float(sample[rank])
-            values = [found[rank] for rank in ranks]
+            values = nearest_ranks(sample, parts)
         low, high, bulk_low, bulk_high = values
         bulk = max(bulk_high - bulk_low, self._least_span(sample.dtype, bulk_low, bulk_high))
         if high - low > _BULK_SPANS * bulk:
