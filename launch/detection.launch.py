@@ -45,8 +45,8 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
+from dig2dig_ros.resources import config_file
 from dig2dig_ros.streams.parameters import unknown_arguments
-from dig2dig_ros.streams.resources import config_file
 
 # The package that starts yolo_ros.
 YOLO = 'yolo_bringup'

@@ -30,6 +30,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from dig2dig_ros.fusion.parameter_spec import ParameterSpec
+from dig2dig_ros.resources import config_file, fast_dds_environment
 from dig2dig_ros.streams.parameters import (
     argument_choices,
     PARAMETERS_BY_NAME,
@@ -37,7 +38,6 @@ from dig2dig_ros.streams.parameters import (
     TRUE_OR_FALSE,
     unknown_arguments,
 )
-from dig2dig_ros.streams.resources import config_file, fast_dds_environment
 
 # The parameters that have arguments of their own, by the names of those.
 PARAMETERS = {

@@ -68,7 +68,7 @@ _HEARTBEATS = (
 @pytest.fixture(scope='session')
 def quick_dds_variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return the variables of the shipped Fast DDS profile, made quick to connect and to end."""
-    from dig2dig_ros.streams.resources import config_file, fast_dds_environment
+    from dig2dig_ros.resources import config_file, fast_dds_environment
 
     shipped = config_file('fast_dds.xml').read_text(encoding='utf-8')
     profile = shipped.replace('<rtps>', f'<rtps>{_ANNOUNCEMENTS}')

@@ -34,13 +34,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.camera_faults import Fault, FAULTS
-from dig2dig_ros.evaluation.image_pairs import (
-    find_pairs,
-    ImagePair,
-    ImagePairError,
-    load_pair,
-    unpaired,
-)
 from dig2dig_ros.evaluation.imperfect_cameras import (
     CameraGeometry,
     Flaws,
@@ -50,6 +43,13 @@ from dig2dig_ros.evaluation.imperfect_cameras import (
 )
 from dig2dig_ros.evaluation.synthetic_scene import SceneFrame, SyntheticScene
 from dig2dig_ros.fusion.parameter_spec import ParameterSpec
+from dig2dig_ros.images.image_pairs import (
+    find_pairs,
+    ImagePair,
+    ImagePairError,
+    load_pair,
+    unpaired,
+)
 from dig2dig_ros.streams.pairing import Source, SOURCES
 
 # Of rendered images held in memory; and pairs of a directory that are.

@@ -24,11 +24,11 @@ import cv2
 import numpy as np
 
 from dig2dig_ros.evaluation.demo_report import Image, OutputFolder
-from dig2dig_ros.evaluation.image_pairs import ImagePair, load_pair
 from dig2dig_ros.evaluation.registration_report import displayed, edge_picture
-from dig2dig_ros.evaluation.video import fitted, to_bgr, Video
+from dig2dig_ros.images.image_pairs import ImagePair, load_pair
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.thermal_range import ThermalRange
+from dig2dig_ros.images.video import fitted, to_bgr, Video
 from dig2dig_ros.streams.codec import decode
 from dig2dig_ros.streams.preparation import registered_image, stamp_of
 

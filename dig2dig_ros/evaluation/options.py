@@ -25,6 +25,7 @@ from typing import Any, TYPE_CHECKING
 
 from dig2dig_ros.fusion.settings import FusionSettings, SETTINGS
 from dig2dig_ros.images.thermal_range import ThermalRange
+from dig2dig_ros.resources import config_file
 from dig2dig_ros.streams.parameters import (
     FUSION_PREFIX,
     fusion_settings,
@@ -33,7 +34,6 @@ from dig2dig_ros.streams.parameters import (
     PARAMETERS_BY_NAME,
     read_parameters,
 )
-from dig2dig_ros.streams.resources import config_file
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.
 if TYPE_CHECKING:

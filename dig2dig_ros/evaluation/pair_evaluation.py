@@ -35,7 +35,6 @@ from dig2dig_ros.evaluation.detection_rows import DetectionRows
 from dig2dig_ros.evaluation.detection_study import DetectionStudy
 from dig2dig_ros.evaluation.detector import DetectorOptions
 from dig2dig_ros.evaluation.detector_inputs import THERMAL, VISIBLE
-from dig2dig_ros.evaluation.image_pairs import ImagePair, load_pair
 from dig2dig_ros.evaluation.jobs import StoppingFunction
 from dig2dig_ros.evaluation.methods import (
     COMMON_SIZE,
@@ -66,6 +65,7 @@ from dig2dig_ros.evaluation.scores import (
 )
 from dig2dig_ros.evaluation.study import Study, STUDY_FILES, StudyPair
 from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.images.image_pairs import ImagePair, load_pair
 from dig2dig_ros.images.no_data import filled
 
 ABLATION_METRICS = ('PSNR_sum', 'SSIM', 'MSE', 'CC', LPIPS, 'Qabf', 'VIF')

@@ -32,10 +32,10 @@ from numpy.typing import NDArray
 from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_topics import encodings_in, find_sources
 from dig2dig_ros.evaluation.bag_types import BagError, COMPRESSED_IMAGE_TYPE, IMAGE_TYPE
-from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError, load_pair
 from dig2dig_ros.evaluation.options import report, thermal_range, UsageError
 from dig2dig_ros.evaluation.replay import stamp_text
 from dig2dig_ros.images.geometry import Size, size_of
+from dig2dig_ros.images.image_pairs import find_pairs, ImagePairError, load_pair
 from dig2dig_ros.images.luma import grey
 from dig2dig_ros.images.thermal_range import ThermalRangeError
 from dig2dig_ros.streams.pairing import PairingError, SOURCES
@@ -121,7 +121,7 @@ class CalibrationImages:
 
 def from_directory(directory: Path, number: int, values: Mapping[str, Any]) -> CalibrationImages:
     """
-    Read pairs of a directory, see :func:`~dig2dig_ros.evaluation.image_pairs.find_pairs`.
+    Read pairs of a directory, see :func:`~dig2dig_ros.images.image_pairs.find_pairs`.
 
     :param number: of pairs to read at most.
     :param values: the node's parameters, for the thermal range.

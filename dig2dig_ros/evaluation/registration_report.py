@@ -37,10 +37,10 @@ from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.gallery import jpeg
 from dig2dig_ros.evaluation.registration_pairs import LoadedPair
-from dig2dig_ros.evaluation.video import to_bgr
 from dig2dig_ros.images.geometry import Array, size_of
 from dig2dig_ros.images.luma import grey
 from dig2dig_ros.images.placement import Placement
+from dig2dig_ros.images.video import to_bgr
 from dig2dig_ros.streams.preparation import registered_image
 
 Image = NDArray[np.uint8]

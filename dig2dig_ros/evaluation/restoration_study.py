@@ -26,11 +26,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.evaluation.image_pairs import ImagePair, load_pair
 from dig2dig_ros.evaluation.metrics import luma, qabf, ssim
 from dig2dig_ros.evaluation.scores import ScoreBook, ScoreFile, to_8_bits
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.fusion.degradation import Degradation, DegradationError
+from dig2dig_ros.images.image_pairs import ImagePair, load_pair
 from dig2dig_ros.images.thermal_range import ThermalRange
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.

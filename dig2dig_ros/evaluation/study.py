@@ -53,8 +53,8 @@ from dig2dig_ros.evaluation.scores import (
     ScoreBook,
     ScoreFile,
 )
-from dig2dig_ros.evaluation.video import FOR_BROWSERS, Image, Video
 from dig2dig_ros.images.overlay import weight_overlay
+from dig2dig_ros.images.video import FOR_BROWSERS, Image, Video
 
 # The best and worst frames of the page are those in which the fused image keeps most and least of
 # the sources' edges.

@@ -17,9 +17,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 _TYPE_NAMES = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text'}
@@ -108,3 +109,11 @@ def _is(kind: type, value: Any) -> bool:
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """Return the known name that ``name`` was probably meant to be; empty where none is near."""
+    # By the last part, because the group is what gets forgotten.
+    by_last_part = {other.rpartition('.')[2]: other for other in known}
+    nearest = get_close_matches(name.rpartition('.')[2], by_last_part, 1)
+    return by_last_part[nearest[0]] if nearest else ''

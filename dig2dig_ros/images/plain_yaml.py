@@ -16,6 +16,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -42,3 +44,38 @@ class PlainLoader(WithoutAliases, yaml.SafeLoader):  # type: ignore[misc]
 
 class TextLoader(WithoutAliases, yaml.BaseLoader):  # type: ignore[misc]
     """Reads texts, lists and mappings."""
+
+
+def ros_parameters(path: Path, node: str) -> dict[str, Any]:
+    """
+    Read what a ROS 2 parameter file sets for a node; nested names are joined by dots.
+
+    :return: values by name, as they are in the file.
+    :raises ValueError: the file is no parameter file, or sets nothing for the node.
+    """
+    try:
+        document = yaml.load(path.read_text(encoding='utf-8'), Loader=PlainLoader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f'{path} cannot be read as YAML: {error}') from error
+    parameters: dict[str, Any] = {}
+    found = False
+    # The name of the node goes before the wildcard, as in ROS 2.
+    for key in ('/**', f'/**/{node}', node, f'/{node}'):
+        section = document.get(key) if isinstance(document, Mapping) else None
+        values = section.get('ros__parameters') if isinstance(section, Mapping) else None
+        if isinstance(values, Mapping):
+            found = True
+            parameters.update(_joined(values))
+    if not found:
+        raise ValueError(f'{path} has no ros__parameters for {node} or /**')
+    return parameters
+
+
+def _joined(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    joined: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            joined.update(_joined(value, f'{prefix}{key}.'))
+        else:
+            joined[f'{prefix}{key}'] = value
+    return joined

@@ -28,7 +28,7 @@ import sys
 from typing import Any
 
 from dig2dig_ros.nodes.signals import hear_module
-from dig2dig_ros.streams.resources import fast_dds_environment
+from dig2dig_ros.resources import fast_dds_environment
 
 STOP_SECONDS = 20.0
 

@@ -36,8 +36,8 @@ from dig2dig_ros.nodes.camera_topics import (
     image_topic,
 )
 from dig2dig_ros.nodes.signals import deferred_signals
+from dig2dig_ros.resources import fast_dds_environment
 from dig2dig_ros.streams.pairing import SOURCES
-from dig2dig_ros.streams.resources import fast_dds_environment
 
 # Cameras that send nothing for this number of seconds pause.
 _QUIET_SECONDS = 0.3

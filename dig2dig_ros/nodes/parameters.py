@@ -36,10 +36,9 @@ from rclpy.parameter import Parameter
 from rclpy.utilities import remove_ros_args
 import yaml
 
-from dig2dig_ros.fusion.parameter_spec import ParameterSpec
+from dig2dig_ros.fusion.parameter_spec import nearest_name, ParameterSpec
 from dig2dig_ros.streams.parameters import (
     fusion_settings,
-    nearest_name,
     no_parameter,
     PARAMETERS,
     transport_parameter,

@@ -24,18 +24,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 import math
 from pathlib import Path
 import re
 import sys
 from typing import Any
 
-import yaml
-
-from dig2dig_ros.fusion.parameter_spec import ParameterSpec
+from dig2dig_ros.fusion.parameter_spec import nearest_name, ParameterSpec
 from dig2dig_ros.fusion.settings import FusionSettings, SETTINGS
-from dig2dig_ros.images.plain_yaml import PlainLoader
+from dig2dig_ros.images.plain_yaml import ros_parameters
 from dig2dig_ros.streams.pairing import SOURCES
 
 NODE = 'fusion_node'
@@ -240,32 +237,8 @@ def read_parameters(path: Path, node: str = NODE) -> dict[str, Any]:
     :return: values by name, checked where they are parameters of the fusion node.
     :raises ValueError: the file is no parameter file, or a value is refused.
     """
-    try:
-        document = yaml.load(path.read_text(encoding='utf-8'), Loader=PlainLoader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ValueError(f'{path} cannot be read as YAML: {error}') from error
-    parameters: dict[str, Any] = {}
-    found = False
-    # The name of the node goes before the wildcard, as in ROS 2.
-    for key in ('/**', f'/**/{node}', node, f'/{node}'):
-        section = document.get(key) if isinstance(document, Mapping) else None
-        values = section.get('ros__parameters') if isinstance(section, Mapping) else None
-        if isinstance(values, Mapping):
-            found = True
-            parameters.update(_joined(values))
-    if not found:
-        raise ValueError(f'{path} has no ros__parameters for {node} or /**')
+    parameters = ros_parameters(path, node)
     return {**parameters, **_checked(parameters)}
-
-
-def _joined(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    joined: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            joined.update(_joined(value, f'{prefix}{key}.'))
-        else:
-            joined[f'{prefix}{key}'] = value
-    return joined
 
 
 def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -291,14 +264,6 @@ def complete_values(given: Mapping[str, Any]) -> dict[str, Any]:
         values[spec.name] = spec.checked(given.get(spec.name, spec.default))
     fusion_settings(values)
     return values
-
-
-def nearest_name(name: str, known: Iterable[str]) -> str:
-    """Return the known name that ``name`` was probably meant to be; empty where none is near."""
-    # By the last part, because the group is what gets forgotten.
-    by_last_part = {other.rpartition('.')[2]: other for other in known}
-    nearest = get_close_matches(name.rpartition('.')[2], by_last_part, 1)
-    return by_last_part[nearest[0]] if nearest else ''
 
 
 def argument_choices(spec: ParameterSpec, *more: str) -> list[str] | None:

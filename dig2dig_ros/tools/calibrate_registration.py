@@ -49,7 +49,6 @@ from dig2dig_ros.evaluation.calibration import (
     from_points,
     left_over,
 )
-from dig2dig_ros.evaluation.image_pairs import ImagePairError
 from dig2dig_ros.evaluation.options import load_parameters, positive, report, UsageError, within
 from dig2dig_ros.evaluation.registration_pairs import (
     CalibrationImages,
@@ -61,6 +60,7 @@ from dig2dig_ros.evaluation.registration_pairs import (
 from dig2dig_ros.evaluation.registration_points import counted, load_points
 from dig2dig_ros.evaluation.registration_report import click_page, overlay, OverlayPair
 from dig2dig_ros.images.geometry import RegistrationError
+from dig2dig_ros.images.image_pairs import ImagePairError
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import save_registration
 from dig2dig_ros.streams.pairing import SOURCES

@@ -58,9 +58,9 @@ from dig2dig_ros.evaluation.demo_report import (
     render_summary,
     write_json,
 )
-from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError
 from dig2dig_ros.evaluation.options import add_parameter, parameter_file, UsageError
 from dig2dig_ros.images.geometry import RegistrationError
+from dig2dig_ros.images.image_pairs import find_pairs, ImagePairError
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import load_registration
 from dig2dig_ros.nodes.child_processes import assignments, Child, enter_domain, ProcessError

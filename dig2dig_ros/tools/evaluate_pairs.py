@@ -49,16 +49,6 @@ from dig2dig_ros.evaluation.comparison import (
 )
 from dig2dig_ros.evaluation.condition_study import add_condition_option, rows_under_conditions
 from dig2dig_ros.evaluation.detector import add_detector_options, detector_options
-from dig2dig_ros.evaluation.image_pairs import (
-    find_pairs,
-    ImagePair,
-    ImagePairError,
-    looks_like_palette,
-    NO_PALETTE,
-    read_photograph,
-    second_is_colour,
-    unpaired,
-)
 from dig2dig_ros.evaluation.methods import COMMON_SIZE, row_settings
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
@@ -75,8 +65,18 @@ from dig2dig_ros.evaluation.options import (
     UsageError,
 )
 from dig2dig_ros.evaluation.pair_evaluation import PairEvaluation, PairJob
+from dig2dig_ros.images.image_pairs import (
+    find_pairs,
+    ImagePair,
+    ImagePairError,
+    looks_like_palette,
+    NO_PALETTE,
+    read_photograph,
+    second_is_colour,
+    unpaired,
+)
 from dig2dig_ros.nodes.signals import interruption
-from dig2dig_ros.streams.resources import config_file
+from dig2dig_ros.resources import config_file
 
 # What is chosen on pairs is to be quoted on others.
 HALVES = ('choose', 'quote')

@@ -39,7 +39,6 @@ import sys
 import cv2
 import numpy as np
 
-from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePair, ImagePairError, load_pair
 from dig2dig_ros.evaluation.options import positive, report, size_argument, UsageError, within
 from dig2dig_ros.evaluation.registration_trials import (
     common_crop,
@@ -51,6 +50,7 @@ from dig2dig_ros.evaluation.registration_trials import (
     Trial,
 )
 from dig2dig_ros.images.geometry import Array, RegistrationError, size_of
+from dig2dig_ros.images.image_pairs import find_pairs, ImagePair, ImagePairError, load_pair
 
 # Pairs of one camera pair: more make the reference no better.
 _MOST_FOR_REFERENCE = 16

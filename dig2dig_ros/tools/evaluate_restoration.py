@@ -44,7 +44,6 @@ import time
 
 import cv2
 
-from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError
 from dig2dig_ros.evaluation.methods import time_left
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
@@ -59,6 +58,7 @@ from dig2dig_ros.evaluation.options import (
 from dig2dig_ros.evaluation.restoration_study import Case, METRICS, RestorationStudy
 from dig2dig_ros.evaluation.scores import ScoreFile
 from dig2dig_ros.fusion.degradation import DegradationError
+from dig2dig_ros.images.image_pairs import find_pairs, ImagePairError
 from dig2dig_ros.nodes.signals import interruption
 
 # Visible; thermal. One text is for both.

@@ -35,13 +35,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.evaluation.image_pairs import (
-    has_colour,
-    ImagePairError,
-    looks_like_palette,
-    NO_PALETTE,
-    read_photograph,
-)
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
     chosen_parameters,
@@ -55,13 +48,20 @@ from dig2dig_ros.evaluation.options import (
 )
 from dig2dig_ros.images.bit_depth import BitDepth
 from dig2dig_ros.images.geometry import size_of, stretch_text
+from dig2dig_ros.images.image_pairs import (
+    has_colour,
+    ImagePairError,
+    looks_like_palette,
+    NO_PALETTE,
+    read_photograph,
+)
 from dig2dig_ros.images.no_data import filled, NoData, placement_of_data
 from dig2dig_ros.images.overlay import weight_map, weight_overlay
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration_file import load_registration
 from dig2dig_ros.nodes.signals import INTERRUPTED
+from dig2dig_ros.resources import config_file
 from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
-from dig2dig_ros.streams.resources import config_file
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.
 if TYPE_CHECKING:

@@ -51,14 +51,14 @@ from dig2dig_ros.evaluation.camera_sources import (
     PARAMETERS,
     StreetSource,
 )
-from dig2dig_ros.evaluation.image_pairs import ImagePairError
 from dig2dig_ros.evaluation.imperfect_cameras import CameraGeometry, ImperfectionError
 from dig2dig_ros.fusion.parameter_spec import ParameterSpec
+from dig2dig_ros.images.image_pairs import ImagePairError
 from dig2dig_ros.nodes.parameters import descriptor, print_help, warn_of_unknown
 from dig2dig_ros.nodes.run import run_node
+from dig2dig_ros.resources import fast_dds_environment
 from dig2dig_ros.streams.codec import decode, decode_compressed, encode
 from dig2dig_ros.streams.pairing import Source, SOURCES
-from dig2dig_ros.streams.resources import fast_dds_environment
 
 _NANOSECONDS = 1_000_000_000
 # After a longer delay than this many seconds the schedule moves.

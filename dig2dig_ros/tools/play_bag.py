@@ -62,8 +62,8 @@ from dig2dig_ros.nodes.child_processes import ProcessError
 from dig2dig_ros.nodes.client import FusionClient
 from dig2dig_ros.nodes.raw_topics import FUSED, FusionObserver, header_stamp, raw_publishers
 from dig2dig_ros.nodes.run import run_node
+from dig2dig_ros.resources import fast_dds_environment
 from dig2dig_ros.streams.pairing import Source, SOURCES
-from dig2dig_ros.streams.resources import fast_dds_environment
 from dig2dig_ros.streams.statistics import percentiles_ms
 
 _NANOSECONDS = 1_000_000_000

@@ -46,7 +46,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.comparison import changed_settings
-from dig2dig_ros.evaluation.image_pairs import ImagePair, ImagePairError, load_pair
 from dig2dig_ros.evaluation.metrics import luma
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
@@ -59,6 +58,7 @@ from dig2dig_ros.evaluation.options import (
     UsageError,
 )
 from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.images.image_pairs import ImagePair, ImagePairError, load_pair
 from dig2dig_ros.streams.parameters import fusion_settings
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.

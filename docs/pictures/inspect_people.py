@@ -41,9 +41,9 @@ from dig2dig_ros.evaluation.average_precision import match
 from dig2dig_ros.evaluation.conditions import parse_conditions
 from dig2dig_ros.evaluation.detector import Detector
 from dig2dig_ros.evaluation.detector_inputs import detector_inputs
-from dig2dig_ros.evaluation.image_pairs import find_pairs, ImagePairError, load_pair
 from dig2dig_ros.evaluation.labels import ImageLabels, load_labels
 from dig2dig_ros.evaluation.options import report, set_up_fuser, UsageError
+from dig2dig_ros.images.image_pairs import find_pairs, ImagePairError, load_pair
 
 _FOUND, _WRONG = (115, 158, 0), (0, 94, 213)  # blue-green-red
 _INPUTS = {'visible': 'visible', 'thermal': 'thermal', 'mean': 'average', 'fused': 'fused'}

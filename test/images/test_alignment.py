@@ -21,10 +21,10 @@ from images.scenes import blank, noise, other_scene, scene, stripes
 import numpy as np
 import pytest
 
-from dig2dig_ros.evaluation.image_pairs import find_pairs, load_pair
 from dig2dig_ros.images.alignment import align, corner_distance
 from dig2dig_ros.images.alignment_search import centred_guess, SearchRange
 from dig2dig_ros.images.geometry import RegistrationError
+from dig2dig_ros.images.image_pairs import find_pairs, load_pair
 
 
 def homography(rotation, scale, shift, size=(160, 120), perspective=(0.0, 0.0)):

@@ -21,8 +21,8 @@ from images.scenes import blank, moved, noise, other_scene, scene, stripes
 import numpy as np
 import pytest
 
-from dig2dig_ros.evaluation.image_pairs import find_pairs, load_pair
 from dig2dig_ros.images.geometry import RegistrationError
+from dig2dig_ros.images.image_pairs import find_pairs, load_pair
 from dig2dig_ros.images.misalignment import MisalignmentMonitor
 
 

@@ -39,8 +39,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from dig2dig_ros.nodes.client import FusionClient
+from dig2dig_ros.resources import config_file
 from dig2dig_ros.streams.codec import encode
-from dig2dig_ros.streams.resources import config_file
 from integration.harness import environment, ros_arguments
 from integration.message_packages import DEFINITIONS, PREFIX
 

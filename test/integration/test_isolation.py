@@ -28,7 +28,7 @@ pytest.importorskip('torch', reason='needs torch')
 from domains import next_domain
 from soak.process_growth import sample_process
 
-from dig2dig_ros.streams.resources import fast_dds_environment
+from dig2dig_ros.resources import fast_dds_environment
 from integration.harness import environment, MEAN, running
 
 # Of several fragments each, as of a real camera.

@@ -27,7 +27,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs rclpy')
 pytest.importorskip('torch', reason='needs torch')
 
-from dig2dig_ros.streams.resources import config_file
+from dig2dig_ros.resources import config_file
 from integration.harness import CHECKOUT, NODE, running
 
 POLICY = 'sros2_policy.xml'

@@ -21,11 +21,11 @@ import runpy
 import pytest
 import yaml
 
+from dig2dig_ros.fusion.parameter_spec import nearest_name
 from dig2dig_ros.fusion.settings import FusionSettings, SETTINGS
 from dig2dig_ros.streams.parameters import (
     complete_values,
     fusion_settings,
-    nearest_name,
     PARAMETERS,
     PARAMETERS_BY_NAME,
     read_parameters,

@@ -21,12 +21,12 @@ from types import ModuleType
 
 import pytest
 
-from dig2dig_ros.streams import resources
+from dig2dig_ros import resources
 
 
 def install(prefix: Path, packages: str) -> ModuleType:
     """Put the module below ``prefix``/``packages`` and import it from there."""
-    target = prefix / packages / 'dig2dig_ros' / 'streams' / 'resources.py'
+    target = prefix / packages / 'dig2dig_ros' / 'resources.py'
     target.parent.mkdir(parents=True)
     shutil.copy(resources.__file__, target)
     spec = importlib.util.spec_from_file_location('installed_resources', target)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 import pytest
 
-from dig2dig_ros.evaluation.video import fitted, FOR_BROWSERS, MPEG4_FIRST, to_bgr, Video
+from dig2dig_ros.images.video import fitted, FOR_BROWSERS, MPEG4_FIRST, to_bgr, Video
 
 
 def read_video(path: Path) -> list[NDArray[np.uint8]]:

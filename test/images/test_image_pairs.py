@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dig2dig_ros.evaluation.image_pairs import (
+from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
+from dig2dig_ros.images.image_pairs import (
     find_pairs,
     ImagePair,
     ImagePairError,
@@ -30,7 +31,6 @@ from dig2dig_ros.evaluation.image_pairs import (
     second_is_colour,
     unpaired,
 )
-from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 
 
 def write(path, image=None):

@@ -34,7 +34,7 @@ def share_directory() -> Path:
 
     :raises FileNotFoundError: when there is neither, naming where the module lies.
     """
-    module = Path(__file__).resolve().parents[1]
+    module = Path(__file__).resolve().parent
     source = module.parent
     if (source / 'package.xml').is_file() and (source / 'setup.py').is_file():
         return source
