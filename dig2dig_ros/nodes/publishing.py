@@ -25,15 +25,19 @@ from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from dig2dig_ros.images.overlay import weight_overlay
-from dig2dig_ros.streams.codec import encode
+from dig2dig_ros.streams.codec import encode, encode_compressed
 from dig2dig_ros.streams.preparation import fused_picture, FusedFrame, weight_plane
 
 if TYPE_CHECKING:
     from dig2dig_ros.fusion.fuser import FusionResult
+
+FUSED, OVERLAY = 'fused/image_raw', 'fused/weights/overlay'
+# Of the pictures for people, which may be at the other end of a radio link.
+_COMPRESSED = {topic: f'{topic}/compressed' for topic in (FUSED, OVERLAY)}
 
 
 class Outputs:
@@ -41,7 +45,7 @@ class Outputs:
     The publishers of the fused image and of all that goes with it.
 
     Weight maps and restored images are published where somebody listened when they were fused,
-    and still does.
+    and still does; compressed images where somebody listens.
 
     :param node: publishes once it is active.
     :param sources: their names, visible and thermal first.
@@ -57,6 +61,8 @@ class Outputs:
                 self._create(f'{place}/camera_info', CameraInfo)
             for layer in (*self._sources, 'overlay'):
                 self._create(f'fused/weights/{layer}', Image)
+            for topic in _COMPRESSED.values():
+                self._create(topic, CompressedImage)
         except Exception:  # a QoS override that cannot be: the next attempt begins without them
             self.close()
             raise
@@ -72,9 +78,8 @@ class Outputs:
 
     def wants_weights(self) -> bool:
         """Tell whether anybody listens to a weight map or to the overlay."""
-        return any(
-            self._is_heard(f'fused/weights/{layer}') for layer in (*self._sources, 'overlay')
-        )
+        maps = (f'fused/weights/{source}' for source in self._sources)
+        return any(map(self._is_heard, (*maps, OVERLAY, _COMPRESSED[OVERLAY])))
 
     def wants_restored(self) -> bool:
         """Tell whether anybody listens to a restored image."""
@@ -92,20 +97,22 @@ class Outputs:
 
     def publish(self, fused: FusedFrame, values: Mapping[str, Any]) -> None:
         """
-        Publish under the header of the visible image.
+        Publish under the header of the visible image; to be called in the worker's thread.
 
         :param values: the node's parameters by name.
         """
         result, present = fused.result, fused.prepared.present
         header = Header(stamp=fused.header.stamp, frame_id=fused.frame_id)
         encoding = values['output_encoding']
-        self._publish_view('fused', result.image, encoding, header, fused.camera_info)
+        picture = self._publish_view('fused', result.image, encoding, header, fused.camera_info)
+        # After the raw one, which is what detectors wait for.
+        self._publish_compressed(FUSED, picture, encoding, header, values)
         for source, image, is_there in zip(self._sources, result.restored, present, strict=False):
             if is_there and self._is_heard(f'{source}/restored/image_raw'):
                 place = f'{source}/restored'
                 self._publish_view(place, image, encoding, header, fused.camera_info)
         if len(result.weights):
-            self._publish_weights(result, values['weights_encoding'], header)
+            self._publish_weights(result, values, header)
 
     def _publish_view(
         self,
@@ -114,8 +121,12 @@ class Outputs:
         encoding: str,
         header: Header,
         camera_info: CameraInfo | None,
-    ) -> None:
-        """Publish an image on the visible pixels, and what the visible camera says of itself."""
+    ) -> NDArray[np.uint8]:
+        """
+        Publish an image on the visible pixels, and what the visible camera says of itself.
+
+        :return: the image with the channels of its encoding.
+        """
         # camera_info first: who waits for both should have it when the image comes.
         if camera_info is not None:
             info = copy(camera_info)
@@ -123,17 +134,41 @@ class Outputs:
             self._publishers[f'{place}/camera_info'].publish(info)
         picture = fused_picture(image, encoding)
         self._publishers[f'{place}/image_raw'].publish(encode(picture, encoding, header, Image))
+        return picture
 
-    def _publish_weights(self, result: FusionResult, encoding: str, header: Header) -> None:
+    def _publish_compressed(
+        self,
+        topic: str,
+        picture: NDArray[np.uint8],
+        encoding: str,
+        header: Header,
+        values: Mapping[str, Any],
+    ) -> None:
+        if self._is_heard(_COMPRESSED[topic]):
+            message = encode_compressed(
+                picture,
+                encoding,
+                header,
+                CompressedImage,
+                kind=values['compressed_format'],
+                jpeg_quality=values['jpeg_quality'],
+            )
+            self._publishers[_COMPRESSED[topic]].publish(message)
+
+    def _publish_weights(
+        self, result: FusionResult, values: Mapping[str, Any], header: Header
+    ) -> None:
+        encoding = values['weights_encoding']
         for source, weights in zip(self._sources, result.weights, strict=True):
             topic = f'fused/weights/{source}'
             if self._is_heard(topic):
                 plane = weight_plane(weights, encoding)
                 self._publishers[topic].publish(encode(plane, encoding, header, Image))
-        if self._is_heard('fused/weights/overlay'):
+        if self._is_heard(OVERLAY) or self._is_heard(_COMPRESSED[OVERLAY]):
             picture = weight_overlay(result.image, result.weights)
-            overlay = encode(picture, 'bgr8', header, Image)
-            self._publishers['fused/weights/overlay'].publish(overlay)
+            if self._is_heard(OVERLAY):
+                self._publishers[OVERLAY].publish(encode(picture, 'bgr8', header, Image))
+            self._publish_compressed(OVERLAY, picture, 'bgr8', header, values)
 
     def close(self) -> None:
         """Remove the publishers."""

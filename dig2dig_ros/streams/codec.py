@@ -55,6 +55,8 @@ _MOST_SURPLUS = 65_536
 # Of compressed images: bytes that need no look, and those of a pixel of four floats.
 _FEW_BYTES = 1 << 23
 _MOST_BYTES_OF_PIXEL = 16
+# Of PNG, 0 to 9; image_transport's default.
+_PNG_LEVEL = 3
 # Characters of what a message says of itself that an error repeats: it may be megabytes.
 _QUOTED = 60
 
@@ -84,6 +86,7 @@ class CompressedImageMessage(Protocol):
 
 
 ImageMessageT = TypeVar('ImageMessageT', bound=ImageMessage)
+CompressedImageMessageT = TypeVar('CompressedImageMessageT', bound=CompressedImageMessage)
 
 
 @dataclass(frozen=True)
@@ -400,6 +403,55 @@ def encode(
     message.encoding = encoding
     message.is_bigendian = int(sys.byteorder == 'big')
     message.step = array.shape[1] * layout.channels * dtype.itemsize
+    message.data = data
+    return message
+
+
+def encode_compressed(
+    array: NDArray[Any],
+    encoding: str,
+    header: Any,
+    message_type: Callable[[], CompressedImageMessageT],
+    *,
+    kind: str = 'jpeg',
+    jpeg_quality: int = 95,
+) -> CompressedImageMessageT:
+    """
+    Return a message with the pixels of ``array`` compressed, in the form of image_transport.
+
+    :param array: (H, W) or, **in BGR order** whatever the encoding, (H, W, 3) uint8; for PNG also
+        (H, W) uint16.
+    :param encoding: what a receiver is to make of it, such as rgb8.
+    :param header: becomes the header of the message as it is, not a copy of it.
+    :param message_type: ``sensor_msgs.msg.CompressedImage``.
+    :param kind: ``jpeg`` or ``png``.
+    :param jpeg_quality: 1 to 100.
+    :raises CodecError: this kind cannot hold the array.
+    """
+    is_jpeg, is_colour = kind == 'jpeg', array.ndim == 3
+    if array.dtype != np.uint8 and (is_jpeg or is_colour or array.dtype != np.uint16):
+        raise CodecError(
+            f'cannot compress {array.dtype} of shape {array.shape} as {kind}: it takes uint8'
+            + (', or uint16 of shape (H, W)' if not is_jpeg else '')
+        )
+    options = (
+        [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
+        if is_jpeg
+        else [cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL]
+    )
+    try:
+        done, encoded = cv2.imencode(f'.{kind}', array, options)
+    except cv2.error as error:
+        raise CodecError(f'cannot compress shape {array.shape} as {kind}: {error}') from error
+    if not done:
+        raise CodecError(f'OpenCV cannot compress shape {array.shape} as {kind}')
+    data = byte_array('B')
+    data.frombytes(encoded.data)
+    # What was compressed: colours in blue-green-red order, and of grey JPEG the 8 bits.
+    target = 'bgr8' if is_colour else 'mono8' if is_jpeg else ''
+    message = message_type()
+    message.header = header
+    message.format = f'{encoding}; {kind} compressed {target}'
     message.data = data
     return message
 

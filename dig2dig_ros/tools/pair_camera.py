@@ -57,29 +57,20 @@ from dig2dig_ros.images.image_pairs import ImagePairError
 from dig2dig_ros.nodes.parameters import descriptor, print_help, warn_of_unknown
 from dig2dig_ros.nodes.run import run_node
 from dig2dig_ros.resources import fast_dds_environment
-from dig2dig_ros.streams.codec import decode, decode_compressed, encode
+from dig2dig_ros.streams.codec import decode, decode_compressed, encode, encode_compressed
 from dig2dig_ros.streams.pairing import Source, SOURCES
 
 _NANOSECONDS = 1_000_000_000
 # After a longer delay than this many seconds the schedule moves.
 _LATEST = 0.5
-# As image_transport has them.
-_JPEG_QUALITY, _PNG_LEVEL = 95, 3
 
 
 def pack(pixels: NDArray[Any], encoding: str, source: Source, transport: str) -> Any:
     """Return pixels as a message without a header: raw, or as image_transport compresses them."""
     if transport == 'raw':
         return encode(pixels, encoding, Header(), Image)
-    if source == 'visible':
-        kind, options = 'jpeg', [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-    else:
-        kind, options = 'png', [cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL]
-    # Colours are compressed in blue-green-red order, whatever the encoding was.
-    order = 'bgr8' if pixels.ndim == 3 else ''
-    data = cv2.imencode(f'.{kind}', pixels, options)[1].tobytes()
-    # The setter takes an array.array as it is, and walks over anything else.
-    return CompressedImage(format=f'{encoding}; {kind} compressed {order}', data=array('B', data))
+    kind = 'jpeg' if source == 'visible' else 'png'
+    return encode_compressed(pixels, encoding, Header(), CompressedImage, kind=kind)
 
 
 def altered(capture: Capture, alteration: Alteration, source: Source) -> Capture:

@@ -30,7 +30,7 @@ from std_msgs.msg import Header
 
 from dig2dig_ros.nodes.client import is_settled, waiting_images
 from dig2dig_ros.nodes.fusion_node import main
-from dig2dig_ros.streams.codec import decode, encode
+from dig2dig_ros.streams.codec import decode, decode_compressed, encode
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.parameters import PARAMETERS
 from integration.harness import (
@@ -99,6 +99,56 @@ def test_overlay_is_there_for_who_subscribes(robot):
     robot.unsubscribe('fused/weights/overlay')
     assert overlay.encoding == 'bgr8'
     assert overlay.header == header
+
+
+@pytest.mark.parametrize(
+    ('encoding', 'image_format', 'text', 'tolerance'),
+    [
+        # JPEG halves the resolution of colour, which changes much in so small an image.
+        ('bgr8', 'jpeg', 'bgr8; jpeg compressed bgr8', 6),
+        ('rgb8', 'png', 'rgb8; png compressed bgr8', 0),
+        ('mono8', 'jpeg', 'mono8; jpeg compressed mono8', 2),
+    ],
+)
+def test_compressed_images_are_there_for_who_subscribes(
+    robot, encoding, image_format, text, tolerance
+):
+    parameters = {
+        'output_encoding': encoding,
+        'compressed_format': image_format,
+        'jpeg_quality': 95,
+    }
+    for name, value in parameters.items():
+        assert robot.set_parameter(name, value) == (True, '')
+    robot.subscribe('fused/image_raw')
+    robot.subscribe('fused/image_raw/compressed', CompressedImage)
+    robot.subscribe('fused/weights/overlay/compressed', CompressedImage)
+    topics = ('fused/image_raw', 'fused/image_raw/compressed', 'fused/weights/overlay/compressed')
+    for _ in range(10):  # until all three connections are there
+        header, _ = robot.fuse_one()
+        robot.spin(0.3)
+        raw, compressed, overlay = (robot.of_header(topic, header) for topic in topics)
+        if raw and compressed and overlay:
+            break
+    for topic in topics[1:]:
+        robot.unsubscribe(topic)
+    for name, value in (('output_encoding', 'bgr8'), ('compressed_format', 'jpeg')):
+        robot.set_parameter(name, value)
+    assert compressed.format == text
+    assert overlay.format == f'bgr8; {image_format} compressed bgr8'
+    difference = decode_compressed(compressed).astype(int) - decode(raw)
+    assert np.abs(difference).mean() <= tolerance
+    assert decode_compressed(overlay).shape == (HEIGHT, WIDTH, 3)
+
+
+def test_the_quality_of_compressed_images_changes_at_run_time(robot):
+    sizes = []
+    for quality in (5, 100):
+        assert robot.set_parameter('jpeg_quality', quality) == (True, '')
+        robot.subscribe('fused/image_raw/compressed', CompressedImage)
+        sizes.append(len(robot.fuse_one('fused/image_raw/compressed')[1].data))
+    robot.unsubscribe('fused/image_raw/compressed')
+    assert sizes[0] < sizes[1]
 
 
 @pytest.mark.parametrize('encoding', ['bgr8', 'mono8'])

@@ -31,6 +31,7 @@ from dig2dig_ros.streams.codec import (
     decode,
     decode_compressed,
     encode,
+    encode_compressed,
 )
 
 HEIGHT, WIDTH = 12, 16
@@ -599,6 +600,74 @@ def test_compressed_jpeg_colour(format_text):
     result = decode_compressed(compressed('.jpg', pixels, format_text))
     assert result.dtype == np.uint8
     np.testing.assert_allclose(result.astype(int), pixels, atol=12)
+
+
+@dataclass
+class PlainCompressed:
+    """The fields of a compressed message."""
+
+    header: object = None
+    format: str = ''
+    data: object = b''
+
+
+@pytest.mark.parametrize(
+    ('encoding', 'kind', 'format_text'),
+    [
+        ('bgr8', 'jpeg', 'bgr8; jpeg compressed bgr8'),
+        ('rgb8', 'jpeg', 'rgb8; jpeg compressed bgr8'),
+        ('mono8', 'jpeg', 'mono8; jpeg compressed mono8'),
+        ('rgb8', 'png', 'rgb8; png compressed bgr8'),
+        ('mono8', 'png', 'mono8; png compressed '),
+        ('mono16', 'png', 'mono16; png compressed '),
+    ],
+)
+def test_compression_writes_what_image_transport_writes(encoding, kind, format_text):
+    is_wide = encoding == 'mono16'
+    pixels = smooth((HEIGHT, WIDTH, 3)[: 2 + ('mono' not in encoding)], 200 if is_wide else 1)
+    header = object()
+    message = encode_compressed(pixels, encoding, header, PlainCompressed, kind=kind)
+    assert message.format == format_text
+    assert message.header is header
+    result = decode_compressed(message)
+    assert result.dtype == pixels.dtype
+    atol = 12 if kind == 'jpeg' else 0
+    np.testing.assert_allclose(result.astype(int), pixels.astype(int), atol=atol)
+
+
+def test_quality_of_jpeg_is_paid_for_in_bytes():
+    pixels = random_pixels('bgr8')
+    messages = [
+        encode_compressed(pixels, 'bgr8', None, PlainCompressed, jpeg_quality=quality)
+        for quality in (1, 50, 100)
+    ]
+    small, middle, large = (len(message.data) for message in messages)
+    assert small < middle < large
+    np.testing.assert_allclose(decode_compressed(messages[-1]).mean(), pixels.mean(), atol=4)
+
+
+def test_a_compressed_message_of_ros_is_filled():
+    kind = pytest.importorskip('sensor_msgs.msg').CompressedImage
+    pixels = random_pixels('bgr8')
+    header = pytest.importorskip('std_msgs.msg').Header(frame_id='camera')
+    message = encode_compressed(pixels, 'bgr8', header, kind, kind='png')
+    assert message.header.frame_id == 'camera'
+    np.testing.assert_array_equal(decode_compressed(message), pixels)
+
+
+@pytest.mark.parametrize(
+    ('pixels', 'kind', 'reason'),
+    [
+        (np.zeros((4, 4), np.uint16), 'jpeg', 'it takes uint8$'),
+        (np.zeros((4, 4), np.float32), 'png', r'float32 .*or uint16 of shape \(H, W\)'),
+        (np.zeros((4, 4, 3), np.uint16), 'png', 'or uint16 of shape'),
+        (np.zeros((0, 4), np.uint8), 'jpeg', 'cannot compress'),
+        (np.zeros((4, 4, 3), np.uint8), 'unheard-of', 'cannot compress'),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused(pixels, kind, reason):
+    with pytest.raises(CodecError, match=reason):
+        encode_compressed(pixels, 'bgr8', None, PlainCompressed, kind=kind)
 
 
 def test_compressed_message_of_ros():
