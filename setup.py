@@ -62,7 +62,7 @@ setup(
         ('share/ament_index/resource_index/packages', [f'resource/{package_name}']),
         (f'share/{package_name}', ['package.xml']),
         (f'share/{package_name}/launch', sorted(glob('launch/*.launch.py'))),
-        (f'share/{package_name}/config', sorted(glob('config/*.yaml') + glob('config/*.xml'))),
+        (f'share/{package_name}/config', sorted(glob('config/*'))),
     ],
     install_requires=['numpy>=1.26,<3', 'pyyaml', 'safetensors>=0.4'],
     extras_require={

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Any, TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,8 @@ from dig2dig_ros.images.overlay import weight_overlay
 from dig2dig_ros.streams.codec import encode, encode_compressed
 from dig2dig_ros.streams.preparation import fused_picture, FusedFrame, weight_plane
 
-if TYPE_CHECKING:
-    from dig2dig_ros.fusion.fuser import FusionResult
-
-FUSED, OVERLAY = 'fused/image_raw', 'fused/weights/overlay'
-# Of the pictures for people, which may be at the other end of a radio link.
-_COMPRESSED = {topic: f'{topic}/compressed' for topic in (FUSED, OVERLAY)}
+_OVERLAY = 'fused/weights/overlay'
+_COMPRESSED = '/compressed'
 
 
 class Outputs:
@@ -45,7 +41,8 @@ class Outputs:
     The publishers of the fused image and of all that goes with it.
 
     Weight maps and restored images are published where somebody listened when they were fused,
-    and still does; compressed images where somebody listens.
+    and still does; compressed images where somebody listens. What people look at comes compressed
+    as well, for they may be at the other end of a radio link.
 
     :param node: publishes once it is active.
     :param sources: their names, visible and thermal first.
@@ -57,15 +54,18 @@ class Outputs:
         self._publishers: dict[str, Any] = {}
         try:
             for place in ('fused', *(f'{source}/restored' for source in self._sources)):
-                self._create(f'{place}/image_raw', Image)
+                self._create_picture(f'{place}/image_raw')
                 self._create(f'{place}/camera_info', CameraInfo)
-            for layer in (*self._sources, 'overlay'):
-                self._create(f'fused/weights/{layer}', Image)
-            for topic in _COMPRESSED.values():
-                self._create(topic, CompressedImage)
+            for source in self._sources:
+                self._create(f'fused/weights/{source}', Image)
+            self._create_picture(_OVERLAY)
         except Exception:  # a QoS override that cannot be: the next attempt begins without them
             self.close()
             raise
+
+    def _create_picture(self, topic: str) -> None:
+        self._create(topic, Image)
+        self._create(topic + _COMPRESSED, CompressedImage)
 
     def _create(self, topic: str, message_type: Any) -> None:
         self._publishers[topic] = self._node.create_lifecycle_publisher(
@@ -79,11 +79,11 @@ class Outputs:
     def wants_weights(self) -> bool:
         """Tell whether anybody listens to a weight map or to the overlay."""
         maps = (f'fused/weights/{source}' for source in self._sources)
-        return any(map(self._is_heard, (*maps, OVERLAY, _COMPRESSED[OVERLAY])))
+        return any(map(self._is_heard, maps)) or self._is_seen(_OVERLAY)
 
     def wants_restored(self) -> bool:
         """Tell whether anybody listens to a restored image."""
-        return any(self._is_heard(f'{source}/restored/image_raw') for source in self._sources)
+        return any(self._is_seen(f'{source}/restored/image_raw') for source in self._sources)
 
     def wants_camera_info(self) -> bool:
         """Tell whether anybody listens to what the visible camera says of itself."""
@@ -95,6 +95,10 @@ class Outputs:
     def _is_heard(self, topic: str) -> bool:
         return bool(self._publishers[topic].get_subscription_count())
 
+    def _is_seen(self, topic: str) -> bool:
+        """Tell whether anybody listens to an image, raw or compressed."""
+        return self._is_heard(topic) or self._is_heard(topic + _COMPRESSED)
+
     def publish(self, fused: FusedFrame, values: Mapping[str, Any]) -> None:
         """
         Publish under the header of the visible image; to be called in the worker's thread.
@@ -104,37 +108,49 @@ class Outputs:
         result, present = fused.result, fused.prepared.present
         header = Header(stamp=fused.header.stamp, frame_id=fused.frame_id)
         encoding = values['output_encoding']
-        picture = self._publish_view('fused', result.image, encoding, header, fused.camera_info)
-        # After the raw one, which is what detectors wait for.
-        self._publish_compressed(FUSED, picture, encoding, header, values)
+        views = {'fused': result.image}
         for source, image, is_there in zip(self._sources, result.restored, present, strict=False):
-            if is_there and self._is_heard(f'{source}/restored/image_raw'):
-                place = f'{source}/restored'
-                self._publish_view(place, image, encoding, header, fused.camera_info)
+            if is_there and self._is_seen(f'{source}/restored/image_raw'):
+                views[f'{source}/restored'] = image
+        pictures: dict[str, tuple[NDArray[np.uint8], str]] = {}
+        for place, image in views.items():
+            picture = fused_picture(image, encoding)
+            self._publish_view(place, picture, encoding, header, fused.camera_info)
+            pictures[f'{place}/image_raw'] = picture, encoding
         if len(result.weights):
-            self._publish_weights(result, values, header)
+            self._publish_weights(result.weights, values['weights_encoding'], header)
+            if self._is_seen(_OVERLAY):
+                overlay = weight_overlay(result.image, result.weights)
+                self._publishers[_OVERLAY].publish(encode(overlay, 'bgr8', header, Image))
+                pictures[_OVERLAY] = overlay, 'bgr8'
+        # In the end, for detectors wait for the raw ones.
+        for topic, (picture, its_encoding) in pictures.items():
+            self._publish_compressed(topic, picture, its_encoding, header, values)
 
     def _publish_view(
         self,
         place: str,
-        image: NDArray[np.uint8],
+        picture: NDArray[np.uint8],
         encoding: str,
         header: Header,
         camera_info: CameraInfo | None,
-    ) -> NDArray[np.uint8]:
-        """
-        Publish an image on the visible pixels, and what the visible camera says of itself.
-
-        :return: the image with the channels of its encoding.
-        """
+    ) -> None:
+        """Publish an image on the visible pixels, and what the visible camera says of itself."""
         # camera_info first: who waits for both should have it when the image comes.
         if camera_info is not None:
             info = copy(camera_info)
             info.header = header
             self._publishers[f'{place}/camera_info'].publish(info)
-        picture = fused_picture(image, encoding)
         self._publishers[f'{place}/image_raw'].publish(encode(picture, encoding, header, Image))
-        return picture
+
+    def _publish_weights(
+        self, weights: NDArray[np.float32], encoding: str, header: Header
+    ) -> None:
+        for source, own in zip(self._sources, weights, strict=True):
+            topic = f'fused/weights/{source}'
+            if self._is_heard(topic):
+                plane = weight_plane(own, encoding)
+                self._publishers[topic].publish(encode(plane, encoding, header, Image))
 
     def _publish_compressed(
         self,
@@ -144,7 +160,7 @@ class Outputs:
         header: Header,
         values: Mapping[str, Any],
     ) -> None:
-        if self._is_heard(_COMPRESSED[topic]):
+        if self._is_heard(topic + _COMPRESSED):
             message = encode_compressed(
                 picture,
                 encoding,
@@ -153,22 +169,7 @@ class Outputs:
                 kind=values['compressed_format'],
                 jpeg_quality=values['jpeg_quality'],
             )
-            self._publishers[_COMPRESSED[topic]].publish(message)
-
-    def _publish_weights(
-        self, result: FusionResult, values: Mapping[str, Any], header: Header
-    ) -> None:
-        encoding = values['weights_encoding']
-        for source, weights in zip(self._sources, result.weights, strict=True):
-            topic = f'fused/weights/{source}'
-            if self._is_heard(topic):
-                plane = weight_plane(weights, encoding)
-                self._publishers[topic].publish(encode(plane, encoding, header, Image))
-        if self._is_heard(OVERLAY) or self._is_heard(_COMPRESSED[OVERLAY]):
-            picture = weight_overlay(result.image, result.weights)
-            if self._is_heard(OVERLAY):
-                self._publishers[OVERLAY].publish(encode(picture, 'bgr8', header, Image))
-            self._publish_compressed(OVERLAY, picture, 'bgr8', header, values)
+            self._publishers[topic + _COMPRESSED].publish(message)
 
     def close(self) -> None:
         """Remove the publishers."""

@@ -206,11 +206,11 @@ SECTIONS: dict[str, tuple[ParameterSpec, ...]] = {
     'What comes out': (
         ParameterSpec('output_encoding', 'bgr8', 'Encoding of fused/image_raw: bgr8, rgb8 or '
                       'mono8.', live=True, choices=('bgr8', 'rgb8', 'mono8')),
-        ParameterSpec('compressed_format', 'jpeg', 'Format of fused/image_raw/compressed and '
-                      'fused/weights/overlay/compressed: jpeg, or png (lossless).', live=True,
+        ParameterSpec('compressed_format', 'jpeg', 'Format of the images on topics that end in '
+                      '/compressed: jpeg, or png (lossless).', live=True,
                       choices=('jpeg', 'png')),
-        ParameterSpec('jpeg_quality', 80, 'Quality of these two topics as jpeg.', live=True,
-                      limits=(1, 100)),
+        ParameterSpec('jpeg_quality', 80, 'Quality of the images on these topics as jpeg.',
+                      live=True, limits=(1, 100)),
         ParameterSpec('weights_encoding', 'mono8', 'Encoding of the weight maps: mono8 (weight x '
                       '255) or 32FC1 (exact).', live=True, choices=('mono8', '32FC1')),
         ParameterSpec('diagnostics_period', 1.0, 'Seconds between two diagnostics messages.',

@@ -120,15 +120,16 @@ def test_compressed_images_are_there_for_who_subscribes(
     }
     for name, value in parameters.items():
         assert robot.set_parameter(name, value) == (True, '')
-    robot.subscribe('fused/image_raw')
-    robot.subscribe('fused/image_raw/compressed', CompressedImage)
-    robot.subscribe('fused/weights/overlay/compressed', CompressedImage)
-    topics = ('fused/image_raw', 'fused/image_raw/compressed', 'fused/weights/overlay/compressed')
-    for _ in range(10):  # until all three connections are there
+    places = ('fused/image_raw', 'fused/weights/overlay', 'thermal/restored/image_raw')
+    topics = ('fused/image_raw', *(f'{place}/compressed' for place in places))
+    robot.subscribe(topics[0])
+    for topic in topics[1:]:
+        robot.subscribe(topic, CompressedImage)
+    for _ in range(10):  # until all connections are there
         header, _ = robot.fuse_one()
         robot.spin(0.3)
-        raw, compressed, overlay = (robot.of_header(topic, header) for topic in topics)
-        if raw and compressed and overlay:
+        raw, compressed, overlay, thermal = (robot.of_header(topic, header) for topic in topics)
+        if raw and compressed and overlay and thermal:
             break
     for topic in topics[1:]:
         robot.unsubscribe(topic)
@@ -139,6 +140,9 @@ def test_compressed_images_are_there_for_who_subscribes(
     difference = decode_compressed(compressed).astype(int) - decode(raw)
     assert np.abs(difference).mean() <= tolerance
     assert decode_compressed(overlay).shape == (HEIGHT, WIDTH, 3)
+    assert thermal.format == text
+    shape = (HEIGHT, WIDTH) if encoding == 'mono8' else (HEIGHT, WIDTH, 3)
+    assert decode_compressed(thermal).shape == shape
 
 
 def test_the_quality_of_compressed_images_changes_at_run_time(robot):

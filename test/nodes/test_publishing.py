@@ -111,7 +111,7 @@ def test_nothing_is_compressed_for_nobody(side, monkeypatch):
     assert len(made) == before
 
 
-def test_who_listens_to_the_compressed_overlay_needs_the_weights(side):
+def test_who_listens_to_a_compressed_image_needs_what_it_is_made_of(side):
     node, outputs, until = side
     assert not outputs.wants_weights()
     seen = []
@@ -126,3 +126,8 @@ def test_who_listens_to_the_compressed_overlay_needs_the_weights(side):
 
     until(is_published)
     assert decode_compressed(seen[0]).shape == IMAGE.shape
+    assert not outputs.wants_restored()
+    node.create_subscription(
+        CompressedImage, 'thermal/restored/image_raw/compressed', seen.append, 5
+    )
+    until(outputs.wants_restored)
