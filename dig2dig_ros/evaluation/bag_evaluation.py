@@ -405,6 +405,7 @@ class _BagEvaluation:
             sources=sources,
             fused=pair.result.image,
             weights=pair.result.weights,
+            contributions=pair.result.contributions,
             milliseconds=milliseconds,
             time=(stamp - self._first_stamp) * 1e-9,
             offset=offset,

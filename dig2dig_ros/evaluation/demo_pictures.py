@@ -26,19 +26,20 @@ import numpy as np
 from dig2dig_ros.evaluation.demo_report import Image, OutputFolder
 from dig2dig_ros.evaluation.registration_report import displayed, edge_picture
 from dig2dig_ros.images.image_pairs import ImagePair, load_pair
+from dig2dig_ros.images.overlay import contribution_legend
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.images.video import fitted, to_bgr, Video
 from dig2dig_ros.streams.codec import decode
+from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.preparation import registered_image, stamp_of
 
 # Topics whose images make a frame.
 VISIBLE, THERMAL = 'visible/image_raw', 'thermal/image_raw'
 FUSED, OVERLAY = 'fused/image_raw', 'fused/weights/overlay'
-THERMAL_WEIGHT = 'fused/weights/thermal'
 # Images of a topic that are kept; a slow node may be tens of images behind.
 _KEPT_IMAGES = 128
-COLUMNS = ('visible', 'thermal', 'fused', 'weights (red: thermal)')
+COLUMNS = ('visible', 'thermal', 'fused', 'contributions')
 UNALIGNED_COLUMNS = (
     'visible',
     'thermal, as it comes',
@@ -67,7 +68,6 @@ class Frame:
     :param thermal: (H', W', 3), grey, mapped to 8 bits.
     :param fused: (H, W, 3) BGR.
     :param overlay: (H, W, 3) BGR, or nothing when none came.
-    :param thermal_weight: mean weight of the thermal source, 0 to 1, or nothing.
     """
 
     stamp_s: float
@@ -75,7 +75,6 @@ class Frame:
     thermal: Image
     fused: Image
     overlay: Image | None
-    thermal_weight: float | None = None
 
 
 class FrameCollector:
@@ -121,9 +120,9 @@ class FrameCollector:
         return [frame for frame in frames if frame is not None]
 
     def _frame(self, stamp: int) -> Frame | None:
-        visible, fused, overlay, weights = (
+        visible, fused, overlay = (
             None if (message := self._images[topic].get(stamp)) is None else decode(message)
-            for topic in (VISIBLE, FUSED, OVERLAY, THERMAL_WEIGHT)
+            for topic in (VISIBLE, FUSED, OVERLAY)
         )
         thermals = self._images[THERMAL]
         if visible is None or fused is None or not thermals:
@@ -134,17 +133,12 @@ class FrameCollector:
         seconds = (stamp - self._first_stamp) / 1e9
         if thermal.dtype != np.uint8:
             thermal = np.rint(self._thermal_range(thermal, seconds) * 255.0)
-        weight = None
-        if weights is not None:
-            scale = 255.0 if weights.dtype == np.uint8 else 1.0
-            weight = float(weights.mean()) / scale
         return Frame(
             stamp_s=seconds,
             visible=to_bgr(visible),
             thermal=to_bgr(thermal),
             fused=to_bgr(fused),
             overlay=None if overlay is None else to_bgr(overlay),
-            thermal_weight=weight,
         )
 
 
@@ -220,7 +214,12 @@ class ContactSheet:
         count = min(self._max_rows, len(self._rows))
         chosen = np.unique(np.linspace(0, len(self._rows) - 1, count).round().astype(int))
         legend = LEGEND if self._placement is not None else ''
-        parts = [self._strip([text], 0.5) for text in (title, note, legend) if text]
+        texts = [text for text in (title, note, legend) if text] or ['']
+        parts = [self._strip([text], 0.5) for text in texts]
+        # Above the last column, what its colours mean.
+        key = contribution_legend(SOURCES)
+        width = min(key.shape[1], parts[-1].shape[1])
+        parts[-1][:, -width:] = key[:, -width:]
         parts.append(self._strip(self._columns, 0.6))
         for index in chosen:
             caption, tiles = self._rows[index]
@@ -273,10 +272,8 @@ class Pictures:
         self._folder.write_image(f'fused/{file}', frame.fused)
         if frame.overlay is not None:
             self._folder.write_image(f'overlay/{file}', frame.overlay)
-        weight = frame.thermal_weight
-        share = '' if weight is None else f'   mean thermal weight {weight:.2f}'
         caption = name or f'pair {self.count}   t = {frame.stamp_s:.2f} s'
-        self._sheet.add(frame, caption + share)
+        self._sheet.add(frame, caption)
         self._video.add((frame.visible, frame.thermal, frame.fused), frame.stamp_s)
 
     def _take_name(self, visible: Image) -> str:

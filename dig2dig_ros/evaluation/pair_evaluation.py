@@ -223,6 +223,7 @@ class PairEvaluation:
             sources=dict(zip(self._study.sources, images, strict=True)),
             fused=shown.image,
             weights=method.result.weights,
+            contributions=method.result.contributions,
             milliseconds=shown.milliseconds,
             time=float(self._study.pairs),
             cells=(pair.name, *size),

@@ -36,6 +36,7 @@ from urllib.parse import quote
 
 from dig2dig_ros.evaluation.gallery import GalleryFrame
 from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.images.overlay import source_colours
 
 # More warnings than these are folded away, so that the pictures stay in reach.
 _WARNINGS_SHOWN = 5
@@ -61,7 +62,7 @@ class Report:
     :param settings: (name, value) of all that is needed to repeat the run.
     :param ranking: by what frames are best or worst, as in 'Qabf'; empty if it goes without
         saying.
-    :param picture_note: a sentence on the pictures, such as what the colours of one mean.
+    :param sources: names of what was fused, for the legend of the contributions; empty without.
     """
 
     title: str
@@ -74,7 +75,7 @@ class Report:
     files: tuple[tuple[str, str], ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
     ranking: str = ''
-    picture_note: str = ''
+    sources: tuple[str, ...] = ()
 
 
 def render(report: Report) -> str:
@@ -172,12 +173,33 @@ def _frames(report: Report) -> str:
     if not report.frames:
         return ''
     ranking = f'Best and worst by {report.ranking}.' if report.ranking else ''
-    note = ' '.join(filter(None, (ranking, report.picture_note)))
     return (
-        f'{_tag("p", note, "note") if note else ""}\n'
+        f'{_tag("p", ranking, "note") if ranking else ""}\n'
+        f'{_legend(report.sources)}\n'
         '<div id="comparer"></div>\n'
         f'<ol class="frames" id="frame-list">\n{"".join(map(_frame, report.frames))}</ol>'
     )
+
+
+def _legend(sources: Sequence[str]) -> str:
+    """Return the key to the colours of :func:`contribution_overlay`."""
+    if not sources:
+        return ''
+    colours = [
+        f'rgb({red:.0f} {green:.0f} {blue:.0f})'
+        for blue, green, red in source_colours(len(sources))
+    ]
+    if len(sources) == 2:
+        # By way of grey: where both contribute alike, the overlay has no colour.
+        gradient = f'linear-gradient(90deg, {colours[0]}, #969696, {colours[1]})'
+        names = [_text(name) for name in sources]
+        key = f'{names[0]} <i class="bar" style="background: {gradient}"></i> {names[1]}'
+    else:
+        key = ' '.join(
+            f'<i style="background: {colour}"></i> {_text(name)}'
+            for name, colour in zip(sources, colours, strict=True)
+        )
+    return f'<p class="note legend">Contributions, by the camera they came from: {key}</p>'
 
 
 def _frame(frame: GalleryFrame) -> str:

@@ -53,7 +53,7 @@ from dig2dig_ros.evaluation.scores import (
     ScoreBook,
     ScoreFile,
 )
-from dig2dig_ros.images.overlay import weight_overlay
+from dig2dig_ros.images.overlay import contribution_overlay
 from dig2dig_ros.images.video import FOR_BROWSERS, Image, Video
 
 # The best and worst frames of the page are those in which the fused image keeps most and least of
@@ -69,6 +69,8 @@ STUDY_FILES = (
     'report.html',
     *(name for name, _ in FOR_BROWSERS),
 )
+# What the picture of where things came from is called.
+CONTRIBUTIONS = 'contributions'
 # Frames that share a video have no time between them.
 _FOLDER_RATE = 1.0
 # Of each of the three pictures of the video, in pixels: encoding takes as long as fusing does.
@@ -85,6 +87,7 @@ class StudyPair:
     :param sources: 8-bit images, in colour or grey, by name; visible first.
     :param fused: the fused image, in the size of the first source.
     :param weights: (K, H, W), see :class:`~dig2dig_ros.fusion.fuser.FusionResult`.
+    :param contributions: likewise.
     :param milliseconds: of its fusion.
     :param time: in seconds from the first pair, or its number in a folder.
     :param offset: seconds between the stamps of the pair; None in a folder.
@@ -95,6 +98,7 @@ class StudyPair:
     sources: Mapping[str, Image]
     fused: Image
     weights: NDArray[np.float32]
+    contributions: NDArray[np.float32]
     milliseconds: float
     time: float
     offset: float | None = None
@@ -192,7 +196,7 @@ class Study:
             pair.name,
             score,
             lambda: self._pictures(pair),
-            self._facts(pair, means, values, persons),
+            self._facts(pair, values, persons),
         )
         shown = [pair.sources[source] for source in self.sources[:2]]
         self._video.add([*shown, pair.fused], pair.time)
@@ -202,13 +206,12 @@ class Study:
     def _pictures(pair: StudyPair) -> dict[str, bytes]:
         pictures = {name: jpeg(image) for name, image in pair.sources.items()}
         pictures[FUSED] = jpeg(pair.fused)
-        pictures['weights'] = jpeg(weight_overlay(pair.fused, pair.weights))
+        pictures[CONTRIBUTIONS] = jpeg(contribution_overlay(pair.fused, pair.contributions))
         return pictures
 
     def _facts(
         self,
         pair: StudyPair,
-        means: Sequence[float],
         values: Mapping[str, Mapping[str, float]] | None,
         persons: Mapping[str, int] | None,
     ) -> dict[str, str]:
@@ -219,8 +222,6 @@ class Study:
         facts['size'] = f'{width}x{height}'
         if pair.offset is not None:
             facts['pair offset'] = f'{pair.offset * 1e3:+.1f} ms'
-        for source, mean in zip(self.sources, means, strict=True):
-            facts[f'weight of {source}'] = f'{mean:.2f}'
         for name, value in (values or {}).get(self.shown, {}).items():
             facts[metric_info(name).title] = format_value(value)
         for name, count in (persons or {}).items():
@@ -275,11 +276,7 @@ class Study:
             plots=tuple(self._plots(groups)),
             files=tuple(files),
             ranking=metric_info(GALLERY_METRIC).name,
-            picture_note=(
-                f'Weights: cool where {self.sources[0]} rules, warm where {self.sources[1]} does.'
-                if len(self.sources) == 2
-                else 'Weights: a colour for each source, in their order: blue, red, green ...'
-            ),
+            sources=self.sources,
         )
         write_report(self.folder / 'report.html', page)
         return summary
@@ -311,8 +308,6 @@ class Study:
         """Return what the page says of the pairs first."""
         rows: list[tuple[str, str]] = []
         if self.pairs:
-            weights = figures['mean_weights'].items()
-            rows.append(('mean weight', ', '.join(f'{name} {mean:.2f}' for name, mean in weights)))
             text = '{p50:.0f} ms median, {p95:.0f} ms 95th percentile'
             rows.append(('time of a fusion', text.format(**figures['fusion_ms'])))
         if self.scores.pairs:

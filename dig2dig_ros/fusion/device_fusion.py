@@ -77,7 +77,7 @@ class Task:
     All that the computation of a pair depends on but the values of its tensors.
 
     :param full_trust: the trust of all sources is 1.
-    :param weights: whether the weights are wanted.
+    :param weights: whether the weights are wanted, and the contributions with them.
     :param restored: whether the restored sources are.
     """
 
@@ -95,8 +95,8 @@ class Fused:
 
     :param tensors: on the device: ``finite``, (1,), a finite number where the result is finite, or
         not one; ``image``, (H, W) or (H, W, 3) uint8, whose channels may lie
-        apart on the CPU, ``weights``, (K, H, W) float32, where they are wanted, and where those
-        are, ``restored k`` for each source, an image as ``image`` is.
+        apart on the CPU, ``weights`` and ``contributions``, (K, H, W) float32, where the weights
+        are wanted, and where those are, ``restored k`` for each source, an image as ``image`` is.
     :param prior_calls: images that went through the prior.
     """
 
@@ -136,6 +136,7 @@ def fuse_pair(
     trust_maps = _trust_maps(task, tensors, sources)
     trusted = [index for index, source in enumerate(task.sources) if source.is_trusted]
     weights: Tensor | None = None
+    contributions: Tensor | None = None
     if len(trusted) == 1:
         (only,) = trusted
         if trust_maps is not None:
@@ -145,6 +146,7 @@ def fuse_pair(
         finite = fused.sum()
         weights = torch.zeros_like(sources)
         weights[only].fill_(1)
+        contributions = weights
     else:
         if trust_maps is not None:
             sources = filled_sources(sources, trust_maps)
@@ -159,6 +161,10 @@ def fuse_pair(
             weights = result.mean_weights()
             if trust_maps is not None:
                 weights = weights_of_originals(weights, trust_maps)
+        if task.weights:
+            contributions = result.contributions()
+            if trust_maps is not None:
+                contributions = weights_of_originals(contributions, trust_maps)
     planes = None if weights is None else weights[:, 0]
     image = _coloured(images, old_luma, fused, planes if settings.chroma == 'all' else None)
     results = {'image': _bytes(image.mul_(255))}
@@ -167,6 +173,8 @@ def fuse_pair(
     results['finite'] = finite.reshape(1)
     if task.weights and planes is not None:
         results['weights'] = planes
+    if task.weights and contributions is not None:
+        results['contributions'] = contributions[:, 0]
     if task.restored:
         results.update(_restored_sources(task, tensors, images))
     return Fused(results, watched.calls)

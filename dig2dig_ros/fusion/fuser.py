@@ -91,6 +91,8 @@ class FusionResult:
     :param weights: (K, H, W) float32, summing to 1 over the sources: the mean over the intervals
         between refreshes, each counting as much as it gained at the pixel. Where they were not
         asked for, (0, H, W).
+    :param contributions: likewise, how much of what the fused image shows at the pixel came from
+        each source: the weights times the contrast that they weigh. For pictures.
     :param prior_calls: images that went through the prior, to restore sources and to fuse them.
     :param seconds: from the arrays to the arrays.
     :param restored: where they were asked for, the sources as they were fused: restored, on the
@@ -101,6 +103,7 @@ class FusionResult:
 
     image: NDArray[np.uint8]
     weights: NDArray[np.float32]
+    contributions: NDArray[np.float32]
     prior_calls: int
     seconds: float
     restored: tuple[NDArray[np.uint8], ...] = ()
@@ -293,7 +296,7 @@ class Fuser:
             None, and for those left out, where the whole image covers the first one.
         :param trust: for each source in turn, how far it is to be trusted, 0 to 1; 1 for those
             left out. A source at 0 has weight 0.
-        :param weights: whether the weights are wanted; without them it is faster.
+        :param weights: whether weights and contributions are wanted; without them it is faster.
         :param restored: whether the restored sources are wanted, as above.
         :param noise: for each source in turn, what is known of its noise from the images before;
             None, and for those left out, it is measured in this one. Of what the settings do not
@@ -328,11 +331,19 @@ class Fuser:
                 'prior, or precision fp32'
             )
         image = results['image']
-        planes = results.get('weights', np.empty((0, *image.shape[:2]), np.float32))
+        nothing = np.empty((0, *image.shape[:2]), np.float32)
         own = [results[f'restored {index}'] for index in range(len(sources))] if restored else []
         seconds = time.perf_counter() - start
         slowed = '' if self._replayer is None else self._replayer.problem
-        return FusionResult(image, planes, fused.prior_calls, seconds, tuple(own), slowed)
+        return FusionResult(
+            image,
+            results.get('weights', nothing),
+            results.get('contributions', nothing),
+            fused.prior_calls,
+            seconds,
+            tuple(own),
+            slowed,
+        )
 
     def _task(
         self, sources: Sequence[_Source], settings: FusionSettings, weights: bool, restored: bool

@@ -61,6 +61,8 @@ _NOISE_IN_STRUCTURE, _NOISE_IN_DETAIL = 0.15, 2.0
 _LEAST_STRENGTH = 1e-9
 # Nats below which nobody has anything to say: all count alike then.
 _SOME_NATS = 0.1
+# Contrast on [-1, 1] that is too faint to see: six grey levels.
+_FAINT_CONTRAST = 12 / 255
 # Cells between those of which the information is looked at, whose mean over the frame counts.
 _EVERY = 4
 
@@ -398,6 +400,20 @@ class Weighing:
         importance += torch.finfo(importance.dtype).eps
         share = importance / importance.sum(dim=0, keepdim=True)
         return (share * self.weights).sum(dim=0)
+
+    def contributions(self) -> Tensor:
+        """
+        Return how much of what the fused image shows at each pixel came from each source.
+
+        The root of a gain is the contrast that a source has in that interval; its weight is the
+        part that reaches the fused image. So a warm person counts as thermal, although the weights
+        of the coarse structure are nearly equal. Where nobody has contrast, the weights decide.
+
+        :return: (K, 1, h, w), summing to 1 over the sources.
+        """
+        contrast = self.gains.abs().sqrt_().add_(_FAINT_CONTRAST)
+        passed = contrast.mul_(self.weights).sum(dim=0)
+        return passed / passed.sum(dim=0, keepdim=True)
 
 
 def weigh_sources(

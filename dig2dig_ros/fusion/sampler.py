@@ -110,8 +110,15 @@ class Sample:
     @torch.inference_mode()
     def mean_weights(self) -> Tensor:
         """Return :meth:`Weighing.mean_weights` for every pixel, (K, 1, H, W)."""
-        means = self.weighing.mean_weights()
-        return refined(means, self.weighing.cell, *self.fused.shape[-2:])
+        return self._refined(self.weighing.mean_weights())
+
+    @torch.inference_mode()
+    def contributions(self) -> Tensor:
+        """Return :meth:`Weighing.contributions` for every pixel, (K, 1, H, W)."""
+        return self._refined(self.weighing.contributions())
+
+    def _refined(self, planes: Tensor) -> Tensor:
+        return refined(planes, self.weighing.cell, *self.fused.shape[-2:])
 
 
 Callback = Callable[[StepState], None]

@@ -28,7 +28,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from dig2dig_ros.images.overlay import weight_overlay
+from dig2dig_ros.images.overlay import contribution_overlay
 from dig2dig_ros.streams.codec import encode, encode_compressed
 from dig2dig_ros.streams.preparation import fused_picture, FusedFrame, weight_plane
 
@@ -120,7 +120,7 @@ class Outputs:
         if len(result.weights):
             self._publish_weights(result.weights, values['weights_encoding'], header)
             if self._is_seen(_OVERLAY):
-                overlay = weight_overlay(result.image, result.weights)
+                overlay = contribution_overlay(result.image, result.contributions)
                 self._publishers[_OVERLAY].publish(encode(overlay, 'bgr8', header, Image))
                 pictures[_OVERLAY] = overlay, 'bgr8'
         # In the end, for detectors wait for the raw ones.

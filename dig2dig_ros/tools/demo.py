@@ -45,7 +45,6 @@ from dig2dig_ros.evaluation.demo_pictures import (
     OVERLAY,
     Pictures,
     THERMAL,
-    THERMAL_WEIGHT,
     VISIBLE,
 )
 from dig2dig_ros.evaluation.demo_report import (
@@ -78,7 +77,8 @@ from dig2dig_ros.tools.calibrate_registration import UNTRUSTED
 # Pairs to calibrate from, as many to check with, and how many a second: slow enough that the
 # scene has changed.
 CALIBRATION_FRAMES, CALIBRATION_RATE = 6, 2.0
-FUSED_INFO, VISIBLE_WEIGHT = 'fused/camera_info', 'fused/weights/visible'
+FUSED_INFO = 'fused/camera_info'
+WEIGHTS = tuple(f'fused/weights/{source}' for source in SOURCES)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -145,7 +145,7 @@ class Demo:
         domain_id = enter_domain(options.domain_id)
         self._client = FusionClient.connect('demo', domain_id)
         self._client.meanwhile.append(self._check_time)
-        outputs = (FUSED, VISIBLE_WEIGHT, THERMAL_WEIGHT, OVERLAY)
+        outputs = (FUSED, *WEIGHTS, OVERLAY)
         self._frames = FrameCollector([VISIBLE, THERMAL, *outputs, FUSED_INFO])
         for topic in (VISIBLE, THERMAL):
             self._listen(topic, ImageMessage, reliable=False)

@@ -56,7 +56,7 @@ from dig2dig_ros.images.image_pairs import (
     read_photograph,
 )
 from dig2dig_ros.images.no_data import filled, NoData, placement_of_data
-from dig2dig_ros.images.overlay import weight_map, weight_overlay
+from dig2dig_ros.images.overlay import contribution_overlay, weight_map, with_legend
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration_file import load_registration
 from dig2dig_ros.nodes.signals import INTERRUPTED
@@ -72,8 +72,8 @@ def output_files(fused: Path, sources: int, weights: bool) -> list[Path]:
     """
     Return the files to write: the fused image, and what ``--weights`` asks for.
 
-    That is OUT.weights.1.png and so on for each source, white where it rules, and OUT.overlay.png,
-    the fused image coloured by whose it is.
+    That is OUT.weights.1.png and so on for each source, white where it alone counts, and
+    OUT.overlay.png, the fused image coloured by what came from which source.
     """
     maps = [f'weights.{index}' for index in range(1, sources + 1)]
     names = [f'{fused.stem}.{name}.png' for name in [*maps, 'overlay']] if weights else []
@@ -256,7 +256,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('-o', '--output', type=Path, required=True, metavar='OUT', help='for example fused.png')
     add('--weights', action='store_true',
         help='also write OUT.weights.1.png and so on, how much each image counted where, and '
-        'OUT.overlay.png, the same in colours')
+        'OUT.overlay.png, the fused image in colours that say what came from which')
     add('--task', choices=TASKS,
         help='what the images are, for settings that fit; default: those of the node, and the '
         'colour of all images that have colour')
@@ -313,7 +313,9 @@ def fuse(args: argparse.Namespace) -> str:
     pictures = [result.image]
     if args.weights:
         pictures += [weight_map(weight) for weight in result.weights]
-        pictures.append(weight_overlay(result.image, result.weights))
+        names = [f'{number}: {path.name}' for number, path in enumerate(args.images, start=1)]
+        overlay = contribution_overlay(result.image, result.contributions)
+        pictures.append(with_legend(overlay, names))
     for path, picture in zip(files, pictures, strict=True):
         write_image(path, picture)
     return summary(files, fuser, images, result)

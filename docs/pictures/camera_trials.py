@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from dig2dig_ros.evaluation.camera_faults import Alteration, Fault, FaultyCamera
 from dig2dig_ros.evaluation.imperfect_cameras import CameraGeometry, ImperfectCameras
 from dig2dig_ros.evaluation.synthetic_scene import Box, SyntheticScene
+from dig2dig_ros.images.overlay import contribution_overlay
 from dig2dig_ros.streams.codec import decode, encode
 from dig2dig_ros.streams.pairing import Source, SOURCES
 from dig2dig_ros.streams.parameters import complete_values, fusion_settings
@@ -225,6 +226,7 @@ class Outcome:
     :param prepared: None where it was refused, as is ``fused``.
     :param fused: None, too, where nobody asked for it.
     :param thermal_weight: (H, W) in [0, 1], of ``fused``.
+    :param overlay: ``fused`` in the colours of what came from which camera.
     :param conditions: what each camera's image shows, by source.
     :param refusal: why it was not fused.
     """
@@ -235,6 +237,7 @@ class Outcome:
     prepared: Prepared | None = None
     fused: Image | None = None
     thermal_weight: NDArray[np.float16] | None = None
+    overlay: Image | None = None
     conditions: Mapping[str, str] = field(default_factory=dict)
     refusal: str = ''
 
@@ -335,8 +338,12 @@ class Robot:
                     placements=prepared.placements,
                     trust=() if relies else prepared.trust,
                 )
-                weight = result.weights[1].astype(np.float16)
-                outcome = replace(outcome, fused=result.image, thermal_weight=weight)
+                outcome = replace(
+                    outcome,
+                    fused=result.image,
+                    thermal_weight=result.weights[1].astype(np.float16),
+                    overlay=contribution_overlay(result.image, result.contributions),
+                )
             outcomes.append(outcome)
 
         for shot in shots:

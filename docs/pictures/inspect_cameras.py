@@ -50,7 +50,6 @@ from dig2dig_ros.evaluation.metrics import luma, ssim
 from dig2dig_ros.evaluation.options import load_fuser, report, size_argument, UsageError
 from dig2dig_ros.images.alignment import align, corner_distance
 from dig2dig_ros.images.geometry import RegistrationError
-from dig2dig_ros.images.overlay import weight_overlay
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import save_registration
 from dig2dig_ros.streams.codec import decode
@@ -134,7 +133,9 @@ def registration(studio: Studio) -> Finding:
     registered = studio.robot.run(shots, parameters, wanted=moments[:1])
     moved = studio.robot.run(knocked, parameters, wanted=moments[:1])
     before, after, late = (each.outcomes[0] for each in (as_sent, registered, moved))
-    weight, coverage = _weights(after)[1], _coverage(after)
+    coverage = _coverage(after)
+    assert after.thermal_weight is not None
+    weight = after.thermal_weight.astype(np.float32)
     error = corner_distance(found.thermal_to_visible, cameras.homography, size)
     figures = (
         f'found from {len(pairs)} pairs, {"" if found.trusted else "not "}trusted: corners off by '
@@ -143,7 +144,6 @@ def registration(studio: Studio) -> Finding:
         f'beyond; misalignment (px): {as_sent.misalignment} before, {registered.misalignment} '
         f'after, {moved.misalignment} once the camera was knocked by 4 % of the width'
     )
-    assert after.fused is not None
     sheet = Sheet(
         'Registration: where the thermal image lies in the visible one',
         'The thermal camera is turned by 3 degrees, sees less, and looks elsewhere. Its '
@@ -161,10 +161,7 @@ def registration(studio: Studio) -> Finding:
                 'registered',
                 (
                     Panel(_placed(after), 'thermal in its place, with a soft edge'),
-                    Panel(
-                        weight_overlay(after.fused, _weights(after)),
-                        'weights: thermal warm, visible cold',
-                    ),
+                    Panel(after.overlay, 'blue from visible, orange from thermal'),
                     Panel(after.fused, 'fused: everybody once'),
                 ),
             ),
@@ -584,12 +581,6 @@ def _line(course: Course, times: Sequence[float]) -> tuple[Sequence[float], Sequ
     """Return the thermal weight at the times of a course; NaN where nothing was fused."""
     found = [course.at(time) for time in times]
     return times, [math.nan if each is None else each.weight for each in found]
-
-
-def _weights(outcome: Outcome) -> NDArray[np.float32]:
-    assert outcome.thermal_weight is not None
-    thermal = outcome.thermal_weight.astype(np.float32)
-    return np.stack([1 - thermal, thermal])
 
 
 def _coverage(outcome: Outcome) -> NDArray[np.float32]:

@@ -35,7 +35,7 @@ COLOURS = {
     'visible': (200, 60, 30),
     'thermal': (30, 40, 210),
     'fused': (40, 180, 60),
-    'weights': (40, 190, 220),
+    'contributions': (40, 190, 220),
 }
 NASTY = '</script><script>alert("1")</script> & \'$title\' <img src=x onerror=alert(2)> <!--'
 
@@ -77,7 +77,7 @@ def report(**changes: Any) -> Report:
         'files': (('values of every pair', 'metrics.csv'), ('video', 'sub folder/video.mp4')),
         'settings': (('weights', 'dig'), ('seed', '0')),
         'ranking': 'Qabf',
-        'picture_note': 'Weights: blue visible, red thermal.',
+        'sources': ('visible', 'thermal'),
     }
     return Report(**{**contents, **changes})
 
@@ -107,7 +107,8 @@ def test_the_page_holds_what_the_report_says() -> None:
     text = Reader(render(report())).text
     parts = ['night drive', 'fused on the CPU', '2,000', '1 warning', 'LPIPS is missing']
     parts += [
-        'Best and worst by Qabf. Weights: blue',
+        'Best and worst by Qabf.',
+        'came from: visible  thermal',
         'pair 12',
         '+4.1 ms',
         'Weights',
@@ -140,7 +141,7 @@ def test_texts_are_escaped_everywhere() -> None:
                 files=((NASTY, NASTY),),
                 settings=((NASTY, NASTY),),
                 ranking=NASTY,
-                picture_note=NASTY,
+                sources=(NASTY, NASTY, NASTY),
             )
         )
     )
@@ -148,7 +149,7 @@ def test_texts_are_escaped_everywhere() -> None:
     assert nasty.tags.count('img') == 1
     assert 'onerror' not in nasty.attributes
     # Twice the title and each setting, seven warnings, and so on: all of them, as they are.
-    assert nasty.text.count(NASTY) == 29
+    assert nasty.text.count(NASTY) == 31
 
 
 def test_the_page_refers_to_nothing_but_itself_and_its_files() -> None:
@@ -302,11 +303,11 @@ def test_pictures_are_chosen_for_both_sides(open_page: OpenPage, page: Path) -> 
     left, right = map(Select, browser.find_elements('css selector', '.sides select'))
     assert [option.text for option in left.options] == list(COLOURS)
     left.select_by_visible_text('thermal')
-    right.select_by_visible_text('weights')
-    assert [colour_at(browser, at) for at in (25, 75)] == ['thermal', 'weights']
+    right.select_by_visible_text('contributions')
+    assert [colour_at(browser, at) for at in (25, 75)] == ['thermal', 'contributions']
     # The choice stays for the next frame.
     browser.find_elements('css selector', '.steps button')[1].click()
-    assert [colour_at(browser, at) for at in (25, 75)] == ['thermal', 'weights']
+    assert [colour_at(browser, at) for at in (25, 75)] == ['thermal', 'contributions']
 
 
 def test_high_pictures_stay_on_the_screen(open_page: OpenPage, tmp_path: Path) -> None:

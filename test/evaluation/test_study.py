@@ -63,6 +63,7 @@ def frame(number: int, **changes: Any) -> StudyPair:
         'sources': {'visible': VISIBLE, 'thermal': THERMAL},
         'fused': VISIBLE,
         'weights': np.stack([share, 1 - share]),
+        'contributions': np.stack([1 - share, share]),
         'milliseconds': 10.0 + number,
         'time': 0.1 * number,
         'offset': 0.002,

@@ -58,6 +58,9 @@ def test_result_has_the_shape_types_and_weights_of_a_fusion(fuser):
     assert result.weights.dtype == np.float32
     np.testing.assert_allclose(result.weights.sum(axis=0), 1, atol=1e-5)
     assert result.weights.min() >= 0
+    assert result.contributions.shape == (2, 60, 84)
+    np.testing.assert_allclose(result.contributions.sum(axis=0), 1, atol=1e-5)
+    assert fuser.fuse(visible, thermal, weights=False).contributions.shape == (0, 60, 84)
 
 
 def test_warm_object_and_visible_texture_are_both_in_the_fused_image(fuser):
@@ -75,6 +78,14 @@ def test_weights_follow_the_texture_and_the_warm_edge(fuser):
     assert weights[0][:, 8:30].mean() > 0.6
     edge = warm ^ np.roll(warm, 1, axis=1)
     assert weights[1][edge].mean() > 0.6
+
+
+@pytest.mark.parametrize('settings', [FusionSettings(), SETTINGS])
+def test_a_warm_object_comes_from_the_thermal_image_and_texture_from_the_visible(fuser, settings):
+    visible, thermal, warm = street(120, 168)
+    contributions = fuser.fuse(visible, thermal, settings=settings).contributions
+    assert contributions[1][warm].mean() > 0.7
+    assert contributions[0][:, 16:60].mean() > 0.7
 
 
 @pytest.mark.parametrize(
@@ -313,6 +324,7 @@ def test_a_source_without_trust_has_no_part_in_the_fusion(fuser):
     result = fuser.fuse(visible, thermal, trust=(1.0, 0.0))
     np.testing.assert_array_equal(result.image, visible)
     assert (result.weights[0] == 1).all()
+    assert (result.contributions[0] == 1).all()
     assert result.prior_calls == 0
     result = fuser.fuse(visible, thermal, trust=(0.0, 1.0))
     grey = result.image @ np.array([0.114, 0.587, 0.299])
@@ -358,6 +370,7 @@ def test_where_the_thermal_image_does_not_reach_fused_is_visible(fuser):
     result = fuser.fuse(visible, thermal[:, 42:], placements=(None, placement))
     np.testing.assert_array_equal(result.image[:, :42], visible[:, :42])
     assert (result.weights[1][:, :42] == 0).all()
+    assert (result.contributions[1][:, :42] == 0).all()
     assert result.weights[1][:, 60:].mean() > 0.3
     rise = result.weights[1][:, 42:52].mean(axis=0)
     assert rise[0] < 0.1 < rise[-1]

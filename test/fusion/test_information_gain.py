@@ -281,7 +281,8 @@ def test_any_size_and_number_of_sources(rule, size, window):
     assert torch.isfinite(gains).all()
     torch.testing.assert_close(weights.sum(dim=1), torch.ones((2, 1, *grid)))
     mean = weighing.mean_weights()
-    torch.testing.assert_close(mean.sum(dim=0), torch.ones((1, *grid)))
+    for maps in (mean, weighing.contributions()):
+        torch.testing.assert_close(maps.sum(dim=0), torch.ones((1, *grid)))
 
 
 @pytest.mark.parametrize('loss', ['l2', 'l1', 'ssim'])
@@ -324,6 +325,22 @@ def test_mean_weights_count_what_was_gained():
     torch.testing.assert_close(mean, weights[0])
     equal = Weighing(torch.zeros_like(gains), weights, 1, shares).mean_weights()
     torch.testing.assert_close(equal, weights.mean(dim=0))
+
+
+def test_contributions_are_the_weights_times_the_contrast_that_they_weigh():
+    # Of the first source, a contrast of 0.1 in the structure and of 0.4 in the details.
+    gains = torch.tensor([[0.01, 0.36], [0.16, 0.0]]).view(2, 2, 1, 1, 1)
+    weights = torch.tensor([[0.5, 0.5], [0.75, 0.25]]).view(2, 2, 1, 1, 1)
+    shares = torch.full((2, 1, 1, 1), 0.5)
+    faint = 12 / 255
+    first = 0.5 * (0.1 + faint) + 0.75 * (0.4 + faint)
+    second = 0.5 * (0.6 + faint) + 0.25 * faint
+    contributions = Weighing(gains, weights, 1, shares).contributions()
+    assert contributions.shape == (2, 1, 1, 1)
+    expected = torch.tensor([first, second]) / (first + second)
+    torch.testing.assert_close(contributions.flatten(), expected)
+    flat = Weighing(torch.zeros_like(gains), weights, 1, shares).contributions()
+    torch.testing.assert_close(flat, weights.mean(dim=0))
 
 
 def information(*sources):

@@ -37,6 +37,7 @@ from dig2dig_ros.evaluation.demo_report import (
 )
 from dig2dig_ros.evaluation.imperfect_cameras import true_homography
 from dig2dig_ros.evaluation.options import UsageError
+from dig2dig_ros.images.overlay import contribution_legend
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import load_registration
 
@@ -107,6 +108,16 @@ def test_sheet_shows_the_four_pictures_side_by_side() -> None:
     assert levels == [40, 90, 140, 190]
     firsts = [int(np.argmax((row == level).all(axis=1))) for level in levels]
     assert firsts == sorted(firsts)
+
+
+def test_sheet_says_above_the_last_column_what_its_colours_mean() -> None:
+    sheet = ContactSheet(tile_width=128)
+    sheet.add(make_frame(), 'a pair')
+    for title in ('title', ''):
+        image = sheet.render(title)
+        assert image is not None
+        legend = contribution_legend(('visible', 'thermal'))
+        np.testing.assert_array_equal(image[6:32, -6 - legend.shape[1] : -6], legend)
 
 
 def test_sheet_has_at_most_so_many_rows_spread_over_the_run() -> None:
@@ -458,13 +469,14 @@ def test_unaligned_cameras_are_registered_over_real_dds(
     sheet = cv2.imread(str(tmp_path / 'contact_sheet.png'))
     assert sheet is not None
     assert sheet.shape[1] == 6 * 320 + 5 * 6 + 2 * 6
-    # Where the thermal image does not reach, the colours of the weights say so.
+    # Where the thermal image does not reach, all comes from the visible one: blue.
     placement = found.placement(0.0)
     (name, *_) = sorted(names(tmp_path / 'fused'))
     overlay = cv2.imread(str(tmp_path / 'overlay' / name))
     assert overlay is not None
-    inside = overlay[placement.coverage > 0].mean()
-    assert inside > 2 * overlay[placement.coverage == 0].mean()
+    warmth = overlay[..., 2].astype(int) - overlay[..., 0]
+    assert (warmth[placement.coverage == 0] < 0).all()
+    assert (warmth[placement.coverage > 0] > 20).any()
 
 
 @pytest.mark.integration

@@ -28,7 +28,7 @@ import pytest
 from dig2dig_ros.evaluation.options import load_parameters
 from dig2dig_ros.fusion.fuser import Fuser, FusionResult
 from dig2dig_ros.fusion.settings import FusionSettings
-from dig2dig_ros.images.overlay import weight_map, weight_overlay
+from dig2dig_ros.images.overlay import contribution_overlay, weight_map
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import save_registration
 from dig2dig_ros.images.thermal_range import ThermalRange
@@ -116,7 +116,9 @@ def test_colour_sources_and_their_weights(
         assert np.array_equal(plane, weight_map(weight))
     assert np.abs(np.sum(maps, axis=0, dtype=int) - 255).max() <= number / 2
     overlay = read(tmp_path / 'fused.overlay.png')
-    assert np.array_equal(overlay, weight_overlay(result.image, result.weights))
+    coloured = contribution_overlay(result.image, result.contributions)
+    assert np.array_equal(overlay[: SHAPE[0]], coloured)
+    assert len(overlay) > SHAPE[0]  # the legend
     assert len(list(tmp_path.iterdir())) == 2 * number + 2
 
     captured = capsys.readouterr()
