@@ -63,6 +63,8 @@ setup(
         (f'share/{package_name}', ['package.xml']),
         (f'share/{package_name}/launch', sorted(glob('launch/*.launch.py'))),
         (f'share/{package_name}/config', sorted(glob('config/*'))),
+        # The subcommands of dig2dig as `ros2 run` looks for them. They are on no PATH.
+        (f'lib/{package_name}', sorted(set(glob('libexec/*')) - set(glob('libexec/*.py')))),
     ],
     install_requires=['numpy>=1.26,<3', 'pyyaml', 'safetensors>=0.4'],
     extras_require={
@@ -103,16 +105,7 @@ setup(
             'fusion_node = dig2dig_ros.tools.entry_points:fusion_node',
             'detection_fusion = dig2dig_ros.tools.entry_points:detection_fusion',
             'pair_camera = dig2dig_ros.tools.entry_points:pair_camera',
-            'play_bag = dig2dig_ros.tools.entry_points:play_bag',
-            'evaluate_bag = dig2dig_ros.tools.entry_points:evaluate_bag',
-            'evaluate_pairs = dig2dig_ros.tools.entry_points:evaluate_pairs',
-            'evaluate_registration = dig2dig_ros.tools.entry_points:evaluate_registration',
-            'evaluate_restoration = dig2dig_ros.tools.entry_points:evaluate_restoration',
-            'benchmark = dig2dig_ros.tools.entry_points:benchmark',
-            'calibrate_registration = dig2dig_ros.tools.entry_points:calibrate_registration',
-            'fuse_images = dig2dig_ros.tools.entry_points:fuse_images',
-            'train_prior = dig2dig_ros.tools.entry_points:train_prior',
-            'demo = dig2dig_ros.tools.entry_points:demo',
+            'dig2dig = dig2dig_ros.tools.entry_points:dig2dig',
         ],
     },
 )

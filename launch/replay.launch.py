@@ -80,11 +80,11 @@ OPTIONS = {spec.name: spec for spec in (
     ParameterSpec('output', '', 'Folder to make for the bag of the fused topics and the '
                   'measurements; empty: replay_NAME in the present folder.'),
     ParameterSpec('measure', True, 'Measure latency and drops, into replay.json in output; '
-                  'play_bag alone does.'),
-    ParameterSpec('player', 'auto', 'auto, play_bag or rosbag2. auto is play_bag, which waits for '
+                  "only dig2dig's own player does."),
+    ParameterSpec('player', 'auto', 'auto, dig2dig or rosbag2. auto is dig2dig, which waits for '
                   'the node, so that no first frame is lost, and for its last pair, and measures; '
                   'it is rosbag2 where the Python package rosbags is missing.',
-                  choices=('auto', 'play_bag', 'rosbag2')),
+                  choices=('auto', 'dig2dig', 'rosbag2')),
 )}
 # fmt: on
 
@@ -116,17 +116,17 @@ def choose_player(context: LaunchContext) -> str:
     choice: str = given(context, 'player')
     has_rosbag2 = is_installed('ros2bag')
     if choice == 'auto':
-        choice = 'play_bag' if find_spec('rosbags') or not has_rosbag2 else 'rosbag2'
-    if choice == 'play_bag' and not find_spec('rosbags'):
+        choice = 'dig2dig' if find_spec('rosbags') or not has_rosbag2 else 'rosbag2'
+    if choice == 'dig2dig' and not find_spec('rosbags'):
         raise RuntimeError(
-            'play_bag reads bags with the Python package rosbags, which is missing: '
+            'dig2dig play reads bags with the Python package rosbags, which is missing: '
             'python3 -m pip install rosbags'
             + ('; or player:=rosbag2' if has_rosbag2 else '; or install ros-$ROS_DISTRO-rosbag2')
         )
     if choice == 'rosbag2' and not has_rosbag2:
         raise RuntimeError(
             'rosbag2 is not installed in this ROS environment: apt install '
-            'ros-$ROS_DISTRO-rosbag2, or take player:=play_bag'
+            'ros-$ROS_DISTRO-rosbag2, or take player:=dig2dig'
         )
     return choice
 
@@ -220,7 +220,7 @@ def prepare(
     arguments = input_arguments(context, bag)
     folder = output_folder(context, bag)
     job = Replay(bag, folder, rate, loop, measure, arguments)
-    play = play_bag if player == 'play_bag' else play_with_rosbag2
+    play = play_with_dig2dig if player == 'dig2dig' else play_with_rosbag2
     players += play(context, job)
     return [
         *(SetLaunchConfiguration(name, value) for name, value in arguments.items()),
@@ -230,7 +230,7 @@ def prepare(
     ]
 
 
-def play_bag(context: LaunchContext, job: Replay) -> list[LaunchDescriptionEntity]:
+def play_with_dig2dig(context: LaunchContext, job: Replay) -> list[LaunchDescriptionEntity]:
     """Return the package's own player, which waits, records and measures by itself."""
     words = [str(job.bag), '--rate', str(job.rate), '--clock', str(CLOCK_RATE)]
     words += ['--record', str(job.folder / 'fused'), '--wait', str(START_SECONDS)]
@@ -241,8 +241,8 @@ def play_bag(context: LaunchContext, job: Replay) -> list[LaunchDescriptionEntit
     words += ['--summary', str(job.folder / 'replay.json')] if job.measure else []
     node = Node(
         package='dig2dig',
-        executable='play_bag',
-        name='play_bag',
+        executable='play',
+        name='bag_player',
         namespace=given(context, 'namespace'),
         arguments=words,
         output='both',

@@ -20,4 +20,4 @@ set -euo pipefail
 # shellcheck source=scripts/environment.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 
-exec "$python" -m dig2dig_ros.tools.demo "$@"
+exec "$python" -m dig2dig_ros demo "$@"

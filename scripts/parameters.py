@@ -91,8 +91,9 @@ ros2 launch dig2dig fusion.launch.py params_file:=my.yaml                   # fr
       num_inference_steps: 4
 ```
 
-`evaluate_bag` and the other commands read the same files (`--params`), and have the parameters
-of the group `fusion` as options: `evaluate_pairs FOLDER --fusion.num_inference_steps 4`. The terms
+`dig2dig evaluate` and the other commands read the same files (`--params`), and have the
+parameters of the group `fusion` as options: `dig2dig evaluate FOLDER
+--fusion.num_inference_steps 4`. The terms
 are explained in [method.md](method.md) and [cameras.md](cameras.md).
 
 *Made by `scripts/parameters.py` from the tables that the nodes declare, as are

@@ -59,8 +59,8 @@ class Drawing:
     draw: Callable[[Path, Path, argparse.Namespace], None]
 
 
-def _tool(name: str, *arguments: object) -> None:
-    command = [sys.executable, '-m', f'dig2dig_ros.tools.{name}', *map(str, arguments)]
+def _dig2dig(*arguments: object) -> None:
+    command = [sys.executable, '-m', 'dig2dig_ros', *map(str, arguments)]
     subprocess.run(command, check=True, cwd=CHECKOUT)
 
 
@@ -83,12 +83,12 @@ def _store(source: Path, target: Path, quality: int, scale: float = 1.0) -> None
 
 
 def _demo(output: Path, work: Path, _: argparse.Namespace) -> None:
-    _tool('demo', '--sheet-rows', 3, '--output', work)
+    _dig2dig('demo', '--sheet-rows', 3, '--output', work)
     _store(work / 'contact_sheet.png', output / 'demo.jpg', 88)
 
 
 def _unaligned(output: Path, work: Path, _: argparse.Namespace) -> None:
-    _tool('demo', '--unaligned', '--sheet-rows', 2, '--output', work)
+    _dig2dig('demo', '--unaligned', '--sheet-rows', 2, '--output', work)
     _store(work / 'contact_sheet.png', output / 'unaligned.jpg', 85)
 
 
@@ -96,7 +96,7 @@ def _roadscene(output: Path, work: Path, options: argparse.Namespace) -> None:
     if options.pairs is None:
         print('roadscene_pairs.jpg: left as it is; --pairs FOLDER draws it.', file=sys.stderr)
         return
-    _tool('demo', '--pairs', options.pairs, '--sheet-rows', 10, '--output', work)
+    _dig2dig('demo', '--pairs', options.pairs, '--sheet-rows', 10, '--output', work)
     _store(work / 'contact_sheet.png', output / 'roadscene_pairs.jpg', 82, 0.75)
 
 
@@ -125,7 +125,7 @@ def _cameras(output: Path, work: Path, _: argparse.Namespace) -> None:
 def _report(output: Path, work: Path, _: argparse.Namespace) -> None:
     bag = work / 'night_street'
     record_street(bag)
-    _tool('evaluate_bag', bag, '--output', work / 'evaluation')
+    _dig2dig('evaluate', bag, '--output', work / 'evaluation')
     page = work / 'evaluation' / 'night_street' / 'report.html'
     _photograph(page, work / 'report.png')
     _store(work / 'report.png', output / 'report.jpg', 82)
@@ -208,7 +208,9 @@ DRAWINGS = (
         'python docs/pictures/inspect_people.py FOLDER --pair 010009 --detector MODEL.onnx',
         _people,
     ),
-    Drawing(('report.jpg',), 'evaluate_bag night_street, a bag of the built-in street', _report),
+    Drawing(
+        ('report.jpg',), 'dig2dig evaluate night_street, a bag of the built-in street', _report
+    ),
     Drawing(
         ('theorem.png', 'cumulative_gain.png'),
         'python docs/pictures/inspect_gains.py --device cpu --output docs/images',

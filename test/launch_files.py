@@ -47,10 +47,10 @@ with open(path + '.part', 'w') as file:
 os.replace(path + '.part', path)
 """
 
-NODE = """
+FUSION_NODE = """
 import sys
-from dig2dig_ros.{module} import main
-sys.exit(main())
+from dig2dig_ros.tools.entry_points import fusion_node
+sys.exit(fusion_node())
 """
 
 

@@ -40,6 +40,7 @@ FLOORS = {
     'nodes': 4,
     'evaluation': 4,
     'tools': 5,
+    '__main__': 6,
 }
 WITH_RCLPY = {'nodes', 'tools'}
 
@@ -128,7 +129,9 @@ def fail_with(findings: list[str]) -> None:
 
 def test_every_folder_has_its_floor():
     folders = {path.name for path in (CHECKOUT / PACKAGE).iterdir() if any(path.glob('*.py'))}
-    assert folders == set(FLOORS), 'give a new folder its floor in FLOORS of this file'
+    assert folders | {'__main__'} == set(FLOORS), (
+        'give a new folder its floor in FLOORS of this file'
+    )
 
 
 def test_imports_point_downwards():

@@ -29,9 +29,9 @@ from launch.event_handlers import OnProcessExit, OnProcessIO
 from launch.events import Shutdown
 from launch_files import (
     CHECKOUT,
+    FUSION_NODE,
     Installation,
     launch_log,
-    NODE,
     parameters,
     PROFILE_VARIABLES,
     RECORDER,
@@ -302,7 +302,7 @@ def test_what_the_command_line_gives_to_no_argument_is_said(installation, monkey
 def test_the_node_itself_comes_up_and_ends_cleanly(installation, tmp_path):
     for module in ('cv2', 'rclpy', 'torch'):
         pytest.importorskip(module)
-    installation.add_executable('fusion_node', NODE.format(module='nodes.fusion_node'))
+    installation.add_executable('fusion_node', FUSION_NODE)
     small = tmp_path / 'small.yaml'
     small.write_text('/**:\n  ros__parameters:\n    warmup_size: [64, 48]\n')
     arguments = {'N': '3', 'S': '2', 'device': 'cpu', 'params_file': str(small)}

@@ -26,7 +26,15 @@ pytest.importorskip('rosbags', reason='comes with the extra evaluation')
 pytest.importorskip('mcap', reason='comes with the extra evaluation')
 
 from launch import LaunchContext
-from launch_files import Installation, launch_log, NODE, parameters, RECORDER, remappings
+from launch_files import (
+    CHECKOUT,
+    FUSION_NODE,
+    Installation,
+    launch_log,
+    parameters,
+    RECORDER,
+    remappings,
+)
 from small_bags import write_bag
 
 from dig2dig_ros.evaluation.bag_reader import BagReader
@@ -106,7 +114,7 @@ def installation(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     installation = Installation(tmp_path, monkeypatch)
     installation.add_executable('fusion_node', RUNNING)
-    installation.add_executable('play_bag', PLAYER)
+    installation.add_executable('play', PLAYER)
     return installation
 
 
@@ -117,7 +125,7 @@ def bag(tmp_path):
 
 def player_options(installation):
     """Return the player's options by name; those without a value are true."""
-    words = installation.record('play_bag')['arguments']
+    words = installation.record('play')['arguments']
     words = words[: words.index('--ros-args')]
     options = {'bag': words.pop(0)}
     while words:
@@ -169,7 +177,7 @@ def test_output_loop_and_measure_reach_the_player_and_the_namespace_both(install
         'namespace': 'robot',
     }
     assert installation.launch(FILE, arguments) == 0
-    record = json.loads((installation.records / 'play_bag.json').read_text(encoding='utf-8'))
+    record = json.loads((installation.records / 'play.json').read_text(encoding='utf-8'))
     assert remappings(record)['__ns'] == '/robot'
     assert remappings(installation.record('fusion_node'))['__ns'] == '/robot'
     options = player_options(installation)
@@ -198,7 +206,7 @@ def test_a_compressed_topic_sets_the_transport(installation, tmp_path):
         ({'rate': 'fast'}, "rate is 'fast', but must be a number"),
         ({'rate': '-1'}, 'rate is -1.0, but must be 0.001 to 1000'),
         ({'loop': 'often'}, 'Argument "loop" provided value "often" is not valid'),
-        ({'player': 'vlc'}, "Valid options are: ['auto', 'play_bag', 'rosbag2']"),
+        ({'player': 'vlc'}, "Valid options are: ['auto', 'dig2dig', 'rosbag2']"),
         ({'output': 'used'}, "output is 'used', which holds the replay.json of an earlier"),
         ({'output': 'drive/metadata.yaml'}, 'which cannot be made'),
         ({'params_file': 'fast'}, 'neither a file nor a preset'),
@@ -226,7 +234,7 @@ def test_a_player_that_fails_fails_the_launch(installation, bag, monkeypatch, ca
     monkeypatch.setenv('DIG2DIG_TEST_CODE', '1')
     with launch_log(caplog):
         assert installation.launch(FILE, {'bag': str(bag)}) == 1
-    assert re.search(r'play_bag-\d+ ended with code 1', caplog.text)
+    assert re.search(r'play-\d+ ended with code 1', caplog.text)
 
 
 def test_a_node_that_dies_ends_the_replay(installation, bag, caplog):
@@ -274,8 +282,8 @@ def test_auto_takes_rosbag2_where_rosbags_is_missing(installation, bag, monkeypa
 def test_a_bag_goes_through_the_node_into_another_bag(installation, bag, tmp_path):
     for module in ('cv2', 'rclpy', 'torch'):
         pytest.importorskip(module)
-    for module in ('nodes.fusion_node', 'tools.play_bag'):
-        installation.add_executable(module.partition('.')[2], NODE.format(module=module))
+    installation.add_executable('fusion_node', FUSION_NODE)
+    installation.add_executable('play', (CHECKOUT / 'libexec' / 'play').read_text())
     small = tmp_path / 'small.yaml'
     small.write_text(
         '/**:\n  ros__parameters:\n    {prior: nano, warmup_size: [64, 48], num_threads: 1}\n'

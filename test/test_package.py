@@ -18,6 +18,7 @@ import ast
 from fnmatch import fnmatch
 import importlib
 from importlib import resources
+import os
 from pathlib import Path
 import runpy
 import subprocess
@@ -26,6 +27,8 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+
+from dig2dig_ros.tools.entry_points import COMMANDS
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -135,10 +138,28 @@ def test_every_console_script_exists(setup_arguments):
     for module in ('cv2', 'rclpy', 'torch'):
         pytest.importorskip(module)
     scripts = setup_arguments['entry_points']['console_scripts']
-    assert any(script.startswith('fusion_node = ') for script in scripts)
+    names = {script.split(' = ')[0] for script in scripts}
+    assert names == {'dig2dig', 'fusion_node', 'detection_fusion', 'pair_camera'}
     for script in scripts:
         module, function = script.split(' = ')[1].split(':')
         assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_every_subcommand_is_an_executable_for_ros2_run(setup_arguments):
+    (files,) = (
+        names for folder, names in setup_arguments['data_files'] if folder == 'lib/dig2dig'
+    )
+    assert {Path(name).name for name in files} == {each.name.split()[0] for each in COMMANDS}
+    for name in files:
+        assert os.access(CHECKOUT / name, os.X_OK), name
+    done = subprocess.run(
+        [sys.executable, CHECKOUT / 'libexec' / 'fuse', '--help'],
+        env={**os.environ, 'PYTHONPATH': str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.startswith('usage: dig2dig fuse '), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ _LARGEST_LIST = 8 << 20
 # A metadata.yaml of thousands of topics has less; reading it takes seconds.
 _LARGEST_METADATA = 4 << 20
 _MOST_DIGITS = 18
+_STORAGE = re.compile(r'\.(mcap|db3)(\.zstd)?$', re.IGNORECASE)
 
 
 class BagReader:
@@ -338,7 +339,7 @@ def _bag_files(path: Path, note: Callable[[str], None]) -> tuple[list[Path], _Me
         return found, metadata
     if any(path.glob('*.bag')) or any(path.glob('*.bag.active')):
         raise BagError(ros1_text(path))
-    bags = sorted(p.name for p in path.iterdir() if p.is_dir() and _is_bag_folder(p))
+    bags = sorted(p.name for p in path.iterdir() if p.is_dir() and is_bag(p))
     hint = f'; bags are in its folders {", ".join(bags)}' if bags else ''
     raise BagError(
         f'{path} is no bag: it holds neither metadata.yaml with its files nor any .mcap or '
@@ -346,11 +347,14 @@ def _bag_files(path: Path, note: Callable[[str], None]) -> tuple[list[Path], _Me
     )
 
 
-def _is_bag_folder(folder: Path) -> bool:
+def is_bag(path: Path) -> bool:
+    """Return whether a path looks like a bag: a folder with its files, or one of these."""
     try:
-        return (folder / 'metadata.yaml').is_file() or bool(_files_in(folder))
+        if path.is_dir():
+            return (path / 'metadata.yaml').is_file() or bool(_files_in(path))
     except OSError:
         return False
+    return bool(_STORAGE.search(path.name))
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -359,8 +363,7 @@ def _files_in(folder: Path) -> list[Path]:
     def order(path: Path) -> list[Any]:
         return [int(s) if s.isdigit() else s for s in re.split(r'(\d+)', path.name)]
 
-    pattern = re.compile(r'\.(mcap|db3)(\.zstd)?$', re.IGNORECASE)
-    paths = [p for p in folder.iterdir() if p.is_file() and pattern.search(p.name)]
+    paths = [p for p in folder.iterdir() if p.is_file() and _STORAGE.search(p.name)]
     # The recorder removes a file once it has compressed it; a copy beside it may be half done.
     plain = {p.name for p in paths}
     kept = [p for p in paths if p.suffix.lower() != '.zstd' or p.stem not in plain]

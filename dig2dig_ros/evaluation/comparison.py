@@ -249,7 +249,8 @@ def add_plugin_option(group: argparse._ActionsContainer) -> None:
         default=[],
         metavar='FILE.py',
         help='a further row: another fusion, with the functions load() and fuse(model, visible, '
-        'thermal) that benchmark knows; may be given more than once. It runs with your rights',
+        'thermal) that dig2dig benchmark knows; may be given more than once. It runs with your '
+        'rights',
     )
 
 

@@ -145,9 +145,9 @@ def registration_facts(
     registration: Registration, trusted: bool, from_folder: bool
 ) -> dict[str, Any]:
     """
-    Return what calibrate_registration found, and how far that is off the truth.
+    Return what ``dig2dig calibrate`` found, and how far that is off the truth.
 
-    :param trusted: what calibrate_registration says.
+    :param trusted: what ``dig2dig calibrate`` says.
     :param from_folder: the images are recorded ones. Then the truth is only what was done to
         them: where they were not aligned before, a perfect registration is off by that.
     """

@@ -88,7 +88,7 @@ def stretch_text(size: Size, onto: Size) -> str:
     return (
         f'{size[0]}x{size[1]} pixels are stretched onto {onto[0]}x{onto[1]}, in {more} '
         f'{max(ratio, 1 / ratio):.2f} times as much as in {less}: register the cameras '
-        '(calibrate_registration), or crop one to the shape of the other'
+        '(dig2dig calibrate), or crop one to the shape of the other'
     )
 
 

@@ -18,16 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import ctypes
+from importlib import import_module
 import json
 import os
 from pathlib import Path
-import runpy
 import signal
 import subprocess
 import sys
 from typing import Any
 
-from dig2dig_ros.nodes.signals import hear_module
 from dig2dig_ros.resources import fast_dds_environment
 
 STOP_SECONDS = 20.0
@@ -74,21 +73,22 @@ def enter_domain(domain_id: int | None = None) -> int:
 
 class Child:
     """
-    A node, or a tool, as a process of its own, its output in a file.
+    One of the package's commands as a process of its own, its output in a file.
 
     It ends with this process, whatever ends that, SIGKILL among it. To be started by a thread that
     stays: the kernel takes the thread for the process.
 
-    :param module: below ``dig2dig_ros``; its last part is the name of the node.
+    :param name: of an executable, such as ``fusion_node``, or with its subcommand, such as
+        ``dig2dig calibrate``.
     :param arguments: of the command line.
     :param log: where its output goes.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
-        self.name = module.rpartition('.')[2]
+    def __init__(self, name: str, arguments: Sequence[str], log: Path) -> None:
+        self.name = name
         self._log = log
         parent = str(os.getpid())
-        command = [sys.executable, '-m', __name__, parent, f'dig2dig_ros.{module}', *arguments]
+        command = [sys.executable, '-m', __name__, parent, *name.split(), *arguments]
         with log.open('wb') as output:
             self._process = subprocess.Popen(
                 command,
@@ -173,17 +173,16 @@ def assignments(node: str, values: Mapping[str, Any]) -> list[str]:
 _PR_SET_PDEATHSIG = 1
 
 
-def _run_child(parent: int, module: str) -> None:
-    """Run a module as the main one of this process, which ends with its parent."""
-    hear_module(module)
+def _run_child(parent: int, name: str) -> None:
+    """Run an executable in this process, which ends with its parent."""
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # it ended before
             sys.exit(1)
-    runpy.run_module(module, run_name='__main__', alter_sys=True)
+    executables = import_module('dig2dig_ros.tools.entry_points')
+    sys.exit(getattr(executables, name)())
 
 
 if __name__ == '__main__':
-    _, _parent, _module, *_arguments = sys.argv
-    sys.argv = [_module, *_arguments]
-    _run_child(int(_parent), _module)
+    _, _parent, *sys.argv = sys.argv
+    _run_child(int(_parent), sys.argv[0])

@@ -17,15 +17,15 @@ Signals of processes that run nodes, listen to them or start them. Importable wi
 
 The imports of a command take a second or more, and until they are done a signal would end the
 process with a traceback or as one that was killed. So signals are heard before anything else is
-imported: by :func:`run_command`, :func:`run_tool` and, for ``python -m``, :func:`hear_module`. The
-exit code is 0 of a node and 130 of any other command. What came even earlier, while the
-interpreter itself started, ends the process as it ends any Python program: by the signal (-2 or
--15), or with 1.
+imported: by :func:`run_command`, :func:`hear_interrupts` and, for ``python -m`` of a node,
+:func:`hear_module`. The exit code is 0 of a node and 130 of any other command. What came even
+earlier, while the interpreter itself started, ends the process as it ends any Python program: by
+the signal (-2 or -15), or with 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 import os
@@ -37,7 +37,7 @@ from types import FrameType, TracebackType
 # Of a command that Ctrl-C has ended, as shells count.
 INTERRUPTED = 130
 # The modules that are nodes.
-_NODES = ('fusion_node', 'detection_fusion_node', 'pair_camera', 'play_bag')
+_NODES = ('fusion_node', 'detection_fusion_node', 'pair_camera')
 
 _has_begun = False
 
@@ -56,14 +56,16 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     # the node ends with it. An exception might come up inside a destructor of C++ and abort.
 
 
-def run_command(module: str) -> int:
+def run_command(module: str, arguments: Sequence[str] | None = None) -> int:
     """
     Import a module and run its ``main``; from now on signals end the process well.
 
+    :param arguments: of the command line; default: those of this process.
     :return: the exit code.
     """
     _hear_node_signals()
-    return int(import_module(module).main())
+    main = import_module(module).main
+    return int(main() if arguments is None else main(list(arguments)))
 
 
 def _hear_node_signals() -> None:
@@ -71,27 +73,11 @@ def _hear_node_signals() -> None:
         signal.signal(number, _on_signal)
 
 
-def run_tool(name: str) -> int:
-    """
-    Import a command of ``dig2dig_ros.tools`` that is no node, and run its ``main``.
-
-    :return: the exit code.
-    """
-    hear_interrupts(name)
-    return int(import_module(f'dig2dig_ros.tools.{name}').main())
-
-
-def hear_module(module: str = '') -> None:
-    """
-    Hear the signals of a module of this package that is being run, be it a node or not.
-
-    :param module: by default the one of ``python -m``, if it is that which imports us.
-    """
-    if not module:
-        if sys.argv[:1] != ['-m'] or '-m' not in sys.orig_argv[:-1]:
-            return
-        module = sys.orig_argv[sys.orig_argv.index('-m') + 1]
-    name = module.rpartition('.')[2]
+def hear_module() -> None:
+    """Hear the signals of the module of ``python -m``, if it is that which imports us."""
+    if sys.argv[:1] != ['-m'] or '-m' not in sys.orig_argv[:-1]:
+        return
+    name = sys.orig_argv[sys.orig_argv.index('-m') + 1].rpartition('.')[2]
     if name in _NODES:
         _hear_node_signals()
     else:

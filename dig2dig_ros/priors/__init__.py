@@ -38,7 +38,7 @@ def load_prior(name: str) -> Prior:
     :param name: one of
 
         - ``compact``, or ``nano`` of a quarter of its operations, embedded in this package;
-        - the path of a ``.safetensors`` file that ``train_prior`` wrote;
+        - the path of a ``.safetensors`` file that ``dig2dig train`` wrote;
         - the path of an unconditional checkpoint of guided-diffusion, such as
           ``256x256_diffusion_uncond.pt``;
         - the path of a folder with a ``UNet2DModel`` of diffusers or a pipeline around one.

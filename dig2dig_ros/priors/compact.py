@@ -292,7 +292,7 @@ def _described(metadata: dict[str, str], path: Path) -> CompactUNet:
     if metadata.get('format') != FORMAT:
         raise PriorError(
             f'prior {path} has format {metadata.get("format")!r}, but {FORMAT!r} is needed: '
-            'use the embedded "compact" or a file that train_prior wrote'
+            'use the embedded "compact" or a file that dig2dig train wrote'
         )
     try:
         fields = json.loads(metadata['config'])

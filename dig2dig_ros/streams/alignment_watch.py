@@ -93,5 +93,5 @@ class AlignmentWatch:
             return ''
         return (
             f'the thermal image is {found.distance:.1f} pixels off: calibrate the registration '
-            'again (calibrate_registration)'
+            'again (dig2dig calibrate)'
         )

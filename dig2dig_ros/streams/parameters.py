@@ -121,7 +121,7 @@ SECTIONS: dict[str, tuple[ParameterSpec, ...]] = {
                       'the device has in hardware), fp32, bf16 or fp16.',
                       choices=('auto', 'fp32', 'bf16', 'fp16')),
         ParameterSpec('prior', 'compact', 'The denoiser: compact or nano (embedded), or the path '
-                      'of a .safetensors file of train_prior, of a guided-diffusion checkpoint, '
+                      'of a .safetensors file of dig2dig train, of a guided-diffusion checkpoint, '
                       'or of a folder with a UNet2DModel of diffusers.'),
         ParameterSpec('num_threads', 0, 'CPU threads for the fusion; 0 leaves the choice to '
                       'torch. Where the robot has other work, at most one less than its cores.',
@@ -151,7 +151,7 @@ SECTIONS: dict[str, tuple[ParameterSpec, ...]] = {
     ),
     'Where the thermal image lies in the visible one': (
         ParameterSpec('thermal_to_visible', '', 'Path of the YAML file that '
-                      'calibrate_registration writes; empty where the images are aligned.'),
+                      'dig2dig calibrate writes; empty where the images are aligned.'),
         ParameterSpec('extrinsics', '', 'Pose of the thermal camera, the path of a YAML file or '
                       "'tf', to compute the registration with the camera_info of both cameras, in "
                       'place of thermal_to_visible.'),

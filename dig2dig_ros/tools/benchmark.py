@@ -36,7 +36,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 import json
 from pathlib import Path
-import sys
 import tempfile
 import time
 from typing import Any, TYPE_CHECKING
@@ -91,7 +90,7 @@ _SETTLING = 3
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ends the program with code 2 where it makes no sense."""
     parser = argparse.ArgumentParser(
-        prog='benchmark',
+        prog='dig2dig benchmark',
         description='Measure how fast the fusion is.',
     )
     commands = parser.add_subparsers(dest='command', required=True)
@@ -159,9 +158,9 @@ def measure_fuser(args: argparse.Namespace) -> Measured:
 
 
 @contextmanager
-def _running(module: str, arguments: Sequence[str], log: Path) -> Iterator[Child]:
+def _running(name: str, arguments: Sequence[str], log: Path) -> Iterator[Child]:
     """Run a node as a process, which ends with the block."""
-    child = Child(module, ['--ros-args', *arguments], log)
+    child = Child(name, ['--ros-args', *arguments], log)
     try:
         yield child
     finally:
@@ -182,7 +181,7 @@ def measure_node(args: argparse.Namespace) -> Measured:
         from dig2dig_ros.nodes.client import FusionClient
     except ImportError as error:
         raise UsageError(
-            f'benchmark node needs ROS 2 ({error}): source its setup.bash, or pip install '
+            f'dig2dig benchmark node needs ROS 2 ({error}): source its setup.bash, or pip install '
             "'dig2dig[ros]'"
         ) from error
     for preset in args.preset:
@@ -226,7 +225,7 @@ def _measure_variant(
         head = {'name': variant.name, 'size': f'{size[0]}x{size[1]}', 'flat_out': flat_out}
         return {**head, **found}
 
-    with _running('nodes.fusion_node', arguments, folder / 'fusion_node.log') as node:
+    with _running('fusion_node', arguments, folder / 'fusion_node.log') as node:
         report(f'{name}: waiting for the node to warm up')
         # The node before may have said something at its end.
         client.meanwhile.clear()
@@ -285,7 +284,7 @@ def _stream(
         latencies.append((now - stamp.sec * 10**9 - stamp.nanosec) * 1e-9)
 
     subscription = client.listen('fused/image_raw', Image, on_fused)
-    with _running('tools.pair_camera', assignments('pair_camera', values), log) as camera:
+    with _running('pair_camera', assignments('pair_camera', values), log) as camera:
         limit = 2 * _WAIT + 3 * count / rate
         client.until(lambda: not camera.running, limit, 'the last image of the cameras')
         camera.require_success()
@@ -402,16 +401,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         benchmark(args)
     except (UsageError, OSError, ImportError) as error:
-        report(f'benchmark: {error}')
+        report(f'dig2dig benchmark: {error}')
         return 2
     except KeyboardInterrupt:
-        report('benchmark: interrupted, nothing is written')
+        report('dig2dig benchmark: interrupted, nothing is written')
         return 130
     except ProcessError as error:
-        report(f'benchmark: {error}')
+        report(f'dig2dig benchmark: {error}')
         return 1
     return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

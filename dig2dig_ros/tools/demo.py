@@ -19,7 +19,7 @@ Starts ``fusion_node`` and ``pair_camera`` as processes of their own, listens to
 the node as any subscriber would, stops both after a bounded number of pairs, and leaves pictures,
 a video and a summary behind. Ends with code 0 only if all went well.
 
-With ``--unaligned`` the cameras do not share a view: ``calibrate_registration`` listens to them
+With ``--unaligned`` the cameras do not share a view: ``dig2dig calibrate`` listens to them
 first, as it would on a robot, and the fusion node takes the registration that it finds. How the
 cameras were set up is known here, so that the demo can tell how good that is.
 """
@@ -72,7 +72,7 @@ from dig2dig_ros.nodes.client import (
 from dig2dig_ros.nodes.signals import interrupt_on_termination
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.parameters import PRESETS
-from dig2dig_ros.tools.calibrate_registration import UNTRUSTED
+from dig2dig_ros.tools.calibrate import UNTRUSTED
 
 # Pairs to calibrate from, as many to check with, and how many a second: slow enough that the
 # scene has changed.
@@ -84,7 +84,7 @@ WEIGHTS = tuple(f'fused/weights/{source}' for source in SOURCES)
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ends the program with code 2 where it makes no sense."""
     parser = argparse.ArgumentParser(
-        prog='demo',
+        prog='dig2dig demo',
         description='Fuse a synthetic night street, or image pairs from a folder, over real DDS.',
     )
     add = parser.add_argument
@@ -168,7 +168,7 @@ class Demo:
         """
         options, client = self._options, self._client
         placement = self._calibrate().placement(0.0) if options.unaligned else None
-        fusion = self._start('nodes.fusion_node', self._fusion_arguments())
+        fusion = self._start('fusion_node', self._fusion_arguments())
         client.meanwhile.append(fusion.require_running)
         print('waiting for fusion_node: it loads torch and the prior and warms up ...', flush=True)
         client.wait_active()
@@ -181,7 +181,7 @@ class Demo:
             placement,
         )
         client.meanwhile.append(self._show)
-        camera = self._start('tools.pair_camera', self._camera_arguments(self._rate))
+        camera = self._start('pair_camera', self._camera_arguments(self._rate))
         sent = self._stream(camera)
         client.settle()
         fusion.stop()
@@ -196,9 +196,9 @@ class Demo:
             + [f'{name} {values.get(name, "?")}' for name in ('prior', 'N', 'S')]
         )
 
-    def _start(self, module: str, arguments: Sequence[str], log: str = '') -> Child:
-        log = log or f'{module.rpartition(".")[2]}.log'
-        self._children.append(Child(module, arguments, self._folder.file(log)))
+    def _start(self, name: str, arguments: Sequence[str], log: str = '') -> Child:
+        log = log or f'{name.split()[-1]}.log'
+        self._children.append(Child(name, arguments, self._folder.file(log)))
         return self._children[-1]
 
     def _fusion_arguments(self) -> list[str]:
@@ -212,18 +212,18 @@ class Demo:
 
     def _calibrate(self) -> Registration:
         """
-        Let calibrate_registration find the registration from the live topics.
+        Let ``dig2dig calibrate`` find the registration from the live topics.
 
         :raises ProcessError: it found none at all.
         """
         path = self._folder.file('registration.yaml')
         print(
-            f'calibrating: calibrate_registration --live takes {2 * CALIBRATION_FRAMES} pairs of '
+            f'calibrating: dig2dig calibrate --live takes {2 * CALIBRATION_FRAMES} pairs of '
             'cameras that do not share a view ...',
             flush=True,
         )
         camera = self._start(
-            'tools.pair_camera',
+            'pair_camera',
             self._camera_arguments(CALIBRATION_RATE, count=0, loop=True),
             'calibration_camera.log',
         )
@@ -240,7 +240,7 @@ class Demo:
             # To show also what failed; the demo says so.
             '--force',
         ]
-        tool = self._start('tools.calibrate_registration', arguments)
+        tool = self._start('dig2dig calibrate', arguments)
         while tool.running:
             self._client.spin(0.1)
             if tool.running:
@@ -318,7 +318,7 @@ class Demo:
             try:
                 child.stop()
             except ProcessError as error:
-                print(f'demo: {error}', file=sys.stderr)
+                print(f'dig2dig demo: {error}', file=sys.stderr)
             except KeyboardInterrupt:
                 child.kill()
         self._client.close()
@@ -356,18 +356,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rate = summary['send_rate_hz']
             print(f'Superseded pairs came while the node was busy: try --rate {rate / 2:.2g}')
         for sentence in wrong:
-            print(f'demo: {sentence}', file=sys.stderr)
+            print(f'dig2dig demo: {sentence}', file=sys.stderr)
         return 1 if wrong else 0
     except (ProcessError, UsageError, ImagePairError, RegistrationError, OSError) as error:
-        print(f'demo: {error}', file=sys.stderr)
+        print(f'dig2dig demo: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('demo: interrupted', file=sys.stderr)
+        print('dig2dig demo: interrupted', file=sys.stderr)
         return 130
     finally:
         if demo is not None:
             demo.close()
-
-
-if __name__ == '__main__':
-    sys.exit(main())

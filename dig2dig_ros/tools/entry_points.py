@@ -12,9 +12,49 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Entry points of all commands, which hear signals from the first moment on."""
+"""The executables of the package, which hear signals from the first moment on."""
 
-from dig2dig_ros.nodes.signals import run_command, run_tool
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import difflib
+from importlib import import_module
+import sys
+from typing import NamedTuple
+
+import dig2dig_ros
+from dig2dig_ros.nodes.signals import hear_interrupts, run_command
+
+
+class Command(NamedTuple):
+    """
+    A subcommand of ``dig2dig``.
+
+    :param name: one word, or two.
+    :param module: in ``dig2dig_ros.tools``, with a function ``main(arguments) -> exit code``; is
+        imported once the command is asked for.
+    :param help: one line.
+    :param is_node: handles signals as a node: Ctrl-C is a good end.
+    """
+
+    name: str
+    module: str
+    help: str
+    is_node: bool = False
+
+
+COMMANDS = (
+    Command('fuse', 'fuse', 'fuse two or more images of one scene'),
+    Command('demo', 'demo', 'show the fusion node at work, on two cameras that are simulated'),
+    Command('evaluate', 'evaluate', 'score the fusion on recorded bags or a folder of pairs'),
+    Command('calibrate', 'calibrate', 'find where the thermal image lies in the visible one'),
+    Command('play', 'play', 'play a bag over DDS, record and measure what is made of it', True),
+    Command('benchmark', 'benchmark', 'measure how fast the fusion is on this machine'),
+    Command('train', 'train', 'train a denoiser on your own images'),
+    Command('dev registration', 'dev_registration', 'measure how well calibrate does'),
+    Command('dev restoration', 'dev_restoration', 'measure what declared degradations are worth'),
+)
 
 
 def fusion_node() -> int:
@@ -32,51 +72,48 @@ def pair_camera() -> int:
     return run_command('dig2dig_ros.tools.pair_camera')
 
 
-def play_bag() -> int:
-    """Run the player of bags."""
-    return run_command('dig2dig_ros.tools.play_bag')
+def dig2dig(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run a subcommand.
+
+    :param arguments: its name and arguments; default: those of this process.
+    :return: the exit code.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for command in COMMANDS:
+        count = len(command.name.split())
+        if words[:count] != command.name.split():
+            continue
+        if command.is_node:
+            return run_command(f'dig2dig_ros.tools.{command.module}', words[count:])
+        hear_interrupts(f'dig2dig {command.name}')
+        module = import_module(f'dig2dig_ros.tools.{command.module}')
+        return int(module.main(words[count:]))
+    return _without_command(words)
 
 
-def evaluate_bag() -> int:
-    """Evaluate bags."""
-    return run_tool('evaluate_bag')
-
-
-def evaluate_pairs() -> int:
-    """Evaluate folders of image pairs."""
-    return run_tool('evaluate_pairs')
-
-
-def evaluate_registration() -> int:
-    """Evaluate how well cameras are registered."""
-    return run_tool('evaluate_registration')
-
-
-def evaluate_restoration() -> int:
-    """Evaluate how well images are restored."""
-    return run_tool('evaluate_restoration')
-
-
-def benchmark() -> int:
-    """Measure how fast the fusion is."""
-    return run_tool('benchmark')
-
-
-def calibrate_registration() -> int:
-    """Find how two cameras lie to each other."""
-    return run_tool('calibrate_registration')
-
-
-def fuse_images() -> int:
-    """Fuse image files."""
-    return run_tool('fuse_images')
-
-
-def train_prior() -> int:
-    """Train a prior."""
-    return run_tool('train_prior')
-
-
-def demo() -> int:
-    """Show the fusion at work."""
-    return run_tool('demo')
+def _without_command(words: Sequence[str]) -> int:
+    """Answer a command line that names no command."""
+    group = 'dev ' if words[:1] == ['dev'] else ''
+    names = [each.name for each in COMMANDS if each.name.startswith(group)]
+    width = max(map(len, names))
+    parser = argparse.ArgumentParser(
+        prog=f'dig2dig {group}'.rstrip(),
+        usage=f'dig2dig {group}COMMAND [options]',
+        description='Fuse a visible and a thermal camera.',
+        epilog='commands:\n'
+        + '\n'.join(f'  {c.name:<{width}}  {c.help}' for c in COMMANDS if c.name in names)
+        + f'\n\nOptions of a command: dig2dig {group}COMMAND --help',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--version', action='version', version=dig2dig_ros.__version__)
+    rest = words[1:] if group else words
+    if not rest:
+        parser.print_help(sys.stderr)
+        return 2
+    if not rest[0].startswith('-'):
+        close = difflib.get_close_matches(f'{group}{rest[0]}', names, 1)
+        hint = f'; did you mean {close[0]}?' if close else f', but {", ".join(names)} are'
+        parser.error(f'{rest[0]} is no command{hint}')
+    parser.parse_args(rest)
+    return 0

@@ -81,7 +81,7 @@ _LINE_SECONDS = 10.0
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog='evaluate_bag',
+        prog='dig2dig evaluate',
         usage='%(prog)s BAG [BAG ...] [options]',
         description=__doc__,
         epilog=rows_help(),
@@ -385,12 +385,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return evaluate(args)
     except (UsageError, OSError, ImportError) as error:
-        report(f'evaluate_bag: {error}')
+        report(f'dig2dig evaluate: {error}')
         return 2
     except KeyboardInterrupt:
-        report('evaluate_bag: interrupted, nothing more is written')
+        report('dig2dig evaluate: interrupted, nothing more is written')
         return 130
-
-
-if __name__ == '__main__':
-    sys.exit(main())

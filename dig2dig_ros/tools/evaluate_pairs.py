@@ -30,7 +30,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-import sys
 from typing import Any
 
 from dig2dig_ros.evaluation.baselines import BASELINES
@@ -104,7 +103,7 @@ def size_or_pairs(text: str) -> tuple[int, int] | None:
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ends the program with code 2 where it makes no sense."""
     parser = argparse.ArgumentParser(
-        prog='evaluate_pairs',
+        prog='dig2dig evaluate',
         usage='%(prog)s DIR [options]',
         description=__doc__,
         epilog=rows_help(),
@@ -290,7 +289,7 @@ def evaluate(args: argparse.Namespace) -> int:
     with interruption(lambda: report(INTERRUPTED)) as interrupted:
         evaluation.run(interrupted.is_set)
         if not evaluation.scores.pairs and evaluation.interrupted:
-            report('evaluate_pairs: interrupted before the first pair, so there are no results')
+            report('dig2dig evaluate: interrupted before the first pair, so there are no results')
             return 130
         if not evaluation.scores.pairs:
             raise UsageError(
@@ -334,12 +333,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return evaluate(args)
     except (UsageError, ImagePairError, OSError, ImportError) as error:
-        report(f'evaluate_pairs: {error}')
+        report(f'dig2dig evaluate: {error}')
         return 2
     except KeyboardInterrupt:
-        report('evaluate_pairs: interrupted, nothing more is written')
+        report('dig2dig evaluate: interrupted, nothing more is written')
         return 130
-
-
-if __name__ == '__main__':
-    sys.exit(main())

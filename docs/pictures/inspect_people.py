@@ -16,7 +16,7 @@
 Look at what a detector finds in one pair of real images: in each camera, their mean, and fused.
 
 The pair is shown as it is, and as its visible camera would have taken it with a twentieth of the
-light (the condition night_shot of evaluate_pairs). Printed: how many of the persons are found.
+light (the condition night_shot of dig2dig evaluate). Printed: how many of the persons are found.
 --output draws both, people.jpg. Exit code: 0, or 2 if nothing could be done.
 """
 
@@ -56,7 +56,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser('inspect_people', description=__doc__, formatter_class=raw)
     # fmt: off
     add = parser.add_argument
-    add('pairs', type=Path, metavar='FOLDER', help='image pairs with labels, as of evaluate_pairs')
+    add('pairs', type=Path, metavar='FOLDER', help='image pairs with labels, as dig2dig '
+        'evaluate takes them')
     add('--pair', required=True, metavar='NAME', help='which of them')
     add('--detector', required=True, type=Path, metavar='MODEL.onnx')
     add('--score', type=float, default=0.4, help='of the boxes that are drawn, default: 0.4')

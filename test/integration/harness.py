@@ -121,10 +121,10 @@ class NodeProcess:
 class ListenedProcess:
     """A process of one of the package's commands, and a node that listens to it."""
 
-    def __init__(self, domain, module, arguments):
+    def __init__(self, domain, command, arguments):
         self._output = tempfile.TemporaryFile('w+')  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, '-m', f'dig2dig_ros.tools.{module}', *arguments],
+            [sys.executable, '-m', *command, *arguments],
             env=environment(domain),
             stdout=self._output,
             stderr=subprocess.STDOUT,
@@ -449,7 +449,7 @@ def running(domain, parameters=None, arguments=(), prelude=''):
 @contextmanager
 def cameras(domain, parameters):
     """Run a pair_camera in ``domain``; yield it as a :class:`ListenedProcess`."""
-    process = ListenedProcess(domain, 'pair_camera', ros_arguments(parameters))
+    process = ListenedProcess(domain, ['dig2dig_ros.tools.pair_camera'], ros_arguments(parameters))
     try:
         yield process
     finally:

@@ -29,7 +29,7 @@ _TOOL = """
 from pathlib import Path
 import sys, time
 from dig2dig_ros.nodes.child_processes import Child
-child = Child('tools.pair_camera', ['--ros-args', '-p', 'wait_for_subscribers:=600.0'],
+child = Child('pair_camera', ['--ros-args', '-p', 'wait_for_subscribers:=600.0'],
               Path(sys.argv[1]))
 print(child.pid, flush=True)
 time.sleep(600)

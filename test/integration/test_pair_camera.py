@@ -48,7 +48,8 @@ class Camera(ListenedProcess):
     """A running pair_camera and someone who listens to it."""
 
     def __init__(self, domain, parameters, arguments=()):
-        super().__init__(domain, 'pair_camera', [*ros_arguments(parameters), *arguments])
+        arguments = [*ros_arguments(parameters), *arguments]
+        super().__init__(domain, ['dig2dig_ros.tools.pair_camera'], arguments)
         self.images = {'visible': [], 'thermal': []}
         self.infos = {'visible': [], 'thermal': []}
 

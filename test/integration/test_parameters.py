@@ -98,7 +98,6 @@ def test_what_has_no_effect_is_named_with_what_was_probably_meant(node):
         ('nodes.fusion_node', ('usage: fusion_node', 'sync_tolerance (default: ')),
         ('nodes.detection_fusion_node', ('usage: detection_fusion_node', 'min_score (default: ')),
         ('tools.pair_camera', ('usage: pair_camera', 'wait_for_subscribers (default: ')),
-        ('tools.play_bag', ('usage: play_bag', '--record OUT')),
     ],
 )
 def test_help_is_printed_and_nothing_started(domain, module, words):

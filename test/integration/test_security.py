@@ -126,7 +126,7 @@ def test_a_tool_uses_no_network_and_writes_only_what_it_is_asked_for(places):
         image = rng.integers(0, 255, (48, 64, channels), dtype=np.uint8)
         cv2.imwrite(str(places['log'] / f'{name}.png'), image)
     inputs = [str(places['log'] / f'{name}.png') for name in ('visible', 'thermal')]
-    command = [sys.executable, '-m', 'dig2dig_ros.tools.fuse_images', *inputs, '-o', 'fused.png']
+    command = [sys.executable, '-m', 'dig2dig_ros', 'fuse', *inputs, '-o', 'fused.png']
     python_path = os.pathsep.join([os.environ['PYTHONPATH'], str(CHECKOUT)])
     done = subprocess.run(
         command,

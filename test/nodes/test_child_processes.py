@@ -47,11 +47,13 @@ def test_assignments_are_those_of_one_node() -> None:
 
 
 def test_a_process_that_fails_says_its_last_words(tmp_path: Path) -> None:
-    child = Child('tools.fuse_images', ['--no-such-option'], tmp_path / 'log')
+    child = Child('dig2dig fuse', ['--no-such-option'], tmp_path / 'log')
     end = time.monotonic() + 60
     while child.running and time.monotonic() < end:
         time.sleep(0.05)
-    with pytest.raises(ProcessError, match=r'(?s)fuse_images ended by itself with code 2.*usage:'):
+    with pytest.raises(
+        ProcessError, match=r'(?s)dig2dig fuse ended by itself with code 2.*usage:'
+    ):
         child.require_running()
     with pytest.raises(ProcessError, match='ended with code 2'):
         child.require_success()

@@ -24,6 +24,7 @@ import threading
 import pytest
 
 from dig2dig_ros.nodes.signals import deferred_signals, interruption
+from dig2dig_ros.tools.entry_points import COMMANDS
 
 _TERMINATED = """
 import os, signal
@@ -81,18 +82,13 @@ def test_the_first_ctrl_c_is_a_wish_and_the_next_an_order() -> None:
     assert told == ['ending']
 
 
-TOOLS = (
-    'benchmark',
-    'calibrate_registration',
-    'demo',
-    'evaluate_bag',
-    'evaluate_pairs',
-    'evaluate_registration',
-    'evaluate_restoration',
-    'fuse_images',
-    'train_prior',
+TOOLS = [command.name for command in COMMANDS if not command.is_node]
+NODES = (
+    'dig2dig_ros.nodes.fusion_node',
+    'dig2dig_ros.nodes.detection_fusion_node',
+    'dig2dig_ros.tools.pair_camera',
+    'dig2dig_ros play',
 )
-NODES = ('nodes.fusion_node', 'nodes.detection_fusion_node', 'tools.pair_camera', 'tools.play_bag')
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -118,10 +114,10 @@ def test_ctrl_c_in_the_first_seconds_is_one_line(
     interrupted_import: dict[str, str], name: str
 ) -> None:
     pytest.importorskip('rclpy', reason='needs rclpy')
-    entry = f'import sys; from dig2dig_ros.tools.entry_points import {name}; sys.exit({name}())'
-    for words in (('-m', f'dig2dig_ros.tools.{name}'), ('-c', entry)):
-        done = run(interrupted_import, *words)
-        assert (done.returncode, done.stderr) == (130, f'{name}: interrupted\n'), words
+    entry = 'import sys; from dig2dig_ros.tools.entry_points import dig2dig; sys.exit(dig2dig())'
+    for words in (('-m', 'dig2dig_ros'), ('-c', entry)):
+        done = run(interrupted_import, *words, *name.split())
+        assert (done.returncode, done.stderr) == (130, f'dig2dig {name}: interrupted\n'), words
 
 
 @pytest.mark.slow
@@ -139,7 +135,7 @@ def test_ctrl_c_in_the_first_seconds_of_a_node_is_a_good_end(
     interrupted_import: dict[str, str], module: str
 ) -> None:
     pytest.importorskip('rclpy', reason='needs rclpy')
-    done = run(interrupted_import, '-m', f'dig2dig_ros.{module}')
+    done = run(interrupted_import, '-m', *module.split())
     assert (done.returncode, done.stderr) == (0, '')
 
 

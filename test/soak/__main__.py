@@ -379,7 +379,7 @@ class Soak:
             values['num_threads'] = options.threads
         arguments = ['--ros-args', '--params-file', str(parameter_file(options.params))]
         arguments += assignments('fusion_node', values)
-        self._child = Child('nodes.fusion_node', arguments, options.output / 'fusion_node.log')
+        self._child = Child('fusion_node', arguments, options.output / 'fusion_node.log')
         self._client.meanwhile.append(self._child.require_running)
         print('waiting for fusion_node: it loads torch and the prior and warms up ...', flush=True)
         self._client.wait_active()

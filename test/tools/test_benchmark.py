@@ -54,7 +54,7 @@ def fails_with(capsys: pytest.CaptureFixture[str], words: list[str], message: st
     assert main(words) == 2
     captured = capsys.readouterr()
     last = captured.err.splitlines()[-1]
-    assert last.startswith('benchmark: ')
+    assert last.startswith('dig2dig benchmark: ')
     assert message in last
     assert captured.out == ''
 

@@ -396,7 +396,7 @@ def run_demo(domain: int, folder: Path, *arguments: str) -> 'subprocess.Complete
     environment = os.environ | {'PYTHONPATH': f'{ROOT}{os.pathsep}{os.getenv("PYTHONPATH", "")}'}
     return subprocess.run(
         [
-            *(sys.executable, '-m', 'dig2dig_ros.tools.demo', '--domain-id', str(domain)),
+            *(sys.executable, '-m', 'dig2dig_ros', 'demo', '--domain-id', str(domain)),
             *('--output', str(folder), *arguments),
         ],
         env=environment,
@@ -464,7 +464,7 @@ def test_unaligned_cameras_are_registered_over_real_dds(
     assert summary['dropped']['registration'] == 0
     found = load_registration(tmp_path / 'registration.yaml')
     assert found.thermal_to_visible.tolist() == facts['thermal_to_visible']
-    assert {'registration.png', 'calibrate_registration.log'} <= names(tmp_path)
+    assert {'registration.png', 'calibrate.log'} <= names(tmp_path)
     assert {'registration.png', 'registration.yaml'} <= set(summary['files'])
     sheet = cv2.imread(str(tmp_path / 'contact_sheet.png'))
     assert sheet is not None

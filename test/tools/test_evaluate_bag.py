@@ -13,7 +13,7 @@
 # limitations under the License.
 
 
-"""evaluate_bag on small bags: its files, its messages, interruptions and lost processes."""
+"""dig2dig evaluate on small bags: its files, its messages, interruptions and lost processes."""
 
 from __future__ import annotations
 
@@ -799,7 +799,7 @@ def test_parameters_that_are_refused(bags: Path, tmp_path: Path, text: str, mess
     run = call(bags / 'drive', '-o', tmp_path / 'out', '--params', parameters)
     assert run.code == 2
     (line,) = run.err.splitlines()
-    assert line.startswith('evaluate_bag: ')
+    assert line.startswith('dig2dig evaluate: ')
     assert message in line
     assert not (tmp_path / 'out').exists()
 
@@ -1078,7 +1078,7 @@ class Terminal:
     def __init__(self, *arguments: object) -> None:
         self._master, slave = os.openpty()
         self._text = b''
-        command = [sys.executable, '-m', 'dig2dig_ros.tools.evaluate_bag', *map(str, arguments)]
+        command = [sys.executable, '-m', 'dig2dig_ros', 'evaluate', *map(str, arguments)]
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,

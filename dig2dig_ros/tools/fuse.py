@@ -28,7 +28,6 @@ import argparse
 from collections.abc import Mapping, Sequence
 import os
 from pathlib import Path
-import sys
 from typing import Any, TYPE_CHECKING
 
 import cv2
@@ -244,7 +243,7 @@ def summary(
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ends the program with code 2 where it makes no sense."""
     parser = argparse.ArgumentParser(
-        prog='fuse_images',
+        prog='dig2dig fuse',
         usage='%(prog)s IMAGE IMAGE [IMAGE ...] -o OUT [options]',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -262,7 +261,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'colour of all images that have colour')
     add_fusion_options(parser, 'those of --task, over which it wins')
     add('--thermal-to-visible', metavar='FILE',
-        help='registration of the second image, as calibrate_registration writes it; default: '
+        help='registration of the second image, as dig2dig calibrate writes it; default: '
         'the images are aligned')
     # fmt: on
     return parser.parse_args(argv)
@@ -287,7 +286,7 @@ def fuse(args: argparse.Namespace) -> str:
         depth = BitDepth()
         images[0] = depth.full_scale(images[0])
         if depth.bits < 16:
-            report(f'fuse_images: {args.images[0]} uses {depth.bits} of 16 bits, scaled by them')
+            report(f'dig2dig fuse: {args.images[0]} uses {depth.bits} of 16 bits, scaled by them')
     parameters = choose_parameters(args, images)
     sources, no_data = prepare_sources(images, args.task, parameters)
     fuser = set_up_fuser(parameters)
@@ -295,12 +294,12 @@ def fuse(args: argparse.Namespace) -> str:
     for index, found in no_data.items():
         fate = ('without weight',) if index else ('filled from around it where it is small',)
         for text in found.sentences(str(args.images[index]), *fate):
-            report(f'fuse_images: {text}')
+            report(f'dig2dig fuse: {text}')
     for index, (path, image) in enumerate(zip(args.images, images, strict=True)):
         placed = index == 1 and bool(parameters.get('thermal_to_visible'))
         if size_of(image) != size_of(images[0]) and not placed:
             report(
-                f'fuse_images: {path} has {size_text(image)} pixels and is resized to '
+                f'dig2dig fuse: {path} has {size_text(image)} pixels and is resized to '
                 f'the {size_text(images[0])} of {args.images[0]}'
             )
             if stretched := stretch_text(size_of(image), size_of(images[0])):
@@ -327,13 +326,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         print(fuse(args))
     except (UsageError, ImagePairError, OSError, ImportError) as error:
-        report(f'fuse_images: {error}')
+        report(f'dig2dig fuse: {error}')
         return 2
     except KeyboardInterrupt:
-        report('fuse_images: interrupted')
+        report('dig2dig fuse: interrupted')
         return INTERRUPTED
     return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

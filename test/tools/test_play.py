@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The command line of play_bag."""
+"""The command line of dig2dig play."""
 
 import pytest
 
@@ -20,7 +20,7 @@ pytest.importorskip('rclpy', reason='needs rclpy')
 pytest.importorskip('rosbags', reason='comes with the extra evaluation')
 pytest.importorskip('mcap', reason='comes with the extra evaluation')
 
-from dig2dig_ros.tools.play_bag import parse_arguments
+from dig2dig_ros.tools.play import parse_arguments
 
 
 def test_the_command_line_has_defaults_for_all_but_the_bag(tmp_path):

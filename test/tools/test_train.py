@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from dig2dig_ros.priors import load_prior
-from dig2dig_ros.tools.train_prior import learning_rate, main, parse_arguments
+from dig2dig_ros.tools.train import learning_rate, main, parse_arguments
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def weights(path):
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(images, tmp_path, monkeypatch):
     train(images, tmp_path / 'whole.safetensors', 4)
     with monkeypatch.context() as patch:
-        patch.setattr('dig2dig_ros.tools.train_prior.learning_rate', lambda step, _: 1e-3)
+        patch.setattr('dig2dig_ros.tools.train.learning_rate', lambda step, _: 1e-3)
         train(images, tmp_path / 'flat.safetensors', 4)
         train(images, tmp_path / 'parts.safetensors', 2)
         train(images, tmp_path / 'parts.safetensors', 4)
@@ -96,7 +96,7 @@ def test_unreadable_images_are_skipped_and_an_empty_folder_is_refused(images, tm
 def test_ctrl_c_keeps_a_checkpoint_to_go_on_from(images, tmp_path, monkeypatch, capsys):
     output = tmp_path / 'parts.safetensors'
     with monkeypatch.context() as patch:
-        patch.setattr('dig2dig_ros.tools.train_prior.learning_rate', lambda step, _: 1e-3)
+        patch.setattr('dig2dig_ros.tools.train.learning_rate', lambda step, _: 1e-3)
         assert train(images, tmp_path / 'whole.safetensors', 4) == 0
 
         def interrupted(step, _):
@@ -104,11 +104,11 @@ def test_ctrl_c_keeps_a_checkpoint_to_go_on_from(images, tmp_path, monkeypatch, 
                 signal.raise_signal(signal.SIGINT)
             return 1e-3
 
-        patch.setattr('dig2dig_ros.tools.train_prior.learning_rate', interrupted)
+        patch.setattr('dig2dig_ros.tools.train.learning_rate', interrupted)
         assert train(images, output, 4, '--checkpoint-every', '500') == 130
         assert 'interrupted at step 2, which' in capsys.readouterr().err
         assert not output.exists()
-        patch.setattr('dig2dig_ros.tools.train_prior.learning_rate', lambda step, _: 1e-3)
+        patch.setattr('dig2dig_ros.tools.train.learning_rate', lambda step, _: 1e-3)
         assert train(images, output, 4) == 0
         assert 'parts.checkpoint.pt at step 2' in capsys.readouterr().out
     whole = weights(tmp_path / 'whole.safetensors')
@@ -119,9 +119,9 @@ def test_ctrl_c_before_the_first_step_is_one_line(images, tmp_path, monkeypatch,
     def interrupted(folders, limit=None):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('dig2dig_ros.tools.train_prior.load_luma', interrupted)
+    monkeypatch.setattr('dig2dig_ros.tools.train.load_luma', interrupted)
     assert train(images, tmp_path / 'a.safetensors', 1) == 130
-    assert capsys.readouterr().err == 'train_prior: interrupted before the first step\n'
+    assert capsys.readouterr().err == 'dig2dig train: interrupted before the first step\n'
 
 
 def test_a_checkpoint_that_does_not_fit_is_one_sentence(images, tmp_path, capsys):
@@ -137,10 +137,10 @@ def test_a_checkpoint_that_does_not_fit_is_one_sentence(images, tmp_path, capsys
         checkpoint.write_bytes(content)
         assert train(images, output, 2) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert f'{checkpoint} is no checkpoint of train_prior, or is damaged' in line
+        assert f'{checkpoint} is no checkpoint of dig2dig train, or is damaged' in line
     torch.save([1, 2], checkpoint)
     assert train(images, output, 2) == 2
-    assert 'is no checkpoint of train_prior' in capsys.readouterr().err
+    assert 'is no checkpoint of dig2dig train' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_what_cannot_be_trained_is_said_before_the_first_step(
 ):
     assert train(images, tmp_path / 'a.safetensors', 1, *words) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith('train_prior: ')
+    assert line.startswith('dig2dig train: ')
     assert reason in line
 
 

@@ -88,7 +88,7 @@ _ADVICE = {
 def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the options, and the arguments for ROS; end with code 2 where they make no sense."""
     parser = argparse.ArgumentParser(
-        prog='calibrate_registration',
+        prog='dig2dig calibrate',
         description=__doc__,
         epilog='With --live, ROS arguments go to the end: --ros-args -r '
         'visible/image_raw:=/camera/image_raw -r thermal/image_raw:=/lwir/image_raw',
@@ -224,7 +224,7 @@ def listen(
     """
     from dig2dig_ros.nodes.image_collector import ImageCollector
 
-    with ImageCollector('calibrate_registration', ros_arguments) as cameras:
+    with ImageCollector('calibrate', ros_arguments) as cameras:
         interval = round(args.interval * 1e9)
         pairs = PairCollector(cameras.topics, 2 * number, values, interval)
         report(f'listening to {" and ".join(cameras.topics.values())}, raw or compressed')
@@ -360,12 +360,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_click_page(args, images)
         return 0
     except (*_REFUSALS, OSError, ImportError) as error:
-        report(f'calibrate_registration: {error}')
+        report(f'dig2dig calibrate: {error}')
         return 2
     except KeyboardInterrupt:
-        report('calibrate_registration: interrupted, nothing is written')
+        report('dig2dig calibrate: interrupted, nothing is written')
         return 130
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -39,7 +39,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-import sys
 import time
 
 import cv2
@@ -84,7 +83,7 @@ def case_argument(text: str) -> Case:
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ends the program with code 2 where it makes no sense."""
     parser = argparse.ArgumentParser(
-        prog='evaluate_restoration',
+        prog='dig2dig dev restoration',
         usage='%(prog)s DIR [options]',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -156,12 +155,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return evaluate(args)
     except (UsageError, ImagePairError, OSError, ImportError) as error:
-        report(f'evaluate_restoration: {error}')
+        report(f'dig2dig dev restoration: {error}')
         return 2
     except KeyboardInterrupt:
-        report('evaluate_restoration: interrupted, nothing more is written')
+        report('dig2dig dev restoration: interrupted, nothing more is written')
         return 130
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The command evaluate_restoration on small synthetic pairs."""
+"""The command dig2dig dev restoration on small synthetic pairs."""
 
 from collections import defaultdict
 import csv
@@ -23,7 +23,7 @@ import pytest
 
 from dig2dig_ros.evaluation.restoration_study import Case, METHODS, METRICS
 from dig2dig_ros.fusion.degradation import Degradation
-from dig2dig_ros.tools.evaluate_restoration import DEFAULT_CASES, main
+from dig2dig_ros.tools.dev_restoration import DEFAULT_CASES, main
 
 SIZE = (96, 72)
 

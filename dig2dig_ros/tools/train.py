@@ -28,7 +28,6 @@ import copy
 from datetime import datetime, timezone
 import math
 from pathlib import Path
-import sys
 import time
 from typing import Any
 
@@ -81,7 +80,7 @@ def write_card(path: Path, facts: dict[str, str], psnr: dict[int, float]) -> Non
     path.write_text(
         f'# Model card: {path.stem}\n\n'
         'A denoiser of luma images in [-1, 1] on the linear noise schedule (T = 1000), used as '
-        'the diffusion prior of dig2dig. Written by `train_prior`.\n\n'
+        'the diffusion prior of dig2dig. Written by `dig2dig train`.\n\n'
         f'## Training\n\n{lines}\n\n'
         '## One-step denoising\n\n'
         'Mean PSNR over the evaluation images, weights as shipped (EMA, float16).\n\n'
@@ -97,7 +96,7 @@ def write_card(path: Path, facts: dict[str, str], psnr: dict[int, float]) -> Non
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ends the program with code 2 where it makes no sense."""
     parser = argparse.ArgumentParser(
-        prog='train_prior',
+        prog='dig2dig train',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -162,7 +161,7 @@ class Training:
             raise
         except Exception as error:  # whatever torch says of a file that is none of ours
             raise UsageError(
-                f'{self._checkpoint} is no checkpoint of train_prior, or is damaged: {way_out}'
+                f'{self._checkpoint} is no checkpoint of dig2dig train, or is damaged: {way_out}'
             ) from error
         try:
             for name, part in self._parts().items():
@@ -289,7 +288,7 @@ def train(args: argparse.Namespace) -> int:
         training.run(images, linear_alpha_bar(config.num_train_timesteps), requested.is_set)
     if training.steps < args.steps:
         report(
-            f'train_prior: interrupted at step {training.steps}, which {training.checkpoint} '
+            f'dig2dig train: interrupted at step {training.steps}, which {training.checkpoint} '
             'holds: the same command goes on from there'
         )
         return INTERRUPTED
@@ -323,12 +322,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return train(args)
     except (UsageError, DeviceError, OSError) as error:
-        report(f'train_prior: {error}')
+        report(f'dig2dig train: {error}')
         return 2
     except KeyboardInterrupt:
-        report('train_prior: interrupted before the first step')
+        report('dig2dig train: interrupted before the first step')
         return INTERRUPTED
-
-
-if __name__ == '__main__':
-    sys.exit(main())

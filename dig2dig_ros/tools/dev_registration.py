@@ -17,7 +17,7 @@ Measure how well the thermal camera is registered from the images alone.
 
 DIR holds pairs of images that lie on each other, visible and thermal, in two folders of images
 with the same names. Each thermal image is warped by a random homography (rotation, scale, shift,
-and a perspective of up to 2 % at the sides), and the registration that calibrate_registration
+and a perspective of up to 2 % at the sides), and the registration that dig2dig calibrate
 makes has to find it again. Errors are distances of the corners of the thermal image, root mean
 square over the four, in thermal pixels. The table goes to the standard output, progress to the
 standard error; --output takes the table and every trial as JSON. The same seed draws the same
@@ -34,7 +34,6 @@ from dataclasses import asdict
 import json
 import math
 from pathlib import Path
-import sys
 
 import cv2
 import numpy as np
@@ -122,7 +121,7 @@ def _common_reference(found: Sequence[ImagePair]) -> tuple[Array, bool]:
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ends the program with code 2 where it makes no sense."""
     parser = argparse.ArgumentParser(
-        prog='evaluate_registration',
+        prog='dig2dig dev registration',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -157,12 +156,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return evaluate(args)
     except (UsageError, ImagePairError, RegistrationError, OSError, cv2.error) as error:
-        report(f'evaluate_registration: {error}')
+        report(f'dig2dig dev registration: {error}')
         return 2
     except KeyboardInterrupt:
-        report('evaluate_registration: interrupted, nothing is written')
+        report('dig2dig dev registration: interrupted, nothing is written')
         return 130
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -81,7 +81,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     :param arguments: without the program's name and without ROS arguments.
     """
     parser = argparse.ArgumentParser(
-        prog='play_bag',
+        prog='dig2dig play',
         description='Play a bag over DDS at the pace of its recording; record and measure what '
         'the fusion node makes of it.',
         epilog='ROS arguments go to the end: --ros-args -r /camera/image:=/visible/image_raw',
@@ -135,7 +135,7 @@ class BagPlayer(Node):  # type: ignore[misc]
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
-        super().__init__('play_bag')
+        super().__init__('bag_player')
         self._options = options
         # A node to look after: to wait for, to record and to measure.
         self._observing: bool = options.measure or options.record is not None
@@ -407,14 +407,10 @@ class BagPlayer(Node):  # type: ignore[misc]
 
 def main(args: list[str] | None = None) -> int:
     """Play until the end or an interruption; return the process's exit code."""
-    arguments = sys.argv if args is None else ['play_bag', *args]
+    arguments = sys.argv if args is None else ['dig2dig', *args]
     options = parse_arguments(remove_ros_args(arguments)[1:])
     # Images fit into shared memory only with a larger segment, and that is the sender's.
     os.environ.update(fast_dds_environment())
     create = partial(BagPlayer, options)
     refusals = (PlayError, BagError, ProcessError)
     return run_node(create, BagPlayer.run, BagPlayer.close, arguments, refusals)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The command calibrate_registration: scenes warped by a known homography, points, boards."""
+"""The command dig2dig calibrate: scenes warped by a known homography, points, boards."""
 
 from collections.abc import Callable
 import dataclasses
@@ -35,7 +35,7 @@ from dig2dig_ros.images.alignment import corner_distance
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import load_registration
 from dig2dig_ros.streams.parameters import complete_values
-from dig2dig_ros.tools.calibrate_registration import main, UNTRUSTED
+from dig2dig_ros.tools.calibrate import main, UNTRUSTED
 
 # A browser for the page.
 pytest_plugins = ['evaluation.conftest']
@@ -127,8 +127,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
     """Return the sentence with which the command ends, which is one line."""
     assert run(*arguments) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith('calibrate_registration: ')
-    return error.removeprefix('calibrate_registration: ')
+    assert error.startswith('dig2dig calibrate: ')
+    return error.removeprefix('dig2dig calibrate: ')
 
 
 # From the images
@@ -606,7 +606,7 @@ def test_command_lines_without_sense_end_with_two(arguments: list[str]) -> None:
 def test_ros_is_not_imported_for_files(plain: Path, tmp_path: Path) -> None:
     program = (
         'import sys\n'
-        'from dig2dig_ros.tools.calibrate_registration import main\n'
+        'from dig2dig_ros.tools.calibrate import main\n'
         f'assert main([{str(plain)!r}, "--click", {str(tmp_path / "page.html")!r}]) == 0\n'
         'assert not {"rclpy", "torch"} & set(sys.modules)\n'
     )

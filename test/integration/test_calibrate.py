@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The command calibrate_registration on live topics, as a process over real DDS."""
+"""The command dig2dig calibrate on live topics, as a process over real DDS."""
 
 from contextlib import contextmanager
 import signal
@@ -43,7 +43,7 @@ class Calibration:
     """The command as a process."""
 
     def __init__(self, domain, *arguments):
-        command = [sys.executable, '-m', 'dig2dig_ros.tools.calibrate_registration', '--live']
+        command = [sys.executable, '-m', 'dig2dig_ros', 'calibrate', '--live']
         self.process = subprocess.Popen(
             [*command, *map(str, arguments)],
             env={**environment(domain), 'OMP_NUM_THREADS': '1'},
@@ -146,7 +146,7 @@ def test_silence_ends_at_the_timeout_with_the_topics(domain, output):
         code, printed = process.finish()
     assert code == 2
     assert printed.strip().splitlines()[-1] == (
-        'calibrate_registration: no pairs within 1 s: nothing came on the topic of the camera '
+        'dig2dig calibrate: no pairs within 1 s: nothing came on the topic of the camera '
         'visible (/visible/image_raw) and thermal (/lwir/image_raw); check the names'
     )
     assert not output.exists()

@@ -31,17 +31,17 @@ from small_bags import DELAY, PERIOD, stamps, write_bag
 
 from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.nodes.raw_topics import header_stamp
-from dig2dig_ros.tools.play_bag import main
+from dig2dig_ros.tools.play import main
 from integration.harness import in_this_process, ListenedProcess, running
 
 CAMERA = ('/camera/image_raw', '/thermal/image_raw')
 
 
 class Player(ListenedProcess):
-    """A running play_bag and someone who listens to it."""
+    """A running dig2dig play and someone who listens to it."""
 
     def __init__(self, domain, arguments):
-        super().__init__(domain, 'play_bag', map(str, arguments))
+        super().__init__(domain, ['dig2dig_ros', 'play'], map(str, arguments))
         self.received = {}
 
     def listen(self, kind, topic, qos=None, raw=True):

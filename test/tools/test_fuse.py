@@ -34,8 +34,8 @@ from dig2dig_ros.images.registration_file import save_registration
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.priors.compact import CompactConfig, CompactUNet, save
 from dig2dig_ros.streams.parameters import fusion_settings
-from dig2dig_ros.tools import fuse_images
-from dig2dig_ros.tools.fuse_images import main
+from dig2dig_ros.tools import fuse as module
+from dig2dig_ros.tools.fuse import main
 
 Image = NDArray[Any]
 SHAPE = (48, 64)
@@ -424,7 +424,7 @@ def test_what_cannot_be_done_is_one_sentence_and_leaves_no_file(
     captured = capsys.readouterr()
     assert captured.out == ''
     # OpenCV may add lines of its own.
-    (line,) = (x for x in captured.err.splitlines() if x.startswith('fuse_images: '))
+    (line,) = (x for x in captured.err.splitlines() if x.startswith('dig2dig fuse: '))
     assert message in line
     assert 'Traceback' not in captured.err
     assert {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()} == before
@@ -472,7 +472,7 @@ def test_mistakes_are_found_out_before_anything_is_loaded(
     def unexpected(*_: Any) -> None:
         raise AssertionError('the prior was loaded')
 
-    monkeypatch.setattr(fuse_images, 'set_up_fuser', unexpected)
+    monkeypatch.setattr(module, 'set_up_fuser', unexpected)
     assert fuse(colour(1)) == 2
     assert fuse(colour(1), np.zeros(SHAPE, np.uint8), options=('--params', 'none')) == 2
 

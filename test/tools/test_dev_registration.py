@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The command evaluate_registration on small synthetic pairs."""
+"""The command dig2dig dev registration on small synthetic pairs."""
 
 import json
 
@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from dig2dig_ros.evaluation.registration_trials import FAILURE
-from dig2dig_ros.tools.evaluate_registration import main
+from dig2dig_ros.tools.dev_registration import main
 
 GENTLE = ['--rotation', '2', '--scale', '1.05', '--shift', '0.05']
 
@@ -128,7 +128,7 @@ def test_what_cannot_be_done_is_told(tmp_path, capsys, monkeypatch, options, wor
     folder = write_pairs(tmp_path, size=(64, 48))
     assert main([str(folder), *GENTLE, *options]) == 2
     error = capsys.readouterr().err
-    assert 'evaluate_registration: ' in error
+    assert 'dig2dig dev registration: ' in error
     assert words in error
 
 

@@ -1,0 +1,23 @@
+#!/usr/bin/env python3
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The subcommand of ``dig2dig`` that this file is named after, for ``ros2 run dig2dig``."""
+
+from pathlib import Path
+import sys
+
+from dig2dig_ros.tools.entry_points import dig2dig
+
+sys.exit(dig2dig([Path(sys.argv[0]).name, *sys.argv[1:]]))
