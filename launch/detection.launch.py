@@ -16,7 +16,7 @@
 Start the fusion node and a detector, yolo_ros or another one: ``mode:=image`` or ``mode:=boxes``.
 
 With ``image`` the detector reads the fused images. With ``boxes`` it is started on each of
-``detector_sources``, and the node ``detection_fusion`` unites what it finds, on ``detections``.
+``detector_sources``, and the node ``detection_fusion`` merges what it finds, on ``detections``.
 
 The arguments of ``fusion.launch.py`` are arguments of this file as well; ``--show-args`` lists
 all. The detector takes none of them by accident: ``device`` and ``params_file`` are the node's.
@@ -56,14 +56,14 @@ IMAGES = {
     'thermal': 'thermal/restored/image_raw',
     'fused': 'fused/image_raw',
 }
-# Of the detectors, where their boxes are united: weak ones that agree make a sound one.
+# For the detectors whose boxes are merged: weak boxes that agree make a strong one.
 LOW_THRESHOLD = '0.1'
 
 # fmt: off
 # Name, default and description.
 _TABLE = (
     ('mode', 'image', 'Where the detector looks: on the fused image (image), or on several images '
-     'of which the boxes are united (boxes).'),
+     'whose boxes are merged (boxes).'),
     ('detector_package', YOLO, 'Package of the launch file that starts the detector.'),
     ('detector_launch_file', 'yolo.launch.py',
      'That launch file, in the folder launch of the package.'),
@@ -86,10 +86,10 @@ _TABLE = (
     ('detector_topic', 'detections',
      'With mode:=boxes: the topic of its detections, in its namespace.'),
     ('detection_params_file', 'detection_fusion',
-     'With mode:=boxes: parameters of the node that unites, the path of a YAML file or the '
+     'With mode:=boxes: parameters of the node that merges, the path of a YAML file or the '
      'defaults (detection_fusion).'),
     ('united_threshold', '0.5',
-     'With mode:=boxes: the least score of a united detection, 0 to 1.'),
+     'With mode:=boxes: the least score of a merged detection, 0 to 1.'),
 )
 # fmt: on
 _CHOICES = {'mode': ['image', 'boxes']}
@@ -168,7 +168,7 @@ def sources(context: LaunchContext) -> list[str]:
 
 
 def united_threshold(context: LaunchContext) -> float:
-    """Return the least score of a united detection."""
+    """Return the least score of a merged detection."""
     text = given(context, 'united_threshold')
     try:
         score = float(text)
@@ -180,7 +180,7 @@ def united_threshold(context: LaunchContext) -> float:
 
 
 def parameter_file(choice: str) -> str:
-    """Return the path of the parameters of the node that unites."""
+    """Return the path of the parameters of the node that merges."""
     if choice == 'detection_fusion':
         return str(config_file('detection_fusion.yaml'))
     if not Path(choice).is_file():
@@ -224,7 +224,7 @@ def detector_namespace(context: LaunchContext, source: str) -> str:
 
 def start_detector(context: LaunchContext, source: str) -> list[LaunchDescriptionEntity]:
     """Return the detector's launch file with its arguments, in a scope of its own."""
-    united = given(context, 'mode') == 'boxes'
+    merged = given(context, 'mode') == 'boxes'
     # Absolute, because the detector has a namespace of its own.
     topic = posixpath.join(absolute(context, given(context, 'namespace')) or '/', IMAGES[source])
     arguments = {
@@ -232,8 +232,8 @@ def start_detector(context: LaunchContext, source: str) -> list[LaunchDescriptio
         # Of yolo_ros: 1 is reliable, as the images are sent. Others do not mind.
         'image_reliability': '1',
     }
-    if united:
-        # Of yolo_ros, too: there is one scene to track, on the united detections.
+    if merged:
+        # For yolo_ros, too: there is one scene to track, on the merged detections.
         arguments.update(threshold=LOW_THRESHOLD, use_tracking='False', use_debug='False')
     for name in ('model', 'device', 'threshold'):
         if given(context, f'detector_{name}'):
@@ -257,8 +257,8 @@ def start_detector(context: LaunchContext, source: str) -> list[LaunchDescriptio
     ]
 
 
-def unite(context: LaunchContext) -> Node:
-    """Return the node that unites the detections."""
+def merge(context: LaunchContext) -> Node:
+    """Return the node that merges the detections."""
     names, topic = sources(context), given(context, 'detector_topic')
     overrides: dict[str, object] = {
         'sources': names,
@@ -287,9 +287,9 @@ def unite(context: LaunchContext) -> Node:
 
 
 def start_detectors(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Return the detectors, and the node that unites their boxes if there are several."""
+    """Return the detectors, and the node that merges their boxes if there are several."""
     started = [each for name in sources(context) for each in start_detector(context, name)]
-    return [*started, unite(context)] if given(context, 'mode') == 'boxes' else started
+    return [*started, merge(context)] if given(context, 'mode') == 'boxes' else started
 
 
 def generate_launch_description() -> LaunchDescription:

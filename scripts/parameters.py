@@ -18,7 +18,7 @@ Write what is made from the tables of parameters: ``config/fusion.yaml``,
 ``config/detection_fusion.yaml`` and ``docs/parameters.md``.
 
 Those of the fusion node are in ``dig2dig_ros/fusion/settings.py`` (the group ``fusion``) and
-``dig2dig_ros/streams/parameters.py`` (the others), those of the node that unites detections in
+``dig2dig_ros/streams/parameters.py`` (the others), those of the node that merges detections in
 ``dig2dig_ros/streams/detection_parameters.py``. A test fails where a file is not fresh.
 """
 
@@ -66,7 +66,7 @@ _DETECTION_YAML_HEAD = """\
 /**:
   ros__parameters:
 """
-_DETECTION_HEADING = 'The node that unites detections'
+_DETECTION_HEADING = 'The node that merges detections'
 _PAGE_HEAD = """\
 # Parameters
 

@@ -183,7 +183,7 @@ def test_boxes_of_three_detectors_are_united(installation):
 
 def test_boxes_of_two_sources_with_settings_of_their_own(installation, tmp_path):
     add_detector(installation)
-    file = tmp_path / 'united.yaml'
+    file = tmp_path / 'merged.yaml'
     file.write_text('/**:\n  ros__parameters:\n    iou: 0.6\n', encoding='utf-8')
     given = {
         'mode': 'boxes',

@@ -11,4 +11,4 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Boxes that detectors find, and the union of several of them; NumPy, no ROS."""
+"""Boxes that detectors find, and merging those of several sources; NumPy, no ROS."""

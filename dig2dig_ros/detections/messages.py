@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dig2dig_ros.detections.boxes import Detections
-from dig2dig_ros.detections.union import United
+from dig2dig_ros.detections.merging import Merged
 
 DETECTION_2D_ARRAY = 'vision_msgs/msg/Detection2DArray'
 DETECTION_ARRAY = 'yolo_msgs/msg/DetectionArray'
@@ -127,41 +127,41 @@ def sound_detections(message: Any, type_name: str) -> dict[Label, Detections]:
 
 
 def message_of(
-    united: Mapping[Label, United],
+    merged: Mapping[Label, Merged],
     header: Any,
     sources: Sequence[str],
     type_name: str,
     types: Any,
 ) -> Any:
     """
-    Return united boxes as a message of the type that the detectors send, best first.
+    Return merged boxes as a message of the type that the detectors send, best first.
 
-    In ``Detection2DArray`` the first result of each detection is the united one. One more follows
+    In ``Detection2DArray`` the first result of each detection is the merged one. One more follows
     for each source that found it, with the class 'CLASS/SOURCE' and what the source contributes,
-    which is never more than the united score. ``DetectionArray`` has no place for that, see
+    which is never more than the merged score. ``DetectionArray`` has no place for that, see
     :func:`message_of_source`.
 
     :param sources: names, in the order of the columns of ``source_scores``.
     :param type_name: one of :data:`TYPES`.
     :param types: the module with the classes of its package, such as ``vision_msgs.msg``.
     """
-    return _message(_ranked(united), header, sources, type_name, types)
+    return _message(_ranked(merged), header, sources, type_name, types)
 
 
 def message_of_source(
-    united: Mapping[Label, United], header: Any, column: int, type_name: str, types: Any
+    merged: Mapping[Label, Merged], header: Any, column: int, type_name: str, types: Any
 ) -> Any:
     """
     Return the detections of :func:`message_of`, in its order, with the scores of one source.
 
     :param column: of the source in ``source_scores``; the score is 0 where it found nothing.
     """
-    found = [each._replace(score=each.source_scores[column]) for each in _ranked(united)]
+    found = [each._replace(score=each.source_scores[column]) for each in _ranked(merged)]
     return _message(found, header, (), type_name, types)
 
 
 class _Found(NamedTuple):
-    """One united detection."""
+    """One merged detection."""
 
     label: Label
     score: float
@@ -169,11 +169,11 @@ class _Found(NamedTuple):
     source_scores: Sequence[float]
 
 
-def _ranked(united: Mapping[Label, United]) -> list[_Found]:
+def _ranked(merged: Mapping[Label, Merged]) -> list[_Found]:
     """Return the detections of all classes, best first."""
     found = [
         _Found(label, score, box, source_scores)
-        for label, each in united.items()
+        for label, each in merged.items()
         for score, box, source_scores in zip(
             each.scores.tolist(), each.boxes.tolist(), each.source_scores.tolist(), strict=True
         )

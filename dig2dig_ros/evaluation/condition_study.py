@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.detections.boxes import Detections
-from dig2dig_ros.detections.union import noisy_or
+from dig2dig_ros.detections.merging import noisy_or
 from dig2dig_ros.evaluation.average_precision import (
     DetectionAccuracy,
     draw_images,
@@ -178,8 +178,8 @@ class ConditionStudy:
             return self._labels.find(names, visible.shape[1], visible.shape[0])
         for source, image in ((VISIBLE, visible), (THERMAL, thermal)):
             seen[source, ''] = self._rows.detector.detect(image)
-        united = noisy_or(list(seen.values()))
-        return ImageLabels(united.boxes[united.scores >= self._score], np.zeros((0, 4)))
+        merged = noisy_or(list(seen.values()))
+        return ImageLabels(merged.boxes[merged.scores >= self._score], np.zeros((0, 4)))
 
     def tables(self) -> list[Table]:
         """Return AP50 under each condition, and each row over all of them."""

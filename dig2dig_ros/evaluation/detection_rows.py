@@ -15,8 +15,8 @@
 """
 What a detector finds in the cameras' images, in fusions of them, and in several of them together.
 
-Late fusion runs the detector on both cameras and unites what it finds, so it is what a fused image
-has to be worth: ``late_nms`` and ``late_noisy_or`` unite the cameras as they are. ``boxes`` unites
+Late fusion runs the detector on both cameras and merges what it finds, so it is what a fused image
+has to be worth: ``late_nms`` and ``late_noisy_or`` merge the cameras as they are. ``boxes`` merges
 the cameras as they were fused, restored, with the fused image as a third source; how much a camera
 has to say in a box is what its weights say. ``boxes_unweighted`` does so without the weights.
 """
@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.detections.boxes import Detections
-from dig2dig_ros.detections.union import late_nms, noisy_or, say_of_boxes
+from dig2dig_ros.detections.merging import late_nms, noisy_or, say_of_boxes
 from dig2dig_ros.evaluation.comparison import FUSED
 from dig2dig_ros.evaluation.detector import Detector
 from dig2dig_ros.evaluation.detector_inputs import detector_inputs, THERMAL, VISIBLE

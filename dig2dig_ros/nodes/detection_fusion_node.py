@@ -14,10 +14,10 @@
 
 
 """
-The node that unites detections: those of one detector on the cameras and on the fused image.
+The node that merges detections: those of one detector on the cameras and on the fused image.
 
 Its callbacks put messages into :class:`~dig2dig_ros.streams.detection_fusion.DetectionFusion` and
-publish what comes out, all in the executor's thread: to unite a frame takes a millisecond or two.
+publish what comes out, all in the executor's thread: to merge a frame takes a millisecond or two.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from dig2dig_ros.detections.messages import (
 from dig2dig_ros.nodes.diagnostics import diagnostics_of
 from dig2dig_ros.nodes.parameters import NodeParameters, print_help
 from dig2dig_ros.nodes.run import run_node
-from dig2dig_ros.streams.detection_fusion import DetectionFusion, UnitedFrame
+from dig2dig_ros.streams.detection_fusion import DetectionFusion, MergedFrame
 from dig2dig_ros.streams.detection_parameters import (
     AUTO,
     check_together,
@@ -58,7 +58,7 @@ from dig2dig_ros.streams.detection_parameters import (
 
 # At most one log line in this many seconds for what may happen with every message.
 _LOG_PERIOD = 5.0
-# When no detector has sent anything for this many seconds, what can be united is.
+# When no detector has sent anything for this many seconds, what can be merged is.
 _QUIET_SECONDS = 0.2
 # Between two looks at the types of the topics, until one is known.
 _LOOK_SECONDS = 0.5
@@ -90,7 +90,7 @@ def message_types(type_name: str) -> Any:
 
 
 class DetectionFusionNode(Node):  # type: ignore[misc]
-    """Joins, unites and publishes detections; docs/detection.md has its interface."""
+    """Joins, merges and publishes detections; docs/detection.md has its interface."""
 
     def __init__(self, arguments: Sequence[str] = ()) -> None:
         """
@@ -221,9 +221,9 @@ class DetectionFusionNode(Node):  # type: ignore[misc]
     def _on_clock_jump(self, jump: TimeJump) -> None:
         self._fusion.clear('clock jump')
 
-    def _publish(self, frames: Sequence[UnitedFrame]) -> None:
+    def _publish(self, frames: Sequence[MergedFrame]) -> None:
         for frame in frames:
-            arguments = frame.united, frame.header
+            arguments = frame.merged, frame.header
             how = self._type_name, self._types
             self._output.publish(message_of(*arguments, self._fusion.sources, *how))
             for column, publisher in self._source_outputs.items():
@@ -252,7 +252,7 @@ class DetectionFusionNode(Node):  # type: ignore[misc]
         if text:
             self.get_logger().warning(text, throttle_duration_sec=30.0)
             return DiagnosticStatus.WARN, text
-        return DiagnosticStatus.OK, 'uniting'
+        return DiagnosticStatus.OK, 'merging'
 
     def close(self) -> str:
         """Stop the timers, drop what waits, and return what became of all as one line."""
@@ -269,7 +269,7 @@ def _run(node: DetectionFusionNode, executor: SingleThreadedExecutor) -> None:
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; return the process's exit code."""
     arguments = sys.argv if args is None else args
-    if print_help(arguments, 'Unites what a detector finds in several images.', PARAMETERS):
+    if print_help(arguments, 'Merges what a detector finds in several images.', PARAMETERS):
         return 0
     create = partial(DetectionFusionNode, arguments)
     return run_node(

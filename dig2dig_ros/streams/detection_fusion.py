@@ -14,7 +14,7 @@
 
 
 """
-Detections of several sources to one set: check each message, join by stamp, unite, and count.
+Detections of several sources to one set: check each message, join by stamp, merge, and count.
 
 The sources are what one detector saw of a scene: the cameras' images and the fused one. All that
 decides about detections is here and below; free of ROS.
@@ -34,8 +34,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.detections.boxes import Array, Detections
+from dig2dig_ros.detections.merging import LogisticCalibration, Merged, noisy_or, say_of_boxes
 from dig2dig_ros.detections.messages import Label, MessageError, sound_detections
-from dig2dig_ros.detections.union import LogisticCalibration, noisy_or, say_of_boxes, United
 from dig2dig_ros.streams.cascade import Cascade
 from dig2dig_ros.streams.codec import CodecError, decode
 from dig2dig_ros.streams.detection_parameters import FUSED
@@ -43,7 +43,7 @@ from dig2dig_ros.streams.pairing import Group
 from dig2dig_ros.streams.preparation import stamp_of
 from dig2dig_ros.streams.timeline import RecentStamps
 
-# Why a message of a source may end without being united; counted by source.
+# Why a message of a source may end without being merged; counted by source.
 CAUSES = (
     *('malformed', 'zero stamp', 'duplicate stamp', 'late', 'unpaired'),
     *('without counterpart', 'clock jump', 'shutdown'),
@@ -65,27 +65,27 @@ class Found:
 
 
 @dataclass(frozen=True)
-class UnitedFrame:
+class MergedFrame:
     """
     What several sources found in the images of one moment.
 
     :param header: of the first source that is there.
-    :param united: by class; columns of ``source_scores`` are the sources of the parameters.
+    :param merged: by class; columns of ``source_scores`` are the sources of the parameters.
     """
 
     header: Any
-    united: Mapping[Label, United]
+    merged: Mapping[Label, Merged]
 
 
 class DetectionFusion:
     """
-    From messages to united detections; used from one thread.
+    From messages to merged detections; used from one thread.
 
     A detector that ends, or is never there, holds nobody up: once the others have sent for
     ``stale_timeout`` seconds without it, they go on, and wait for it again as soon as two of its
     messages have come within that time.
 
-    Every message is accounted for. Of each source: received = united + dropped for one of
+    Every message is accounted for. Of each source: received = merged + dropped for one of
     :data:`CAUSES` + those that wait.
 
     :param values: all parameters by name, see :mod:`~dig2dig_ros.streams.detection_parameters`.
@@ -139,12 +139,12 @@ class DetectionFusion:
 
     # Messages in
 
-    def add(self, source: str, message: Any, type_name: str) -> list[UnitedFrame]:
+    def add(self, source: str, message: Any, type_name: str) -> list[MergedFrame]:
         """
         Take in the detections in one image.
 
         :param message: of that type, see :mod:`~dig2dig_ros.detections.messages`.
-        :return: what can be united now, in the order of the stamps.
+        :return: what can be merged now, in the order of the stamps.
         """
         self._counts[f'{source} received'] += 1
         try:
@@ -205,8 +205,8 @@ class DetectionFusion:
         while len(self._weights) > self._values['queue_size']:
             del self._weights[next(iter(self._weights))]
 
-    def settle(self) -> list[UnitedFrame]:
-        """Unite what can be now that all sources pause; the rest goes on waiting."""
+    def settle(self) -> list[MergedFrame]:
+        """Merge what can be now that all sources pause; the rest goes on waiting."""
         return self._unite_all(self._cascade.settle() if self._cascade is not None else [])
 
     def clear(self, cause: str) -> None:
@@ -243,7 +243,7 @@ class DetectionFusion:
             return
         for name in self._present:
             if name not in present:
-                self._log(f'{name} is silent: the others are united without it')
+                self._log(f'{name} is silent: the others are merged without it')
         self._retire()
         self._present = present
         self._cascade = self._new_cascade()
@@ -284,10 +284,10 @@ class DetectionFusion:
 
     # Out
 
-    def _unite_all(self, groups: list[Group[Found]]) -> list[UnitedFrame]:
+    def _unite_all(self, groups: list[Group[Found]]) -> list[MergedFrame]:
         return [self._unite(group) for group in groups]
 
-    def _unite(self, group: Group[Found]) -> UnitedFrame:
+    def _unite(self, group: Group[Found]) -> MergedFrame:
         values = self._values
         stamp, latest = group.stamps[0], self._united_stamps.latest
         if latest is not None and stamp < latest:
@@ -305,7 +305,7 @@ class DetectionFusion:
             for name in self.sources
         ]
         calibrations = self._calibrations()
-        united: dict[Label, United] = {}
+        merged: dict[Label, Merged] = {}
         for label in dict.fromkeys(
             label for found in group.messages for label in found.detections
         ):
@@ -313,12 +313,12 @@ class DetectionFusion:
                 there[name].detections.get(label, _NOTHING) if name in there else _NOTHING
                 for name in self.sources
             ]
-            union = noisy_or(
+            boxes = noisy_or(
                 of_label, says, calibrations, iou=values['iou'], denial=values['denial']
             )
-            united[label] = _at_least(union, values['min_score'])
-        self._count(there, bool(maps), united)
-        return UnitedFrame(header, united)
+            merged[label] = _at_least(boxes, values['min_score'])
+        self._count(there, bool(maps), merged)
+        return MergedFrame(header, merged)
 
     def _calibrations(self) -> list[LogisticCalibration | None]:
         slopes, offsets = (
@@ -331,14 +331,14 @@ class DetectionFusion:
         ]
 
     def _count(
-        self, there: Mapping[str, Found], weighted: bool, united: Mapping[Label, United]
+        self, there: Mapping[str, Found], weighted: bool, merged: Mapping[Label, Merged]
     ) -> None:
         self._last_union = self._clock()
-        self._counts['unions'] += 1
-        self._counts['boxes'] += sum(len(each.scores) for each in united.values())
-        self._counts['unions without weight maps'] += not weighted
+        self._counts['merged frames'] += 1
+        self._counts['boxes'] += sum(len(each.scores) for each in merged.values())
+        self._counts['frames without weight maps'] += not weighted
         for name in self.sources:
-            self._counts[f'{name} united' if name in there else f'unions without {name}'] += 1
+            self._counts[f'{name} merged' if name in there else f'frames without {name}'] += 1
 
     # What to say of it
 
@@ -356,7 +356,7 @@ class DetectionFusion:
                 silence = 'yet' if heard is None else f'for {now - heard:.1f} s'
                 topic = self._topics[name]
                 count = f' (publishers: {self._publishers(topic)})' if self._publishers else ''
-                goes_on = ': the others are united without it'
+                goes_on = ': the others are merged without it'
                 if heard is not None and now - heard < _SLOW * timeout:
                     goes_on += '; where it is only slow, set a longer stale_timeout'
                 warnings.append(
@@ -378,9 +378,9 @@ class DetectionFusion:
         """Return all counters as texts, in the order in which diagnostics show them."""
         drops = self._dropped + self._drops_of_cascade()
         names = [
-            *(f'{name} {what}' for name in self.sources for what in ('received', 'united')),
-            *('unions', 'boxes', *(f'unions without {name}' for name in self.sources)),
-            *('weight maps received', 'weight maps refused', 'unions without weight maps'),
+            *(f'{name} {what}' for name in self.sources for what in ('received', 'merged')),
+            *('merged frames', 'boxes', *(f'frames without {name}' for name in self.sources)),
+            *('weight maps received', 'weight maps refused', 'frames without weight maps'),
         ]
         return {
             'sources': ', '.join(self._present),
@@ -399,7 +399,7 @@ class DetectionFusion:
         return (
             'received '
             + ', '.join(f'{name} {self._counts[f"{name} received"]}' for name in self.sources)
-            + f'; unions {self._counts["unions"]}; dropped: '
+            + f'; merged frames {self._counts["merged frames"]}; dropped: '
             + (', '.join(f'{cause} {number}' for cause, number in drops.items()) or 'none')
         )
 
@@ -409,6 +409,6 @@ def _say(weights: NDArray[Any], share: float, boxes: Array) -> Array:
     return say_of_boxes(weights, boxes / _CELL, share)
 
 
-def _at_least(united: United, score: float) -> United:
-    likely = united.scores >= score
-    return United(united.boxes[likely], united.scores[likely], united.source_scores[likely])
+def _at_least(merged: Merged, score: float) -> Merged:
+    likely = merged.scores >= score
+    return Merged(merged.boxes[likely], merged.scores[likely], merged.source_scores[likely])

@@ -14,7 +14,7 @@
 
 
 """
-The parameters of the node that unites detections, in one table like those of the fusion node.
+The parameters of the node that merges detections, in one table like those of the fusion node.
 
 ``config/detection_fusion.yaml`` and its part of ``docs/parameters.md`` are written from it by
 ``scripts/parameters.py``.
@@ -28,8 +28,8 @@ import math
 import re
 from typing import Any
 
+from dig2dig_ros.detections.merging import DENIAL
 from dig2dig_ros.detections.messages import TYPES
-from dig2dig_ros.detections.union import DENIAL
 from dig2dig_ros.fusion.parameter_spec import ParameterSpec
 from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
 
@@ -75,10 +75,10 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec('queue_size', 30, 'Messages of each source that may wait for the others: those '
                   'that come while the slowest detector is at one image.', limits=(1, 1000)),
     ParameterSpec('stale_timeout', 2.0, 'Seconds without detections of a source, while others '
-                  'send, until these are united without it.', live=True, limits=(0.1, 3600.0)),
+                  'send, until these are merged without it.', live=True, limits=(0.1, 3600.0)),
     ParameterSpec('iou', 0.5, 'Least overlap (intersection over union) of boxes that are of one '
                   'object.', live=True, limits=(0.01, 0.99)),
-    ParameterSpec('min_score', 0.0, 'United boxes of a lower score are not published.',
+    ParameterSpec('min_score', 0.0, 'Merged boxes of a lower score are not published.',
                   live=True, limits=(0.0, 1.0)),
     ParameterSpec('calibration_slopes', [1.0, 1.0, 1.0], 'Of each source: factor for the log-odds '
                   'of its scores, below 1 for a detector that is too sure there.', live=True,

@@ -63,7 +63,7 @@ def fusion_node() -> int:
 
 
 def detection_fusion() -> int:
-    """Run the node that unites detections."""
+    """Run the node that merges detections."""
     return run_command('dig2dig_ros.nodes.detection_fusion_node')
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 
 from dig2dig_ros.detections.boxes import Detections
+from dig2dig_ros.detections.merging import Merged, noisy_or
 from dig2dig_ros.detections.messages import (
     DETECTION_2D_ARRAY,
     DETECTION_ARRAY,
@@ -35,7 +36,6 @@ from dig2dig_ros.detections.messages import (
     MessageError,
     sound_detections,
 )
-from dig2dig_ros.detections.union import noisy_or, United
 
 TYPES = [(DETECTION_2D_ARRAY, VISION), (DETECTION_ARRAY, YOLO)]
 SOURCES = ('visible', 'thermal')
@@ -47,7 +47,7 @@ def found(*boxes: tuple[list[float], float]) -> Detections:
     return Detections(boxes_of([box for box, _ in boxes]), np.array([score for _, score in boxes]))
 
 
-def a_union() -> dict[Label, United]:
+def a_merge() -> dict[Label, Merged]:
     return {
         CAR: noisy_or([found(([0, 0, 40, 20], 0.7)), found()]),
         PERSON: noisy_or([found(([10, 10, 20, 40], 0.6)), found(([10, 10, 20, 40], 0.5))]),
@@ -67,7 +67,7 @@ def yolo_message(*boxes: tuple[float, float, float, float, float]) -> Any:
 
 @pytest.mark.parametrize(('type_name', 'types'), TYPES)
 def test_what_is_written_is_read_again(type_name: str, types: Any) -> None:
-    message = message_of(a_union(), 'the header', SOURCES, type_name, types)
+    message = message_of(a_merge(), 'the header', SOURCES, type_name, types)
     assert message.header == 'the header'
     read = {str(label): each for label, each in sound_detections(message, type_name).items()}
     assert read['person'].boxes.tolist() == [[10, 10, 20, 40]]
@@ -76,7 +76,7 @@ def test_what_is_written_is_read_again(type_name: str, types: Any) -> None:
 
 
 def test_the_first_result_is_the_united_one_and_none_of_a_source_is_above_it() -> None:
-    message = message_of(a_union(), 'header', SOURCES, DETECTION_2D_ARRAY, VISION)
+    message = message_of(a_merge(), 'header', SOURCES, DETECTION_2D_ARRAY, VISION)
     person, car = message.detections  # best first, whatever the class
     results = [(each.hypothesis.class_id, each.hypothesis.score) for each in person.results]
     assert [name for name, _ in results] == ['person', 'person/visible', 'person/thermal']
@@ -86,19 +86,19 @@ def test_the_first_result_is_the_united_one_and_none_of_a_source_is_above_it() -
 
 
 def test_yolo_messages_keep_numbers_and_have_one_message_for_each_source() -> None:
-    union = a_union()
-    message = message_of(union, 'header', SOURCES, DETECTION_ARRAY, YOLO)
+    merged = a_merge()
+    message = message_of(merged, 'header', SOURCES, DETECTION_ARRAY, YOLO)
     assert [(each.class_id, each.class_name) for each in message.detections] == [
         (0, 'person'),
         (2, 'car'),
     ]
-    thermal = message_of_source(union, 'header', 1, DETECTION_ARRAY, YOLO)
+    thermal = message_of_source(merged, 'header', 1, DETECTION_ARRAY, YOLO)
     assert [each.score for each in thermal.detections] == pytest.approx([0.5, 0])
     assert [each.bbox for each in thermal.detections] == [each.bbox for each in message.detections]
 
 
 def test_classes_of_vision_msgs_may_be_numbers() -> None:
-    numbered = {Label('', '0'): a_union()[PERSON]}
+    numbered = {Label('', '0'): a_merge()[PERSON]}
     message = message_of(numbered, 'header', SOURCES, DETECTION_2D_ARRAY, VISION)
     assert [each.hypothesis.class_id for each in message.detections[0].results] == [
         *('0', '0/visible', '0/thermal')

@@ -13,7 +13,7 @@
 # limitations under the License.
 
 
-"""The node that unites detections, as a process of its own over real DDS."""
+"""The node that merges detections, as a process of its own over real DDS."""
 
 from contextlib import contextmanager
 from importlib import import_module
@@ -100,15 +100,15 @@ class Listener(FusionClient):
                 self.diagnosis_count += 1
 
     def use(self, package, sources=ALL):
-        """Publish the detections of a package's type, and hear the united ones."""
+        """Publish the detections of a package's type, and hear the merged ones."""
         self.types = import_module(f'{package}.msg')
         self.package = package
         kind = getattr(self.types, _TYPES[package].rpartition('/')[2])
         self.detectors = {
             name: self.node.create_publisher(kind, f'{name}/detections', 10) for name in sources
         }
-        self.united = []
-        self.listen('detections', kind, self.united.append)
+        self.merged = []
+        self.listen('detections', kind, self.merged.append)
         self.clock = 1000
 
     def connected(self):
@@ -149,9 +149,9 @@ class Listener(FusionClient):
 
     def next_union(self):
         """Return the next message of the node, and go on to the next frame."""
-        self.until(lambda: self.united, 60, f'united detections ({self.values})')
+        self.until(lambda: self.merged, 60, f'merged detections ({self.values})')
         self.clock += 100
-        return self.united.pop(0)
+        return self.merged.pop(0)
 
     def frame(self, *sources):
         for name in sources:
@@ -194,7 +194,7 @@ def running(parameters=(), arguments=()):
             client.close()
 
 
-def test_vision_msgs_are_found_joined_and_united(packages):
+def test_vision_msgs_are_found_joined_and_merged(packages):
     with running() as node:
         client = node.client
         client.use('vision_msgs')
@@ -220,11 +220,11 @@ def test_vision_msgs_are_found_joined_and_united(packages):
         assert client.level == DiagnosticStatus.WARN
         assert 'thermal are refused: a box of person is not finite' in client.text
         client.frame(*ALL)
-        client.diagnose('unions', '2')
+        client.diagnose('merged frames', '2')
         assert client.values['visible received'] == '2'
         assert client.values['thermal received'] == '3'
         assert client.values['message type'] == _TYPES['vision_msgs']
-    assert 'unions 2; dropped: thermal malformed 1' in node.said
+    assert 'merged frames 2; dropped: thermal malformed 1' in node.said
 
 
 def test_yolo_msgs_with_weight_maps_and_a_source_that_ends(packages):
@@ -257,16 +257,16 @@ def test_yolo_msgs_with_weight_maps_and_a_source_that_ends(packages):
         ]
         client.until(lambda: of_thermal, 60, 'the scores of the thermal camera')
         assert [each.score for each in of_thermal[0].detections] == [pytest.approx(0.5), 0]
-        client.diagnose('unions without weight maps', '0')
+        client.diagnose('frames without weight maps', '0')
 
         # From here on without the fused image: held up for half a second, and never again.
-        while not client.united:
+        while not client.merged:
             client.frame('visible', 'thermal')
             client.spin(0.1)
         client.diagnose('sources', 'visible, thermal')
         assert client.level == DiagnosticStatus.WARN
         assert 'no sound detections of fused on /fused/detections for' in client.text
-        assert client.united[0].detections[0].score == pytest.approx(0.84)
+        assert client.merged[0].detections[0].score == pytest.approx(0.84)
 
 
 def test_the_policy_allows_what_the_node_has(packages):

@@ -13,7 +13,7 @@
 # limitations under the License.
 
 
-"""Detections of several sources, joined by stamp and united; each message accounted for."""
+"""Detections of several sources, joined by stamp and merged; each message accounted for."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 import pytest
 
 from dig2dig_ros.detections.messages import DETECTION_ARRAY, Label
-from dig2dig_ros.streams.detection_fusion import CAUSES, DetectionFusion, UnitedFrame
+from dig2dig_ros.streams.detection_fusion import CAUSES, DetectionFusion, MergedFrame
 from dig2dig_ros.streams.detection_parameters import (
     check_together,
     ParameterError,
@@ -60,7 +60,7 @@ class Robot:
 
     def send(
         self, source: str, *boxes: Sequence[float], at: int | None = None, name: str = 'person'
-    ) -> list[UnitedFrame]:
+    ) -> list[MergedFrame]:
         """Send what was found in an image, by default one of this moment in ms."""
         moment = self.moment if at is None else at
         stamp = Time(moment // 1000, moment % 1000 * 1_000_000)
@@ -88,7 +88,7 @@ class Robot:
 
     def frame(self, *sources: str, boxes: Sequence[Sequence[float]] = (LEFT,)) -> list[Any]:
         """Let these sources send, and go on to the next frame."""
-        out = [united for source in sources for united in self.send(source, *boxes)]
+        out = [merged for source in sources for merged in self.send(source, *boxes)]
         self.next()
         return out
 
@@ -104,17 +104,17 @@ class Robot:
         return {cause: number for cause, number in counts.items() if number}
 
     def check_books(self) -> None:
-        """Each message is united, dropped, or waits."""
+        """Each message is merged, dropped, or waits."""
         waiting = 0
         for name in self.fusion.sources:
-            left = self.count(f'{name} received') - self.count(f'{name} united')
+            left = self.count(f'{name} received') - self.count(f'{name} merged')
             left -= sum(self.drops(name).values())
             assert left >= 0, name
             waiting += left
         assert waiting == self.count('waiting')
 
 
-def stamps_of(frames: Sequence[UnitedFrame]) -> list[int]:
+def stamps_of(frames: Sequence[MergedFrame]) -> list[int]:
     return [each.header.stamp.sec * 1000 + each.header.stamp.nanosec // 10**6 for each in frames]
 
 
@@ -125,11 +125,11 @@ def test_three_sources_become_one_set_under_the_header_of_the_first() -> None:
     (frame,) = robot.send('visible')
     assert frame.header.frame_id == 'visible_frame'
     assert frame.header.stamp == Time(1, 0)
-    united = frame.united[PERSON]
-    assert united.scores == pytest.approx(np.array([0.84, 0.5]))
-    assert united.source_scores == pytest.approx(np.array([[0, 0.6, 0.6], [0, 0.5, 0]]))
+    merged = frame.merged[PERSON]
+    assert merged.scores == pytest.approx(np.array([0.84, 0.5]))
+    assert merged.source_scores == pytest.approx(np.array([[0, 0.6, 0.6], [0, 0.5, 0]]))
     robot.check_books()
-    assert robot.count('unions') == 1
+    assert robot.count('merged frames') == 1
     assert robot.count('boxes') == 2
     assert robot.fusion.health() == []
 
@@ -138,7 +138,7 @@ def test_classes_do_not_mix() -> None:
     robot = Robot(sources=['visible', 'thermal'])
     robot.send('visible', LEFT, name='person')
     (frame,) = robot.send('thermal', LEFT, name='dog')
-    assert {str(label): each.scores.tolist() for label, each in frame.united.items()} == {
+    assert {str(label): each.scores.tolist() for label, each in frame.merged.items()} == {
         'person': [pytest.approx(0.6)],
         'dog': [pytest.approx(0.6)],
     }
@@ -150,7 +150,7 @@ def test_stamps_join_within_the_tolerance_only() -> None:
         robot.send('thermal', LEFT, at=robot.moment + 10)
         robot.frame('visible')
     robot.fusion.settle()
-    assert robot.count('unions') == 10
+    assert robot.count('merged frames') == 10
     robot.fusion.values = {**robot.fusion.values, 'sync_tolerance': 0.005}
     for _ in range(30):
         robot.send('thermal', LEFT, at=robot.moment + 10)
@@ -165,7 +165,7 @@ def test_a_frame_that_a_detector_passed_over_is_dropped_and_counted() -> None:
     for number in range(9):
         robot.frame(*(ALL if number % 3 else ('thermal', 'visible')))
     robot.check_books()
-    assert robot.count('unions') == 6
+    assert robot.count('merged frames') == 6
     assert robot.drops('visible') == {'unpaired': 3}
     assert robot.drops('thermal') == {'unpaired': 3}
     assert robot.drops('fused') == {}
@@ -180,8 +180,8 @@ def test_a_silent_source_holds_the_others_up_for_the_timeout_only() -> None:
     assert robot.fusion.table()['sources'] == 'visible, thermal'
     (text,) = robot.fusion.health()
     assert text.startswith('no sound detections of fused on /fused/detections for 3.1 s (pub')
-    assert text.endswith('united without it; where it is only slow, set a longer stale_timeout')
-    assert robot.said == ['fused is silent: the others are united without it']
+    assert text.endswith('merged without it; where it is only slow, set a longer stale_timeout')
+    assert robot.said == ['fused is silent: the others are merged without it']
     # It comes back with its second message.
     assert len(robot.frame(*ALL)) == 1
     assert len(robot.frame(*ALL)) == 1
@@ -197,7 +197,7 @@ def test_the_last_source_goes_alone_and_its_stamps_increase() -> None:
         robot.frame('thermal')
     (frame,) = robot.frame('thermal')
     assert frame.header.frame_id == 'thermal_frame'
-    assert frame.united[PERSON].source_scores.tolist() == [[0, pytest.approx(0.6), 0]]
+    assert frame.merged[PERSON].source_scores.tolist() == [[0, pytest.approx(0.6), 0]]
     assert robot.send('thermal', LEFT, at=0) == []
     assert robot.send('thermal', LEFT, at=robot.moment - PERIOD_MS) == []
     assert robot.send('thermal', LEFT, at=robot.moment - 2 * PERIOD_MS) == []
@@ -280,8 +280,8 @@ def test_a_short_recording_that_loops_is_united_in_every_round(names: Sequence[s
     begin = robot.moment
     for _ in range(4):
         robot.moment = begin
-        united = [robot.frame(*names) for _ in range(9)]
-        assert sum(map(len, united)) >= 8
+        merged = [robot.frame(*names) for _ in range(9)]
+        assert sum(map(len, merged)) >= 8
     robot.check_books()
 
 
@@ -294,17 +294,17 @@ def test_weight_maps_give_each_camera_its_say() -> None:
     robot.send('visible', LEFT, RIGHT)
     robot.send('thermal', LEFT, RIGHT)
     (frame,) = robot.send('fused', RIGHT)
-    united = frame.united[PERSON]
-    assert united.scores == pytest.approx(np.array([1 - 0.5**3, 0.6]), abs=0.01)
-    assert united.source_scores[1] == pytest.approx(np.array([0, 0.6, 0]), abs=0.01)
-    assert robot.count('unions without weight maps') == 0
+    merged = frame.merged[PERSON]
+    assert merged.scores == pytest.approx(np.array([1 - 0.5**3, 0.6]), abs=0.01)
+    assert merged.source_scores[1] == pytest.approx(np.array([0, 0.6, 0]), abs=0.01)
+    assert robot.count('frames without weight maps') == 0
     robot.next()
     # No map of this moment: every say is full.
     robot.send('visible', LEFT)
     robot.send('thermal', LEFT)
     (frame,) = robot.send('fused')
-    assert frame.united[PERSON].scores == pytest.approx(np.array([0.84]))
-    assert robot.count('unions without weight maps') == 1
+    assert frame.merged[PERSON].scores == pytest.approx(np.array([0.84]))
+    assert robot.count('frames without weight maps') == 1
 
 
 def test_maps_are_bounded_and_bad_ones_refused() -> None:
@@ -316,7 +316,7 @@ def test_maps_are_bounded_and_bad_ones_refused() -> None:
     robot.send('visible', LEFT)
     robot.send('thermal')
     (frame,) = robot.send('fused')
-    assert frame.united[PERSON].scores == pytest.approx(np.array([0.6]))
+    assert frame.merged[PERSON].scores == pytest.approx(np.array([0.6]))
     robot.weigh('visible', np.zeros((480, 640), np.float32))
     robot.weigh('visible', np.zeros((48, 64), np.uint16), 'mono16')
     assert robot.count('weight maps refused') == 2
@@ -332,12 +332,12 @@ def test_scores_are_calibrated_and_weak_boxes_left_out() -> None:
     )
     robot.send('visible', LEFT)
     (frame,) = robot.send('thermal', RIGHT)
-    assert frame.united[PERSON].scores == pytest.approx(np.array([0.6]))
+    assert frame.merged[PERSON].scores == pytest.approx(np.array([0.6]))
     robot.fusion.values = {**robot.fusion.values, 'min_score': 0.0}
     robot.next()
     robot.send('visible', LEFT)
     (frame,) = robot.send('thermal', RIGHT)
-    assert frame.united[PERSON].scores == pytest.approx(np.array([0.6, 1 / (1 + np.e)]))
+    assert frame.merged[PERSON].scores == pytest.approx(np.array([0.6, 1 / (1 + np.e)]))
 
 
 def test_parameters_have_to_fit_together() -> None:

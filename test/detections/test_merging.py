@@ -13,7 +13,7 @@
 # limitations under the License.
 
 
-"""The union of boxes: by suppression, and as probabilities with a say for each source."""
+"""Merging boxes: by suppression, and as probabilities with a say for each source."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 from dig2dig_ros.detections.boxes import Detections
-from dig2dig_ros.detections.union import (
+from dig2dig_ros.detections.merging import (
     late_nms,
     LogisticCalibration,
     MAX_OF_SOURCE,
@@ -50,79 +50,79 @@ def found(*boxes: tuple[Sequence[float], float]) -> Detections:
 
 
 def test_nms_of_the_union_keeps_the_better_box_as_it_was() -> None:
-    united = late_nms([found((PERSON, 0.6), (OTHER, 0.2)), found((SHIFTED, 0.8))])
-    assert united.boxes.tolist() == [list(SHIFTED), list(OTHER)]
-    assert united.scores.tolist() == [0.8, 0.2]
-    assert united.source_scores.tolist() == [[0, 0.8], [0.2, 0]]
+    merged = late_nms([found((PERSON, 0.6), (OTHER, 0.2)), found((SHIFTED, 0.8))])
+    assert merged.boxes.tolist() == [list(SHIFTED), list(OTHER)]
+    assert merged.scores.tolist() == [0.8, 0.2]
+    assert merged.source_scores.tolist() == [[0, 0.8], [0.2, 0]]
 
 
 def test_sources_that_agree_confirm_each_other() -> None:
-    united = noisy_or([found((PERSON, 0.6), (OTHER, 0.7)), found((SHIFTED, 0.5))])
-    assert united.scores == pytest.approx(np.array([0.8, 0.7]))
-    assert united.source_scores.tolist() == [[0.6, 0.5], [0.7, 0]]
+    merged = noisy_or([found((PERSON, 0.6), (OTHER, 0.7)), found((SHIFTED, 0.5))])
+    assert merged.scores == pytest.approx(np.array([0.8, 0.7]))
+    assert merged.source_scores.tolist() == [[0.6, 0.5], [0.7, 0]]
     # The box is averaged by score: it has moved by 5 parts of 11 of the pixel between both.
-    assert united.boxes[0] == pytest.approx(np.add(PERSON, [5 / 11, 0, 5 / 11, 0]))
+    assert merged.boxes[0] == pytest.approx(np.add(PERSON, [5 / 11, 0, 5 / 11, 0]))
 
 
 def test_a_single_source_is_left_as_it_is() -> None:
     only = found((PERSON, 0.9), (OTHER, 0.3))
-    united = noisy_or([NOTHING, only, NOTHING])
-    assert united.boxes == pytest.approx(only.boxes)
-    assert united.scores == pytest.approx(only.scores)
-    assert united.source_scores.shape == (2, 3)
+    merged = noisy_or([NOTHING, only, NOTHING])
+    assert merged.boxes == pytest.approx(only.boxes)
+    assert merged.scores == pytest.approx(only.scores)
+    assert merged.source_scores.shape == (2, 3)
 
 
 def test_of_a_source_its_best_box_counts_once() -> None:
-    united = noisy_or([found((PERSON, 0.6), (SHIFTED, 0.6)), found((PERSON, 0.5))])
-    assert united.scores == pytest.approx(np.array([0.8]))
+    merged = noisy_or([found((PERSON, 0.6), (SHIFTED, 0.6)), found((PERSON, 0.5))])
+    assert merged.scores == pytest.approx(np.array([0.8]))
 
 
 def test_a_source_without_a_say_neither_confirms_nor_denies() -> None:
     thermal = found((PERSON, 0.6))
     noisy = found((SHIFTED, 0.9), (OTHER, 0.9))
-    united = noisy_or([thermal, noisy], [says(1.0), says(0.0)])
-    assert united.boxes == pytest.approx(thermal.boxes)
-    assert united.scores == pytest.approx(thermal.scores)
-    assert united.source_scores.tolist() == [[0.6, 0]]
+    merged = noisy_or([thermal, noisy], [says(1.0), says(0.0)])
+    assert merged.boxes == pytest.approx(thermal.boxes)
+    assert merged.scores == pytest.approx(thermal.scores)
+    assert merged.source_scores.tolist() == [[0.6, 0]]
 
 
 def test_half_a_say_is_half_the_evidence() -> None:
-    united = noisy_or([found((PERSON, 0.6)), found((PERSON, 0.8))], [None, says(0.5)])
-    assert united.scores == pytest.approx(np.array([1 - 0.4 * 0.6]))
-    assert united.source_scores == pytest.approx(np.array([[0.6, 0.4]]))
+    merged = noisy_or([found((PERSON, 0.6)), found((PERSON, 0.8))], [None, says(0.5)])
+    assert merged.scores == pytest.approx(np.array([1 - 0.4 * 0.6]))
+    assert merged.source_scores == pytest.approx(np.array([[0.6, 0.4]]))
 
 
 def test_a_source_that_has_a_say_and_finds_nothing_denies() -> None:
     thermal = found((PERSON, 0.6), (OTHER, 0.5))
     for say, left in ((1.0, 0.8), (0.5, 0.9), (0.0, 1.0)):
-        united = noisy_or([thermal, NOTHING], [says(1.0), says(say)], denial=0.2)
-        assert united.scores == pytest.approx(thermal.scores * left)
-        assert united.source_scores[:, 0] == pytest.approx(united.scores)
+        merged = noisy_or([thermal, NOTHING], [says(1.0), says(say)], denial=0.2)
+        assert merged.scores == pytest.approx(thermal.scores * left)
+        assert merged.source_scores[:, 0] == pytest.approx(merged.scores)
     # One whose say is not known denies nothing.
-    united = noisy_or([thermal, NOTHING], [says(1.0), None], denial=0.2)
-    assert united.scores == pytest.approx(thermal.scores)
+    merged = noisy_or([thermal, NOTHING], [says(1.0), None], denial=0.2)
+    assert merged.scores == pytest.approx(thermal.scores)
     # Each box by itself.
     visible = found((SHIFTED, 0.5))
-    united = noisy_or([thermal, visible], [says(1.0), says(1.0)], denial=0.2)
-    assert united.scores == pytest.approx(np.array([0.8, 0.4]))
-    assert (united.source_scores <= united.scores[:, None] + 1e-12).all()
+    merged = noisy_or([thermal, visible], [says(1.0), says(1.0)], denial=0.2)
+    assert merged.scores == pytest.approx(np.array([0.8, 0.4]))
+    assert (merged.source_scores <= merged.scores[:, None] + 1e-12).all()
 
 
 def test_a_say_may_differ_from_box_to_box() -> None:
     weights = np.zeros((48, 64), np.float32)
     weights[:, :32] = 0.5
     say = partial(say_of_boxes, weights, share=0.5)
-    united = noisy_or([found((PERSON, 0.6), (OTHER, 0.6)), NOTHING], [None, say], denial=0.5)
-    assert united.boxes[0] == pytest.approx(np.array(OTHER))
-    assert united.scores == pytest.approx(np.array([0.6, 0.3]))
+    merged = noisy_or([found((PERSON, 0.6), (OTHER, 0.6)), NOTHING], [None, say], denial=0.5)
+    assert merged.boxes[0] == pytest.approx(np.array(OTHER))
+    assert merged.scores == pytest.approx(np.array([0.6, 0.3]))
 
 
 def test_weak_boxes_that_agree_may_outdo_a_strong_one() -> None:
     weak = found((PERSON, 0.6))
-    united = noisy_or([weak, weak, found((OTHER, 0.9))])
-    assert united.scores == pytest.approx(np.array([0.9, 0.84]))
-    united = noisy_or([weak, weak, weak, found((OTHER, 0.9))])
-    assert united.scores == pytest.approx(np.array([0.936, 0.9]))
+    merged = noisy_or([weak, weak, found((OTHER, 0.9))])
+    assert merged.scores == pytest.approx(np.array([0.9, 0.84]))
+    merged = noisy_or([weak, weak, weak, found((OTHER, 0.9))])
+    assert merged.scores == pytest.approx(np.array([0.936, 0.9]))
 
 
 def test_calibration_moves_scores_and_keeps_their_order() -> None:
@@ -131,9 +131,9 @@ def test_calibration_moves_scores_and_keeps_their_order() -> None:
     assert np.all(np.diff(calm(scores)) > 0)
     assert calm(scores)[0] == 0
     assert LogisticCalibration()(scores) == pytest.approx(scores)
-    united = noisy_or([found((PERSON, 0.5))], calibrations=[calm])
-    assert united.scores == pytest.approx(1 / (1 + np.exp(1.0)))
-    assert united.source_scores == pytest.approx(united.scores[:, None])
+    merged = noisy_or([found((PERSON, 0.5))], calibrations=[calm])
+    assert merged.scores == pytest.approx(1 / (1 + np.exp(1.0)))
+    assert merged.source_scores == pytest.approx(merged.scores[:, None])
     with pytest.raises(ValueError, match='slope -1'):
         LogisticCalibration(slope=-1)
 
@@ -148,10 +148,10 @@ def test_input_is_bounded_and_output_limited() -> None:
 
 
 def test_nothing_found_is_nothing_united() -> None:
-    for united in (noisy_or([NOTHING, NOTHING]), late_nms([NOTHING, NOTHING])):
-        assert united.boxes.shape == (0, 4)
-        assert united.scores.shape == (0,)
-        assert united.source_scores.shape == (0, 2)
+    for merged in (noisy_or([NOTHING, NOTHING]), late_nms([NOTHING, NOTHING])):
+        assert merged.boxes.shape == (0, 4)
+        assert merged.scores.shape == (0,)
+        assert merged.source_scores.shape == (0, 2)
 
 
 def test_what_does_not_fit_together_is_refused() -> None:

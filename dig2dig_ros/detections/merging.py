@@ -18,7 +18,7 @@ Late fusion: what one detector finds in several images of a scene becomes one se
 
 The sources are the cameras, registered, and the fused image. A score is taken for the probability
 that somebody is there, given what the source shows, and the sources for independent, so that
-their scores unite as a noisy-or (Pearl, "Probabilistic Reasoning in Intelligent Systems", 1988):
+their scores merge as a noisy-or (Pearl, "Probabilistic Reasoning in Intelligent Systems", 1988):
 nobody is there only if every source that found somebody is wrong. Boxes are averaged as in
 weighted boxes fusion (Solovyev et al., Image and Vision Computing 107, 2021).
 """
@@ -53,9 +53,9 @@ Say = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
-class United(Detections):
+class Merged(Detections):
     """
-    The union of what K sources found, best first.
+    What K sources found, merged, best first.
 
     :param source_scores: (n, K), what each source contributes to the score, see
         :func:`late_nms` and :func:`noisy_or`; 0 where it found nothing.
@@ -96,7 +96,7 @@ class LogisticCalibration:
 
 def late_nms(
     detections: Sequence[Detections], iou: float = 0.6, limit: int = MAX_DETECTIONS
-) -> United:
+) -> Merged:
     """
     Put the boxes of all sources together and suppress those that overlap a better one.
 
@@ -111,7 +111,7 @@ def late_nms(
     kept = suppress(boxes, scores, iou, limit)
     source_scores = np.zeros((len(kept), len(detections)))
     source_scores[np.arange(len(kept)), sources[kept]] = scores[kept]
-    return United(boxes[kept], scores[kept], source_scores)
+    return Merged(boxes[kept], scores[kept], source_scores)
 
 
 def noisy_or(
@@ -121,9 +121,9 @@ def noisy_or(
     iou: float = 0.5,
     denial: float = DENIAL,
     limit: int = MAX_DETECTIONS,
-) -> United:
+) -> Merged:
     """
-    Unite the boxes of several sources of one class as probabilities.
+    Merge the boxes of several sources of one class as probabilities.
 
     The evidence of a box of source k is p = v c(s): its score, calibrated, times the say of the
     source inside it. From the strongest evidence down, each box that is still free begins a
@@ -175,7 +175,7 @@ def noisy_or(
             source_scores *= left[:, None]
     # Agreement of weak boxes may outdo a strong one.
     ranks = np.argsort(-scores, kind='stable')[:limit]
-    return United(mean[ranks], scores[ranks], source_scores[ranks])
+    return Merged(mean[ranks], scores[ranks], source_scores[ranks])
 
 
 def _clusters(boxes: Array, iou: float) -> NDArray[np.intp]:
@@ -225,7 +225,7 @@ def say_of_boxes(weights: NDArray[np.float32], boxes: Array, share: float) -> Ar
 def _stacked(detections: Sequence[Detections]) -> tuple[Array, Array, NDArray[np.intp]]:
     """Return the boxes, scores and source indices of all sources, the best of each."""
     if not detections:
-        raise ValueError('there is no source whose boxes could be united: give one or more')
+        raise ValueError('there is no source whose boxes could be merged: give one or more')
     boxes = [each.boxes[:MAX_OF_SOURCE] for each in detections]
     scores = [each.scores[:MAX_OF_SOURCE] for each in detections]
     sources = np.repeat(np.arange(len(detections)), [len(each) for each in scores])
