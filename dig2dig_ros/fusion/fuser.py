@@ -287,10 +287,10 @@ class Fuser:
 
         :param visible: (H, W) or (H, W, 3) blue-green-red; uint8, uint16 (full range) or float
             in [0, 1].
-        :param thermal: likewise; but what is grey and has 16 bits, other integers or floats
-            beyond [0, 1] are the counts or temperatures of a thermal camera, and become
-            intensities by its range, with no weight where they hold no data. So do ``others``. A
-            grey photograph of 16 bits is to be divided by 65535 before.
+        :param thermal: likewise; but grey images of 16 bits, of other integers, or of floats
+            beyond [0, 1] are a thermal camera's counts or temperatures: they are mapped by its
+            range, with no weight where they hold no data. So are ``others``. Divide a grey
+            photograph of 16 bits by 65535.
         :param settings: how to fuse; default: as the fuser was made.
         :param placements: for each source in turn, where the pixels of the first one lie in it;
             None, and for those left out, where the whole image covers the first one.
