@@ -294,8 +294,7 @@ class Fuser:
         :param settings: how to fuse; default: as the fuser was made.
         :param placements: for each source in turn, where the pixels of the first one lie in it;
             None, and for those left out, where the whole image covers the first one.
-        :param trust: for each source in turn, how far it is to be trusted, 0 to 1; 1 for those
-            left out. A source at 0 has weight 0.
+        :param trust: 0 to 1 for each source in turn, 1 for those left out; 0 is no weight.
         :param weights: whether weights and contributions are wanted; without them it is faster.
         :param restored: whether the restored sources are wanted, as above.
         :param noise: for each source in turn, what is known of its noise from the images before;
