@@ -96,7 +96,14 @@ setup(
         # The metric LPIPS; brings torchvision, but not the weights of its networks.
         'lpips': ['lpips>=0.1.4,<0.2'],
         # The documentation as a site, see mkdocs.yml; formulas become MathML.
-        'docs': ['latex2mathml>=3.77,<4', 'mkdocs>=1.6,<2', 'mkdocs-material>=9.5,<10'],
+        'docs': [
+            'latex2mathml>=3.77,<4',
+            'mkdocs>=1.6,<2',
+            'mkdocs-material>=9.5,<10',
+            'mkdocstrings[python]>=1,<2',
+            # Wraps the signatures of the reference.
+            'ruff>=0.9,<1',
+        ],
         # selenium drives the Chromium that is there, if any.
         'test': ['pytest>=7.4', 'pytest-xdist>=3.5', 'selenium>=4.20,<5'],
     },

@@ -13,7 +13,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-# Builds the documentation as a site in build/docs, or draws its pictures anew:
+# Builds the documentation as a site in build/docs, or redraws its pictures:
 #   bash scripts/docs.sh
 #   bash scripts/docs.sh --pictures [--list] [--only NAME] [--help for the rest]
 
@@ -26,10 +26,10 @@ if [ "${1:-}" = --pictures ]; then
   shift
   exec "$python" scripts/pictures.py "$@"
 fi
-if ! "$python" -c 'import latex2mathml, material, mkdocs' 2>/dev/null; then
-  say 'Installing what builds the documentation ...'
+if ! "$python" -c 'import latex2mathml, material, mkdocs, mkdocstrings_handlers.python' 2>/dev/null; then
+  say 'Installing the documentation tools ...'
   "$python" -m pip install --quiet --quiet --editable "${checkout}[docs]" >&2 ||
-    fail 'pip could not install what builds the documentation; its message is above.'
+    fail 'pip could not install the documentation tools; its message is above.'
 fi
 # Material says at every build that it is maintained until May 2027; the site is plain mkdocs.
 NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --strict "$@"

@@ -13,11 +13,12 @@
 # limitations under the License.
 
 """
-What mkdocs does beyond its own: the pages read the same in the repository and on the site.
+Hooks for mkdocs: the pages read the same in the repository and on the site.
 
-Links are written for the repository. Files outside of docs/ that a page links to come along: the
-README and its like as pages, source files as they are. Formulas become MathML, which browsers draw
-without a script. Nothing on the site is fetched from elsewhere.
+Links are written for the repository. Files outside docs/ that a page links to are added: the
+README and the like as pages, source files unchanged. Formulas become MathML, which browsers draw
+without a script. Each section of the Python reference gets its docstring. Nothing on the site is
+fetched from elsewhere.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ PAGES = {
 }
 _CODE = re.compile(r'(```.*?```|`[^`\n]*`)', re.DOTALL)
 _FORMULA = re.compile(r'\$\$(.+?)\$\$|\$([^$\n]+(?:\n[^$\n]+)?)\$', re.DOTALL)
+# A section of the page that names what is public, and the file with its docstring.
+_REFERENCE = 'reference.md'
+_SECTION = re.compile(r'^## (\w+)\n\n\[[^]]*\]\([./]*(dig2dig_ros/[\w/]+)\.py\)$', re.MULTILINE)
+_ROLE = re.compile(r':\w+:<code>~?(?:[\w.]+\.)?(\w+)</code>')
 _LINK = re.compile(r'(\]\()([^)#\s:]+)((?:#[^)\s]*)?\))')
 
 _formulas: dict[str, list[str]] = {}
@@ -86,15 +91,24 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         # Markdown would take a formula's own signs for its own.
         return f'formula{len(formulas) - 1}mark'
 
+    if uri == _REFERENCE:
+        markdown = _SECTION.sub(_with_docstring, markdown)
     parts = _CODE.split(markdown)
     parts[::2] = [_FORMULA.sub(mark, _LINK.sub(link, part)) for part in parts[::2]]
     return ''.join(parts)
 
 
 def on_page_content(html: str, page: Page, **_: Any) -> str:
-    """Replace the marks by the formulas."""
+    """Replace the marks by the formulas, and Sphinx's roles in docstrings by the names."""
     formulas = _formulas[page.file.src_uri]
+    html = _ROLE.sub(r'<code>\1</code>', html)
     return re.sub(r'formula(\d+)mark', lambda match: formulas[int(match[1])], html)
+
+
+def _with_docstring(section: re.Match[str]) -> str:
+    """Add what mkdocstrings replaces by the docstring."""
+    module = section[2].replace('/', '.').removesuffix('.__init__')
+    return f'{section[0]}\n\n::: {module}.{section[1]}'
 
 
 def _in_checkout(uri: str, target: str) -> str:

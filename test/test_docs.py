@@ -98,6 +98,16 @@ def test_the_architecture_names_what_is_there():
         assert there >= set(re.findall(r'`(.+?)`', names)), (files, names)
 
 
+def test_the_reference_has_every_public_name():
+    import dig2dig_ros
+
+    text = (CHECKOUT / 'docs' / 'reference.md').read_text(encoding='utf-8')
+    sections = dict(re.findall(r'^## (\w+)\n\n\[([\w/.]+)\]', text, re.MULTILINE))
+    for name, file in sections.items():
+        assert name in definitions(CHECKOUT / file), (name, file)
+    assert set(sections) >= set(dig2dig_ros.__all__) - {'__version__'}
+
+
 def test_every_picture_is_shown():
     shown = {Path(link).name for page in PAGES for link in links_of(page)}
     assert shown >= PICTURES
@@ -137,7 +147,7 @@ def test_the_street_of_the_report_is_a_bag(tmp_path):
 
 
 def test_the_site_is_built_without_a_warning(tmp_path):
-    for module in ('latex2mathml', 'material', 'mkdocs'):
+    for module in ('latex2mathml', 'material', 'mkdocs', 'mkdocstrings_handlers.python'):
         pytest.importorskip(module, reason="comes with pip install '.[docs]'")
     built = subprocess.run(
         [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--site-dir', str(tmp_path)],
@@ -152,6 +162,11 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert {'index', 'usage', 'cameras', 'evaluation', 'method', 'contributing'} <= set(pages)
     assert '<math' in pages['method']
     assert 'formula0mark' not in pages['method']
+    # Each section of the reference has what its docstring says.
+    for part in ('id="dig2dig_ros.fusion.fuser.Fuser.fuse"', 'PriorError', 'sqrt(alpha_bar_t)'):
+        assert part in pages['reference']
+    assert ':func:' not in pages['reference']
+    assert pages['index'].count('<li>\n<p><strong><a') == 5  # cards
     for name, page in pages.items():
         fetched = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="?(https?://[^"> ]+)', page)
         assert not fetched, name
