@@ -228,7 +228,7 @@ def _bulk(ordered: NDArray[Any]) -> tuple[float, float, float]:
     low, high = float(ordered[int(_OUTSIDE * last)]), float(ordered[math.ceil(0.98 * last)])
     floor = 64.0
     if ordered.dtype.kind == 'f':
-        floor = 1e-3 * max(1.0, abs(low), abs(high))
+        floor = 1e-3 * max(1.0, abs(high))
     return low, high, max(high - low, floor)
 
 

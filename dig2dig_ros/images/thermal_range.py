@@ -176,20 +176,21 @@ class ThermalRange:
         else:
             values = nearest_ranks(sample, parts)
         low, high, bulk_low, bulk_high = values
-        bulk = max(bulk_high - bulk_low, self._least_span(sample.dtype, bulk_low, bulk_high))
+        bulk = max(bulk_high - bulk_low, self._least_span(sample.dtype, bulk_high))
         if high - low > _BULK_SPANS * bulk:
             low, high = max(low, bulk_low - bulk), min(high, bulk_high + bulk)
-        span = self._least_span(sample.dtype, low, high)
+        span = self._least_span(sample.dtype, high)
         if high - low < span:
             centre = 0.5 * (low + high)
             low, high = centre - 0.5 * span, centre + 0.5 * span
         return low, high
 
-    def _least_span(self, dtype: np.dtype[Any], low: float, high: float) -> float:
+    def _least_span(self, dtype: np.dtype[Any], value: float) -> float:
+        """Return the least span of a range about a value."""
         if self.minimum_span is not None:
             return self.minimum_span
         if dtype.kind == 'f':
-            return max(1e-3, 1e-3 * abs(low), 1e-3 * abs(high))
+            return max(1e-3, 1e-3 * abs(value))
         return 16.0 if dtype.itemsize == 1 else 64.0
 
     def _follow(self, measured: tuple[float, float], stamp: float) -> tuple[float, float]:

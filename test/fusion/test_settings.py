@@ -59,6 +59,8 @@ def test_gains_are_refreshed_every_s_steps_from_the_first():
         ({'temperature': 0.0}, 'temperature'),
         ({'guidance_scale': 1.5}, 'guidance_scale is 1.5'),
         ({'gain_window': 4}, 'gain_window is 4.*odd'),
+        ({'structure_window': 2}, 'structure_window is 2.*odd'),
+        ({'decision_window': 6}, 'decision_window is 6.*odd'),
         ({'gain_loss': 'l3'}, "gain_loss is 'l3'"),
         ({'weights': 'best'}, "weights is 'best'"),
         ({'sampler': 'euler'}, "sampler is 'euler'"),

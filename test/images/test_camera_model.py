@@ -161,6 +161,7 @@ def test_drivers_write_no_distortion_in_many_ways() -> None:
         ({'k': [50.0] * 8}, 'has 8 values, not 9'),
         ({'k': [np.nan, 0, 31, 0, 51, 23, 0, 0, 1]}, 'camera matrix has numbers .* not finite'),
         ({'k': [-50.0, 0, 31, 0, 51, 23, 0, 0, 1]}, 'focal lengths above 0'),
+        ({'k': [50.0, 0, 31, 0, 0, 23, 0, 0, 1]}, 'focal lengths above 0'),
         ({'k': [50.0, 3, 31, 0, 51, 23, 0, 0, 1]}, r'\[fx, 0, cx\]'),
         ({'width': 0}, 'its size is 0x48 pixels: have the driver say how large'),
         ({'distortion_model': 'bent'}, "model 'bent' is unknown: .* plumb_bob"),

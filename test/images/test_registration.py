@@ -259,6 +259,13 @@ def test_no_edge_is_a_hard_border() -> None:
     np.testing.assert_array_equal(coverage[0], (np.arange(64) >= 20).astype(np.float32))
 
 
+def test_an_edge_of_a_pixel_halves_the_outermost_one() -> None:
+    # The centre of that pixel is half a pixel inside the border.
+    coverage = Registration(shifted(20), VISIBLE_SIZE, VISIBLE_SIZE).placement(1.0).coverage
+    expected = np.where(np.arange(64) == 20, 0.5, np.arange(64) > 20)
+    np.testing.assert_array_equal(coverage[0], expected.astype(np.float32))
+
+
 def test_the_soft_edge_is_measured_in_visible_pixels() -> None:
     # Twice as large, turned by 30 degrees, and as a whole inside of the visible image.
     cosine, sine = 2 * math.cos(math.radians(30)), 2 * math.sin(math.radians(30))

@@ -24,12 +24,14 @@ import yaml
 from dig2dig_ros.fusion.parameter_spec import nearest_name
 from dig2dig_ros.fusion.settings import FusionSettings, SETTINGS
 from dig2dig_ros.streams.parameters import (
+    argument_choices,
     complete_values,
     fusion_settings,
     PARAMETERS,
     PARAMETERS_BY_NAME,
     read_parameters,
     transport_parameter,
+    unknown_arguments,
 )
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -240,3 +242,37 @@ def test_a_parameter_file_that_is_no_plain_yaml_is_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ValueError, match=r'parameters\.yaml cannot be read as YAML'):
         read_parameters(path)
+
+
+@pytest.mark.parametrize(
+    ('name', 'more', 'choices'),
+    [
+        ('sync_policy', (), ['nearest', 'approximate', 'exact']),
+        ('sync_policy', ('',), ['', 'nearest', 'approximate', 'exact']),
+        ('fusion.prior_downscale', (), ['1', '2', '4']),
+        ('fusion.normalize_gain', ('',), ['', 'true', 'false', 'True', 'False']),
+        ('sync_tolerance', ('',), None),
+    ],
+)
+def test_what_a_launch_argument_may_be(name, more, choices):
+    assert argument_choices(PARAMETERS_BY_NAME[name], *more) == choices
+
+
+@pytest.mark.parametrize(
+    ('word', 'hint'),
+    [
+        ('devise:=cpu', 'devise: its value has no effect; did you mean device?'),
+        (
+            'temprature:=2.0',
+            'temprature: its value has no effect; the parameter fusion.temperature is set in a '
+            'file: params_file:=FILE',
+        ),
+        ('qwertz:=', 'qwertz: its value has no effect'),
+    ],
+)
+def test_launch_arguments_that_nobody_declares_are_said(word, hint):
+    known = ('device', 'params_file')
+    argv = ['before:=1', '/opt/launch/fusion.launch.py', 'device:=cpu', word, '--debug']
+    (said,) = unknown_arguments('fusion.launch.py', known, argv)
+    assert said == f'there is no argument {hint}'
+    assert unknown_arguments('replay.launch.py', known, argv) == []

@@ -254,6 +254,25 @@ def test_an_image_that_is_not_thermal_is_refused_while_it_lasts(
         pipeline.prepare(work, values())
 
 
+def test_an_image_that_is_left_out_is_counted_and_the_reason_said(
+    clock: Clock, fuser: Fuser, said: list[str]
+) -> None:
+    pipeline = Pipeline(values(missing_modality='any'), TOPICS, clock=clock, log=said.append)
+    pipeline.fuser = fuser
+    pipeline.add('visible', image('visible', 0), round(clock.now * SECOND))
+    (work,) = pipeline.add('thermal', image('visible', 0), round(clock.now * SECOND))
+    fused = pipeline.process(work)
+    assert fused is not None
+    assert fused.prepared.present == (True, False)
+    table = pipeline.table()
+    assert (table['visible left out'], table['thermal left out']) == ('0', '1')
+    assert table['last error'].startswith('thermal refused: ')
+    assert 'looks like a colour palette' in table['last error']
+    (sentence,) = (sentence for sentence in pipeline.health() if 'refused' in sentence)
+    assert sentence.startswith('thermal images are refused: ')
+    assert any(line.startswith('thermal left out (thermal refused): ') for line in said)
+
+
 def test_a_fusion_that_is_given_up_is_no_error(pipeline: Pipeline, clock: Clock) -> None:
     (work,) = send(pipeline, clock, 0) + pipeline.flush()
     assert pipeline.process(work, cancelled=lambda: True) is None

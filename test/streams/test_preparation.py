@@ -481,6 +481,12 @@ def test_12_bits_in_16_are_found_scaled_and_said(preparation, encoding):
     assert preparation.images.conditions['visible'].kinds == ()
 
 
+def test_a_thermal_camera_may_use_any_number_of_bits():
+    images = SourceImages()
+    prepared(images, 'thermal', message(twelve_bits(), 'mono16'))
+    assert images.conditions['thermal'].kinds == ()
+
+
 def test_bits_that_were_needed_once_stay(preparation):
     bright = message(twelve_bits(scale=15), 'mono16')
     dark = message(twelve_bits(1), 'mono16')

@@ -130,6 +130,16 @@ def test_nearly_identical_images_are_frozen_too(frames, source):
     assert conditions[-1] == Condition(conditions[-1].trust)
 
 
+@pytest.mark.parametrize('sign', [1, -1])
+def test_one_count_of_floating_point_is_a_part_of_the_largest_magnitude(sign):
+    generator = np.random.default_rng(4)
+    scene = np.linspace(0, 1, SHAPE[0] * SHAPE[1], dtype=np.float32).reshape(SHAPE)
+    images = [scene + generator.normal(0, 1e-3, SHAPE).astype('f4') for _ in range(20)]
+    # What decoders leave of the same image; a count is 5e-5 here.
+    images += [images[-1] + generator.uniform(-4e-6, 4e-6, SHAPE).astype('f4') for _ in range(20)]
+    assert watched([sign * image for image in images])[-1].kinds == ('frozen',)
+
+
 @pytest.mark.parametrize(
     ('noise', 'dtype', 'level'), [(0.6, np.uint8, 20), (4.0, np.uint16, 8000), (0.03, 'f4', 300)]
 )

@@ -112,6 +112,15 @@ def test_stamps_of_the_same_moments_give_the_offset_to_the_millisecond() -> None
     assert 'set thermal_time_offset: -8.004,' in sentence
 
 
+@pytest.mark.parametrize('late', [(0.02, 0.072), (0.072, 0.02)])
+def test_of_two_stamps_that_are_as_near_the_one_that_means_a_smaller_offset_counts(
+    late: tuple[float, float],
+) -> None:
+    # Half a period later on the way: the stamps fit at offsets of 0 and of a whole period.
+    watch = run(rates=(10.0, 10.0), late=late, jitter=0.0)
+    assert watch.offset('thermal', 0.02) == pytest.approx(0.0, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     'situation',
     [
