@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Find what is installed beside the Python module: config and launch files."""
+"""Find what is installed with the Python package: config and launch files."""
 
 import os
 from pathlib import Path

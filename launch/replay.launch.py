@@ -132,7 +132,7 @@ def choose_player(context: LaunchContext) -> str:
 
 
 def is_installed(package: str) -> bool:
-    """Tell whether the ROS environment has a package."""
+    """Return whether the ROS environment has a package."""
     try:
         get_package_share_directory(package)
     except (PackageNotFoundError, ValueError):

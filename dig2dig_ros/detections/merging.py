@@ -39,12 +39,12 @@ from dig2dig_ros.detections.boxes import (
     suppress,
 )
 
-# Of each source: the best ones, so that hostile input costs no more than a crowd.
+# Boxes kept of each source, the best: hostile input costs no more than a crowd.
 MAX_OF_SOURCE = 300
 # Boxes compared at a time with all others: few calls, and little memory.
 _BLOCK = 64
 
-# Of the score, what is left where a source has its full say and finds nothing: 1 - DENIAL.
+# Where a source has its full say and finds nothing, 1 - DENIAL of the score is left.
 DENIAL = 0.3
 
 Calibration = Callable[[Array], Array]
@@ -157,7 +157,7 @@ def noisy_or(
     order = order[evidence[order] > 0]
     boxes, evidence, sources = boxes[order], evidence[order], sources[order]
     clusters = _clusters(boxes, iou)
-    # Of each source in a cluster the first is the best.
+    # In a cluster, the first box of each source is its best.
     pairs, first = np.unique(np.stack([clusters, sources]), axis=1, return_index=True)
     cluster, source = pairs
     shape = (clusters.max(initial=-1) + 1, len(detections))

@@ -35,11 +35,11 @@ DETECTION_2D_ARRAY = 'vision_msgs/msg/Detection2DArray'
 DETECTION_ARRAY = 'yolo_msgs/msg/DetectionArray'
 TYPES = (DETECTION_2D_ARRAY, DETECTION_ARRAY)
 
-# Of one message. Detectors stop at a few hundred.
+# Most boxes in a message. Detectors stop at a few hundred.
 MAX_HYPOTHESES = 1000
 # Rounding may take a score that far out of [0, 1].
 _SCORE_SLACK = 1e-6
-# Of boxes, in pixels: what is beyond is no image's.
+# Largest coordinate of a box, in pixels: no image is larger.
 _LARGEST = 1e6
 
 

@@ -125,7 +125,7 @@ class Connection:
 
 
 def is_image(topic: Topic) -> bool:
-    """Tell whether a topic holds images that can be decoded here."""
+    """Return whether a topic holds images that can be decoded here."""
     if topic.serialization != 'cdr':
         return False
     if topic.type == COMPRESSED_IMAGE_TYPE:

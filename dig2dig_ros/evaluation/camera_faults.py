@@ -126,7 +126,7 @@ class Fault:
         )
 
     def covers(self, time: float) -> bool:
-        """Tell whether it is there ``time`` seconds after the first image."""
+        """Return whether it is there ``time`` seconds after the first image."""
         return self.start - 1e-9 <= time < self.start + self.duration - 1e-9
 
 

@@ -108,7 +108,7 @@ class Gallery:
                 self._stride *= 2
 
     def _ranks(self, label: str, score: float) -> bool:
-        """Tell whether a frame of this score is among the best, or worst, so far."""
+        """Return whether a frame of this score is among the best, or worst, so far."""
         kept, number = self._ranked[label], self._numbers[label]
         if math.isnan(score) or number == 0:
             return False

@@ -139,7 +139,7 @@ def _say_empty(axes: Any) -> None:
 
 
 def _alone(values: Array) -> NDArray[np.bool_]:
-    """Tell which values have no neighbour to draw a line to."""
+    """Return which values have no neighbour to draw a line to."""
     known = np.concatenate([[False], np.isfinite(values), [False]])
     alone: NDArray[np.bool_] = known[1:-1] & ~known[:-2] & ~known[2:]
     return alone

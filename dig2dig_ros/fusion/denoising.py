@@ -55,7 +55,7 @@ _DETAIL_CELL, _DETAIL_NOISE = 4, 1.3
 
 
 def denoising_share(deviation: Tensor) -> Tensor:
-    """Return how far noise of a deviation in [0, 1] is to be taken out, 0 to 1."""
+    """Return how much of the noise of a deviation in [0, 1] to remove, 0 to 1."""
     return ((deviation - NEGLIGIBLE_NOISE) / (FULL_NOISE - NEGLIGIBLE_NOISE)).clamp(0, 1)
 
 
@@ -175,7 +175,7 @@ def smoothed_chroma(image: Tensor, clean_luma: Tensor, noise: Tensor) -> Tensor:
     stack = torch.cat([guide, guide.square(), chroma, guide * chroma])
     mean, square, blue, red, with_blue, with_red = local_mean(stack, _CHROMA_WINDOW)
     mean_chroma, products = torch.stack([blue, red]), torch.stack([with_blue, with_red])
-    # Of the difference of two channels, averaged over the cells and the window.
+    # The difference of two channels, averaged over the cells and the window.
     left = 2 * noise.square() / _CHROMA_CELL**2
     slope = (products - mean * mean_chroma) / (square - mean.square() + left).clamp_min(1e-6)
     offset = mean_chroma - slope * mean

@@ -157,7 +157,7 @@ def use_exact_float32() -> None:
 
     By default, cuDNN computes convolutions of float32 in TF32, with 10 bits in place of 23.
     """
-    # These are known to all versions of torch, and give way to what newer ones have beside them.
+    # These are known to all versions of torch, and give way to what newer versions add.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     if hasattr(torch.backends.cudnn, 'conv'):

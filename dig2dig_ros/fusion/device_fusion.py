@@ -15,7 +15,7 @@
 """
 What is computed of one pair, or group, of images on the device: pixels in, pixels out.
 
-Unless a blur or a down-sampling is to be undone, nothing here reads from the device, copies to it
+Unless a blur or a down-sampling is undone, nothing here reads from the device, copies to it
 or depends on values there: the same :class:`Task` enqueues the same kernels. So they can be
 recorded once and replayed, see :mod:`dig2dig_ros.fusion.graphs`.
 
@@ -61,7 +61,7 @@ class SourceTask:
     :param is_placed: whether the source has a placement.
     :param shrunk: (height, width) to which it is reduced before it is warped; None: it is not.
     :param is_trusted: whether its trust is above 0.
-    :param is_noisy: whether white noise is to be taken out, as much as there is.
+    :param is_noisy: whether to remove white noise, as much as there is.
     """
 
     full_scale: float

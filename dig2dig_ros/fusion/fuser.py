@@ -112,7 +112,7 @@ class FusionResult:
 
 @dataclass(frozen=True)
 class _Source:
-    """What is to be fused, checked; pixels of uint8, uint16 or float32."""
+    """A source to fuse, checked; pixels of uint8, uint16 or float32."""
 
     pixels: NDArray[Any]
     full_scale: float
@@ -304,7 +304,7 @@ class Fuser:
             images of its camera; None, and for those left out, counts are stretched as in the
             node, each image for itself.
         :param stamp: time of the images in s, which ranges that follow the scene need. Without it
-            they begin anew with each call.
+            they start again with each call.
         :param callback: called after every step of the sampler, to look inside.
         :param cancelled: asked before every call of the prior whether to give up.
         :raises FusionCancelled: ``cancelled`` said so.
@@ -524,7 +524,7 @@ def _mapped(
 
 
 def _holds_counts(image: NDArray[Any]) -> bool:
-    """Tell whether a source that is not the first one holds what a thermal camera measured."""
+    """Return whether a source that is not the first one holds what a thermal camera measured."""
     if image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (1,)):
         return False
     if image.dtype.kind == 'f':
@@ -542,7 +542,7 @@ def _checked_sources(
     placements: Sequence[Placement | None],
     trust: Sequence[float],
 ) -> list[_Source]:
-    """Check what is to be fused; placements and trust may be given for fewer sources."""
+    """Check the sources; placements and trust may be given for fewer."""
     count = len(arrays)
     if len(trust) > count:
         raise FusionInputError(f'{len(trust)} trust for {count} sources: give one for each')

@@ -66,7 +66,7 @@ def _no_garbage() -> Iterator[None]:
 
 
 class Result(Protocol):
-    """What a computation returns: tensors on the device, and whatever else is to be known."""
+    """What a computation returns: tensors on the device, and anything else about them."""
 
     @property
     def tensors(self) -> Mapping[str, Tensor]: ...
@@ -160,7 +160,7 @@ class Replayer(Generic[ResultT]):
 
     :param device: a CUDA device; on the CPU, to replay is to run the recorded function again.
     :param record: whether to record at all.
-    :ivar problem: what to tell of a computation that could not be recorded; empty where all could.
+    :ivar problem: why a computation could not be recorded; empty where all could.
     """
 
     def __init__(self, device: torch.device, record: bool = True) -> None:

@@ -57,7 +57,7 @@ _STRUCTURE_FLOOR, _DETAIL_FLOOR = (2.0 * 2 / 255) ** 2, (1.5 * 2 / 255) ** 2
 # Deviation of what white noise of deviation 1 leaves in the structure; and in the details,
 # with a margin, as what was denoised may be wrong as well.
 _NOISE_IN_STRUCTURE, _NOISE_IN_DETAIL = 0.15, 2.0
-# Of a camera that is not wanted: its logit stays finite.
+# Logit of a camera without weight: it stays finite.
 _LEAST_STRENGTH = 1e-9
 # Nats below which nobody has anything to say: all count alike then.
 _SOME_NATS = 0.1
@@ -317,7 +317,7 @@ def nats(gain: Tensor, noise_power: Tensor | float) -> Tensor:
 
 def frame_information(gains: Tensor, first: int, sensor_noise: Tensor | None = None) -> Tensor:
     """
-    Return how much each source tells of the scene in each interval: nats a sample, frame means.
+    Return the information of each source in each interval: nats per sample, frame means.
 
     :param gains: (R, K, 1, h, w), DIG in squared error of images on [-1, 1].
     :param first: how many of the intervals, from the noisiest on, resolve the structure; the

@@ -16,7 +16,7 @@
 Linear operators between images: what blurs and reduces them, forwards, transposed and undone.
 
 An operator A maps (..., H, W) to (..., h, w), channel by channel, between two sizes that are
-fixed when it is made. Beside A it has A^T (``adjoint``) and the damped pseudo-inverse
+fixed when it is made. Besides A it has A^T (``adjoint``) and the damped pseudo-inverse
 
     A^T (A A^T + damping)^-1 = (A^T A + damping)^-1 A^T,
 
@@ -401,7 +401,7 @@ def _inverted(values: Tensor, damping: float) -> Tensor:
 
 
 def _fast_length(length: int) -> int:
-    """Return the side of a Fourier transform for so many pixels: a fast one, no prime number."""
+    """Return the side of a fast Fourier transform for at least that many pixels."""
     return -(-length // _FAST_MULTIPLE) * _FAST_MULTIPLE
 
 

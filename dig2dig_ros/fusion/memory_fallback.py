@@ -124,7 +124,7 @@ class MemoryFallback:
         worth the time of the next one.
 
         :param log: called with a sentence when the settings are lowered.
-        :param how: what else :meth:`Fuser.fuse` is to be given.
+        :param how: further arguments of :meth:`Fuser.fuse`.
         :raises Exception: whatever the last attempt raises.
         """
         settings = self._settings_for(asked)

@@ -105,7 +105,7 @@ class ParameterSpec:
 
 
 def _is(kind: type, value: Any) -> bool:
-    """Tell whether a value is of a type; whole numbers are numbers, but true is no number."""
+    """Return whether a value is of a type; whole numbers are numbers, but true is no number."""
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)

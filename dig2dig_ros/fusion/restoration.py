@@ -15,7 +15,7 @@
 """
 Restoration of a degraded source: the prior and the observation model take turns.
 
-What is to be fused is not what a camera gave, y = A c + n, but the scene c:
+What should be fused is not what a camera gave, y = A c + n, but the scene c:
 
 1. The prior takes the noise from y where it is white: in the observed image, at the noise level
    of that very image. It is a denoiser, and this is what it was trained for.
@@ -25,7 +25,7 @@ What is to be fused is not what a camera gave, y = A c + n, but the scene c:
 Steps 2 and 3 are half-quadratic splitting with the prior as the regulariser (Zhang et al.,
 "Plug-and-play image restoration with deep denoiser prior", TPAMI 2022), with the regularised
 pseudo-inverse for the quadratic half. No noise is added on the way: a small prior would leave it
-in. A source of which only noise is to be taken is done after step 1.
+in. A source that is only denoised is done after step 1.
 
 A chain corrects its estimates at every step in the same terms: the sources with
 :func:`data_consistent`, and f = sum_k w_k c_k with :func:`fusion_consistent`.
@@ -51,7 +51,7 @@ from dig2dig_ros.priors.base import Prior
 
 # Least noise to reckon with: that of rounding to 8 bits is 0.29, and no blur is known exactly.
 NOISE_FLOOR = 0.45 * GREY_LEVEL
-# Less noise than this is not worth a call of the prior, nor told from texture by an estimate.
+# Less noise than this is not worth a call of the prior, and cannot be separated from texture.
 NEGLIGIBLE_NOISE = 2.0 * GREY_LEVEL
 # Part of the noise that is left after the prior has denoised an observation; and that part of
 # it which no scene explains, since the prior leaves nothing as fine as that.
@@ -208,7 +208,7 @@ def restore_colour(prior: Prior, bgr: Tensor, observation: Observation, steps: i
 
 def _mistrust(operator: LinearOperator, image: Tensor, expected: float) -> float:
     """
-    Return by how much the noise of an observation is to be taken for larger: 1 or more.
+    Return the factor, 1 or more, by which to overstate the noise of an observation.
 
     A blur that is declared where there is none, or less, would make the image worse than it is.
 

@@ -91,7 +91,7 @@ def reduced_timesteps(
 @dataclass(frozen=True)
 class FusionSettings:
     """
-    How to fuse. What a setting means is said once, beside its default.
+    How to fuse. Each setting is described once, next to its default.
 
     The node's parameters ``fusion.NAME``, the shipped parameter file, the page of parameters and
     the options of the commands are made from these fields, by way of :data:`SETTINGS`.

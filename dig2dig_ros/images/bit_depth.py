@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Of the sensors that there are. Of fewer bits nobody can tell the camera from a covered lens.
+# Bits that sensors have. With fewer, a camera looks like a covered lens.
 _FOUND, _FEWEST = (10, 12, 14, 16), 8
 _SAMPLE_PIXELS = 20_000
 # Part of the pixels that may lie above: hot ones.
@@ -73,7 +73,7 @@ class BitDepth:
         return np.asarray(np.minimum(image, top) << np.uint16(16 - bits))
 
     def sentence(self, source: str) -> str:
-        """Return what to tell of it; nothing where the bits were stated, or are all of them."""
+        """Return the warnings; none where the bits were stated, or all are used."""
         if self.stated or self.bits == 16:
             return ''
         text = f'the {source} image uses {self.bits} of 16 bits and is scaled by them'

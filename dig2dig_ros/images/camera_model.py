@@ -50,7 +50,7 @@ MODELS: dict[str, tuple[int, ...]] = {
 
 # The tangent of the widest angle to the axis that an ideal pixel can have; 89.4 degrees.
 _WIDEST = 100.0
-# Of points in units of the focal length: a millionth of a pixel where that is 1000 pixels.
+# In units of the focal length: a millionth of a pixel where that is 1000 pixels.
 _CONVERGED = 1e-9
 _ITERATIONS = 30
 
@@ -125,7 +125,7 @@ class CameraModel:
             # A driver without a calibration may not know the size either.
             _require_calibration(matrix)
             window = ImageWindow.from_camera_info(message)
-            # Of the full image first, which is what there is to complain about.
+            # The full image first, since that is what an error has to name.
             lens = str(message.distortion_model)
             full = cls(matrix.reshape(3, 3), message.d, lens, window.full)
             return full._in_window(window)

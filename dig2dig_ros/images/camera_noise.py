@@ -32,14 +32,14 @@ from numpy.typing import NDArray
 _BLOCK, _BLOCKS = 16, 120
 # Pixels a side from which noise can be estimated.
 SMALLEST_FOR_NOISE = 2 * _BLOCK
-# Classes of brightness in which noise is measured, where there are blocks enough for so many.
+# Classes of brightness in which noise is measured, where there are enough blocks.
 _CLASSES, _FEWEST_OF_CLASS = 4, 12
 # Part of the blocks of a class, the flattest, in which noise is measured.
 _FLAT_SHARE = 0.3
 # Part of a block's pixels that must not be clipped.
 _LEAST_UNCLIPPED = 0.2
-# Texture has so many times the power an octave further down, for amplitudes of 1/f, and
-# noise measured there may be so many times larger by chance before it is called texture.
+# Texture has this many times the power an octave further down, for amplitudes of 1/f, and
+# noise measured there may be this many times larger by chance before it is called texture.
 _OCTAVE, _CHANCE = 4.0, 1.1
 # How wrong a variance may be: by rounding to whole grey levels, as part of the power that was
 # measured, and as part of what was taken for texture.
@@ -75,7 +75,7 @@ def estimate_noise(image: NDArray[Any], *, full_scale: float) -> CameraNoise:
 
     In blocks of 16x16 pixels all over the image, the power of second differences along both
     diagonals' frequencies is that of noise and texture. Texture grows by octaves and noise does
-    not, which tells them apart; and only the flattest blocks of each brightness count, flatness
+    not, which separates them; and only the flattest blocks of each brightness count, flatness
     being judged by lower frequencies. What clipping at black and white took of a block's noise
     follows from how much of the block is clipped (the variance of a censored normal variable).
 
@@ -133,14 +133,14 @@ def _block_statistics(image: NDArray[Any], full_scale: float) -> Floats:
     height, width = mosaic.shape[:2]
     luma, seen = mosaic, mosaic
     if mosaic.ndim == 3:
-        # Of the channels, green is most of the luma: what is clipped of it is taken for both.
+        # Green is most of the luma: its clipping stands for all channels.
         luma, seen = cv2.cvtColor(mosaic, cv2.COLOR_BGR2GRAY), cv2.extractChannel(mosaic, 1)
     grey = luma.astype(np.float32)
     if full_scale != 255:
         grey *= 255 / full_scale
     half = cv2.resize(grey, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
     quarter = cv2.resize(half, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
-    # Of floats, what is not exactly at an end of the range.
+    # Floats are clipped only where they are exactly at an end of the range.
     margin = full_scale * 1e-6 if seen.dtype == np.float32 else 1.0
     inside = cv2.inRange(seen, margin, full_scale - margin)
     size = (width // _BLOCK, height // _BLOCK)
@@ -181,7 +181,7 @@ def _inner(side: int) -> Floats:
 
 _INNER = {side: _inner(side) for side in (_BLOCK, _BLOCK // 2)}
 _WHOLE = np.full(_BLOCK // 4, 4 / _BLOCK, np.float32)
-# Of white noise, the response has the variance of the noise.
+# The response to white noise has the variance of the noise.
 _SECOND_DIFFERENCE = np.array([1, -2, 1], np.float32) / np.float32(math.sqrt(6))
 
 

@@ -44,7 +44,7 @@ _NOISE_SPAN = 5.6
 _ENOUGH, _FULL = 40.0, 120.0
 # What is the most that an image is stretched, and how fast that is reached below ENOUGH.
 _MOST, _POWER = 16.0, 3.0
-# Grey levels below which there is nothing to be seen: a lid, a wall, or a dead sensor.
+# Grey levels below which there is nothing to see: a lid, a wall, or a dead sensor.
 _SOMETHING, _NOTHING = 4.0, 2.0
 # Deviation of noise that stretching may lead to: more would be cut off at black and white.
 _LOUDEST = 20.0
@@ -55,7 +55,7 @@ _MARGIN = 8.0
 @dataclass(frozen=True)
 class Contrast:
     """
-    How an image is to be stretched: v becomes gain * v + offset.
+    How to stretch an image: v becomes gain * v + offset.
 
     :param gain: 1 leaves it as it is.
     :param offset: in grey levels of 255.
@@ -82,7 +82,7 @@ class Contrast:
 
 def estimate_contrast(image: NDArray[Any], *, full_scale: float) -> Contrast:
     """
-    Return how an image is to be stretched so that it has contrast.
+    Return how to stretch an image so that it has contrast.
 
     :param image: (H, W), uint8, uint16 or float32 in [0, full_scale].
     :param full_scale: what is white: 255 of uint8, 65535 of uint16, 1 of floats.

@@ -32,7 +32,7 @@ Array = NDArray[np.float64]
 Size = tuple[int, int]
 
 _ROTATION_TOLERANCE = 1e-3
-# Of a 4:3 and a 5:4 sensor the sides differ by 7 %, of a 3:2 and a 4:3 one by 13 %.
+# 4:3 and 5:4 sensors differ by 7 %, 3:2 and 4:3 ones by 13 %.
 _MOST_STRETCH = 1.1
 
 

@@ -44,8 +44,7 @@ from dig2dig_ros.images.luma import LUMA_BGR
 _SUFFIXES = ('.png', '.tif', '.tiff', '.bmp', '.pgm', '.ppm', '.webp', '.jpg', '.jpeg')
 _VISIBLE_FOLDERS = ('visible', 'vis', 'vi', 'rgb', 'color', 'colour')
 _THERMAL_FOLDERS = ('thermal', 'infrared', 'ir', 'inf', 'tir', 'lwir')
-# Of other tasks. Two of them only count together, and only where there are images in both: such
-# names are common.
+# Folders of other tasks, common names: two of them only count together, with images in both.
 _OTHER_FOLDERS = (('a', 'b'), ('near', 'far'), ('over', 'under'), ('source_1', 'source_2'))
 _ENDINGS = (('_a', '_b'), ('-a', '-b'))
 # By how many of 255 levels the channels of a coloured pixel differ, and what share of all pixels
@@ -54,9 +53,9 @@ _COLOURED_LEVELS = 8
 _COLOURED_SHARE = 0.01
 # Its bits and channels; unchanged would leave it unturned.
 _AS_IT_IS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
-# What tells a palette from a photograph: its colours lie on one line, so that the chroma of a
-# pixel tells its brightness, and leaves this part of the variance at most; of the photographs of
-# MEFB, MFFW and six data sets of streets, one of 187 is below it. Chroma is counted in steps of so
+# A palette differs from a photograph: its colours lie on one line, so that the chroma of a pixel
+# predicts its brightness, and leaves at most this part of the variance. Of 187 photographs in
+# MEFB, MFFW and six data sets of streets, one is below it. Chroma is counted in steps of this
 # many levels.
 _UNEXPLAINED, _CHROMA_STEP = 0.07, 8
 # Such a part of the pixels must be coloured, by so many levels, and brightness must vary.
@@ -168,7 +167,7 @@ def load_pair(
 
 def second_is_colour(pair: ImagePair) -> bool:
     """
-    Tell whether the second image of a pair has colour, as no thermal image has.
+    Return whether the second image of a pair has colour, as no thermal image has.
 
     :raises ImagePairError: it cannot be read.
     """
@@ -177,7 +176,7 @@ def second_is_colour(pair: ImagePair) -> bool:
 
 def has_colour(image: NDArray[Any]) -> bool:
     """
-    Tell whether an image has colour.
+    Return whether an image has colour.
 
     What was saved in colour but is grey has none, and neither have the slight tints that lossy
     compression leaves.
@@ -199,7 +198,7 @@ def _spread(image: NDArray[Any]) -> NDArray[Any]:
 
 def looks_like_palette(image: NDArray[Any]) -> bool:
     """
-    Tell whether an image in colour is probably a thermal one in false colours, not a photograph.
+    Return whether an image in colour is probably a thermal one in false colours, not a photograph.
 
     A palette such as jet or ironbow runs through the colours on one line. Colours that are nearly
     grey, and those of strong compression, may be missed.
@@ -328,7 +327,7 @@ def _sources(directory: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
 
 
 def _has_two_folders(directory: Path) -> bool:
-    """Tell whether a folder has one for each camera."""
+    """Return whether a folder has one for each camera."""
     names = {path.name.lower() for path in directory.iterdir() if path.is_dir()}
     return not (names.isdisjoint(_VISIBLE_FOLDERS) or names.isdisjoint(_THERMAL_FOLDERS))
 
@@ -341,7 +340,7 @@ def _images_of_two(first: Path, second: Path) -> tuple[dict[str, Path], dict[str
     (below, names), (second_below, second_names) = (
         _images_below(folder, raw) for folder, raw in ((first, False), (second, True))
     )
-    # A name that comes twice needs its folder to be told apart, and then in both.
+    # A name that comes twice needs its folder, in both places.
     names |= second_names
 
     def told_apart(images: dict[tuple[str, str], Path]) -> dict[str, Path]:
@@ -386,7 +385,7 @@ def _images(folder: Path, raw: bool = False) -> dict[str, Path]:
 
 
 def _is_raw(path: Path) -> bool:
-    """Tell whether an image has one channel of 16 bits."""
+    """Return whether an image has one channel of 16 bits."""
     try:
         image = _read(path, cv2.IMREAD_UNCHANGED)
     except ImagePairError:

@@ -141,7 +141,7 @@ def _peak(scores: NDArray[np.float64], factor: float) -> Misalignment:
     best = float(scores[row, column])
     y, x = np.mgrid[: len(scores), : len(scores)]
     far = scores[np.hypot(y - row, x - column) > _PEAK_RADIUS]
-    if not far.size:  # so small are the images that there is nothing to compare with
+    if not far.size:  # the images are too small to compare with
         return Misalignment((0.0, 0.0), 0.0, 0.0, False)
     confidence = (best - float(far.mean())) / max(float(far.std()), 1e-9)
     shift = (

@@ -19,7 +19,7 @@ Drivers, rectification and converters write a value of their own where nothing w
 0, the end of the type, absolute zero, -9999. Some cameras append rows of telemetry. Taken for
 temperatures, such numbers squeeze the scene into the rest of the range.
 
-What tells a mark from something really hot or cold: it is one value, exactly, again and again, and
+A mark differs from something really hot or cold: it is exactly one value, again and again, and
 nothing lies between it and the scene. Real things have gradients, noise, and the blur of the lens
 at their edge, and are not further from a scene than any temperature is.
 """
@@ -42,15 +42,15 @@ Mask = NDArray[np.bool_]
 
 # Beyond this no number is a measurement; squares of it are still finite in float32.
 WILD = 1e15
-# Pixels of the visible image over which the other one fades out beside what is without data.
+# Pixels of the visible image over which the other one fades out next to pixels without data.
 SOFT_EDGE = 16.0
 # Most pixels that the scene's spread is taken from, and the part of them that is left out at each
 # end.
 _SAMPLE_PIXELS = 4096
 _OUTSIDE = 0.02
-# Of so few pixels, nobody can say what is a scene.
+# With fewer pixels there is no telling what the scene is.
 _LEAST_SCENE = 16
-# Largest part of an image that may be without data: of more, nobody can say which is the scene.
+# Largest part of an image that may be without data: beyond it, the scene cannot be identified.
 _MOST = 0.5
 # Marks that an image may hold at each end of its values.
 _MARKS = 2
@@ -67,10 +67,10 @@ _SMOOTHER, _ROUGHER = 0.4, 2.5
 # Sides of the squares about a mark that may be blended with it: after rectification, and where an
 # image was enlarged after that.
 _BLENDS = (3, 9)
-# Spreads below the scene from which a pixel beside a mark is blended with it: right beside, and
+# Spreads below the scene from which a pixel near a mark is blended with it: right next to it, and
 # in the larger square.
 _BLENDED, _BLENDED_FURTHER = 0.25, 1.0
-# Side of a hole that is no dead pixel or line, and the least pixels over which trust rises beside
+# Side of a hole that is no dead pixel or line, and the least pixels over which trust rises around
 # it. Dead pixels are filled from around, and many of them with edges would leave nothing between.
 _LARGE, _EDGE = 3, 2.0
 
@@ -123,7 +123,7 @@ class NoData:
 
     def sentences(self, source: str, fate: str = 'without weight') -> tuple[str, ...]:
         """
-        Return what to tell of it; nothing of NaN, which says by itself what it is.
+        Return the warnings about it; none about NaN, which is meant as no data.
 
         :param fate: what becomes of these pixels, in words.
         """
@@ -358,7 +358,7 @@ def _step(rows: NDArray[np.float64]) -> float:
 def _leading_rows(
     rows: NDArray[np.float64], hidden: Mask, scene: tuple[float, float, float], distance: float
 ) -> int:
-    """Return how many of the first rows lie so many spreads from the scene; 0 if all do."""
+    """Return how many of the first rows lie that many spreads from the scene; 0 if all do."""
     low, high, spread = scene
     far = ~((rows >= low - distance * spread) & (rows <= high + distance * spread))
     share = (far | hidden).mean(axis=1)
@@ -374,7 +374,7 @@ def filled(image: NDArray[np.float32], mask: Mask) -> NDArray[np.float32]:
     """
     Return a mapped image whose pixels without data have the mean of those around them, if any.
 
-    They have no weight, but what is interpolated, or measured, beside them must not see a step.
+    They have no weight, but interpolation and measurements around them must not see a step.
     """
     valid = (~mask).astype(np.float32)
     result = np.where(mask, np.float32(0), image)
@@ -387,9 +387,9 @@ def filled(image: NDArray[np.float32], mask: Mask) -> NDArray[np.float32]:
 
 def trust_beside(mask: Mask, edge: float) -> NDArray[np.float32]:
     """
-    Return how far the pixels of an image are to be trusted: 0 without data, with a soft edge.
+    Return how far the pixels of an image are trusted: 0 without data, with a soft edge.
 
-    :param edge: pixels over which trust rises beside what is larger than dead pixels and lines.
+    :param edge: pixels over which trust rises around holes larger than dead pixels and lines.
     """
     trust = (~mask).astype(np.float32)
     large = cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_OPEN, np.ones((_LARGE,) * 2, np.uint8))

@@ -43,7 +43,7 @@ _STRONG = 0.6
 # How much of the image the strongest colour hides, and how bright the colour is on black: darker
 # than on white, so that the image stays recognisable.
 _OPACITY, _ON_BLACK = 0.75, 0.45
-# Of the legend: pixels, grey level of the paper, and the ink.
+# The legend: height in pixels, grey level of the paper, and the ink.
 _HEIGHT, _PATCH, _PAPER, _INK = 26, 30, 245, (40, 40, 40)
 _FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 

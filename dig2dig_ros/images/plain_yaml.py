@@ -25,7 +25,7 @@ import yaml
 
 class WithoutAliases:
     """
-    Beside a loader of YAML: refuses aliases, which ROS's own parameter files do not have either.
+    Refuses aliases on top of what the loader does; ROS's own parameter files have none either.
 
     With them, a few lines can stand for more than fits into memory.
     """

@@ -29,11 +29,11 @@ from dig2dig_ros.images.stripes import estimate_stripes, SMALLEST_FOR_STRIPES, S
 @dataclass(frozen=True)
 class SensorNoise:
     """
-    What is to be taken from an image, stripes first.
+    What to remove from an image, stripes first.
 
     :param white: noise that is independent from pixel to pixel, before the image is stretched.
     :param stripes: offsets of columns and rows; of images with colour none.
-    :param contrast: how the image is to be stretched; images with colour are not.
+    :param contrast: how to stretch the image; images with colour are not stretched.
     """
 
     white: CameraNoise = field(default_factory=CameraNoise)

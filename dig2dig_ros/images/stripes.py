@@ -44,7 +44,7 @@ _ERROR = 2.25
 # How near to black or white, in grey levels, clipping takes its part of the offsets, and how many
 # pixels the brightness is averaged over that says so.
 _CLIPPING, _SMOOTH = 16.0, 16
-# Of a column's differences in order, so many in the middle are averaged: the median, but finer
+# The middle of a column's sorted differences is averaged: the median, but finer
 # than the grey levels of the image.
 _MIDDLE = 8
 # What an offset still takes of a step that far away is neglected.
@@ -69,7 +69,7 @@ class Stripes:
 
     @property
     def are_none(self) -> bool:
-        """Tell whether there is nothing to subtract."""
+        """Return whether there is nothing to subtract."""
         return self.column_offsets is None and self.row_offsets is None
 
 
@@ -174,7 +174,7 @@ def _median_steps(lines: Floats) -> Floats:
     middle = (count - np.count_nonzero(clipped, axis=0)) // 2
     rows = middle + np.arange(-_MIDDLE // 2, _MIDDLE // 2)[:, np.newaxis]
     steps = differences[rows, np.arange(width - 1)].mean(axis=0)
-    # Too few lines are not clipped: no offset can be told.
+    # Too few lines are not clipped to find an offset.
     steps[middle < _MIDDLE // 2] = 0
     return np.asarray(steps, np.float32)
 

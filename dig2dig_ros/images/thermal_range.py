@@ -42,11 +42,11 @@ _GAP = 5.0
 _GREY_LEVELS = 6
 # Two ranges that share less than this part of the smaller one belong to different scenes.
 _SAME_SCENE = 0.25
-# Two ranges of which one is so many times the other, too.
+# So do two ranges if one is more than this many times the other.
 _OTHER_SCALE = 100.0
 # Part of its share by which a pixel at the new bound may change, as a few lie beyond it.
 _AT_BOUND = 0.9
-# Of the pixels, the part at each end that is not the bulk of the scene, and how many times as far
+# Part of the pixels at each end that is not the bulk of the scene, and how many times as far
 # as the bulk spreads the range may be without leaving that part out.
 _BULK_TAIL, _BULK_SPANS = 0.025, 10.0
 
@@ -210,7 +210,7 @@ class ThermalRange:
         overlap /= min(span, own_span)
         other_scene = max(0.0, 1.0 - overlap / _SAME_SCENE)
         if other_scene == 1.0 or max(span, own_span) > _OTHER_SCALE * min(span, own_span):
-            # As it is: beside a wild frame, sums of old and new are all rounding.
+            # Not smoothed: next to a wild frame, the sum of old and new is all rounding.
             self._range = measured
             return measured
         share = -math.expm1(-elapsed / self.smoothing)

@@ -36,7 +36,7 @@ MPEG4_FIRST = (('video.mp4', 'mp4v'), ('video.avi', 'MJPG'))
 # VP8 in WebM plays in every browser, which OpenCV's MPEG-4 does not.
 FOR_BROWSERS = (('video.webm', 'VP80'), *MPEG4_FIRST)
 
-# A pause longer than so many seconds teaches nobody anything.
+# Seconds after which a pause is cut short: nothing happens in it.
 _LONGEST_PAUSE = 5.0
 
 

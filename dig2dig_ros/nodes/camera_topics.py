@@ -81,7 +81,7 @@ def publishers_of(node: Node, source: str, compressed: bool) -> str:
 
 
 def camera_info_topic(node: Node, source: str) -> str:
-    """Return the full name of a camera's camera_info: by default beside its images."""
+    """Return the full name of a camera's camera_info: by default next to its images."""
     name = f'{source}/camera_info'
     images = (f'{source}/image_raw', f'{source}/image_raw{_COMPRESSED}')
     moved = next((image for image in images if _is_remapped(node, image)), None)
@@ -154,7 +154,7 @@ class CameraInfoSubscription:
                 self._topic,
                 self._callback,
                 quality,
-                # Of the ordinary publishers that may be there, too, the other one hears.
+                # Volatile publishers, which may be there too, are left to the other subscription.
                 event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             )
         )

@@ -168,7 +168,7 @@ def assignments(node: str, values: Mapping[str, Any]) -> list[str]:
     return [word for name, text in texts.items() for word in ('-p', f'{node}:{name}:={text}')]
 
 
-# In the child itself, before it is the node: code between fork and exec may hang beside threads.
+# Run by the child itself: code between fork and exec may hang in a process with threads.
 
 _PR_SET_PDEATHSIG = 1
 

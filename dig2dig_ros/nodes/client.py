@@ -175,7 +175,7 @@ class FusionClient:
 
     def require_sound(self) -> None:
         """
-        Check that diagnostics tell of no error.
+        Check that diagnostics report no error.
 
         :raises ProcessError: they do, with their sentence.
         """
@@ -212,7 +212,7 @@ class FusionClient:
                 counters = {key: self.values[key] for key in self.values if is_counter(key)}
                 if counters != previous:
                     previous, since = counters, time.monotonic()
-                # The first one may tell of the time before the last image arrived.
+                # The first one may be from before the last image arrived.
                 elif seen > first + 2 and is_settled(self.values):
                     return
             if time.monotonic() - since > STALL_SECONDS:
@@ -271,7 +271,7 @@ def number(values: Mapping[str, str], key: str) -> float | None:
 
 
 def is_counter(key: str) -> bool:
-    """Tell whether a diagnostics value counts images or pairs."""
+    """Return whether a diagnostics value counts images or pairs."""
     return (
         key in ('pairs', 'fused')
         or key.endswith((' received', ' alone', ' left out', ' faulty'))
@@ -291,7 +291,7 @@ def drops(values: Mapping[str, str]) -> dict[str, int]:
 
 
 def sources_of(values: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the sources that the diagnostics tell of, visible and thermal first."""
+    """Return the sources in the diagnostics, visible and thermal first."""
     suffix = ' received'
     return tuple(key[: -len(suffix)] for key in values if key.endswith(suffix))
 
@@ -305,7 +305,7 @@ def unfinished_pairs(values: Mapping[str, str]) -> int:
 
 
 def is_settled(values: Mapping[str, str]) -> bool:
-    """Tell whether every pair that the node made is either fused or dropped."""
+    """Return whether every pair that the node made is either fused or dropped."""
     return unfinished_pairs(values) == 0
 
 

@@ -34,7 +34,7 @@ def diagnostics_of(
     Return the message for ``/diagnostics``, stamped now.
 
     A node that is to take the time from ``/clock``, where none has come, says so, under the time
-    of the system: with a stamp of zero nobody could tell what is new.
+    of the system: with a stamp of zero nobody could see what is new.
 
     It comes whatever happens: what cannot be found out, as the memory of a device that has failed,
     is an error in it.

@@ -350,7 +350,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             )
 
     def _is_stopping(self) -> bool:
-        """Tell whether the fusion in work is not wanted any more."""
+        """Return whether the fusion in work is not wanted any more."""
         worker = self._worker
         return (worker is not None and worker.is_stopping) or not self.context.ok()
 

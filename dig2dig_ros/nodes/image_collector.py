@@ -49,7 +49,7 @@ class ImageCollector:
 
     The images may be raw or compressed; of a topic that is there in both transports the raw one is
     taken. The camera_info is ``visible/camera_info`` and ``thermal/camera_info``, or, where an
-    image topic is remapped and its camera_info is not, the one beside the image.
+    image topic is remapped and its camera_info is not, the one next to the image.
 
     :param name: of its node.
     :param arguments: for ROS, ``--ros-args`` and what follows it.

@@ -186,7 +186,7 @@ class NodeParameters:
         node.add_on_set_parameters_callback(self._check)
         for spec in specs:
             node.declare_parameter(spec.name, spec.default, descriptor(spec))
-            if self._values[spec.name] == []:  # tell its type to who asks
+            if self._values[spec.name] == []:  # so that its type can be queried
                 node.set_parameters([Parameter(spec.name, Parameter.Type.STRING_ARRAY, [])])
         self._declared = True
         self.declare_transports()

@@ -77,16 +77,16 @@ class Outputs:
         )
 
     def wants_weights(self) -> bool:
-        """Tell whether anybody listens to a weight map or to the overlay."""
+        """Return whether anybody listens to a weight map or to the overlay."""
         maps = (f'fused/weights/{source}' for source in self._sources)
         return any(map(self._is_heard, maps)) or self._is_seen(_OVERLAY)
 
     def wants_restored(self) -> bool:
-        """Tell whether anybody listens to a restored image."""
+        """Return whether anybody listens to a restored image."""
         return any(self._is_seen(f'{source}/restored/image_raw') for source in self._sources)
 
     def wants_camera_info(self) -> bool:
-        """Tell whether anybody listens to what the visible camera says of itself."""
+        """Return whether anybody listens to what the visible camera says of itself."""
         return any(
             self._is_heard(f'{place}/camera_info')
             for place in ('fused', *(f'{source}/restored' for source in self._sources))
@@ -96,7 +96,7 @@ class Outputs:
         return bool(self._publishers[topic].get_subscription_count())
 
     def _is_seen(self, topic: str) -> bool:
-        """Tell whether anybody listens to an image, raw or compressed."""
+        """Return whether anybody listens to an image, raw or compressed."""
         return self._is_heard(topic) or self._is_heard(topic + _COMPRESSED)
 
     def publish(self, fused: FusedFrame, values: Mapping[str, Any]) -> None:

@@ -71,7 +71,7 @@ def message_type(name: str) -> Any:
 
 
 def _is_indexed(package: str, message: str) -> bool:
-    """Tell whether a package is installed that brings this message."""
+    """Return whether a package is installed that brings this message."""
     # Wheels of ROS are in a virtual environment, which is in no path of ROS.
     prefixes = [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]
     for prefix in filter(None, prefixes):

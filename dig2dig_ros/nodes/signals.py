@@ -34,7 +34,7 @@ import sys
 import threading
 from types import FrameType, TracebackType
 
-# Of a command that Ctrl-C has ended, as shells count.
+# Exit code of a command that Ctrl-C has ended, as shells count.
 INTERRUPTED = 130
 # The modules that are nodes.
 _NODES = ('fusion_node', 'detection_fusion_node', 'pair_camera')

@@ -31,7 +31,7 @@ from dig2dig_ros.priors.base import linear_alpha_bar, Prior, PriorError
 
 FORMAT = 'dig2dig-compact-1'
 _MOST_CHANNELS, _MOST_BLOCKS, _LARGEST_STEM, _MOST_TIMESTEPS = 1024, 16, 8, 10_000
-# Types of so many bytes, to move pixels with.
+# Types by their size in bytes, to move pixels with.
 _WORDS = {4: torch.int32, 8: torch.int64, 16: torch.complex128}
 
 
@@ -317,7 +317,7 @@ def _shapes_of(network: CompactUNet) -> dict[str, tuple[int, ...]]:
 
 def save(network: CompactUNet, path: Path, facts: dict[str, str]) -> None:
     """
-    Write weights as float16 safetensors, with the configuration beside them.
+    Write weights as float16 safetensors, with the configuration in the same file.
 
     :param facts: what a reader should know of the training (data, steps, ...).
     """

@@ -192,7 +192,7 @@ class PretrainedPrior(Prior):
 
 def _tiling(sample_size: int, multiple: int, path: Path) -> Tiling:
     """Return tiles of the size that a network was trained on, as far as that is possible."""
-    # One tile must at least hold an overlap and something beside it.
+    # A tile must hold at least an overlap and a little more.
     side = max(min(sample_size, LARGEST_SIDE), 2 * multiple)
     try:
         return Tiling.for_side(side, multiple)
@@ -309,7 +309,7 @@ def _check_archive(path: Path) -> None:
     stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
     if not stored or sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise PriorError(
-            f'prior {path} is a compressed archive, as PyTorch does not write it: save it anew, '
+            f'prior {path} is a compressed archive, as PyTorch does not write it: save it again, '
             'with torch.save'
         )
 
@@ -335,7 +335,7 @@ def _checked_weights(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     if stated > path.stat().st_size:
         raise PriorError(
             f'prior {path} has {path.stat().st_size} bytes, but its weights have the shapes of '
-            f'{stated}: save them anew, as contiguous tensors'
+            f'{stated}: save them again, as contiguous tensors'
         )
     for name, tensor in state.items():
         # In float32: few operations know numbers of 8 bits.
@@ -420,7 +420,7 @@ def _sample_size(config: dict[str, Any], path: Path) -> int:
 def _read_schedule(folder: Path, home: Path) -> tuple[Tensor, str]:
     """Return alpha_bar and the prediction type of a folder."""
     places = [folder / 'scheduler', folder]
-    if folder.resolve().name == 'unet':  # of a pipeline
+    if folder.resolve().name == 'unet':  # part of a pipeline
         places.append(folder.resolve().parent / 'scheduler')
     files = [place / 'scheduler_config.json' for place in places]
     file = next((file for file in files if file.is_file()), None)

@@ -25,7 +25,7 @@ from torch import Tensor
 import torch.nn.functional as F
 
 LARGEST_SIDE = 512
-# Of all tiles in one call of the network.
+# Pixels of all tiles in one call of the network.
 MAX_PIXELS = LARGEST_SIDE**2
 
 

@@ -38,7 +38,7 @@ class AlignmentWatch:
     def __init__(self) -> None:
         self._monitor = MisalignmentMonitor()
         self._placement: Placement | None = None
-        # Of the last pair, and the seconds since the last look; not yet one at first.
+        # The last pair, and the time of the last look; None until there was one.
         self._stamp = 0.0
         self._elapsed = math.inf
         # The latest result with the width of the image, replaced as a whole.

@@ -43,7 +43,7 @@ class Attendance:
         self.reset(0.0)
 
     def reset(self, now: float) -> None:
-        """Begin anew, at a time of arrival."""
+        """Start again, at a time of arrival."""
         self._began = now
         self._usable: dict[str, float] = {}
         # The one before the latest.
@@ -115,7 +115,7 @@ class Attendance:
 
     def alone(self, source: str, values: Mapping[str, Any], now: float) -> bool:
         """
-        Tell whether an image of ``source`` that just came is to go on without its counterpart.
+        Return whether an image of ``source`` that just came is to go on without its counterpart.
 
         :param values: the node's parameters by name.
         """
@@ -158,7 +158,7 @@ class Attendance:
             )
         text, otherwise = f'no stamps lie within sync_tolerance, {tolerance:g} s', ''
         if abs(nearest) <= tolerance:
-            # Clocks that differ, or images that come as late: nobody can tell from here.
+            # Clocks that differ and images that come late look the same from here.
             text = f'what would pair does not come while queue_size, {values["queue_size"]}, wait'
             late = visible if offset + shift > 0 else thermal
             otherwise = (

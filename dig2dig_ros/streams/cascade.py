@@ -48,7 +48,7 @@ class Cascade(Generic[MessageT]):
     :param tolerance: largest accepted distance to the visible stamp in seconds, inclusive.
     :param queue_size: messages of each source, and groups that wait for it, held at most.
     :param thermal_time_offset: seconds that are added to thermal stamps.
-    :param additional_sources: names of the sources beside the first two.
+    :param additional_sources: names of the sources after the first two.
     :param first: names of those two; what is said of visible and thermal holds for them.
     :raises PairingError: for a name that is taken, and whatever `make_pairer` refuses.
     """
@@ -122,7 +122,7 @@ class Cascade(Generic[MessageT]):
         return +counters
 
     def jumps(self, source: str, stamp: int) -> bool:
-        """Tell whether a message with this stamp would begin a new timeline of all sources."""
+        """Return whether a message with this stamp would begin a new timeline of all sources."""
         index, side = self._place(source)
         return self._stages[index].jumps(side, stamp)
 

@@ -50,12 +50,12 @@ from dig2dig_ros.streams.cv_bridge_trial import cv_bridge, why_not
 
 # What image_transport's ``compressed`` sends.
 _TRANSPORTED = ('JPEG', 'PNG', 'TIFF')
-# Behind an image, as much again and so many bytes are the rest of a driver's buffer.
+# Surplus behind an image: up to its own size plus this many bytes is a driver's buffer.
 _MOST_SURPLUS = 65_536
-# Of compressed images: bytes that need no look, and those of a pixel of four floats.
+# Compressed images: bytes that need no check, and bytes of a pixel of four floats.
 _FEW_BYTES = 1 << 23
 _MOST_BYTES_OF_PIXEL = 16
-# Of PNG, 0 to 9; image_transport's default.
+# PNG compression, 0 to 9; image_transport's default.
 _PNG_LEVEL = 3
 # Characters of what a message says of itself that an error repeats: it may be megabytes.
 _QUOTED = 60
@@ -181,7 +181,7 @@ def decode(
     :param msg: a ``sensor_msgs/Image`` or an object with its fields.
     :param topic: where it came from, for the error text.
     :param max_pixels: larger images are refused before anything is allocated.
-    :param depth: tells the bits that are used, of what is reduced to 8; without it, all 16.
+    :param depth: how many bits are used, for images that are reduced to 8; default: all 16.
     :return: (H, W) uint8, uint16 or float32, or (H, W, 3) uint8 in BGR order.
     :raises CodecError: the encoding is unknown, or size, step and data contradict each other.
     """
@@ -319,7 +319,7 @@ def decode_compressed(
     """
     Return the pixels of a JPEG, PNG or TIFF message, as image_transport's ``compressed`` has them.
 
-    What the data is, its first bytes tell. ``format`` adds what they cannot: channels that were
+    The first bytes identify the data. ``format`` adds what they cannot: channels that were
     compressed in red-green-blue order (``'rgb8; jpeg compressed rgb8'``, ``'rgb8; tiff compressed
     '``), a Bayer mosaic that was compressed as it is (``'bayer_rggb8; png compressed '``), and
     16-bit counts that JPEG reduced to 8 bits (``'mono16; jpeg compressed mono8'``), which are
@@ -328,7 +328,7 @@ def decode_compressed(
     :param msg: a ``sensor_msgs/CompressedImage`` or an object with its fields.
     :param topic: where it came from, for the error text.
     :param max_pixels: larger images are refused before they are decompressed.
-    :param depth: tells the bits that are used, of what is reduced to 8; without it, all 16.
+    :param depth: how many bits are used, for images that are reduced to 8; default: all 16.
     :return: (H, W) uint8, uint16 or float32 (TIFF), or (H, W, 3) uint8 in BGR order.
     :raises CodecError: the data is of another kind, cut short or damaged.
     """

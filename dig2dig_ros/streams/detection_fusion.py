@@ -48,9 +48,9 @@ CAUSES = (
     *('malformed', 'zero stamp', 'duplicate stamp', 'late', 'unpaired'),
     *('without counterpart', 'clock jump', 'shutdown'),
 )
-# A source that was heard within so many stale_timeouts may only be slow.
+# A source that was heard within this many stale_timeouts may only be slow.
 _SLOW = 5
-# The fusion computes weights on cells of so many pixels: more of a map is not kept.
+# The fusion computes weights on cells of this side; keeping more of a map gains nothing.
 _CELL = 4
 _NOTHING = Detections(np.zeros((0, 4)), np.zeros(0))
 

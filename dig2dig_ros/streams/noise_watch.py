@@ -66,7 +66,7 @@ class NoiseWatch:
         :param image: (H, W) or (H, W, 3) uint8, uint16 or float32 in [0, 1].
         :param stamp: in s.
         :param degradation: what is declared of the camera.
-        :return: what is to be taken from the image; None where nothing has to be measured.
+        :return: what to remove from the image; None where nothing has to be measured.
         """
         white, stripes = degradation.noise is None, degradation.stripes
         if not (white or stripes or degradation.contrast):
@@ -110,7 +110,7 @@ class NoiseTracker:
 
     Not thread-safe: images have an order.
 
-    :param noisy: deviation from which noise is to be reckoned with, in grey levels of 255.
+    :param noisy: deviation from which noise counts, in grey levels of 255.
     :param quiet: deviation below which it is no longer; at most ``noisy``.
     :param seconds: time constant of the smoothing; 0 takes each image for itself.
     :raises ValueError: the thresholds or the time are impossible.
@@ -198,7 +198,7 @@ class StripeTracker:
 
 class ContrastTracker:
     """
-    Follow how the images of one camera are to be stretched.
+    Follow how the images of one camera should be stretched.
 
     Gain and offset approach those of the images exponentially, so that a still background does
     not flicker. A gain that falls by more than a third is taken at once, and one that rises as far
@@ -239,7 +239,7 @@ class ContrastTracker:
 
 
 class _Clock:
-    """Tells how much of a new estimate to take, from the time since the last one."""
+    """How much of a new estimate to take, from the time since the last one."""
 
     def __init__(self, seconds: float) -> None:
         if not 0 <= seconds < math.inf:

@@ -97,7 +97,7 @@ class OutgoingCameraInfo:
 
 
 def _is_uncalibrated(message: Any) -> bool:
-    """Tell whether a driver says nothing at all of its camera, as camera_info_manager does."""
+    """Return whether a driver says nothing at all of its camera, as camera_info_manager does."""
     return not (message.width or message.height or any(message.k))
 
 

@@ -76,7 +76,7 @@ class Pairer(ABC, Generic[MessageT]):
 
     What is the same under every policy is done here: a stamp of zero (or below) is a driver
     that sets none and is dropped; so is a stamp that the same source has just had; a message that
-    shows that the time of its source began anew (:meth:`RecentStamps.begins_anew`) clears
+    shows that the time of its source restarted (:meth:`RecentStamps.begins_anew`) clears
     everything ('clock jump'), and is the first of the new timeline. The visible stamps of the
     returned pairs are strictly increasing until such a jump, because detectors match boxes to
     frames by stamp.
@@ -130,7 +130,7 @@ class Pairer(ABC, Generic[MessageT]):
         """Return how many messages of one source are held for a later decision."""
 
     def jumps(self, source: Source, stamp: int) -> bool:
-        """Tell whether a message with this stamp would begin a new timeline."""
+        """Return whether a message with this stamp would begin a new timeline."""
         return self._recent[source].begins_anew(stamp)
 
     def add(self, source: Source, stamp: int, message: MessageT) -> list[Group[MessageT]]:
@@ -384,7 +384,7 @@ class NearestPairer(Pairer[MessageT]):
         return None
 
     def _is_settled(self, visible_moment: int, thermal_moment: int) -> bool:
-        """Tell whether no closer message can come for two that are nearest to each other."""
+        """Return whether no closer message can come for two that are nearest to each other."""
         earlier: Source = 'visible' if visible_moment < thermal_moment else 'thermal'
         later_moment = max(visible_moment, thermal_moment)
         latest = self._queues[earlier].latest
@@ -400,7 +400,7 @@ class NearestPairer(Pairer[MessageT]):
             self._drop_first(source, 1)
 
     def _is_hopeless(self, queue: _Queue[MessageT], others: _Queue[MessageT]) -> bool:
-        """Tell whether the oldest message of a queue cannot be in a pair any more."""
+        """Return whether the oldest message of a queue cannot be in a pair any more."""
         moment = queue.moment(0)
         if others.latest is None or others.latest < moment:
             return False
@@ -498,7 +498,7 @@ class MessageFiltersPairer(Pairer[MessageT]):
         # ones back keeps all of them positive: rclpy's times must not be negative.
         shift = self._thermal_time_offset if source == 'thermal' else -self._thermal_time_offset
         seconds, nanoseconds = divmod(stamp + max(shift, 0), 1_000_000_000)
-        # A stamp at the end of what ROS's clocks can tell may be moved beyond it.
+        # A stamp near the end of what ROS can represent may be moved beyond it.
         header = _Stamp(self._time_type(sec=min(seconds, _LAST_SECOND), nanosec=nanoseconds))
         self._inputs[source].signalMessage(_Proxy(header, stamp))
 

@@ -36,7 +36,7 @@ from dig2dig_ros.images.plain_yaml import ros_parameters
 from dig2dig_ros.streams.pairing import SOURCES
 
 NODE = 'fusion_node'
-# Of the task that the package is for, shipped in config/.
+# The presets in config/ for the task that the package is made for.
 PRESETS = ('fusion', 'realtime', 'paper')
 # As launch files and command lines write it.
 TRUE_OR_FALSE = ('true', 'false', 'True', 'False')
@@ -287,7 +287,7 @@ def unknown_arguments(
     file: str, known: Iterable[str], argv: Sequence[str] | None = None
 ) -> list[str]:
     """
-    Return what is to be said of launch arguments that nobody declares, and that launch ignores.
+    Return warnings about launch arguments that are not declared, which launch ignores.
 
     :param file: the launch file; where the command line starts another one, nothing is said.
     :param known: the arguments of the file.

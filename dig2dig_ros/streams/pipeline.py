@@ -151,7 +151,7 @@ class Pipeline:
 
         :param message: a ``sensor_msgs/Image`` or a ``CompressedImage``.
         :param arrival: in nanoseconds.
-        :return: what is to be processed now, in the order of the visible stamps.
+        :return: what to process now, in the order of the visible stamps.
         """
         self.statistics.received(source)
         image = ArrivedImage(
@@ -380,7 +380,7 @@ class Pipeline:
             warnings += [
                 said
                 for source, (moment, said) in refused.items()
-                # Of a camera that sends nothing else, that is the reason why it is missing.
+                # If the camera sends nothing else, this is why it is missing.
                 if now - moment < timeout and (source not in missing or refused is self._malformed)
             ]
         moment, reason = self._unfused

@@ -91,7 +91,7 @@ class ArrivedImage:
 
     @property
     def is_jpeg(self) -> bool:
-        """Whether it is compressed with loss; its first bytes tell."""
+        """Whether it is compressed with loss, from its first bytes."""
         return self.compressed and bytes(self.message.data[:3]) == b'\xff\xd8\xff'
 
 
@@ -251,7 +251,7 @@ class SourceImages:
         depth = self._depths.get(source)
         if depth is None or depth.stated != stated:
             depth = self._depths[source] = BitDepth(stated)
-        depth.bits = 16  # of an image that has 8 of its own
+        depth.bits = 16  # an image of 8 bits uses them all
         return depth
 
     def _moves(self, source: str) -> bool:
@@ -285,7 +285,7 @@ class Preparation:
     From the messages of a group to what the fuser takes.
 
     :param sources: their names, visible and thermal first.
-    :param registrar: tells where the thermal image lies.
+    :param registrar: knows where the thermal image lies.
     :ivar images: decodes, watches and maps; see :class:`SourceImages`.
     :ivar visible_size: (width, height) of the latest visible image: what an image of the thermal
         camera alone stands in for.
@@ -297,7 +297,7 @@ class Preparation:
         self.images = SourceImages()
         self._noise: dict[str, NoiseWatch] = {}
         self.visible_size: tuple[int, int] | None = None
-        # Of each source with pixels that hold no data, for images of which it is true as well.
+        # For each source whose images have pixels without data.
         self._of_data: dict[str, tuple[NoData, tuple[object, ...], Placement]] = {}
 
     def noise_table(self) -> dict[str, str]:
@@ -507,7 +507,7 @@ class FusedFrame:
 
 
 def _without_rows(image: NDArray[Any], crop: Sequence[int]) -> NDArray[Any]:
-    """Return an image without so many rows at its upper and lower end."""
+    """Return an image without its first and last rows, as many as given."""
     top, bottom = crop
     if top + bottom >= len(image):
         raise ThermalRangeError(
@@ -518,7 +518,7 @@ def _without_rows(image: NDArray[Any], crop: Sequence[int]) -> NDArray[Any]:
 
 
 def _few_levels(image: ArrivedImage, array: NDArray[Any]) -> dict[str, str]:
-    """Return what to tell, by its kind, of 16 bits of which JPEG left next to none."""
+    """Return the warning, by its kind, about 16 bits of which JPEG left next to none."""
     if array.dtype != np.uint16 or not image.is_jpeg:
         return {}
     levels = np.count_nonzero(np.bincount((array >> 8).reshape(-1)))

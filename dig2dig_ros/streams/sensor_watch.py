@@ -123,7 +123,7 @@ class SensorWatch:
       noise that is usual for this camera, and of one count. It ends with the first image that
       differs, or when the other camera has not moved for ``frozen_timeout`` either: nothing is
       lost by fusing a still pair. A camera that sends identical images of a still scene all by
-      itself, as after video compression, cannot be told from a frozen one: set
+      itself, as after video compression, cannot be distinguished from a frozen one: set
       ``frozen_timeout`` to 0 for it.
     - ``black``: of 8-bit images, the brightest pixels are below 28 of 255; the factor falls to 0
       at 10. Of other types, they are at the lower end of the type, or 0.
@@ -184,7 +184,7 @@ class SensorWatch:
     @property
     def moves(self) -> bool:
         """
-        Tell whether the last image differed from the one before it; True while there is none.
+        Return whether the last image differed from the one before it; True while there is none.
 
         Pass it to the watch of the other camera. Sensor noise alone makes images differ.
         """
@@ -289,7 +289,7 @@ class _Sequence:
         self._noise = math.inf
         self._differences = 0
         self._stamp = 0.0
-        # Of the first one of the images that are the same.
+        # The first of the images that are the same.
         self._since = 0.0
         self._repeats = 0
         self._other_moved = -math.inf
@@ -319,7 +319,7 @@ class _Sequence:
     def _differ(
         self, before: NDArray[Any], after: NDArray[Any], largest_noise: float, elapsed: float
     ) -> bool:
-        """Tell whether two images are of different moments, and learn the usual noise."""
+        """Return whether two images are of different moments, and learn the usual noise."""
         if np.array_equal(before, after):
             return False
         blocks = np.sort(_block_differences(before, after))
@@ -354,7 +354,7 @@ def _sample(image: NDArray[Any], no_data: NDArray[np.bool_] | None) -> NDArray[A
 
 
 def _measured(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Tell which values are measurements, and not NaN, infinite or beyond all reason."""
+    """Return which values are measurements, and not NaN, infinite or beyond all reason."""
     if values.dtype.kind != 'f':
         return np.ones(values.shape, bool)
     return np.asarray(np.abs(values) < WILD)  # not NaN either
@@ -368,7 +368,7 @@ def _one_count(ordered: NDArray[Any]) -> float:
 
 
 def _is_quiet(ordered: NDArray[Any]) -> bool:
-    """Tell whether raw counts spread no further than noise may."""
+    """Return whether raw counts spread no further than noise may."""
     spread = _contrast(ordered)
     return ordered.dtype != np.uint8 and spread <= _NOISE_SPREAD * _one_count(ordered)
 
@@ -460,7 +460,7 @@ def _ramp(value: float, full: float) -> float:
 
 
 def _ends_a_range(value: float, dtype: np.dtype[Any]) -> bool:
-    """Tell whether a number has all of a sensor's bits set, the lower or the upper ones of 16."""
+    """Return whether all bits of a sensor are set in a number: the lower or upper ones of 16."""
     if dtype.kind == 'f':
         return value == 1.0
     ends = {(1 << bits) - 1 for bits in _SENSOR_BITS}

@@ -33,7 +33,7 @@ Seconds by which images of one camera may come later than those of the other: co
 network and a driver's buffers take 0.1 to 0.3 s. What is more is called a difference of clocks.
 """
 
-# A stream over a network may be so many seconds late, and a user may make up for that.
+# A stream over a network may be this many seconds late, which a user may compensate.
 _LONGEST_DELAY = 2.0
 # Comparisons that the offset is the median of, and how many a warning needs.
 _COMPARED, _FEWEST_COMPARED = 60, 8
@@ -44,13 +44,13 @@ _COUNTED, _FEWEST_COUNTED = 60, 10
 # Stamps that lie so near to others, all alike, are of the same moments: what is left of the
 # offset is how much later one camera's images came. In seconds.
 _ALIKE, _SAME_MOMENT = 0.002, 0.02
-# Two distances, of which the one is at most so many times the other, are about the same.
+# Largest ratio of two distances that count as about the same.
 _AS_NEAR = 1.2
 _NANOSECONDS = 1_000_000_000
 
 
 class _Comparison(NamedTuple):
-    """An image of a source beside the first source's at the moment when it came; in seconds."""
+    """An image of a source, next to the first source's latest one when it came; in seconds."""
 
     arrival: float
     stamp: float
@@ -203,7 +203,7 @@ class StampWatch:
         Return a sentence for every source whose clock differs from that of the first.
 
         :param values: the node's parameters by name.
-        :param left_out: sources of which nothing is to be said.
+        :param left_out: sources to say nothing about.
         """
         warnings = []
         for source in self._compared:

@@ -30,7 +30,7 @@ from dig2dig_ros.streams.pairing import SOURCES
 
 # Rates, latencies and offsets are those of this many most recent events.
 _WINDOW = 200
-# A rate is that of the events of the last so many seconds.
+# Seconds over which a rate is counted.
 _RATE_SECONDS = 5.0
 # Why an image may end before it is in a pair or goes on alone; counted by source.
 IMAGE_CAUSES = (

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The recent stamps of one source: its period, its repeats, and where its time begins anew."""
+"""The recent stamps of one source: its period, its repeats, and where its time restarts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ starts again, a clock that was set back). Of smaller steps, see :meth:`RecentSta
 
 # A message that was overtaken lies fewer periods than this behind the latest one, as a rule.
 _SEVERAL_PERIODS = 2.5
-# So many messages in succession are more than chance.
+# This many messages in succession are no coincidence.
 _STEADY = 3
 
 
@@ -42,7 +42,7 @@ class RecentStamps:
     # Enough to see the cadence of a camera and few enough to follow when it changes.
     GAPS = 32
     FEWEST_GAPS = 4
-    # Of the shortest recent gap. What lies below is kept for the gaps that were not seen yet.
+    # Share of the shortest recent gap that can be relied on; a shorter gap may come.
     TRUST = 0.9
 
     def __init__(self, queue_size: int = 1) -> None:
@@ -69,7 +69,7 @@ class RecentStamps:
 
     def begins_anew(self, stamp: int) -> bool:
         """
-        Tell whether a message with this stamp shows that the source's time began anew.
+        Return whether a message with this stamp shows that the source's time restarted.
 
         It does where the stamp lies more than :data:`CLOCK_JUMP` before the latest one; and, since
         a short recording that loops steps back by less, where stamps stepped back by several

@@ -473,7 +473,7 @@ def test_files_that_are_bombs_are_refused(siege, tmp_path):
 
 
 def hears_signals(process):
-    """Tell whether somebody listens to signals: before, one ends any process at once."""
+    """Return whether somebody listens to signals: before, one ends any process at once."""
     for line in Path(f'/proc/{process.pid}/status').read_text().splitlines():
         if line.startswith('SigCgt'):
             return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
