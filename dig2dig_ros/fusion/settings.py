@@ -101,12 +101,12 @@ class FusionSettings:
 
     sampler: Sampler = _setting(
         'increments',
-        'How to fuse: increments (no chain: what the sources resolve between two refreshes is '
-        'weighted and summed up), ddim (the deterministic guided chain) or ancestral (the chain '
-        'with fresh noise at every step, Eq. 1 and 3 of the paper).',
+        'How to fuse: increments (no chain: what each source resolves between two noise levels '
+        'is weighted and added up), ddim (the deterministic guided chain) or ancestral (the '
+        'chain with fresh noise at every step, Eq. 1 and 3 of the paper).',
     )
     num_inference_steps: int = _setting(
-        1, 'N of the paper: steps of the reverse chain.', limits=(1, 999)
+        1, 'N of the paper: steps from noise to image.', limits=(1, 999)
     )
     dig_refresh_interval: int = _setting(
         1,
@@ -115,33 +115,33 @@ class FusionSettings:
     )
     timestep_spacing: TimestepSpacing = _setting(
         'quadratic',
-        'How the steps are spread over the noise levels: quadratic (larger ones at high noise) '
+        'How the steps are spread over the noise levels: quadratic (larger steps at high noise) '
         'or uniform.',
     )
     first_timestep: int = _setting(
         400,
-        'Noise level at which the chain starts, at least num_inference_steps; 999 is nearly pure '
+        'Noise level at which fusion starts, at least num_inference_steps; 999 is nearly pure '
         'noise.',
         limits=(1, 999),
     )
     noise_draws: int = _setting(
         0,
-        "Draws of noise over which the sources' estimates are averaged; 0 denoises the sources "
-        'as they are, which is sharper and deterministic, but no prior was trained on it: '
-        'first_timestep should then be 400 at most.',
+        "Number of noise draws over which the sources' estimates are averaged. 0 denoises the "
+        'sources without added noise, which is sharper and deterministic; no denoiser was '
+        'trained for that, so keep first_timestep at 400 or below.',
         limits=(0, 16),
     )
     prior_downscale: int = _setting(
         1,
-        'Pixels a side that are averaged into one before the prior sees the sources: 1, 2 (a '
-        'quarter of the operations) or 4 (a sixteenth). The estimates are interpolated, and the '
-        'fused image keeps all its pixels.',
+        'Downscaling factor before the denoiser: 1, 2 (a quarter of the operations) or 4 (a '
+        'sixteenth). Its estimates are enlarged again; the fused image keeps its full '
+        'resolution.',
         choices=PRIOR_DOWNSCALES,
     )
     weights: WeightRule = _setting(
         'dig',
-        'Rule of the weights: dig (information gains, Eq. 11), rd (relative dominability, TTD) '
-        'or uniform (equal).',
+        'Weight rule: dig (information gains, Eq. 11), rd (relative dominability, TTD) or '
+        'uniform (equal).',
     )
     gain_loss: GainLoss = _setting(
         'l2',
@@ -155,8 +155,8 @@ class FusionSettings:
     )
     structure_window: int = _setting(
         45,
-        'The same for the coarse structure, which the prior resolves before the first refresh: '
-        'about the size of the objects that matter; odd.',
+        'The same for the coarse structure, before the first noise level: about the size of the '
+        'objects that matter; odd.',
         limits=(1, 999),
         check=_odd,
     )
@@ -165,85 +165,84 @@ class FusionSettings:
     )
     temperature: float = _setting(
         1.3,
-        'Temperature of the softmax over the sources: small values decide for one, large ones '
-        'weigh all alike.',
+        'Temperature of the softmax over the sources: low values pick one source, high ones '
+        'weight all equally.',
         limits=(0.001, 1000.0),
     )
     structure_temperature: float = _setting(
         6.0,
-        'The same for the coarse structure; small values give more contrast.',
+        'The same for the coarse structure; lower values give more contrast.',
         limits=(0.001, 1000.0),
     )
     least_information: float = _setting(
         0.25,
-        'A source that has less than this part of the information of the best one (in nats, as '
-        'mean over the frame) loses weight, by the square of what it lacks: a blind, dark or '
-        'noisy camera. 0 is off.',
+        "A source with less than this fraction of the best source's information (in nats, mean "
+        'over the frame) loses weight, by the square of what is missing: a blind, dark or noisy '
+        'camera. 0 turns this off.',
         limits=(0.0, 1.0),
     )
     thermal_strength: float = _setting(
         0.5,
-        'Moves the fused image between the cameras: 0 is the visible one alone, 1 the thermal one '
-        'alone; 0.5 leaves it to the information gains.',
+        'Shifts the balance between the cameras: 0 is the visible camera alone, 1 the thermal '
+        'one alone; 0.5 leaves it to the information gains.',
         limits=(0.0, 1.0),
     )
     decision_window: int = _setting(
         0,
-        'Side in pixels of the window within which the gains of all intervals of increments '
-        'decide together for one source, as multi-focus asks for; odd. 0 weighs every interval '
-        'by its own gains.',
+        'Side in pixels of the window in which the gains of all noise levels together choose one '
+        'source, for multi-focus; odd. 0 weights every level by its own gains.',
         limits=(0, 99),
         check=_odd_or_zero,
     )
     contrast_gain: float = _setting(
         1.2,
-        'How much the increments may be amplified to make up for the contrast that averaging '
-        'takes from them; 1 is off.',
+        'Largest amplification that restores contrast lost by averaging the sources; 1 turns '
+        'this off.',
         limits=(1.0, 2.0),
     )
     overshoot: float = _setting(
         0.0,
-        'How far the fused image of increments may leave what the sources span at a pixel, as a '
-        'part of the full range; 1 is no limit.',
+        'How far the fused image may leave the range of the sources at a pixel, as a fraction of '
+        'full scale; 1 is no limit.',
         limits=(0.0, 1.0),
     )
     guidance: Guidance = _setting(
         'score',
-        'How a chain (sampler ddim or ancestral) is guided: score (the weighted conditional '
+        'Guidance of a chain (sampler ddim or ancestral): score (the weighted conditional '
         'scores, Eq. 2) or em (the expectation-maximisation step of DDFM, which makes its own '
         'weights).',
     )
     guidance_scale: float = _setting(
         0.9,
-        'Strength of the sources against the prior in a chain; 1 ignores the prior.',
+        'Strength of the sources relative to the denoiser in a chain; 1 ignores the denoiser.',
         limits=(0.0, 1.0),
     )
     chroma: Chroma = _setting(
         'first',
-        'Whose colour the fused image has: first (the visible camera) or all (every source by '
-        'its weight and saturation, as multi-focus and multi-exposure ask for).',
+        'Where colour comes from: first (the visible camera) or all (every source by its weight '
+        'and saturation, for multi-focus and multi-exposure).',
     )
     visible_degradation: str = _setting(
         'noise auto',
-        'What the visible camera does to the scene, to be undone: noise auto (estimated image by '
-        "image), none, or terms such as 'blur 1.5, noise auto' (docs/cameras.md).",
+        'Degradation of the visible camera, to be undone: noise auto (estimated in every image), '
+        "none, or terms such as 'blur 1.5, noise auto' (docs/cameras.md).",
         check=_visible_degradation,
     )
     thermal_degradation: str = _setting(
         'stripes auto, contrast auto, noise auto',
-        'The same of the thermal camera: stripes auto (of columns and rows), contrast auto '
-        '(stretched where there is little), none, lepton, boson, or terms such as '
-        "'x4, noise auto'; xF is a sensor with an F-th of the pixels along each side.",
+        'Degradation of the thermal camera, to be undone: stripes auto (column and row offsets), '
+        'contrast auto (stretches flat images), noise auto, none, lepton, boson, or terms such '
+        "as 'x4, noise auto', where x4 is a sensor with a quarter of the pixels along each side.",
         check=_degradation,
     )
     restoration_steps: int = _setting(
         2,
-        'Steps of data consistency and prior that undo a degradation other than noise.',
+        'Iterations that undo a degradation other than noise.',
         limits=(1, 100),
     )
     seed: int = _setting(
         0,
-        'Seed of the noise, which is drawn once for each resolution.',
+        'Seed of the noise, which is drawn once per resolution.',
         limits=(0, 2**31 - 1),
     )
 

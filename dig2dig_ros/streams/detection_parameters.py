@@ -65,32 +65,38 @@ def _check_offsets(value: Any) -> str | None:
 
 # fmt: off
 PARAMETERS: tuple[ParameterSpec, ...] = (
-    ParameterSpec('sources', ['visible', 'thermal', FUSED], 'What the detector saw, each with the '
-                  'topic NAME/detections: two or more of visible, thermal, fused and additional '
-                  'cameras. The output has the header of the first.', check=_check_sources),
-    ParameterSpec('message_type', AUTO, 'Type of the detections, in and out; auto: that of the '
-                  'first topic that is published.', choices=(AUTO, *TYPES)),
+    ParameterSpec('sources', ['visible', 'thermal', FUSED], 'The images the detector runs on, '
+                  'each with a topic NAME/detections: two or more of visible, thermal, fused and '
+                  'additional cameras. The output has the header of the first.',
+                  check=_check_sources),
+    ParameterSpec('message_type', AUTO, 'Message type of the detections, in and out; auto takes '
+                  'that of the first topic that is published.', choices=(AUTO, *TYPES)),
     ParameterSpec('sync_tolerance', 0.05, 'Largest difference in seconds between the stamps of '
                   'detections that belong together.', live=True, limits=(0.0, 10.0)),
-    ParameterSpec('queue_size', 30, 'Messages of each source that may wait for the others: those '
-                  'that come while the slowest detector is at one image.', limits=(1, 1000)),
+    ParameterSpec('queue_size', 30, 'Messages of each source that may wait for the others: at '
+                  'least those that arrive while the slowest detector works on one image.',
+                  limits=(1, 1000)),
     ParameterSpec('stale_timeout', 2.0, 'Seconds without detections of a source, while others '
-                  'send, until these are merged without it.', live=True, limits=(0.1, 3600.0)),
-    ParameterSpec('iou', 0.5, 'Least overlap (intersection over union) of boxes that are of one '
+                  'send, before the others are merged without it.',
+                  live=True, limits=(0.1, 3600.0)),
+    ParameterSpec('iou', 0.5, 'Least overlap (intersection over union) of boxes of the same '
                   'object.', live=True, limits=(0.01, 0.99)),
-    ParameterSpec('min_score', 0.0, 'Merged boxes of a lower score are not published.',
+    ParameterSpec('min_score', 0.0, 'Merged boxes with a lower score are not published.',
                   live=True, limits=(0.0, 1.0)),
-    ParameterSpec('calibration_slopes', [1.0, 1.0, 1.0], 'Of each source: factor for the log-odds '
-                  'of its scores, below 1 for a detector that is too sure there.', live=True,
+    ParameterSpec('calibration_slopes', [1.0, 1.0, 1.0], 'For each source: factor on the '
+                  'log-odds of its scores, below 1 if the detector is overconfident there.',
+                  live=True,
                   check=_check_slopes),
-    ParameterSpec('calibration_offsets', [0.0, 0.0, 0.0], 'Of each source: what is added to the '
+    ParameterSpec('calibration_offsets', [0.0, 0.0, 0.0], 'For each source: offset added to the '
                   'log-odds of its scores after that.', live=True, check=_check_offsets),
-    ParameterSpec('use_weights', True, "Count each camera's say in a box by the weight map of the "
-                  'fusion, fused/weights/NAME; where none come, every say is full.'),
-    ParameterSpec('denial', DENIAL, 'Part of the score that a box loses where a camera has its '
-                  'full say and finds nothing, with weight maps.', live=True, limits=(0.0, 1.0)),
-    ParameterSpec('equal_share', 0.5, 'Weight from which on a camera has its full say: that of '
-                  'each where all are worth the same, 1 / number of cameras fused.', live=True,
+    ParameterSpec('use_weights', True, 'Scale how much each camera counts in a box by its weight '
+                  'map from the fusion, fused/weights/NAME; where there is none, it counts '
+                  'fully.'),
+    ParameterSpec('denial', DENIAL, 'Fraction of its score that a box loses if a camera that '
+                  'counts fully finds nothing there; needs weight maps.',
+                  live=True, limits=(0.0, 1.0)),
+    ParameterSpec('equal_share', 0.5, 'Weight from which a camera counts fully: that of cameras '
+                  'that contribute equally, 1 / number of cameras fused.', live=True,
                   limits=(0.01, 1.0)),
     replace(PARAMETERS_BY_NAME['max_pixels'], description='Weight maps of more pixels are refused '
             'before they take memory.'),

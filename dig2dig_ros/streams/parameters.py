@@ -111,105 +111,107 @@ def transport_parameter(source: str) -> ParameterSpec:
 # By what they are about, in the order of the files and documents that are made from them.
 # fmt: off
 SECTIONS: dict[str, tuple[ParameterSpec, ...]] = {
-    'The device and the prior': (
+    'Device and denoiser': (
         ParameterSpec('autostart', True, 'Configure and activate at start, without a lifecycle '
                       'manager.'),
-        ParameterSpec('device', 'auto', 'Where to compute: auto (CUDA where there is one), cpu, '
-                      'cuda or cuda:N; a device that is asked for by name is never replaced by '
-                      'another.', check=_check_device),
-        ParameterSpec('precision', 'auto', 'Number format of the prior: auto (the fastest that '
+        ParameterSpec('device', 'auto', 'Where to compute: auto (CUDA if available, else CPU), '
+                      'cpu, cuda or cuda:N. A device given by name is never replaced by another.',
+                      check=_check_device),
+        ParameterSpec('precision', 'auto', 'Number format of the denoiser: auto (the fastest one '
                       'the device has in hardware), fp32, bf16 or fp16.',
                       choices=('auto', 'fp32', 'bf16', 'fp16')),
         ParameterSpec('prior', 'compact', 'The denoiser: compact or nano (embedded), or the path '
-                      'of a .safetensors file of dig2dig train, of a guided-diffusion checkpoint, '
-                      'or of a folder with a UNet2DModel of diffusers.'),
-        ParameterSpec('num_threads', 0, 'CPU threads for the fusion; 0 leaves the choice to '
-                      'torch. Where the robot has other work, at most one less than its cores.',
+                      'of a .safetensors file from dig2dig train, a guided-diffusion checkpoint, '
+                      'or a folder with a UNet2DModel of diffusers.'),
+        ParameterSpec('num_threads', 0, 'CPU threads for the fusion; 0 lets torch choose. If the '
+                      'robot has other work, use one less than its cores.',
                       limits=(0, 256)),
         ParameterSpec('warmup_size', [640, 512], '[width, height] in pixels of the visible '
                       'camera, to warm up with before the first pair.', check=_check_size),
     ),
-    'The fusion': tuple(
+    'Fusion': tuple(
         replace(spec, name=FUSION_PREFIX + name) for name, spec in SETTINGS.items()
     ),
-    'The two streams': (
+    'Pairing and transport': (
         ParameterSpec('sync_policy', 'nearest', 'How visible and thermal images are paired: '
                       'nearest, or approximate or exact, which need message_filters.',
                       choices=('nearest', 'approximate', 'exact')),
         ParameterSpec('sync_tolerance', 0.05, 'Largest difference in seconds between the stamps '
                       'of a pair.', live=True, limits=(0.0, 10.0)),
-        ParameterSpec('queue_size', 30, 'Images of each camera that may wait for their '
-                      'counterpart: those of the faster camera during a period of the slower one '
-                      'and its extra delay.', limits=(1, 1000)),
+        ParameterSpec('queue_size', 30, 'Images of each camera that may wait for a partner: at '
+                      'least those that the faster camera sends during one period and the extra '
+                      'delay of the slower one.', limits=(1, 1000)),
         ParameterSpec('thermal_time_offset', 0.0, 'Seconds added to thermal stamps before '
-                      'pairing; negative where they are late.', live=True,
+                      'pairing; negative if they are late.', live=True,
                       limits=(-86400.0, 86400.0)),
         *(transport_parameter(source) for source in SOURCES),
         ParameterSpec('additional_sources', [], 'Names of further cameras to fuse, such as [nir, '
                       'swir], each with the topic NAME/image_raw and a parameter NAME_transport.',
                       check=_check_sources),
     ),
-    'Where the thermal image lies in the visible one': (
-        ParameterSpec('thermal_to_visible', '', 'Path of the YAML file that '
-                      'dig2dig calibrate writes; empty where the images are aligned.'),
-        ParameterSpec('extrinsics', '', 'Pose of the thermal camera, the path of a YAML file or '
-                      "'tf', to compute the registration with the camera_info of both cameras, in "
-                      'place of thermal_to_visible.'),
-        ParameterSpec('plane_distance', 20.0, 'Metres from the visible camera at which both '
-                      'images match, with extrinsics.', live=True, limits=(0.01, 1000000.0)),
+    'Registration': (
+        ParameterSpec('thermal_to_visible', '', 'Path of the YAML file written by dig2dig '
+                      'calibrate; empty if the images are aligned.'),
+        ParameterSpec('extrinsics', '', 'Pose of the thermal camera, as the path of a YAML file '
+                      "or 'tf'. The registration is then computed from it and the camera_info of "
+                      'both cameras, instead of thermal_to_visible.'),
+        ParameterSpec('plane_distance', 20.0, 'With extrinsics: distance in metres from the '
+                      'visible camera at which the images match.',
+                      live=True, limits=(0.01, 1000000.0)),
         ParameterSpec('rectified', False, 'With extrinsics: the images are rectified '
-                      '(image_rect), so that P of camera_info holds for them, not K and D.'),
+                      '(image_rect), so P of camera_info applies, not K and D.'),
         ParameterSpec('registration_edge', 16.0, 'Pixels of the visible image over which the '
-                      'thermal one fades out where it ends.', live=True, limits=(0.0, 1000.0)),
-        ParameterSpec('alignment_period', 5.0, 'Seconds between two looks whether the images '
-                      'still match, for diagnostics; 0 is never.', live=True,
+                      'thermal one fades out at its border.', live=True, limits=(0.0, 1000.0)),
+        ParameterSpec('alignment_period', 5.0, 'Seconds between two checks that the images are '
+                      'still aligned, for diagnostics; 0 turns them off.', live=True,
                       limits=(0.0, 3600.0)),
-        ParameterSpec('alignment_tolerance', 0.02, "Part of the visible image's width by which "
-                      'the images may be off until diagnostics warn.', live=True,
+        ParameterSpec('alignment_tolerance', 0.02, 'Misalignment from which diagnostics warn, as '
+                      'a fraction of the width of the visible image.', live=True,
                       limits=(0.0, 1.0)),
     ),
-    'What cameras do wrong': (
-        ParameterSpec('missing_modality', 'wait', 'What goes on alone, its weight 1, while the '
-                      'other camera is silent for stale_timeout: nothing (wait), visible, '
+    'Camera faults': (
+        ParameterSpec('missing_modality', 'wait', 'Which camera may go on alone, with weight 1, '
+                      'when the other has been silent for stale_timeout: none (wait), visible, '
                       'thermal, or any.', live=True,
                       choices=('wait', 'visible', 'thermal', 'any')),
-        ParameterSpec('stale_timeout', 2.0, 'Seconds without a usable image of a camera until '
+        ParameterSpec('stale_timeout', 2.0, 'Seconds without a usable image of a camera before '
                       'diagnostics warn and missing_modality takes effect.', live=True,
                       limits=(0.1, 3600.0)),
-        ParameterSpec('frozen_timeout', 0.3, 'Seconds of the same thermal image, while the '
-                      'visible one changes, until it counts as frozen and its weight fades out; 0 '
-                      'is never.', live=True, limits=(0.0, 60.0)),
-        ParameterSpec('visible_bits', 0, 'Bits that are used of a visible image of 16 bits per '
-                      'sample, such as 12; 0 finds out, and says it.', live=True,
+        ParameterSpec('frozen_timeout', 0.3, 'Seconds of identical thermal images, while the '
+                      'visible one changes, before the thermal camera counts as frozen and its '
+                      'weight fades out; 0 turns this off.', live=True, limits=(0.0, 60.0)),
+        ParameterSpec('visible_bits', 0, 'Bits in use of a visible image with 16 bits per '
+                      'sample, such as 12; 0 detects and reports them.', live=True,
                       check=_check_bits),
-        ParameterSpec('max_pixels', 4096 * 2304, 'Images of more pixels are refused before they '
-                      'take memory; a fusion takes about 130 bytes of it for each pixel of the '
+        ParameterSpec('max_pixels', 4096 * 2304, 'Images with more pixels are refused before '
+                      'memory is allocated. Fusion takes about 130 bytes per pixel of the '
                       'visible image, a chain of many steps up to 450.', live=True,
                       limits=(1, _MOST_PIXELS)),
     ),
-    'From thermal counts to an image': (
-        ParameterSpec('thermal_range', 'auto', 'How thermal counts become an image: percentile, '
-                      'fixed (thermal_range_limits), encoding (full range of the type), or auto: '
-                      'percentile, but encoding for 8-bit images.', live=True,
+    'Thermal range': (
+        ParameterSpec('thermal_range', 'auto', 'How thermal counts become intensities: '
+                      'percentile, fixed (thermal_range_limits), encoding (full range of the '
+                      'type), or auto: percentile, but encoding for 8-bit images.', live=True,
                       choices=('auto', 'percentile', 'fixed', 'encoding')),
         ParameterSpec('thermal_range_percentiles', [1.0, 99.5], '[low, high] percentiles of the '
                       'counts that become black and white.', live=True, check=_check_percentiles),
         ParameterSpec('thermal_range_limits', [0.0, 65535.0], '[low, high] counts that become '
-                      'black and white where thermal_range is fixed.', live=True,
+                      'black and white with thermal_range fixed.', live=True,
                       check=_check_limits),
-        ParameterSpec('thermal_range_smoothing', 1.0, 'Time constant in seconds of the percentile '
-                      'range, against flicker; 0 is off.', live=True, limits=(0.0, 60.0)),
+        ParameterSpec('thermal_range_smoothing', 1.0, 'Time constant in seconds of the '
+                      'percentile range, against flicker; 0 turns smoothing off.',
+                      live=True, limits=(0.0, 60.0)),
         ParameterSpec('thermal_crop', [0, 0], '[top, bottom] rows of the thermal image that are '
-                      'not image, such as telemetry, and are left out before all else; a '
-                      'registration is of what remains.', live=True, check=_check_crop),
+                      'not part of the picture, such as telemetry, and are cut off first; a '
+                      'registration refers to what remains.', live=True, check=_check_crop),
     ),
-    'What comes out': (
+    'Output': (
         ParameterSpec('output_encoding', 'bgr8', 'Encoding of fused/image_raw: bgr8, rgb8 or '
                       'mono8.', live=True, choices=('bgr8', 'rgb8', 'mono8')),
-        ParameterSpec('compressed_format', 'jpeg', 'Format of the images on topics that end in '
+        ParameterSpec('compressed_format', 'jpeg', 'Format on the topics that end in '
                       '/compressed: jpeg, or png (lossless).', live=True,
                       choices=('jpeg', 'png')),
-        ParameterSpec('jpeg_quality', 80, 'Quality of the images on these topics as jpeg.',
+        ParameterSpec('jpeg_quality', 80, 'JPEG quality on these topics.',
                       live=True, limits=(1, 100)),
         ParameterSpec('weights_encoding', 'mono8', 'Encoding of the weight maps: mono8 (weight x '
                       '255) or 32FC1 (exact).', live=True, choices=('mono8', '32FC1')),
