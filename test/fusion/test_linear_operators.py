@@ -100,6 +100,16 @@ def test_single_precision_and_batches(name):
     torch.testing.assert_close(restored, double, atol=3e-2, rtol=1e-3)
 
 
+@pytest.mark.parametrize('name', OPERATORS)
+@pytest.mark.parametrize('factor', [2.0**-12, 2.0**12])
+def test_a_faint_image_is_inverted_as_far_as_a_bright_one(name, factor):
+    operator = OPERATORS[name]
+    observed = operator(uniform(1, 1, *operator.input_size))
+    expected = operator.pseudo_inverse(observed, 1e-2)
+    found = operator.pseudo_inverse(factor * observed, 1e-2) / factor
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+
+
 def test_what_blurs_and_reduces_keeps_brightness():
     for operator in OPERATORS.values():
         flat = torch.ones(1, 1, *operator.input_size, dtype=torch.float64)

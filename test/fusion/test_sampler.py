@@ -383,3 +383,15 @@ def test_a_chain_sees_all_pixels_but_for_the_gains():
     small, full = run(replace(CHAIN, prior_downscale=2), prior=prior), run(CHAIN, prior=whole)
     assert sum(prior.batches) == sum(whole.batches)
     assert (small.weights - full.weights).abs().max() > 0.001
+
+
+@pytest.mark.parametrize('settings', [INCREMENTS, CHAIN], ids=['increments', 'ddim'])
+def test_a_source_of_noise_counts_less_once_its_noise_is_known(settings):
+    sources = random_sources()
+    settings = replace(settings, least_information=0.5)
+    noisy = torch.tensor([0.0, 1.0], dtype=sources.dtype)
+    usual, known = (
+        sample(GaussianPrior(), sources, noise, settings, sensor_noise=given).weights
+        for given in (None, noisy)
+    )
+    assert (known[:, 1] < usual[:, 1]).all()

@@ -117,6 +117,17 @@ def test_webp_with_transparency_states_its_canvas():
     assert stated_size(data) == Stated('WebP', WIDTH, HEIGHT)
 
 
+def test_a_bmp_with_the_header_of_os2_and_one_of_rows_from_top_to_bottom_are_read():
+    pixels = bytes(range(24))  # two rows of three pixels and three bytes to fill them up
+    old = struct.pack('<2sIHHIIHHHH', b'BM', 50, 0, 0, 26, 12, 3, 2, 1, 24) + pixels
+    usual = struct.pack('<2sIHHIIiiHH24x', b'BM', 78, 0, 0, 54, 40, 3, -2, 1, 24) + pixels
+    images = []
+    for data in (old, usual):
+        assert stated_size(data) == Stated('BMP', 3, 2)
+        images.append(decode_image(data, stated_size(data), cv2.IMREAD_COLOR, 6))
+    np.testing.assert_array_equal(images[0], images[1][::-1])
+
+
 def test_a_large_tiff_of_64_bit_offsets_is_read():
     data = tiff(big=True)
     assert stated_size(data) == Stated('TIFF', 3, 2)

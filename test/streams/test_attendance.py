@@ -137,7 +137,11 @@ def test_cameras_that_never_pair_are_reported_with_the_distance_of_their_stamps(
             {},
             'within sync_tolerance, 0.02 s; .* 0.100 s after .* set thermal_time_offset: -0',
         ),
-        (-30.0, {}, '30.000 s before .* the clocks of the cameras differ: set .*: 30.000, or'),
+        (
+            -30.0,
+            {},
+            '30.000 s before .* the clocks of the cameras differ: set .*: 30.000, or .*them$',
+        ),
         (-1e6, {}, '1000000.000 s before .* the clocks of the cameras differ, synchronise them'),
         (0.01, {'thermal_time_offset': 5.0}, 'thermal_time_offset, 5 s, .* leave it out'),
         (0.01, {}, 'more than queue_size, 30, would have to wait'),

@@ -19,6 +19,7 @@ from dig2dig_ros.streams.statistics import (
     IMAGE_CAUSES,
     percentiles_ms,
     StreamStatistics,
+    why_unfused,
 )
 
 
@@ -134,6 +135,21 @@ def test_images_that_went_alone_are_counted_beside_the_pairs(statistics):
     assert table['pairs'] == '0'
     statistics.fused(0.0, 0.0)
     assert 'pairs 0; alone visible 2; fused 1;' in statistics.summary()
+
+
+@pytest.mark.parametrize(
+    ('cause', 'sentence'),
+    [
+        ('camera_info refused', 'camera_info is refused: too old'),
+        ('thermal refused', 'thermal images are refused: too old'),
+        ('visible malformed', 'visible images are refused: too old'),
+        ('out of memory', 'not fused: memory ran out'),
+        ('registration', 'not registered: too old'),
+        ('error', 'not fused: too old'),
+    ],
+)
+def test_what_diagnostics_say_of_a_pair_that_was_not_fused(cause, sentence):
+    assert why_unfused(cause, 'too old') == sentence
 
 
 def test_percentiles():
