@@ -14,14 +14,16 @@
 
 """Find what is installed with the Python package: config and launch files."""
 
+from collections.abc import Mapping
 import os
 from pathlib import Path
 
 PACKAGE = 'dig2dig'
+FAST_DDS_PROFILE = 'fast_dds.xml'
 
 # Fast DDS 2 only knows the second name, and Fast DDS 3 complains about it.
-_PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-_TRANSPORTS_VARIABLE = 'FASTDDS_BUILTIN_TRANSPORTS'
+PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+TRANSPORTS_VARIABLE = 'FASTDDS_BUILTIN_TRANSPORTS'
 
 
 def share_directory() -> Path:
@@ -72,8 +74,12 @@ def fast_dds_environment(profile: str = '') -> dict[str, str]:
     :param profile: path of a profile to load in any case. Without one, there are no variables
         where the user's environment has made a choice already.
     """
-    chosen = (*_PROFILE_VARIABLES, _TRANSPORTS_VARIABLE)
+    chosen = (*PROFILE_VARIABLES, TRANSPORTS_VARIABLE)
     if not profile and any(os.environ.get(name) for name in chosen):
         return {}
-    is_old = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
-    return {_PROFILE_VARIABLES[is_old]: profile or str(config_file('fast_dds.xml'))}
+    return {profile_variable(os.environ): profile or str(config_file(FAST_DDS_PROFILE))}
+
+
+def profile_variable(environ: Mapping[str, str]) -> str:
+    """Return the variable that names the profile to the Fast DDS of this ROS distribution."""
+    return PROFILE_VARIABLES[environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')]

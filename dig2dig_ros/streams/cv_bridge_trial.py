@@ -24,19 +24,13 @@ from __future__ import annotations
 from functools import lru_cache
 import importlib
 import importlib.util
-import os
-import signal
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
 
-# Loading OpenCV takes a second, on a machine at its limit many.
-_PATIENCE = 60.0
+from dig2dig_ros.streams.trial import attempt
+
 _PROGRAM = """
-import resource
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 from types import SimpleNamespace
 import numpy as np
 from cv_bridge import CvBridge
@@ -88,29 +82,11 @@ def _found() -> tuple[Any, str]:
 
 def _failure() -> str:
     """Return how cv_bridge fails in a process of its own, or nothing where it works."""
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
-    try:
-        done = subprocess.run(
-            [sys.executable, '-c', _PROGRAM],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_PATIENCE,
-        )
-    except subprocess.TimeoutExpired:
-        return f'cv_bridge does not answer within {_PATIENCE:g} s'
-    except (OSError, ValueError) as error:
-        return f'cv_bridge could not be tried ({error})'
-    if done.returncode == 0:
+    _, failure = attempt(_PROGRAM)
+    if not failure:
         return ''
-    if done.returncode < 0:
-        try:
-            name = signal.Signals(-done.returncode).name
-        except ValueError:
-            name = f'signal {-done.returncode}'
-        return (
-            f'cv_bridge crashes ({name}), which this process is spared: it is probably built for '
-            f'another NumPy than {np.__version__}'
-        )
-    lines = done.stderr.decode('utf-8', 'replace').strip().splitlines()
-    return f'cv_bridge does not work ({lines[-1][:200] if lines else "no reason given"})'
+    spared = (
+        ', which this process is spared: it is probably built for another NumPy than '
+        f'{np.__version__}'
+    )
+    return f'cv_bridge {failure}{spared * failure.startswith("crashes")}'

@@ -52,6 +52,7 @@ COMMANDS = (
     Command('play', 'play', 'play a bag over DDS, record and measure what is made of it', True),
     Command('benchmark', 'benchmark', 'measure how fast the fusion is on this machine'),
     Command('train', 'train', 'train a denoiser on your own images'),
+    Command('doctor', 'doctor', 'say what is missing or wrong on this machine, and what to do'),
     Command('dev registration', 'dev_registration', 'measure how well calibrate does'),
     Command('dev restoration', 'dev_restoration', 'measure what declared degradations are worth'),
 )

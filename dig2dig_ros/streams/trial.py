@@ -1,0 +1,91 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Code that may crash or hang, tried in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from typing import Any
+
+# To load OpenCV takes a second and torch several; on a machine at its limit, many.
+PATIENCE = 60.0
+_NO_CORE_FILE = 'import resource\nresource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n'
+# Of an error's last line.
+_MOST_CHARACTERS = 200
+
+
+def attempt(program: str, patience: float = PATIENCE) -> tuple[str, str]:
+    """
+    Run Python code, with this process's modules at hand.
+
+    :param patience: seconds it may take.
+    :return: what it printed, and ''; or '', and how it failed, to go on after the name of what was
+        tried: 'crashes (SIGSEGV)'.
+    """
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+    try:
+        done = subprocess.run(
+            [sys.executable, '-c', _NO_CORE_FILE + program],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=patience,
+        )
+    except subprocess.TimeoutExpired:
+        return '', f'does not answer within {patience:g} s'
+    except (OSError, ValueError) as error:
+        return '', f'could not be tried ({error})'
+    if done.returncode == 0:
+        return done.stdout.decode('utf-8', 'replace'), ''
+    if done.returncode < 0:
+        try:
+            name = signal.Signals(-done.returncode).name
+        except ValueError:
+            name = f'signal {-done.returncode}'
+        return '', f'crashes ({name})'
+    lines = done.stderr.decode('utf-8', 'replace').strip().splitlines()
+    return '', f'does not work ({_readable(lines[-1]) if lines else "no reason given"})'
+
+
+def ask(module: str, function: str, patience: float = PATIENCE) -> tuple[dict[str, Any], str]:
+    """
+    Call a function that returns what JSON can hold.
+
+    :param module: is imported by the process that is started.
+    :return: what it returned, and ''; or nothing, and how it failed, see :func:`attempt`.
+    """
+    printed, failure = attempt(
+        f'import json\nfrom {module} import {function}\nanswer = json.dumps({function}())\n'
+        'print()\nprint(answer)',
+        patience,
+    )
+    if failure:
+        return {}, failure
+    try:
+        answer = json.loads(printed.splitlines()[-1])
+    except (IndexError, ValueError):  # a library that prints something as it ends
+        return {}, 'does not work (it gives no answer)'
+    return dict(answer), ''
+
+
+def _readable(line: str) -> str:
+    """Return an error without the time and the places in sources that ROS puts around it."""
+    line = re.sub(r'^(\[[^\]]*\] ?)+: ', '', line)
+    return re.sub(r', at \S+:\d+$', '', line)[:_MOST_CHARACTERS]
