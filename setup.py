@@ -19,16 +19,16 @@ from setuptools import find_packages, setup
 
 package_name = 'dig2dig'
 
-# OpenCV's wheel is no plain requirement: a ROS installation has python3-opencv of the
-# distribution, which pip does not know, and a second cv2 beside it would take its place.
+# OpenCV's wheel is an extra: a ROS installation has the distribution's python3-opencv, which pip
+# does not see, and a second cv2 would hide it.
 opencv = ['opencv-python-headless>=4.6,<6']
 
 setup(
     name=package_name,
     version='0.1.0',
     description=(
-        'ROS 2 node that fuses a visible and a thermal image stream with a diffusion prior, '
-        'weighted by diffusion information gains'
+        'ROS 2 node that fuses a visible and a thermal camera into one image with a small '
+        'diffusion denoiser, weighted by diffusion information gains'
     ),
     long_description=Path('README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',

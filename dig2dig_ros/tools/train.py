@@ -79,16 +79,19 @@ def write_card(path: Path, facts: dict[str, str], psnr: dict[int, float]) -> Non
     lines = '\n'.join(f'- {key}: {value}' for key, value in facts.items())
     path.write_text(
         f'# Model card: {path.stem}\n\n'
-        'A denoiser of luma images in [-1, 1] on the linear noise schedule (T = 1000), used as '
-        'the diffusion prior of dig2dig. Written by `dig2dig train`.\n\n'
+        'A denoiser of luma images in [-1, 1] on the linear noise schedule (T = 1000), for '
+        'dig2dig. Written by `dig2dig train`.\n\n'
         f'## Training\n\n{lines}\n\n'
         '## One-step denoising\n\n'
         'Mean PSNR over the evaluation images, weights as shipped (EMA, float16).\n\n'
         f'| noise sigma (8-bit scale) | PSNR (dB) |\n| --- | --- |\n{rows}\n\n'
         '## Limits\n\n'
-        'Trained on daylight and night street scenes of one data set; other scenes and cameras '
-        'are outside of what it saw. It restores images and generates nothing by itself: do not '
-        'use it to judge whether an image is real.\n',
+        'It knows nothing but the images above: other scenes and cameras may look different. It '
+        'restores images and generates nothing by itself: do not use it to judge whether an '
+        'image is real.\n\n'
+        '## Terms\n\n'
+        'Weights made from images may be bound by the terms of the images. If you pass them on, '
+        'state those terms here.\n',
         encoding='utf-8',
     )
 
@@ -301,7 +304,6 @@ def train(args: argparse.Namespace) -> int:
         'time': f'{training.seconds / 60:.0f} min on {device}',
         'software': f'torch {torch.__version__}',
         'date': datetime.now(timezone.utc).date().isoformat(),
-        'licence': 'Apache-2.0',
     }
     save(training.average, args.output, facts)
     psnr = {}

@@ -77,6 +77,10 @@ def test_the_card_says_what_the_weights_saw(images, tmp_path, capsys):
     train(images, output, 1, '--evaluation', str(images), '--data-name', 'three tiny images')
     card = output.with_suffix('.md').read_text(encoding='utf-8')
     assert 'three tiny images, 3 images as luma' in card
+    # It claims nothing that it cannot know: scenes, a licence.
+    assert 'street' not in card
+    assert 'Apache' not in card
+    assert '## Terms' in card
     for sigma in (15, 25, 50, 100):
         assert f'| {sigma} | ' in card
     assert 'step 1/1' in capsys.readouterr().out
