@@ -230,11 +230,14 @@ def changed_settings(settings: FusionSettings) -> str:
 
 
 def add_compare_option(group: argparse._ActionsContainer, default: str) -> None:
-    """Add ``--compare``, by default with these rows, separated by commas."""
+    """
+    Add ``--compare``, which is None where it is not given.
+
+    :param default: the rows that are meant then, in words.
+    """
     group.add_argument(
         '--compare',
         type=rows_argument,
-        default=parse_rows(default),
         metavar='ROWS',
         help=f'ways to fuse that are scored, see below, default: {default}',
     )
@@ -287,7 +290,7 @@ def rows_help() -> str:
     return (
         'rows for --compare (all: every one of them but the control):\n'
         + '\n'.join(lines)
-        + '\nWhat a row does not set is as --params, -N and -S say. Settings may follow the name '
+        + '\nWhat a row does not set is as --preset, -N and -S say. Settings may follow the name '
         'of a\nfusion, such as fused:num_inference_steps=2,temperature=1; N and S stand for the '
         "paper's."
     )

@@ -107,7 +107,7 @@ def fusion_parameters(options: argparse.Namespace, registration: Path) -> dict[s
     """
     values: dict[str, Any] = {'diagnostics_period': 0.5}
     if options.pairs is None:
-        values['warmup_size'] = [options.width, options.height]
+        values['warmup_size'] = list(options.size)
     if options.unaligned:
         # A run is short: look more often at what misalignment is left.
         values.update(thermal_to_visible=str(registration.resolve()), alignment_period=1.0)
@@ -131,7 +131,7 @@ def camera_parameters(options: argparse.Namespace, rate: float, wait: float) -> 
     }
     if options.pairs is None:
         # As of two free-running cameras.
-        values.update(width=options.width, height=options.height)
+        values.update(width=options.size[0], height=options.size[1])
         values.update(thermal_offset=0.012, stamp_jitter=0.002)
         values['count'] = options.count or _SCENE_PAIRS
     else:

@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+import os
 from pathlib import Path
 import re
 import sys
 from typing import Any, TYPE_CHECKING
 
+from dig2dig_ros.errors import Refusal
 from dig2dig_ros.fusion.settings import FusionSettings, SETTINGS
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.resources import config_file
@@ -52,23 +54,42 @@ TASKS = {
 _SHORT = {'fusion.num_inference_steps': '-N', 'fusion.dig_refresh_interval': '-S'}
 
 
-class UsageError(ValueError):
+class UsageError(Refusal, ValueError):
     """What was asked for cannot be done; the message says why."""
 
 
-def check_output(folder: Path, overwrite: bool) -> None:
+def check_output(folder: Path, overwrite: bool, option: str = '--output') -> None:
     """
-    Make sure that the folder of ``--output`` can take results.
+    Make sure that a folder can take results.
 
+    :param option: which names the folder.
     :raises UsageError: it is a file, or has files that are not to be replaced.
     """
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f'{folder} is a file: choose another --output')
+        raise UsageError(f'{folder} is a file: choose another {option}')
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise UsageError(
-            f'{folder} is not empty: choose another --output, or replace the results in it with '
+            f'{folder} is not empty: choose another {option}, or replace the results in it with '
             '--overwrite'
         )
+
+
+def check_output_file(path: Path, overwrite: bool = True) -> None:
+    """
+    Make sure that a file can be written, before the work whose result it takes.
+
+    :param overwrite: whether it may replace one that is there.
+    :raises UsageError: it cannot, or may not.
+    """
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise UsageError(f'{path} is a folder: name a file')
+    if not folder.is_dir():
+        raise UsageError(f'there is no folder {path.parent}: make it, or choose another --output')
+    if path.exists() and not overwrite:
+        raise UsageError(f'{path} exists: choose another name, or replace it with --overwrite')
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise UsageError(f'{path} cannot be written: permission denied')
 
 
 def parameter_file(name: str) -> Path:
@@ -84,7 +105,7 @@ def parameter_file(name: str) -> Path:
     try:
         return config_file(f'{name}.yaml')
     except FileNotFoundError as error:
-        raise UsageError(f'--params {name} is neither a file nor a preset: {error}') from error
+        raise UsageError(f'--preset {name} is neither a file nor a preset: {error}') from error
 
 
 def load_parameters(name: str) -> dict[str, Any]:
@@ -212,15 +233,17 @@ def add_parameter(group: argparse._ActionsContainer, name: str, **how: Any) -> N
     )
 
 
-def add_fusion_options(parser: argparse.ArgumentParser, default: str = 'its defaults') -> None:
+def add_fusion_options(
+    parser: argparse.ArgumentParser, default: str = 'the defaults of the node'
+) -> None:
     """
-    Add ``--params``, and options of the parameters that say how to fuse and where.
+    Add ``--preset``, and options of the parameters that say how to fuse and where.
 
-    :param default: what the parameters are without ``--params``, in words.
+    :param default: what the parameters are without ``--preset``, in words.
     """
     group = parser.add_argument_group('how to fuse', f'Parameters of {NODE}, under their names.')
     group.add_argument(
-        '--params',
+        '--preset',
         metavar='PRESET|FILE',
         help=f'a shipped preset or a YAML file; default: {default}',
     )
@@ -234,13 +257,13 @@ def chosen_parameters(
     """
     Return the parameters that the command line asks for.
 
-    In ascending order: the defaults, the file of ``--params``, the options of parameters.
+    In ascending order: the defaults, the file of ``--preset``, the options of parameters.
 
     :raises UsageError: the file, or a value in it, cannot be used.
     """
     return {
         **(defaults or {}),
-        **(load_parameters(args.params) if args.params is not None else {}),
+        **(load_parameters(args.preset) if args.preset is not None else {}),
         **given_parameters(args),
     }
 

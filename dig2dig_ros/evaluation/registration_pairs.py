@@ -271,7 +271,7 @@ class PairCollector:
         numbers = ' and '.join(f'{received[source]} {source}' for source in SOURCES)
         values = self.pipeline.values
         advice = self.pipeline.attendance.pairing_advice(values) or 'they have no stamps'
-        return f'of {numbers} images no two pair: {advice}, in a file for --params'
+        return f'of {numbers} images no two pair: {advice}, in a file for --preset'
 
 
 def choose_frames(pairs: Sequence[LoadedPair], number: int) -> tuple[list[int], list[int]]:

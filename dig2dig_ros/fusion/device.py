@@ -24,6 +24,8 @@ import sys
 
 import torch
 
+from dig2dig_ros.errors import Refusal
+
 DEVICE_CHOICES = ('auto', 'cpu', 'cuda')
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 PRECISION_CHOICES = ('auto', *PRECISIONS)
@@ -47,7 +49,7 @@ _LOST = re.compile(
 )
 
 
-class DeviceError(ValueError):
+class DeviceError(Refusal, ValueError):
     """The device or precision is not available here; the message says why."""
 
 

@@ -28,6 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dig2dig_ros.errors import Refusal
+
 Array = NDArray[np.float64]
 Size = tuple[int, int]
 
@@ -36,7 +38,7 @@ _ROTATION_TOLERANCE = 1e-3
 _MOST_STRETCH = 1.1
 
 
-class RegistrationError(ValueError):
+class RegistrationError(Refusal, ValueError):
     """A registration is impossible, wrong or not for these images; the text says what to do."""
 
 

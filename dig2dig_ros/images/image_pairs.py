@@ -36,6 +36,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.errors import Refusal
 from dig2dig_ros.images.bit_depth import BitDepth
 from dig2dig_ros.images.encoded import EncodedImageError, read_image
 from dig2dig_ros.images.luma import LUMA_BGR
@@ -69,7 +70,7 @@ NO_PALETTE = (
 )
 
 
-class ImagePairError(ValueError):
+class ImagePairError(Refusal, ValueError):
     """There are no pairs, or an image cannot be read; the text says where and what is wrong."""
 
 

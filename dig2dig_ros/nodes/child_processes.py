@@ -27,13 +27,16 @@ import subprocess
 import sys
 from typing import Any
 
+from dig2dig_ros.errors import Refusal
 from dig2dig_ros.resources import fast_dds_environment
 
 STOP_SECONDS = 20.0
 
 
-class ProcessError(RuntimeError):
+class ProcessError(Refusal, RuntimeError):
     """A process does not do what it should; the message says what, with its last lines."""
+
+    exit_code = 1
 
 
 def middleware_environment(domain_id: int) -> dict[str, str]:

@@ -34,6 +34,8 @@ import sys
 import threading
 from types import FrameType, TracebackType
 
+from dig2dig_ros.errors import Refusal
+
 # Exit code of a command that Ctrl-C has ended, as shells count.
 INTERRUPTED = 130
 # The modules that are nodes.
@@ -71,6 +73,34 @@ def run_command(module: str, arguments: Sequence[str] | None = None) -> int:
 def _hear_node_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _on_signal)
+
+
+def run_tool(
+    name: str,
+    work: Callable[[], int],
+    interrupted: str = 'interrupted',
+    refusals: tuple[type[Exception], ...] = (),
+) -> int:
+    """
+    Do the work of a command that is no node; one line says why it cannot be done.
+
+    :param name: of the command, before that line.
+    :param work: parses the command line and returns an exit code.
+    :param interrupted: the line after Ctrl-C.
+    :param refusals: exceptions with a sentence, besides :class:`Refusal`, OSError and ImportError.
+    :return: the exit code of ``work`` or of the refusal, 2 after other refusals, or 130.
+    """
+    others: tuple[type[Exception], ...] = (OSError, ImportError, *refusals)
+    try:
+        return work()
+    except Refusal as error:
+        code, text = error.exit_code, str(error)
+    except others as error:
+        code, text = 2, str(error)
+    except KeyboardInterrupt:
+        code, text = INTERRUPTED, interrupted
+    print(f'{name}: {text}', file=sys.stderr, flush=True)
+    return code
 
 
 def hear_module() -> None:

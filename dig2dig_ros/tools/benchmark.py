@@ -51,6 +51,7 @@ from dig2dig_ros.evaluation.fusion_timing import (
 )
 from dig2dig_ros.evaluation.options import (
     add_parameter,
+    check_output_file,
     load_parameters,
     parameter_file,
     positive,
@@ -62,7 +63,7 @@ from dig2dig_ros.evaluation.options import (
 from dig2dig_ros.evaluation.study import as_json
 from dig2dig_ros.evaluation.tables import figure, Table
 from dig2dig_ros.nodes.child_processes import assignments, Child, enter_domain, ProcessError
-from dig2dig_ros.nodes.signals import interrupt_on_termination
+from dig2dig_ros.nodes.signals import interrupt_on_termination, run_tool
 from dig2dig_ros.streams.statistics import percentiles_ms
 
 # Importing rclpy takes a while, which a mistake in the command line need not cost.
@@ -358,17 +359,16 @@ _MEASURE: dict[str, Callable[[argparse.Namespace], Measured]] = {
 }
 
 
-def benchmark(args: argparse.Namespace) -> None:
+def benchmark(args: argparse.Namespace) -> int:
     """
     Do what the command line asks for: print the tables and write the document.
 
+    :return: the exit code.
     :raises UsageError: something that was asked for cannot be done.
     :raises OSError: the document cannot be written.
     """
-    if args.output and not args.output.absolute().parent.is_dir():
-        raise UsageError(
-            f'there is no folder {args.output.parent}: make it, or choose another --output'
-        )
+    if args.output:
+        check_output_file(args.output)
     load = machine()['load']
     if load > _BUSY:
         report(f'the load is {load:g} processes per core: times are disturbed')
@@ -392,21 +392,14 @@ def benchmark(args: argparse.Namespace) -> None:
     failed = failures(results)
     if failed:
         raise ProcessError(f'the device does not do what it should: {", ".join(failed)}')
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool; return the process's exit code."""
-    args = parse_arguments(argv)
-    interrupt_on_termination()
-    try:
-        benchmark(args)
-    except (UsageError, OSError, ImportError) as error:
-        report(f'dig2dig benchmark: {error}')
-        return 2
-    except KeyboardInterrupt:
-        report('dig2dig benchmark: interrupted, nothing is written')
-        return 130
-    except ProcessError as error:
-        report(f'dig2dig benchmark: {error}')
-        return 1
     return 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the tool; see the module's description."""
+    interrupt_on_termination()
+    return run_tool(
+        'dig2dig benchmark',
+        lambda: benchmark(parse_arguments(argv)),
+        'interrupted, nothing is written',
+    )

@@ -34,7 +34,6 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-import sys
 import time
 from typing import Any
 
@@ -49,7 +48,14 @@ from dig2dig_ros.evaluation.calibration import (
     from_points,
     left_over,
 )
-from dig2dig_ros.evaluation.options import load_parameters, positive, report, UsageError, within
+from dig2dig_ros.evaluation.options import (
+    check_output_file,
+    load_parameters,
+    positive,
+    report,
+    UsageError,
+    within,
+)
 from dig2dig_ros.evaluation.registration_pairs import (
     CalibrationImages,
     choose_frames,
@@ -60,9 +66,9 @@ from dig2dig_ros.evaluation.registration_pairs import (
 from dig2dig_ros.evaluation.registration_points import counted, load_points
 from dig2dig_ros.evaluation.registration_report import click_page, overlay, OverlayPair
 from dig2dig_ros.images.geometry import RegistrationError
-from dig2dig_ros.images.image_pairs import ImagePairError
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import save_registration
+from dig2dig_ros.nodes.signals import run_tool
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.parameters import complete_values
 
@@ -73,7 +79,6 @@ _BOARD_FRAMES = 40
 # Rows of the overlay.
 _ROWS = 3
 _PROGRESS_SECONDS = 5.0
-_REFUSALS = (UsageError, ImagePairError, RegistrationError)
 _ADVICE = {
     'images': 'more frames of other scenes with edges in both images (--frames, another '
     'recording); --thermal-width, if one camera sees much more than the other; or points by '
@@ -104,7 +109,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
         '--output, with .png')
     add('--overwrite', action='store_true', help='replace files of an earlier calibration')
     add('--force', action='store_true', help='write also what is not to be trusted')
-    add('--params', metavar='PRESET|FILE', help='parameters of the fusion node; those of pairing '
+    add('--preset', metavar='PRESET|FILE', help='parameters of the fusion node; those of pairing '
         'and of the thermal range count')
 
     group = parser.add_argument_group('how to estimate', 'from the images, but for')
@@ -176,10 +181,7 @@ def check_outputs(args: argparse.Namespace) -> None:
     if args.overlay == args.output:
         raise UsageError(f'--output and --overlay are both {args.output}')
     for path in (args.click,) if args.click is not None else (args.output, args.overlay):
-        if path.is_dir():
-            raise UsageError(f'{path} is a folder: name a file')
-        if path.exists() and not args.overwrite:
-            raise UsageError(f'{path} exists: choose another name, or replace it with --overwrite')
+        check_output_file(path, args.overwrite)
 
 
 def read_source(args: argparse.Namespace, ros_arguments: Sequence[str]) -> CalibrationImages:
@@ -189,7 +191,7 @@ def read_source(args: argparse.Namespace, ros_arguments: Sequence[str]) -> Calib
     :raises UsageError: there are none, or they do not fit together.
     """
     try:
-        values = complete_values(load_parameters(args.params) if args.params else {})
+        values = complete_values(load_parameters(args.preset) if args.preset else {})
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     if args.live:
@@ -299,7 +301,7 @@ def calibrate(args: argparse.Namespace, images: CalibrationImages) -> int:
     facts['trusted'] = 'no' if reasons else 'yes'
     print('\n'.join(f'{name:<12} {text}' for name, text in facts.items()))
     picture = overlay(overlay_rows(estimate, images, registration), placement)
-    write(args.overlay, bytes(cv2.imencode(args.overlay.suffix, picture)[1]))
+    args.overlay.write_bytes(bytes(cv2.imencode(args.overlay.suffix, picture)[1]))
     if reasons:
         report('warning: this registration is not to be trusted: ' + '; '.join(reasons))
         report(f'what helps: {_ADVICE[estimate.method]}')
@@ -309,7 +311,6 @@ def calibrate(args: argparse.Namespace, images: CalibrationImages) -> int:
                 f'is wrong in {args.overlay}'
             )
             return UNTRUSTED
-    args.output.parent.mkdir(parents=True, exist_ok=True)
     save_registration(replace(registration, estimate={**facts, 'reasons': reasons}), args.output)
     print(f'{"written":<12} {args.output}; look at {args.overlay}')
     return UNTRUSTED if reasons else 0
@@ -335,33 +336,31 @@ def write_click_page(args: argparse.Namespace, images: CalibrationImages) -> Non
     """Write the page to mark points in, with the frames that show most."""
     used, _ = choose_frames(images.pairs, args.frames)
     pairs = [images.pairs[index] for index in used] or images.pairs[: args.frames]
-    write(args.click, click_page(pairs, images.place).encode())
+    args.click.write_bytes(click_page(pairs, images.place).encode())
     print(
         f'{args.click}: open it in a browser, mark points, save the text as points.yaml, '
         'and run again with --points points.yaml'
     )
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file, in a folder that is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+def run(args: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
+    """
+    Do what the command line asks for.
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool; see the module's description."""
-    args, ros_arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+    :return: the exit code.
+    :raises UsageError, ImagePairError, RegistrationError, OSError, ImportError: it cannot be done.
+    """
     args.frames = args.frames or (_BOARD_FRAMES if args.checkerboard else _FRAMES)
-    try:
-        check_outputs(args)
-        images = read_source(args, ros_arguments)
-        if args.click is None:
-            return calibrate(args, images)
-        write_click_page(args, images)
-        return 0
-    except (*_REFUSALS, OSError, ImportError) as error:
-        report(f'dig2dig calibrate: {error}')
-        return 2
-    except KeyboardInterrupt:
-        report('dig2dig calibrate: interrupted, nothing is written')
-        return 130
+    check_outputs(args)
+    images = read_source(args, ros_arguments)
+    if args.click is None:
+        return calibrate(args, images)
+    write_click_page(args, images)
+    return 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the tool; see the module's description."""
+    return run_tool(
+        'dig2dig calibrate', lambda: run(*parse_arguments(argv)), 'interrupted, nothing is written'
+    )

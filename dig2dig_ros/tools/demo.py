@@ -57,9 +57,13 @@ from dig2dig_ros.evaluation.demo_report import (
     render_summary,
     write_json,
 )
-from dig2dig_ros.evaluation.options import add_parameter, parameter_file, UsageError
-from dig2dig_ros.images.geometry import RegistrationError
-from dig2dig_ros.images.image_pairs import find_pairs, ImagePairError
+from dig2dig_ros.evaluation.options import (
+    add_parameter,
+    parameter_file,
+    size_argument,
+    UsageError,
+)
+from dig2dig_ros.images.image_pairs import find_pairs
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import load_registration
 from dig2dig_ros.nodes.child_processes import assignments, Child, enter_domain, ProcessError
@@ -69,7 +73,7 @@ from dig2dig_ros.nodes.client import (
     STALL_SECONDS,
     waiting_images,
 )
-from dig2dig_ros.nodes.signals import interrupt_on_termination
+from dig2dig_ros.nodes.signals import interrupt_on_termination, run_tool
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.parameters import PRESETS
 from dig2dig_ros.tools.calibrate import UNTRUSTED
@@ -99,13 +103,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         'built-in scene, all of a folder')
     add('--rate', type=float, metavar='HZ', help='pairs sent per second; without it, 10 of the '
         'built-in scene, 2 of a folder')
-    add('--width', type=int, default=640, help='of the built-in scene in pixels (%(default)s)')
-    add('--height', type=int, default=512, help='of the built-in scene in pixels (%(default)s)')
-    add('--params', default='fusion', metavar='PRESET|FILE', help='parameters of the node: '
+    add('--size', type=size_argument, default=(640, 512), metavar='WxH',
+        help='of the built-in scene in pixels (640x512)')
+    add('--preset', default='fusion', metavar='PRESET|FILE', help='parameters of the node: '
         f'{", ".join(PRESETS)}, or a YAML file (%(default)s)')
     for name in ('fusion.num_inference_steps', 'fusion.dig_refresh_interval', 'device'):
         add_parameter(parser, name)
-    add('--output', type=Path, default=Path('demo_output'), metavar='DIR',
+    add('-o', '--output', type=Path, default=Path('demo_output'), metavar='DIR',
         help='folder for pictures, video and summary (%(default)s)')
     add('--sheet-rows', type=int, default=8, metavar='ROWS',
         help='of the contact sheet, at most (%(default)s)')
@@ -118,14 +122,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
     if options.pairs is not None and not options.pairs.is_dir():
         parser.error(f'--pairs: {options.pairs} is not a folder')
-    for name in ('count', 'width', 'height', 'rate', 'time_limit', 'sheet_rows'):
+    for name in ('count', 'rate', 'time_limit', 'sheet_rows'):
         value = getattr(options, name)
         if value is not None and not value > 0:
             parser.error(f'--{name.replace("_", "-")} must be positive, not {value}')
     if options.domain_id is not None and not 0 <= options.domain_id <= 101:
         parser.error(f'--domain-id must be 0 to 101, not {options.domain_id}')
     try:
-        parameter_file(options.params)
+        parameter_file(options.preset)
     except UsageError as error:
         parser.error(str(error))
     if options.output.exists() and not options.output.is_dir():
@@ -203,7 +207,7 @@ class Demo:
 
     def _fusion_arguments(self) -> list[str]:
         values = fusion_parameters(self._options, self._folder.path / 'registration.yaml')
-        preset = str(parameter_file(self._options.params))
+        preset = str(parameter_file(self._options.preset))
         return ['--ros-args', '--params-file', preset, *assignments('fusion_node', values)]
 
     def _camera_arguments(self, rate: float, **changes: object) -> list[str]:
@@ -231,7 +235,7 @@ class Demo:
             '--live',
             f'--output={path}',
             f'--overlay={self._folder.file("registration.png")}',
-            f'--params={self._options.params}',
+            f'--preset={self._options.preset}',
             f'--frames={CALIBRATION_FRAMES}',
             f'--interval={0.5 / CALIBRATION_RATE}',
             f'--timeout={STALL_SECONDS}',
@@ -296,7 +300,7 @@ class Demo:
         values, options = self._client.values, self._options
         summary = {
             'source': str(options.pairs) if options.pairs else 'synthetic scene',
-            'params': options.params,
+            'preset': options.preset,
             'system': {'python': platform.python_version(), 'machine': platform.machine()},
             'sizes': sorted(self._pictures.sizes) if self._pictures else [],
             'send_rate_hz': round(self._rate, 4),
@@ -336,10 +340,13 @@ def parse_sent(output: str) -> dict[str, int]:
     return dict(zip((*SOURCES, 'pairs'), map(int, found[-1]), strict=True))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; return the process's exit code."""
-    options = parse_arguments(arguments)
-    interrupt_on_termination()
+def show(options: argparse.Namespace) -> int:
+    """
+    Do what the command line asks for.
+
+    :return: the exit code.
+    :raises ProcessError, UsageError, ImagePairError, RegistrationError, OSError: it went wrong.
+    """
     demo: Demo | None = None
     try:
         folder = OutputFolder(options.output)
@@ -358,12 +365,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for sentence in wrong:
             print(f'dig2dig demo: {sentence}', file=sys.stderr)
         return 1 if wrong else 0
-    except (ProcessError, UsageError, ImagePairError, RegistrationError, OSError) as error:
-        print(f'dig2dig demo: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('dig2dig demo: interrupted', file=sys.stderr)
-        return 130
     finally:
         if demo is not None:
             demo.close()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the tool; see the module's description."""
+    interrupt_on_termination()
+    return run_tool('dig2dig demo', lambda: show(parse_arguments(argv)))

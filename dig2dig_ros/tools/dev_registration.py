@@ -38,7 +38,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dig2dig_ros.evaluation.options import positive, report, size_argument, UsageError, within
+from dig2dig_ros.evaluation.options import (
+    check_output_file,
+    positive,
+    report,
+    size_argument,
+    UsageError,
+    within,
+)
 from dig2dig_ros.evaluation.registration_trials import (
     common_crop,
     Draws,
@@ -48,8 +55,9 @@ from dig2dig_ros.evaluation.registration_trials import (
     summary,
     Trial,
 )
-from dig2dig_ros.images.geometry import Array, RegistrationError, size_of
-from dig2dig_ros.images.image_pairs import find_pairs, ImagePair, ImagePairError, load_pair
+from dig2dig_ros.images.geometry import Array, size_of
+from dig2dig_ros.images.image_pairs import find_pairs, ImagePair, load_pair
+from dig2dig_ros.nodes.signals import run_tool
 
 # Pairs of one camera pair: more make the reference no better.
 _MOST_FOR_REFERENCE = 16
@@ -63,10 +71,8 @@ def evaluate(args: argparse.Namespace) -> int:
     :raises ImagePairError: there are no pairs, or one cannot be read.
     :raises RegistrationError: images cannot be registered.
     """
-    if args.output and not args.output.absolute().parent.is_dir():
-        raise UsageError(
-            f'there is no folder {args.output.parent}: make it, or choose another --output'
-        )
+    if args.output:
+        check_output_file(args.output)
     found = find_pairs(args.directory)
     count = len(found)
     if args.group > count or (args.mismatched and count < 2):
@@ -137,7 +143,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--seed', type=int, default=0, help='of the draws, from 0; default: 0')
     add('--thermal-size', type=size_argument, metavar='WxH', help='size of the thermal images to '
         "register; default: the data set's")
-    add('--output', type=Path, metavar='FILE.json', help='takes the table and all trials')
+    add('-o', '--output', type=Path, metavar='FILE.json', help='takes the table and all trials')
     add = parser.add_mutually_exclusive_group().add_argument
     add('--one-camera', action='store_true', help='all pairs are of one camera pair: take one '
         'reference, from many of them')
@@ -150,14 +156,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """Run the tool; see the module's description."""
-    args = parse_arguments(argv)
-    try:
-        return evaluate(args)
-    except (UsageError, ImagePairError, RegistrationError, OSError, cv2.error) as error:
-        report(f'dig2dig dev registration: {error}')
-        return 2
-    except KeyboardInterrupt:
-        report('dig2dig dev registration: interrupted, nothing is written')
-        return 130
+    return run_tool(
+        'dig2dig dev registration',
+        lambda: evaluate(parse_arguments(argv)),
+        'interrupted, nothing is written',
+        refusals=(cv2.error,),
+    )

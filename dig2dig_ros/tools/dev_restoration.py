@@ -46,6 +46,7 @@ import cv2
 from dig2dig_ros.evaluation.methods import time_left
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
+    check_output_file,
     chosen_parameters,
     INTERRUPTED,
     positive,
@@ -57,8 +58,8 @@ from dig2dig_ros.evaluation.options import (
 from dig2dig_ros.evaluation.restoration_study import Case, METRICS, RestorationStudy
 from dig2dig_ros.evaluation.scores import ScoreFile
 from dig2dig_ros.fusion.degradation import DegradationError
-from dig2dig_ros.images.image_pairs import find_pairs, ImagePairError
-from dig2dig_ros.nodes.signals import interruption
+from dig2dig_ros.images.image_pairs import find_pairs
+from dig2dig_ros.nodes.signals import interruption, run_tool
 
 # Visible; thermal. One text is for both.
 DEFAULT_CASES = (
@@ -97,7 +98,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         f"or 'VISIBLE; THERMAL'; default: {', '.join(map(repr, DEFAULT_CASES))}")
     add('--limit', type=positive, metavar='PAIRS', help='take the first pairs only')
     add_fusion_options(parser)
-    add('--csv', type=Path, metavar='FILE', help='write the values of every pair')
+    add('-o', '--output', type=Path, metavar='FILE.csv', help='write the values of every pair')
     # fmt: on
     return parser.parse_args(argv)
 
@@ -111,12 +112,14 @@ def evaluate(args: argparse.Namespace) -> int:
     :raises ImagePairError: there are no pairs.
     :raises OSError: the values cannot be written.
     """
+    if args.output:
+        check_output_file(args.output)
     pairs = find_pairs(args.directory)[: args.limit]
     parameters = chosen_parameters(args)
     ranges = thermal_range(parameters)
     fuser = set_up_fuser(parameters)
     columns = ('pair', 'visible; thermal', 'method')
-    lines = ScoreFile(args.csv, columns, METRICS, ['ms']) if args.csv else None
+    lines = ScoreFile(args.output, columns, METRICS, ['ms']) if args.output else None
     # One row a case, however often it is named.
     study = RestorationStudy(fuser, ranges, dict.fromkeys(args.degrade), lines)
     done = skipped = 0
@@ -149,14 +152,10 @@ def evaluate(args: argparse.Namespace) -> int:
     return 1 if skipped else 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """Run the tool; see the module's description."""
-    args = parse_arguments(argv)
-    try:
-        return evaluate(args)
-    except (UsageError, ImagePairError, OSError, ImportError) as error:
-        report(f'dig2dig dev restoration: {error}')
-        return 2
-    except KeyboardInterrupt:
-        report('dig2dig dev restoration: interrupted, nothing more is written')
-        return 130
+    return run_tool(
+        'dig2dig dev restoration',
+        lambda: evaluate(parse_arguments(argv)),
+        'interrupted, nothing more is written',
+    )

@@ -50,6 +50,7 @@ COMMANDS = (
     Command('evaluate', 'evaluate', 'score the fusion on recorded bags or a folder of pairs'),
     Command('calibrate', 'calibrate', 'find where the thermal image lies in the visible one'),
     Command('play', 'play', 'play a bag over DDS, record and measure what is made of it', True),
+    Command('bag', 'bag', 'make a bag of a folder of image pairs, or of a synthetic street'),
     Command('benchmark', 'benchmark', 'measure how fast the fusion is on this machine'),
     Command('train', 'train', 'train a denoiser on your own images'),
     Command('doctor', 'doctor', 'say what is missing or wrong on this machine, and what to do'),

@@ -13,18 +13,11 @@
 # limitations under the License.
 
 """
-Replay ROS 2 bags through the fusion and evaluate what comes out.
+Evaluate bags, for ``dig2dig evaluate``.
 
 Every pair of a visible and a thermal image is made by the node's own pairing and fused as the
 node would, with its parameters; nothing is dropped, and no clock is looked at, so a bag gives the
 same images and the same scores each time it is replayed.
-
-For each bag, a folder gets: fused/ (a bag of the same storage with the fused images, weight maps
-and camera_info), metrics.csv, timing.csv, summary.json, a video and report.html, a page to open
-in a browser. Tables go to the standard output, everything else to the standard error. Ctrl-C ends
-with what there is.
-
-Exit code: 0, 1 if a bag could not be evaluated, 2 if none could, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -47,20 +40,15 @@ from dig2dig_ros.evaluation.bag_evaluation import (
     result_folders,
 )
 from dig2dig_ros.evaluation.comparison import (
-    add_compare_option,
-    add_plugin_option,
-    add_score_options,
     FUSED,
     Row,
     rows_against,
-    rows_help,
 )
-from dig2dig_ros.evaluation.condition_study import add_condition_option, rows_under_conditions
-from dig2dig_ros.evaluation.detector import add_detector_options, detector_options
+from dig2dig_ros.evaluation.condition_study import rows_under_conditions
+from dig2dig_ros.evaluation.detector import detector_options
 from dig2dig_ros.evaluation.jobs import Outcome, run_jobs
 from dig2dig_ros.evaluation.methods import time_left
 from dig2dig_ros.evaluation.options import (
-    add_fusion_options,
     chosen_parameters,
     INTERRUPTED,
     positive,
@@ -73,54 +61,29 @@ from dig2dig_ros.nodes.signals import interruption
 from dig2dig_ros.streams.parameters import complete_values
 
 COMPARED = 'mean,laplacian,fused'
+OUTPUT = Path('evaluation')
 # What the table over several bags shows of each.
 OVERVIEW_METRICS = ('SSIM', 'Qabf', 'VIF', 'MI', 'EN', 'SD')
 _LINE_SECONDS = 10.0
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog='dig2dig evaluate',
-        usage='%(prog)s BAG [BAG ...] [options]',
-        description=__doc__,
-        epilog=rows_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add('bags', type=Path, nargs='+', metavar='BAG', help='folder of a bag, or a .mcap or .db3')
-    add(
-        *('-o', '--output'),
-        type=Path,
-        default=Path('evaluation'),
-        metavar='DIR',
-        help='gets a folder for each bag, of its name; default: evaluation',
-    )
-    add('--overwrite', action='store_true', help='replace the results of an earlier evaluation')
-    add_fusion_options(parser)
-    group = parser.add_argument_group('topics', 'found by their names where these are not given')
-    group.add_argument('--visible', metavar='TOPIC', help='images of the visible camera')
-    group.add_argument('--thermal', metavar='TOPIC', help='images of the thermal camera')
-    group.add_argument('--camera-info', metavar='TOPIC', help='of the visible camera')
+def add_bag_options(parser: argparse.ArgumentParser) -> list[argparse._ArgumentGroup]:
+    """Add the options of bags alone; return their groups."""
+    topics = parser.add_argument_group('topics of bags', 'found by their names by default')
+    topics.add_argument('--visible', metavar='TOPIC', help='images of the visible camera')
+    topics.add_argument('--thermal', metavar='TOPIC', help='images of the thermal camera')
+    topics.add_argument('--camera-info', metavar='TOPIC', help='of the visible camera')
     text = 'a further source; may be given more than once'
-    _add_named_topics(group, '--source', 'NAME=TOPIC', text)
-    group = parser.add_argument_group('scores')
-    add_compare_option(group, COMPARED)
-    add_plugin_option(group)
-    add_score_options(group)
-    text = 'score every so many pairs only, to save time; all are fused; default: 1'
-    group.add_argument('--every', type=positive, default=1, metavar='PAIRS', help=text)
-    group.add_argument('--limit', type=positive, metavar='PAIRS', help='fuse the first only')
-    group = parser.add_argument_group('detection')
-    add_detector_options(group, 'none; names are visible stamps, as in metrics.csv')
+    _add_named_topics(topics, '--source', 'NAME=TOPIC', text)
     text = (
-        'take what a live detector published instead: vision_msgs/Detection2DArray or '
-        'yolo_msgs/DetectionArray, of the input visible, thermal or fused; may be given more '
+        'take what a live detector published instead of --detector: vision_msgs/Detection2DArray '
+        'or yolo_msgs/DetectionArray, of the input visible, thermal or fused; may be given more '
         'than once'
     )
-    _add_named_topics(group, '--detections', 'INPUT=TOPIC', text)
-    add_condition_option(group)
-    group = parser.add_argument_group('many bags')
+    _add_named_topics(topics, '--detections', 'INPUT=TOPIC', text)
+    group = parser.add_argument_group('bags')
+    text = 'score every so many pairs only, to save time; all are fused; default: 1'
+    group.add_argument('--every', type=positive, default=1, metavar='PAIRS', help=text)
     text = 'evaluate so many bags at a time, each in a process of its own; default: 1'
     group.add_argument('-j', '--jobs', type=positive, default=1, metavar='COUNT', help=text)
     group.add_argument(
@@ -129,14 +92,11 @@ def make_parser() -> argparse.ArgumentParser:
         help='evaluate on the workers of a Dask cluster, for example tcp://host:8786; they need '
         'this package, and bags and output under the same paths',
     )
-    return parser
+    return [topics, group]
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; ends the program with code 2 where it makes no sense."""
-    parser = make_parser()
-    args = parser.parse_args(argv)
-    args.compare_default = parser.get_default('compare')
+def check_bag_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the program with code 2 where the options of bags make no sense together."""
     if args.detector is not None and args.detections:
         parser.error('--detector and --detections exclude each other')
     inputs = [name for name, _ in args.detections]
@@ -148,7 +108,6 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error(f'--detections: {name} has more than one topic')
     if args.labels is not None and not (args.detector or args.detections):
         parser.error('--labels needs --detector or --detections')
-    return args
 
 
 def _add_named_topics(
@@ -327,14 +286,16 @@ def make_jobs(args: argparse.Namespace) -> list[BagJob]:
             conditions=tuple(args.conditions),
         )
         for bag, folder in zip(
-            args.bags, result_folders(args.bags, args.output, args.overwrite), strict=True
+            args.paths,
+            result_folders(args.paths, args.output or OUTPUT, args.overwrite),
+            strict=True,
         )
     ]
 
 
-def evaluate(args: argparse.Namespace) -> int:
+def evaluate_bags(args: argparse.Namespace) -> int:
     """
-    Do what the command line asks for.
+    Do what the command line asks for with bags.
 
     :return: exit code.
     :raises UsageError: nothing can be done.
@@ -375,18 +336,3 @@ def evaluate(args: argparse.Namespace) -> int:
     if not any(results):
         return 2
     return 0 if all(results) else 1
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool; see the module's description."""
-    # Read by OpenMP when torch loads: threads that wait must not take the cores from others.
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-    args = parse_arguments(argv)
-    try:
-        return evaluate(args)
-    except (UsageError, OSError, ImportError) as error:
-        report(f'dig2dig evaluate: {error}')
-        return 2
-    except KeyboardInterrupt:
-        report('dig2dig evaluate: interrupted, nothing more is written')
-        return 130

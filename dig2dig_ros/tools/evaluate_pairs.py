@@ -13,16 +13,10 @@
 # limitations under the License.
 
 """
-Fuse the image pairs of a folder and compare methods in tables.
+Evaluate a folder of image pairs, for ``dig2dig evaluate``.
 
-DIR holds two folders of images with the same names (visible and thermal or such; A and B, near and
-far, or over and under for other tasks), or images NAME_A and NAME_B. Metrics are those of the luma
-of the fused images against the two sources, averaged over the pairs. Tables go to the standard
-output, everything else to the standard error. With --output, a folder gets the fused images,
-metrics.csv, timing.csv, summary.json, a video and report.html, a page to open in a browser. Ctrl-C
-ends with what there is.
-
-Exit code: 0, 1 if a pair was skipped, 2 if nothing could be done, 130 after Ctrl-C.
+Metrics are those of the luma of the fused images against the two sources, averaged over the
+pairs.
 """
 
 from __future__ import annotations
@@ -35,22 +29,17 @@ from typing import Any
 from dig2dig_ros.evaluation.baselines import BASELINES
 from dig2dig_ros.evaluation.comparison import (
     ABLATIONS,
-    add_compare_option,
-    add_plugin_option,
-    add_score_options,
     changed_settings,
     FUSED,
     load_peers,
     Peers,
     Row,
     rows_against,
-    rows_help,
 )
-from dig2dig_ros.evaluation.condition_study import add_condition_option, rows_under_conditions
-from dig2dig_ros.evaluation.detector import add_detector_options, detector_options
+from dig2dig_ros.evaluation.condition_study import rows_under_conditions
+from dig2dig_ros.evaluation.detector import detector_options
 from dig2dig_ros.evaluation.methods import COMMON_SIZE, row_settings
 from dig2dig_ros.evaluation.options import (
-    add_fusion_options,
     check_output,
     chosen_parameters,
     given_parameters,
@@ -77,6 +66,7 @@ from dig2dig_ros.images.image_pairs import (
 from dig2dig_ros.nodes.signals import interruption
 from dig2dig_ros.resources import config_file
 
+COMPARED = ','.join((*BASELINES, FUSED))
 # What is chosen on pairs is to be quoted on others.
 HALVES = ('choose', 'quote')
 
@@ -100,59 +90,50 @@ def size_or_pairs(text: str) -> tuple[int, int] | None:
     return None if text == 'pairs' else size_argument(text)
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; ends the program with code 2 where it makes no sense."""
-    parser = argparse.ArgumentParser(
-        prog='dig2dig evaluate',
-        usage='%(prog)s DIR [options]',
-        description=__doc__,
-        epilog=rows_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add('directory', type=Path, metavar='DIR', help='folder of image pairs')
+def add_pair_options(
+    parser: argparse.ArgumentParser, tables: argparse._MutuallyExclusiveGroup
+) -> list[argparse._ArgumentGroup]:
+    """
+    Add the options of a folder of pairs alone; return their groups.
+
+    :param tables: gets what excludes ``--compare``.
+    """
+    group = parser.add_argument_group('a folder of pairs')
+    add = group.add_argument
     add(
         '--task',
         choices=tuple(TASKS),
         help=f'what the images are, which chooses parameters; default: {THERMAL_TASK}, or two '
         'photographs with the same parameters where the second image has colour',
     )
-    tables = parser.add_mutually_exclusive_group()
-    add_compare_option(tables, ','.join((*BASELINES, FUSED)))
     tables.add_argument(
         '--ablation',
         choices=(*ABLATIONS, 'all'),
-        help="instead: the paper's ablations, on the row dig_chain",
+        help="for pairs, instead of --compare: the paper's ablations, on the row dig_chain",
     )
-    add_plugin_option(parser)
     add(
         '--half',
         choices=HALVES,
         help='take every other pair, in the order of their names: choose begins with the first, '
         'quote with the second; so that what was chosen on one half is quoted on the other',
     )
-    add('--limit', type=positive, metavar='PAIRS', help='take the first of these only')
-    add_fusion_options(parser)
-    add_score_options(parser)
     add('--peers', type=Path, metavar='FILE', help='scores of other methods, as JSON')
     add('--peers-set', metavar='NAME', help='the set of images in that file')
     add(
         '--time-size',
         type=size_or_pairs,
         default=COMMON_SIZE,
-        metavar='WIDTHxHEIGHT|pairs',
+        metavar='WxH|pairs',
         help='ms on one synthetic pair of this size, all rows in turns, or as the median over '
         'the pairs; default: 640x512',
     )
     add('--repetitions', type=positive, default=5, metavar='COUNT', help='for that; default: 5')
     add('--save', type=Path, metavar='DIR', help='write the fused images of every row')
-    add('-o', '--output', type=Path, metavar='DIR', help='write the results and a report page')
-    add('--overwrite', action='store_true', help='replace the results in that folder')
-    group = parser.add_argument_group('detection')
-    add_detector_options(group, 'labels.json of DIR')
-    add_condition_option(group)
-    args = parser.parse_args(argv)
-    args.compare_default = parser.get_default('compare')
+    return [group]
+
+
+def check_pair_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the program with code 2 where the options of pairs make no sense together."""
     if (args.peers is None) != (args.peers_set is None):
         parser.error('--peers and --peers-set belong together')
     steps = {'fusion.num_inference_steps', 'fusion.dig_refresh_interval'}
@@ -162,7 +143,6 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error('--ablation has its own rows: no --plugin, no --conditions')
     if args.labels is not None and args.detector is None:
         parser.error('--labels needs --detector')
-    return args
 
 
 def choose_rows(args: argparse.Namespace) -> tuple[list[Row], dict[str, dict[str, str]]]:
@@ -202,7 +182,7 @@ def choose_task(
     """
     Return whether the second images are thermal, and the parameters of ``fusion_node``.
 
-    In ascending order: the preset of the task, the file of ``--params``, the other options.
+    In ascending order: the preset of the task, the file of ``--preset``, the other options.
 
     :raises UsageError: the parameter file, or a value in it, cannot be used.
     :raises FileNotFoundError: the preset is not installed.
@@ -240,16 +220,17 @@ def make_job(args: argparse.Namespace) -> PairJob:
     :raises UsageError: it makes no sense, or the results would replace others.
     :raises ImagePairError: there are no pairs.
     """
-    pairs = half_of(find_pairs(args.directory), args.half)[: args.limit]
+    (directory,) = args.paths
+    pairs = half_of(find_pairs(directory), args.half)[: args.limit]
     thermal, parameters = choose_task(args, pairs)
     if args.conditions and not thermal:
         raise UsageError('--conditions are those of a visible and a thermal camera')
-    alone = unpaired(args.directory)
+    alone = unpaired(directory)
     if alone:
         report(f'without a counterpart, left out: {", ".join(alone)}')
     rows, ablations = choose_rows(args)
     job = PairJob(
-        directory=args.directory,
+        directory=directory,
         pairs=pairs,
         unpaired=alone,
         task=args.task or (THERMAL_TASK if thermal else 'photographs'),
@@ -272,12 +253,14 @@ def make_job(args: argparse.Namespace) -> PairJob:
         if not ablations and FUSED not in [row.name for row in rows]:
             raise UsageError(f'--output shows the row {FUSED}: name it in --compare')
         check_output(args.output, args.overwrite)
+    if args.save is not None:
+        check_output(args.save, args.overwrite, '--save')
     return job
 
 
-def evaluate(args: argparse.Namespace) -> int:
+def evaluate_pairs(args: argparse.Namespace) -> int:
     """
-    Do what the command line asks for.
+    Do what the command line asks for with a folder of pairs.
 
     :return: exit code.
     :raises UsageError: nothing can be done.
@@ -293,7 +276,7 @@ def evaluate(args: argparse.Namespace) -> int:
             return 130
         if not evaluation.scores.pairs:
             raise UsageError(
-                f'none of the {len(job.pairs)} pairs of {args.directory} could be evaluated'
+                f'none of the {len(job.pairs)} pairs of {job.directory} could be evaluated'
             )
         show(args, job, evaluation)
     skipped = evaluation.skipped
@@ -325,16 +308,3 @@ def show(args: argparse.Namespace, job: PairJob, evaluation: PairEvaluation) -> 
     page = evaluation.write_report(tables)
     if page is not None:
         report(f'written: {page}')
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool; see the module's description."""
-    args = parse_arguments(argv)
-    try:
-        return evaluate(args)
-    except (UsageError, ImagePairError, OSError, ImportError) as error:
-        report(f'dig2dig evaluate: {error}')
-        return 2
-    except KeyboardInterrupt:
-        report('dig2dig evaluate: interrupted, nothing more is written')
-        return 130

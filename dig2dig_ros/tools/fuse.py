@@ -49,7 +49,6 @@ from dig2dig_ros.images.bit_depth import BitDepth
 from dig2dig_ros.images.geometry import size_of, stretch_text
 from dig2dig_ros.images.image_pairs import (
     has_colour,
-    ImagePairError,
     looks_like_palette,
     NO_PALETTE,
     read_photograph,
@@ -58,7 +57,7 @@ from dig2dig_ros.images.no_data import filled, NoData, placement_of_data
 from dig2dig_ros.images.overlay import contribution_overlay, weight_map, with_legend
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration_file import load_registration
-from dig2dig_ros.nodes.signals import INTERRUPTED
+from dig2dig_ros.nodes.signals import run_tool
 from dig2dig_ros.resources import config_file
 from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
 
@@ -108,7 +107,7 @@ def choose_parameters(args: argparse.Namespace, images: Sequence[NDArray[Any]]) 
     """
     Return the parameters of ``fusion_node`` to fuse with.
 
-    In ascending order: the preset of the task, the file of ``--params``, the other options.
+    In ascending order: the preset of the task, the file of ``--preset``, the other options.
     Without a task, all images with colour count unless the file says something else.
 
     :raises UsageError: the parameter file, or a value in it, cannot be used.
@@ -267,11 +266,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def fuse(args: argparse.Namespace) -> str:
+def fuse(args: argparse.Namespace) -> int:
     """
-    Do what the command line asks for.
+    Do what the command line asks for, and print the line that says what was done.
 
-    :return: the line that says what was done.
+    :return: the exit code.
     :raises UsageError: it cannot be done.
     :raises ImagePairError: an image cannot be read.
     :raises OSError: a file cannot be written.
@@ -317,18 +316,10 @@ def fuse(args: argparse.Namespace) -> str:
         pictures.append(with_legend(overlay, names))
     for path, picture in zip(files, pictures, strict=True):
         write_image(path, picture)
-    return summary(files, fuser, images, result)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool; see the module's description."""
-    args = parse_arguments(argv)
-    try:
-        print(fuse(args))
-    except (UsageError, ImagePairError, OSError, ImportError) as error:
-        report(f'dig2dig fuse: {error}')
-        return 2
-    except KeyboardInterrupt:
-        report('dig2dig fuse: interrupted')
-        return INTERRUPTED
+    print(summary(files, fuser, images, result))
     return 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the tool; see the module's description."""
+    return run_tool('dig2dig fuse', lambda: fuse(parse_arguments(argv)))

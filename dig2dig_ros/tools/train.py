@@ -36,11 +36,11 @@ from numpy.typing import NDArray
 import torch
 from torch import Tensor
 
-from dig2dig_ros.evaluation.options import positive, report, UsageError
+from dig2dig_ros.evaluation.options import check_output_file, positive, report, UsageError
 from dig2dig_ros.evaluation.training_data import batches, load_luma
-from dig2dig_ros.fusion.device import describe_device, DeviceError, has_fast_bf16, resolve_device
+from dig2dig_ros.fusion.device import describe_device, has_fast_bf16, resolve_device
 from dig2dig_ros.fusion.estimates import denoise
-from dig2dig_ros.nodes.signals import INTERRUPTED, interruption
+from dig2dig_ros.nodes.signals import INTERRUPTED, interruption, run_tool
 from dig2dig_ros.priors.base import linear_alpha_bar, Prior
 from dig2dig_ros.priors.compact import CompactConfig, CompactPrior, CompactUNet, save
 
@@ -110,7 +110,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--evaluation', type=Path, nargs='+', help='folders of held-out images')
     add('--evaluation-name', help='what the model card calls the held-out data')
     add('--evaluation-limit', type=positive, default=8, help='images of each held-out folder')
-    add('--output', type=Path, required=True, help='weights, *.safetensors')
+    add('-o', '--output', type=Path, required=True, help='weights, *.safetensors')
     add('--checkpoint', type=Path, help='default: OUTPUT with .checkpoint.pt')
     add('--steps', type=positive, default=18000)
     add('--decay-steps', type=int, default=5000)
@@ -265,8 +265,8 @@ def network_shape(args: argparse.Namespace) -> CompactConfig:
     except ValueError as error:
         raise UsageError(str(error)) from error
     for path in (args.output, args.checkpoint):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise UsageError(f'there is no folder {path.parent}: make it, or choose another')
+        if path is not None:
+            check_output_file(path)
     return config
 
 
@@ -318,14 +318,8 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """Run the tool; see the module's description."""
-    args = parse_arguments(argv)
-    try:
-        return train(args)
-    except (UsageError, DeviceError, OSError) as error:
-        report(f'dig2dig train: {error}')
-        return 2
-    except KeyboardInterrupt:
-        report('dig2dig train: interrupted before the first step')
-        return INTERRUPTED
+    return run_tool(
+        'dig2dig train', lambda: train(parse_arguments(argv)), 'interrupted before the first step'
+    )

@@ -33,7 +33,7 @@ from tempfile import TemporaryDirectory
 import textwrap
 from typing import Any
 
-from dig2dig_ros.nodes.signals import hear_interrupts, INTERRUPTED
+from dig2dig_ros.nodes.signals import hear_interrupts, run_tool
 
 if __name__ == '__main__':  # before the imports that take seconds
     hear_interrupts('inspect_cameras')
@@ -47,7 +47,7 @@ import yaml
 
 from dig2dig_ros.evaluation.imperfect_cameras import Flaws, Warp
 from dig2dig_ros.evaluation.metrics import luma, ssim
-from dig2dig_ros.evaluation.options import load_fuser, report, size_argument, UsageError
+from dig2dig_ros.evaluation.options import load_fuser, size_argument, UsageError
 from dig2dig_ros.images.alignment import align, corner_distance
 from dig2dig_ros.images.geometry import RegistrationError
 from dig2dig_ros.images.registration import Registration
@@ -655,7 +655,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        '--output',
+        *('-o', '--output'),
         type=Path,
         metavar='DIR',
         help='draw cameras_NAME.jpg into this folder (needs matplotlib)',
@@ -729,17 +729,9 @@ def inspect(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; see the module's description."""
-    args = parse_arguments(arguments)
-    try:
-        return inspect(args)
-    except (UsageError, OSError, ImportError) as error:
-        report(f'inspect_cameras: {error}')
-        return 2
-    except KeyboardInterrupt:
-        report('inspect_cameras: interrupted')
-        return INTERRUPTED
+    return run_tool('inspect_cameras', lambda: inspect(parse_arguments(argv)))
 
 
 if __name__ == '__main__':

@@ -35,7 +35,7 @@ from pathlib import Path
 import sys
 from typing import Any, TYPE_CHECKING
 
-from dig2dig_ros.nodes.signals import hear_interrupts, INTERRUPTED
+from dig2dig_ros.nodes.signals import hear_interrupts, run_tool
 
 if __name__ == '__main__':  # before the imports that take seconds
     hear_interrupts('inspect_gains')
@@ -58,7 +58,7 @@ from dig2dig_ros.evaluation.options import (
     UsageError,
 )
 from dig2dig_ros.fusion.settings import FusionSettings
-from dig2dig_ros.images.image_pairs import ImagePair, ImagePairError, load_pair
+from dig2dig_ros.images.image_pairs import ImagePair, load_pair
 from dig2dig_ros.streams.parameters import fusion_settings
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.
@@ -83,7 +83,7 @@ def chain_parameters(args: argparse.Namespace) -> tuple[dict[str, Any], FusionSe
 
     :raises UsageError: a value is refused.
     """
-    values = chosen_parameters(args, {} if args.params else DEFAULTS)
+    values = chosen_parameters(args, {} if args.preset else DEFAULTS)
     try:
         settings = fusion_settings(values)
     except ValueError as error:
@@ -166,7 +166,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument_group('results').add_argument
     add('--region', type=region_argument, action='append', default=[], metavar='X,Y,WIDTH,HEIGHT',
         help='of the gains, in pixels; may be repeated; default: squares of different contrast')
-    add('--output', type=Path, metavar='DIR',
+    add('-o', '--output', type=Path, metavar='DIR',
         help='draw theorem.png and cumulative_gain.png into this folder (needs matplotlib)')
     # fmt: on
     args = parser.parse_args(argv)
@@ -244,15 +244,7 @@ def print_covariances(chains: Sequence[Chain]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; see the module's description."""
-    args = parse_arguments(argv)
-    try:
-        return inspect(args)
-    except (UsageError, ImagePairError, OSError, ImportError, cv2.error) as error:
-        report(f'inspect_gains: {error}')
-        return 2
-    except KeyboardInterrupt:
-        report('inspect_gains: interrupted')
-        return INTERRUPTED
+    return run_tool('inspect_gains', lambda: inspect(parse_arguments(argv)), refusals=(cv2.error,))
 
 
 if __name__ == '__main__':

@@ -30,7 +30,7 @@ from pathlib import Path
 import sys
 from typing import Any
 
-from dig2dig_ros.nodes.signals import hear_interrupts, INTERRUPTED
+from dig2dig_ros.nodes.signals import hear_interrupts, run_tool
 
 if __name__ == '__main__':  # before the imports that take seconds
     hear_interrupts('inspect_noise')
@@ -39,7 +39,6 @@ from sheets import draw
 
 from dig2dig_ros.evaluation.options import (
     positive,
-    report,
     set_up_fuser,
     size_argument,
     UsageError,
@@ -58,7 +57,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--seed', type=int, default=0, help='of streets and noise, default: 0')
     add('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     add('--prior', default='compact', help='compact, nano, or a path; default: compact')
-    add('--output', type=Path, metavar='DIR',
+    add('-o', '--output', type=Path, metavar='DIR',
         help='draw noise.png and night_shot.jpg into this folder (needs matplotlib)')
     # fmt: on
     return parser.parse_args(argv)
@@ -100,15 +99,7 @@ def inspect(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; see the module's description."""
-    args = parse_arguments(argv)
-    try:
-        return inspect(args)
-    except (UsageError, OSError, ImportError) as error:
-        report(f'inspect_noise: {error}')
-        return 2
-    except KeyboardInterrupt:
-        report('inspect_noise: interrupted')
-        return INTERRUPTED
+    return run_tool('inspect_noise', lambda: inspect(parse_arguments(argv)))
 
 
 if __name__ == '__main__':

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 import sys
 
-from dig2dig_ros.nodes.signals import hear_interrupts, INTERRUPTED
+from dig2dig_ros.nodes.signals import hear_interrupts, run_tool
 
 if __name__ == '__main__':  # before the imports that take seconds
     hear_interrupts('inspect_people')
@@ -42,8 +42,8 @@ from dig2dig_ros.evaluation.conditions import parse_conditions
 from dig2dig_ros.evaluation.detector import Detector
 from dig2dig_ros.evaluation.detector_inputs import detector_inputs
 from dig2dig_ros.evaluation.labels import ImageLabels, load_labels
-from dig2dig_ros.evaluation.options import report, set_up_fuser, UsageError
-from dig2dig_ros.images.image_pairs import find_pairs, ImagePairError, load_pair
+from dig2dig_ros.evaluation.options import set_up_fuser, UsageError
+from dig2dig_ros.images.image_pairs import find_pairs, load_pair
 
 _FOUND, _WRONG = (115, 158, 0), (0, 94, 213)  # blue-green-red
 _INPUTS = {'visible': 'visible', 'thermal': 'thermal', 'mean': 'average', 'fused': 'fused'}
@@ -63,7 +63,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--score', type=float, default=0.4, help='of the boxes that are drawn, default: 0.4')
     add('--source', default='', help='whose images these are, for the note below the title')
     add('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    add('--output', type=Path, metavar='DIR',
+    add('-o', '--output', type=Path, metavar='DIR',
         help='draw people.jpg into this folder (needs matplotlib)')
     # fmt: on
     return parser.parse_args(argv)
@@ -123,15 +123,7 @@ def _find(detector: Detector, image: Image, truth: ImageLabels, score: float) ->
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; see the module's description."""
-    args = parse_arguments(argv)
-    try:
-        return inspect(args)
-    except (UsageError, ImagePairError, OSError, ImportError) as error:
-        report(f'inspect_people: {error}')
-        return 2
-    except KeyboardInterrupt:
-        report('inspect_people: interrupted')
-        return INTERRUPTED
+    return run_tool('inspect_people', lambda: inspect(parse_arguments(argv)))
 
 
 if __name__ == '__main__':

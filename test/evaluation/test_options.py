@@ -100,7 +100,7 @@ def parsed(*words: str) -> argparse.Namespace:
 def test_options_win_over_files_and_files_over_defaults(tmp_path: Path) -> None:
     path = tmp_path / 'parameters.yaml'
     path.write_text('/**: {ros__parameters: {fusion: {seed: 5, temperature: 2.0}}}\n')
-    args = parsed('-N', '4', '--device', 'cpu', '--fusion.temperature', '3', '--params', str(path))
+    args = parsed('-N', '4', '--device', 'cpu', '--fusion.temperature', '3', '--preset', str(path))
     assert chosen_parameters(args, {'fusion.seed': 1, 'fusion.noise_draws': 1}) == {
         'fusion.noise_draws': 1,
         'fusion.seed': 5,

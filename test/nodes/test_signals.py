@@ -23,7 +23,8 @@ import threading
 
 import pytest
 
-from dig2dig_ros.nodes.signals import deferred_signals, interruption
+from dig2dig_ros.errors import Refusal
+from dig2dig_ros.nodes.signals import deferred_signals, interruption, run_tool
 from dig2dig_ros.tools.entry_points import COMMANDS
 
 _TERMINATED = """
@@ -137,6 +138,38 @@ def test_ctrl_c_in_the_first_seconds_of_a_node_is_a_good_end(
     pytest.importorskip('rclpy', reason='needs rclpy')
     done = run(interrupted_import, '-m', *module.split())
     assert (done.returncode, done.stderr) == (0, '')
+
+
+class _Late(Refusal):
+    exit_code = 1
+
+
+@pytest.mark.parametrize(
+    ('error', 'code', 'line'),
+    [
+        (Refusal('no pairs: name a folder'), 2, 'no pairs: name a folder'),
+        (_Late('a process ended'), 1, 'a process ended'),
+        (FileNotFoundError(2, 'No such file', 'a.png'), 2, "[Errno 2] No such file: 'a.png'"),
+        (ImportError('lpips is missing'), 2, 'lpips is missing'),
+        (ZeroDivisionError('of the tool'), 2, 'of the tool'),
+        (KeyboardInterrupt(), 130, 'interrupted, nothing is written'),
+    ],
+)
+def test_what_ends_a_tool_is_one_line_and_an_exit_code(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> int:
+        raise error
+
+    note = 'interrupted, nothing is written'
+    assert run_tool('tool', work, note, refusals=(ZeroDivisionError,)) == code
+    assert capsys.readouterr().err == f'tool: {line}\n'
+
+
+def test_a_tool_that_fails_otherwise_has_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_tool('tool', lambda: 1 // 0)
+    assert run_tool('tool', lambda: 3) == 3
 
 
 @pytest.mark.parametrize('catches', [True, False])

@@ -65,7 +65,7 @@ def test_tables_for_all_rules_and_kinds_of_pairs(capsys):
 
 
 def test_one_kind_of_pairs_with_a_preset(capsys):
-    arguments = ['--pairs', 'complementary', '--count', '1', '--params', 'paper', *TINY]
+    arguments = ['--pairs', 'complementary', '--count', '1', '--preset', 'paper', *TINY]
     assert main(arguments) == 0
     output = capsys.readouterr().out
     assert 'complementary, 1 pair\n' in output
@@ -82,7 +82,7 @@ def parameters(tmp_path):
     def write(**values):
         path = tmp_path / 'parameters.yaml'
         path.write_text(yaml.safe_dump({'/**': {'ros__parameters': {'fusion': values}}}))
-        return ['--params', str(path)]
+        return ['--preset', str(path)]
 
     return write
 
@@ -164,7 +164,7 @@ def test_missing_matplotlib_ends_with_the_remedy(monkeypatch, tmp_path, capsys):
         (['--visible', 'missing.png', '--thermal', 'missing.png'], r'missing.png'),
         (['--size', '8x8'], '8x8'),
         (['--seed', '-1'], '-1'),
-        (['-N', '3', '--params', 'none-such'], 'none-such'),
+        (['-N', '3', '--preset', 'none-such'], 'none-such'),
         (['--region', '40,0,20,20', '--count', '1', *TINY], '48x40'),
     ],
 )

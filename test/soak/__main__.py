@@ -108,7 +108,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help='of the images (640x512)')
     add('--rate', type=float, metavar='HZ', help='pairs a second; without it, as many as the '
         'node takes')
-    add('--params', default='realtime', metavar='PRESET|FILE', help='parameters of the node: '
+    add('--preset', default='realtime', metavar='PRESET|FILE', help='parameters of the node: '
         f'{", ".join(PRESETS)}, or a YAML file (%(default)s)')
     add('--device', help="auto, cpu, cuda or cuda:N, instead of the preset's")
     add('--threads', type=positive, metavar='N', help='num_threads of the node')
@@ -119,7 +119,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         'its stamp')
     add('--domain-id', type=int, metavar='ID', help='ROS domain of the node that is started, 0 '
         'to 232; without it, one made from the process id')
-    add('--output', type=Path, default=Path('soak_output'), metavar='DIR',
+    add('-o', '--output', type=Path, default=Path('soak_output'), metavar='DIR',
         help='folder for soak.json, soak.png and the log (%(default)s)')
     add('--overwrite', action='store_true', help='replace results that are there')
     # fmt: on
@@ -137,7 +137,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     if options.domain_id is not None and not 0 <= options.domain_id <= 232:
         parser.error(f'--domain-id must be 0 to 232, not {options.domain_id}')
     try:
-        parameter_file(options.params)
+        parameter_file(options.preset)
     except UsageError as error:
         parser.error(str(error))
     return options
@@ -377,7 +377,7 @@ class Soak:
             values['device'] = options.device
         if options.threads is not None:
             values['num_threads'] = options.threads
-        arguments = ['--ros-args', '--params-file', str(parameter_file(options.params))]
+        arguments = ['--ros-args', '--params-file', str(parameter_file(options.preset))]
         arguments += assignments('fusion_node', values)
         self._child = Child('fusion_node', arguments, options.output / 'fusion_node.log')
         self._client.meanwhile.append(self._child.require_running)

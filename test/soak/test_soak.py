@@ -36,7 +36,7 @@ TESTS = Path(__file__).resolve().parents[1]
         (['--rate', 'nan'], '--rate must be positive'),
         (['--minutes', '1', '--warm-up', '1'], '--warm-up must be shorter'),
         (['--minutes', '0.1', '--interval', '5'], 'too short for a trend'),
-        (['--params', 'none_such'], 'neither a file nor a preset'),
+        (['--preset', 'none_such'], 'neither a file nor a preset'),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, message, capsys):

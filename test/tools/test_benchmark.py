@@ -133,7 +133,7 @@ def test_node_over_dds(
     ('words', 'message'),
     [
         (['fuser', '--plugin', 'nowhere.py'], 'plug-in nowhere.py: there is no such file'),
-        (['fuser', '--preset', 'nothing'], '--params nothing is neither a file nor a preset'),
+        (['fuser', '--preset', 'nothing'], '--preset nothing is neither a file nor a preset'),
         (['fuser', '--device', 'cuda:99'], "device 'cuda:99' was asked for"),
         (['fuser', '--output', 'nowhere/result.json'], 'there is no folder nowhere'),
     ],

@@ -317,7 +317,7 @@ def test_a_bag_without_pairs_says_why(tmp_path: Path, capsys: pytest.CaptureFixt
     assert re.search(
         r'apart gives no pairs: of 3 visible and 3 thermal images no two pair: no stamps lie '
         r'within sync_tolerance, 0.05 s; .* 0.100 s after .*: set thermal_time_offset: -0.100, .* '
-        r'--params',
+        r'--preset',
         refused(capsys, apart, '-o', tmp_path / 'r.yaml'),
     )
     for ahead in (8_004_000_000, -37_004_000_000):

@@ -285,14 +285,14 @@ def demo() -> Any:
     ('arguments', 'complaint'),
     [
         (['--pairs', 'nowhere'], 'nowhere is not a folder'),
-        (['--params', 'fastest'], 'neither a file nor a preset'),
+        (['--preset', 'fastest'], 'neither a file nor a preset'),
         (['--count', '0'], '--count must be positive'),
         (['--rate', 'nan'], '--rate must be positive'),
         (['-N', '-3'], 'num_inference_steps is -3, but must be 1 to 999'),
         (['--sheet-rows', '0'], '--sheet-rows must be positive'),
         (['--domain-id', '102'], '--domain-id must be 0 to 101'),
         (['--output', __file__], 'exists and is not a folder'),
-        (['--width', 'wide'], 'invalid int value'),
+        (['--size', 'wide'], 'is not WIDTHxHEIGHT'),
     ],
 )
 def test_wrong_argument_ends_with_a_sentence(
@@ -306,7 +306,7 @@ def test_wrong_argument_ends_with_a_sentence(
 
 def test_defaults(demo: Any) -> None:
     options = demo.parse_arguments([])
-    assert (options.params, options.width, options.height) == ('fusion', 640, 512)
+    assert (options.preset, options.size) == ('fusion', (640, 512))
     assert options.pairs is None
     assert options.output == Path('demo_output')
     assert not options.unaligned
@@ -415,7 +415,7 @@ def names(folder: Path) -> set[str]:
 def test_scene_over_real_dds(domain: int, demo: Any, tmp_path: Path) -> None:
     folder = tmp_path / 'demo output'
     run = run_demo(
-        domain, folder, '--width', '160', '--height', '128', '--count', '6', '--rate', '5',
+        domain, folder, '--size', '160x128', '--count', '6', '--rate', '5',
         '--device', 'cpu', '-N', '3', '-S', '1', '--time-limit', '240',
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
@@ -451,8 +451,8 @@ def test_unaligned_cameras_are_registered_over_real_dds(
     domain: int, demo: Any, tmp_path: Path
 ) -> None:
     run = run_demo(
-        domain, tmp_path, '--unaligned', '--width', '160', '--height', '128', '--count', '6',
-        '--rate', '5', '--params', 'realtime', '--device', 'cpu', '--time-limit', '240',
+        domain, tmp_path, '--unaligned', '--size', '160x128', '--count', '6',
+        '--rate', '5', '--preset', 'realtime', '--device', 'cpu', '--time-limit', '240',
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     assert 'registration trusted' in run.stdout
@@ -492,7 +492,7 @@ def test_registration_that_is_not_to_be_trusted_ends_with_code_1(
             cv2.imwrite(str(folder / f'{index}.png'), cv2.GaussianBlur(noise, (0, 0), 1.5))
     run = run_demo(
         domain, tmp_path / 'out', '--unaligned', '--pairs', str(tmp_path / 'pairs'), '--rate', '2',
-        '--params', 'realtime', '--device', 'cpu', '--time-limit', '240',
+        '--preset', 'realtime', '--device', 'cpu', '--time-limit', '240',
     )  # fmt: skip
     assert run.returncode == 1, run.stdout + run.stderr
     assert 'the registration is not to be trusted: ' in run.stderr
@@ -532,7 +532,7 @@ def test_pairs_of_a_folder_are_fused_each_once(domain: int, demo: Any, tmp_path:
 def test_node_that_cannot_start_is_told_with_its_reason(
     domain: int, demo: Any, tmp_path: Path
 ) -> None:
-    run = run_demo(domain, tmp_path, '--width', '64', '--height', '64', '--device', 'cuda:99')
+    run = run_demo(domain, tmp_path, '--size', '64x64', '--device', 'cuda:99')
     assert run.returncode == 1
     assert 'cuda:99' in run.stderr
     assert 'Traceback' not in run.stderr

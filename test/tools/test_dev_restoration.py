@@ -69,7 +69,7 @@ def tables(output):
 def test_declaring_a_degradation_pays(tmp_path, capsys, colour):
     output = tmp_path / 'values.csv'
     cases = ['noise 25', 'blur 2', 'blur 1, noise 10; blur 1, x2, noise 10']
-    arguments = ['--degrade', *cases, '--csv', str(output), '--device', 'cpu']
+    arguments = ['--degrade', *cases, '--output', str(output), '--device', 'cpu']
     assert main([str(write_pairs(tmp_path, 2, colour)), *arguments]) == 0
     captured = capsys.readouterr()
     shown = tables(captured.out)
@@ -118,9 +118,9 @@ def test_a_pair_that_cannot_be_used_is_skipped(tmp_path, capsys):
     [
         # A longer movement than the image has pixels.
         (['--degrade', 'motion 190 0'], 'none of the 1 pairs'),
-        (['--csv', 'nowhere/values.csv'], "No such file or directory: 'nowhere/values.csv'"),
+        (['--output', 'nowhere/values.csv'], 'there is no folder nowhere'),
         (['--prior', 'nowhere'], 'the fusion cannot be set up'),
-        (['--params', 'nowhere'], 'neither a file nor a preset'),
+        (['--preset', 'nowhere'], 'neither a file nor a preset'),
     ],
 )
 def test_what_cannot_be_done_is_told(tmp_path, capsys, monkeypatch, options, words):

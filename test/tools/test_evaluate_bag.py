@@ -68,7 +68,7 @@ from dig2dig_ros.fusion.fuser import Fuser, FusionSettings
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.streams.cascade import Cascade
 from dig2dig_ros.streams.codec import decode, decode_compressed
-from dig2dig_ros.tools.evaluate_bag import main
+from dig2dig_ros.tools.evaluate import main
 
 Image = NDArray[np.uint8]
 Message = tuple[str, Any, int]
@@ -77,7 +77,7 @@ MS = SECOND // 1000
 STEP = SECOND // 10
 # Where the thermal stamps are, after the visible ones.
 LAG = 4 * MS
-FUSION = ('--params', 'realtime', '--device', 'cpu')
+FUSION = ('--preset', 'realtime', '--device', 'cpu')
 # One pair is scored.
 QUICK = (*FUSION, '--compare', 'fused', '--every', '1000')
 PATIENCE_S = 90.0
@@ -376,7 +376,7 @@ def test_pairs_are_those_of_the_node_with_a_parameter_file(tmp_path: Path) -> No
     for topic, message, _ in messages:
         groups += cascade.add('visible' if topic == VISIBLE else 'thermal', stamp(message), None)
     groups += cascade.flush()
-    arguments = ('--params', parameters, '--compare', 'fused')
+    arguments = ('--preset', parameters, '--compare', 'fused')
     assert call(tmp_path / 'rates', '-o', tmp_path / 'out', *arguments).code == 0
     folder = tmp_path / 'out' / 'rates'
     rows = [(row['pair'], row['thermal stamp'], row['offset (s)']) for row in rows_of(folder)]
@@ -589,7 +589,7 @@ def test_the_advice_where_there_is_no_pair_fits_the_cause(
     file = tmp_path / 'node.yaml'
     file.write_text(f'/**:\n  ros__parameters:\n    prior: nano\n    {parameters}\n')
     write_bag(tmp_path / 'bag', 'mcap', messages)
-    arguments = ('--params', file, '--device', 'cpu', '--compare', 'fused', *options)
+    arguments = ('--preset', file, '--device', 'cpu', '--compare', 'fused', *options)
     run = call(tmp_path / 'bag', '-o', tmp_path / 'out', *arguments)
     assert run.code == 2
     assert expected in run.err
@@ -796,7 +796,7 @@ def test_results_are_replaced_only_if_asked_for(bags: Path, tmp_path: Path) -> N
 def test_parameters_that_are_refused(bags: Path, tmp_path: Path, text: str, message: str) -> None:
     parameters = tmp_path / 'bad.yaml'
     parameters.write_text(f'/**: {{ros__parameters: {{{text}}}}}\n', encoding='utf-8')
-    run = call(bags / 'drive', '-o', tmp_path / 'out', '--params', parameters)
+    run = call(bags / 'drive', '-o', tmp_path / 'out', '--preset', parameters)
     assert run.code == 2
     (line,) = run.err.splitlines()
     assert line.startswith('dig2dig evaluate: ')
@@ -807,7 +807,7 @@ def test_parameters_that_are_refused(bags: Path, tmp_path: Path, text: str, mess
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (('--params', 'nowhere'), 'neither a file nor a preset'),
+        (('--preset', 'nowhere'), 'neither a file nor a preset'),
         (('--compare', 'mean'), '--compare needs the row fused'),
         (('--against', 'rd'), 'rd is not among them'),
         (('--source', 'visible=/x'), "'visible' is taken"),

@@ -37,7 +37,7 @@ from dig2dig_ros.evaluation.metrics import evaluate_pair, luma, METRICS
 from dig2dig_ros.evaluation.options import load_parameters
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.streams.parameters import fusion_settings
-from dig2dig_ros.tools.evaluate_pairs import main
+from dig2dig_ros.tools.evaluate import main
 
 pytestmark = pytest.mark.skipif(
     find_spec('skimage') is None, reason='scikit-image (extra "evaluation") is not installed'
@@ -145,7 +145,7 @@ def test_wide_thermal_counts_are_mapped_for_all_methods(
         encoding='utf-8',
     )
     arguments = [str(pairs), '--compare', 'mean', '--limit', '1']
-    assert main([*arguments, '--params', str(parameters)]) == 0
+    assert main([*arguments, '--preset', str(parameters)]) == 0
     mapped = table(capsys.readouterr().out)['mean']
     assert cv2.imwrite(str(path), ((counts - 7000) // 5).astype(np.uint8))
     assert main(arguments) == 0
@@ -244,8 +244,8 @@ def test_fused_is_what_the_fuser_makes(
         '    sync_tolerance: 0.1\n',
         encoding='utf-8',
     )
-    arguments = ['--params', str(parameters), '-N', '2', '-S', '1', '--device', 'cpu']
-    arguments += ['--limit', '2', '--save', str(tmp_path), *QUICK]
+    arguments = ['--preset', str(parameters), '-N', '2', '-S', '1', '--device', 'cpu']
+    arguments += ['--limit', '2', '--save', str(tmp_path / 'saved'), *QUICK]
     assert main([str(pairs), *arguments]) == 0
     output = capsys.readouterr().out
     rows = table(output)
@@ -261,7 +261,7 @@ def test_fused_is_what_the_fuser_makes(
     fuser = Fuser(settings, device='cpu', precision='fp32')
     visible = cv2.imread(str(pairs / 'visible' / 'three.png'), cv2.IMREAD_COLOR)
     thermal = cv2.imread(str(pairs / 'thermal' / 'three.png'), cv2.IMREAD_GRAYSCALE)
-    saved = cv2.imread(str(tmp_path / 'three__fused.png'), cv2.IMREAD_UNCHANGED)
+    saved = cv2.imread(str(tmp_path / 'saved' / 'three__fused.png'), cv2.IMREAD_UNCHANGED)
     assert saved.shape == visible.shape
     assert np.abs(saved.astype(int) - fuser.fuse(visible, thermal).image).max() <= 1
 
@@ -348,14 +348,14 @@ def test_rows_of_the_same_settings_are_made_once(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = ['--compare', 'fused,fused:N=2,fused:seed=0', '-N', '2', '-S', '2']
-    arguments = [*rows, '--limit', '1', '--save', str(tmp_path), *QUICK]
+    arguments = [*rows, '--limit', '1', '--save', str(tmp_path / 'saved'), *QUICK]
     assert main([str(pairs), *arguments]) == 0
     captured = capsys.readouterr()
     values = tables(captured.out)[0]
     assert list(values) == ['fused', 'fused:N=2', 'fused:seed=0']
     # The very same measurement, its time included.
     assert values['fused'] == values['fused:N=2'] == values['fused:seed=0']
-    assert len(list(tmp_path.glob('*.png'))) == 3
+    assert len(list((tmp_path / 'saved').glob('*.png'))) == 3
     assert captured.err.count('setting up') == 1
 
 
@@ -526,7 +526,7 @@ def test_base_of_an_ablation_is_in_the_parameters(
         'fusion_node: {ros__parameters: {fusion: {temperature: 0.25, sampler: increments}}}\n',
         encoding='utf-8',
     )
-    arguments = ['--ablation', 'interval', '--limit', '1', '--params', str(parameters)]
+    arguments = ['--ablation', 'interval', '--limit', '1', '--preset', str(parameters)]
     arguments += ['--prior', 'nano']
     assert main([str(pairs), *arguments, *QUICK]) == 0
     output = capsys.readouterr().out
@@ -550,7 +550,7 @@ def test_help_names_every_row(capsys: pytest.CaptureFixture[str]) -> None:
 needs_matplotlib = pytest.mark.skipif(
     find_spec('matplotlib') is None, reason='matplotlib (extra "evaluation") is not installed'
 )
-NANO = ['--params', 'realtime', '--device', 'cpu', '--time-size', 'pairs']
+NANO = ['--preset', 'realtime', '--device', 'cpu', '--time-size', 'pairs']
 
 
 def realtime_fuser():
@@ -852,7 +852,7 @@ def test_a_public_detector_on_a_street_pair(
         (['--detector', 'none.onnx'], 'there is no detector'),
         (['--detector', 'none.onnx', '--labels', 'none.json'], 'there are no labels'),
         (['--lpips', 'alex'], 'pip install lpips'),
-        (['--task', 'multi-focus', '--params', 'nowhere'], 'neither a file nor a preset'),
+        (['--task', 'multi-focus', '--preset', 'nowhere'], 'neither a file nor a preset'),
     ],
 )
 def test_files_that_are_not_there(

@@ -161,9 +161,9 @@ def test_grey_sources_give_a_grey_image_however_they_were_saved(
     ('options', 'chroma'),
     [
         ((), 'all'),
-        (('--task', 'multi-exposure', '--params', 'fusion'), None),
+        (('--task', 'multi-exposure', '--preset', 'fusion'), None),
         (('--task', 'multi-exposure'), 'all'),
-        (('--params', 'fusion'), None),
+        (('--preset', 'fusion'), None),
     ],
 )
 def test_colour_of_a_later_image_counts_unless_the_first_is_the_visible_one(
@@ -256,7 +256,7 @@ def test_the_range_of_thermal_counts_is_a_parameter(
         encoding='utf-8',
     )
     counts = 7000 + 3 * structure(2).astype(np.uint16)
-    assert fuse(structure(1), counts, options=('--params', str(parameters))) == 0
+    assert fuse(structure(1), counts, options=('--preset', str(parameters))) == 0
     mapped = (counts.astype(np.float32) - 7000) / 2000
     difference = read(tmp_path / 'fused.png').astype(int)
     difference -= expected(prior, structure(1), mapped).image
@@ -344,9 +344,9 @@ def test_options_win_over_the_file_and_the_file_over_the_task(
         '/**: {ros__parameters: {fusion: {num_inference_steps: 4, chroma: first}}}\n',
         encoding='utf-8',
     )
-    assert 'chroma all, N 25, S 10' in line('--params', 'paper')
+    assert 'chroma all, N 25, S 10' in line('--preset', 'paper')
     assert 'chroma all, N 2, S 1' in line('--task', 'multi-exposure')
-    own = ('--task', 'multi-exposure', '--params', str(parameters))
+    own = ('--task', 'multi-exposure', '--preset', str(parameters))
     assert 'chroma first, N 4, S 1' in line(*own)
     assert 'chroma first, N 5, S 2' in line(*own, '-N', '5', '-S', '2')
 
@@ -394,8 +394,8 @@ def test_a_task_is_its_shipped_preset(
         ('a.png x.weights.1.png -o x.png --weights', 'x.weights.1.png is one of the images'),
         ('a.png b.png -o folder.png', 'folder.png cannot be written: it is a folder'),
         ('a.png b.png -o out.pgm', 'cannot save a colour image of 64x48 pixels as .pgm'),
-        ('a.png b.png -o out.png --params none', 'none is neither a file nor a preset'),
-        ('a.png b.png -o out.png --params text.png', 'has no ros__parameters for fusion_node'),
+        ('a.png b.png -o out.png --preset none', 'none is neither a file nor a preset'),
+        ('a.png b.png -o out.png --preset text.png', 'has no ros__parameters for fusion_node'),
         ('a.png b.png -o out.png --device cuda:99', "device 'cuda:99'"),
         ('a.png b.png -o out.png --prior none', "prior 'none' is neither an embedded prior"),
         ('a.png b.png -o out.png --prior text.png', 'prior text.png'),
@@ -450,7 +450,7 @@ def test_values_that_are_refused_are_named(
     parameters.write_text(f'/**:\n  ros__parameters:\n    {line}\n', encoding='utf-8')
     paths = [write(tmp_path / f'{index}.png', colour(index)) for index in range(2)]
     output = tmp_path / 'out.png'
-    assert main([*paths, '-o', str(output), '--params', str(parameters)]) == 2
+    assert main([*paths, '-o', str(output), '--preset', str(parameters)]) == 2
     assert message in capsys.readouterr().err
     assert not output.exists()
 
@@ -474,7 +474,7 @@ def test_mistakes_are_found_out_before_anything_is_loaded(
 
     monkeypatch.setattr(module, 'set_up_fuser', unexpected)
     assert fuse(colour(1)) == 2
-    assert fuse(colour(1), np.zeros(SHAPE, np.uint8), options=('--params', 'none')) == 2
+    assert fuse(colour(1), np.zeros(SHAPE, np.uint8), options=('--preset', 'none')) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,25 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the commands end with, in place of a traceback."""
+
+
+class Refusal(Exception):
+    """
+    Something cannot be done; the message says in one sentence why, and what to do.
+
+    :cvar exit_code: of a command that ends with it.
+    """
+
+    exit_code = 2
