@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import copy
 from functools import partial
 from typing import Any
@@ -49,6 +49,15 @@ _OVERRIDABLE = (
 )
 # Between two looks for latched publishers of camera_info.
 _LOOK_SECONDS = 1.0
+
+
+def input_topics(sources: Iterable[str]) -> list[str]:
+    """Return the topics that cameras may be heard on, as they may be remapped."""
+    return [
+        f'{source}/{topic}'
+        for source in sources
+        for topic in ('image_raw', f'image_raw{_COMPRESSED}', 'camera_info')
+    ]
 
 
 def image_topic(node: Node, source: str, compressed: bool) -> str:

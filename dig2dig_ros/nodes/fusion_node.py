@@ -38,11 +38,13 @@ from dig2dig_ros.nodes.camera_topics import (
     camera_info_topic,
     CameraInputs,
     image_topic,
+    input_topics,
     publishers_of,
 )
 from dig2dig_ros.nodes.diagnostics import diagnostics_of
 from dig2dig_ros.nodes.parameters import NodeParameters, print_help
-from dig2dig_ros.nodes.publishing import Outputs
+from dig2dig_ros.nodes.publishing import output_topics, Outputs
+from dig2dig_ros.nodes.remappings import stray_remappings
 from dig2dig_ros.nodes.run import run_node
 from dig2dig_ros.nodes.worker import LatestWorker, STOP_SECONDS
 from dig2dig_ros.streams.outgoing_camera_info import OutgoingCameraInfo
@@ -76,6 +78,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
     def __init__(self, arguments: Sequence[str] = ()) -> None:
         """Declare the parameters, and warn of what in the command line has no effect."""
         super().__init__('fusion_node')
+        self._arguments = arguments
         self._state = 'unconfigured'
         self._failure = ''
         self._sources: tuple[str, ...] = SOURCES
@@ -145,6 +148,9 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._diagnostics_timer.timer_period_ns = round(1e9 * values['diagnostics_period'])
         self._diagnostics_timer.reset()  # the next message would come when it was due before
         self._sources = (*SOURCES, *values['additional_sources'])
+        topics = (*input_topics(self._sources), *output_topics(self._sources))
+        for text in stray_remappings(self, self._arguments, topics):
+            self.get_logger().warning(text)
         pipeline = Pipeline(
             values,
             {source: self._image_topic(source) for source in self._sources},

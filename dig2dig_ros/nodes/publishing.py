@@ -36,13 +36,28 @@ _OVERLAY = 'fused/weights/overlay'
 _COMPRESSED = '/compressed'
 
 
+def output_topics(sources: Sequence[str]) -> dict[str, Any]:
+    """
+    Return the topics that images of these sources lead to, with their message types.
+
+    What people look at comes compressed as well, for they may be at the other end of a radio link.
+    """
+    views = ('fused', *(f'{source}/restored' for source in sources))
+    pictures = (*(f'{view}/image_raw' for view in views), _OVERLAY)
+    return {
+        **dict.fromkeys(pictures, Image),
+        **{f'{topic}{_COMPRESSED}': CompressedImage for topic in pictures},
+        **{f'{view}/camera_info': CameraInfo for view in views},
+        **{f'fused/weights/{source}': Image for source in sources},
+    }
+
+
 class Outputs:
     """
     The publishers of the fused image and of all that goes with it.
 
     Weight maps and restored images are published where somebody listened when they were fused,
-    and still does; compressed images where somebody listens. What people look at comes compressed
-    as well, for they may be at the other end of a radio link.
+    and still does; compressed images where somebody listens.
 
     :param node: publishes once it is active.
     :param sources: their names, visible and thermal first.
@@ -53,19 +68,11 @@ class Outputs:
         self._sources = tuple(sources)
         self._publishers: dict[str, Any] = {}
         try:
-            for place in ('fused', *(f'{source}/restored' for source in self._sources)):
-                self._create_picture(f'{place}/image_raw')
-                self._create(f'{place}/camera_info', CameraInfo)
-            for source in self._sources:
-                self._create(f'fused/weights/{source}', Image)
-            self._create_picture(_OVERLAY)
+            for topic, message_type in output_topics(self._sources).items():
+                self._create(topic, message_type)
         except Exception:  # a QoS override that cannot be: the next attempt begins without them
             self.close()
             raise
-
-    def _create_picture(self, topic: str) -> None:
-        self._create(topic, Image)
-        self._create(topic + _COMPRESSED, CompressedImage)
 
     def _create(self, topic: str, message_type: Any) -> None:
         self._publishers[topic] = self._node.create_lifecycle_publisher(

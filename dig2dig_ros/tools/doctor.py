@@ -158,11 +158,14 @@ def main(arguments: Sequence[str]) -> int:
     """Run the tool; see the module's description."""
     options = parse_arguments(arguments)
     count = 0
-    for finding in look(options):
-        show(finding)
-        count += len(finding.advice)
-    if not count:
-        print('Nothing needs attention.')
-        return 0
-    print(f'{count} {"thing needs" if count == 1 else "things need"} attention: see ->.')
-    return 1
+    try:
+        for finding in look(options):
+            show(finding)
+            count += len(finding.advice)
+        things = 'thing needs' if count == 1 else 'things need'
+        print(f'{count} {things} attention: see ->.' if count else 'Nothing needs attention.')
+        sys.stdout.flush()
+    except BrokenPipeError:  # as of `| head`; the interpreter must not try once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return int(count > 0)

@@ -49,7 +49,10 @@ def node(module_domain, tmp_path_factory):
     with running(
         module_domain,
         GIVEN,
-        ['-p', 'fusion:prior:=nano', '--params-file', other, '--', '--prier', 'nano'],
+        [
+            *('-r', 'visibel/image_raw:=/x', '-r', 'thermal/image_raw:=/y'),
+            *('-p', 'fusion:prior:=nano', '--params-file', other, '--', '--prier', 'nano'),
+        ],
     ) as (client, process):
         client.until(lambda: client.values.get('state') == 'active', 60, 'active')
         yield client, process
@@ -90,6 +93,9 @@ def test_what_has_no_effect_is_named_with_what_was_probably_meant(node):
     assert 'qos_overrides' not in log
     assert '-p fusion:prior:=nano is for fusion and has no effect: this node is /fusion_n' in log
     assert 'other.yaml is for robot/fuser and has no effect' in log
+    assert '-r visibel/image_raw:=/x has no effect: this node has no topic visibel/image_' in log
+    assert 'did you mean visible/image_raw?' in log
+    assert '-r thermal/image_raw:=/y' not in log
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='needs rclpy')
+pytest.importorskip('torch', reason='needs torch')
 
 from builtin_interfaces.msg import Time
 import rclpy
@@ -29,6 +30,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CompressedImage, Image
 
+from dig2dig_ros.fusion.fuser import FusionResult
 from dig2dig_ros.nodes import publishing
 from dig2dig_ros.nodes.publishing import Outputs
 from dig2dig_ros.streams.codec import decode_compressed
@@ -70,7 +72,10 @@ def side(domain, monkeypatch):
 
 def frame(weights=()):
     """Return a fused frame without camera_info; ``weights`` of both sources."""
-    result = SimpleNamespace(image=IMAGE, weights=np.asarray(weights, np.float32), restored=())
+    shares = np.asarray(weights, np.float32)
+    result = FusionResult(
+        image=IMAGE, weights=shares, contributions=shares, prior_calls=2, seconds=0.01
+    )
     return SimpleNamespace(
         result=result,
         prepared=SimpleNamespace(present=(True, True)),

@@ -200,3 +200,15 @@ def test_ctrl_c_while_it_listens_is_one_line(domain):
     assert process.returncode == 130
     assert errors.splitlines()[-1] == 'dig2dig doctor: interrupted'
     assert 'Traceback' not in errors
+
+
+def test_a_reader_that_leaves_ends_it_without_a_word(domain):
+    process = subprocess.Popen(
+        [*COMMAND, '--no-topics'],
+        env=environment(domain),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert (process.wait(120), errors) == (1, b'')
