@@ -15,6 +15,7 @@
 """Numbers that are no temperatures are found, and what is really hot or cold is not among them."""
 
 from functools import cache
+import math
 
 import cv2
 import numpy as np
@@ -110,6 +111,20 @@ def test_both_ends_and_nan_at_once():
     assert found.mask[20, 20:24].all()
     assert not found.mask[20, 30:33].any()
     assert found.mask.sum() == 11 * 64 + 4
+
+
+@pytest.mark.parametrize('infinity', [math.inf, -math.inf])
+@pytest.mark.parametrize('mark', [None, 500.0])
+def test_infinities_are_measurements_that_are_too_hot_or_too_cold(infinity, mark):
+    image = np.random.default_rng(0).normal(20, 2, (48, 64)).astype(np.float32)
+    image[20, :30] = infinity
+    if mark is None:
+        assert find_no_data(image) is None
+    else:
+        image[10:13] = mark
+        found = find_no_data(image)
+        assert found.values == (mark,)
+        np.testing.assert_array_equal(found.mask, image == mark)
 
 
 def test_what_rectification_blends_with_the_border_is_no_data_either():
