@@ -85,6 +85,12 @@ def test_noise_is_not_stretched_beyond_what_can_be_taken_out(noise):
     assert 1 <= contrast.gain * noise < max(noise, 20) * 1.1
 
 
+@pytest.mark.parametrize('noise', [4, 8, 12])
+def test_a_flat_image_is_stretched_until_its_noise_is_as_loud_as_it_may_be(noise):
+    contrast = estimate_contrast(street(0.1, noise=noise), full_scale=255)
+    assert contrast.gain * noise == pytest.approx(20, rel=0.05)
+
+
 @pytest.mark.parametrize('middle', [5, 250])
 def test_a_flat_image_at_an_end_of_the_range_is_moved_to_where_there_is_room(middle):
     flat = street(0.15, noise=0, middle=middle)

@@ -66,6 +66,17 @@ def test_shift_of_what_shows_nothing_in_common_is_not_trusted(images):
     assert math.isfinite(found.distance)
 
 
+@pytest.mark.parametrize(('part', 'trusted'), [(0.5, False), (0.65, True)])
+def test_of_two_shifts_that_fit_alike_none_is_trusted(part, trusted):
+    # As a window pane reflects it.
+    visible, thermal = scene(9, (192, 144))
+    thermal = thermal.astype(np.float32)
+    doubled = part * thermal + (1 - part) * np.roll(thermal, 12, axis=1)
+    found = misalignment(visible, doubled)
+    assert found.confidence > 5
+    assert found.trusted == trusted
+
+
 def test_shift_at_the_end_of_the_search_is_not_trusted():
     visible, thermal = scene(12, (192, 144))
     image, coverage = moved(thermal, 40.0, 0.0)

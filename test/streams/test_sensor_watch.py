@@ -548,6 +548,14 @@ def test_the_faintest_structure_above_the_noise_is_trusted(level, noise, dtype):
     assert first(image.astype(dtype)) == WELL
 
 
+@pytest.mark.parametrize('shape', [(48, 128), (128, 48)])
+def test_structure_is_looked_for_in_squares_whatever_the_shape_of_the_image(shape):
+    rows, columns = np.indices(shape) // 8
+    checkered = 8000 + 10.0 * ((rows + columns) % 2)
+    image = noisy(checkered, 10.0, np.uint16, shape)
+    assert first(image) == WELL
+
+
 def test_raw_counts_that_spread_further_than_noise_are_left_alone():
     assert first(noisy(8000, 200.0, np.uint16)) == WELL
 

@@ -112,6 +112,16 @@ def test_stamps_of_the_same_moments_give_the_offset_to_the_millisecond() -> None
     assert 'set thermal_time_offset: -8.004,' in sentence
 
 
+def test_after_a_clock_was_set_only_recent_stamps_count() -> None:
+    watch = StampWatch(SOURCES, 600)
+    for index in range(500):
+        ahead = 3.004 if index >= 400 else 0.0
+        for source, offset, late in (('visible', 0.0, 0.02), ('thermal', ahead, 0.03)):
+            stamp = round((START + index / 10 + offset) * SECOND)
+            watch(source, stamp, UPTIME + index / 10 + late)
+    assert watch.offset('thermal', 0.05) == pytest.approx(3.004, abs=1e-6)
+
+
 @pytest.mark.parametrize('late', [(0.02, 0.072), (0.072, 0.02)])
 def test_of_two_stamps_that_are_as_near_the_one_that_means_a_smaller_offset_counts(
     late: tuple[float, float],
@@ -222,6 +232,15 @@ def test_few_images_say_nothing_yet() -> None:
     assert apart.offset('thermal', 0.05) is None
     assert apart.table(0.05) == {'stamp offset thermal (s)': 'unknown'}
     assert apart.nearest_offset('thermal') == 0.0
+
+
+@pytest.mark.parametrize('rates', [(10.0, 10.0), (10.0, 5.0), (5.0, 10.0)])
+@pytest.mark.parametrize('ahead', [0.03, -0.03])
+def test_how_far_the_nearest_stamps_are_has_a_sign(
+    rates: tuple[float, float], ahead: float
+) -> None:
+    watch = run(ahead, rates=rates)
+    assert watch.nearest_offset('thermal') == pytest.approx(ahead, abs=1e-6)
 
 
 # Stamps of no use
