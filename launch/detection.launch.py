@@ -210,7 +210,7 @@ def check_detector(context: LaunchContext) -> None:
 
 def absolute(context: LaunchContext, *names: str) -> str:
     """Return the full name of what lies below the namespace around this file, if any."""
-    base = context.launch_configurations.get('ros_namespace')  # of PushROSNamespace
+    base = context.launch_configurations.get('ros_namespace')  # from PushROSNamespace
     return str(make_namespace_absolute(prefix_namespace(base, posixpath.join(*names))))
 
 
@@ -229,7 +229,7 @@ def start_detector(context: LaunchContext, source: str) -> list[LaunchDescriptio
     topic = posixpath.join(absolute(context, given(context, 'namespace')) or '/', IMAGES[source])
     arguments = {
         given(context, 'detector_image_argument'): topic,
-        # Of yolo_ros: 1 is reliable, as the images are sent. Others do not mind.
+        # For yolo_ros: 1 is reliable, as the images are sent. Other detectors ignore it.
         'image_reliability': '1',
     }
     if merged:

@@ -73,9 +73,9 @@ _TABLE = (
     ('thermal_topic', 'thermal/image_raw',
      'Topic of the thermal images, without the suffix of an image transport.'),
     ('visible_camera_info_topic', '',
-     'Topic of the visible CameraInfo; empty: camera_info beside visible_topic.'),
+     'Topic of the visible CameraInfo; empty: camera_info next to visible_topic.'),
     ('thermal_camera_info_topic', '',
-     'Topic of the thermal CameraInfo, which extrinsics asks for; empty: camera_info beside '
+     'Topic of the thermal CameraInfo, which extrinsics needs; empty: camera_info next to '
      'thermal_topic.'),
     ('fast_dds_profile',
      PathJoinSubstitution([FindPackageShare('dig2dig'), 'config/fast_dds.xml']),

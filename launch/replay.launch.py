@@ -297,7 +297,7 @@ def play_with_rosbag2(context: LaunchContext, job: Replay) -> list[LaunchDescrip
 
 def absolute_namespace(context: LaunchContext) -> str:
     """Return the namespace of the fusion node, without a slash at the end."""
-    base = context.launch_configurations.get('ros_namespace')  # of PushROSNamespace
+    base = context.launch_configurations.get('ros_namespace')  # from PushROSNamespace
     namespace = prefix_namespace(base, given(context, 'namespace'))
     return (make_namespace_absolute(namespace) or '').rstrip('/')
 

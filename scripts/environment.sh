@@ -152,7 +152,7 @@ create() {
   : >"$own_mark"
 }
 
-# Succeeds if a CPU build of PyTorch is to be fetched from pytorch.org: on x86_64, PyPI has only
+# Succeeds if a CPU build of PyTorch should be fetched from pytorch.org: on x86_64, PyPI has only
 # the build for CUDA, which is 2.7 GB instead of 0.2. Whoever has chosen a build, or where pip
 # looks (a mirror, a folder of wheels), is left alone.
 wants_cpu_build() {

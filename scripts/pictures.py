@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-Draw the pictures of the documentation anew: ``bash scripts/docs.sh --pictures``.
+Redraw the pictures of the documentation: ``bash scripts/docs.sh --pictures``.
 
 Every picture in docs/images is made here, by a command of this package and, where that says so,
 scaled down or stored as JPEG. Everything that is seen comes from the built-in scene, but for one
@@ -34,7 +34,7 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
-# Of the bag of the street: what a robot would have recorded.
+# Topics of the street's bag, as a robot would have recorded them.
 _SECONDS, _VISIBLE_RATE, _THERMAL_RATE, _THERMAL_DELAY = 8.0, 30, 10, 0.0081
 _START = 1_700_000_000.0
 # The pair of LLVIP, and what has to stand with a picture of it.
@@ -246,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the pictures; the exit code is 0, or that of the command that failed."""
     names = [name for drawing in DRAWINGS for name in drawing.names]
     parser = argparse.ArgumentParser(
-        prog='docs.sh --pictures', description='Draw the pictures of the documentation anew.'
+        prog='docs.sh --pictures', description='Redraw the pictures of the documentation.'
     )
     add = parser.add_argument
     add('--list', action='store_true', help='only print which command makes which picture')

@@ -40,13 +40,13 @@ LARGEST_MESSAGE = 256 << 20
 _MOST_RECORDS = 250_000
 _MOST_FRAMES = 64
 _PIECE = 1 << 20
-# Of mcap: kind and length of a record; channel, sequence, recording and publishing time.
+# mcap: kind and length of a record; channel, sequence, recording and publishing time.
 _RECORD_HEAD, _MESSAGE_HEAD = struct.Struct('<BQ'), struct.Struct('<HIQQ')
 # A file may become so much larger, whatever its size, ...
 _FREE_GROWTH = 1 << 30
-# ... and beyond that so many times as large. Recordings of cameras shrink to a third or a tenth.
+# ... and beyond that, this many times as large. Camera recordings shrink to a third or a tenth.
 _MOST_GROWTH = 100
-# Of the disk, so much stays free.
+# Part of the disk that stays free.
 _LEFT_FREE = 1 << 30
 
 

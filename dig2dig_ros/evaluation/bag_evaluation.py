@@ -98,8 +98,8 @@ class BagJob:
     :param thermal: topic.
     :param camera_info: topic, of the visible camera.
     :param others: topics of additional sources by name.
-    :param every: score and detect in every so many pairs only; all are fused.
-    :param limit: fuse so many pairs at most.
+    :param every: score and detect only in every n-th pair; all are fused.
+    :param limit: fuse at most this many pairs.
     :param lpips: network for LPIPS, see :func:`~dig2dig_ros.evaluation.perceptual.load_lpips`.
     :param detector: what to detect with, or None.
     :param recorded: topics of recorded detections by input, taken in place of a detector.
@@ -324,15 +324,15 @@ class _BagEvaluation:
     def run(self, progress: ProgressFunction, stopping: StoppingFunction) -> BagResult:
         study, replay, limit = self._study, self._replay, self._job.limit
         expected = min(replay.expected, limit or replay.expected)
-        told = -math.inf
+        reported = -math.inf
         progress(0, 0, f'taken are {self._topics}')
         with BagWriter(study.folder / 'fused', self._reader.storage) as writer:
             self._add_topics(writer)
             for pair in replay.pairs(stopping):
                 self._write(writer, pair)
                 self._take(pair, stopping)
-                if (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
-                    told = now
+                if (now := time.monotonic()) - reported >= _PROGRESS_SECONDS:
+                    reported = now
                     name = stamp_text(pair.work.stamps[0])
                     progress(study.pairs, max(expected, study.pairs), name)
                 if study.pairs == limit:

@@ -29,7 +29,7 @@ from dig2dig_ros.streams.pairing import SOURCES
 
 # Read ahead at most so much; a second of large images.
 _READ_AHEAD_BYTES = 128_000_000
-# Recorded messages that wait for the disk, and what one takes beside its data.
+# Recorded messages that wait for the disk, and the overhead of one.
 _MOST_WAITING_BYTES, _OVERHEAD_BYTES = 256_000_000, 300
 
 

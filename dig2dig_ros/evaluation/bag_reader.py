@@ -364,7 +364,7 @@ def _files_in(folder: Path) -> list[Path]:
         return [int(s) if s.isdigit() else s for s in re.split(r'(\d+)', path.name)]
 
     paths = [p for p in folder.iterdir() if p.is_file() and _STORAGE.search(p.name)]
-    # The recorder removes a file once it has compressed it; a copy beside it may be half done.
+    # The recorder removes a file once it has compressed it; a copy next to it may be incomplete.
     plain = {p.name for p in paths}
     kept = [p for p in paths if p.suffix.lower() != '.zstd' or p.stem not in plain]
     return sorted(kept, key=order)

@@ -58,7 +58,7 @@ _GROUP_BYTES = 1 << 20
 # A chunk that does not shrink, with its head.
 _LARGEST_READ = LARGEST_MESSAGE + (1 << 20)
 _MOST_HELD = 2 * LARGEST_MESSAGE
-# Of an sqlite3 file: topics and definitions of types, characters of each, and what SQLite may do
+# sqlite3 files: topics and type definitions, characters of each, and how much work SQLite may do
 # to find them, in instructions of its machine.
 _MOST_TOPICS, _LONGEST_TEXT = 4096, 1 << 18
 _WORK, _MOST_WORK = 100_000, 200
@@ -426,7 +426,7 @@ class McapFile(BagFile):
 
 class SqliteFile(BagFile):
     """
-    An sqlite3 file, with the log beside it if there is one, read row by row.
+    An sqlite3 file, with its log if there is one, read row by row.
 
     Opening it reads number and time of each message; of the rest, what is asked for.
     """
@@ -491,7 +491,7 @@ class SqliteFile(BagFile):
                 continue
             if reasons:
                 self._note(
-                    f'{log.name} beside {self._label} cannot be read ({reasons[0]}): what is in '
+                    f'{log.name} next to {self._label} cannot be read ({reasons[0]}): what is in '
                     'it is missing, unless the folder is made writable'
                 )
             # A damaged table may hold anything.
@@ -588,7 +588,7 @@ def in_time_order(
             yield record
 
     for order, (start, opened) in enumerate(sources):
-        # Of equal times those from earlier sources come first.
+        # At equal times, earlier sources come first.
         yield from up_to(start)
         others = opened()
         record = next(others, None)

@@ -35,7 +35,7 @@ from dig2dig_ros.evaluation.bag_types import (
 @dataclass(frozen=True)
 class SourceTopics:
     """
-    The topics of a bag that are to be fused.
+    The topics of a bag to fuse.
 
     :param others: further thermal streams, by their names.
     :param camera_info: of the visible camera; None if the bag has none.
@@ -83,10 +83,10 @@ def find_sources(
     encoding_of: Callable[[str], str] = lambda name: '',
 ) -> SourceTopics:
     """
-    Return the topics to fuse: those that are named, and what can be told without doubt.
+    Return the topics to fuse: those that are named, and those that are unambiguous.
 
-    A topic is told by the words in its name: those of its name spaces before those of its last
-    part, and later ones before earlier ones. A plain camera image is the visible one. What is
+    A topic is recognised by the words in its name: those of its name spaces before those of its
+    last part, and later ones before earlier ones. A plain camera image is the visible one. What is
     made from images (``fused/...``, ``restored``, depth, masks, overlays) is never taken by
     itself. A maker of cameras of both kinds counts as thermal, unless the images are a Bayer
     mosaic, or have 8 bits while those of another camera have more. Of a raw and a compressed topic
@@ -167,14 +167,14 @@ def _only(topics: Mapping[str, Topic], names: list[str], kind: str) -> str:
     found = 'no topic' if not streams else f'more than one topic ({", ".join(sorted(streams))})'
     advice = '; '.join(conversion_advice(topics)) if not streams else ''
     raise BagError(
-        f'{found} in the bag can be told to be the {kind} one: '
+        f'{found} in the bag is recognisable as the {kind} one: '
         + (advice or 'name them with --visible TOPIC --thermal TOPIC')
         + f'; the bag holds\n{topic_listing(topics)}'
     )
 
 
 def _kind(name: str) -> str | None:
-    """Return 'visible', 'thermal', 'make', '' where the name tells nothing, None for no source."""
+    """Return 'visible', 'thermal', 'make', '' where the name says nothing, None for no source."""
     *spaces, leaf = [_words(part) for part in _stream(name).strip('/').split('/')]
     everywhere = {word for words in (*spaces, leaf) for word in words}
     if not everywhere.isdisjoint(_NO_SOURCE_WORDS):
@@ -196,7 +196,7 @@ def _kind(name: str) -> str | None:
 def _sort_makes(
     kinds: dict[str, list[str]], encoding_of: Callable[[str], str], given_thermal: str | None
 ) -> None:
-    """Decide on the streams of which the name tells no more than a maker of both kinds."""
+    """Decide on streams whose name gives only a maker of both kinds."""
     makes = kinds.pop('make')
     if not makes:
         return
@@ -214,7 +214,7 @@ def _sort_makes(
 
 
 def encodings_in(reader: BagReader) -> Callable[[str], str]:
-    """Return what tells the encoding of a topic's first image, as far as that can be read."""
+    """Return the encoding of a topic's first image, as far as it can be read."""
 
     @cache
     def encoding_of(name: str) -> str:

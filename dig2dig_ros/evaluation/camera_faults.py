@@ -36,7 +36,7 @@ from dig2dig_ros.streams.pairing import Source, SOURCES
 # The counts of a thermal core, of which the upper 8 bits make an 8-bit image.
 _THERMAL_BITS = 14
 _COUNTS_PER_LEVEL = 2 ** (_THERMAL_BITS - 8)
-# Of a sensor with a cap on its lens: grey levels, and counts of a raw thermal image.
+# A sensor with its lens cap on: grey levels, and counts of a raw thermal image.
 _COVER_NOISE, _THERMAL_COVER_NOISE = 1.5, 4.0
 
 # Kinds of fault, the cameras that can have them, and the words that may follow, the default first.
@@ -47,7 +47,7 @@ FAULTS: dict[str, dict[Source, tuple[str, ...]]] = {
     'repeat_stamp': {'visible': (), 'thermal': ()},
     # Nothing is sent.
     'drop': {'visible': (), 'thermal': ()},
-    # Stamps are late by so many seconds.
+    # Seconds by which stamps are late.
     'late': {'visible': ('0.1',), 'thermal': ('0.1',)},
     # A cap on the lens: black, or one temperature, but for a little noise.
     'cover': {'visible': (), 'thermal': ()},
@@ -63,7 +63,7 @@ FAULTS: dict[str, dict[Source, tuple[str, ...]]] = {
     'reencode': {'visible': ('rgb8', 'mono8'), 'thermal': ('16UC1', 'mono16', 'mono8')},
     # A disc far hotter than all else comes in from the left.
     'hot_object': {'thermal': ()},
-    # All counts jump by so many; of 8-bit images by a 64th of it.
+    # Jump of all counts; 8-bit images jump by a 64th of it.
     'level_jump': {'thermal': ('2000',)},
 }
 # Faults that leave the pixels alone.

@@ -52,7 +52,7 @@ from dig2dig_ros.images.image_pairs import (
 )
 from dig2dig_ros.streams.pairing import Source, SOURCES
 
-# Of rendered images held in memory; and pairs of a directory that are.
+# Rendered images, and pairs of a directory, that are held in memory.
 _MEMORY, _KEPT_PAIRS = 200_000_000, 64
 # More visible images than this would take long to render.
 _MOST_FRAMES = 600

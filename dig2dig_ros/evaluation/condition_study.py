@@ -15,7 +15,7 @@
 """
 What a fusion is worth to a detector where conditions are bad: all rows under all conditions.
 
-Averages over good pairs do not tell what happens where a camera turns bad, which is where two
+Averages over good pairs do not show what happens when a camera turns bad, which is where two
 cameras are worth having. So every pair is spoilt in all ways of
 :mod:`~dig2dig_ros.evaluation.conditions`, and for every row the mean over the conditions counts,
 the worst one, and how far the row falls below the better camera.
@@ -355,7 +355,7 @@ def add_condition_option(group: argparse._ActionsContainer) -> None:
         metavar='NAMES',
         help='detect under bad conditions as well, made from each pair: all, or some of '
         f'{", ".join(NAMES)}; NAME:SEVERITY is {", ".join(SEVERITIES)} or each, without it '
-        f'medium; rows without --compare: {COMPARED}, and late fusion of boxes beside them',
+        f'medium; rows without --compare: {COMPARED}, and late fusion of boxes next to them',
     )
 
 

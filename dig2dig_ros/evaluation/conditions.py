@@ -37,7 +37,7 @@ from dig2dig_ros.streams.pairing import Source, SOURCES
 
 Image = NDArray[np.uint8]
 Float = NDArray[np.float32]
-# Of an image (H, W, C) float32 on the 8-bit scale, its severity as a number, and a source of
+# Takes an image (H, W, C) float32 on the 8-bit scale, its severity as a number, and a source of
 # chance, what the camera gives instead; rounding and clipping follow.
 _Effect = Callable[[Float, float, np.random.Generator], Any]
 
@@ -47,7 +47,7 @@ CLEAN, EACH, ALL = 'clean', 'each', 'all'
 # Photons that a pixel gathers of white in good light, and how many its readout errs by.
 _PHOTONS = 400.0
 _READ_PHOTONS = 4.0
-# Of a readout that nothing amplifies, in grey levels.
+# Noise of an unamplified readout, in grey levels.
 _READ_NOISE = 1.0
 _MID_GREY = 128.0
 

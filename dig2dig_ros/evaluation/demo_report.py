@@ -35,7 +35,7 @@ from dig2dig_ros.streams.pairing import SOURCES
 Image = NDArray[np.uint8]
 
 MANIFEST = 'demo_files.txt'
-# Of --unaligned. All that the thermal camera sees is in the visible image, so that nothing has to
+# For --unaligned. All that the thermal camera sees is in the visible image, so that nothing has to
 # be made up where the images come from a folder.
 WARP = Warp(rotation=4.0, scale=0.85, shift_x=0.05, shift_y=-0.04)
 # How far the corners may be off the truth: thermal pixels in the built-in scene; part of the

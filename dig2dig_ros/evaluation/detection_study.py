@@ -192,7 +192,7 @@ class DetectionStudy:
         self._labelled: list[_LabelledImage] = []
         self._found = dict.fromkeys(self.inputs, 0)
         self._shared = {(a, b): 0 for a in self.inputs for b in self.inputs if a != b}
-        # Of each fusion where both cameras are there: persons by whether the cameras show them.
+        # For each fusion with both cameras: persons, by which camera shows them.
         both = {VISIBLE, THERMAL} <= set(self.inputs)
         fusions = [name for name in self.inputs if both and name not in (VISIBLE, THERMAL)]
         self._fusions = {name: dict.fromkeys(_FUSION_COUNTS, 0) for name in fusions}
@@ -538,7 +538,7 @@ class DetectionStudy:
             ),
             'Agreement is not truth: what all inputs show may be a false alarm in all of them, '
             'what one alone shows may be the person that the others miss, and more persons are '
-            'not better by themselves. Only labels can tell.',
+            'not better by themselves. Only labels can show that.',
         ]
         title = 'Agreement of the inputs' if many else 'Persons found'
         tables = [Table(title, tuple(header), tuple(rows), tuple(notes))]
@@ -591,6 +591,6 @@ def _verdict(difference: float, ends: Interval) -> str:
     if ends[0] > 0 or ends[1] < 0:
         start = f'The AP50 of {FUSED} is {"above" if ends[0] > 0 else "below"} that of {REFERENCE}'
     else:
-        start = f'These images do not tell the AP50 of {FUSED} from that of {REFERENCE}'
+        start = f'These images do not separate the AP50 of {FUSED} from that of {REFERENCE}'
     percents = f'{100 * difference:+.1f}, 95 % interval {_percent_range(ends, "+")}'
     return f'{start}: {percents}.'

@@ -131,7 +131,7 @@ def decode_yolox(
 
 def find_layout(shape: Sequence[int], height: int, width: int) -> str:
     """
-    Tell from its shape in which layout a detector answers.
+    Return the layout of a detector's output, from its shape.
 
     :param shape: of the output, the batch included.
     :param height: of the input in pixels.

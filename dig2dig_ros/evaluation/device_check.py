@@ -15,7 +15,7 @@
 """
 Whether the fusion does on a CUDA device what it should: to be run at first contact with one.
 
-Each check tells what was found. A device of the CPU goes through those that it can.
+Each check reports what it found. On a CPU, those that make sense there are run.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Check:
     """
     One thing that was looked at.
 
-    :param passed: None where this device cannot tell.
+    :param passed: None where this device cannot show it.
     :param found: figures, or what is wrong.
     """
 
@@ -279,7 +279,7 @@ def check_device(
             passed, found = look()
         except _NotHere as reason:
             passed, found = None, str(reason)
-        except Exception as error:  # it is what is to be found out
+        except Exception as error:  # this is what the check is for
             passed, found = False, first_line(error)
         checks.append(Check(name, passed, found))
     return checks

@@ -38,7 +38,7 @@ from dig2dig_ros.streams.pairing import Source, SOURCES
 Array = NDArray[Any]
 Size = tuple[int, int]
 
-# Of the tangent of the angle to the axis: 76 degrees.
+# Tangent of the angle to the axis: 76 degrees.
 _WIDEST = 4.0
 _MOST_MARGIN = 0.5  # of the width or height, on every side
 

@@ -130,7 +130,7 @@ def run_jobs(
         sources of this package, which is checked, and files under the same paths.
     :param on_progress: called in this thread.
     :param on_outcome: likewise, for every job when it ends, and at the end for those not begun.
-    :param stopping: once it is true, no other job begins, and those that run are told to stop.
+    :param stopping: once it is true, no other job starts, and running ones are asked to stop.
     :return: the outcomes in the order of the jobs.
     :raises ImportError: more than one process or a cluster need the package ``distributed``.
     :raises ClusterError: the scheduler cannot be reached, or a machine has other sources.
@@ -270,7 +270,7 @@ def _run_by_dask(
     stopping: StoppingFunction,
 ) -> None:
     """
-    Run jobs on a cluster, until all are settled or those that run have been told to stop.
+    Run jobs on a cluster, until all are settled or the running ones have been asked to stop.
 
     Not more of them at a time than the workers have threads, so that the others can be left out.
     """

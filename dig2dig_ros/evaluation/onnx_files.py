@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-# Of the protocol buffer messages of ONNX (onnx.proto3), the fields that lead to tensors.
+# Fields of ONNX's protocol buffer messages (onnx.proto3) that lead to tensors.
 _INSIDE = {
     'model': {7: 'graph', 20: 'training', 25: 'function'},
     'training': {1: 'graph', 2: 'graph'},

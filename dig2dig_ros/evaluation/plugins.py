@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Fusions of other people, from Python files, beside those of this package."""
+"""Fusions of other people, from Python files, next to those of this package."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class BagReplay:
     :param fuser: to fuse with the settings of ``values``.
     :ivar sizes: how many of the fused images of each source had which (width, height).
     :ivar lossy: how many of the fused images of each source but the visible one were JPEG.
-    :ivar stopped: whether :meth:`pairs` was told to stop before the bag was through.
+    :ivar stopped: whether :meth:`pairs` was asked to stop before the end of the bag.
     :raises BagError: the pairing or the registration cannot be set up as the parameters say.
     """
 

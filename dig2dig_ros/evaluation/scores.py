@@ -222,7 +222,7 @@ class ScoreFile:
     A CSV file of scores, one line for each pair and method, written as they come.
 
     :param path: is replaced.
-    :param columns: names of what tells a line from others, before the metrics.
+    :param columns: names of the columns before the metrics, which identify a line.
     :param metrics: names of the metrics.
     :param after: names of what follows them.
     """

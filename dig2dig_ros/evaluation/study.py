@@ -112,7 +112,7 @@ class Study:
     :param folder: where to write; it must be there.
     :param sources: their names.
     :param scores: takes the scores of the pairs that have some.
-    :param columns: what `metrics.csv` has before the metrics, beside the method.
+    :param columns: columns of `metrics.csv` before the metrics, in addition to the method.
     :param detection: what a detector finds in the pairs; None without one.
     :param rate: frames per second of the video; None for pairs without time.
     :param shown: the row whose images and weights are shown, and by whose scores frames are best
@@ -337,7 +337,7 @@ class Study:
         if self._persons:
             over_run('Persons found by the detector', '', self._person_times, self._persons)
         if self._offsets:
-            # Of more than two sources it is the one that is farthest from the visible one.
+            # With more than two sources, the one farthest from the visible one.
             second = self.sources[1] if len(self.sources) == 2 else 'farthest'
             title = f'Pair offset: {second} stamp less {self.sources[0]} stamp'
             over_run(title, 'ms', self._times, {'offset': self._offsets})

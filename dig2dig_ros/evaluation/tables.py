@@ -26,7 +26,7 @@ class Table:
     """
     A table of results.
 
-    :param title: a line above it; empty where the place tells.
+    :param title: a line above it; empty where none is needed.
     :param header: names of the columns; the first one holds names, the others numbers.
     :param rows: texts as they are shown; an empty one where there is no value.
     :param notes: sentences below it.

@@ -23,7 +23,7 @@ both cameras see. --points takes points marked by hand, for which --click writes
 homography is one of undistorted pixels, and the file holds both camera models. Points are pixels
 of the images as they are, also then.
 
-Writes the registration, and a picture to look at beside it: a number is no proof. The result goes
+Writes the registration, and a picture to check it by: a number is no proof. The result goes
 to the standard output, everything else to the standard error. Exit code: 0; 2 after an error; 3
 if the estimate is not to be trusted, which is written only with --force; 130 after Ctrl-C.
 """
@@ -195,7 +195,7 @@ def read_source(args: argparse.Namespace, ros_arguments: Sequence[str]) -> Calib
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     if args.live:
-        # Of those to estimate from the images, half are to check with.
+        # Half of the frames are used to estimate, the other half to check.
         from_images_only = not (args.checkerboard or args.points or args.click)
         return listen(args, ros_arguments, (1 + from_images_only) * args.frames, values)
     number = args.frames if args.checkerboard else 4 * args.frames

@@ -21,7 +21,7 @@ a video and a summary behind. Ends with code 0 only if all went well.
 
 With ``--unaligned`` the cameras do not share a view: ``dig2dig calibrate`` listens to them
 first, as it would on a robot, and the fusion node takes the registration that it finds. How the
-cameras were set up is known here, so that the demo can tell how good that is.
+cameras were set up is known here, so the demo can say how good that is.
 """
 
 from __future__ import annotations

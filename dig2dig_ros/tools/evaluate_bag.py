@@ -82,9 +82,9 @@ def add_bag_options(parser: argparse.ArgumentParser) -> list[argparse._ArgumentG
     )
     _add_named_topics(topics, '--detections', 'INPUT=TOPIC', text)
     group = parser.add_argument_group('bags')
-    text = 'score every so many pairs only, to save time; all are fused; default: 1'
+    text = 'score only every n-th pair, to save time; all are fused; default: 1'
     group.add_argument('--every', type=positive, default=1, metavar='PAIRS', help=text)
-    text = 'evaluate so many bags at a time, each in a process of its own; default: 1'
+    text = 'bags to evaluate at a time, each in a process of its own; default: 1'
     group.add_argument('-j', '--jobs', type=positive, default=1, metavar='COUNT', help=text)
     group.add_argument(
         '--scheduler',
@@ -212,7 +212,7 @@ class Console:
         report(text)
 
     def outcome(self, outcome: Outcome[BagResult | str]) -> None:
-        """Tell what became of a bag, in lines that stay."""
+        """Report what became of a bag, in lines that stay."""
         self._latest.pop(outcome.job, None)
         name = self._bags[outcome.job]
         again = f' (at attempt {outcome.attempts})' if outcome.attempts > 1 else ''
@@ -256,7 +256,7 @@ def overview(results: Sequence[BagResult | None], names: Sequence[str]) -> Table
 
 def make_jobs(args: argparse.Namespace) -> list[BagJob]:
     """
-    Return what is to be done with each bag.
+    Return what to do with each bag.
 
     :raises UsageError: the options do not go together, or results are in the way.
     """

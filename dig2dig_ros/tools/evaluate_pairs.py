@@ -67,7 +67,7 @@ from dig2dig_ros.nodes.signals import interruption
 from dig2dig_ros.resources import config_file
 
 COMPARED = ','.join((*BASELINES, FUSED))
-# What is chosen on pairs is to be quoted on others.
+# What is chosen on some pairs should be quoted on others.
 HALVES = ('choose', 'quote')
 
 

@@ -116,7 +116,7 @@ class PairCamera(Node):  # type: ignore[misc]
             source: FaultyCamera(source, faults, partial(altered, source=source), values['seed'])
             for source in SOURCES
         }
-        # Of the images that were sent last, in nanoseconds.
+        # Stamp of the images sent last, in nanoseconds.
         self._stamps: dict[Source, int] = {}
         # Steady and node's clock in nanoseconds; images of one instant share it exactly.
         self._exposure = (-1, 0)

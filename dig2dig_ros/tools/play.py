@@ -16,7 +16,7 @@
 Play a bag over real DDS at the pace of its recording, and see what the fusion node makes of it.
 
 Works without rosbag2. Messages are published as the bag holds them, without decoding, when their
-recording times are due on a steady clock; a thread reads ahead. Beside playing it can be the
+recording times are due on a steady clock; a thread reads ahead. Besides playing, it can be the
 clock of simulated time, record the fused topics into another bag, and measure the latency and
 the drops of a fusion node in its own namespace. To record the weight maps costs that node some
 time; measure without it for the figures of fusing alone.

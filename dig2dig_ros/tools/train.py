@@ -154,7 +154,7 @@ class Training:
             print(f'resumed {self._checkpoint} at step {self.steps}', flush=True)
 
     def _resume(self) -> None:
-        way_out = 'move it away to begin anew, or name another --checkpoint'
+        way_out = 'move it away to start again, or name another --checkpoint'
         try:
             # Weights only: a checkpoint is data and must not be able to run code.
             state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)

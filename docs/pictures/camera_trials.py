@@ -47,7 +47,7 @@ Image = NDArray[np.uint8]
 Size = tuple[int, int]
 
 _NANOSECONDS = 1_000_000_000
-# Of the first image: no driver stamps with 0.
+# Stamp of the first image: no driver stamps with 0.
 _FIRST_STAMP = 1_000 * _NANOSECONDS
 # Images a second of both cameras, where nothing else is said.
 _RATE = 10.0
@@ -201,7 +201,7 @@ def _header(source: str, stamp: int) -> Any:
 
 
 def _camera_info(shot: Shot) -> Any:
-    """Return what a calibrated camera sends beside its images."""
+    """Return what a calibrated camera sends with its images."""
     camera = shot.camera
     return SimpleNamespace(
         header=shot.message.header,
@@ -259,7 +259,7 @@ class Course:
     What became of a recording.
 
     :param outcomes: by time.
-    :param misalignment: in pixels, as diagnostics tell it after the last pair.
+    :param misalignment: in pixels, from the diagnostics after the last pair.
     :param warning: what diagnostics warn of then; empty where the images match.
     """
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gain_study import Chain
     from information import GainCurve
 
-# Told apart by people who see colours differently, too (Okabe and Ito).
+# Also for people with colour blindness (Okabe and Ito).
 _BLUE, _VERMILION, _GREEN, _GREY = '#0072b2', '#d55e00', '#009e73', '#777777'
 _YELLOW = '#f0e442'
 _RULES = {
@@ -174,7 +174,7 @@ def draw_noise(
     weights: Mapping[str, NDArray[np.float64]],
 ) -> None:
     """
-    Draw what each camera tells, and how much the thermal one counts, over the visible one's noise.
+    Draw each camera's information, and the thermal weight, over the visible camera's noise.
 
     :param levels: L deviations of the noise added to the visible image, in grey levels.
     :param information: (P, L, 2, 2): pairs, levels, bands (structure, details), cameras; in nats.
@@ -190,7 +190,7 @@ def draw_noise(
     styles = ((_VERMILION, '-', 'o'), (_BLUE, '--', 's'), (_GREY, ':', '^'))
     for (name, values), (colour, line, marker) in zip(weights.items(), styles, strict=True):
         _line_with_error(right, levels, values, name, colour, line, marker)
-    left.set_title('What a camera tells of the scene', fontsize=11)
+    left.set_title('Information of a camera about the scene', fontsize=11)
     left.set_ylabel('nats a sample, mean over the frame')
     # The legend has room above.
     left.set_ylim(0, 1.4 * information.mean(axis=0).max())

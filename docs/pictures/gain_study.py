@@ -49,7 +49,7 @@ from dig2dig_ros.fusion.settings import FusionSettings, GainLoss, reduced_timest
 RULES: tuple[WeightRule, ...] = ('dig', 'rd', 'uniform')
 # Uniform weights covary with nothing.
 _COVARYING = RULES[:-1]
-# Where the curves begin, in noise so strong that little more than the brightness can be told
+# Where the curves begin, in noise so strong that little more than the brightness is left
 # (above, most of what is gained is the difference to a mid-grey image); their number of noise
 # levels; and the side of the squares in parts of the image's smaller side.
 CURVE_START = 600

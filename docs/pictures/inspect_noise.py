@@ -16,8 +16,8 @@
 Look at what noise of the visible camera does to the information and the weights of the cameras.
 
 White noise is added to the visible images of the built-in street. Printed for every deviation:
-how much each camera tells of the scene, in nats a sample, and the mean thermal weight of the fused
-image, by default, without the gate (least_information), and without an estimate of the noise, too.
+the information of each camera about the scene, in nats per sample, and the mean thermal weight of
+the fused image, by default, without the gate (least_information), and without the noise estimate.
 --output draws that, noise.png, and a sheet of one pair whose visible image was taken in very
 little light, night_shot.jpg. Exit code: 0, or 2 if nothing could be done.
 """

@@ -68,7 +68,7 @@ def street_pair(scene: SyntheticScene, time_s: float) -> tuple[Image, Image]:
 
 
 def information(steps: Sequence[StepState], noise: Sequence[SensorNoise]) -> Floats:
-    """Return what each camera tells of the scene, (bands, cameras), in nats a sample."""
+    """Return the information of each camera about the scene, (bands, cameras), in nats."""
     gains = torch.stack([step.gains for step in steps])
     levels = gains.new_tensor([each.white.deviation / 255 for each in noise])
     # On [-1, 1], as the images of the prior; the first interval begins at pure noise.

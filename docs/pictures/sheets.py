@@ -103,7 +103,7 @@ def crop(image: NDArray[Any], box: Box, margin: float, aspect: float) -> NDArray
     return image[top : top + height, left : left + width]
 
 
-# Told apart by people who see colours differently, too (Okabe and Ito).
+# Also for people with colour blindness (Okabe and Ito).
 _BLUE, _VERMILION, _GREEN, _GREY = '#0072b2', '#d55e00', '#009e73', '#777777'
 _LINES = ((_VERMILION, '-'), (_BLUE, '--'), (_GREEN, ':'))
 _DPI = 100

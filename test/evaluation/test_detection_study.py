@@ -92,7 +92,7 @@ def test_inputs_are_measured_against_labels() -> None:
     assert column(table, 'AP50 - mean') == {'visible': '-49.5', 'mean': '', 'fused': '+0.0'}
     assert set(column(table, 'boxes').values()) == {'12'}
     assert table.notes[0].startswith(
-        'These images do not tell the AP50 of fused from that of mean'
+        'These images do not separate the AP50 of fused from that of mean'
     )
     assert any('100 resamples' in note and 'one drive' in note for note in table.notes)
 

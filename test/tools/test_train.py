@@ -136,7 +136,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_sentence(images, tmp_path, capsys
     assert train(images, output, 2, '--widths', '8', '16') == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f'{checkpoint} is of a network of another shape than --widths' in line
-    assert 'move it away to begin anew, or name another --checkpoint' in line
+    assert 'move it away to start again, or name another --checkpoint' in line
     for content in (b'no checkpoint', checkpoint.read_bytes()[:1000]):
         checkpoint.write_bytes(content)
         assert train(images, output, 2) == 2

@@ -189,7 +189,7 @@ class SyntheticScene:
 
 
 def _walkers(stage: Stage, rng: np.random.Generator) -> list[Figure]:
-    scale = stage.view.scale(5.6)  # of the nearest
+    scale = stage.view.scale(5.6)  # at the nearest point
     size = math.ceil(2.2 * 2 * 1.9 * scale) + 8
     cloth = value_noise(rng, size, size, 0.09 * scale, 3)
     walkers: list[Figure] = []

@@ -40,7 +40,7 @@ from dig2dig_ros.evaluation.synthetic_scene.layout import (
 )
 from dig2dig_ros.evaluation.synthetic_scene.sensors import Canvas
 
-_POSES = 28  # of a walker in one cycle of the gait
+_POSES = 28  # of a walker, per gait cycle
 # How much finer figures are drawn than they are shown.
 _FINER_CAR, _FINER_WALKER = 3, 2
 _TAIL_LIGHT = bgr(0.1, 0.1, 1.0)

@@ -142,7 +142,7 @@ class Canvas:
         return self._clip(round(column - width / 2), round(row - height / 2), height, width)
 
     def boxes(self) -> list[Box]:
-        """Return the boxes of those of whom at least six tenths are to be seen."""
+        """Return the boxes of people who are at least 60 % visible."""
         return [
             one.box
             for one in self._pedestrians

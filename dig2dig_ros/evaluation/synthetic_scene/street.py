@@ -47,7 +47,7 @@ from dig2dig_ros.evaluation.synthetic_scene.layout import (
 )
 
 _SKY_TOP, _SKY_HORIZON = 7050.0, 7480.0
-_TEXELS = 48  # of the ground's texture in a metre
+_TEXELS = 48  # of the ground's texture, per metre
 
 _STOREY, _GROUND_FLOOR = 2.9, 3.4
 # Albedo, and whether it is brick.
