@@ -16,7 +16,10 @@
 
 import sys
 
-from dig2dig_ros.tools.entry_points import dig2dig
+from dig2dig_ros.nodes.signals import hear_interrupts
 
 if __name__ == '__main__':
+    hear_interrupts('dig2dig')  # before the imports that follow
+    from dig2dig_ros.tools.entry_points import dig2dig
+
     sys.exit(dig2dig())

@@ -145,6 +145,17 @@ def test_every_console_script_exists(setup_arguments):
         assert callable(getattr(importlib.import_module(module), function))
 
 
+def test_setup_py_works_where_colcon_links_to_it(tmp_path, monkeypatch):
+    # colcon build --symlink-install runs a link to it in a folder with links to what it names.
+    setuptools = pytest.importorskip('setuptools')
+    collected = {}
+    monkeypatch.setattr(setuptools, 'setup', collected.update)
+    (tmp_path / 'setup.py').symlink_to(CHECKOUT / 'setup.py')
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path('setup.py')
+    assert collected['long_description'].startswith('# ')
+
+
 def test_every_subcommand_is_an_executable_for_ros2_run(setup_arguments):
     (files,) = (
         names for folder, names in setup_arguments['data_files'] if folder == 'lib/dig2dig'

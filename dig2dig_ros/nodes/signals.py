@@ -142,7 +142,7 @@ def hear_interrupts(name: str) -> None:
     line = f'{name}: interrupted\n'.encode()
     sys.excepthook = uncaught
     # A shell has what it starts in the background ignore it.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, interrupt)
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import difflib
 from importlib import import_module
 import sys
 from typing import NamedTuple
@@ -114,6 +113,8 @@ def _without_command(words: Sequence[str]) -> int:
         parser.print_help(sys.stderr)
         return 2
     if not rest[0].startswith('-'):
+        import difflib
+
         close = difflib.get_close_matches(f'{group}{rest[0]}', names, 1)
         hint = f'; did you mean {close[0]}?' if close else f', but {", ".join(names)} are'
         parser.error(f'{rest[0]} is no command{hint}')
