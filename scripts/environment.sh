@@ -212,12 +212,12 @@ unset _ROS_WHEELS_BOOTSTRAP_COMPLETE PYTHONHOME
 base_python=$(find_python)
 venv=${DIG2DIG_VENV:-$checkout/.venv}
 venv_options=()
-extras=ros,evaluation,detection,pretrained,test
+extras=ros,evaluation,detection,export,pretrained,test
 if [ -n "${AMENT_PREFIX_PATH:-}" ] && "$base_python" -c 'import rclpy' 2>/dev/null; then
   # A ROS 2 distribution is sourced: use its packages instead of the wheels.
   venv=${DIG2DIG_VENV:-$checkout/.venv-${ROS_DISTRO:-ros}}
   venv_options=(--system-site-packages)
-  extras=evaluation,detection,pretrained,test
+  extras=evaluation,detection,export,pretrained,test
 elif [ -n "${ROS_DISTRO:-}" ]; then
   fail "ROS 2 $ROS_DISTRO is sourced, but $base_python cannot import its rclpy." \
     'Use the interpreter that it was built for: PYTHON=/usr/bin/python3 bash scripts/demo.sh' \

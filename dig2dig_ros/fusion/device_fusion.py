@@ -79,6 +79,8 @@ class Task:
     :param full_trust: the trust of all sources is 1.
     :param weights: whether the weights are wanted, and the contributions with them.
     :param restored: whether the restored sources are.
+    :param rounded: whether the fused image is wanted in whole grey levels, uint8; else it is
+        float32 in [0, 255].
     """
 
     settings: FusionSettings
@@ -86,6 +88,7 @@ class Task:
     full_trust: bool = True
     weights: bool = True
     restored: bool = False
+    rounded: bool = True
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,8 @@ def fuse_pair(
                 contributions = weights_of_originals(contributions, trust_maps)
     planes = None if weights is None else weights[:, 0]
     image = _coloured(images, old_luma, fused, planes if settings.chroma == 'all' else None)
-    results = {'image': _bytes(image.mul_(255))}
+    image = image.mul_(255)
+    results = {'image': _bytes(image) if task.rounded else image}
     for total in (watched.total, None if planes is None else planes.sum()):
         finite = finite if total is None else finite + total
     results['finite'] = finite.reshape(1)
@@ -337,10 +341,12 @@ def _trust_maps(task: Task, tensors: Mapping[str, Tensor], sources: Tensor) -> T
     """Return m_k, (K, 1, H, W); None where all sources are fully trusted everywhere."""
     if task.full_trust and not any(source.is_placed for source in task.sources):
         return None
-    reach = torch.ones_like(sources)
-    for index, source in enumerate(task.sources):
-        if source.is_placed:
-            reach[index] = tensors[f'coverage {index}']
+    reach = torch.stack(
+        [
+            tensors[f'coverage {index}'][None] if source.is_placed else torch.ones_like(image)
+            for index, (source, image) in enumerate(zip(task.sources, sources, strict=True))
+        ]
+    )
     return tensors['trust'].view(-1, 1, 1, 1) * reach
 
 

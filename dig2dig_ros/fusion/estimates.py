@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 import torch
 from torch import Tensor
 
@@ -78,6 +80,10 @@ class WatchedPrior(Prior):
         """Return the coefficients of the prior."""
         return self._prior.coefficients(timesteps, like)
 
+    def noise_ratios(self) -> NDArray[np.float64]:
+        """Return the ratios of the prior, which it computes once."""
+        return self._prior.noise_ratios()
+
     def levels_on(self, device: torch.device) -> Tensor:
         """Return alpha_bar of all timesteps as the prior has it there."""
         return self._prior.levels_on(device)
@@ -104,9 +110,8 @@ def matched_timesteps(prior: Prior, ratios: Sequence[float]) -> tuple[int, ...]:
     :param ratios: standard deviations of the noise, where the clean image is on [-1, 1]; positive.
     :return: nearest in sqrt((1 - alpha_bar) / alpha_bar), on a logarithmic scale.
     """
-    known = _noise_ratios(prior)
-    distance = known.log()[None, :] - known.new_tensor(ratios).log()[:, None]
-    return tuple(distance.abs().argmin(dim=1).tolist())
+    distance = np.log(prior.noise_ratios())[None, :] - np.log(ratios)[:, None]
+    return tuple(np.abs(distance).argmin(axis=1).tolist())
 
 
 def matching_timesteps(prior: Prior, ratios: Tensor) -> Tensor:
@@ -127,12 +132,8 @@ def timesteps_of_means(prior: Prior, timesteps: Sequence[int], downscale: int) -
 
     Averaging over cells of n pixels a side leaves the structure and divides the noise by n.
     """
-    ratios = _noise_ratios(prior)
+    ratios = prior.noise_ratios()
     return matched_timesteps(prior, [float(ratios[each]) / downscale for each in timesteps])
-
-
-def _noise_ratios(prior: Prior) -> Tensor:
-    return ((1 - prior.alpha_bar) / prior.alpha_bar).sqrt()
 
 
 @torch.inference_mode()

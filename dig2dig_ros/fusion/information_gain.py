@@ -94,6 +94,9 @@ def _box_mean(x: Tensor, side: float, dim: Literal[-1, -2]) -> Tensor:
         return x
     half, length = math.ceil((side - 1) / 2), x.shape[dim]
     outermost = (side + 1) / 2 - half
+    if torch.compiler.is_exporting():
+        total = _box_sum(x, half, outermost, dim)
+        return total / _neighbours_inside(x, side, dim)
     margins = (half, half) if dim == -1 else (0, 0, half, half)
     padded = F.pad(x, margins)
     # Adding shifted views is four times as fast on a CPU as pooling, which is not vectorised.
@@ -102,10 +105,27 @@ def _box_mean(x: Tensor, side: float, dim: Literal[-1, -2]) -> Tensor:
         total *= outermost
     for shift in range(1, 2 * half):
         total += padded.narrow(dim, shift, length)
+    return total.div_(_neighbours_inside(x, side, dim))
+
+
+def _box_sum(x: Tensor, half: int, outermost: float, dim: Literal[-1, -2]) -> Tensor:
+    """Sum up neighbours as :func:`_box_mean` does, in one operation instead of one for each."""
+    kernel = torch.tensor([outermost, *[1.0] * (2 * half - 1), outermost], device=x.device)
+    planes = x.reshape(-1, 1, *x.shape[-2:])
+    if dim == -1:
+        total = F.conv2d(planes, kernel.view(1, 1, 1, -1), padding=(0, half))
+    else:
+        total = F.conv2d(planes, kernel.view(1, 1, -1, 1), padding=(half, 0))
+    return total.view(x.shape)
+
+
+def _neighbours_inside(x: Tensor, side: float, dim: Literal[-1, -2]) -> Tensor:
+    """Return how many of ``side`` neighbours along a dimension are inside, for each place."""
+    length = x.shape[dim]
     position = torch.arange(length, device=x.device)
     first, last = position - side / 2, position + side / 2
     inside = last.clamp(max=length - 0.5) - first.clamp(min=-0.5)
-    return total.div_(inside if dim == -1 else inside[:, None])
+    return inside if dim == -1 else inside[:, None]
 
 
 def smooth_local_mean(x: Tensor, window: int) -> Tensor:
@@ -141,9 +161,10 @@ def cell_means(x: Tensor, cell: int) -> Tensor:
     height, width = x.shape[-2:]
     if cell == 1:
         return x
-    if height % cell or width % cell:
+    cut_off = height % cell > 0 or width % cell > 0
+    if cut_off or torch.compiler.is_exporting():
         planes = x.reshape(-1, 1, height, width)
-        means = F.avg_pool2d(planes, cell, ceil_mode=True, count_include_pad=False)
+        means = F.avg_pool2d(planes, cell, ceil_mode=cut_off, count_include_pad=False)
     else:
         # Adding is several times as fast on a CPU as pooling, which is not vectorised.
         rows = x.reshape(-1, height // cell, cell, width)
@@ -170,12 +191,14 @@ def refined(means: Tensor, cell: int, height: int, width: int) -> Tensor:
     if cell == 1:
         return means
     rows, columns = means.shape[-2:]
-    if means.device.type != 'cpu':
+    if means.device.type != 'cpu' or torch.compiler.is_exporting():
         # In one kernel; that for lines would take one after the other.
         planes = means.reshape(1, -1, rows, columns)
         size = (cell * rows, cell * columns)
         full = F.interpolate(planes, size, mode='bilinear', align_corners=False)
-        return full.view(*means.shape[:-2], *size)[..., :height, :width]
+        full = full.view(*means.shape[:-2], *size)[..., :height, :width]
+        # What is changed in place must not be a part of something larger there.
+        return full.clone() if torch.compiler.is_exporting() else full
     lines = means.reshape(-1, 1, columns)
     lines = F.interpolate(lines, cell * columns, mode='linear', align_corners=False)
     planes = lines.view(-1, rows, cell * columns)
@@ -244,8 +267,7 @@ def information_gain(
         clean source, whose loss is zero.
     """
     gains = reconstruction_loss(estimates, sources, loss, window, cell)
-    gains[:-1] -= gains[1:].clone()
-    return gains
+    return torch.cat([gains[:-1] - gains[1:], gains[-1:]])
 
 
 def relative_dominability(

@@ -19,6 +19,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 import torch
 from torch import nn, Tensor
 
@@ -62,6 +64,7 @@ class Prior(nn.Module, ABC):
         # Not a buffer: casting the network to half precision must not round the schedule.
         self.alpha_bar = alpha_bar.to('cpu', torch.float64)
         self._alpha_bar_there: tuple[Tensor, Tensor] | None = None
+        self._noise_ratios: tuple[Tensor, NDArray[np.float64]] | None = None
 
     @property
     def num_train_timesteps(self) -> int:
@@ -101,6 +104,14 @@ class Prior(nn.Module, ABC):
         """Return alpha_bar at ``timesteps``, as the host knows it: nothing waits for a device."""
         levels: list[float] = self.alpha_bar[list(timesteps)].tolist()
         return levels
+
+    def noise_ratios(self) -> NDArray[np.float64]:
+        """Return sqrt((1 - alpha_bar) / alpha_bar) of all timesteps, noise to signal."""
+        known = self._noise_ratios
+        if known is None or known[0] is not self.alpha_bar:
+            level = self.alpha_bar.numpy()
+            known = self._noise_ratios = (self.alpha_bar, np.sqrt((1 - level) / level))
+        return known[1]
 
     def levels_on(self, device: torch.device) -> Tensor:
         """Return alpha_bar of all timesteps on a device, to which it is copied once."""

@@ -215,8 +215,8 @@ def _swapped(blocks: Tensor) -> Tensor:
     :param blocks: (..., n, m, side) -> (..., m, n, side).
     """
     word = _WORDS.get(blocks.shape[-1] * blocks.element_size())
-    if word is None or torch.is_grad_enabled():
-        # No gradient goes through a view of another type, nor of the same one.
+    if word is None or torch.is_grad_enabled() or torch.compiler.is_exporting():
+        # No gradient goes through a view of another type, nor of the same one; ONNX has none.
         return blocks.transpose(-3, -2).contiguous()
     # The rows of the blocks move as one number each: several times as fast on a CPU.
     rows = blocks.contiguous().view(word)
@@ -236,7 +236,8 @@ class CompactPrior(Prior):
         if len(timesteps) > 1 and timesteps.stride(0) == 0:
             # One timestep for all images is one set of weights.
             return self._estimate(noisy, timesteps[:1])
-        if noisy.device.type == 'cpu' and not torch.is_grad_enabled():
+        is_on_cpu = noisy.device.type == 'cpu' and not torch.compiler.is_exporting()
+        if is_on_cpu and not torch.is_grad_enabled():
             # On a GPU, asking for the timesteps would wait for it.
             distinct, images = torch.unique_consecutive(timesteps, return_counts=True)
             parts = torch.split(noisy, images.tolist())

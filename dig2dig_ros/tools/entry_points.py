@@ -52,6 +52,7 @@ COMMANDS = (
     Command('bag', 'bag', 'make a bag of a folder of image pairs, or of a synthetic street'),
     Command('benchmark', 'benchmark', 'measure how fast the fusion is on this machine'),
     Command('train', 'train', 'train a denoiser on your own images'),
+    Command('export', 'export', 'write the fusion as an ONNX file, for C++ and TensorRT'),
     Command('doctor', 'doctor', 'say what is missing or wrong on this machine, and what to do'),
     Command('dev registration', 'dev_registration', 'measure how well calibrate does'),
     Command('dev restoration', 'dev_restoration', 'measure what declared degradations are worth'),
