@@ -716,6 +716,8 @@ def test_what_ranges_cannot_map_is_refused(fuser):
         fuser.fuse(visible, np.full(thermal.shape, np.nan))
     with pytest.raises(FusionInputError, match='3 ranges for 2 sources'):
         fuser.fuse(visible, thermal, ranges=(None, None, None))
+    with pytest.raises(FusionInputError, match='3 placements for 2 sources'):
+        fuser.fuse(visible, thermal, placements=(None, None, None))
     with pytest.raises(FusionInputError, match='ThermalRange among ranges'):
         fuser.fuse(visible, thermal / 255 * 1.2)
     palette = cv2.applyColorMap(thermal, cv2.COLORMAP_JET)

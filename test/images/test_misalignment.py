@@ -52,8 +52,10 @@ def test_shift_is_in_pixels_of_the_visible_image():
 def test_only_what_is_covered_counts():
     visible, thermal = scene(10, (192, 144))
     image, coverage = moved(thermal, 5.0, 3.0)
-    coverage[:, :70] = 0
-    image[:, :70] = scene(11, (192, 144))[1][:, :70]
+    # The larger part, with edges that would fit elsewhere.
+    coverage[:, :120] = 0
+    image[:, :120] = moved(thermal, -8.0, -6.0)[0][:, :120]
+    assert math.dist(misalignment(visible, image).shift, (-8.0, -6.0)) < 0.5
     found = misalignment(visible, image, coverage)
     assert found.trusted
     assert math.dist(found.shift, (5.0, 3.0)) < 0.5

@@ -52,6 +52,8 @@ def test_a_placement_is_itself_only() -> None:
         (changed(GRID, np.nan), COVERAGE, (8, 6), 'finite'),
         (changed(GRID, np.inf), changed(COVERAGE, 0.0), (8, 6), 'finite'),
         (changed(GRID, 1.01), changed(COVERAGE, 0.01), (8, 6), r'leaves \[-1, 1\]'),
+        (GRID + np.float32([1.01, 0]), COVERAGE, (8, 6), r'leaves \[-1, 1\]'),
+        (GRID - np.float32([0, 1.01]), COVERAGE, (8, 6), r'leaves \[-1, 1\]'),
         (GRID, changed(COVERAGE, 1.01), (8, 6), 'within 0 and 1'),
         (GRID, changed(COVERAGE, -0.01), (8, 6), 'within 0 and 1'),
         (GRID, changed(COVERAGE, np.nan), (8, 6), 'within 0 and 1'),
