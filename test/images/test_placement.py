@@ -33,6 +33,7 @@ def test_what_is_not_covered_may_lie_anywhere() -> None:
     assert placement.grid is far
     assert placement.coverage is nothing
     assert placement.source_size == (8, 6)
+    assert Placement(GRID, COVERAGE, (1, 1)).source_size == (1, 1)
 
 
 def test_a_placement_is_itself_only() -> None:

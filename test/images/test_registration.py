@@ -257,6 +257,11 @@ def test_coverage_of_a_shift_rises_from_the_border_inwards() -> None:
 def test_no_edge_is_a_hard_border() -> None:
     coverage = Registration(shifted(20), VISIBLE_SIZE, VISIBLE_SIZE).placement(0.0).coverage
     np.testing.assert_array_equal(coverage[0], (np.arange(64) >= 20).astype(np.float32))
+    # A centre on the border is reached.
+    coverage = (
+        Registration(shifted(20.5, 10.5), VISIBLE_SIZE, VISIBLE_SIZE).placement(0.0).coverage
+    )
+    assert coverage.sum() == (64 - 20) * (48 - 10)
 
 
 def test_an_edge_of_a_pixel_halves_the_outermost_one() -> None:

@@ -27,6 +27,7 @@ from dig2dig_ros.streams.parameters import (
     argument_choices,
     complete_values,
     fusion_settings,
+    no_parameter,
     PARAMETERS,
     PARAMETERS_BY_NAME,
     read_parameters,
@@ -276,3 +277,12 @@ def test_launch_arguments_that_nobody_declares_are_said(word, hint):
     (said,) = unknown_arguments('fusion.launch.py', known, argv)
     assert said == f'there is no argument {hint}'
     assert unknown_arguments('replay.launch.py', known, argv) == []
+
+
+def test_parameters_that_nobody_reads_are_said():
+    said = no_parameter('temprature', ('temperature', 'device'))
+    assert said == 'there is no parameter temprature: its value has no effect; did you mean ' + (
+        'temperature?'
+    )
+    said = no_parameter('qwertz', ('temperature', 'device'))
+    assert said == 'there is no parameter qwertz: its value has no effect'

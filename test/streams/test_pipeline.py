@@ -135,6 +135,20 @@ def test_a_pair_becomes_a_fused_image(pipeline: Pipeline, clock: Clock, fuser: F
     assert pipeline.health() == []
 
 
+def test_with_a_further_camera_one_image_of_each_is_fused(clock: Clock, fuser: Fuser) -> None:
+    topics = {**TOPICS, 'nir': '/robot/nir/image_raw'}
+    pipeline = Pipeline(values(additional_sources=['nir']), topics, clock=clock)
+    pipeline.fuser = fuser
+    (work,) = send(pipeline, clock, 0, 'visible', 'thermal', 'nir') + pipeline.flush()
+    assert [message.source for message in work.messages] == ['visible', 'thermal', 'nir']
+    fused = pipeline.process(work)
+    assert fused is not None
+    assert fused.result.weights.shape == (3, 48, 64)
+    # A pair without the third one is none.
+    assert send(pipeline, clock, 1) + pipeline.flush() == []
+    assert pipeline.statistics.drops == {'nir missing': 1}
+
+
 def test_restored_images_are_there_for_who_asks(
     pipeline: Pipeline, clock: Clock, fuser: Fuser
 ) -> None:
