@@ -46,6 +46,7 @@ from dig2dig_ros.evaluation.conditions import Condition
 from dig2dig_ros.evaluation.detection_rows import DetectionRows
 from dig2dig_ros.evaluation.detection_study import DetectionStudy
 from dig2dig_ros.evaluation.detector import DetectorOptions
+from dig2dig_ros.evaluation.detector_inputs import detector_inputs
 from dig2dig_ros.evaluation.jobs import ProgressFunction, StoppingFunction
 from dig2dig_ros.evaluation.methods import (
     describe_rows,
@@ -425,7 +426,12 @@ class _BagEvaluation:
             return self._persons.detect(self._detector, names, visible, thermal, images)
         taken = {name: self._take_recorded(pair, name) for name in self._persons.inputs}
         found = {name: entry for name, entry in taken.items() if entry is not None}
-        return self._persons.add(names, visible, found) if len(found) == len(taken) else None
+        if len(found) < len(taken):
+            return None
+        known = [name for name in found if name in sources or name in fused]
+        images = {name: entry.image for name, entry in fused.items()}
+        seen = detector_inputs(known, visible, sources['thermal'], images)
+        return self._persons.add(names, visible, found, seen)
 
     def _take_recorded(self, pair: FusedFrame, name: str) -> Detections | None:
         """Return recorded detections in pixels of the visible image."""
@@ -470,6 +476,7 @@ class _BagEvaluation:
             ),
             self._facts(fuser, dropped),
             job.against,
+            not_fused=causes,
         )
         return BagResult(
             folder=job.folder,

@@ -166,6 +166,7 @@ class DetectionStudy:
     :param resamples: of the bootstrap over the labelled images.
     :ivar frames: number of images so far.
     :ivar persons: number of persons in the labels of those that have any.
+    :ivar contrasts: mean person contrast in the last image, by input; empty without boxes.
     :raises ValueError: there is no input.
     """
 
@@ -182,6 +183,7 @@ class DetectionStudy:
         self.inputs = tuple(dict.fromkeys(inputs))
         self.frames = 0
         self.persons = 0
+        self.contrasts: dict[str, float] = {}
         self._heights: set[int] = set()
         self._labels = labels
         self._labels_fit = False
@@ -191,6 +193,8 @@ class DetectionStudy:
         self._resamples = resamples
         self._labelled: list[_LabelledImage] = []
         self._found = dict.fromkeys(self.inputs, 0)
+        # Sum and number of the contrasts at persons without labels.
+        self._contrasts = {name: (0.0, 0) for name in self.inputs}
         self._shared = {(a, b): 0 for a in self.inputs for b in self.inputs if a != b}
         # For each fusion with both cameras: persons, by which camera shows them.
         both = {VISIBLE, THERMAL} <= set(self.inputs)
@@ -250,11 +254,23 @@ class DetectionStudy:
         }
         height, width = visible.shape[:2]
         truth = self._labels.find(names, width, height) if self._labels else None
-        if truth is not None:
+        persons = self._persons_of_cameras(likely) if truth is None else truth.boxes
+        contrasts = {name: person_contrast(image, persons) for name, image in images.items()}
+        self.contrasts = {
+            name: float(np.nanmean(values))
+            for name, values in contrasts.items()
+            if not np.isnan(values).all()
+        }
+        if truth is None:
+            for name, values in contrasts.items():
+                total, count = self._contrasts[name]
+                known = values[~np.isnan(values)]
+                self._contrasts[name] = total + float(known.sum()), count + len(known)
+        else:
             heights = (truth.boxes[:, 3] - truth.boxes[:, 1]) / height
             image = _LabelledImage(
                 {name: match(detections[name], truth) for name in self.inputs},
-                {name: person_contrast(image, truth.boxes) for name, image in images.items()},
+                contrasts,
                 tuple(height_class(part) for part in heights),
                 self._time_of_day(names, visible),
             )
@@ -287,15 +303,22 @@ class DetectionStudy:
         results = self._measure()
         return [self._precision_table(results), self._group_table(results)]
 
-    def headline(self) -> tuple[str, str]:
-        """Return the one figure to know first, and its values for the cameras and the fusion."""
-        inputs = [name for name in self.inputs if name in (VISIBLE, THERMAL, FUSED)]
+    def ranking(self) -> tuple[str, dict[str, str]]:
+        """
+        Return the figure by which the inputs that matter most compare, higher first.
+
+        :return: what it is, and its values as text for the cameras, their mean and ``fused``.
+        """
+        inputs = [name for name in self.inputs if name in (VISIBLE, THERMAL, REFERENCE, FUSED)]
         if self.persons:
             results = self._measure()
-            values = [f'{name} {100 * results[name].ap50:.1f}' for name in inputs]
-            return 'AP50 of persons', ', '.join(values)
-        counts = [f'{name} {self._found[name] / max(self.frames, 1):.2f}' for name in inputs]
-        return 'persons per image', ', '.join(counts)
+            figures = {name: 100 * results[name].ap50 for name in inputs}
+            title, form = 'AP50 of persons', '.1f'
+        else:
+            figures = {name: self._found[name] / max(self.frames, 1) for name in inputs}
+            title, form = 'persons per image', '.2f'
+        order = sorted(inputs, key=lambda name: -figures[name])
+        return title, {name: format(figures[name], form) for name in order}
 
     def summary(self) -> dict[str, Any]:
         """Return the figures for `summary.json`: rates as parts of one, NaN where undefined."""
@@ -492,6 +515,17 @@ class DetectionStudy:
 
     # --- Without labels -------------------------------------------------------------------------
 
+    @staticmethod
+    def _persons_of_cameras(boxes: Mapping[str, Array]) -> Array:
+        """Return the persons that the cameras show, those of both once; all without cameras."""
+        cameras = [boxes[name] for name in (VISIBLE, THERMAL) if name in boxes]
+        persons, *others = cameras or boxes.values()
+        for own in others:
+            known = {index for _, index in pair_up(persons, own)}
+            new = [index for index in range(len(own)) if index not in known]
+            persons = np.concatenate([persons, own[new]])
+        return persons
+
     def _compare(self, boxes: Mapping[str, Array]) -> None:
         """Count the persons of one image that the inputs have in common."""
         common: dict[tuple[str, str], list[tuple[int, int]]] = {}
@@ -519,6 +553,9 @@ class DetectionStudy:
         many = len(self.inputs) > 1
         header = ['input', 'persons', 'persons per image']
         header += [f'also in {name}' for name in self.inputs if many]
+        contrasts = any(known for _, known in self._contrasts.values())
+        if contrasts:
+            header.append('person contrast')
         rows = []
         for first in self.inputs:
             count = self._found[first]
@@ -526,6 +563,9 @@ class DetectionStudy:
             for second in self.inputs if many else ():
                 same = first == second
                 row.append('' if same else _percent(_part(self._shared[first, second], count)))
+            if contrasts:
+                total, known = self._contrasts[first]
+                row.append(_levels(total / known if known else math.nan))
             rows.append(tuple(row))
         notes = [
             f'Persons are detections of at least {self._score:g} in {self.frames} images, none '
@@ -540,6 +580,11 @@ class DetectionStudy:
             'what one alone shows may be the person that the others miss, and more persons are '
             'not better by themselves. Only labels can show that.',
         ]
+        if contrasts:
+            notes.append(
+                'Person contrast: the mean luma inside the box of a person that a camera shows, '
+                'less that of the ring around it, in grey levels.'
+            )
         title = 'Agreement of the inputs' if many else 'Persons found'
         tables = [Table(title, tuple(header), tuple(rows), tuple(notes))]
         return [*tables, self._fusion_table()] if self._fusions else tables

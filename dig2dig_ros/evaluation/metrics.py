@@ -31,7 +31,7 @@ metric raises :class:`MetricError`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 import math
 from typing import Any, cast
@@ -226,16 +226,36 @@ def qabf(fused: Luma, visible: Luma, thermal: Luma) -> float:
     sources without any edge have nothing to lose: 1.
     """
     fused, visible, thermal = checked_images(fused=fused, visible=visible, thermal=thermal)
+    preserved, totals = zip(*_preserved_edges(fused, (visible, thermal)), strict=True)
+    total = sum(totals)
+    return sum(preserved) / total if total > 0 else 1.0
+
+
+def edges_kept(fused: Luma, *sources: Luma) -> tuple[float, ...]:
+    """
+    Return the part of each source's edge information that the fused image preserves, in [0, 1].
+
+    :func:`qabf` is their mean, weighted by the edges of each source. A source without any edge
+    has nothing to lose: 1.
+    """
+    named = {f'source {number}': source for number, source in enumerate(sources)}
+    fused, *images = checked_images(1, fused=fused, **named)
+    parts = _preserved_edges(fused, images)
+    return tuple(preserved / total if total > 0 else 1.0 for preserved, total in parts)
+
+
+def _preserved_edges(fused: Array, sources: Sequence[Array]) -> list[tuple[float, float]]:
+    """Return for each source the edge strength that the fused image preserves, and all of it."""
     strength_f, orientation_f = _edges(fused, cv2.BORDER_CONSTANT)
-    preserved = total = 0.0
-    for source in (visible, thermal):
+    parts = []
+    for source in sources:
         strength, orientation = _edges(source, cv2.BORDER_CONSTANT)
         kept_strength = _sigmoid(_ratio(strength, strength_f), 0.9994, 15.0, 0.5)
         agreement = 1.0 - np.abs(orientation - orientation_f) / (math.pi / 2)
         kept_orientation = _sigmoid(agreement, 0.9879, 22.0, 0.8)
-        preserved += float((kept_strength * kept_orientation * strength).sum())
-        total += float(strength.sum())
-    return preserved / total if total > 0 else 1.0
+        preserved = float((kept_strength * kept_orientation * strength).sum())
+        parts.append((preserved, float(strength.sum())))
+    return parts
 
 
 def nabf(fused: Luma, visible: Luma, thermal: Luma) -> float:

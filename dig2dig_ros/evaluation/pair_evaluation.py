@@ -319,6 +319,7 @@ class PairEvaluation:
         method = self._methods[study.shown]
         assert isinstance(method, FusionMethod)
         fuser = method.fuser.describe()
+        left = {'skipped': self.skipped, 'without counterpart': job.unpaired}
         settings = [('folder', str(job.directory.resolve()))]
         settings += [(key, str(value)) for key, value in fuser.items()]
         settings += [(f'row {name}', text) for name, text in self.rows().items()]
@@ -350,6 +351,7 @@ class PairEvaluation:
             },
             job.against,
             job.ablations,
+            ', '.join(f'{len(names)} {why}' for why, names in left.items() if names),
         )
         return study.folder / 'report.html'
 

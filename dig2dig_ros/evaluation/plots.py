@@ -88,6 +88,7 @@ def line_plot(
         axes.set_xlabel(x_label)
         axes.set_ylabel(unit)
         axes.margins(x=0.01)
+        _widen(axes)
         if not drawn:
             _say_empty(axes)
         elif len(lines) > 1:
@@ -131,6 +132,15 @@ def quality_runtime_plot(points: Mapping[str, tuple[float, float]], metric_title
         else:
             _say_empty(axes)
         return _svg(figure, f'{metric_title} against the time for a pair')
+
+
+def _widen(axes: Any) -> None:
+    """Show values that hardly differ as such, rather than the noise of their last digits."""
+    low, high = axes.get_ylim()
+    least = 0.02 * max(abs(low), abs(high))
+    if high - low < least:
+        middle = (low + high) / 2
+        axes.set_ylim(middle - least / 2, middle + least / 2)
 
 
 def _say_empty(axes: Any) -> None:

@@ -15,9 +15,10 @@
 """
 The report on an evaluation: one HTML file that opens from disk.
 
-The page holds all it needs: pictures, plots, style and script, and its content security policy
-keeps it from loading anything else. Everything but the before/after slider and the sorting of
-tables is static HTML, and without scripts the pictures of the frames stand side by side.
+The page holds all it needs but the video, which lies next to it: pictures, plots, style and
+script; its content security policy keeps it from loading anything else. Everything but the
+before/after slider, the tooltips on touch screens and the sorting of tables is static HTML, and
+without scripts the pictures of the frames stand side by side.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from string import Template
 from urllib.parse import quote
 
 from dig2dig_ros.evaluation.gallery import GalleryFrame
+from dig2dig_ros.evaluation.glossary import explanation
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.images.overlay import source_colours
 
@@ -52,11 +54,13 @@ class Report:
     All texts are plain text, and may hold any characters.
 
     :param title: what was evaluated.
+    :param verdict: what came of it, in a sentence.
     :param subtitle: a line below it: with what, on what, when.
     :param summary: (name, value) of the facts to know first, in order of importance.
     :param warnings: sentences on what was left out or looks wrong.
     :param frames: for the before/after slider.
     :param tables: of results.
+    :param video: path relative to the page, of a format that browsers play; empty without.
     :param plots: (title, SVG as :mod:`~dig2dig_ros.evaluation.plots` draws it).
     :param files: (what it is, path relative to the page).
     :param settings: (name, value) of all that is needed to repeat the run.
@@ -66,11 +70,13 @@ class Report:
     """
 
     title: str
+    verdict: str = ''
     subtitle: str = ''
     summary: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
     frames: tuple[GalleryFrame, ...] = ()
     tables: tuple[Table, ...] = ()
+    video: str = ''
     plots: tuple[tuple[str, str], ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
@@ -83,6 +89,7 @@ def render(report: Report) -> str:
     style, script, page = map(_resource, ('page.css', 'page.js', 'page.html'))
     sections = [
         ('frames', 'Frames', _frames(report)),
+        ('video', 'Video', _video(report.video)),
         ('plots', 'Plots', ''.join(_plot(title, svg) for title, svg in report.plots)),
         ('tables', 'Tables', ''.join(map(_table, report.tables))),
         ('files', 'Files', _files(report.files)),
@@ -94,6 +101,7 @@ def render(report: Report) -> str:
         title=_text(report.title),
         subtitle=_tag('p', report.subtitle, 'subtitle') if report.subtitle else '',
         links=''.join(f'<a href="#{name}">{title}</a>' for name, title, _ in present),
+        verdict=_tag('p', report.verdict, 'verdict') if report.verdict else '',
         summary=_summary(report.summary),
         warnings=_warnings(report.warnings),
         sections='\n'.join(
@@ -137,8 +145,16 @@ def _tag(name: str, text: str, style: str = '') -> str:
     return f'{start}{_text(text)}</{name}>'
 
 
+def _term(text: str) -> str:
+    """Return a heading with a tooltip, where it is one of the glossary."""
+    about = explanation(text)
+    return f'<abbr title="{_text(about)}">{_text(text)}</abbr>' if about else _text(text)
+
+
 def _definitions(pairs: Iterable[tuple[str, str]], style: str) -> str:
-    rows = ''.join(f'<div>{_tag("dt", name)}{_tag("dd", value)}</div>\n' for name, value in pairs)
+    rows = ''.join(
+        f'<div><dt>{_term(name)}</dt>{_tag("dd", value)}</div>\n' for name, value in pairs
+    )
     return f'<dl class="{style}">\n{rows}</dl>'
 
 
@@ -146,7 +162,8 @@ def _summary(summary: Sequence[tuple[str, str]]) -> str:
     if not summary:
         return ''
     cards = (
-        f'<div>{_tag("dt", name)}{_tag("dd", value, "long" if len(value) > _LONG else "")}</div>\n'
+        f'<div><dt>{_term(name)}</dt>'
+        f'{_tag("dd", value, "long" if len(value) > _LONG else "")}</div>\n'
         for name, value in summary
     )
     return f'<dl class="cards">\n{"".join(cards)}</dl>'
@@ -218,17 +235,26 @@ def _frame(frame: GalleryFrame) -> str:
     )
 
 
+def _video(path: str) -> str:
+    if not path:
+        return ''
+    address = _address(path)
+    return (
+        f'<video controls preload="metadata" src="{address}"><a href="{address}">Video</a></video>'
+    )
+
+
 def _plot(title: str, svg: str) -> str:
     return (
-        f'<figure class="plot">{_tag("figcaption", title)}\n<div class="drawing">{svg}</div>\n'
-        '</figure>\n'
+        f'<figure class="plot"><figcaption>{_term(title)}</figcaption>\n'
+        f'<div class="drawing">{svg}</div>\n</figure>\n'
     )
 
 
 def _table(table: Table) -> str:
-    header = ''.join(f'<th scope="col">{_text(cell)}</th>' for cell in table.header)
+    header = ''.join(f'<th scope="col">{_term(cell)}</th>' for cell in table.header)
     rows = ''.join(
-        f'<tr><th scope="row">{_text(row[0])}</th>'
+        f'<tr><th scope="row">{_term(row[0])}</th>'
         f'{"".join(_tag("td", cell) for cell in row[1:])}</tr>\n'
         for row in table.rows
     )
@@ -243,11 +269,17 @@ def _table(table: Table) -> str:
     )
 
 
+def _address(path: str) -> str:
+    """Return the address of a file next to the page."""
+    # The leading dot keeps a name such as "javascript:x" a name.
+    return './' + quote(path, errors='surrogateescape')
+
+
 def _files(entries: Sequence[tuple[str, str]]) -> str:
     def row(what: str, path: str) -> str:
-        # The leading dot keeps a name such as "javascript:x" a name.
-        address = './' + quote(path, errors='surrogateescape')
-        return f'<div>{_tag("dt", what)}<dd><a href="{address}">{_text(path)}</a></dd></div>\n'
+        return (
+            f'<div>{_tag("dt", what)}<dd><a href="{_address(path)}">{_text(path)}</a></dd></div>\n'
+        )
 
     rows = ''.join(row(what, path) for what, path in entries)
     return f'<dl class="files">\n{rows}</dl>' if rows else ''

@@ -37,10 +37,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.evaluation.baselines import BASELINES
 from dig2dig_ros.evaluation.comparison import Difference, FUSED
 from dig2dig_ros.evaluation.detection_study import DetectionStudy
+from dig2dig_ros.evaluation.detector_inputs import REFERENCE, with_chroma_of
 from dig2dig_ros.evaluation.gallery import Gallery, jpeg
-from dig2dig_ros.evaluation.metrics import metric_info
+from dig2dig_ros.evaluation.metrics import edges_kept, luma, metric_info
 from dig2dig_ros.evaluation.plots import (
     line_plot,
     quality_runtime_plot,
@@ -53,6 +55,7 @@ from dig2dig_ros.evaluation.scores import (
     ScoreBook,
     ScoreFile,
 )
+from dig2dig_ros.evaluation.verdict import verdict
 from dig2dig_ros.images.overlay import contribution_overlay
 from dig2dig_ros.images.video import FOR_BROWSERS, Image, Video
 
@@ -61,6 +64,8 @@ from dig2dig_ros.images.video import FOR_BROWSERS, Image, Video
 GALLERY_METRIC = 'Qabf'
 # Plotted over the run: one that rewards the mean of the sources, and two that reward detail.
 PLOTTED_METRICS = ('SSIM', 'Qabf', 'VIF')
+# Of the videos that OpenCV writes.
+PLAYED_BY_BROWSERS = ('video.webm',)
 # What it writes, and the next one may replace.
 STUDY_FILES = (
     'metrics.csv',
@@ -149,6 +154,7 @@ class Study:
         self._offsets = array('d')
         self._milliseconds = array('d')
         self._weights = {source: array('d') for source in self.sources}
+        self._edges_kept: dict[str, dict[str, array[float]]] = {}
         self._detection = detection
         self._persons = {name: array('d') for name in detection.inputs} if detection else {}
         self._person_times = array('d')
@@ -181,7 +187,15 @@ class Study:
         for name, entry in fused.items():
             self._timing.add([pair.name, name, f'{entry.milliseconds:.3f}'], {})
         score = math.nan
+        lumas = [luma(image) for image in pair.sources.values()]
+        average = with_chroma_of(next(iter(pair.sources.values())), BASELINES[REFERENCE](lumas))
         if values is not None:
+            for name, image in {self.shown: pair.fused, REFERENCE: average}.items():
+                kept = edges_kept(luma(image), *lumas)
+                for source, part in zip(self.sources, kept, strict=True):
+                    self._edges_kept.setdefault(name, {}).setdefault(source, array('d')).append(
+                        part
+                    )
             self._scored_times.append(pair.time)
             self.scores.add(values, {name: entry.milliseconds for name, entry in fused.items()})
             score = values.get(self.shown, {}).get(GALLERY_METRIC, math.nan)
@@ -193,9 +207,9 @@ class Study:
         self._timing.flush()
         self._gallery.add(
             self.pairs,
-            pair.name,
+            f'pair {self.pairs + 1}, {f"{pair.time:.2f} s" if self._timed else pair.name}',
             score,
-            lambda: self._pictures(pair),
+            lambda: self._pictures(pair, average),
             self._facts(pair, values, persons),
         )
         shown = [pair.sources[source] for source in self.sources[:2]]
@@ -203,8 +217,9 @@ class Study:
         self.pairs += 1
 
     @staticmethod
-    def _pictures(pair: StudyPair) -> dict[str, bytes]:
+    def _pictures(pair: StudyPair, mean: Image) -> dict[str, bytes]:
         pictures = {name: jpeg(image) for name, image in pair.sources.items()}
+        pictures[REFERENCE] = jpeg(mean)
         pictures[FUSED] = jpeg(pair.fused)
         pictures[CONTRIBUTIONS] = jpeg(contribution_overlay(pair.fused, pair.contributions))
         return pictures
@@ -217,7 +232,7 @@ class Study:
     ) -> dict[str, str]:
         facts = {}
         if self._timed:
-            facts['time'] = f'{pair.time:.2f} s'
+            facts['stamp'] = pair.name
         height, width = pair.fused.shape[:2]
         facts['size'] = f'{width}x{height}'
         if pair.offset is not None:
@@ -226,6 +241,9 @@ class Study:
             facts[metric_info(name).title] = format_value(value)
         for name, count in (persons or {}).items():
             facts[f'persons in {name}'] = str(count)
+        if persons is not None and self._detection is not None:
+            for name, contrast in self._detection.contrasts.items():
+                facts[f'person contrast in {name}'] = f'{contrast:+.0f}'
         return facts
 
     def close(self) -> None:
@@ -240,6 +258,7 @@ class Study:
         facts: Mapping[str, Any],
         against: Sequence[str] = (),
         groups: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+        not_fused: str = '',
     ) -> dict[str, Any]:
         """
         Write what is said of all pairs together: `summary.json` and `report.html`.
@@ -251,6 +270,7 @@ class Study:
         :param against: rows that the fusion is compared with pair by pair.
         :param groups: rows whose quality is drawn against their time together, with their labels,
             by the title of the group; empty for all rows in one plot.
+        :param not_fused: what was left out, by cause; empty if nothing was.
         :return: what `summary.json` holds.
         """
         apart: dict[str, list[Difference]] = {}
@@ -271,7 +291,15 @@ class Study:
         ]
         page = replace(
             report,
+            verdict=verdict(
+                self.pairs,
+                figures.get('edges_kept', {}),
+                self._detection,
+                not_fused,
+                len(report.warnings),
+            ),
             summary=(*report.summary, *self._summary_rows(figures)),
+            video=self._video.name if self._video.name in PLAYED_BY_BROWSERS else '',
             frames=tuple(self._gallery.frames()),
             plots=tuple(self._plots(groups)),
             files=tuple(files),
@@ -293,6 +321,10 @@ class Study:
         if self.scores.pairs:
             figures['scored_pairs'] = self.scores.pairs
             figures['metrics'] = self.scores.means()
+            figures['edges_kept'] = {
+                name: {source: float(np.mean(parts)) for source, parts in kept.items()}
+                for name, kept in self._edges_kept.items()
+            }
             figures['differences'] = {
                 f'{FUSED} - {name}': {
                     metric: [entry.mean, entry.low, entry.high]
@@ -315,7 +347,8 @@ class Study:
             text = ', '.join(f'{name} {format_value(means[name])}' for name in PLOTTED_METRICS[:2])
             rows.append((f'quality of {self.shown}', text))
         if self._detection is not None and self._detection.frames:
-            rows.append(self._detection.headline())
+            title, ranked = self._detection.ranking()
+            rows.append((title, ', '.join(f'{name} {value}' for name, value in ranked.items())))
         return rows
 
     def _plots(self, groups: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:

@@ -121,15 +121,19 @@ def test_the_contrast_of_persons_is_measured_where_there_are_images() -> None:
     assert 'person contrast' not in labelled_study().tables()[0].header
 
 
-def test_the_headline_is_of_the_cameras_and_the_fusion() -> None:
+def test_the_best_of_cameras_mean_and_fusion_comes_first() -> None:
+    title, values = labelled_study().ranking()
+    assert title == 'AP50 of persons'
     half = f'{100 * 51 / 101:.1f}'
-    assert labelled_study().headline() == ('AP50 of persons', f'visible {half}, fused 100.0')
+    assert list(values.items()) == [('mean', '100.0'), ('fused', '100.0'), ('visible', half)]
     study = DetectionStudy(['visible', 'thermal', 'mean', 'fused'])
     for _ in range(2):
         persons = {name: found(NEAR) for name in study.inputs}
         study.add(['image'], BRIGHT, {**persons, 'fused': found(NEAR, MEDIUM)})
-    expected = 'visible 1.00, thermal 1.00, fused 2.00'
-    assert study.headline() == ('persons per image', expected)
+    title, values = study.ranking()
+    assert title == 'persons per image'
+    expected = {'fused': '2.00', 'visible': '1.00', 'thermal': '1.00', 'mean': '1.00'}
+    assert list(values.items()) == list(expected.items())
 
 
 def test_few_images_have_no_interval() -> None:
@@ -232,7 +236,7 @@ def test_a_cell_without_persons_is_empty() -> None:
     assert table.rows[0][1:5] == ('', '', '', '')
     assert column(table, 'FPPI') == {'visible': '1.00', 'mean': '0.00'}
     assert as_json(study.summary())['inputs']['visible']['ap50'] is None
-    assert study.headline() == ('persons per image', 'visible 1.00')
+    assert study.ranking() == ('persons per image', {'visible': '1.00', 'mean': '0.00'})
     json.dumps(as_json(study.summary()), allow_nan=False)
 
 
@@ -327,6 +331,31 @@ def test_agreement_of_inputs_without_labels() -> None:
             }
         },
     }
+
+
+def test_without_labels_contrast_is_that_of_the_persons_of_the_cameras() -> None:
+    study = DetectionStudy(['visible', 'thermal', 'fused'])
+    warm = DARK.copy()
+    x1, y1, x2, y2 = MEDIUM
+    warm[y1:y2, x1:x2] += 40
+    # One person in both cameras, who counts once, one in the thermal image alone; and what only
+    # the fused image shows does not count.
+    boxes = {
+        'visible': found(NEAR),
+        'thermal': found([1, 0, 50, 100], MEDIUM),
+        'fused': found(NEAR, OTHER),
+    }
+    images = {'visible': BRIGHT, 'thermal': warm, 'fused': warm}
+    study.add(['one'], BRIGHT, boxes, images)
+    assert study.contrasts == {'visible': 0.0, 'thermal': 20.0, 'fused': 20.0}
+    agreement, _ = study.tables()
+    assert column(agreement, 'person contrast') == {
+        'visible': '+0',
+        'thermal': '+20',
+        'fused': '+20',
+    }
+    study.add(['two'], BRIGHT, {name: found() for name in boxes}, images)
+    assert study.contrasts == {}
 
 
 def test_labels_that_fit_no_image_leave_agreement() -> None:

@@ -255,6 +255,23 @@ def test_constant_images_have_defined_values(sources: tuple[Image, Image]) -> No
         assert all_flat[name] == 0, name
 
 
+def test_qabf_is_the_mean_of_what_is_kept_of_each_source_by_its_edges() -> None:
+    one, other = texture(1), texture(2)
+    fused = ((one.astype(int) + other) // 2).astype(np.uint8)
+    kept = metrics.edges_kept(fused, one, other)
+    edges = [np.hypot(*sobel(source)).sum() for source in (one, other)]
+    assert metrics.qabf(fused, one, other) == pytest.approx(np.average(kept, weights=edges))
+    # The image itself is kept best, and an image without edges has nothing to lose.
+    all_kept, some, nothing = metrics.edges_kept(one, one, other, np.zeros_like(one))
+    assert all_kept > 0.95 > 0.5 > some
+    assert nothing == 1
+
+
+def sobel(image: Image) -> list[NDArray[np.float64]]:
+    padded = np.pad(image.astype(float), 1)
+    return [cv2.Sobel(padded, cv2.CV_64F, *d)[1:-1, 1:-1] for d in ((1, 0), (0, 1))]
+
+
 def test_qabf_of_sources_without_edges_is_perfect() -> None:
     black = np.zeros((8, 8), dtype=np.uint8)
     assert metrics.qabf(ramp(5, 5, (8, 8)), black, black) == 1

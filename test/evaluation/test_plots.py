@@ -136,6 +136,13 @@ def test_no_values_are_said_to_be_none(values: list[float]) -> None:
     assert 'no values' in texts(line(values))
 
 
+def test_values_that_hardly_differ_look_alike() -> None:
+    (nearly,) = curves(line([8.1, 8.1001, 8.0999, 8.1]))
+    assert np.ptp(nearly[:, 1]) < 2
+    (apart,) = curves(line([8.1, 9.1, 7.1, 8.1]))
+    assert np.ptp(apart[:, 1]) > 50
+
+
 def test_lines_of_another_length_are_refused() -> None:
     with pytest.raises(ValueError, match='fused has 2 values at 3 places'):
         line_plot('', '', [0, 1, 2], {'fused': [1.0, 2.0]})

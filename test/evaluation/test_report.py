@@ -15,6 +15,7 @@
 """The report page: what is in the file, and how it behaves in a real browser."""
 
 from collections.abc import Callable
+import html
 from html.parser import HTMLParser
 import math
 from pathlib import Path
@@ -25,8 +26,10 @@ import numpy as np
 import pytest
 
 from dig2dig_ros.evaluation.gallery import BEST, GalleryFrame, jpeg, SPACED, WORST
+from dig2dig_ros.evaluation.glossary import explanation
 from dig2dig_ros.evaluation.report import render, Report, write_report
 from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.images.video import FOR_BROWSERS, Video
 
 OpenPage = Callable[..., Any]
 
@@ -63,6 +66,7 @@ def table(rows: int) -> Table:
 def report(**changes: Any) -> Report:
     contents: dict[str, Any] = {
         'title': 'night drive',
+        'verdict': 'The fused image keeps most.',
         'subtitle': 'fused on the CPU',
         'summary': (('pairs fused', '2,000'), ('dropped', '3'), ('Qabf', '0.551')),
         'warnings': ('LPIPS is missing: no weights were given.',),
@@ -105,7 +109,8 @@ class Reader(HTMLParser):
 
 def test_the_page_holds_what_the_report_says() -> None:
     text = Reader(render(report())).text
-    parts = ['night drive', 'fused on the CPU', '2,000', '1 warning', 'LPIPS is missing']
+    parts = ['night drive', 'fused on the CPU', 'The fused image keeps most.']
+    parts += ['2,000', '1 warning', 'LPIPS is missing']
     parts += [
         'Best and worst by Qabf.',
         'came from: visible  thermal',
@@ -120,7 +125,10 @@ def test_the_page_holds_what_the_report_says() -> None:
     # In the order of their importance.
     places = [
         text.index(part)
-        for part in ('2,000', '1 warning', 'pair 0', 'a plot', 'row 0', 'metrics.csv', 'seed')
+        for part in (
+            *('keeps most', '2,000', '1 warning', 'pair 0'),
+            *('a plot', 'row 0', 'metrics.csv', 'seed'),
+        )
     ]
     assert places == sorted(places)
 
@@ -132,6 +140,8 @@ def test_texts_are_escaped_everywhere() -> None:
         render(
             Report(
                 title=NASTY,
+                verdict=NASTY,
+                video=NASTY,
                 subtitle=NASTY,
                 summary=((NASTY, NASTY),),
                 warnings=(NASTY,) * 7,
@@ -149,7 +159,7 @@ def test_texts_are_escaped_everywhere() -> None:
     assert nasty.tags.count('img') == 1
     assert 'onerror' not in nasty.attributes
     # Twice the title and each setting, seven warnings, and so on: all of them, as they are.
-    assert nasty.text.count(NASTY) == 31
+    assert nasty.text.count(NASTY) == 32
 
 
 def test_the_page_refers_to_nothing_but_itself_and_its_files() -> None:
@@ -174,6 +184,12 @@ def test_the_page_refers_to_nothing_but_itself_and_its_files() -> None:
 )
 def test_links_lead_to_files_of_any_name(path: str, address: str) -> None:
     assert address in Reader(render(report(files=(('a file', path),)))).addresses
+
+
+def test_terms_of_the_glossary_are_explained() -> None:
+    page = render(report(frames=(frame(0, 0.5, SPACED),)))
+    assert f'<dt><abbr title="{html.escape(explanation("Qabf"))}">Qabf</abbr></dt>' in page
+    assert '<dt>dropped</dt>' in page
 
 
 def test_what_there_is_not_is_left_out() -> None:
@@ -392,6 +408,58 @@ def test_tables_are_sorted_by_keyboard(open_page: OpenPage, page: Path) -> None:
         '.map((header) => header.getAttribute("aria-sort"))'
     )
     assert sorts == [None, 'ascending', None, None]
+
+
+def tip(browser: Any) -> str:
+    """Return what the tooltip says; empty while it is hidden."""
+    return browser.find_element('css selector', '.tip').text
+
+
+def test_terms_are_explained_to_the_mouse_the_keyboard_and_the_finger(
+    open_page: OpenPage, tmp_path: Path
+) -> None:
+    from selenium.webdriver import ActionChains, Keys
+
+    path = tmp_path / 'report.html'
+    scores = Table('', ('method', 'SSIM ↑'), (('fused', '1.4'), ('mean', '1.5')))
+    write_report(path, report(tables=(scores,)))
+    browser = open_page(path)
+    term = browser.find_element('css selector', '.facts abbr')
+    ActionChains(browser, duration=0).move_to_element(term).perform()
+    assert tip(browser) == explanation('Qabf')
+    keys(browser, Keys.ESCAPE)
+    assert tip(browser) == ''
+    # In the header of a table it is the button that has the focus.
+    button = browser.find_elements('css selector', 'thead button')[1]
+    browser.execute_script('arguments[0].focus()', button)
+    assert tip(browser) == explanation('SSIM')
+    assert button.get_attribute('aria-describedby') == 'tip'
+    browser = open_page(path, 360, 740)
+    term = browser.find_element('css selector', '.cards abbr')
+    term.click()
+    assert tip(browser) == explanation('Qabf')
+    box = browser.find_element('css selector', '.tip').rect
+    assert box['x'] >= 8
+    assert box['x'] + box['width'] <= 352
+
+
+def test_the_video_plays_from_disk(open_page: OpenPage, tmp_path: Path) -> None:
+    video = Video(tmp_path.joinpath, 5.0, formats=FOR_BROWSERS[:1])
+    for number in range(4):
+        video.add([np.full((48, 64), 40 * number, np.uint8)], number / 5)
+    video.close()
+    if video.name is None:
+        pytest.skip('OpenCV cannot write WebM here')
+    path = tmp_path / 'report.html'
+    write_report(path, report(video=video.name))
+    browser = open_page(path)
+    width = browser.execute_async_script(
+        'const done = arguments[0], video = document.querySelector("video");'
+        'const answer = () => done(video.error ? video.error.message : video.videoWidth);'
+        'video.addEventListener("loadeddata", answer); video.addEventListener("error", answer);'
+        'video.load();'
+    )
+    assert width == 64
 
 
 def test_a_phone_scrolls_tables_but_not_the_page(open_page: OpenPage, page: Path) -> None:

@@ -22,6 +22,7 @@ import json
 import math
 from pathlib import Path
 import platform
+import re
 import tracemalloc
 from typing import Any
 
@@ -166,13 +167,18 @@ def test_what_is_said_of_all_pairs(tmp_path: Path) -> None:
     assert found['mean_weights'] == {'visible': 0.5, 'thermal': 0.5}
     assert found['fusion_ms'] == {'p50': 13.5, 'p95': 16.65}
     assert found['metrics'] == SCORES
+    assert set(found['edges_kept']) == {'fused', 'mean'}
+    assert found['edges_kept']['fused']['visible'] > 0.95
     assert found['differences']['fused - mean']['PSNR_sum'] == [1.0, 1.0, 1.0]
     assert found['warnings'] == ['thermal changes its size']
     assert found['versions']['python'] == platform.python_version()
 
     page = (tmp_path / 'report.html').read_text(encoding='utf-8')
     plots = ('Mean weight of each source', 'Pair offset: thermal stamp less visible stamp')
-    for text in ('A drive', 'in the rain', 'thermal changes its size', 'pair0', *plots):
+    names = ('pair 1, 0.00 s', 'pair 8, 0.70 s', 'alt="mean"', 'alt="contributions"')
+    assert re.search(r'The fused image keeps 9\d % of the visible edges and \d+ % of', page)
+    assert '8 pairs were fused; 1 warning needs a look.' in page
+    for text in ('A drive', 'in the rain', 'thermal changes its size', 'pair0', *names, *plots):
         assert text in page
     video = next(tmp_path.glob('video.*')).name
     for name in ('fused/', 'metrics.csv', 'timing.csv', 'summary.json', video):

@@ -36,11 +36,12 @@
       make('legend', {class: 'unseen'}, 'Frame'));
     for (const frame of frames) {
       const picture = frame.pictures.get('fused') || [...frame.pictures.values()][0];
-      const number = make('small', {}, frame.score || `#${frame.index}`);
-      if (frame.labels.includes('worst')) number.className = 'worst';
-      if (frame.labels.includes('best')) number.className = 'best';
+      const score = make('small', {}, frame.score);
+      if (frame.labels.includes('worst')) score.className = 'worst';
+      if (frame.labels.includes('best')) score.className = 'best';
       frame.thumb = radio('frame', frame.index, false,
-        ...(picture ? [make('img', {src: picture.src, alt: '', decoding: 'async'})] : []), number);
+        ...(picture ? [make('img', {src: picture.src, alt: '', decoding: 'async'})] : []),
+        make('small', {class: 'name'}, frame.name), score);
       frame.thumb.title = [frame.name, ...frame.labels].join(', ');
       frame.thumb.firstChild.setAttribute('aria-label', frame.thumb.title);
       strip.append(frame.thumb);
@@ -211,7 +212,66 @@
     });
   }
 
+  /* Tooltips also for the keyboard and for fingers: the browser's own are for the mouse alone. */
+  function tooltips() {
+    const tip = make('div', {class: 'tip', role: 'tooltip', id: 'tip'});
+    let shown = null;
+    document.body.append(tip);
+    tip.hidden = true;
+    for (const term of document.querySelectorAll('abbr[title]')) {
+      term.dataset.about = term.title;
+      term.removeAttribute('title');
+      if (!term.closest('button')) term.tabIndex = 0;
+    }
+
+    function termOf({target}) {
+      if (!(target instanceof Element)) return null;
+      return target.closest('abbr[data-about]') ||
+        (target.matches('button') ? target.querySelector('abbr[data-about]') : null);
+    }
+
+    function ownerOf(term) {
+      return term.closest('button') || term;
+    }
+
+    function show(term) {
+      if (shown && shown !== term) hide();
+      shown = term;
+      ownerOf(term).setAttribute('aria-describedby', 'tip');
+      tip.textContent = term.dataset.about;
+      tip.hidden = false;
+      place();
+    }
+
+    function place() {
+      const box = shown.getBoundingClientRect();
+      const below = box.bottom + 6 + tip.offsetHeight <= innerHeight;
+      tip.style.left = `${Math.max(8, Math.min(box.left, innerWidth - tip.offsetWidth - 8))}px`;
+      tip.style.top = `${below ? box.bottom + 6 : Math.max(8, box.top - 6 - tip.offsetHeight)}px`;
+    }
+
+    function hide() {
+      if (shown) ownerOf(shown).removeAttribute('aria-describedby');
+      shown = null;
+      tip.hidden = true;
+    }
+
+    for (const type of ['pointerover', 'focusin', 'click']) {
+      document.addEventListener(type, (event) => {
+        const term = termOf(event);
+        if (term) show(term);
+        /* What has the focus keeps its tooltip, also when the page scrolls below the mouse. */
+        else if (shown && ownerOf(shown) !== document.activeElement) hide();
+      });
+    }
+    document.addEventListener('focusout', hide);
+    document.addEventListener('keydown', ({key}) => { if (key === 'Escape') hide(); });
+    document.addEventListener('scroll', () => { if (shown) place(); },
+      {capture: true, passive: true});
+  }
+
   const list = document.getElementById('frame-list');
-  if (list) comparer(document.getElementById('comparer'), list);
   document.querySelectorAll('.table table').forEach(sortable);
+  tooltips();
+  if (list) comparer(document.getElementById('comparer'), list);
 })();
