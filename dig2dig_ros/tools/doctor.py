@@ -29,6 +29,7 @@ import os
 import sys
 import textwrap
 
+from dig2dig_ros.nodes.signals import run_tool
 from dig2dig_ros.streams.installation import find_opencv, find_python, find_torch, Finding
 from dig2dig_ros.streams.middleware import find_memory, find_profile, find_settings
 from dig2dig_ros.streams.trial import ask
@@ -154,9 +155,8 @@ def show(finding: Finding) -> None:
     sys.stdout.flush()
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the tool; see the module's description."""
-    options = parse_arguments(arguments)
+def examine(options: argparse.Namespace) -> int:
+    """Show what there is; return the exit code."""
     count = 0
     try:
         for finding in look(options):
@@ -169,3 +169,8 @@ def main(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return int(count > 0)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the tool; see the module's description."""
+    return run_tool('dig2dig doctor', lambda: examine(parse_arguments(arguments)))
