@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import os
 from pathlib import Path
 import re
@@ -174,6 +174,12 @@ def thermal_range(parameters: Mapping[str, Any]) -> ThermalRange:
     }
     given = {name: parameters[key] for name, key in arguments.items() if key in parameters}
     return ThermalRange(**given, smoothing=0.0)
+
+
+def thermal_crop(parameters: Mapping[str, Any]) -> Sequence[int]:
+    """Return the rows at the top and bottom of thermal images that are to be left out."""
+    crop: Sequence[int] = parameters.get('thermal_crop', (0, 0))
+    return crop
 
 
 def size_argument(text: str) -> tuple[int, int]:

@@ -47,7 +47,7 @@ from dig2dig_ros.evaluation.methods import (
     time_methods,
 )
 from dig2dig_ros.evaluation.metrics import LPIPS, metric_names
-from dig2dig_ros.evaluation.options import report, thermal_range
+from dig2dig_ros.evaluation.options import report, thermal_crop, thermal_range
 from dig2dig_ros.evaluation.perceptual import load_lpips
 from dig2dig_ros.evaluation.report import Report
 from dig2dig_ros.evaluation.scores import (
@@ -237,7 +237,12 @@ class PairEvaluation:
         :raises ImagePairError: it cannot be read, or the two images differ in size.
         :raises ThermalRangeError: the second image is not thermal.
         """
-        first, second = load_pair(pair, thermal=self._ranges is not None, same_size=True)
+        first, second = load_pair(
+            pair,
+            thermal=self._ranges is not None,
+            same_size=True,
+            thermal_crop=thermal_crop(self._job.parameters),
+        )
         if self._ranges is None:
             return first, second
         mapped = self._ranges(second, 0.0)

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from dig2dig_ros.evaluation.bag_reader import BagReader
 from dig2dig_ros.evaluation.bag_topics import encodings_in, find_sources
 from dig2dig_ros.evaluation.bag_types import BagError, COMPRESSED_IMAGE_TYPE, IMAGE_TYPE
-from dig2dig_ros.evaluation.options import report, thermal_range, UsageError
+from dig2dig_ros.evaluation.options import report, thermal_crop, thermal_range, UsageError
 from dig2dig_ros.evaluation.replay import stamp_text
 from dig2dig_ros.images.geometry import Size, size_of
 from dig2dig_ros.images.image_pairs import find_pairs, ImagePairError, load_pair
@@ -124,7 +124,7 @@ def from_directory(directory: Path, number: int, values: Mapping[str, Any]) -> C
     Read pairs of a directory, see :func:`~dig2dig_ros.images.image_pairs.find_pairs`.
 
     :param number: of pairs to read at most.
-    :param values: the node's parameters, for the thermal range.
+    :param values: the node's parameters, for the thermal range and crop.
     :raises ImagePairError: it holds no pairs, or none that can be read.
     :raises UsageError: the pairs differ in size.
     """
@@ -133,7 +133,7 @@ def from_directory(directory: Path, number: int, values: Mapping[str, Any]) -> C
     pairs = []
     for place in places:
         try:
-            visible, thermal = load_pair(found[place])
+            visible, thermal = load_pair(found[place], thermal_crop=thermal_crop(values))
             mapped = thermal_range(values)(thermal, 0.0)
         except (ImagePairError, ThermalRangeError) as error:
             report(f'left out {found[place].name}: {error}')

@@ -28,6 +28,7 @@ which camera_info and registrations are about.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from dig2dig_ros.errors import Refusal
 from dig2dig_ros.images.bit_depth import BitDepth
 from dig2dig_ros.images.encoded import EncodedImageError, read_image
 from dig2dig_ros.images.luma import LUMA_BGR
+from dig2dig_ros.images.thermal_range import without_rows
 
 # Where a folder holds one name twice, the earlier suffix wins: rather without loss.
 _SUFFIXES = ('.png', '.tif', '.tiff', '.bmp', '.pgm', '.ppm', '.webp', '.jpg', '.jpeg')
@@ -128,7 +130,11 @@ def unpaired(directory: str | Path) -> list[str]:
 
 
 def load_pair(
-    pair: ImagePair, *, thermal: bool = True, same_size: bool = False
+    pair: ImagePair,
+    *,
+    thermal: bool = True,
+    same_size: bool = False,
+    thermal_crop: Sequence[int] = (0, 0),
 ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """
     Read both images.
@@ -136,19 +142,21 @@ def load_pair(
     :param thermal: the second image is a thermal one. Otherwise both are photographs of equal
         rights, such as two focal planes or exposures, and read as viewers show them.
     :param same_size: refuse a pair whose images differ in size.
+    :param thermal_crop: rows at the top and bottom of a thermal image that are no image.
     :return: with ``thermal``, visible (H, W, 3) uint8 in blue-green-red order, and thermal (H, W)
         uint8 or uint16; a grey thermal image that was saved in colour is reduced to its luma.
         Otherwise two uint8 images, (H, W) where both are grey, else (H, W, 3) in blue-green-red
         order; of 16 bits the full scale becomes 0 to 255.
     :raises ImagePairError: one cannot be read, or has another number of bits, or the thermal
         image has colour, or the sizes differ and must not.
+    :raises ThermalRangeError: nothing is left of the thermal image.
     """
     if thermal:
         first = _visible(pair.visible)
         second = _checked_depth(_read(pair.thermal, _AS_IT_IS), pair.thermal)
         if has_colour(second):
             raise ImagePairError(f'{pair.thermal}: {NO_PALETTE}')
-        second = _grey(second)
+        second = without_rows(_grey(second), thermal_crop)
     else:
         first, second = _photograph(pair.visible), _photograph(pair.thermal)
         if first.ndim != second.ndim:

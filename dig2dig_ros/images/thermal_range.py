@@ -22,6 +22,7 @@ the range follows the scene with a time constant.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import math
 from typing import Any
 
@@ -53,6 +54,24 @@ _BULK_TAIL, _BULK_SPANS = 0.025, 10.0
 
 class ThermalRangeError(ValueError):
     """An image is not thermal, or a setting is wrong; the text says what to do."""
+
+
+def without_rows(image: NDArray[Any], crop: Sequence[int]) -> NDArray[Any]:
+    """
+    Return an image without its first and last rows, such as telemetry.
+
+    :param image: (H, W, ...).
+    :param crop: number of rows at the top, and at the bottom.
+    :return: a view of what is left.
+    :raises ThermalRangeError: nothing is.
+    """
+    top, bottom = crop
+    if top + bottom >= len(image):
+        raise ThermalRangeError(
+            f'thermal_crop [{top}, {bottom}] leaves nothing of {len(image)} rows: it counts the '
+            'rows at the upper and lower end that are not image'
+        )
+    return image[top : len(image) - bottom]
 
 
 class ThermalRange:

@@ -38,7 +38,7 @@ from dig2dig_ros.images.no_data import filled, NoData, placement_of_data
 from dig2dig_ros.images.overlay import weight_map
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.sensor_noise import SensorNoise
-from dig2dig_ros.images.thermal_range import ThermalRange, ThermalRangeError
+from dig2dig_ros.images.thermal_range import ThermalRange, ThermalRangeError, without_rows
 from dig2dig_ros.streams.codec import decode, decode_compressed
 from dig2dig_ros.streams.noise_watch import NoiseWatch
 from dig2dig_ros.streams.pairing import Group
@@ -216,7 +216,7 @@ class SourceImages:
         if source != 'thermal' and (said := depth.sentence(source)):
             texts['few bits'] = said
         if source == 'thermal':
-            array = _without_rows(array, values['thermal_crop'])
+            array = without_rows(array, values['thermal_crop'])
         seconds = stamp / _NANOSECONDS
         encoding = message.format if image.compressed else message.encoding
 
@@ -504,17 +504,6 @@ class FusedFrame:
                 self.prepared.images, self.prepared.placements, strict=True
             )
         )
-
-
-def _without_rows(image: NDArray[Any], crop: Sequence[int]) -> NDArray[Any]:
-    """Return an image without its first and last rows, as many as given."""
-    top, bottom = crop
-    if top + bottom >= len(image):
-        raise ThermalRangeError(
-            f'thermal_crop [{top}, {bottom}] leaves nothing of {len(image)} rows: it counts the '
-            'rows at the upper and lower end that are not image'
-        )
-    return image[top : len(image) - bottom]
 
 
 def _few_levels(image: ArrivedImage, array: NDArray[Any]) -> dict[str, str]:

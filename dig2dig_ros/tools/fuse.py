@@ -41,6 +41,7 @@ from dig2dig_ros.evaluation.options import (
     report,
     set_up_fuser,
     TASKS,
+    thermal_crop,
     thermal_range,
     THERMAL_TASK,
     UsageError,
@@ -57,6 +58,7 @@ from dig2dig_ros.images.no_data import filled, NoData, placement_of_data
 from dig2dig_ros.images.overlay import contribution_overlay, weight_map, with_legend
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration_file import load_registration
+from dig2dig_ros.images.thermal_range import ThermalRangeError, without_rows
 from dig2dig_ros.nodes.signals import run_tool
 from dig2dig_ros.resources import config_file
 from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
@@ -287,6 +289,11 @@ def fuse(args: argparse.Namespace) -> int:
         if depth.bits < 16:
             report(f'dig2dig fuse: {args.images[0]} uses {depth.bits} of 16 bits, scaled by them')
     parameters = choose_parameters(args, images)
+    if args.task in (None, THERMAL_TASK):
+        try:
+            images[1] = without_rows(images[1], thermal_crop(parameters))
+        except ThermalRangeError as error:
+            raise UsageError(f'{args.images[1]}: {error}') from error
     sources, no_data = prepare_sources(images, args.task, parameters)
     fuser = set_up_fuser(parameters)
     placements = place_sources(images, parameters, no_data)

@@ -31,6 +31,7 @@ from dig2dig_ros.images.image_pairs import (
     second_is_colour,
     unpaired,
 )
+from dig2dig_ros.images.thermal_range import ThermalRangeError
 
 
 def write(path, image=None):
@@ -309,6 +310,21 @@ def test_two_sizes_are_refused_where_they_must_be_one(tmp_path, thermal):
     message = rf'pair street: {names[0]} is 16x12, {names[1]} is 16x10 pixels'
     with pytest.raises(ImagePairError, match=message):
         load_pair(pair, thermal=thermal, same_size=True)
+
+
+def test_rows_that_are_no_image_are_left_out_before_sizes_are_compared(
+    tmp_path,
+):
+    thermal = np.arange(15 * 16, dtype=np.uint16).reshape(15, 16)
+    pair = ImagePair(
+        'street',
+        write(tmp_path / 'street_A.png', colourful((12, 16))),
+        write(tmp_path / 'street_B.png', thermal),
+    )
+    _, cropped = load_pair(pair, same_size=True, thermal_crop=(1, 2))
+    np.testing.assert_array_equal(cropped, thermal[1:13])
+    with pytest.raises(ThermalRangeError, match='leaves nothing of 15 rows'):
+        load_pair(pair, thermal_crop=(8, 7))
 
 
 def test_colour_of_the_second_image(tmp_path):

@@ -130,16 +130,19 @@ def test_images_of_every_row(pairs: Path, tmp_path: Path) -> None:
     assert np.array_equal(saved, to_uint8(BASELINES['laplacian']([visible, thermal])))
 
 
-def test_wide_thermal_counts_are_mapped_for_all_methods(
+def test_wide_thermal_counts_are_cropped_and_mapped_for_all_methods(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = pairs / 'thermal' / 'one.png'
     counts = 7000 + 5 * cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.uint16)
     assert cv2.imwrite(str(path), counts)
+    telemetry = np.full_like(counts[:2], 60000)
+    assert cv2.imwrite(str(path), np.vstack([counts, telemetry]))
     parameters = tmp_path / 'fixed.yaml'
     parameters.write_text(
         'fusion_node:\n'
         '  ros__parameters:\n'
+        '    thermal_crop: [0, 2]\n'
         '    thermal_range: fixed\n'
         '    thermal_range_limits: [7000.0, 8275.0]\n',
         encoding='utf-8',

@@ -263,6 +263,27 @@ def test_the_range_of_thermal_counts_is_a_parameter(
     assert np.abs(difference).max() <= 1
 
 
+def test_rows_of_telemetry_are_left_out_as_in_the_node(
+    fuse: Callable[..., int],
+    prior: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parameters = tmp_path / 'crop.yaml'
+    text = 'fusion_node:\n  ros__parameters:\n    thermal_crop: [0, {}]\n'
+    parameters.write_text(text.format(2), encoding='utf-8')
+    counts = 7000 + 3 * structure(2).astype(np.uint16)
+    telemetry = np.full((2, SHAPE[1]), 60000, np.uint16)
+    options = ('--preset', str(parameters))
+    assert fuse(colour(1), np.vstack([counts, telemetry]), options=options) == 0
+    image = expected(prior, colour(1), ThermalRange()(counts, 0.0)).image
+    assert np.array_equal(read(tmp_path / 'fused.png'), image)
+    assert capsys.readouterr().err == ''
+    parameters.write_text(text.format(50), encoding='utf-8')
+    assert fuse(colour(1), np.vstack([counts, telemetry]), options=options) == 2
+    assert '1.png: thermal_crop [0, 50] leaves nothing of 50 rows' in capsys.readouterr().err
+
+
 def test_16_bit_photographs_are_no_thermal_counts(
     fuse: Callable[..., int], prior: str, tmp_path: Path
 ) -> None:
