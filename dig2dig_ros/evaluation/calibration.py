@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Estimates of a registration, from images, points or a checkerboard, and what they leave over."""
+"""Estimates of a registration, from images, points or a checkerboard, and their check."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from dig2dig_ros.evaluation.registration_points import (
     matching_order,
     rms,
 )
-from dig2dig_ros.images.alignment import align
+from dig2dig_ros.images.alignment import align, Model
 from dig2dig_ros.images.alignment_search import centred_guess
 from dig2dig_ros.images.camera_model import CameraModel
 from dig2dig_ros.images.geometry import apply_homography, Array, RegistrationError, Size
@@ -47,11 +47,12 @@ from dig2dig_ros.images.registration_file import read_yaml
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.preparation import registered_image
 
-# Of a frame that was not used, this part of the visible image's longer side is too far off.
+# A frame that was not used may be off by this part of the visible image's longer side, and by at
+# least this number of pixels.
 _MOST_LEFT_OVER = 0.01
 _LEAST_LEFT_OVER = 3.0
-# How well a person clicks, and a corner of a board is found, in thermal pixels, until the
-# residuals tell.
+# How exactly a person clicks, and a corner of a board is found, in thermal pixels, as long as
+# there are few residuals to measure it by.
 _CLICK_SIGMA, _CORNER_SIGMA = 1.0, 0.3
 
 
@@ -60,9 +61,9 @@ class CameraModels:
     """
     The camera models in use.
 
-    :param visible: None where lenses count as they are, as then is ``thermal``.
+    :param visible: None if lens distortion is left as it is; then ``thermal`` is None, too.
     :param text: what was decided, and why.
-    :param guess: (3, 3) thermal to visible, of cameras that look the same way.
+    :param guess: (3, 3) thermal to visible, for cameras that look in the same direction.
     """
 
     visible: CameraModel | None
@@ -74,7 +75,7 @@ class CameraModels:
         """
         Return points (N, 2) as the cameras would show them without distortion.
 
-        :raises UsageError: a point is where a camera sees nothing, by its calibration.
+        :raises UsageError: a point is where a camera sees nothing, according to its calibration.
         """
         if self.visible is None or self.thermal is None:
             return visible, thermal
@@ -83,8 +84,8 @@ class CameraModels:
             lost = np.flatnonzero(~np.isfinite(points).all(axis=1))
             if lost.size:
                 raise UsageError(
-                    f'point {lost[0] + 1} is where the {source} camera sees nothing by its '
-                    'calibration: remove it, or go without with --camera-info ignore'
+                    f'point {lost[0] + 1} is where the {source} camera sees nothing, according to '
+                    'its calibration: remove the point, or use --camera-info ignore'
                 )
         return ideal
 
@@ -100,9 +101,10 @@ def camera_models(
     images: CalibrationImages, files: Mapping[str, Path] | None, ignore: bool
 ) -> CameraModels:
     """
-    Decide on the camera models: from files, or from camera_info of which one has distortion.
+    Decide on the camera models: from files, or from camera_info if one of them has distortion.
 
-    :param files: calibrations by camera, to take instead of camera_info; or ``ignore`` both.
+    :param files: calibrations by camera, instead of camera_info.
+    :param ignore: use neither.
     :raises UsageError: a file is wrong, or for other images.
     """
     if ignore:
@@ -143,7 +145,7 @@ def _model(info: Any, source: str, size: Size, rectified: bool) -> CameraModel:
 
 def load_camera(path: Path) -> Any:
     """
-    Read a calibration as camera_calibration of ROS writes it; return a kind of CameraInfo.
+    Read a calibration file of ROS's camera_calibration; return something like a CameraInfo.
 
     :raises RegistrationError: it cannot be read.
     :raises UsageError: it lacks something.
@@ -159,7 +161,7 @@ def load_camera(path: Path) -> Any:
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
-            f'{path} is no calibration as ROS writes it, with image_width, image_height, '
+            f'{path} is not a calibration file of ROS, with image_width, image_height, '
             'camera_matrix.data, distortion_model and distortion_coefficients.data: '
             f'{type(error).__name__} {error}'
         ) from error
@@ -183,15 +185,15 @@ class Estimate:
     """
     A homography and how good it is.
 
-    :param matrix: (3, 3) from thermal to visible pixels, undistorted where there are camera
-        models.
+    :param matrix: (3, 3) from thermal to visible pixels, undistorted if there are camera models.
     :param method: 'images', 'points' or 'board'.
     :param facts: (name, text) to print and to keep.
-    :param reasons: why it is not to be trusted.
+    :param reasons: why not to trust it.
     :param used: indices of the pairs that it comes from.
     :param checks: indices of pairs to check it with.
     :param points: by index of a pair, or -1 for all pairs: visible and thermal points, (N, 2)
         each, pixels of the images as they are.
+    :param advice: what to try instead with these images; empty if there is nothing.
     """
 
     matrix: Array
@@ -201,16 +203,25 @@ class Estimate:
     used: tuple[int, ...]
     checks: tuple[int, ...]
     points: Mapping[int, tuple[Array, Array]] = field(default_factory=dict)
+    advice: str = ''
 
 
 def from_images(
-    images: CalibrationImages, cameras: CameraModels, number: int, width: float | None
+    images: CalibrationImages,
+    cameras: CameraModels,
+    number: int,
+    width: float | None = None,
+    model: Model = 'homography',
 ) -> Estimate:
     """
     Estimate from the images themselves.
 
+    Where the corners of a homography are too uncertain, but those of a similarity are not, it
+    advises the similarity. Whether the cameras look in the same direction is for the user to say.
+
     :param number: of frames, at most.
     :param width: part of the visible image's width that the thermal one covers, if known.
+    :param model: what to estimate.
     :raises UsageError: the images show nothing.
     """
     used, checks = choose_frames(images.pairs, number)
@@ -229,23 +240,35 @@ def from_images(
         scale = width * visible_size[0] / thermal_size[0]
         guess = centred_guess(visible_size, thermal_size, scale)
     report(f'aligning {counted(len(chosen), "frame")}, which takes some seconds')
-    found = align(chosen, guess=guess, thermal_mask=mask)
+    found = align(chosen, guess=guess, thermal_mask=mask, model=model)
+    advice = ''
+    if model == 'homography' and found.uncertainty.reason(max(thermal_size)):
+        report('the corners are uncertain; trying a similarity')
+        other = align(chosen, guess=guess, thermal_mask=mask, model='similarity')
+        if other.trusted:
+            advice = (
+                '--model similarity, if both cameras look in the same direction within about 1 '
+                f'degree (its corners are known to {other.uncertainty.total:.2f} thermal pixels)'
+            )
     matrix, spread = found.thermal_to_visible, found.uncertainty.total
     scale = _scale(matrix, thermal_size)
     known = f'{spread:.2f} thermal pixels ({spread * scale:.2f} visible)'
+    what = 'from the images' if model == 'homography' else 'a similarity from the images'
     facts = (
-        ('method', f'from the images, {counted(len(used), "frame")} of {images.total}'),
+        ('method', f'{what}, {counted(len(used), "frame")} of {images.total}'),
         ('residual', f'corners known to {known}'),
         ('match', f'score {found.score:.3f}, {found.margin:.0%} above the next best place'),
     )
-    return Estimate(matrix, 'images', facts, found.reasons, tuple(used), tuple(checks))
+    return Estimate(
+        matrix, 'images', facts, found.reasons, tuple(used), tuple(checks), advice=advice
+    )
 
 
 def from_points(
     points: Array, images: CalibrationImages, cameras: CameraModels, number: int
 ) -> Estimate:
     """
-    Estimate from points marked by hand, (N, 4); at most ``number`` pairs serve to check it.
+    Estimate from points marked by hand, (N, 4); at most ``number`` pairs are kept to check it.
 
     :raises UsageError: the points determine no homography.
     """
@@ -257,7 +280,7 @@ def from_points(
         state = '' if fit.inside[index - 1] else ', left out'
         facts.append((f'point {index}', f'{place}: {error:.2f} thermal pixels{state}'))
     if len(points) == 4:
-        report('warning: four points fit nearly anywhere, so nothing confirms them: mark more')
+        report('warning: any four points fit, so nothing confirms them: mark more')
     used, checks = choose_frames(images.pairs, number)
     order = tuple(sorted((*used, *checks)))
     return Estimate(
@@ -291,7 +314,7 @@ def from_checkerboard(
     if not corners:
         raise UsageError(
             f'no frame shows the board of {board[0]}x{board[1]} inner corners to both cameras: '
-            f'{text}; for the thermal one its squares must differ in temperature'
+            f'{text}; for the thermal one, its squares must differ in temperature'
         )
     groups = np.repeat(list(corners), board[0] * board[1])
     visible, thermal = (np.concatenate(points) for points in zip(*corners.values(), strict=True))
@@ -320,9 +343,9 @@ def left_over(
     estimate: Estimate, images: CalibrationImages, placement: Placement
 ) -> tuple[str, str]:
     """
-    Measure what a registration leaves of the misalignment on frames that it does not come from.
+    Measure how far frames are still off that the registration does not come from.
 
-    :return: what to say, and why the estimate is not to be trusted, empty if nothing is wrong.
+    :return: what to report, and why not to trust the estimate (empty if nothing is wrong).
     """
     pairs = [images.pairs[index] for index in estimate.checks]
     if not pairs:

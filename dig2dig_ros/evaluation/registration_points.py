@@ -15,8 +15,8 @@
 """
 A registration from points: marked by hand in both images, or the corners of a checkerboard.
 
-A homography by RANSAC and least squares, with the uncertainty of the thermal image's corners as
-the measure of what the points are worth: residuals alone say little, as few points fit anything.
+A homography by RANSAC and least squares. What the points are worth is measured by the uncertainty
+of the thermal image's corners: residuals alone say little, because a few points fit anything.
 """
 
 from __future__ import annotations
@@ -45,24 +45,25 @@ from dig2dig_ros.images.luma import grey
 from dig2dig_ros.images.registration_file import read_yaml
 from dig2dig_ros.streams.pairing import SOURCES
 
-# A registration must be known better at the corners, in parts of the thermal longer side, or
-# pixels where that is more.
+# How uncertain the corners may be, as part of the thermal image's longer side, or in pixels if
+# that is more.
 _MOST_SPREAD = 0.01
 _LEAST_SPREAD = 3.0
-# Points farther off, in parts of the thermal longer side or pixels where that is more, are wrong
-# ones; if this part of them is, all are in doubt.
+# Points that are farther off, in the same units, are wrong; if more than this part of them are,
+# all are in doubt.
 _OUTLIER = 0.006
 _LEAST_OUTLIER = 3.0
 _MOST_OUTLIERS = 0.2
-# Points lie within this part of it of a similarity; this number of rounds leads from there.
+# Points lie this close to a similarity, as part of the longer side; the threshold then shrinks
+# over this number of rounds.
 _ROUGH = 0.04
 _ROUNDS = 5
 _ITERATIONS = 30
-# Standard deviations of what a camera pair has besides a similarity: aspect and shear; and
+# Standard deviations by which a camera pair differs from a similarity: aspect and shear; and
 # perspective, in units of half the longer side.
 _AFFINE_SIGMA = 0.02
 _PERSPECTIVE_SIGMA = 0.04
-# The noise that is expected counts as this number of measurements of it.
+# The expected noise counts as much as this number of measurements.
 _SIGMA_WEIGHT = 4.0
 # Points nearer to one line than this part of the image's longer side determine no homography.
 _LINE = 0.01
@@ -74,10 +75,10 @@ def load_points(path: Path, sizes: tuple[Size, Size]) -> Array:
     """
     Read points marked by hand: YAML as the click page writes it.
 
-    :param sizes: of the visible and thermal images, which the file must be for if it says so.
+    :param sizes: of the visible and thermal images; sizes that the file states must agree.
     :return: (N, 4) pixels, xv, yv, xt, yt.
-    :raises RegistrationError: it cannot be read.
-    :raises UsageError: there are fewer than four points, or they lie outside.
+    :raises RegistrationError: the file cannot be read.
+    :raises UsageError: there are fewer than four points, or some lie outside of the images.
     """
     document = read_yaml(path)
     for source, size in zip(SOURCES, sizes, strict=True):
@@ -125,10 +126,10 @@ class PointFit:
     :param matrix: (3, 3) thermal to visible.
     :param inside: (N,) which points were used.
     :param errors: (N,) distances in thermal pixels.
-    :param visible_errors: (N,) likewise in visible pixels.
+    :param visible_errors: (N,) distances in visible pixels.
     :param spread: standard deviation of the thermal image's corners, root mean square over
         corners, in thermal pixels.
-    :param most_spread: up to which it is to be trusted.
+    :param most_spread: the limit of trust, likewise.
     """
 
     matrix: Array
@@ -144,28 +145,28 @@ class PointFit:
         return int((~self.inside).sum())
 
     def facts(self) -> list[tuple[str, str]]:
-        """Return what to say of it."""
+        """Return (name, text) of what to report."""
         errors, visible = self.errors[self.inside], self.visible_errors[self.inside]
         left_out = f'; {self.left_out} left out' if self.left_out else ''
         residual = (
             f'RMS {rms(errors):.2f} thermal pixels ({rms(visible):.2f} visible), worst '
             f'{errors.max():.2f} ({visible.max():.2f}), of {len(errors)} points{left_out}'
         )
-        known = f'known to {self.spread:.2f} thermal pixels, of at most {self.most_spread:.1f}'
+        known = f'known to {self.spread:.2f} thermal pixels (limit {self.most_spread:.1f})'
         return [('residual', residual), ('corners', f'of the thermal image {known}')]
 
     def reasons(self) -> tuple[str, ...]:
-        """Return why it is not to be trusted."""
+        """Return why not to trust it; empty if nothing is wrong."""
         reasons = []
         if self.spread > self.most_spread:
             reasons.append(
-                f'the corners are uncertain by {self.spread:.1f} thermal pixels, of at most '
-                f'{self.most_spread:.1f}: the points are too few, too close together or inexact'
+                f'the corners are uncertain by {self.spread:.1f} thermal pixels (limit '
+                f'{self.most_spread:.1f}): the points are too few, too close together or inexact'
             )
         if self.left_out > _MOST_OUTLIERS * len(self.inside):
             reasons.append(
                 f'{self.left_out} of {len(self.inside)} points do not fit the others, which may '
-                'be the wrong ones as well'
+                'just as well be the wrong ones'
             )
         return tuple(reasons)
 
@@ -181,13 +182,13 @@ def fit_points(
     Fit a homography to points, leaving out wrong ones.
 
     Four points determine one, but so loosely that the corners of the image may be anywhere. Two
-    cameras side by side differ by little more than a similarity, and this counts as a
-    measurement besides the points.
+    cameras side by side differ by little more than a similarity, so this counts as a measurement
+    in addition to the points.
 
     :param visible: (N, 2) undistorted pixels; ``thermal`` likewise.
     :param sizes: of the visible and the thermal images.
     :param sigma: standard deviation of a point to expect, in thermal pixels.
-    :param groups: (N,) to which frame points belong, whose errors are not independent.
+    :param groups: (N,) the frame of each point; errors within a frame are not independent.
     :raises UsageError: the points determine no homography.
     """
     for source, points, size in zip(SOURCES, (visible, thermal), sizes, strict=True):
@@ -205,7 +206,7 @@ def fit_points(
         problem = _Problem(visible[points], thermal[points], sizes[1], sigma)
         return problem, problem.solve(matrix)
 
-    # Closer and closer, as a similarity misses points far from the middle.
+    # With a shrinking threshold, because a similarity misses points far from the middle.
     for threshold in np.geomspace(_ROUGH * longer, least, _ROUNDS):
         inside = _distances(_inverse(matrix), visible, thermal) <= threshold
         if _on_a_line(thermal[inside], 1.0):
@@ -244,13 +245,13 @@ def _similarity(visible: Array, thermal: Array, threshold: float) -> Array:
 
 class _Problem:
     """
-    The homography that is most likely for some points, and how certain it is.
+    The most likely homography for some points, and how certain it is.
 
-    In coordinates about the middle of the thermal image and of the visible points, so that its
-    parameters are of one magnitude: ``h``, the first eight elements; the last is 1.
+    Coordinates are relative to the middle of the thermal image and of the visible points, so that
+    the parameters have the same magnitude: ``h``, the first eight elements; the last is 1.
 
-    :param sigma: standard deviation of a point to expect, in thermal pixels; what the residuals
-        say of it takes over with the number of points.
+    :param sigma: expected standard deviation of a point, in thermal pixels; the more points there
+        are, the more their residuals count instead.
     """
 
     def __init__(self, visible: Array, thermal: Array, size: Size, sigma: float) -> None:
@@ -262,11 +263,11 @@ class _Problem:
         self._from_visible = change_of_unit(middle, spread)
         self._visible = apply_homography(self._from_visible, visible)
         self._thermal = apply_homography(self._from_thermal, thermal)
-        # Of thermal points along one axis, in their unit.
+        # For one axis of thermal points, in their unit.
         self._expected = self._noise = sigma / math.sqrt(2) / self._unit
 
     def solve(self, matrix: Array) -> Array:
-        """Return the most likely homography near another one; Gauss and Newton's method."""
+        """Return the most likely homography near another one, by the Gauss-Newton method."""
         h = self._from_visible @ matrix @ _inverse(self._from_thermal)
         h = (h / h[2, 2]).ravel()[:8]
         for _ in range(_ITERATIONS):
@@ -276,7 +277,7 @@ class _Problem:
             pull = rows.T @ misfit / self._noise**2 - prior.T @ (prior @ h)
             step = np.linalg.solve(normal, pull)
             h = h + step
-            # This many of the parameters are determined by the points.
+            # The number of parameters that the points determine.
             determined = float(np.trace(np.linalg.solve(normal, data)))
             freedom = max(len(misfit) - determined, 0.0)
             squares = _SIGMA_WEIGHT * self._expected**2 + float(misfit @ misfit)
@@ -315,12 +316,12 @@ class _Problem:
 
 
 def _scale(h: Array) -> float:
-    """Return the units of visible points for one of thermal points."""
+    """Return the scale: units of visible points per unit of thermal points."""
     return math.sqrt(abs(float(h[0] * h[4] - h[1] * h[3])))
 
 
 def _jackknife_variance(matrix: Array, others: Sequence[Array], size: Size) -> float:
-    """Return the variance of the corners between frames, of each of which one result lacks."""
+    """Return the variance of the corners between frames, by leaving out one after the other."""
     count = len(others)
     if count < 2:
         return 0.0
@@ -397,9 +398,9 @@ def matching_order(visible: Array, thermal: Array, board: tuple[int, int]) -> Ar
     """
     Return the thermal corners in the order of the visible ones.
 
-    A detector may begin at any end of the board, and at another one where bright and dark squares
-    change places. The order that lies most like the visible corners counts: both cameras are
-    mounted more or less upright.
+    A detector may start at any end of the board, and starts at another one if bright and dark
+    squares are swapped. Take the order that resembles that of the visible corners most: both
+    cameras are mounted more or less upright.
 
     :param visible: (N, 2) in rows; ``thermal`` likewise.
     """

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Registrations of thermal cameras whose place is known, as their images are warped."""
+"""Registrations whose truth is known, because the thermal images were warped on purpose."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.options import UsageError
 from dig2dig_ros.evaluation.tables import Table
-from dig2dig_ros.images.alignment import align, corner_distance
+from dig2dig_ros.images.alignment import align, corner_distance, Model
 from dig2dig_ros.images.alignment_search import centred_guess, SearchRange
 from dig2dig_ros.images.geometry import (
     Array,
@@ -44,24 +44,22 @@ from dig2dig_ros.images.geometry import (
 # A visible and a thermal image.
 Images = tuple[NDArray[Any], NDArray[Any]]
 
-# A trial whose corners are off by more, in thermal pixels, has failed.
+# A trial has failed if the corners are off by more than this, in thermal pixels.
 FAILURE = 5.0
-# The largest perspective that is drawn, at the middles of the longer side's ends.
-_PERSPECTIVE = 0.02
-# The search reaches farther than the draws, as a user's first guess is no better than it must be.
+# The search reaches farther than the draws: a user's first guess is only just good enough.
 _ROOM = 1.25
-# How far data sets are at most from what they call registered.
+# How far off the images of a data set that calls itself registered may be.
 _NEAR = SearchRange(math.radians(1.5), 1.035, 0.05)
 
 
 @dataclass(frozen=True)
 class Trial:
     """
-    One registration of a thermal camera whose place is known.
+    One registration of a thermal camera in a known place.
 
-    :param before: corner distance of the first guess to the nominal truth, thermal pixels.
+    :param before: corner distance of the first guess from the nominal truth, in thermal pixels.
     :param nominal: that of the registration.
-    :param relative: its distance to the reference; None for images that do not belong together.
+    :param relative: its distance from the reference; None for images that do not belong together.
     :param seconds: per pair.
     """
 
@@ -75,7 +73,7 @@ class Trial:
 
     @property
     def error(self) -> float:
-        """What decides on failure."""
+        """What decides whether it has failed."""
         return self.nominal if self.relative is None else self.relative
 
 
@@ -85,20 +83,22 @@ class Draws:
     What homographies are drawn, uniformly.
 
     :param rotation: degrees to either side.
-    :param scale: the largest factor, and its inverse the smallest.
+    :param scale: the largest factor; its inverse is the smallest.
     :param shift: part of the width and of the height, to either side.
+    :param perspective: the largest change of scale at the ends of the longer side.
     """
 
     rotation: float
     scale: float
     shift: float
+    perspective: float
 
     def homography(self, size: Size, random: np.random.Generator) -> Array:
         """Return (3, 3) from pixels of the new camera to those of an image of that size."""
         turn = math.radians(random.uniform(-self.rotation, self.rotation))
         scale = math.exp(random.uniform(-1, 1) * math.log(self.scale))
         perspective = np.eye(3)
-        perspective[2, :2] = random.uniform(-_PERSPECTIVE, _PERSPECTIVE, 2)
+        perspective[2, :2] = random.uniform(-self.perspective, self.perspective, 2)
         shift = translation(*random.uniform(-self.shift, self.shift, 2) * size)
         unit = to_unit_image(size)
         about = np.linalg.inv(unit)
@@ -118,14 +118,14 @@ def another_camera(
     thermal: NDArray[Any], homography: Array, size: Size
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """
-    Return what a thermal camera elsewhere would see, and where that is known.
+    Return what a thermal camera in another place would see, and where that is known.
 
     :param homography: (3, 3) from its pixels to those of the image.
     :param size: (width, height) of its images.
     """
     scale = math.sqrt(abs(float(np.linalg.det(homography[:2, :2]))))
     if scale > 1:
-        # What its larger pixels average.
+        # Its larger pixels average over this.
         thermal = cv2.GaussianBlur(thermal, (0, 0), max(0.4 * math.sqrt(scale**2 - 1), 0.1))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     image = cv2.warpPerspective(thermal, homography, size, flags=flags)
@@ -136,9 +136,9 @@ def another_camera(
 
 def common_crop(pairs: Sequence[Images]) -> list[Images]:
     """
-    Crop pairs to the size that all have, about their centres.
+    Crop pairs about their centres to the size that all of them have.
 
-    :raises UsageError: they differ in size, and the images within a pair do as well.
+    :raises UsageError: the pairs differ in size, and so do the images within one.
     """
     if len({(size_of(visible), size_of(thermal)) for visible, thermal in pairs}) == 1:
         return list(pairs)
@@ -157,7 +157,7 @@ def common_crop(pairs: Sequence[Images]) -> list[Images]:
 
 
 def reference(pairs: Sequence[Images]) -> tuple[Array, bool]:
-    """Return how the pairs as they are lie on each other, thermal to visible; if it is trusted."""
+    """Return the homography of pairs as they are, thermal to visible, and if it is trusted."""
     guess = resizing(size_of(pairs[0][1]), size_of(pairs[0][0]))
     found = align(pairs, guess=guess, search=_NEAR)
     return found.thermal_to_visible, found.trusted
@@ -170,12 +170,14 @@ def run_trial(
     draws: Draws,
     size: Size | None,
     random: np.random.Generator,
+    model: Model = 'homography',
 ) -> Trial:
     """
     Move the thermal camera, and register it.
 
-    :param known: the reference; None where the images do not belong together.
-    :param size: (width, height) of the moved camera's images; None as they are.
+    :param known: the reference; None if the images do not belong together.
+    :param size: (width, height) of the moved camera's images; None leaves them as they are.
+    :param model: what to estimate.
     """
     visible_size, thermal_size = size_of(pairs[0][0]), size_of(pairs[0][1])
     size = size or thermal_size
@@ -187,6 +189,7 @@ def run_trial(
         [(visible, image) for (visible, _), (image, _) in zip(pairs, seen, strict=True)],
         search=draws.search,
         thermal_mask=seen[0][1],
+        model=model,
     )
     seconds = (time.perf_counter() - started) / len(pairs)
     estimate = found.thermal_to_visible
@@ -202,20 +205,21 @@ def run_trial(
 
 
 def summary(trials: Sequence[Trial], args: argparse.Namespace) -> Table:
-    """Return the table of all trials and of those that are trusted, with what the words mean."""
+    """Return the table of all trials and of the trusted ones, with an explanation."""
     rows = []
     for name, some in (('all', trials), ('trusted', [t for t in trials if t.trusted])):
         cells = [name, str(len(some))]
         relative = [t.relative for t in some if t.relative is not None]
         for values in ([t.before for t in some], [t.nominal for t in some], relative):
             cells += [f'{np.percentile(values, q):.2f}' if values else '' for q in (50, 90)]
-        # Of the relative errors, or what else decides.
+        # The worst relative error, or nominal if there are no others.
         cells.append(f'{max(t.error for t in some):.2f}' if some else '')
         rows.append(tuple(cells))
     group = f', groups of {args.group} pairs' if args.group > 1 else ''
     title = (
         f'{len(trials)} trials{group}; rotation up to {args.rotation:g} degrees, scale '
-        f'{1 / args.scale:.2f} to {args.scale:.2f}, shift up to {args.shift:.0%}, seed {args.seed}'
+        f'{1 / args.scale:.2f} to {args.scale:.2f}, shift up to {args.shift:.0%}, perspective up '
+        f'to {args.perspective:.0%}, seed {args.seed}; estimated: a {args.model}'
     )
     header = ('trials', 'number', 'before: median', '90 %', 'nominal: median', '90 %',
               'relative: median', '90 %', 'worst')  # fmt: skip
@@ -223,18 +227,18 @@ def summary(trials: Sequence[Trial], args: argparse.Namespace) -> Table:
 
 
 def _notes(trials: Sequence[Trial], args: argparse.Namespace) -> list[str]:
-    """Return what the columns mean, and how often an estimate was rightly trusted."""
+    """Return what the columns mean, and how often trust was right."""
     if args.mismatched:
         reference_note = (
             'Each visible image has the thermal image of another pair: every registration is '
-            'wrong, and all have to be flagged.'
+            'wrong, and all of them have to be flagged.'
         )
     else:
         source = 'pairs of the set together' if args.one_camera else 'same pairs'
         untrusted = sum(not t.reference_trusted for t in trials)
         reference_note = (
-            f'Relative: against the registration of the {source} before the thermal images were '
-            f'warped, which is untrusted itself in {untrusted} of {len(trials)} trials.'
+            f'Relative: compared with the homography of the {source} before the thermal images '
+            f'were warped, which is itself untrusted in {untrusted} of {len(trials)} trials.'
         )
     failures = [t for t in trials if t.error > FAILURE]
     good = [t for t in trials if t.error <= FAILURE]
@@ -242,12 +246,12 @@ def _notes(trials: Sequence[Trial], args: argparse.Namespace) -> list[str]:
     kind = 'nominal' if args.mismatched else 'relative'
     return [
         'Corner distances, root mean square over the four, in thermal pixels. Before: of the '
-        'first guess, that both cameras have one view. Nominal: against the homography that was '
-        "drawn, so that errors of the data set's own registration count.",
+        'first guess, that both cameras have one view. Nominal: compared with the homography that '
+        "was drawn, so it includes errors of the data set's own registration.",
         reference_note,
         f'Flagged as untrusted: {flagged} of {len(trials)} ({flagged / len(trials):.0%}). '
         f'Failures ({kind} error above {FAILURE:g} pixels): {len(failures)}, of them not '
-        f'flagged: {sum(t.trusted for t in failures)}. Flagged though no failure: '
+        f'flagged: {sum(t.trusted for t in failures)}. Flagged without being a failure: '
         f'{sum(not t.trusted for t in good)} of {len(good)}. '
         f'{np.mean([t.seconds for t in trials]):.2f} seconds a pair.',
     ]

@@ -15,9 +15,9 @@
 """
 Alignment of a thermal image to a visible one from what both show, without a target.
 
-A dense search over rotation and scale finds the similarity; local score maps of blocks of the
-image then refine it to a homography. Both compare fields of gradients, see
-:mod:`dig2dig_ros.images.gradient_field`, and sum scores over all pairs of one camera pair, so that
+A dense search over rotation and scale finds a similarity; score maps of blocks of the image then
+refine it to a homography, or keep it a similarity. Both compare fields of gradients
+(:mod:`dig2dig_ros.images.gradient_field`) and sum the scores over all pairs of one camera pair:
 many frames see what one does not.
 """
 
@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 import math
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -51,36 +51,42 @@ from dig2dig_ros.images.geometry import (
     to_unit_image,
 )
 
-# What a trusted alignment must keep. Set on pairs of the training part of RoadScene and of TNO,
-# right ones and such of images that do not belong together; most of those fail all four.
+# What a trusted alignment must reach. Set on the training part of RoadScene and on TNO, with right
+# pairs and with images that do not belong together, most of which fail every check.
 _LEAST_MARGIN = 0.38
 _LEAST_SCORE = 0.12
-# Part of the thermal image's longer side, and pixels where that would be less.
+# As part of the thermal image's longer side; at least this number of pixels.
 _MOST_HALVES_DISTANCE = 0.012
 _LEAST_TOLERANCE = 2.0
 # How far the corners may be off: a part likewise, and its bounds in pixels. Set on RoadScene, FLIR
-# and MSRS so that no registration passed that was off by more than 5 pixels.
+# and MSRS so that no registration that was off by more than 5 pixels passed.
 _MOST_UNCERTAINTY = 0.015
 _UNCERTAINTY_LIMITS = (5.0, 5.8)
-# The score at which the uncertainty counts as it is: it is larger, by the root, where images have
-# less in common.
+# How far the homography may be from a similarity, as part of its own uncertainty. At 1, 23 of 37
+# similarities that passed on RoadScene, FLIR and MSRS were off by more than 5 pixels, though they
+# were of cameras that did not look in the same direction; at 0.5, 5 of 15.
+_MOST_DISAGREEMENT = 0.5
+# The score at which the uncertainty counts as it is. It grows with the root of how far the score
+# is below.
 _COMMON_SCORE = 0.25
-# Standard deviations of what is hardly resampled: the posterior, and even weights.
+# Factor for standard deviations that are hardly resampled: the posterior, and even weights.
 _SIGMAS = 3.0
-# The largest radius of the score maps that tell of the uncertainty, as resamples move far.
+# The largest radius of the score maps for the uncertainty: resamples move far.
 _WIDE_RADIUS = 8
 
-# The longer side of the images, as far as they have it; the radius of the score maps in pixels;
-# the rounds with it.
+# The longer side of the images (at most), the radius of the score maps in pixels, and the rounds.
 _LEVELS = ((160, 5, 2), (320, 5, 3), (640, 4, 3), (1280, 4, 2))
 _LATER_RADIUS = 3  # of the score maps, after the first round of a level
 _BLOCKS = 10  # along the longer side
-# Standard deviations of what a camera pair has besides a similarity: aspect and shear; and
+# Standard deviations by which a camera pair differs from a similarity: aspect and shear; and
 # perspective, in units of half the longer side.
 _AFFINE_SIGMA = 0.01
 _PERSPECTIVE_SIGMA = 0.03
-# Independent observations per unit of the score, as neighbouring pixels see the same edge: as
-# measured, for the uncertainty of the corners; and less, lest wrong blocks outweigh the prior.
+# Of both where there is to be nothing but a similarity.
+_SIMILARITY_SIGMA = 1e-4
+# Independent observations per unit of the score, since neighbouring pixels see the same edge: as
+# measured, for the uncertainty of the corners; and fewer, so that wrong blocks do not outweigh
+# the prior.
 _SPREAD_WEIGHT = 0.03
 _SCORE_WEIGHT = 0.003
 _ROUNDS = 12
@@ -88,23 +94,23 @@ _RESAMPLES = 24
 # The first eight elements of a homography.
 _IDENTITY = np.eye(3).ravel()[:8]
 
+Model: TypeAlias = Literal['homography', 'similarity']
+
 
 @dataclass(frozen=True)
 class CornerUncertainty:
     """
-    How far the corners may be off, by what each part of the evidence says alone.
+    How far the corners may be off, by each kind of evidence alone, in thermal pixels.
 
-    All in thermal pixels.
-
-    :param blocks: standard deviation of the worst corner over resamples of the blocks, which sees
-        parts of the scene that contradict each other.
-    :param structure: that of the posterior, root mean square over corners, which sees corners
-        that no edge holds.
-    :param evenness: how far the corners are from where they are if strong blocks count less,
-        which sees that few of them decide.
-    :param frames: standard deviation by leaving out one frame after the other, which sees frames
-        that contradict each other; 0 for a single frame.
-    :param score: of the estimate.
+    :param blocks: standard deviation of the worst corner over resamples of the blocks: large
+        where parts of the scene contradict each other.
+    :param structure: standard deviation of the posterior, root mean square over corners: large
+        where no edges hold them.
+    :param evenness: how far the corners move if strong blocks count less: large where a few of
+        them decide.
+    :param frames: standard deviation of the jackknife over frames: large where frames contradict
+        each other; 0 for a single frame.
+    :param score: of the estimate, at most 1.
     """
 
     blocks: float
@@ -115,7 +121,7 @@ class CornerUncertainty:
 
     @property
     def parts(self) -> dict[str, float]:
-        """Return what is added as squares, by why the corners are uncertain."""
+        """Return the terms of the sum of squares, by the reason for the uncertainty."""
         return {
             'parts of the scene contradict each other': self.blocks,
             'no edges hold them': _SIGMAS * self.structure,
@@ -125,41 +131,41 @@ class CornerUncertainty:
 
     @property
     def total(self) -> float:
-        """Return all of it, more where the images have less in common."""
+        """Return everything together; it is larger where the images have less in common."""
         common = math.sqrt(_COMMON_SCORE / max(self.score, 1e-3))
         return common * math.hypot(*self.parts.values())
 
     def reason(self, longer: int) -> str:
         """
-        Say why the corners are too uncertain; empty where they are not.
+        Say why the corners are too uncertain; empty if they are not.
 
-        :param longer: longer side of the thermal image.
+        :param longer: longer side of the thermal image, in pixels.
         """
         most = float(np.clip(_MOST_UNCERTAINTY * longer, *_UNCERTAINTY_LIMITS))
         if self.total <= most:
             return ''
         cause = max(self.parts, key=lambda part: self.parts[part])
         return (
-            f'the corners may be off by {self.total:.1f} pixels, of at most {most:.1f}, mostly as '
-            f'{cause}'
+            f'the corners may be off by {self.total:.1f} pixels (limit {most:.1f}), mostly '
+            f'because {cause}'
         )
 
 
 @dataclass(frozen=True)
 class HomographyEstimate:
     """
-    The homography of a camera pair as the images show it, and how far it is to be trusted.
+    The homography of a camera pair as the images show it, and whether to trust it.
 
     :param thermal_to_visible: (3, 3) homography from thermal pixels (x, y, 1) to visible ones,
-        the last element is 1.
+        with 1 as its last element.
     :param trusted: all checks passed.
     :param uncertainty: how far the thermal image's corners may be off, in thermal pixels.
     :param score: correlation of the fields of gradients at 320 pixels of the visible image's
         longer side, at most 1.
-    :param margin: by how much the score is above that of the best other mode, as part of it.
+    :param margin: by how much the score exceeds that of the best other mode, as part of it.
     :param halves_distance: corner distance in thermal pixels to the nearer of two alignments,
-        each from one half of the scene alone, of interleaved squares.
-    :param reasons: why it is not trusted; empty where it is.
+        each from one half of the scene alone (interleaved squares).
+    :param reasons: why it is not trusted; empty if it is.
     """
 
     thermal_to_visible: Array
@@ -173,9 +179,9 @@ class HomographyEstimate:
 
 def corner_distance(first: Array, second: Array, thermal_size: Size) -> float:
     """
-    Return how far two homographies are apart: root mean square over corners, in thermal pixels.
+    Return how far apart two homographies are: root mean square over corners, in thermal pixels.
 
-    :param first: (3, 3) thermal to visible; likewise the second, which is taken as the truth.
+    :param first: (3, 3) thermal to visible; so is the second, which counts as the truth.
     """
     corners = corners_of(thermal_size)
     return _rms(apply_homography(np.linalg.inv(second) @ first, corners) - corners)
@@ -187,28 +193,40 @@ def align(
     guess: Array | None = None,
     search: SearchRange | None = None,
     thermal_mask: NDArray[np.bool_] | None = None,
+    model: Model = 'homography',
 ) -> HomographyEstimate:
     """
     Estimate the homography of a camera pair from one or more pairs of images.
 
+    A similarity is right only for cameras that look in the same direction, which the images
+    cannot show if no edges hold the corners. It is trusted if its own corners are known, and if
+    the homography of the same images is as close as its uncertainty lets expect.
+
     :param pairs: (visible, thermal) each; visible (H, W, 3) blue-green-red or (H, W), thermal
         (h, w), any numeric type; all visible images of one size, and all thermal ones.
-    :param guess: (3, 3) thermal to visible; by default of :func:`centred_guess`.
+    :param guess: (3, 3) thermal to visible; by default that of :func:`centred_guess`.
     :param search: about the guess.
     :param thermal_mask: (h, w), false where the thermal images show nothing (a housing, corners
-        without light); by default all counts.
+        without light); by default everything counts.
+    :param model: what to estimate; a similarity has rotation, scale and shift in addition to the
+        guess, and neither aspect, shear nor perspective.
     :raises RegistrationError: there is no pair, or sizes differ.
     """
     search = search or SearchRange()
     scene = Scene(pairs, guess, thermal_mask)
     modes, half_modes = coarse_search(scene, search)
-    refined = _distinct(scene, [_refine(scene, mode, _LEVELS[:1]) for mode in modes])
-    refined = _distinct(scene, [_refine(scene, mode.warp, _LEVELS[1:2]) for mode in refined])
+    refined = _distinct(scene, [_refine(scene, mode, _LEVELS[:1], model=model) for mode in modes])
+    refined = _distinct(
+        scene, [_refine(scene, mode.warp, _LEVELS[1:2], model=model) for mode in refined]
+    )
     score = refined[0].score
     margin = (score - max((other.score for other in refined[1:]), default=0.0)) / max(score, 1e-9)
-    final = _refine(scene, refined[0].warp, _LEVELS[2:])
-    by_half = [_refine(scene, mode, _LEVELS[:2], half) for half, mode in enumerate(half_modes)]
-    # Against what the same levels make of the whole.
+    final = _refine(scene, refined[0].warp, _LEVELS[2:], model=model)
+    by_half = [
+        _refine(scene, mode, _LEVELS[:2], half, model=model)
+        for half, mode in enumerate(half_modes)
+    ]
+    # Compared with what the same levels make of the whole.
     whole = refined[0].warp
     halves = min(corner_distance(h.warp, whole, scene.thermal_size) for h in by_half)
     uncertainty = _uncertainty(scene, final, score)
@@ -216,33 +234,48 @@ def align(
     reasons = _outside(scene, final.warp, search)
     if score < _LEAST_SCORE:
         reasons.append(
-            f'the images have little in common: the score is {score:.2f}, of at least '
-            f'{_LEAST_SCORE:g}'
+            f'the images have little in common: the score is {score:.2f} (at least '
+            f'{_LEAST_SCORE:g} is needed)'
         )
     if margin < _LEAST_MARGIN:
         reasons.append(
-            f'another alignment matches nearly as well: the margin is {margin:.2f}, of at '
-            f'least {_LEAST_MARGIN:g}'
+            f'another alignment matches nearly as well: the margin is {margin:.2f} (at least '
+            f'{_LEAST_MARGIN:g} is needed)'
         )
     if reason := uncertainty.reason(longer):
         reasons.append(reason)
     tolerance = max(_MOST_HALVES_DISTANCE * longer, _LEAST_TOLERANCE)
     if halves > tolerance:
         reasons.append(
-            f'neither half of the scene alone agrees: the nearer one is {halves:.1f} pixels off, '
-            f'of at most {tolerance:.1f}'
+            f'neither half of the scene alone agrees: the nearer one is {halves:.1f} pixels off '
+            f'(limit {tolerance:.1f})'
         )
+    if model == 'similarity':
+        reasons += _more_than_similarity(scene, final, score)
     matrix = final.warp / final.warp[2, 2]
     return HomographyEstimate(
         matrix, not reasons, uncertainty, score, margin, halves, tuple(reasons)
     )
 
 
+def _more_than_similarity(scene: Scene, similarity: _Refined, score: float) -> list[str]:
+    """Say whether a homography that starts from a similarity leaves it."""
+    free = _refine(scene, similarity.warp, _LEVELS[1:])
+    distance = corner_distance(free.warp, similarity.warp, scene.thermal_size)
+    most = _MOST_DISAGREEMENT * _uncertainty(scene, free, score).total
+    if distance <= most:
+        return []
+    return [
+        'the images show more than a similarity: the corners of their homography are '
+        f'{distance:.1f} pixels away (limit {most:.1f})'
+    ]
+
+
 def _outside(scene: Scene, warp: Array, search: SearchRange) -> list[str]:
-    """Say where a warp is at the end of the search range: the truth may lie beyond."""
+    """Say what is at the end of the search range, because the truth may lie beyond."""
     to_unit = to_unit_image(scene.visible_size)
     total = to_unit @ warp @ np.linalg.inv(to_unit @ scene.guess)
-    # The similarity nearest to it at the centre, where a perspective leaves scale as it is.
+    # The nearest similarity at the centre, where perspective does not change the scale.
     total = total / total[2, 2]
     linear = total[:2, :2] - np.outer(total[:2, 2], total[2, :2])
     scale = math.sqrt(abs(float(np.linalg.det(linear))))
@@ -255,11 +288,11 @@ def _outside(scene: Scene, warp: Array, search: SearchRange) -> list[str]:
         found.append(f'the scale, {scale:.3f}')
     if shift > search.shift:
         found.append(f'the shift, {shift:.2f} of the longer side')
-    return [f'{what}, is at the end of the search: begin with a nearer guess' for what in found]
+    return [f'{what}, is at the end of the search: start from a closer guess' for what in found]
 
 
 def _distinct(scene: Scene, refined: Sequence[_Refined]) -> list[_Refined]:
-    """Return those that are not near one of a higher score, best first."""
+    """Return those that are not close to one with a higher score, best first."""
     to_level = scene.level(COARSE_SIDE).from_visible
     corners = corners_of(scene.thermal_size)
     found: list[_Refined] = []
@@ -280,12 +313,12 @@ def _rms(vectors: Array) -> float:
 @dataclass
 class _Refined:
     """
-    A warp, (3, 3) from thermal to visible pixels, and what is seen there.
+    A warp, (3, 3) from thermal to visible pixels, and what the images show there.
 
     :param score: correlation of the fields of gradients.
     :param maps: (B, 2 radius + 1, 2 radius + 1) scores of the blocks by their displacement.
     :param basis: (B, 2, 8) how blocks move with the elements of a homography, in pixels.
-    :param prior: of a further step, see :func:`_prior`.
+    :param prior: for a further step, see :func:`_prior`.
     """
 
     warp: Array
@@ -297,9 +330,13 @@ class _Refined:
 
 
 def _refine(
-    scene: Scene, warp: Array, levels: Sequence[tuple[int, int, int]], half: int | None = None
+    scene: Scene,
+    warp: Array,
+    levels: Sequence[tuple[int, int, int]],
+    half: int | None = None,
+    model: Model = 'homography',
 ) -> _Refined:
-    """Refine a warp from thermal to visible pixels to a homography, from coarse to fine."""
+    """Refine a warp from thermal to visible pixels, from coarse to fine."""
     done: Level | None = None
     for side, radius, rounds in levels:
         level = scene.level(side)
@@ -310,12 +347,12 @@ def _refine(
         for index in range(rounds):
             reach = radius if index == 0 else min(radius, _LATER_RADIUS)
             maps, _, basis = _block_scores(level, warp, reach, half)
-            step = _best_step(maps, basis, _prior(scene, level, warp))
+            step = _best_step(maps, basis, _prior(scene, level, warp, model))
             move = np.append(_IDENTITY + step, 1.0).reshape(3, 3)
             warp = np.linalg.inv(to_unit) @ np.linalg.inv(move) @ to_unit @ warp
             warp = warp / warp[2, 2]
     maps, score, basis = _block_scores(level, warp, reach, half)
-    return _Refined(warp, score, maps, basis, _prior(scene, level, warp), level)
+    return _Refined(warp, score, maps, basis, _prior(scene, level, warp, model), level)
 
 
 def _block_scores(
@@ -324,7 +361,7 @@ def _block_scores(
     """
     Return maps, score and basis of :class:`_Refined`; the visible image has the blocks.
 
-    :param frame: the only one that counts; by default all.
+    :param frame: the only one that counts; by default all of them.
     """
     width, height = level.size
     cell = max(level.size) / _BLOCKS
@@ -361,11 +398,11 @@ def _block_scores(
     return maps, correlation / len(frames), basis * unit
 
 
-def _prior(scene: Scene, level: Level, warp: Array) -> tuple[Array, Array]:
+def _prior(scene: Scene, level: Level, warp: Array, model: Model) -> tuple[Array, Array]:
     """
-    Return the prior that a camera pair differs from its guess by little but a similarity.
+    Return the prior: a camera pair differs from its guess by little more than a similarity.
 
-    :return: rows (4, 8) by which a step takes away what there is of it, (4,), in standard
+    :return: rows (4, 8) by which a step reduces the excess, and the excess (4,), both in standard
         deviations.
     """
     to_unit = to_unit_image(level.size) @ level.from_visible
@@ -377,6 +414,8 @@ def _prior(scene: Scene, level: Level, warp: Array) -> tuple[Array, Array]:
     rows[2, 6] = rows[3, 7] = 1
     (a, b, _), (d, e, _), (g, h, _) = total
     sigma = np.array([_AFFINE_SIGMA, _AFFINE_SIGMA, _PERSPECTIVE_SIGMA, _PERSPECTIVE_SIGMA])
+    if model == 'similarity':
+        sigma = np.full(4, _SIMILARITY_SIGMA)
     return rows / sigma[:, None], np.array([a - e, b + d, g, h]) / sigma
 
 
@@ -407,7 +446,7 @@ def _best_step(maps: NDArray[np.float32], basis: Array, prior: tuple[Array, Arra
 def _objective(
     maps: NDArray[np.float32], basis: Array, prior: tuple[Array, Array], step: Array
 ) -> tuple[float, Array, Array]:
-    """Return the value, the gradient, and minus the Hessian made positive."""
+    """Return the value, the gradient, and the negative Hessian, made positive."""
     radius = maps.shape[1] // 2
     displacement = basis @ step  # (B, 2): x, y
     at = np.clip(displacement + radius, 1.0, 2 * radius - 1.0)
@@ -420,7 +459,7 @@ def _objective(
     def score(i: int, j: int) -> Array:
         return np.asarray(maps[b, y + j, x + i], np.float64)
 
-    # The quadratic through the middle cross, with the mixed derivative of the corners.
+    # The quadratic through the cross in the middle, with the mixed derivative from the corners.
     c, left, right, above, below = (
         score(i, j) for i, j in ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
     )
@@ -488,7 +527,7 @@ def _corner_moves(scene: Scene, refined: _Refined) -> Array:
 
 
 def _evened(maps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return maps of blocks whose peaks are as the roots of what they were."""
+    """Return the maps of the blocks, with peaks in proportion to the roots of what they were."""
     peaks = maps.max(axis=(1, 2)) - np.median(maps, axis=(1, 2))
     seen = peaks > 1e-2
     if not seen.any():

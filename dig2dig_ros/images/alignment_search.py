@@ -38,13 +38,13 @@ from dig2dig_ros.images.geometry import (
 )
 from dig2dig_ros.images.gradient_field import gradient_field, Image, normalised_grey, resized
 
-# The longer side in pixels, and the steps; half a step moves the corners of the image by less than
-# the edges in the fields are wide.
+# The longer side in pixels, and the steps: half a step moves the corners of the image by less than
+# the width of the edges in the fields.
 COARSE_SIDE = 160
 _ROTATION_STEP = math.radians(1.5)
 _SCALE_STEP = 1.035
-# Of the modes of the coarse search that are refined, and the distance of corners in pixels of the
-# coarse level at which two are different modes.
+# How many modes of the coarse search are refined, and the corner distance, in pixels of the coarse
+# level, from which on two modes count as different.
 _MODES = 4
 MODE_DISTANCE = 8.0
 
@@ -55,7 +55,7 @@ class SearchRange:
     How far a camera pair may be from the initial guess.
 
     :param rotation: radians to either side.
-    :param scale: the largest factor, and its inverse the smallest.
+    :param scale: the largest factor; its inverse is the smallest.
     :param shift: part of the visible image's longer side, in each direction.
     """
 
@@ -66,10 +66,10 @@ class SearchRange:
 
 def centred_guess(visible_size: Size, thermal_size: Size, scale: float | None = None) -> Array:
     """
-    Return the homography of a thermal image in the middle of the visible one, pixels square.
+    Return the homography of a thermal image in the middle of the visible one, with square pixels.
 
     :param scale: visible pixels per thermal pixel; by default the thermal image fills the visible
-        one, or where their shapes differ, as much as the mean of both scales makes it.
+        one, or, if their shapes differ, is scaled by the geometric mean of both ratios.
     """
     (vw, vh), (tw, th) = visible_size, thermal_size
     if scale is None:
@@ -109,9 +109,9 @@ class Scene:
 
     def level(self, side: int) -> Level:
         """
-        Return the images where the visible one's longer side is ``side`` pixels.
+        Return the images, scaled so that the visible one's longer side is ``side`` pixels.
 
-        It is fewer where the visible images have no more, or the thermal ones not half as many.
+        It is shorter if the visible images have fewer pixels, or the thermal ones less than half.
         """
         scale = math.sqrt(abs(float(np.linalg.det(self.guess[:2, :2]))))
         side = min(side, max(self.visible_size), round(2 / scale * max(self.visible_size)))
@@ -125,13 +125,13 @@ class Level:
     The images of a scene at one resolution.
 
     :ivar from_visible: (3, 3), from full visible pixels to those of this level.
-    :ivar visible: of each pair the field of the visible image and its mask.
+    :ivar visible: for each pair, the field of the visible image and its mask.
     """
 
     def __init__(self, scene: Scene, side: int) -> None:
         self.size = _scaled(scene.visible_size, side / max(scene.visible_size))
         self.from_visible = resizing(scene.visible_size, self.size)
-        # Thermal pixels of about the size of this level's, so that warping needs no low pass.
+        # Thermal pixels about as large as those of this level, so that warping needs no low pass.
         jacobian = (self.from_visible @ scene.guess)[:2, :2]
         factor = min(1.0, math.sqrt(abs(float(np.linalg.det(jacobian)))))
         thermal_size = _scaled(scene.thermal_size, factor)
@@ -143,7 +143,7 @@ class Level:
 
     def warped(self, index: int, to_level: Array, size: Size) -> tuple[Image, Image]:
         """
-        Return the field and its mask of a thermal image in a frame of a size.
+        Return the field and the mask of a thermal image, warped to a frame.
 
         :param to_level: (3, 3) from full thermal pixels to those of the frame.
         """
@@ -156,7 +156,7 @@ class Level:
 
 
 def coarse_search(scene: Scene, search: SearchRange) -> tuple[list[Array], list[Array]]:
-    """Return the best modes, best first, and the best of each half; thermal to visible."""
+    """Return the best modes, best first, and the best mode of each half, as thermal to visible."""
     level = scene.level(COARSE_SIDE)
     correlation = _Correlation(level, search)
     base = level.from_visible @ scene.guess
@@ -186,7 +186,7 @@ class _Correlation:
         width, height = level.size
         side = max(level.size)
         self._reach = math.ceil(search.shift * side)
-        # A canvas for the thermal image, and room for the correlation not to wrap.
+        # A canvas for the thermal image, with room so that the correlation does not wrap.
         turned = search.scale * 1.02
         extra = math.sin(search.rotation) * side
         self._canvas = (math.ceil(width * turned + extra), math.ceil(height * turned + extra))
@@ -221,7 +221,7 @@ class _Correlation:
             maps = np.fft.irfft2(np.stack(products), s=self._fft)[:, rows, columns]
             *both, ev, et, overlap = maps
             norm = np.sqrt(np.maximum(ev, 1e-3) * np.maximum(et, 1e-3))
-            # A small overlap correlates more easily by chance, as 1 / sqrt(area).
+            # A small overlap correlates more by chance, in proportion to 1 / sqrt(area).
             share = np.clip(overlap / float(np.prod(self._level.size)), 0.0, 1.0)
             total += np.stack(both) * (np.where(share > 0.3, np.sqrt(share), 0.0) / norm)
         return total
@@ -258,7 +258,7 @@ def _modes(
 
 
 def checkerboard(size: Size) -> tuple[Image, Image]:
-    """Return two masks that together cover an image, of fields a sixth of the longer side."""
+    """Return two masks that together cover an image, in squares of a sixth of the longer side."""
     width, height = size
     field = max(size) / 6
     y, x = np.mgrid[:height, :width]

@@ -15,17 +15,17 @@
 """
 Estimate where the thermal camera's pixels lie in the visible image, for the fusion node.
 
-SOURCE is a directory of image pairs (folders visible/ and thermal/ with same-named images) or a
-bag; with --live, the topics visible/image_raw and thermal/image_raw are listened to. Without
-further options the homography comes from the images themselves, of any scene with edges that
-both cameras see. --points takes points marked by hand, for which --click writes a page;
---checkerboard takes a board that both cameras see. With lens distortion in camera_info, the
-homography is one of undistorted pixels, and the file holds both camera models. Points are pixels
-of the images as they are, also then.
+SOURCE is a directory of image pairs (folders visible/ and thermal/ with the same file names) or a
+bag; --live listens to the topics visible/image_raw and thermal/image_raw. By default the
+homography comes from the images themselves, from any scene with edges that both cameras see.
+--points takes points marked by hand, on a page that --click writes; --checkerboard uses a board
+that both cameras see. If camera_info has lens distortion, the homography is between undistorted
+pixels, and the file contains both camera models; points are still pixels of the images as they
+are.
 
 Writes the registration, and a picture to check it by: a number is no proof. The result goes
 to the standard output, everything else to the standard error. Exit code: 0; 2 after an error; 3
-if the estimate is not to be trusted, which is written only with --force; 130 after Ctrl-C.
+if the estimate is not trusted (then it is only written with --force); 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 import time
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -65,6 +65,7 @@ from dig2dig_ros.evaluation.registration_pairs import (
 )
 from dig2dig_ros.evaluation.registration_points import counted, load_points
 from dig2dig_ros.evaluation.registration_report import click_page, overlay, OverlayPair
+from dig2dig_ros.images.alignment import Model
 from dig2dig_ros.images.geometry import RegistrationError
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import save_registration
@@ -124,6 +125,9 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     add = group.add_argument
     add('--frames', type=positive, metavar='COUNT', help='pairs to estimate from, '
         f'at most; default: {_FRAMES}, and {_BOARD_FRAMES} to look for a checkerboard in')
+    add('--model', choices=get_args(Model), default='homography', help='what to estimate from '
+        'the images; similarity (rotation, scale and shift) is for cameras that look in the same '
+        'direction, if no edges hold the corners of a homography; default: homography')
     add('--thermal-width', type=within(0.1, 10), metavar='PART', help='part of the visible '
         "image's width that the thermal one covers, about, such as 0.6; for the images; default: "
         'what camera_info says, else 1')
@@ -160,6 +164,8 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
         parser.error('--visible-camera and --thermal-camera need each other')
     if args.visible_camera is not None and args.camera_info == 'ignore':
         parser.error('--camera-info ignore and --visible-camera exclude each other')
+    if args.model != 'homography' and (args.points or args.checkerboard or args.click):
+        parser.error('--model is for estimates from the images')
     return args, argv[split:]
 
 
@@ -276,7 +282,7 @@ def calibrate(args: argparse.Namespace, images: CalibrationImages) -> int:
     elif args.checkerboard is not None:
         estimate = from_checkerboard(args.checkerboard, images, cameras)
     else:
-        estimate = from_images(images, cameras, args.frames, args.thermal_width)
+        estimate = from_images(images, cameras, args.frames, args.thermal_width, args.model)
     visible_size, thermal_size = images.sizes
     source = (
         f'{counted(images.total, "pair")} of {images.place}, visible '
@@ -304,7 +310,8 @@ def calibrate(args: argparse.Namespace, images: CalibrationImages) -> int:
     args.overlay.write_bytes(bytes(cv2.imencode(args.overlay.suffix, picture)[1]))
     if reasons:
         report('warning: this registration is not to be trusted: ' + '; '.join(reasons))
-        report(f'what helps: {_ADVICE[estimate.method]}')
+        advice = [estimate.advice] if estimate.advice else []
+        report(f'what helps: {"; or ".join([*advice, _ADVICE[estimate.method]])}')
         if not args.force:
             report(
                 f'{args.output} is not written, --force would write it all the same; see what '

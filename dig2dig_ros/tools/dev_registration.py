@@ -15,13 +15,12 @@
 """
 Measure how well the thermal camera is registered from the images alone.
 
-DIR holds pairs of images that lie on each other, visible and thermal, in two folders of images
-with the same names. Each thermal image is warped by a random homography (rotation, scale, shift,
-and a perspective of up to 2 % at the sides), and the registration that dig2dig calibrate
-makes has to find it again. Errors are distances of the corners of the thermal image, root mean
-square over the four, in thermal pixels. The table goes to the standard output, progress to the
-standard error; --output takes the table and every trial as JSON. The same seed draws the same
-trials.
+DIR holds registered pairs of images in two folders, visible and thermal, with the same names.
+Each thermal image is warped by a random homography (rotation, scale, shift and perspective), and
+the estimator of dig2dig calibrate has to find it again. Errors are distances of the corners of
+the thermal image, root mean square over the four, in thermal pixels. The table goes to the
+standard output, progress to the standard error; --output takes the table and every trial as JSON.
+The same seed draws the same trials.
 
 Exit code: 0, 2 if nothing could be done, 130 after Ctrl-C.
 """
@@ -34,6 +33,7 @@ from dataclasses import asdict
 import json
 import math
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -55,6 +55,7 @@ from dig2dig_ros.evaluation.registration_trials import (
     summary,
     Trial,
 )
+from dig2dig_ros.images.alignment import Model
 from dig2dig_ros.images.geometry import Array, size_of
 from dig2dig_ros.images.image_pairs import find_pairs, ImagePair, load_pair
 from dig2dig_ros.nodes.signals import run_tool
@@ -77,7 +78,7 @@ def evaluate(args: argparse.Namespace) -> int:
     count = len(found)
     if args.group > count or (args.mismatched and count < 2):
         raise UsageError(f'there are only {count} pairs in {args.directory}: ask for fewer')
-    draws = Draws(args.rotation, args.scale, args.shift)
+    draws = Draws(args.rotation, args.scale, args.shift, args.perspective)
     one = _common_reference(found) if args.one_camera else None
     trials: list[Trial] = []
     number = args.trials or (count if args.group == 1 else max(1, count // args.group))
@@ -99,7 +100,7 @@ def evaluate(args: argparse.Namespace) -> int:
             pairs = common_crop(pairs)
             known = one or reference(pairs)
         names = [found[i].name for i in picked]
-        trial = run_trial(names, pairs, known, draws, args.thermal_size, random)
+        trial = run_trial(names, pairs, known, draws, args.thermal_size, random, args.model)
         trials.append(trial)
         verdict = 'trusted' if trial.trusted else 'untrusted'
         report(
@@ -140,6 +141,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--rotation', type=within(0, 20), default=5.0, metavar='DEGREES', help='default: 5')
     add('--scale', type=within(1, 1.6), default=1.25, metavar='FACTOR', help='default: 1.25')
     add('--shift', type=within(0, 0.4), default=0.15, metavar='PART', help='default: 0.15')
+    add('--perspective', type=within(0, 0.1), default=0.02, metavar='PART', help='change of scale '
+        'at the ends of the longer side; default: 0.02')
+    add('--model', choices=get_args(Model), default='homography', help='what to estimate; '
+        'default: homography')
     add('--seed', type=int, default=0, help='of the draws, from 0; default: 0')
     add('--thermal-size', type=size_argument, metavar='WxH', help='size of the thermal images to '
         "register; default: the data set's")

@@ -122,6 +122,38 @@ def test_corners_that_no_edge_holds_are_told():
     assert any('the corners may be off by' in reason for reason in found.reasons)
 
 
+@pytest.mark.slow
+def test_a_similarity_is_known_where_one_part_of_the_scene_has_all_the_structure():
+    visible, thermal = scene(4)
+    visible[:, 60:], thermal[:, 60:] = 90, 8000
+    truth = homography(1.5, 1.02, (2.0, -1.5))
+    image, mask = seen(thermal, truth)
+    search = SearchRange(math.radians(3), 1.05, 0.06)
+    found = {
+        model: align([(visible, image)], search=search, thermal_mask=mask, model=model)
+        for model in ('homography', 'similarity')
+    }
+    assert not found['homography'].trusted
+    assert any('no edges hold them' in reason for reason in found['homography'].reasons)
+    assert found['similarity'].trusted
+    matrix = found['similarity'].thermal_to_visible
+    assert corner_distance(matrix, truth, (160, 120)) < 1
+    # Nothing but rotation, scale and shift.
+    np.testing.assert_allclose(matrix[2], [0, 0, 1], atol=1e-5)
+    np.testing.assert_allclose(matrix[0, :2], matrix[1, 1::-1] * [1, -1], atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_similarity_is_not_trusted_where_the_images_show_more():
+    visible, thermal = scene(4)
+    truth = homography(0.0, 1.0, (0.0, 0.0), perspective=(0.07 / 80, 0.0))
+    image, mask = seen(thermal, truth)
+    found = align([(visible, image)], search=NARROW, thermal_mask=mask, model='similarity')
+    assert corner_distance(found.thermal_to_visible, truth, (160, 120)) > 5
+    assert not found.trusted
+    assert any('more than a similarity' in reason for reason in found.reasons)
+
+
 def test_frames_that_contradict_each_other_are_told():
     frames = [scene(seed, (96, 72), 30) for seed in (4, 5, 6)]
     agreeing = align(frames, search=NARROW)
@@ -140,7 +172,7 @@ def test_the_end_of_the_search_range_is_told():
     search = SearchRange(math.radians(3), 1.05, 0.05)
     found = align([(visible, image)], search=search, thermal_mask=mask)
     assert not found.trusted
-    assert any('rotation' in reason and 'nearer guess' in reason for reason in found.reasons)
+    assert any('rotation' in reason and 'closer guess' in reason for reason in found.reasons)
 
 
 def test_images_that_cannot_be_searched_are_refused():

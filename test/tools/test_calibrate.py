@@ -24,6 +24,7 @@ import sys
 from typing import Any
 
 import cv2
+from images.scenes import scene as shapes
 import numpy as np
 import pytest
 import yaml
@@ -188,6 +189,29 @@ def test_what_does_not_belong_together_is_not_written(
     assert 'not to be trusted: ' in printed.err
     assert '--click' in printed.err
     assert '--force' in printed.err
+
+
+@pytest.mark.slow
+def test_a_similarity_is_advised_where_no_edges_hold_the_corners(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    visible, thermal = shapes(4)
+    visible[:, 60:], thermal[:, 60:] = 90, 8000
+    folder = write_pairs(tmp_path / 'strip', [(visible, thermal)])
+    output = tmp_path / 'registration.yaml'
+    assert run(folder, '-o', output) == UNTRUSTED
+    error = capsys.readouterr().err
+    assert 'no edges hold them' in error
+    assert 'what helps: --model similarity, if both cameras look in the same direction' in error
+    stated = float(re.search(r'its corners are known to ([\d.]+) thermal pixels', error)[1])
+
+    assert run(folder, '-o', output, '--overwrite', '--model', 'similarity') == 0
+    printed = capsys.readouterr()
+    assert 'a similarity from the images, 1 frame of 1' in printed.out
+    assert f'corners known to {stated:.2f} thermal pixels' in printed.out
+    assert '--model similarity' not in printed.err
+    found = load_registration(output).thermal_to_visible
+    assert corner_distance(found, np.eye(3), (160, 120)) < 1
 
 
 @pytest.mark.slow
@@ -548,7 +572,7 @@ def test_what_is_wrong_with_a_calibration_is_said(
 
     assert 'the thermal camera is calibrated for 64x48 pixels, but its images have' in sentence()
     thermal.write_text('image_width: 128')
-    assert 'thermal.yaml is no calibration as ROS writes it' in sentence()
+    assert 'thermal.yaml is not a calibration file of ROS' in sentence()
 
 
 # What is asked for wrongly
@@ -592,6 +616,7 @@ def test_images_without_anything_to_see_are_refused(
         ['pairs', '--checkerboard', '7'],
         ['pairs', '--checkerboard', '2x5'],
         ['pairs', '--thermal-width', '0'],
+        ['pairs', '--points', 'p.yaml', '--model', 'similarity'],
         ['pairs', '--visible-camera', 'v.yaml'],
         ['pairs', '--ros-args', '-r', 'a:=b'],
         ['--live', '--timeout', '0'],

@@ -75,7 +75,7 @@ def test_errors_before_and_after(tmp_path, capsys):
     assert float(table['all'][3]) == pytest.approx(median, abs=0.01)
     trusted = [trial for trial in trials if trial['trusted']]
     assert table['trusted'][0] == str(len(trusted))
-    for words in ('Nominal: against', 'Relative: against', 'above 5 pixels', 'not flagged: 0'):
+    for words in ('Nominal: compared', 'Relative: compared', 'above 5 pixels', 'not flagged: 0'):
         assert words in captured.out
     assert '[2/2] 01: ' in captured.err
     assert document['table']['rows'][0][0] == 'all'
@@ -107,6 +107,22 @@ def test_mismatched_pairs_are_flagged(tmp_path, capsys):
     assert 'Flagged as untrusted: 2 of 2 (100%)' in output
     assert 'Relative' not in output
     assert 'nominal error above' in output
+
+
+@pytest.mark.slow
+def test_a_similarity_cannot_follow_a_perspective(tmp_path, capsys):
+    folder = write_pairs(tmp_path, count=1)
+    output = tmp_path / 'result.json'
+    options = [*GENTLE, '--model', 'similarity', '--output', str(output)]
+    errors = {}
+    for perspective in ('0', '0.1'):
+        assert main([str(folder), *options, '--perspective', perspective]) == 0
+        errors[perspective] = json.loads(output.read_text())['trials'][0]['nominal']
+        table = capsys.readouterr().out
+        assert f'perspective up to {float(perspective):.0%}' in table
+        assert 'estimated: a similarity' in table
+    assert errors['0'] < 1.5
+    assert errors['0.1'] > 4
 
 
 @pytest.mark.slow
