@@ -31,8 +31,8 @@ class Command(NamedTuple):
     A subcommand of ``dig2dig``.
 
     :param name: one word, or two.
-    :param module: in ``dig2dig_ros.tools``, with a function ``main(arguments) -> exit code``; is
-        imported once the command is asked for.
+    :param module: in ``dig2dig_ros.tools``, with ``main(arguments) -> exit code`` and
+        ``parse_arguments(arguments)``; imported once the command is asked for.
     :param help: one line.
     :param is_node: handles signals as a node: Ctrl-C is a good end.
     """
@@ -43,6 +43,7 @@ class Command(NamedTuple):
     is_node: bool = False
 
 
+# The first word of each is also a link in libexec/, for `ros2 run`.
 COMMANDS = (
     Command('fuse', 'fuse', 'fuse two or more images of one scene'),
     Command('demo', 'demo', 'show the fusion node at work, on two cameras that are simulated'),
@@ -54,7 +55,9 @@ COMMANDS = (
     Command('train', 'train', 'train a denoiser on your own images'),
     Command('export', 'export', 'write the fusion as an ONNX file, for C++ and TensorRT'),
     Command('doctor', 'doctor', 'say what is missing or wrong on this machine, and what to do'),
-    Command('dev registration', 'dev_registration', 'measure how well calibrate does'),
+    Command(
+        'dev registration', 'dev_registration', 'measure how well calibrate finds known warps'
+    ),
     Command('dev restoration', 'dev_restoration', 'measure what declared degradations are worth'),
 )
 
