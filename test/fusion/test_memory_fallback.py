@@ -14,6 +14,7 @@
 
 """Memory that runs out: what is tried instead, and when what was asked for is tried again."""
 
+import numpy as np
 import pytest
 
 from dig2dig_ros.fusion.memory_fallback import cheapest, is_out_of_memory, MemoryFallback
@@ -179,4 +180,8 @@ def test_real_errors_of_torch_and_opencv_are_known():
     assert is_out_of_memory(torch.cuda.OutOfMemoryError('CUDA out of memory'))
     with pytest.raises(MemoryError) as caught:
         bytearray(2**60)
+    assert is_out_of_memory(caught.value)
+    cv2 = pytest.importorskip('cv2')
+    with pytest.raises(cv2.error) as caught:
+        cv2.resize(np.zeros((1, 1), np.uint8), (2**29, 2**29))
     assert is_out_of_memory(caught.value)
