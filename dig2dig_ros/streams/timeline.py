@@ -108,7 +108,6 @@ class RecentStamps:
         """Begin a new timeline, of a source that is as steady as it was."""
         self._former_gap = self._usual_gap()
         self._stamps.clear()
-        self._risen = 0
 
     def certain_gap(self) -> float:
         """Nanoseconds that the next stamp will at least be after the latest; 0 if unknown."""
