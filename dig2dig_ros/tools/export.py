@@ -141,8 +141,8 @@ def check(fusion: ExportedFusion, model: bytes) -> None:
     for name, (visible, thermal) in pairs_to_check(fusion):
         found = fusion.deviation(model, visible, thermal)
         print(
-            f'{name}: fused image within {found.fused:.4f} grey levels of PyTorch before '
-            f'rounding, weights within {found.weights:.6f}',
+            f'{name}: fused image at most {found.fused:.4f} grey levels off PyTorch, beyond '
+            f'rounding; weights at most {found.weights:.1e} off',
             flush=True,
         )
         # A comparison that NaN does not pass.

@@ -41,8 +41,8 @@ def test_a_checked_file_is_written(registration, tmp_path, capsys):
     assert main(words) == 0
     said = capsys.readouterr()
     lines = said.out.splitlines()
-    assert lines[0].startswith('random images: fused image within 0.0')
-    assert lines[1].startswith('synthetic street: fused image within 0.0')
+    assert lines[0].startswith('random images: fused image at most 0.0')
+    assert lines[1].startswith('synthetic street: fused image at most 0.0')
     assert lines[2].startswith(f'{path}: 64x48, ')
     assert 'not in the file' in said.err
     assert 'contrast auto, noise auto (thermal)' in said.err
