@@ -35,7 +35,7 @@ from typing import Any
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 # Topics of the street's bag, as a robot would have recorded them.
-_SECONDS, _VISIBLE_RATE, _THERMAL_RATE, _THERMAL_DELAY = 8.0, 30, 10, 0.0081
+_SECONDS, _VISIBLE_RATE, _THERMAL_RATE, _THERMAL_DELAY = 2.0, 30, 10, 0.0081
 _START = 1_700_000_000.0
 # The pair of LLVIP, and what has to stand with a picture of it.
 _PEOPLE_PAIR = '010009'

@@ -37,7 +37,7 @@ from dig2dig_ros.streams.preparation import registered_image, stamp_of
 # Topics whose images make a frame.
 VISIBLE, THERMAL = 'visible/image_raw', 'thermal/image_raw'
 FUSED, OVERLAY = 'fused/image_raw', 'fused/weights/overlay'
-# Images of a topic that are kept; a slow node may be tens of images behind.
+# Images kept for each topic; a slow node may lag tens of images behind.
 _KEPT_IMAGES = 128
 COLUMNS = ('visible', 'thermal', 'fused', 'contributions')
 UNALIGNED_COLUMNS = (
@@ -67,7 +67,7 @@ class Frame:
     :param visible: (H, W, 3) BGR.
     :param thermal: (H', W', 3), grey, mapped to 8 bits.
     :param fused: (H, W, 3) BGR.
-    :param overlay: (H, W, 3) BGR, or nothing when none came.
+    :param overlay: (H, W, 3) BGR; None if there was none.
     """
 
     stamp_s: float
@@ -79,9 +79,9 @@ class Frame:
 
 class FrameCollector:
     """
-    Keeps images by stamp until those that belong together make a frame.
+    Keeps images by stamp until a frame is complete.
 
-    :param topics: that messages come from, those of the images among them.
+    :param topics: to collect from, including those of the images.
     """
 
     def __init__(self, topics: Iterable[str]) -> None:
@@ -102,7 +102,7 @@ class FrameCollector:
             self._waiting.append(stamp)
 
     def forget(self) -> None:
-        """Start over: what came so far does not count."""
+        """Start over, and forget what came so far."""
         self._waiting.clear()
         for topic, kept in self._images.items():
             kept.clear()
@@ -112,7 +112,7 @@ class FrameCollector:
         """
         Return the frames that are complete, each once.
 
-        :param rest: also those whose overlay has not come.
+        :param rest: also the frames whose overlay is still missing.
         """
         ready = [stamp for stamp in self._waiting if rest or stamp in self._images[OVERLAY]]
         self._waiting = [stamp for stamp in self._waiting if stamp not in ready]
@@ -148,8 +148,8 @@ class ContactSheet:
 
     :param max_rows: the largest number of rows.
     :param tile_width: width of one picture in pixels.
-    :param placement: where the thermal image lies, of frames whose cameras do not share a view;
-        the rows then show its edges on the visible image as well, before and after registration.
+    :param placement: where the thermal image lies, if the cameras do not share a view; the rows
+        then also show its edges on the visible image, before and after registration.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class ContactSheet:
         self._rows: list[tuple[str, Image]] = []
 
     def add(self, frame: Frame, caption: str) -> None:
-        """Offer a frame; memory stays bounded however many come."""
+        """Offer a frame; memory stays bounded, however many there are."""
         if self._seen % self._stride == 0:
             self._rows.append((caption, self._tiles(frame)))
         self._seen += 1
@@ -205,7 +205,7 @@ class ContactSheet:
 
     def render(self, title: str = '', note: str = '') -> Image | None:
         """
-        Return the sheet as (H, W, 3) BGR, or nothing when no frame came.
+        Return the sheet as (H, W, 3) BGR, or None if there was no frame.
 
         :param note: a line below the title.
         """
@@ -241,10 +241,10 @@ class Pictures:
     """
     Writes the frames of a run as pictures, a video and a contact sheet.
 
-    :param folder: takes the files.
+    :param folder: where to write.
     :param sheet_rows: of the contact sheet, at most.
     :param rate: frames per second of the video.
-    :param pairs: of a folder, whose names the frames get.
+    :param pairs: the pairs of a folder, after which frames are named.
     :param placement: of thermal images that do not share the view, for the contact sheet.
     """
 
@@ -277,7 +277,7 @@ class Pictures:
         self._video.add((frame.visible, frame.thermal, frame.fused), frame.stamp_s)
 
     def _take_name(self, visible: Image) -> str:
-        """Return the name of the pair that a visible image is from, or nothing."""
+        """Return the name of the pair that a visible image belongs to, or an empty string."""
         # They come in order; a few may have been dropped.
         for index, pair in enumerate(self._pairs[:5]):
             if np.array_equal(load_pair(pair)[0], visible):
@@ -286,7 +286,7 @@ class Pictures:
         return ''
 
     def finish(self, title: str, note: str) -> None:
-        """Finish the video and write the contact sheet with what came so far."""
+        """Finish the video and write the contact sheet with the frames so far."""
         self._video.close()
         sheet = self._sheet.render(title, note)
         if sheet is not None:

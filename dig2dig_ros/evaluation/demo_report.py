@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the demo sets up, what it leaves behind, and what is wrong with a run."""
+"""What the demo sets up and writes, and what went wrong in a run."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ WARP = Warp(rotation=4.0, scale=0.85, shift_x=0.05, shift_y=-0.04)
 # How far the corners may be off the truth: thermal pixels in the built-in scene; part of the
 # longer side for a folder, whose pairs may never have been aligned that well.
 CORNER_LIMIT, FOLDER_CORNER_LIMIT = 1.5, 0.02
-# Pairs that the built-in scene sends where nothing else is said.
+# Pairs that the built-in scene sends by default.
 _SCENE_PAIRS = 40
 
 
 class OutputFolder:
     """
-    A folder whose files the demo replaces at every run, leaving other people's files alone.
+    A folder in which each run of the demo replaces the files of the last one, and no others.
 
     The names of the files that a run writes are kept in a manifest in the folder, each added
     before its file is written, so that a run that was killed is cleaned up too.
@@ -64,7 +64,7 @@ class OutputFolder:
             if self._manifest.is_file():
                 for name in self._manifest.read_text(encoding='utf-8').splitlines():
                     file = path / name
-                    # Anybody may have edited the manifest: stay inside the folder.
+                    # The manifest may have been edited: stay inside the folder.
                     if file.is_file() and path.resolve() in file.resolve().parents:
                         file.unlink()
             self._manifest.write_text('', encoding='utf-8')
@@ -73,7 +73,7 @@ class OutputFolder:
 
     def file(self, name: str) -> Path:
         """
-        Return the path to write ``name`` to and remember it as the demo's own.
+        Return the path for ``name``, and record that the demo wrote it.
 
         :raises UsageError: somebody else's file is there already.
         """
@@ -92,7 +92,7 @@ class OutputFolder:
 
     def write_image(self, name: str, image: Image) -> None:
         """Write ``image`` as PNG."""
-        # imwrite() fails silently, and on names that are not ASCII on some systems.
+        # imwrite() fails silently, and on some systems for names that are not ASCII.
         done, data = cv2.imencode('.png', image)
         if not done:
             raise UsageError(f'OpenCV could not encode {name}')
@@ -101,7 +101,7 @@ class OutputFolder:
 
 def fusion_parameters(options: argparse.Namespace, registration: Path) -> dict[str, Any]:
     """
-    Return the parameters of the fusion node, but for those of the preset.
+    Return the parameters of the fusion node, except those of the preset.
 
     :param registration: the file of --unaligned.
     """
@@ -109,7 +109,7 @@ def fusion_parameters(options: argparse.Namespace, registration: Path) -> dict[s
     if options.pairs is None:
         values['warmup_size'] = list(options.size)
     if options.unaligned:
-        # A run is short: look more often at what misalignment is left.
+        # A run is short: measure the remaining misalignment more often.
         values.update(thermal_to_visible=str(registration.resolve()), alignment_period=1.0)
     return {**values, **given_parameters(options)}
 
@@ -126,11 +126,11 @@ def camera_parameters(options: argparse.Namespace, rate: float, wait: float) -> 
         'thermal_rate': rate,
         'loop': False,
         'wait_for_subscribers': wait,
-        # The demo and who works with the images: one may be discovered seconds after the other.
+        # The demo and the fusion node: one may be discovered seconds after the other.
         'min_subscribers': 2,
     }
     if options.pairs is None:
-        # As of two free-running cameras.
+        # Like two free-running cameras.
         values.update(width=options.size[0], height=options.size[1])
         values.update(thermal_offset=0.012, stamp_jitter=0.002)
         values['count'] = options.count or _SCENE_PAIRS
@@ -172,9 +172,8 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     """Return the summary as the lines that the demo prints."""
     sent, received, node = summary['sent'], summary['received'], summary['node']
     causes = ', '.join(f'{count} {cause}' for cause, count in summary['dropped'].items() if count)
-    waiting = ', '.join(
-        f'{count} {source}' for source, count in summary['waiting'].items() if count
-    )
+    alone = ', '.join(f'{count} {source}' for source, count in summary['waiting'].items() if count)
+    waiting = f'; still without a partner: {alone}' if alone else ''
     sizes = summary['sizes']
     p50, p95 = (
         '?' if value is None else f'{value:.0f}' for value in summary['node_latency_ms'].values()
@@ -183,7 +182,7 @@ def render_summary(summary: Mapping[str, Any]) -> str:
     rows = [
         ('pairs sent', f'{sent["pairs"]} (visible {sent["visible"]}, thermal {sent["thermal"]})'),
         ('received', arrived),
-        ('pairs made', f'{summary["pairs"]}' + (f'; still alone: {waiting}' if waiting else '')),
+        ('pairs formed', f'{summary["pairs"]}{waiting}'),
         ('pairs fused', f'{summary["fused"]}'),
         ('dropped', causes or 'none'),
         ('latency', f'median {p50} ms, p95 {p95} ms, from arrival to publication'),
@@ -198,13 +197,13 @@ def render_summary(summary: Mapping[str, Any]) -> str:
         facts = summary['registration']
         rows.append(('registration', registration_verdict(facts)))
         left = facts['misalignment']
-        rows.append(('', f'visible pixels that are left, as the node sees it: {left}'))
+        rows.append(('', f'remaining misalignment in visible pixels, by the node: {left}'))
     return '\n'.join(f'  {name:<12} {text}' for name, text in rows)
 
 
 def registration_verdict(facts: Mapping[str, Any]) -> str:
-    """Return what became of the calibration, in one line."""
-    trusted = 'trusted' if facts['trusted'] else 'not to be trusted'
+    """Return the outcome of the calibration in one line."""
+    trusted = 'trusted' if facts['trusted'] else 'not trusted'
     return (
         f'{trusted}; its corners are {facts["corner_error_px"]:.2f} thermal pixels off '
         f'{facts["truth"]} (limit {facts["corner_error_limit_px"]:.1f}), '
@@ -220,7 +219,7 @@ def write_json(folder: OutputFolder, name: str, content: Mapping[str, Any]) -> N
 
 def problems(summary: Mapping[str, Any], each_pair_once: bool) -> list[str]:
     """
-    Return what is wrong with a finished run, in sentences.
+    Return what went wrong in a finished run, in sentences.
 
     :param each_pair_once: the pairs came one by one, so that none may still wait for its other
         half and none may be lost on its way.
@@ -244,9 +243,9 @@ def problems(summary: Mapping[str, Any], each_pair_once: bool) -> list[str]:
     if 'registration' in summary:
         facts = summary['registration']
         if not facts['trusted']:
-            found.append(f'the registration is not to be trusted: {"; ".join(facts["reasons"])}')
+            found.append(f'the registration is not trusted: {"; ".join(facts["reasons"])}')
         error, limit = facts['corner_error_px'], facts['corner_error_limit_px']
-        # Not the opposite comparison: NaN is wrong, too.
+        # Written this way so that NaN counts as wrong.
         if not error <= limit:
             found.append(
                 f'the registration puts the corners of the thermal image {error:.1f} thermal '

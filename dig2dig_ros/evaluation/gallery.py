@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A bounded choice of frames out of a run of any length, with their pictures."""
+"""The frames of a run to show, with their pictures: a bounded number, however long the run."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class GalleryFrame:
 
     :param index: running number of the pair, from 0.
     :param name: its stamp or file name.
-    :param score: by which it was found best or worst, the higher the better; NaN if it has none.
+    :param score: that makes it best or worst, the higher the better; NaN if it has none.
     :param labels: why it was chosen: one or more of :data:`BEST`, :data:`WORST`, :data:`SPACED`.
     :param pictures: JPEG files by what they show, in the order of the page.
-    :param facts: what to tell beside the pictures: metrics, weights, detections.
+    :param facts: what to show next to the pictures: metrics and detections, by name.
     """
 
     index: int
@@ -53,8 +53,8 @@ class Gallery:
     """
     Keeps the best, the worst and evenly spaced frames of a run of unknown length.
 
-    Never holds more than ``best + worst + 2 * spaced`` frames, whatever the length of the run.
-    Deterministic: of equal scores, the earlier ones are kept.
+    Never holds more than ``best + worst + 2 * spaced`` frames.
+    Deterministic: of frames with equal scores, the earlier ones are kept.
 
     :param best: number of frames of the highest scores to keep.
     :param worst: number of frames of the lowest scores.
@@ -81,7 +81,7 @@ class Gallery:
         facts: Mapping[str, str],
     ) -> None:
         """
-        Look at the next frame of the run, and keep it if it is one of those to show.
+        Take the next frame of the run, and keep it if it is among those to show.
 
         :param index: running number of the pair, higher than that of the frame before.
         :param score: the higher the better; one of NaN is neither best nor worst.
@@ -141,7 +141,7 @@ class Gallery:
         return [frame for frame in labelled if frame.labels]
 
     def _evenly_spaced(self) -> list[GalleryFrame]:
-        """Return as many as were asked for of the up to twice as many that are held."""
+        """Return the frames to show of those held, which are up to twice as many."""
         held, number = self._spaced, self._spaced_number
         places = np.linspace(0, len(held) - 1, min(number, len(held))).round().astype(int)
         return [held[place] for place in places]
@@ -149,7 +149,7 @@ class Gallery:
 
 def jpeg(image: NDArray[Any], longest_side: int = 960, quality: int = 85) -> bytes:
     """
-    Return an image as a JPEG file, reduced where it is larger than a page needs.
+    Return an image as a JPEG file, reduced in size if a page does not need all of it.
 
     :param image: (H, W) grey or (H, W, 3) blue-green-red, uint8.
     :param longest_side: pixels that height and width may have.

@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-# Told apart by people who see colours differently, too (Okabe and Ito).
+# Distinguishable for people with colour-blindness, too (Okabe and Ito).
 _COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#a6761d', '#56b4e9')
 # A source keeps its colour in all plots: cool visible, warm thermal, as in the weight overlay.
 _COLOUR_OF = {'visible': 0, 'thermal': 1, 'fused': 2, 'mean': 3}
-# What matplotlib is told, and what the page gets: colours that nobody would choose.
+# Placeholders that matplotlib draws with, and that become the colours of the page.
 _INK, _GRID, _LINE = '#010101', '#010102', '#0102{:02x}'
 # In points, of which the page makes pixels; two plots side by side on a desk, one on a phone.
 _WIDTH, _HEIGHT, _FONT = 400.0, 195.0, 11.0
@@ -61,12 +61,12 @@ def line_plot(
     """
     Draw values over the course of a run.
 
-    A line ends where a value is missing or infinite; a value between two such places is a dot.
-    Of long runs, no more is drawn than can be seen.
+    A line has gaps where values are missing or infinite; a value between two gaps is a dot. Long
+    runs are thinned to what can be seen.
 
-    :param unit: of the values; empty where they have none.
+    :param unit: of the values; empty if they have none.
     :param x: place of each value, ascending.
-    :param lines: values by what they are of, each as long as ``x``; NaN where there is none.
+    :param lines: values by name, each as long as ``x``; NaN where there is none.
     :return: SVG to stand in an HTML page.
     :raises ValueError: a line has another length than ``x``.
     :raises ImportError: matplotlib is missing.
@@ -101,8 +101,8 @@ def quality_runtime_plot(points: Mapping[str, tuple[float, float]], metric_title
     Draw quality against runtime (Dig2DIG, Table 5, as a picture).
 
     :param points: (milliseconds a pair, value of the metric) by name; those that are not finite,
-        or take no time, are named below the plot.
-    :param metric_title: name of the metric, best with the direction that is better.
+        or take no time, are only named below the plot.
+    :param metric_title: name of the metric, ideally with an arrow in the better direction.
     :return: SVG to stand in an HTML page.
     :raises ImportError: matplotlib is missing.
     """
@@ -163,7 +163,7 @@ def _looks(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
     """Return colour, dashes and marker for each name; all differ where the colours run out."""
     names = list(names)
     own = {name: _COLOUR_OF[name] for name in names if name in _COLOUR_OF}
-    # Beside a name that has its colour, rather not that of another one.
+    # Next to a name with a fixed colour, avoid the fixed colours of other names.
     reserved = set(_COLOUR_OF.values()) if own else set()
     free = sorted(set(range(len(_COLOURS))) - set(own.values()), key=lambda n: (n in reserved, n))
     others = iter([*free, *range(len(_COLOURS), len(_COLOURS) + len(names))])
@@ -186,7 +186,7 @@ def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> Non
     legend = figure.legend(
         handles, numbers, loc='outside upper left', ncols=columns, handlelength=1.2
     )
-    # Set afterwards, as labels that begin with an underscore would be left out.
+    # Set afterwards: matplotlib leaves out labels that begin with an underscore.
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_text(name)
 
@@ -194,7 +194,7 @@ def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> Non
 @contextmanager
 def _figure(width: float, height: float) -> Iterator[Figure]:
     """
-    Give a figure in the style of the page.
+    Yield a figure in the style of the page.
 
     :param width: points.
     :param height: points.
@@ -233,9 +233,9 @@ def _figure(width: float, height: float) -> Iterator[Figure]:
         'svg.fonttype': 'none',
         'svg.hashsalt': 'dig2dig',
     }
-    # The whole drawing happens in this context: matplotlib asks for its settings to the end.
+    # All drawing happens in this context: matplotlib reads its settings until the end.
     with style.context(looks, after_reset=True), warnings.catch_warnings():
-        # The page has glyphs that the font that matplotlib measures with has not.
+        # The font that matplotlib measures with lacks some glyphs of the page's font.
         warnings.filterwarnings('ignore', message='Glyph')
         figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout='constrained')
         FigureCanvasSVG(figure)
@@ -247,7 +247,7 @@ def _svg(figure: Figure, title: str) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format='svg', metadata={'Date': None})
     root = ElementTree.fromstring(buffer.getvalue())
-    # A page holds several plots: what refers to parts by name must find those of its own.
+    # A page holds several plots: references by name must stay within their own plot.
     prefix = f'p{hashlib.sha256(buffer.getvalue().encode()).hexdigest()[:8]}-'
     names = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', buffer.getvalue()))
     for element in root.iter():
@@ -287,7 +287,7 @@ def _local(name: str) -> str:
 
 def _page_style(style: str) -> str:
     """Return a style with the colours of the page, and without a font of its own."""
-    # Older versions of matplotlib write size and family as one.
+    # Older versions of matplotlib write size and family in one property.
     style = re.sub(r'font: [^;]*?([\d.]+px)[^;]*', r'font-size: \1', style)
     style = re.sub(r'font-family:[^;]*(; *|$)', '', style)
     style = style.replace(_INK, 'currentColor').replace(_GRID, 'var(--plot-grid, #cccccc)')

@@ -40,7 +40,7 @@ from dig2dig_ros.evaluation.glossary import explanation
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.images.overlay import source_colours
 
-# More warnings than these are folded away, so that the pictures stay in reach.
+# Further warnings are folded away, so that the pictures stay within reach.
 _WARNINGS_SHOWN = 5
 # Characters of a fact that fit on one line in large type.
 _LONG = 14
@@ -51,21 +51,20 @@ class Report:
     """
     What the page shows, in its order.
 
-    All texts are plain text, and may hold any characters.
+    All texts are plain, and may contain any characters.
 
     :param title: what was evaluated.
     :param verdict: what came of it, in a sentence.
     :param subtitle: a line below it: with what, on what, when.
-    :param summary: (name, value) of the facts to know first, in order of importance.
-    :param warnings: sentences on what was left out or looks wrong.
+    :param summary: (name, value) of the most important facts, the most important first.
+    :param warnings: sentences on what was left out or looked wrong.
     :param frames: for the before/after slider.
     :param tables: of results.
     :param video: path relative to the page, of a format that browsers play; empty without.
     :param plots: (title, SVG as :mod:`~dig2dig_ros.evaluation.plots` draws it).
     :param files: (what it is, path relative to the page).
-    :param settings: (name, value) of all that is needed to repeat the run.
-    :param ranking: by what frames are best or worst, as in 'Qabf'; empty if it goes without
-        saying.
+    :param settings: (name, value) of everything needed to repeat the run.
+    :param ranking: the metric by which frames are best or worst, such as 'Qabf'; may be empty.
     :param sources: names of what was fused, for the legend of the contributions; empty without.
     """
 
@@ -117,11 +116,11 @@ def render(report: Report) -> str:
 
 def write_report(path: Path, report: Report) -> None:
     """
-    Write the page; a reader of ``path`` sees the page of before or the new one, whole.
+    Write the page atomically: a reader sees either the old page or the new one.
 
-    :raises OSError: it cannot be written; what stood there is left as it was.
+    :raises OSError: it cannot be written; an old page is left as it was.
     """
-    # Names of files need not be text: what is not is shown as a question mark.
+    # File names need not be valid text; what is not becomes a question mark.
     page = render(report).encode('utf-8', errors='replace')
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:

@@ -255,7 +255,7 @@ def test_summary_lines_tell_the_causes_that_happened() -> None:
     assert 'visible 40, thermal 40' in text
     assert 'sizes        640x512' in text
     assert 'cpu, fp32, prior compact, N 4, S 2' in text
-    assert 'still alone: 1 thermal' in text
+    assert 'still without a partner: 1 thermal' in text
     assert 'registration' not in text
 
 
@@ -265,9 +265,9 @@ def test_summary_lines_tell_of_the_registration() -> None:
         'trusted; its corners are 0.25 thermal pixels off the truth (limit 1.5), 90.4 without it'
         in text
     )
-    assert 'as the node sees it: 0.2 (thermal is 0.2 too far right' in text
+    assert 'in visible pixels, by the node: 0.2 (thermal is 0.2 too far right' in text
     distrusted = make_registration_facts(trusted=False)
-    assert 'not to be trusted; its' in render_summary(make_summary(registration=distrusted))
+    assert 'not trusted; its' in render_summary(make_summary(registration=distrusted))
 
 
 # From here on with ROS's Python packages
@@ -350,7 +350,7 @@ def test_problems_are_named(changes: dict[str, Any], complaint: str) -> None:
     [
         (
             {'trusted': False, 'reasons': ['too dark', 'too few']},
-            'not to be trusted: too dark; too few',
+            'not trusted: too dark; too few',
         ),
         ({'corner_error_px': 1.7}, '1.7 thermal pixels off the truth, of at most 1.5'),
         ({'corner_error_px': float('nan')}, 'nan thermal pixels'),
@@ -495,7 +495,7 @@ def test_registration_that_is_not_to_be_trusted_ends_with_code_1(
         '--preset', 'realtime', '--device', 'cpu', '--time-limit', '240',
     )  # fmt: skip
     assert run.returncode == 1, run.stdout + run.stderr
-    assert 'the registration is not to be trusted: ' in run.stderr
+    assert 'the registration is not trusted: ' in run.stderr
     assert 'Traceback' not in run.stderr
     # The pictures that show why are there all the same.
     assert {'contact_sheet.png', 'registration.png', 'summary.json'} <= names(tmp_path / 'out')
