@@ -16,8 +16,7 @@ Visible/thermal fusion on ROS 2, guided by diffusion information gains.
 
     from dig2dig_ros import Fuser
 
-    fuser = Fuser.from_preset('realtime')
-    fuser('visible.png', 'thermal.png').save('fused.png')
+    result = Fuser().fuse(visible, thermal)
 
 The names below are loaded when they are first asked for, since torch takes seconds.
 """
@@ -34,8 +33,8 @@ __version__ = '0.1.0'
 _os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', '64000000')
 
 _MODULES = {
-    'FusionInputError': 'dig2dig_ros.fusion.sources',
-    'FusionResult': 'dig2dig_ros.fusion.result',
+    'FusionInputError': 'dig2dig_ros.fusion.fuser',
+    'FusionResult': 'dig2dig_ros.fusion.fuser',
     'FusionSettings': 'dig2dig_ros.fusion.settings',
     'Fuser': 'dig2dig_ros.fusion.fuser',
 }
