@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 import sys
 from typing import NamedTuple
 
 import dig2dig_ros
-from dig2dig_ros.nodes.signals import hear_interrupts, run_command
+from dig2dig_ros.errors import Refusal
+from dig2dig_ros.nodes.signals import hear_interrupts, run_command, run_tool
 
 
 class Command(NamedTuple):
@@ -89,12 +91,24 @@ def dig2dig(arguments: Sequence[str] | None = None) -> int:
         count = len(command.name.split())
         if words[:count] != command.name.split():
             continue
-        if command.is_node:
-            return run_command(f'dig2dig_ros.tools.{command.module}', words[count:])
-        hear_interrupts(f'dig2dig {command.name}')
-        module = import_module(f'dig2dig_ros.tools.{command.module}')
-        return int(module.main(words[count:]))
+        return run_tool(f'dig2dig {command.name}', partial(_run, command, words[count:]))
     return _without_command(words)
+
+
+def _run(command: Command, arguments: list[str]) -> int:
+    """
+    Import a subcommand and run it.
+
+    :raises Refusal: something that it imports is not installed.
+    """
+    module = f'dig2dig_ros.tools.{command.module}'
+    try:
+        if command.is_node:
+            return run_command(module, arguments)
+        hear_interrupts(f'dig2dig {command.name}')
+        return int(import_module(module).main(arguments))
+    except ImportError as error:
+        raise Refusal(f'{error}: dig2dig doctor says what is missing') from error
 
 
 def _without_command(words: Sequence[str]) -> int:

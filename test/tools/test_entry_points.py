@@ -40,6 +40,26 @@ def test_every_subcommand_has_help_and_loads_what_it_needs(
     assert capsys.readouterr().out.startswith(f'usage: dig2dig {name} ')
 
 
+@pytest.mark.parametrize(
+    ('name', 'missing'),
+    [('demo', 'sensor_msgs'), ('play', 'builtin_interfaces'), ('train', 'torch')],
+)
+def test_a_subcommand_that_misses_a_package_says_which(
+    name: str, missing: str, tmp_path: Path
+) -> None:
+    code = f'raise ModuleNotFoundError("No module named {missing!r}")'
+    (tmp_path / f'{missing}.py').write_text(code, encoding='utf-8')
+    done = subprocess.run(
+        [sys.executable, '-m', 'dig2dig_ros', name],
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(tmp_path), str(CHECKOUT)])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    line = f"dig2dig {name}: No module named '{missing}': dig2dig doctor says what is missing\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, '', line)
+
+
 def test_help_lists_the_subcommands_and_imports_none_of_them() -> None:
     code = (
         'import sys\nfrom dig2dig_ros.tools.entry_points import dig2dig\n'
