@@ -231,6 +231,10 @@ def test_a_window_that_is_none_is_refused(changes: dict[str, object], text: str)
         CameraModel.from_camera_info(camera_info(**changes))
 
 
+def test_binning_may_leave_a_single_column() -> None:
+    assert CameraModel.from_camera_info(camera_info(binning_x=64)).size == (1, 48)
+
+
 def test_a_camera_rectified_for_stereo_is_refused() -> None:
     turned = cv2.Rodrigues(np.array([0.0, 0.02, 0.0]))[0].ravel()
     with pytest.raises(RegistrationError, match='stereo'):

@@ -113,6 +113,14 @@ def test_both_ends_and_nan_at_once():
     assert found.mask.sum() == 11 * 64 + 4
 
 
+def test_the_hottest_that_was_measured_beside_infinities_is_no_mark():
+    image = np.random.default_rng(0).normal(20, 2, (48, 64)).astype(np.float32)
+    # A fire, too hot in its middle.
+    image[30:34] = np.linspace(20, 500, 4 * 64).reshape(4, 64)
+    image[20:25], image[40, 3:9] = math.inf, 500
+    assert find_no_data(image) is None
+
+
 @pytest.mark.parametrize('infinity', [math.inf, -math.inf])
 @pytest.mark.parametrize('mark', [None, 500.0])
 def test_infinities_are_measurements_that_are_too_hot_or_too_cold(infinity, mark):

@@ -89,6 +89,18 @@ def test_latency_counts_from_the_first_image_of_a_pair(statistics, clock):
     assert table['overhead p50 (ms)'] == '15.0'
 
 
+def test_times_are_those_of_the_recent_past(statistics, clock):
+    for seconds in (2.0, 0.1):
+        for _ in range(400):
+            statistics.fused(clock.now - seconds, seconds / 2, seconds)
+            statistics.paired(seconds)
+    table = statistics.table()
+    assert table['latency p95 (ms)'] == '200.0'
+    assert table['fusion time p50 (ms)'] == '50.0'
+    assert table['overhead p50 (ms)'] == '50.0'
+    assert table['pair offset max (ms)'] == '100.0'
+
+
 def test_pair_offsets_are_magnitudes(statistics):
     for offset in (-0.010, 0.004, 0.006):
         statistics.paired(offset)
