@@ -142,7 +142,7 @@ def test_a_directory_gives_the_homography_an_overlay_and_the_residual(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    output = tmp_path / 'new' / 'registration.yaml'
+    output = tmp_path / 'registration.yaml'
     assert run(street, '--output', output, '--frames', 3) == 0
     found = load_registration(output)
     assert (found.visible_size, found.thermal_size) == (VISIBLE, THERMAL)
