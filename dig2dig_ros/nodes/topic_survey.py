@@ -43,6 +43,9 @@ _TYPES = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': Com
 _COMPRESSED = '/compressed'
 # Seconds between two looks for new topics.
 _LOOK_SECONDS = 0.25
+# The names of publishers become known later than their topics, if at all: those of programs that
+# are not of ROS do not.
+_NAME_SECONDS, _NO_NAME = 1.0, '_NODE_NAME_UNKNOWN_'
 # Of the images that a topic's stamps tell of, so many may be missing; and how many are needed to
 # tell.
 _MOST_LOST, _FEWEST = 0.2, 8
@@ -186,16 +189,17 @@ class TopicSurvey:
     def listen(self, seconds: float) -> None:
         """Listen to what is there, and to what comes in the meantime."""
         self._seconds = seconds
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self._look()
+        begin = time.monotonic()
+        while (left := begin + seconds - time.monotonic()) > 0:
+            self._look(knows_names=time.monotonic() - begin > _NAME_SECONDS)
             self._client.spin(min(left, _LOOK_SECONDS))
         node = self._client.node
         self._has_clock = bool(node.count_publishers('/clock'))
         for topic in self.topics.values():
             topic.publishers = node.get_publishers_info_by_topic(topic.name)
 
-    def _look(self) -> None:
+    def _look(self, knows_names: bool) -> None:
+        """Subscribe to new topics; ``knows_names``: publishers without a name will get none."""
         node = self._client.node
         images = {
             name: types[0]
@@ -205,13 +209,18 @@ class TopicSurvey:
         for name, type_name in images.items():
             # To listen to the compressed images of a raw topic would have the driver make them.
             is_other_form = name.endswith(_COMPRESSED) and name[: -len(_COMPRESSED)] in images
-            if name not in self.topics and not is_other_form:
-                topic = self.topics[name] = CameraTopic(name, type_name)
-                self._client.listen(name, _TYPES[type_name], topic.take, reliable=False, depth=50)
+            if name in self.topics or is_other_form:
+                continue
+            names = {info.node_name for info in node.get_publishers_info_by_topic(name)}
+            # Nor is the fusion node to make what nobody needs.
+            if names == {NODE} or (_NO_NAME in names and not knows_names):
+                continue
+            topic = self.topics[name] = CameraTopic(name, type_name)
+            self._client.listen(name, _TYPES[type_name], topic.take, reliable=False, depth=50)
 
     def findings(self) -> list[Finding]:
         """Return what each camera sends, what does not fit together, and how a fusion node is."""
-        cameras = [topic for _, topic in sorted(self.topics.items()) if not _is_ours(topic)]
+        cameras = [topic for _, topic in sorted(self.topics.items())]
         found = [topic.finding(self._seconds, self._has_clock) for topic in cameras]
         advice = [] if self._has_clock else _stamp_advice(cameras)
         if len(cameras) < 2:
@@ -235,11 +244,6 @@ class TopicSurvey:
         if client.level == b'\x00':
             return [Finding(NODE, f'{state}: {client.text}')]
         return [Finding(NODE, state, (f'{NODE} says: {client.text}',))]
-
-
-def _is_ours(topic: CameraTopic) -> bool:
-    names = {publisher.node_name for publisher in topic.publishers}
-    return names == {NODE}
 
 
 def _stamp_advice(cameras: Sequence[CameraTopic]) -> list[str]:

@@ -23,7 +23,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs rclpy')
 
-from integration.harness import cameras, environment, street
+from integration.harness import cameras, environment, running, street
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -51,9 +51,9 @@ def run(domain, *arguments, folder=None, **variables):
 
 
 def test_cameras_are_found_with_what_they_send(domain):
-    with cameras(domain, {**STREET, 'thermal_transport': 'compressed'}) as running:
+    with cameras(domain, {**STREET, 'thermal_transport': 'compressed'}) as pair:
         code, output = run(domain, '--seconds', '8')
-        assert running.process.poll() is None, running.output()
+        assert pair.process.poll() is None, pair.output()
     assert 'cameras 2 topics of images in 8 s' in output
     assert '/visible/image_raw Image, bgr8 64x48, ' in output
     assert (
@@ -105,6 +105,19 @@ def test_what_is_wrong_with_a_topic_is_said(domain):
     )
     assert 'visible/image_raw images have no time stamp' in output
     assert '-> /thermal/image_raw has a publisher, but no image came' in output
+
+
+def test_a_fusion_node_is_listened_to_and_is_no_camera(domain):
+    with running(domain, {'stale_timeout': 0.5}) as (client, process):
+        client.until(lambda: 'no visible image on /visible/image_raw' in client.text)
+        code, output = run(domain, '--seconds', '3')
+        assert process.process.poll() is None, process.output()
+    assert code == 1
+    # Those of the client, which stands in for them and sends nothing.
+    assert 'cameras 2 topics of images in 3 s /thermal/image_raw Image, 0 in 3 s' in output
+    assert 'fused/' not in output.split('cameras 2')[1]
+    assert 'fusion_node active, cpu (1 threads)' in output
+    assert '-> fusion_node says: no visible image on /visible/image_raw' in output
 
 
 def test_without_cameras_it_says_what_to_start(domain):
