@@ -95,7 +95,7 @@ setup(
         # For CUDA, onnxruntime-gpu in its place.
         'detection': ['onnxruntime>=1.19,<2'],
         # The fusion as an ONNX file, checked with ONNX Runtime.
-        'export': ['onnx>=1.19,<2', 'onnxruntime>=1.19,<2', 'onnxscript>=0.7,<1'],
+        'export': ['onnx>=1.19,<2', 'onnxruntime>=1.19,<2', 'onnxscript>=0.7.1,<1'],
         # The metric LPIPS; brings torchvision, but not the weights of its networks.
         'lpips': ['lpips>=0.1.4,<0.2'],
         # The documentation as a site, see mkdocs.yml; formulas become MathML.
