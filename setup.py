@@ -83,7 +83,7 @@ setup(
         ],
         # Priors other than the embedded ones; brings neither torchvision nor transformers.
         'pretrained': ['diffusers>=0.37,<1'],
-        'torch': ['torch>=2.13,<2.14'],
+        'torch': ['torch>=2.4,<2.14'],
         'evaluation': [
             # Dask, which evaluates several bags at a time, here or on a cluster.
             'distributed>=2023.12.1,<2027',

@@ -16,7 +16,7 @@
 # Runs all tests, or those that pytest's arguments choose; paths are relative to the checkout:
 #   bash scripts/test.sh [--fast] [test/streams -k pairing ...]
 # With --fast, without the tests that start processes or take long: less than two minutes.
-# What is not chosen by arguments runs in two processes, of which one starts all the nodes.
+# Without a selection, the tests run in two processes, and one of them starts all the nodes.
 
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
@@ -24,7 +24,7 @@ set -euo pipefail
 
 cd -- "$checkout"
 arguments=()
-# Two are for two cores; more would take the time of the nodes under test.
+# More processes would take time from the nodes under test.
 [ -n "${*/--fast/}" ] || arguments+=(-n 2 --dist loadgroup)
 for argument; do
   case $argument in
