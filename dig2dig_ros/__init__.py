@@ -16,7 +16,8 @@ Visible/thermal fusion on ROS 2, guided by diffusion information gains.
 
     from dig2dig_ros import Fuser
 
-    result = Fuser().fuse(visible, thermal)
+    fuser = Fuser.from_preset('realtime')
+    fuser(visible, thermal).save('fused.png')
 
 The names below are loaded when they are first asked for, since torch takes seconds.
 """
@@ -33,8 +34,8 @@ __version__ = '0.1.0'
 _os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', '64000000')
 
 _MODULES = {
-    'FusionInputError': 'dig2dig_ros.fusion.fuser',
-    'FusionResult': 'dig2dig_ros.fusion.fuser',
+    'FusionInputError': 'dig2dig_ros.fusion.sources',
+    'FusionResult': 'dig2dig_ros.fusion.result',
     'FusionSettings': 'dig2dig_ros.fusion.settings',
     'Fuser': 'dig2dig_ros.fusion.fuser',
 }

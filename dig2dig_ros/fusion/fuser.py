@@ -19,8 +19,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+import os
 import time
+from types import TracebackType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -30,8 +31,7 @@ from numpy.typing import NDArray
 import torch
 from torch import Tensor
 
-from dig2dig_ros.fusion.degradation import Degradation
-from dig2dig_ros.fusion.denoising import LUMA_NOISE, NEGLIGIBLE_NOISE
+from dig2dig_ros.fusion.denoising import NEGLIGIBLE_NOISE
 from dig2dig_ros.fusion.device import (
     describe_device,
     give_back_freed_memory,
@@ -45,15 +45,20 @@ from dig2dig_ros.fusion.device_fusion import fuse_pair, Fused, SourceTask, Task
 from dig2dig_ros.fusion.estimates import FusionCancelled
 from dig2dig_ros.fusion.graphs import Input, Replayer, RUNS_BEFORE
 from dig2dig_ros.fusion.observation import fitting_size, forget_operators
+from dig2dig_ros.fusion.presets import check_fuser_arguments, load_preset, PRESETS
+from dig2dig_ros.fusion.result import FusionResult
 from dig2dig_ros.fusion.sampler import StepState
 from dig2dig_ros.fusion.settings import FusionSettings
-from dig2dig_ros.images.camera_noise import CameraNoise
-from dig2dig_ros.images.contrast import stretched
-from dig2dig_ros.images.no_data import filled, placement_of_data
+from dig2dig_ros.fusion.sources import (
+    checked_sources,
+    FusionInputError,
+    mapped,
+    measured_sources,
+    Source,
+)
 from dig2dig_ros.images.placement import Placement
-from dig2dig_ros.images.sensor_noise import measure_noise, SensorNoise
-from dig2dig_ros.images.stripes import Stripes, without_stripes
-from dig2dig_ros.images.thermal_range import ThermalRange, ThermalRangeError
+from dig2dig_ros.images.sensor_noise import SensorNoise
+from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.priors import load_prior, Prior, PriorError
 
 __all__ = [
@@ -77,78 +82,41 @@ class NotFiniteError(ValueError):
     """A fusion came to no numbers; the message says what may be the cause."""
 
 
-class FusionInputError(ValueError):
-    """The images cannot be fused; the message says which one, why, and what is expected."""
-
-
-@dataclass(frozen=True)
-class FusionResult:
-    """
-    A fused image and how it came about.
-
-    :param image: uint8; (H, W, 3) where a source that the chroma is taken of has colour, else
-        (H, W).
-    :param weights: (K, H, W) float32, summing to 1 over the sources: the mean over the intervals
-        between refreshes, each counting as much as it gained at the pixel. Where they were not
-        asked for, (0, H, W).
-    :param contributions: likewise, how much of what the fused image shows at the pixel came from
-        each source: the weights times the contrast that they weigh. For pictures.
-    :param prior_calls: images that went through the prior, to restore sources and to fuse them.
-    :param seconds: from the arrays to the arrays.
-    :param restored: where they were asked for, the sources as they were fused: restored, on the
-        pixels of the first one, (H, W) or (H, W, 3) uint8. Beyond what a source reaches it is
-        black, with the soft edge of its placement; trust changes nothing. Otherwise empty.
-    :param slowed: why it took longer than it should, in a sentence; empty where it did not.
-    """
-
-    image: NDArray[np.uint8]
-    weights: NDArray[np.float32]
-    contributions: NDArray[np.float32]
-    prior_calls: int
-    seconds: float
-    restored: tuple[NDArray[np.uint8], ...] = ()
-    slowed: str = ''
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A source to fuse, checked; pixels of uint8, uint16 or float32."""
-
-    pixels: NDArray[Any]
-    full_scale: float
-    placement: Placement | None
-    trust: float
-    noise: CameraNoise = field(default_factory=CameraNoise)
-
-
 class Fuser:
     """
-    Fuses images of one scene; holds the prior on its device.
+    Fuses images of one scene; holds the denoiser on its device.
+
+    ``fuser(visible, thermal, thermal_strength=0.6)`` is :meth:`fuse` with settings as keywords.
+    Call :meth:`close` after use, or make it in a ``with`` statement.
 
     Deterministic: the noise is a function of seed and resolution, so the same images with the
     same settings give the same bytes. Not thread-safe: use it from one thread at a time.
 
     :param settings: how to fuse where a call does not say it.
-    :param prior: name or path, see :func:`~dig2dig_ros.priors.load_prior`, or a loaded prior.
-    :param device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    :param prior: the denoiser: its name or path, see :func:`~dig2dig_ros.priors.load_prior`, or a
+        loaded one.
+    :param device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, or a ``torch.device``.
     :param precision: of the prior: ``auto``, ``fp32``, ``bf16`` or ``fp16``; all else is float32.
     :param graphs: record what comes again and again as CUDA graphs; default: on CUDA devices. The
         CPU then goes the same way, and gains nothing.
     :raises DeviceError: the device or precision is not available.
     :raises PriorError: the prior cannot be loaded.
+    :raises TypeError: an argument is of a wrong type; the message says what to pass.
     """
 
     def __init__(
         self,
         settings: FusionSettings | None = None,
         *,
-        prior: str | Prior = 'compact',
-        device: str = 'auto',
+        prior: str | os.PathLike[str] | Prior = 'compact',
+        device: str | torch.device = 'auto',
         precision: str = 'auto',
         graphs: bool | None = None,
     ) -> None:
+        check_fuser_arguments(settings, prior, device)
         self._settings = settings or FusionSettings()
-        self.device = resolve_device(device)
+        self._closed = False
+        self.device = resolve_device(str(device))
         self.dtype = resolve_precision(precision, self.device)
         self.prior = self._load(prior)
         if self.dtype == torch.float16 and not _stays_finite(self.prior, self.device):
@@ -174,13 +142,69 @@ class Fuser:
         else:
             keep_freed_memory()
 
-    def _load(self, prior: str | Prior) -> Prior:
-        loaded = load_prior(prior) if isinstance(prior, str) else prior
+    @classmethod
+    def from_preset(
+        cls,
+        name: str,
+        *,
+        prior: str | os.PathLike[str] | Prior | None = None,
+        device: str | torch.device | None = None,
+        precision: str | None = None,
+        num_threads: int | None = None,
+        **settings: Any,
+    ) -> Fuser:
+        """
+        Return a fuser with the settings and the denoiser of a shipped preset.
+
+        :param name: ``fusion`` (for GPUs), ``realtime`` (for CPUs), ``paper``, ``multi_focus`` or
+            ``multi_exposure``.
+        :param prior: in place of the preset's; likewise ``device`` and ``precision``.
+        :param num_threads: CPU threads of torch, for the whole process; 0 leaves them as they are.
+            By default as the preset says: ``realtime`` is fastest on one.
+        :param settings: fields of :class:`FusionSettings` that differ from the preset's.
+        :raises ValueError: there is no such preset, or a value is refused.
+        :raises TypeError: there is no setting of this name.
+        """
+        if not isinstance(name, str):
+            raise TypeError(
+                f'from_preset takes a name, not {type(name).__name__}: {", ".join(PRESETS)}'
+            )
+        preset, where = load_preset(name)
+        given = {'prior': prior, 'device': device, 'precision': precision}
+        where |= {key: value for key, value in given.items() if value is not None}
+        threads = where.pop('num_threads', 0)
+        fuser = cls(preset.changed(**settings), **where)
+        threads = threads if num_threads is None else num_threads
+        if threads > 0:
+            torch.set_num_threads(threads)
+        return fuser
+
+    def __enter__(self) -> Fuser:
+        """Return itself, to be closed at the end of the block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _load(self, prior: str | os.PathLike[str] | Prior) -> Prior:
+        loaded = prior if isinstance(prior, Prior) else load_prior(os.fspath(prior))
         return loaded.to(self.device, self.dtype)
 
     @property
     def settings(self) -> FusionSettings:
-        """Return how this fuser fuses where a call does not say it."""
+        """
+        Return how this fuser fuses where a call does not say it.
+
+        :raises RuntimeError: it is closed.
+        """
+        if self._closed:
+            raise RuntimeError('this fuser is closed: make a new one')
         return self._settings
 
     def describe(self) -> dict[str, Any]:
@@ -218,6 +242,9 @@ class Fuser:
 
     def close(self) -> None:
         """Give the device memory back; the fuser cannot be used afterwards."""
+        if self._closed:
+            return
+        self._closed = True
         self.free_memory()
         self._placed.clear()
         del self.prior
@@ -261,6 +288,17 @@ class Fuser:
                 for _ in range(RUNS_BEFORE + 1):
                     self.fuse(*images, weights=weights)
         return time.perf_counter() - start
+
+    def __call__(
+        self, visible: NDArray[Any], thermal: NDArray[Any], *others: NDArray[Any], **settings: Any
+    ) -> FusionResult:
+        """
+        Fuse images as :meth:`fuse` does, with some settings changed for this call.
+
+        :param settings: fields of :class:`FusionSettings`.
+        :raises TypeError: there is no setting of this name; the message says the nearest one.
+        """
+        return self.fuse(visible, thermal, *others, settings=self.settings.changed(**settings))
 
     @torch.inference_mode()
     def fuse(
@@ -314,10 +352,10 @@ class Fuser:
         :raises PriorError: the prior was not trained for the timesteps of the settings.
         """
         start = time.perf_counter()
-        settings = settings or self._settings
-        arrays, placements = _mapped((visible, thermal, *others), placements, ranges, stamp)
-        sources = _checked_sources(arrays, placements, trust)
-        sources = _measured_sources(sources, settings.degradations(len(sources)), noise)
+        settings = settings or self.settings
+        arrays, placements = mapped((visible, thermal, *others), placements, ranges, stamp)
+        sources = checked_sources(arrays, placements, trust)
+        sources = measured_sources(sources, settings.degradations(len(sources)), noise)
         with nullcontext() if self._replayer is None else self._replayer.stream():
             task = self._task(sources, settings, weights, restored)
             fused = self._run(task, sources, callback, cancelled)
@@ -334,18 +372,11 @@ class Fuser:
         own = [results[f'restored {index}'] for index in range(len(sources))] if restored else []
         seconds = time.perf_counter() - start
         slowed = '' if self._replayer is None else self._replayer.problem
-        return FusionResult(
-            image,
-            results.get('weights', nothing),
-            results.get('contributions', nothing),
-            fused.prior_calls,
-            seconds,
-            tuple(own),
-            slowed,
-        )
+        maps, shares = (results.get(each, nothing) for each in ('weights', 'contributions'))
+        return FusionResult(image, maps, shares, fused.prior_calls, seconds, tuple(own), slowed)
 
     def _task(
-        self, sources: Sequence[_Source], settings: FusionSettings, weights: bool, restored: bool
+        self, sources: Sequence[Source], settings: FusionSettings, weights: bool, restored: bool
     ) -> Task:
         tasks = []
         for source, degradation in zip(sources, settings.degradations(len(sources)), strict=True):
@@ -365,7 +396,7 @@ class Fuser:
     def _run(
         self,
         task: Task,
-        sources: Sequence[_Source],
+        sources: Sequence[Source],
         callback: Callable[[StepState], None] | None,
         cancelled: Callable[[], bool] | None,
     ) -> Fused:
@@ -401,7 +432,7 @@ class Fuser:
             and all(degradation.is_only_noise for degradation in settings.degradations(2))
         )
 
-    def _inputs(self, sources: Sequence[_Source], task: Task) -> dict[str, Input]:
+    def _inputs(self, sources: Sequence[Source], task: Task) -> dict[str, Input]:
         """Return what :func:`fuse_pair` wants to have on the device, by its names."""
         trust = tuple(source.trust for source in sources)
         inputs = {'trust': Input(torch.tensor(trust, dtype=torch.float32), trust)}
@@ -484,170 +515,3 @@ def _array(tensor: Tensor) -> NDArray[Any]:
         return tensor.numpy()
     # Its channels lie apart, and OpenCV brings them together many times as fast as torch.
     return np.asarray(cv2.merge(list(tensor.permute(2, 0, 1).numpy())))
-
-
-def _mapped(
-    arrays: Sequence[NDArray[Any]],
-    placements: Sequence[Placement | None],
-    ranges: Sequence[ThermalRange | None],
-    stamp: float | None,
-) -> tuple[list[NDArray[Any]], list[Placement | None]]:
-    """Return the sources with thermal counts as intensities, and all of their placements."""
-    count = len(arrays)
-    for what, values in (('ranges', ranges), ('placements', placements)):
-        if len(values) > count:
-            raise FusionInputError(f'{len(values)} {what} for {count} sources: give one for each')
-    images = [np.asarray(array) for array in arrays]
-    placed = [*placements, *[None] * (count - len(placements))]
-    for index, image in enumerate(images):
-        range_ = ranges[index] if index < len(ranges) else None
-        if range_ is None and not (index and _holds_counts(image)):
-            continue
-        range_ = range_ or ThermalRange()
-        if stamp is None:
-            range_.reset()
-        try:
-            mapped = range_(image[..., 0] if image.shape[2:] == (1,) else image, stamp or 0.0)
-        except ThermalRangeError as error:
-            raise FusionInputError(f'{_name(index)}: {error}') from error
-        found = range_.no_data
-        if found is not None:
-            mapped = filled(mapped, found.mask)
-            if index and images[0].ndim > 1 and images[0].size:
-                first = images[0].shape[1], images[0].shape[0]
-                placement = placed[index]
-                if placement is not None:
-                    _check_fits(placement, mapped, (first[1], first[0]), _name(index))
-                placed[index] = placement_of_data(found.mask, placement, first)
-        images[index] = mapped
-    return images, placed
-
-
-def _holds_counts(image: NDArray[Any]) -> bool:
-    """Return whether a source that is not the first one holds what a thermal camera measured."""
-    if image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (1,)):
-        return False
-    if image.dtype.kind == 'f':
-        # What is hardly beyond [0, 1] was meant to be within; also True with NaN.
-        return not (image.min() >= -1 and image.max() <= 2)
-    return image.dtype.kind in 'iu' and image.dtype.itemsize > 1
-
-
-def _name(index: int) -> str:
-    return ('visible', 'thermal')[index] if index < 2 else f'source {index + 1}'
-
-
-def _checked_sources(
-    arrays: Sequence[NDArray[Any]],
-    placements: Sequence[Placement | None],
-    trust: Sequence[float],
-) -> list[_Source]:
-    """Check the sources; placements and trust may be given for fewer."""
-    count = len(arrays)
-    if len(trust) > count:
-        raise FusionInputError(f'{len(trust)} trust for {count} sources: give one for each')
-    if not all(0 <= value <= 1 for value in trust):
-        raise FusionInputError(f'trust is {tuple(trust)}: every value must be 0 to 1')
-    sources: list[_Source] = []
-    for index, array in enumerate(arrays):
-        name = _name(index)
-        pixels, full_scale = _checked(array, name)
-        placement = placements[index] if index < len(placements) else None
-        if placement is not None:
-            first = sources[0].pixels if sources else pixels
-            _check_fits(placement, pixels, (first.shape[0], first.shape[1]), name)
-        how_far = trust[index] if index < len(trust) else 1.0
-        sources.append(_Source(pixels, full_scale, placement, how_far))
-    return sources
-
-
-def _checked(array: NDArray[Any], name: str) -> tuple[NDArray[Any], float]:
-    """Check an image; return it as :class:`_Source` holds it, and its full scale."""
-    array = np.asarray(array)
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    channels = 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
-    if channels not in (1, 3) or 0 in array.shape:
-        raise FusionInputError(
-            f'{name} has shape {array.shape}: expected (H, W) or (H, W, 3) and no empty side'
-        )
-    full_scale = {'uint8': 255.0, 'uint16': 65535.0}.get(array.dtype.name)
-    if full_scale is not None:
-        return array, full_scale
-    if not np.issubdtype(array.dtype, np.floating):
-        raise FusionInputError(
-            f'{name} has dtype {array.dtype}: expected uint8, uint16 or float in [0, 1]; map '
-            'other numbers before, such as thermal counts with ranges'
-        )
-    array = array.astype(np.float32, copy=False)
-    low, high = array.min(), array.max()
-    if not (low >= 0 and high <= 1):  # also when either is NaN
-        raise FusionInputError(
-            f'{name} has values from {low:g} to {high:g}: floats must be finite and in [0, 1]; '
-            'temperatures and counts become that by a ThermalRange among ranges'
-        )
-    return array, 1.0
-
-
-def _measured_sources(
-    sources: Sequence[_Source],
-    degradations: Sequence[Degradation],
-    known: Sequence[SensorNoise | None],
-) -> list[_Source]:
-    """Return the sources without stripes, stretched, and with their white noise; see ``fuse``."""
-    if len(known) > len(sources):
-        raise FusionInputError(
-            f'{len(known)} noises for {len(sources)} sources: give one for each'
-        )
-    measured = []
-    for index, (source, degradation) in enumerate(zip(sources, degradations, strict=True)):
-        stripes, contrast = degradation.stripes, degradation.contrast
-        white = degradation.noise is None
-        noise = known[index] if index < len(known) else None
-        pixels, full_scale = source.pixels, source.full_scale
-        if source.trust == 0 or not (stripes or contrast or degradation.noise != 0):
-            measured.append(source)
-            continue
-        if noise is None:
-            noise = measure_noise(
-                pixels, full_scale=full_scale, white=white, stripes=stripes, contrast=contrast
-            )
-        if stripes and pixels.ndim == 2:
-            _check_stripes(noise.stripes, pixels, index)
-            pixels = without_stripes(pixels, noise.stripes, full_scale=full_scale)
-        level = noise.white
-        if degradation.noise is not None:
-            deviation = degradation.noise * (LUMA_NOISE if pixels.ndim == 3 else 1)
-            level = CameraNoise(read=deviation, deviation=deviation)
-        if contrast and pixels.ndim == 2:
-            pixels, full_scale = stretched(pixels, noise.contrast, full_scale=full_scale)
-            level = noise.contrast.of_noise(level)
-        measured.append(replace(source, pixels=pixels, full_scale=full_scale, noise=level))
-    return measured
-
-
-def _check_stripes(stripes: Stripes, pixels: NDArray[Any], index: int) -> None:
-    height, width = pixels.shape
-    for what, offsets, count in (
-        ('columns', stripes.column_offsets, width),
-        ('rows', stripes.row_offsets, height),
-    ):
-        if offsets is not None and offsets.shape != (count,):
-            raise FusionInputError(
-                f'the noise of source {index + 1} has stripes of {len(offsets)} {what}, but the '
-                f'image has {count}: give the noise of images of this size'
-            )
-
-
-def _check_fits(
-    placement: Placement, array: NDArray[Any], first: tuple[int, int], name: str
-) -> None:
-    """Check that a placement is for an image and for the (height, width) of the first source."""
-    size = (array.shape[1], array.shape[0])
-    if placement.source_size != size or placement.coverage.shape != first:
-        rows, columns = placement.coverage.shape
-        raise FusionInputError(
-            f'the placement of {name} is for {placement.source_size[0]}x'
-            f'{placement.source_size[1]} pixels on {columns}x{rows}, but the image has '
-            f'{size[0]}x{size[1]} and the first one {first[1]}x{first[0]}'
-        )

@@ -16,11 +16,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_args, get_type_hints, Literal, TypeVar
 
 from dig2dig_ros.fusion.degradation import Degradation, DegradationError
-from dig2dig_ros.fusion.parameter_spec import ParameterSpec
+from dig2dig_ros.fusion.parameter_spec import nearest_name, ParameterSpec
 
 TimestepSpacing = Literal['quadratic', 'uniform']
 Sampler = Literal['increments', 'ddim', 'ancestral']
@@ -259,6 +259,26 @@ class FusionSettings:
                 f"guidance is {self.guidance!r}, but sampler 'increments' has no chain to guide: "
                 'take score, or sampler ddim or ancestral'
             )
+
+    def changed(self, **changes: Any) -> FusionSettings:
+        """
+        Return these settings with some of them changed.
+
+        :raises TypeError: there is no setting of a name; the message says the nearest one.
+        :raises ValueError: a value is refused.
+        """
+        for name in changes.keys() - SETTINGS.keys():
+            nearest = nearest_name(name, SETTINGS)
+            raise TypeError(
+                f"there is no setting '{name}': "
+                + (f"did you mean '{nearest}'?" if nearest else 'see docs/parameters.md')
+            )
+        # Numbers of NumPy, as from a sweep, become Python's.
+        values = {
+            name: value.item() if hasattr(value, 'item') else value
+            for name, value in changes.items()
+        }
+        return replace(self, **values)
 
     def degradations(self, sources: int) -> tuple[Degradation, ...]:
         """Return how each of the sources is degraded; only of the first two it is declared."""

@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-Files of images (JPEG, PNG, TIFF, WebP, BMP, PNM) that may be anybody's, to arrays.
+Files of images (JPEG, PNG, TIFF, WebP, BMP, PNM) that may be anybody's, to arrays and back.
 
 A few kilobytes can stand for gigabytes of pixels. So the size that a file states is read here,
 strictly, before OpenCV sees it: what could be read in two ways is refused, and so is what turns
@@ -143,6 +143,43 @@ def read_image(path: Path, flags: int, max_pixels: int = MAX_PIXELS) -> NDArray[
     except OSError as error:
         raise EncodedImageError(error.strerror or str(error)) from error
     return decode_image(data, stated_size(data), flags, max_pixels)
+
+
+def encode_image(suffix: str, image: NDArray[Any]) -> bytes:
+    """
+    Compress an image.
+
+    :param suffix: names the format, such as ``.png``.
+    :param image: (H, W) or (H, W, 3) blue-green-red; uint8, of some formats also uint16.
+    :raises EncodedImageError: OpenCV cannot write this image in this format.
+    """
+    try:
+        done, data = cv2.imencode(suffix, image)
+    except cv2.error:
+        done = False
+    if not done:
+        kind = 'colour' if image.ndim == 3 else 'grey'
+        size = f'{image.shape[1]}x{image.shape[0]}'
+        what = f'as {suffix}' if suffix else 'without a suffix'
+        raise EncodedImageError(
+            f'OpenCV cannot save a {kind} image of {size} pixels {what}; use .png, .tif or .jpg'
+        )
+    return bytes(data)
+
+
+def write_image(path: Path, image: NDArray[Any]) -> None:
+    """
+    Write an image in the format that the suffix names.
+
+    :raises EncodedImageError: OpenCV cannot write this image in this format.
+    :raises OSError: the file cannot be written.
+    """
+    # cv2.imwrite() does not say why it fails.
+    try:
+        data = encode_image(path.suffix, image)
+    except EncodedImageError as error:
+        raise EncodedImageError(f'{path} cannot be written: {error}') from None
+    path.write_bytes(data)
 
 
 def _jpeg(data: bytes) -> tuple[int, int] | None:

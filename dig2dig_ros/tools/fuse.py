@@ -47,6 +47,7 @@ from dig2dig_ros.evaluation.options import (
     UsageError,
 )
 from dig2dig_ros.images.bit_depth import BitDepth
+from dig2dig_ros.images.encoded import EncodedImageError, write_image
 from dig2dig_ros.images.geometry import size_of, stretch_text
 from dig2dig_ros.images.image_pairs import (
     has_colour,
@@ -203,27 +204,6 @@ def size_text(image: NDArray[Any]) -> str:
     return f'{image.shape[1]}x{image.shape[0]}'
 
 
-def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """
-    Write an image in the format that the suffix names.
-
-    :raises UsageError: OpenCV cannot write this image in this format.
-    :raises OSError: the file cannot be written.
-    """
-    # imwrite() does not say why it fails.
-    try:
-        done, data = cv2.imencode(path.suffix, image)
-    except cv2.error:
-        done = False
-    if not done:
-        kind = 'colour' if image.ndim == 3 else 'grey'
-        raise UsageError(
-            f'{path} cannot be written: OpenCV cannot save a {kind} image of '
-            f'{size_text(image)} pixels as {path.suffix}; use .png, .tif or .jpg'
-        )
-    path.write_bytes(data.tobytes())
-
-
 def summary(
     files: Sequence[Path], fuser: Fuser, images: Sequence[NDArray[Any]], result: FusionResult
 ) -> str:
@@ -275,6 +255,7 @@ def fuse(args: argparse.Namespace) -> int:
     :return: the exit code.
     :raises UsageError: it cannot be done.
     :raises ImagePairError: an image cannot be read.
+    :raises EncodedImageError: OpenCV cannot write the images in this format.
     :raises OSError: a file cannot be written.
     """
     if len(args.images) < 2:
@@ -329,4 +310,6 @@ def fuse(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str]) -> int:
     """Run the tool; see the module's description."""
-    return run_tool('dig2dig fuse', lambda: fuse(parse_arguments(argv)))
+    return run_tool(
+        'dig2dig fuse', lambda: fuse(parse_arguments(argv)), refusals=(EncodedImageError,)
+    )
