@@ -223,8 +223,8 @@ class Outcome:
     :param time: of the exposure of its visible image, or of the one that there is, in seconds.
     :param exposures: times of the exposures in seconds, by source.
     :param sent: the images as the cameras sent them, by source.
-    :param prepared: None where it was refused, as is ``fused``.
-    :param fused: None, too, where nobody asked for it.
+    :param prepared: None if it was refused.
+    :param fused: None if the pair was refused, or if no fused image was asked for.
     :param thermal_weight: (H, W) in [0, 1], of ``fused``.
     :param overlay: ``fused`` in the colours of what came from which camera.
     :param conditions: what each camera's image shows, by source.

@@ -61,7 +61,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--pair', required=True, metavar='NAME', help='which of them')
     add('--detector', required=True, type=Path, metavar='MODEL.onnx')
     add('--score', type=float, default=0.4, help='of the boxes that are drawn, default: 0.4')
-    add('--source', default='', help='whose images these are, for the note below the title')
+    add('--source', default='', help='the source of the images, for the note below the title')
     add('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     add('-o', '--output', type=Path, metavar='DIR',
         help='draw people.jpg into this folder (needs matplotlib)')

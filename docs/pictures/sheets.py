@@ -190,7 +190,7 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
 
 
 def _draw_bar(axes: Any, share: float) -> None:
-    """Draw whose the fused image is: visible to the left, thermal to the right."""
+    """Draw the mean weight of each camera: visible to the left, thermal to the right."""
     axes.set_axis_off()
     axes.set_xlim(0, 1)
     axes.barh(0, 1 - share, color=_BLUE)
