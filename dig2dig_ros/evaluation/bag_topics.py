@@ -48,6 +48,15 @@ class SourceTopics:
     camera_info: str | None
     thermal_camera_info: str | None = None
 
+    def cameras_of_info(self) -> dict[str, tuple[str, ...]]:
+        """Return the cameras by topic of camera_info; images of one name space share it."""
+        topics = {'visible': self.camera_info, 'thermal': self.thermal_camera_info}
+        return {
+            topic: tuple(source for source, its in topics.items() if its == topic)
+            for topic in topics.values()
+            if topic is not None
+        }
+
     def __str__(self) -> str:
         """Return them in words, for whoever has to see that they are the right ones."""
         named = {'visible': self.visible, 'thermal': self.thermal, **self.others}

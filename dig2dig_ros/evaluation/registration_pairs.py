@@ -165,9 +165,9 @@ def from_bag(
         topics = find_sources(reader.topics, visible, thermal, encoding_of=encoding_of)
         report(f'{path}: taken are {topics}')
         source_of = {topics.visible: 'visible', topics.thermal: 'thermal'}
-        camera_of = {topics.camera_info: 'visible', topics.thermal_camera_info: 'thermal'}
+        cameras_of = topics.cameras_of_info()
         pairs = PairCollector({s: topic for topic, s in source_of.items()}, number, values)
-        for record in reader.records([topic for topic in (*source_of, *camera_of) if topic]):
+        for record in reader.records([*source_of, *cameras_of]):
             source = source_of.get(record.topic)
             try:
                 message = reader.decode(record)
@@ -176,7 +176,8 @@ def from_bag(
                     pairs.pipeline.reject(source, str(error))
                 continue
             if source is None:
-                pairs.infos.setdefault(camera_of[record.topic], message)
+                for camera in cameras_of[record.topic]:
+                    pairs.infos.setdefault(camera, message)
             elif record.type in (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE):
                 pairs.take(pairs.pipeline.add(source, message, record.time))
         pairs.take(pairs.pipeline.flush())

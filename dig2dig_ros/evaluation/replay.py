@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, TYPE_CHECKING
 
 from dig2dig_ros.evaluation.bag_reader import BagReader
@@ -92,9 +93,9 @@ class BagReplay:
         except RegistrationError as error:
             raise BagError(f'the images cannot be registered: {error}') from error
         self._pipeline.fuser = fuser
-        self._camera_of = {topics.camera_info: 'visible'}
-        if self._pipeline.registrar.wants_camera_info:
-            self._camera_of[topics.thermal_camera_info] = 'thermal'
+        if not self._pipeline.registrar.wants_camera_info:
+            topics = replace(topics, thermal_camera_info=None)
+        self._cameras_of = topics.cameras_of_info()
         self._waiting: deque[Work] = deque()
         self._next_look = 0.0
         # What was said since the second of the recording began.
@@ -161,7 +162,7 @@ class BagReplay:
 
         :param stopping: asked at every message and every pair; once it is true, no pair follows.
         """
-        topics = [*self._source_of, *(topic for topic in self._camera_of if topic is not None)]
+        topics = [*self._source_of, *self._cameras_of]
         for record in self._reader.records(topics):
             if self._stops(stopping):
                 return
@@ -191,7 +192,8 @@ class BagReplay:
                 self._pipeline.reject(source, str(error))
             return
         if source is None:
-            self._pipeline.camera_info(self._camera_of[record.topic], message)
+            for camera in self._cameras_of[record.topic]:
+                self._pipeline.camera_info(camera, message)
         else:
             self._waiting.extend(self._pipeline.add(source, message, record.time))
 

@@ -255,3 +255,15 @@ def test_encodings_are_those_of_the_first_images(tmp_path: Path) -> None:
     assert list(found.values()) == ['bayer_rggb8', '16UC1', 'mono16', '8UC1', '']
     # The Bayer mosaic is of no thermal camera, and the other stream is no mosaic.
     assert topics.thermal == CAMERA
+
+
+def test_images_of_one_name_space_share_their_camera_info() -> None:
+    infos = ('/rig/camera_info', '/visible/camera_info', '/thermal/camera_info')
+    of_a_rig = find_sources(table('/rig/image_rgb', '/rig/image_thermal', *infos))
+    assert of_a_rig.cameras_of_info() == {'/rig/camera_info': ('visible', 'thermal')}
+    of_two = find_sources(table(VISIBLE, THERMAL, *infos))
+    assert of_two.cameras_of_info() == {
+        '/visible/camera_info': ('visible',),
+        '/thermal/camera_info': ('thermal',),
+    }
+    assert find_sources(table(VISIBLE, THERMAL)).cameras_of_info() == {}

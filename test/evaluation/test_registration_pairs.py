@@ -16,8 +16,9 @@
 
 import cv2
 import numpy as np
+import pytest
 
-from dig2dig_ros.evaluation.registration_pairs import from_directory
+from dig2dig_ros.evaluation.registration_pairs import from_bag, from_directory
 from dig2dig_ros.streams.parameters import complete_values
 
 
@@ -34,3 +35,17 @@ def test_rows_that_are_no_image_take_no_part(tmp_path):
     (pair,) = from_directory(tmp_path, 5, values).pairs
     expected = (counts - 7000.0) / (12 * 16 - 1)
     np.testing.assert_allclose(pair.thermal, expected, atol=0.01)
+
+
+def test_images_of_one_name_space_have_one_camera_info(tmp_path):
+    files = pytest.importorskip('bag_files', reason='needs rosbags and mcap')
+    colour, grey = np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64), np.uint8)
+    grey[12:36, 16:48] = 200
+    messages = [('/rig/camera_info', files.camera_info(files.START, 64, 48), files.START)]
+    for number in range(3):
+        stamp = files.START + number * files.SECOND // 10
+        messages.append(('/rig/image_rgb', files.image(stamp, colour), stamp))
+        messages.append(('/rig/image_thermal', files.image(stamp, grey), stamp))
+    files.write_bag(tmp_path / 'bag', 'mcap', messages)
+    infos = from_bag(tmp_path / 'bag', 4, complete_values({})).infos
+    assert {camera: info.width for camera, info in infos.items()} == {'visible': 64, 'thermal': 64}
