@@ -215,6 +215,8 @@ class FusionObserver:
         for name, types in self._node.get_topic_names_and_types():
             topic = name.removeprefix(prefix)
             is_wanted = topic in (FUSED, 'fused/camera_info') or topic.startswith('fused/weights/')
+            # The raw images are enough; for the others the node would compress them all.
+            is_wanted = is_wanted and not topic.endswith('/compressed')
             if is_wanted and self._node.count_publishers(name):
                 self.listen(topic, types[0])
 
