@@ -17,7 +17,7 @@ Visible/thermal fusion on ROS 2, guided by diffusion information gains.
     from dig2dig_ros import Fuser
 
     fuser = Fuser.from_preset('realtime')
-    fuser(visible, thermal).save('fused.png')
+    fuser('visible.png', 'thermal.png').save('fused.png')
 
 The names below are loaded when they are first asked for, since torch takes seconds.
 """

@@ -17,12 +17,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+import math
 import os
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, overload
 from weakref import WeakKeyDictionary
 
 import cv2
@@ -44,10 +47,18 @@ from dig2dig_ros.fusion.device import (
 from dig2dig_ros.fusion.device_fusion import fuse_pair, Fused, SourceTask, Task
 from dig2dig_ros.fusion.estimates import FusionCancelled
 from dig2dig_ros.fusion.graphs import Input, Replayer, RUNS_BEFORE
+from dig2dig_ros.fusion.inputs import Image, InputReader, Inputs, Registered, split_batches
 from dig2dig_ros.fusion.observation import fitting_size, forget_operators
 from dig2dig_ros.fusion.presets import check_fuser_arguments, load_preset, PRESETS
 from dig2dig_ros.fusion.result import FusionResult
 from dig2dig_ros.fusion.sampler import StepState
+from dig2dig_ros.fusion.sequences import (
+    fuse_pairs,
+    fuse_videos,
+    named_pairs,
+    Progress,
+    video_paths,
+)
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.fusion.sources import (
     checked_sources,
@@ -86,8 +97,13 @@ class Fuser:
     """
     Fuses images of one scene; holds the denoiser on its device.
 
-    ``fuser(visible, thermal, thermal_strength=0.6)`` is :meth:`fuse` with settings as keywords.
-    Call :meth:`close` after use, or make it in a ``with`` statement.
+    ``fuser(visible, thermal)`` takes images as people have them, :meth:`fuse_many` folders and
+    sequences, :meth:`fuse_video` videos. :meth:`fuse` is for arrays of a stream whose ranges,
+    placements and noise somebody keeps, as the node does. After use, or at the end of a ``with``
+    block, :meth:`close` gives the device memory back.
+
+    >>> fuser = Fuser.from_preset('realtime')
+    >>> fuser('visible.png', 'thermal.png').save('fused.png')
 
     Deterministic: the noise is a function of seed and resolution, so the same images with the
     same settings give the same bytes. Not thread-safe: use it from one thread at a time.
@@ -289,16 +305,159 @@ class Fuser:
                     self.fuse(*images, weights=weights)
         return time.perf_counter() - start
 
+    @overload
     def __call__(
-        self, visible: NDArray[Any], thermal: NDArray[Any], *others: NDArray[Any], **settings: Any
-    ) -> FusionResult:
-        """
-        Fuse images as :meth:`fuse` does, with some settings changed for this call.
+        self,
+        visible: Sequence[Image],
+        thermal: Sequence[Image],
+        *others: Sequence[Image],
+        registration: Registered = None,
+        thermal_range: ThermalRange | None = None,
+        restored: bool = False,
+        callback: Callable[[StepState], None] | None = None,
+        **settings: Any,
+    ) -> list[FusionResult]: ...
 
-        :param settings: fields of :class:`FusionSettings`.
-        :raises TypeError: there is no setting of this name; the message says the nearest one.
+    @overload
+    def __call__(
+        self,
+        visible: Image,
+        thermal: Image,
+        *others: Image,
+        registration: Registered = None,
+        thermal_range: ThermalRange | None = None,
+        restored: bool = False,
+        callback: Callable[[StepState], None] | None = None,
+        **settings: Any,
+    ) -> FusionResult: ...
+
+    def __call__(
+        self,
+        visible: Any,
+        thermal: Any,
+        *others: Any,
+        registration: Registered = None,
+        thermal_range: ThermalRange | None = None,
+        restored: bool = False,
+        callback: Callable[[StepState], None] | None = None,
+        **settings: Any,
+    ) -> FusionResult | list[FusionResult]:
         """
-        return self.fuse(visible, thermal, *others, settings=self.settings.changed(**settings))
+        Fuse a visible image with a thermal one, or a batch of each.
+
+        An image is an array as OpenCV has it (blue-green-red), the path of a file, a PIL image, or
+        a tensor as torchvision has it (red-green-blue, channels first). A batch is a list of
+        images, an array (N, H, W[, C]) or a tensor (N[, C], H, W), and its pairs are fused one by
+        one; for a sequence, see :meth:`fuse_many`.
+
+        The visible image has 8 or 16 bits or floats in [0, 1], and colour or not. The thermal one
+        is grey; one that is not has been coloured with a palette, which is no intensity, and is
+        refused. Thermal counts and temperatures, which are 16 bits, other integers, and floats
+        beyond [0, 1], become intensities as in the node. With ``chroma='all'``, all images are
+        photographs: any of them may have colour, and 16 bits are not counts.
+
+        :param others: further images of the scene, taken as the thermal one is.
+        :param registration: where the thermal image lies on the visible one: the path of the file
+            that ``calibrate`` writes, or a :class:`Registration`. Without it, images of other
+            sizes than the visible one are resized to it.
+        :param thermal_range: maps thermal images; default: what holds counts, by percentiles.
+        :param restored: whether ``result.restored`` is wanted.
+        :param callback: see :meth:`fuse`.
+        :param settings: fields of :class:`FusionSettings`, for this call only.
+        :return: of a batch a list.
+        :raises FusionInputError: an image cannot be used; the message says which, why, and what to
+            do.
+        :raises TypeError: there is no setting of this name; the message says the nearest one.
+        :raises ValueError: a setting is refused.
+        """
+        chosen = self.settings.changed(**settings)
+        batch = split_batches((visible, thermal, *others))
+        read = InputReader(chosen.chroma == 'all', registration, thermal_range)
+
+        def one(images: Sequence[object], place: str) -> FusionResult:
+            inputs = read(images, place=place)
+            result = self._fuse_inputs(inputs, chosen, restored=restored, callback=callback)
+            return replace(result, notes=inputs.notes)
+
+        if batch is None:
+            return one((visible, thermal, *others), '')
+        return [one(images, f'[{index}]') for index, images in enumerate(batch)]
+
+    def fuse_many(
+        self,
+        visible: str | os.PathLike[str] | Iterable[Image],
+        thermal: str | os.PathLike[str] | Iterable[Image],
+        *,
+        rate: float = 30.0,
+        registration: Registered = None,
+        thermal_range: ThermalRange | None = None,
+        **settings: Any,
+    ) -> Iterator[FusionResult]:
+        """
+        Fuse the images of two folders or two iterables, one pair each time that one is asked for.
+
+        The images of folders are paired by their names without suffix, in the order of the names;
+        those without a counterpart are left out. ``result.name`` is the name of the pair. What is
+        iterated over may be a generator, and must yield as many images of the one as of the other.
+
+        They are taken as a sequence of two cameras: the range of thermal counts follows the scene.
+        For pairs of different scenes, pass ``thermal_range=ThermalRange(smoothing=0)``.
+
+        :param rate: pairs per second of the scene, by which the range follows it.
+        :param settings: and all else as for a single pair.
+        :raises FusionInputError: the images cannot be paired, or one cannot be used.
+        """
+        if not (math.isfinite(rate) and rate > 0):
+            raise ValueError(f'rate is {rate}, but must be above 0')
+        chosen = self.settings.changed(**settings)
+        read = InputReader(chosen.chroma == 'all', registration, thermal_range)
+        fuse = partial(self._fuse_inputs, settings=chosen)
+        return fuse_pairs(named_pairs(visible, thermal), rate, read, fuse)
+
+    def fuse_video(
+        self,
+        visible: str | os.PathLike[str],
+        thermal: str | os.PathLike[str],
+        output: str | os.PathLike[str],
+        *,
+        thermal_time_offset: float = 0.0,
+        registration: Registered = None,
+        thermal_range: ThermalRange | None = None,
+        progress: Progress | None = None,
+        show: Callable[[FusionResult], None] | None = None,
+        **settings: Any,
+    ) -> int:
+        """
+        Fuse two videos into a third one, which has the size and the frame rate of the visible one.
+
+        Frames are paired by their number where both videos have the same frame rate; otherwise
+        every visible frame with the thermal one that is nearest in time. What has no counterpart
+        is left out. Videos are MP4, MOV, MKV, WebM or AVI files; thermal counts are one channel of
+        16 bits, such as FFV1 in MKV.
+
+        :param output: ``.mp4``, ``.mov``, ``.mkv``, ``.webm`` or ``.avi``; what is there is
+            replaced when the video is complete.
+        :param thermal_time_offset: seconds added to the times of the thermal video; negative
+            where it is late.
+        :param progress: called after every frame with how many are done, and of how many; 0 where
+            the files do not say.
+        :param show: called with every result, for example to show it.
+        :param settings: and all else as for a single pair.
+        :return: how many frames were fused.
+        :raises FusionInputError: a video cannot be read or written, or its images not be fused.
+        """
+        chosen = self.settings.changed(**settings)
+        return fuse_videos(
+            *video_paths(visible, thermal, output),
+            InputReader(chosen.chroma == 'all', registration, thermal_range),
+            partial(self._fuse_inputs, settings=chosen, weights=show is not None),
+            thermal_time_offset=thermal_time_offset,
+            progress=progress,
+            show=show,
+        )
+
+    def _fuse_inputs(self, inputs: Inputs, settings: FusionSettings, **how: Any) -> FusionResult:
+        return self.fuse(*inputs.images, placements=inputs.placements, settings=settings, **how)
 
     @torch.inference_mode()
     def fuse(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,9 @@ class FusionResult:
         pixels of the first one, (H, W) or (H, W, 3) uint8. Beyond what a source reaches it is
         black, with the soft edge of its placement; trust changes nothing. Otherwise empty.
     :param slowed: why it took longer than it should, in a sentence; empty where it did not.
+    :param name: of the pair, where its images were found in two folders: that of their files.
+    :param notes: what was noticed in the images and how they were changed before they were fused,
+        in sentences: resized, scaled from the bits that are used, pixels without data.
     """
 
     image: NDArray[np.uint8]
@@ -57,6 +60,8 @@ class FusionResult:
     seconds: float
     restored: tuple[NDArray[np.uint8], ...] = ()
     slowed: str = ''
+    name: str = ''
+    notes: tuple[str, ...] = ()
 
     def overlay(self) -> NDArray[np.uint8]:
         """
@@ -83,6 +88,18 @@ class FusionResult:
         path = Path(path)
         write_image(path, self.image)
         return path
+
+    def to_pil(self) -> Any:
+        """
+        Return the fused image as a ``PIL.Image.Image``, of mode RGB or L.
+
+        :raises ImportError: Pillow is not installed.
+        """
+        from PIL import Image
+
+        return Image.fromarray(
+            np.ascontiguousarray(self.image[..., ::-1]) if self.image.ndim == 3 else self.image
+        )
 
     def _repr_png_(self) -> bytes:
         """Return the picture that a notebook shows."""

@@ -54,10 +54,12 @@ def mapped(
     placements: Sequence[Placement | None],
     ranges: Sequence[ThermalRange | None],
     stamp: float | None,
+    notes: list[str] | None = None,
 ) -> tuple[list[NDArray[Any]], list[Placement | None]]:
     """
     Return the sources with thermal counts as intensities, and all of their placements.
 
+    :param notes: takes what is to be said of pixels that hold no measurement.
     :raises FusionInputError: one is no array or no thermal image, or a placement does not fit.
     """
     count = len(arrays)
@@ -65,15 +67,10 @@ def mapped(
         if len(values) > count:
             raise FusionInputError(f'{len(values)} {what} for {count} sources: give one for each')
     for index, array in enumerate(arrays):
-        if array is None:
-            raise FusionInputError(
-                f'{source_name(index)} is None: cv2.imread returns None where it cannot read the '
-                'file, so check the path'
-            )
         if not isinstance(array, np.ndarray):
             raise FusionInputError(
-                f'{source_name(index)} is {type(array).__name__}, not an array: pass what '
-                'cv2.imread returns, (H, W) or (H, W, 3) blue-green-red'
+                f'{source_name(index)} is {type(array).__name__}, but fuse() takes arrays: call '
+                'fuser(visible, thermal), which also takes paths, PIL images and tensors'
             )
     images = list(arrays)
     placed = [*placements, *[None] * (count - len(placements))]
@@ -91,6 +88,9 @@ def mapped(
         found = range_.no_data
         if found is not None:
             levels = filled(levels, found.mask)
+            if notes is not None:
+                fate = () if index else ('filled from around it where it is small',)
+                notes += found.sentences(source_name(index), *fate)
             if index and images[0].ndim > 1 and images[0].size:
                 first = images[0].shape[1], images[0].shape[0]
                 placement = placed[index]

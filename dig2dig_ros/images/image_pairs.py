@@ -116,6 +116,31 @@ def find_pairs(directory: str | Path) -> list[ImagePair]:
     return [ImagePair(name, visible[name], thermal[name]) for name in names]
 
 
+def pair_folders(visible: str | Path, thermal: str | Path) -> tuple[list[ImagePair], list[Path]]:
+    """
+    Pair the images of two folders by their names without suffix.
+
+    As :func:`find_pairs` does where it has found the two folders.
+
+    :return: the pairs, sorted by name, and the images without a counterpart.
+    :raises ImagePairError: one is no folder, or there are no two images of one name.
+    """
+    for folder in map(Path, (visible, thermal)):
+        if not folder.is_dir():
+            reason = 'is a file' if folder.exists() else 'does not exist'
+            raise ImagePairError(f'no images in {folder}: it {reason}')
+    first, second = _images_of_two(Path(visible), Path(thermal))
+    names = sorted(first.keys() & second.keys())
+    if not names:
+        raise ImagePairError(
+            f'{visible} holds {len(first)} images and {thermal} {len(second)} '
+            f'({", ".join(_SUFFIXES)}), but no two of one name'
+        )
+    alone = [first[name] for name in first.keys() - second.keys()]
+    alone += [second[name] for name in second.keys() - first.keys()]
+    return [ImagePair(name, first[name], second[name]) for name in names], sorted(alone)
+
+
 def unpaired(directory: str | Path) -> list[str]:
     """
     Return the images of a directory that have no counterpart, as paths relative to it, sorted.
@@ -156,7 +181,7 @@ def load_pair(
         second = _checked_depth(_read(pair.thermal, _AS_IT_IS), pair.thermal)
         if has_colour(second):
             raise ImagePairError(f'{pair.thermal}: {NO_PALETTE}')
-        second = without_rows(_grey(second), thermal_crop)
+        second = without_rows(to_grey(second), thermal_crop)
     else:
         first, second = _photograph(pair.visible), _photograph(pair.thermal)
         if first.ndim != second.ndim:
@@ -237,7 +262,7 @@ def looks_like_palette(image: NDArray[Any]) -> bool:
     return colours > _MOST_COLOURS and unexplained < _UNEXPLAINED
 
 
-def _grey(image: NDArray[Any]) -> NDArray[Any]:
+def to_grey(image: NDArray[Any]) -> NDArray[Any]:
     """Reduce an image of any number of channels to one."""
     if image.ndim == 2:
         return image

@@ -58,6 +58,8 @@ _MOST_SCALE = 50.0
 _FAR = 10.0
 # Rows of the visible image at a time, so that intermediate results stay in the caches.
 _BAND = 32
+# Pixels over which a thermal image fades out where it ends, where nobody asks for others.
+SOFT_EDGE = 16.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +165,7 @@ class Registration:
         ideal = _in_front(self._inverse, ideal)
         return ideal if self.thermal_camera is None else self.thermal_camera.distorted(ideal)
 
-    def placement(self, edge: float) -> Placement:
+    def placement(self, edge: float = SOFT_EDGE) -> Placement:
         """
         Return where each visible pixel lies in the thermal image.
 

@@ -12,19 +12,23 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A video of pictures side by side, made as the frames come."""
+"""Files of videos: frames one after the other, and pictures side by side as they come."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+import math
 import os
 from pathlib import Path
+import re
 from typing import Any, TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from dig2dig_ros.images.encoded import EncodedImageError, MAX_PIXELS, refuse_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,8 +40,97 @@ MPEG4_FIRST = (('video.mp4', 'mp4v'), ('video.avi', 'MJPG'))
 # VP8 in WebM plays in every browser, which OpenCV's MPEG-4 does not.
 FOR_BROWSERS = (('video.webm', 'VP80'), *MPEG4_FIRST)
 
+# The codec for each kind of file that FFmpeg in OpenCV's wheels and in Debian can write.
+VIDEO_SUFFIXES = {'.mp4': 'mp4v', '.mkv': 'mp4v', '.mov': 'mp4v', '.avi': 'MJPG', '.webm': 'VP80'}
+
+# MP4 and MOV, Matroska and WebM, AVI. FFmpeg itself would also follow a playlist to other files.
+_CONTAINERS = re.compile(
+    rb'....(ftyp|moov|mdat|wide|free|skip|pnot)|\x1a\x45\xdf\xa3|RIFF....AVI ', re.DOTALL
+)
+# Of CAP_PROP_CODEC_PIXEL_FORMAT: one channel of 16 bits, as for thermal counts.
+_GREY_16 = int.from_bytes(b'Y1\0\x10', 'little')
+# Frames per second that a file may state; others say nothing.
+_RATES = (0.01, 1000.0)
+_USUAL_RATE = 25.0
+
 # Seconds after which a pause is cut short: nothing happens in it.
 _LONGEST_PAUSE = 5.0
+
+
+class VideoError(ValueError):
+    """A video cannot be read or written; the text says which and why."""
+
+
+class VideoFrames:
+    """
+    The frames of a video file, in order.
+
+    :param path: an MP4, MOV, MKV, WebM or AVI file.
+    :param max_pixels: of a frame; larger ones are refused before one is decoded.
+    :ivar rate: frames per second as the file states them.
+    :ivar count: how many frames the file states; 0 where it does not. There may be more or fewer.
+    :raises VideoError: it cannot be opened, or its frames are too large.
+    """
+
+    def __init__(self, path: Path, max_pixels: int = MAX_PIXELS) -> None:
+        self._path = path
+        try:
+            if not path.is_file():
+                reason = 'it is no file' if path.exists() else 'no such file'
+                raise VideoError(f'cannot read {path}: {reason}')
+            with path.open('rb') as file:
+                begin = file.read(12)
+        except OSError as error:
+            raise VideoError(f'cannot read {path}: {error.strerror or error}') from error
+        if not _CONTAINERS.match(begin):
+            raise VideoError(f'cannot read {path}: it is no MP4, MOV, MKV, WebM or AVI video')
+        with _quiet():
+            # With a full path nothing in the name is taken for a protocol.
+            self._capture = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG)
+        if not self._capture.isOpened():
+            raise VideoError(
+                f'cannot read {path}: it is damaged, its codec is unknown, or OpenCV has no FFmpeg'
+            )
+        width, height = (
+            int(self._capture.get(each))
+            for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        )
+        try:
+            refuse_large(width, height, max_pixels)
+        except EncodedImageError as error:
+            self.close()
+            raise VideoError(f'cannot read {path}: {error}') from None
+        rate = float(self._capture.get(cv2.CAP_PROP_FPS))
+        self.rate = rate if _RATES[0] <= rate <= _RATES[1] else _USUAL_RATE
+        count = float(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.count = int(count) if math.isfinite(count) and count > 0 else 0
+        if int(self._capture.get(cv2.CAP_PROP_CODEC_PIXEL_FORMAT)) == _GREY_16:
+            self._capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
+
+    def __iter__(self) -> Iterator[tuple[float, NDArray[Any]]]:
+        """
+        Yield time in s from the first frame on, and frame.
+
+        (H, W, 3) uint8, blue-green-red; or (H, W) uint16 where the video has one channel of 16
+        bits.
+        """
+        first, last, index = 0.0, -1.0, 0
+        while True:
+            done, frame = self._capture.read()
+            if not done:
+                return
+            stamp = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+            if index == 0:
+                first = stamp
+            stamp -= first
+            # A file without times has all of them 0.
+            last = stamp if stamp > last else last + 1 / self.rate
+            index += 1
+            yield last, frame
+
+    def close(self) -> None:
+        """Close the file."""
+        self._capture.release()
 
 
 class Video:

@@ -143,16 +143,3 @@ def test_settings_are_keywords_of_one_call(fuser, result):
         fuser(VISIBLE, THERMAL, x=2)
     with pytest.raises(ValueError, match="num_inference_steps is '4', but must be a whole number"):
         fuser(VISIBLE, THERMAL, num_inference_steps='4')
-
-
-@pytest.mark.parametrize(
-    ('image', 'words'),
-    [
-        (None, 'thermal is None: cv2.imread returns None where it cannot read the file'),
-        ('thermal.png', 'thermal is str, not an array: pass what'),
-        (torch.zeros(48, 64), 'thermal is Tensor, not an array'),
-    ],
-)
-def test_what_is_no_array_is_refused_with_what_to_do(fuser, image, words):
-    with pytest.raises(ValueError, match=words):
-        fuser(VISIBLE, image)

@@ -27,6 +27,7 @@ from dig2dig_ros.images.image_pairs import (
     ImagePairError,
     load_pair,
     looks_like_palette,
+    pair_folders,
     read_photograph,
     second_is_colour,
     unpaired,
@@ -428,3 +429,19 @@ def test_no_photograph_of_a_street_looks_like_a_palette(shared):
     if not paths:
         pytest.skip('no images')
     assert not [path for path in paths if looks_like_palette(cv2.imread(str(path)))]
+
+
+def test_two_folders_of_any_names(tmp_path):
+    for name in ('left/2.png', 'left/1.jpg', 'left/alone.png', 'right/1.png', 'right/2.tif'):
+        write(tmp_path / name)
+    pairs, alone = pair_folders(tmp_path / 'left', str(tmp_path / 'right'))
+    assert pairs == [
+        ImagePair('1', tmp_path / 'left' / '1.jpg', tmp_path / 'right' / '1.png'),
+        ImagePair('2', tmp_path / 'left' / '2.png', tmp_path / 'right' / '2.tif'),
+    ]
+    assert alone == [tmp_path / 'left' / 'alone.png']
+    write(tmp_path / 'other' / 'x.png')
+    with pytest.raises(ImagePairError, match=r'holds 3 images and .*other 1 .* no two of one'):
+        pair_folders(tmp_path / 'left', tmp_path / 'other')
+    with pytest.raises(ImagePairError, match=r'no images in .*1\.png: it is a file'):
+        pair_folders(tmp_path / 'right' / '1.png', tmp_path)

@@ -21,7 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 import pytest
 
-from dig2dig_ros.images.video import fitted, FOR_BROWSERS, MPEG4_FIRST, to_bgr, Video
+from dig2dig_ros.images.video import (
+    fitted,
+    FOR_BROWSERS,
+    MPEG4_FIRST,
+    to_bgr,
+    Video,
+    VideoError,
+    VideoFrames,
+)
 
 
 def read_video(path: Path) -> list[NDArray[np.uint8]]:
@@ -105,3 +113,40 @@ def test_grey_pictures_become_three_equal_channels() -> None:
     colour = to_bgr(grey)
     assert colour.shape == (3, 4, 3)
     assert (colour == grey[..., None]).all()
+
+
+def test_frames_have_times_and_are_bounded(tmp_path: Path) -> None:
+    video = Video(tmp_path.joinpath, rate=12.5, max_panel_width=96)
+    for index in range(3):
+        video.add(pictures(96, 64)[index : index + 1], index / 12.5)
+    video.close()
+    path = tmp_path / 'video.mp4'
+    frames = VideoFrames(path)
+    assert (frames.rate, frames.count) == (12.5, 3)
+    stamps, images = zip(*frames, strict=True)
+    frames.close()
+    assert stamps == pytest.approx([0, 0.08, 0.16])
+    assert [float(image.mean()) for image in images] == pytest.approx([40, 90, 140], abs=6)
+    with pytest.raises(VideoError, match='96x64 is beyond the limit of 6000 pixels'):
+        VideoFrames(path, max_pixels=6000)
+
+
+def test_playlists_are_not_followed(tmp_path: Path) -> None:
+    path = tmp_path / 'list.mp4'
+    path.write_text('#EXTM3U\n#EXTINF:1,\nvideo.ts\n')
+    with pytest.raises(VideoError, match='it is no MP4, MOV, MKV, WebM or AVI video'):
+        VideoFrames(path)
+
+
+def test_counts_of_16_bits_are_kept(tmp_path: Path) -> None:
+    counts = (np.arange(64 * 96).reshape(64, 96) + 8000).astype(np.uint16)
+    path = tmp_path / 'counts.mkv'
+    code = cv2.VideoWriter.fourcc(*'FFV1')
+    depth = [cv2.VIDEOWRITER_PROP_IS_COLOR, 0, cv2.VIDEOWRITER_PROP_DEPTH, cv2.CV_16U]
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, 10.0, (96, 64), depth)
+    if not writer.isOpened():
+        pytest.skip('this OpenCV writes no video of 16 bits')
+    writer.write(counts)
+    writer.release()
+    ((_, frame),) = VideoFrames(path)
+    assert np.array_equal(frame, counts)

@@ -23,6 +23,7 @@ import yaml
 
 from dig2dig_ros.fusion.parameter_spec import nearest_name
 from dig2dig_ros.fusion.settings import FusionSettings, SETTINGS
+from dig2dig_ros.images.registration import SOFT_EDGE
 from dig2dig_ros.streams.parameters import (
     argument_choices,
     complete_values,
@@ -176,6 +177,10 @@ def test_other_names_of_a_file_are_left_as_they_are(tmp_path):
         encoding='utf-8',
     )
     assert read_parameters(path) == {'use_sim_time': True, 'qos_overrides./a.depth': 1}
+
+
+def test_the_default_edge_is_that_of_registrations():
+    assert PARAMETERS_BY_NAME['registration_edge'].default == SOFT_EDGE
 
 
 def test_given_values_are_completed_and_checked():

@@ -1,0 +1,367 @@
+# Copyright 2026 The dig2dig Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Images as people have them (files, arrays, PIL images, tensors, batches) to arrays of sources.
+
+What comes out is what :meth:`Fuser.fuse` takes: arrays in blue-green-red order, thermal counts
+mapped to intensities, and where each image lies on the first one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+import os
+from pathlib import Path
+import sys
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dig2dig_ros.fusion.sources import FusionInputError, holds_counts, mapped, source_name
+from dig2dig_ros.images.bit_depth import BitDepth
+from dig2dig_ros.images.encoded import EncodedImageError, MAX_PIXELS, refuse_large
+from dig2dig_ros.images.geometry import RegistrationError, size_of, stretch_text
+from dig2dig_ros.images.image_pairs import (
+    has_colour,
+    ImagePairError,
+    NO_PALETTE,
+    read_photograph,
+    to_grey,
+)
+from dig2dig_ros.images.placement import Placement
+from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.images.registration_file import load_registration
+from dig2dig_ros.images.thermal_range import ThermalRange
+from dig2dig_ros.images.video import VIDEO_SUFFIXES
+
+_PIL_MODES = 'L, I;16, I, F, RGB, RGBA, LA or P'
+
+
+class PilImage(Protocol):
+    """What is used of a ``PIL.Image.Image``, which need not be installed."""
+
+    @property
+    def mode(self) -> str:
+        """Return the names of the channels."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return (width, height)."""
+
+
+Image: TypeAlias = 'NDArray[Any] | Tensor | PilImage | str | os.PathLike[str]'
+"""
+An image as :class:`Fuser` takes it.
+
+- An array is (H, W), (H, W, 1), (H, W, 3) blue-green-red or (H, W, 4) with alpha, which is left
+  out, as OpenCV has them.
+- A path is that of a JPEG, PNG, TIFF, WebP, BMP or PNM file of 8 or 16 bits.
+- A PIL image is RGB, and turned as its EXIF data say.
+- A tensor is (C, H, W) red-green-blue or (H, W), as torchvision and kornia have them, of any
+  device.
+"""
+
+
+Registered: TypeAlias = Registration | Placement | str | os.PathLike[str] | None
+"""Where the thermal image lies on the visible one, or the file that says so; None all over it."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """
+    What :meth:`Fuser.fuse` takes.
+
+    :param images: one for each source.
+    :param placements: where the pixels of the first one lie in each; None where all over it.
+    :param notes: see :class:`~dig2dig_ros.fusion.result.FusionResult`.
+    """
+
+    images: tuple[NDArray[Any], ...]
+    placements: tuple[Placement | None, ...]
+    notes: tuple[str, ...]
+
+
+class InputReader:
+    """
+    Makes pairs of one visible and one thermal camera ready for the fusion.
+
+    Keeps, from one pair of a sequence to the next, the range of the thermal counts and how many
+    bits the visible camera uses. Not thread-safe.
+
+    :param photographs: all images are photographs, so that 16 bits are not counts of a thermal
+        camera, and any of them may have colour.
+    :param registration: where the thermal image lies on the visible one, or the path of a file
+        that says so.
+    :param thermal_range: maps thermal images; default: what holds counts, as the node does.
+    :raises FusionInputError: the registration cannot be used.
+    """
+
+    def __init__(
+        self,
+        photographs: bool = False,
+        registration: Registered = None,
+        thermal_range: ThermalRange | None = None,
+    ) -> None:
+        self._photographs = photographs
+        self._placement = _placement(registration)
+        self._range = thermal_range
+        self._ranges: dict[int, ThermalRange] = {}
+        self._depths: dict[int, BitDepth] = {}
+
+    def __call__(
+        self, images: Sequence[object], stamp: float | None = None, place: str = ''
+    ) -> Inputs:
+        """
+        Read one image of each source.
+
+        :param stamp: time in s, by which the range of thermal counts follows the scene; None for
+            images that are no sequence.
+        :param place: in a batch or sequence, for error messages, such as '[3]'.
+        :raises FusionInputError: one cannot be used; the message says which, why, and what to do.
+        """
+        notes: list[str] = []
+        arrays, ranges = [], []
+        for index, image in enumerate(images):
+            name = source_name(index) + place
+            array = as_array(image, name)
+            is_thermal = index > 0 and not self._photographs
+            if index == 1 and is_thermal:
+                array = _grey_thermal(array, name)
+            if not is_thermal and array.dtype == np.uint16:
+                depth = self._depths.setdefault(index, BitDepth())
+                array = depth.full_scale(array)
+                if depth.bits < 16:
+                    notes.append(f'{name} uses {depth.bits} of 16 bits and is scaled by them')
+            arrays.append(array)
+            ranges.append(self._range_of(index, array) if is_thermal else None)
+        placements = (None, self._placement)[: len(arrays)]
+        for index, array in enumerate(arrays):
+            if index and (index != 1 or self._placement is None):
+                notes += _resized(array, arrays[0], source_name(index) + place)
+        arrays, placed = mapped(arrays, placements, ranges, stamp, notes)
+        return Inputs(tuple(arrays), tuple(placed), tuple(notes))
+
+    def _range_of(self, index: int, array: NDArray[Any]) -> ThermalRange | None:
+        """Return what maps a thermal image; None where it is to be taken as it is."""
+        if array.ndim != 2 or (self._range is None and not holds_counts(array)):
+            return None
+        if index not in self._ranges:
+            self._ranges[index] = ThermalRange() if self._range is None else copy(self._range)
+        return self._ranges[index]
+
+
+def as_array(image: object, name: str) -> NDArray[Any]:
+    """
+    Return an image as an array: (H, W) or (H, W, 3) blue-green-red, of any numeric type.
+
+    :param image: see :data:`Image`.
+    :param name: of the source, for error messages.
+    :raises FusionInputError: it is none, or cannot be read.
+    """
+    if isinstance(image, np.ndarray):
+        array = image
+    elif isinstance(image, (str, os.PathLike)):
+        array = _from_file(Path(image), name)
+    elif isinstance(image, Tensor):
+        array = _from_tensor(image, name)
+    elif _is_pil(image):
+        array = _from_pil(image, name)
+    else:
+        raise FusionInputError(_no_image(image, name))
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise FusionInputError(
+            f'{name} has shape {array.shape}: expected (H, W) or (H, W, 3) and no empty side'
+        )
+    if array.ndim == 3 and array.shape[2] == 4:
+        array = array[..., :3]
+    return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+
+
+def split_batches(images: Sequence[object]) -> list[tuple[object, ...]] | None:
+    """
+    Return the pairs of a batch; None where the images are single ones.
+
+    A batch is a list or a tuple of images, an array (N, H, W, C) or (N, H, W), or a tensor
+    (N, C, H, W) or (N, H, W).
+
+    :param images: one, or one batch, of each source.
+    :raises FusionInputError: some are batches and some are not, or of different lengths, or an
+        array may be an image with its channels first.
+    """
+    kinds = [kind_of(image) for image in images]
+    if 'batch' not in kinds:
+        for index, kind in enumerate(kinds):
+            if kind == 'either':
+                shape = getattr(images[index], 'shape', ())
+                raise FusionInputError(
+                    f'{source_name(index)} has shape {tuple(shape)}, which may be an image with '
+                    'its channels first or a batch of grey images: transpose the image to '
+                    '(H, W, C), or pass the batch as a list'
+                )
+        return None
+    batches: list[Sequence[object]] = []
+    for index, (image, kind) in enumerate(zip(images, kinds, strict=True)):
+        if kind == 'image':
+            raise FusionInputError(
+                f'{source_name(index)} is one image, but another source is a batch: pass a batch '
+                'of each'
+            )
+        batches.append(image if isinstance(image, (list, tuple)) else list(image))  # type: ignore[call-overload]
+    lengths = [len(batch) for batch in batches]
+    if len(set(lengths)) != 1 or not lengths[0]:
+        sizes = ', '.join(f'{source_name(i)} has {length}' for i, length in enumerate(lengths))
+        raise FusionInputError(f'a batch needs as many images of each source, 1 or more: {sizes}')
+    return list(zip(*batches, strict=True))
+
+
+def kind_of(image: object) -> Literal['image', 'batch', 'either']:
+    """Return what an argument is; either where its shape does not say."""
+    if isinstance(image, (list, tuple)):
+        return 'batch'
+    if isinstance(image, Tensor):
+        single = image.ndim < 3 or (image.ndim == 3 and image.shape[0] in (1, 3, 4))
+        return 'image' if single else 'batch'
+    if not isinstance(image, np.ndarray) or image.ndim < 3:
+        return 'image'
+    if image.ndim > 3:
+        return 'batch'
+    if image.shape[2] in (1, 3, 4):
+        return 'image'
+    return 'either' if image.shape[0] in (1, 3) else 'batch'
+
+
+def _no_image(image: object, name: str) -> str:
+    """Return why what is no image is refused, and what to do."""
+    if image is None:
+        return (
+            f'{name} is None: cv2.imread returns None where it cannot read the file, so check the '
+            'path'
+        )
+    if hasattr(image, '__next__'):
+        return f'{name} is a generator: call fuse_many(visible, thermal), which goes through it'
+    return (
+        f'{name} is of type {type(image).__name__}, not an image: pass an array, a path, a PIL '
+        'image or a tensor'
+    )
+
+
+def _from_file(path: Path, name: str) -> NDArray[Any]:
+    if path.is_dir():
+        raise FusionInputError(
+            f'{name}: {path} is a folder: call fuse_many(visible, thermal) for two folders'
+        )
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        raise FusionInputError(
+            f'{name}: {path} is a video: call fuse_video(visible, thermal, output) for two videos'
+        )
+    try:
+        return read_photograph(path)
+    except ImagePairError as error:
+        raise FusionInputError(f'{name}: {error}') from error
+
+
+def _from_tensor(tensor: Tensor, name: str) -> NDArray[Any]:
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point():
+        tensor = tensor.float()
+    array = tensor.numpy()
+    if array.ndim == 2:
+        return array
+    if array.ndim != 3 or array.shape[0] not in (1, 3, 4):
+        raise FusionInputError(
+            f'{name} is a tensor of shape {tuple(tensor.shape)}: expected (C, H, W) with 1 or 3 '
+            'channels, red-green-blue, or (H, W)'
+        )
+    # Blue, green, red, and channels last.
+    return np.ascontiguousarray(np.moveaxis(array[:3][::-1], 0, -1))
+
+
+def _is_pil(image: object) -> bool:
+    # Nobody has one who has not imported it.
+    pil = sys.modules.get('PIL.Image')
+    return pil is not None and isinstance(image, pil.Image)
+
+
+def _from_pil(image: Any, name: str) -> NDArray[Any]:
+    from PIL import ImageOps
+
+    try:
+        # An opened file is decoded only now.
+        refuse_large(image.width, image.height, MAX_PIXELS)
+        image = ImageOps.exif_transpose(image)
+        mode = str(image.mode)
+        if mode in ('RGB', 'RGBA', 'P', 'PA'):
+            return np.ascontiguousarray(np.asarray(image.convert('RGB'))[..., ::-1])
+        if mode == 'LA':
+            return np.asarray(image.convert('L'))
+        if mode in ('L', 'F', 'I') or mode.startswith('I;16'):
+            array = np.asarray(image)
+            if array.dtype == np.int32 and array.min() >= 0 and array.max() <= 65535:
+                # How older versions of Pillow open 16 bits.
+                return array.astype(np.uint16)
+            return array.astype(array.dtype.newbyteorder('='))
+    except (EncodedImageError, OSError, SyntaxError) as error:
+        raise FusionInputError(f'{name} is a PIL image that cannot be read: {error}') from error
+    raise FusionInputError(
+        f'{name} is a PIL image of mode {mode}: expected {_PIL_MODES}; convert it with '
+        "image.convert('RGB')"
+    )
+
+
+def _grey_thermal(array: NDArray[Any], name: str) -> NDArray[Any]:
+    """
+    Return a thermal image with one channel.
+
+    :raises FusionInputError: it has colour.
+    """
+    if array.ndim == 2 or array.shape[2] != 3 or array.dtype.kind not in 'uf':
+        return array
+    levels = array
+    if array.dtype.kind == 'f':
+        array = array.astype(np.float32)
+        levels = np.rint(np.clip(np.nan_to_num(array), 0, 1) * 255).astype(np.uint8)
+    if has_colour(levels):
+        raise FusionInputError(f"{name}: {NO_PALETTE}; for two photographs, set chroma='all'")
+    return to_grey(array)
+
+
+def _placement(registration: Registered) -> Placement | None:
+    if registration is None or isinstance(registration, Placement):
+        return registration
+    if not isinstance(registration, (str, os.PathLike, Registration)):
+        raise FusionInputError(
+            f'registration is of type {type(registration).__name__}: pass the path of a file that '
+            'calibrate writes, or a Registration'
+        )
+    try:
+        if not isinstance(registration, Registration):
+            registration = load_registration(Path(registration))
+        return registration.placement()
+    except RegistrationError as error:
+        raise FusionInputError(f'the images cannot be registered: {error}') from error
+
+
+def _resized(image: NDArray[Any], first: NDArray[Any], name: str) -> list[str]:
+    """Return what is to be said of an image that has another size than the first one."""
+    size, onto = size_of(image), size_of(first)
+    if size == onto or 0 in (*size, *onto):
+        return []
+    text = f'{name} has {size[0]}x{size[1]} pixels and is resized to {onto[0]}x{onto[1]}'
+    stretched = stretch_text(size, onto)
+    return [text, f'of {name}, {stretched}'] if stretched else [text]
