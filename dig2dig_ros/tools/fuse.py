@@ -13,13 +13,16 @@
 # limitations under the License.
 
 """
-Fuse two or more images of one scene into one, without ROS.
+Fuse images, folders or videos, without ROS.
 
-The fused image has the size of the first one, and the colour of all that have colour; with --task
-visible-thermal that of the first only. Images are 8- or 16-bit; grey ones of 16 bits are mapped
-to a range as the node maps thermal counts, except for --task multi-focus and multi-exposure. One
-line on what was done goes to the standard output, everything else to the standard error; the time
-in it is that of a first fusion, without warm-up. Exit code: 0, or 2 after an error.
+Two or more IMAGES of one scene become one, with the size of the first. Two FOLDERS, visible and
+thermal, or one that holds both, are paired by file name, and each pair is fused for itself. Two
+VIDEOS, visible and thermal, become one video. All have the colour of the first; photographs, with
+--task multi-focus or multi-exposure, that of all. Grey images of 16 bits are mapped to a range as
+the node maps thermal counts, except with these tasks.
+
+What was done is printed in one line; everything else goes to the standard error. Exit code: 0; 1
+if some pairs of folders could not be fused; 2 if nothing could be done; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
+    check_output,
+    check_output_file,
     chosen_parameters,
     load_parameters,
     report,
@@ -56,13 +61,22 @@ from dig2dig_ros.images.image_pairs import (
     read_photograph,
 )
 from dig2dig_ros.images.no_data import filled, NoData, placement_of_data
-from dig2dig_ros.images.overlay import contribution_overlay, weight_map, with_legend
+from dig2dig_ros.images.overlay import weight_map, with_legend
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration_file import load_registration
 from dig2dig_ros.images.thermal_range import ThermalRangeError, without_rows
 from dig2dig_ros.nodes.signals import run_tool
 from dig2dig_ros.resources import config_file
 from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
+from dig2dig_ros.tools.fuse_sequences import (
+    fuse_folders,
+    fuse_videos,
+    kind_of_inputs,
+    Show,
+    window,
+)
+
+DEFAULT_OUTPUTS = {'images': 'fused.png', 'folders': 'fused', 'videos': 'fused.mp4'}
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.
 if TYPE_CHECKING:
@@ -204,17 +218,24 @@ def size_text(image: NDArray[Any]) -> str:
     return f'{image.shape[1]}x{image.shape[0]}'
 
 
+def description(fuser: Fuser) -> str:
+    """Return how a fuser fuses, and where."""
+    about = fuser.describe()
+    return (
+        f'N {about["N"]}, S {about["S"]}, prior {about["prior"]}, {about["device"]}, '
+        f'{about["precision"]}'
+    )
+
+
 def summary(
     files: Sequence[Path], fuser: Fuser, images: Sequence[NDArray[Any]], result: FusionResult
 ) -> str:
     """Return the line that says what was done."""
     sizes = dict.fromkeys(size_text(image) for image in images)
-    about = fuser.describe()
     colour = 'grey' if result.image.ndim == 2 else f'chroma {fuser.settings.chroma}'
     text = (
         f'{files[0]}: {len(images)} images of {" and ".join(sizes)} pixels, {colour}, '
-        f'N {about["N"]}, S {about["S"]}, prior {about["prior"]}, {about["device"]}, '
-        f'{about["precision"]}, {result.seconds * 1e3:.0f} ms, {result.prior_calls} prior calls'
+        f'{description(fuser)}, {result.seconds * 1e3:.0f} ms, {result.prior_calls} prior calls'
     )
     if len(files) > 1:
         text += f'; weights in {files[1]} to {files[-2]} and {files[-1]}'
@@ -225,22 +246,26 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ends the program with code 2 where it makes no sense."""
     parser = argparse.ArgumentParser(
         prog='dig2dig fuse',
-        usage='%(prog)s IMAGE IMAGE [IMAGE ...] -o OUT [options]',
+        usage='%(prog)s PATH PATH [PATH ...] [-o OUT] [options]',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     # fmt: off
-    add('images', nargs='+', type=Path, metavar='IMAGE',
-        help='two or more images of one scene; others are resized to the first')
-    add('-o', '--output', type=Path, required=True, metavar='OUT', help='for example fused.png')
+    add('inputs', nargs='+', type=Path, metavar='PATH',
+        help='images of one scene, two folders (or one with both), or two videos')
+    add('-o', '--output', type=Path, metavar='OUT',
+        help='file or folder to write; default: fused.png, fused or fused.mp4')
+    add('--overwrite', action='store_true',
+        help='replace an existing output that was not named, or a folder that is not empty')
+    add('--show', action='store_true',
+        help='show the fused images in a window as well; Esc or q ends, like Ctrl-C')
     add('--weights', action='store_true',
-        help='also write OUT.weights.1.png and so on, how much each image counted where, and '
-        'OUT.overlay.png, the fused image in colours that say what came from which')
+        help='of images and folders, also write OUT.weights.1.png and so on (how much each image '
+        'counted at each pixel) and OUT.overlay.png (the same in colours)')
     add('--task', choices=TASKS,
-        help='what the images are, for settings that fit; default: those of the node, and the '
-        'colour of all images that have colour')
-    add_fusion_options(parser, 'those of --task, over which it wins')
+        help='what the images are, which chooses settings; default: those of the node')
+    add_fusion_options(parser, 'that of --task; it takes precedence over --task')
     add('--thermal-to-visible', metavar='FILE',
         help='registration of the second image, as dig2dig calibrate writes it; default: '
         'the images are aligned')
@@ -258,36 +283,70 @@ def fuse(args: argparse.Namespace) -> int:
     :raises EncodedImageError: OpenCV cannot write the images in this format.
     :raises OSError: a file cannot be written.
     """
-    if len(args.images) < 2:
-        raise UsageError(f'two or more images needed, but there is only {args.images[0]}')
-    files = output_files(args.output, len(args.images), args.weights)
-    check_files(files, args.images)
-    images = [read_photograph(path) for path in args.images]
-    check_colours(args.images, images, args.task)
+    kind = kind_of_inputs(args.inputs)
+    output = args.output or Path(DEFAULT_OUTPUTS[kind])
+    if kind == 'folders':
+        check_output(output, args.overwrite)
+        if output.resolve() in {path.resolve() for path in args.inputs}:
+            raise UsageError(f'{output} is one of the folders to fuse: choose another -o')
+    elif kind == 'videos' or args.output is None:
+        check_output_file(output, args.overwrite or args.output is not None)
+    show = window() if args.show else None
+    if kind == 'images':
+        return fuse_images(args, output, show)
+    if kind == 'videos' and args.weights:
+        raise UsageError('--weights is for images and folders')
+    parameters = choose_parameters(args, ())
+    fuser = set_up_fuser(parameters)
+    if kind == 'videos':
+        done = fuse_videos(args.inputs, output, fuser, parameters, show)
+        print(f'{output}: {done} frames fused, {description(fuser)}')
+        return 0
+    output.mkdir(exist_ok=True)
+    names = ['visible', 'thermal'] if fuser.settings.chroma == 'first' else ['first', 'second']
+
+    def write(result: FusionResult, name: str) -> None:
+        write_pictures(output_files(output / f'{name}.png', 2, args.weights), result, names)
+
+    done, skipped = fuse_folders(args.inputs, fuser, parameters, write, show)
+    if not done:
+        raise UsageError(f'none of the {skipped} pairs could be fused, see above')
+    left_out = f', {skipped} left out' if skipped else ''
+    print(f'{output}: {done} pairs fused{left_out}, {description(fuser)}')
+    return 1 if skipped else 0
+
+
+def fuse_images(args: argparse.Namespace, output: Path, show: Show | None) -> int:
+    """Fuse images of one scene; see :func:`fuse`."""
+    paths: Sequence[Path] = args.inputs
+    files = output_files(output, len(paths), args.weights)
+    check_files(files, paths)
+    images = [read_photograph(path) for path in paths]
+    check_colours(paths, images, args.task)
     if args.task in (None, THERMAL_TASK) and images[0].ndim == 3 and images[0].dtype == np.uint16:
         depth = BitDepth()
         images[0] = depth.full_scale(images[0])
         if depth.bits < 16:
-            report(f'dig2dig fuse: {args.images[0]} uses {depth.bits} of 16 bits, scaled by them')
+            report(f'dig2dig fuse: {paths[0]} uses {depth.bits} of 16 bits, scaled by them')
     parameters = choose_parameters(args, images)
     if args.task in (None, THERMAL_TASK):
         try:
             images[1] = without_rows(images[1], thermal_crop(parameters))
         except ThermalRangeError as error:
-            raise UsageError(f'{args.images[1]}: {error}') from error
+            raise UsageError(f'{paths[1]}: {error}') from error
     sources, no_data = prepare_sources(images, args.task, parameters)
     fuser = set_up_fuser(parameters)
     placements = place_sources(images, parameters, no_data)
     for index, found in no_data.items():
         fate = ('without weight',) if index else ('filled from around it where it is small',)
-        for text in found.sentences(str(args.images[index]), *fate):
+        for text in found.sentences(str(paths[index]), *fate):
             report(f'dig2dig fuse: {text}')
-    for index, (path, image) in enumerate(zip(args.images, images, strict=True)):
+    for index, (path, image) in enumerate(zip(paths, images, strict=True)):
         placed = index == 1 and bool(parameters.get('thermal_to_visible'))
         if size_of(image) != size_of(images[0]) and not placed:
             report(
                 f'dig2dig fuse: {path} has {size_text(image)} pixels and is resized to '
-                f'the {size_text(images[0])} of {args.images[0]}'
+                f'the {size_text(images[0])} of {paths[0]}'
             )
             if stretched := stretch_text(size_of(image), size_of(images[0])):
                 report(f'warning: of {path}, {stretched}')
@@ -296,16 +355,26 @@ def fuse(args: argparse.Namespace) -> int:
     except (ValueError, RuntimeError) as error:
         # A prior that does not know the timesteps, or memory that is not enough.
         raise UsageError(f'the images cannot be fused: {error}') from error
+    write_pictures(files, result, [f'{n}: {path.name}' for n, path in enumerate(paths, start=1)])
+    print(summary(files, fuser, images, result))
+    if show is not None:
+        show(result.image, 0)
+    return 0
+
+
+def write_pictures(files: Sequence[Path], result: FusionResult, names: Sequence[str]) -> None:
+    """
+    Write the fused image and, where there are files for them, weight maps and overlay.
+
+    :param files: see :func:`output_files`.
+    :param names: of the sources, for the legend.
+    """
     pictures = [result.image]
-    if args.weights:
+    if len(files) > 1:
         pictures += [weight_map(weight) for weight in result.weights]
-        names = [f'{number}: {path.name}' for number, path in enumerate(args.images, start=1)]
-        overlay = contribution_overlay(result.image, result.contributions)
-        pictures.append(with_legend(overlay, names))
+        pictures.append(with_legend(result.overlay(), names))
     for path, picture in zip(files, pictures, strict=True):
         write_image(path, picture)
-    print(summary(files, fuser, images, result))
-    return 0
 
 
 def main(argv: Sequence[str]) -> int:

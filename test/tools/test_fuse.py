@@ -405,7 +405,7 @@ def test_a_task_is_its_shipped_preset(
     [
         ('a.png -o out.png', 'two or more images needed, but there is only a.png'),
         ('a.png missing.png -o out.png', 'cannot read missing.png: no such file'),
-        ('a.png folder -o out.png', 'cannot read folder: it is no file'),
+        ('a.png folder -o out.png', 'folder is a folder, but a.png is not'),
         ('a.png text.png -o out.png', 'bytes are neither JPEG nor PNG'),
         ('a.png float.tif -o out.png', 'float.tif holds float32, but must have 8 or 16 bits'),
         ('a.png b.png -o out.xyz', "no image format for the suffix '.xyz'; use .png"),
@@ -501,7 +501,6 @@ def test_mistakes_are_found_out_before_anything_is_loaded(
 @pytest.mark.parametrize(
     'arguments',
     [
-        'a.png b.png',
         '-o out.png',
         'a.png b.png -o out.png --task macro',
         'a.png b.png -o out.png -N 0',
@@ -617,3 +616,145 @@ def test_multi_exposure_shows_the_detail_and_the_colour_of_both(tmp_path: Path) 
     # In between the two, and the bright half stays the brighter one.
     assert under.mean() + 20 < fused.mean() < over.mean() - 20
     assert fused[:, 88:].mean() > fused[:, :72].mean()
+
+
+def pairs_in(folder: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        for source, image in (('visible', colour(number)), ('thermal', structure(9 + number))):
+            (folder / source).mkdir(parents=True, exist_ok=True)
+            write(folder / source / f'{name}.png', image)
+
+
+@pytest.mark.parametrize('paths', [('pairs',), ('pairs/visible', 'pairs/thermal')])
+def test_folders_are_paired_by_name(
+    paths: tuple[str, ...],
+    tmp_path: Path,
+    prior: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pairs_in(tmp_path / 'pairs', 'a', 'b')
+    write(tmp_path / 'pairs/visible/alone.png', colour(5))
+    options = ('--prior', prior, '--device', 'cpu')
+    assert main([*paths, '--weights', *options]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith('fused: 2 pairs fused, N 1, S 1, prior tiny')
+    assert '1 images without a counterpart are left out: ' in err
+    assert 'alone.png' in err
+    kinds = ('.overlay.png', '.png', '.weights.1.png', '.weights.2.png')
+    assert sorted(path.name for path in (tmp_path / 'fused').iterdir()) == [
+        name + kind for name in 'ab' for kind in kinds
+    ]
+    result = expected(prior, colour(1), structure(10))
+    assert np.array_equal(read(tmp_path / 'fused/b.png'), result.image)
+    assert main([*paths, *options]) == 2
+    assert 'fused is not empty' in capsys.readouterr().err
+    assert main([*paths, '--overwrite', *options]) == 0
+
+
+def test_a_pair_that_cannot_be_fused_is_left_out(
+    tmp_path: Path, prior: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs_in(tmp_path, 'a', 'b')
+    (tmp_path / 'thermal/a.png').write_bytes(b'no image')
+    options = ('-o', str(tmp_path / 'out'), '--prior', prior, '--device', 'cpu')
+    assert main([str(tmp_path), *options]) == 1
+    out, err = capsys.readouterr()
+    assert '1 pairs fused, 1 left out' in out
+    assert 'a is left out: cannot read' in err
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['b.png']
+    (tmp_path / 'thermal/b.png').write_bytes(b'no image')
+    assert main([str(tmp_path), '--overwrite', *options]) == 2
+    assert 'none of the 2 pairs could be fused' in capsys.readouterr().err
+
+
+def test_counts_and_crops_in_folders_are_those_of_single_images(
+    tmp_path: Path, prior: str
+) -> None:
+    counts = (structure(9).astype(np.uint16) * 4 + 7000)[:, :]
+    telemetry = np.full((2, SHAPE[1]), 60000, np.uint16)
+    for source, image in (('visible', colour(0)), ('thermal', np.vstack([counts, telemetry]))):
+        (tmp_path / source).mkdir()
+        write(tmp_path / source / 'a.png', image)
+    preset = tmp_path / 'crop.yaml'
+    preset.write_text('/**: {ros__parameters: {thermal_crop: [0, 2]}}')
+    options = ('--preset', str(preset), '--prior', prior, '--device', 'cpu')
+    assert main([str(tmp_path), '-o', str(tmp_path / 'out'), *options]) == 0
+    result = expected(prior, colour(0), ThermalRange()(counts, 0.0))
+    assert np.array_equal(read(tmp_path / 'out/a.png'), result.image)
+
+
+def video(path: Path, frames: list[Image]) -> str:
+    codec = cv2.VideoWriter_fourcc(*'MJPG')  # type: ignore[attr-defined]
+    size = (frames[0].shape[1], frames[0].shape[0])
+    writer = cv2.VideoWriter(str(path), codec, 10.0, size)
+    for frame in frames:
+        writer.write(frame if frame.ndim == 3 else cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))
+    writer.release()
+    return str(path)
+
+
+def test_two_videos_become_one(
+    tmp_path: Path, prior: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    visible = video(tmp_path / 'v.avi', [colour(number) for number in range(3)])
+    thermal = video(tmp_path / 't.avi', [structure(9 + number) for number in range(3)])
+    out = tmp_path / 'out.avi'
+    options = ('--prior', prior, '--device', 'cpu')
+    assert main([visible, thermal, '-o', str(out), *options]) == 0
+    assert f'{out}: 3 frames fused' in capsys.readouterr().out
+    capture = cv2.VideoCapture(str(out))
+    frames = [capture.read()[1] for _ in range(3)]
+    assert not capture.read()[0]
+    capture.release()
+    first = [cv2.VideoCapture(path).read()[1] for path in (visible, thermal)]
+    result = expected(prior, first[0], cv2.cvtColor(first[1], cv2.COLOR_BGR2GRAY))
+    assert np.abs(frames[0].astype(int) - result.image).mean() < 6  # JPEG
+    assert main([visible, thermal, '-o', str(out), '--weights', *options]) == 2
+
+
+def test_the_default_output_is_not_replaced(
+    tmp_path: Path,
+    prior: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = [write(tmp_path / 'a.png', colour(0)), write(tmp_path / 'b.png', structure(1))]
+    options = ('--prior', prior, '--device', 'cpu')
+    assert main([*images, *options]) == 0
+    assert np.array_equal(
+        read(tmp_path / 'fused.png'), expected(prior, colour(0), structure(1)).image
+    )
+    assert main([*images, *options]) == 2
+    assert 'fused.png exists' in capsys.readouterr().err
+    assert main([*images, '--overwrite', *options]) == 0
+
+
+@pytest.mark.parametrize(
+    ('command', 'message'),
+    [
+        ('folder a.png', 'folder is a folder, but a.png is not: give images, two folders, or two'),
+        ('a.png b.mp4', 'b.mp4 is a video, but a.png is not: give images, two folders, or two'),
+        ('b.mp4', '1 videos: give the visible one and the thermal one'),
+        ('b.mp4 b.mp4 b.mp4', '3 videos: give the visible one and the thermal one'),
+        ('folder', 'folder'),
+        ('a.png a.png --show', '--show needs a display: DISPLAY and WAYLAND_DISPLAY are not set'),
+    ],
+)
+def test_inputs_that_do_not_go_together(
+    command: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ('DISPLAY', 'WAYLAND_DISPLAY'):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / 'folder').mkdir()
+    write(tmp_path / 'a.png', colour(0))
+    assert main([*command.split(), '--device', 'cpu']) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / 'fused.png').exists()
