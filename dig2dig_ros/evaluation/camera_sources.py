@@ -117,22 +117,22 @@ def _camera_parameters(source: Source) -> tuple[ParameterSpec, ...]:
 PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec('directory', '', 'Directory of pairs: two folders of same-named images, or '
                   'NAME_A and NAME_B; empty for the synthetic street.'),
-    ParameterSpec('width', 640, 'Of the street in pixels.', limits=(64, 3840)),
-    ParameterSpec('height', 512, 'Of the street in pixels.', limits=(48, 2160)),
-    ParameterSpec('visible_rate', 30.0, 'Visible images a second, in Hz; a directory is sent at '
+    ParameterSpec('width', 640, 'Width of the street in pixels.', limits=(64, 3840)),
+    ParameterSpec('height', 512, 'Height of the street in pixels.', limits=(48, 2160)),
+    ParameterSpec('visible_rate', 30.0, 'Rate of the visible images in Hz; a directory is sent at '
                   'thermal_rate.', limits=(0.01, 240.0)),
-    ParameterSpec('thermal_rate', 9.0, 'Thermal images a second, in Hz.',
+    ParameterSpec('thermal_rate', 9.0, 'Rate of the thermal images in Hz.',
                   limits=(0.01, 240.0)),
     ParameterSpec('thermal_offset', 0.0, 'Seconds by which a thermal stamp is later than its '
                   'exposure.', limits=(-10.0, 10.0)),
     ParameterSpec('stamp_jitter', 0.0, 'Largest random error of every stamp in seconds, uniform '
                   'to either side.', limits=(0.0, 1.0)),
     ParameterSpec('count', 0, 'Pairs (thermal images) to send before the node ends with exit code '
-                  '0; 0 for no end.', limits=(0, 2**31 - 1)),
+                  '0; 0 sends for ever.', limits=(0, 2**31 - 1)),
     ParameterSpec('loop', True, 'Start a directory over after its last pair.'),
-    ParameterSpec('seed', 0, 'Of the street and of the jitter.', limits=(0, 2**31 - 1)),
-    ParameterSpec('wait_for_subscribers', 10.0, 'Longest wait in seconds until both image topics '
-                  'have their subscribers.', limits=(0.0, 3600.0)),
+    ParameterSpec('seed', 0, 'Seed of the street and of the jitter.', limits=(0, 2**31 - 1)),
+    ParameterSpec('wait_for_subscribers', 10.0, 'Longest time in seconds to wait until both image '
+                  'topics have subscribers.', limits=(0.0, 3600.0)),
     ParameterSpec('min_subscribers', 1, 'Subscribers of each image topic to wait for; discovery '
                   'may find them seconds apart.', limits=(1, 100)),
     ParameterSpec('thermal_warp', [0.0, 1.0, 0.0, 0.0], '[rotation in degrees, scale, shift_x, '
