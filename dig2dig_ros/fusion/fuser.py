@@ -425,6 +425,7 @@ class Fuser:
         thermal_range: ThermalRange | None = None,
         progress: Progress | None = None,
         show: Callable[[FusionResult], None] | None = None,
+        on_error: Callable[[str], None] | None = None,
         **settings: Any,
     ) -> int:
         """
@@ -442,6 +443,8 @@ class Fuser:
         :param progress: called after every frame with how many are done, and of how many; 0 where
             the files do not say.
         :param show: called with every result, for example to show it.
+        :param on_error: called with what is wrong with a frame that cannot be fused, in whose
+            place the one before is held; without it, such a frame ends the work.
         :param settings: and all else as for a single pair.
         :return: how many frames were fused.
         :raises FusionInputError: a video cannot be read or written, or its images not be fused.
@@ -454,6 +457,7 @@ class Fuser:
             thermal_time_offset=thermal_time_offset,
             progress=progress,
             show=show,
+            on_error=on_error,
         )
 
     def _fuse_inputs(self, inputs: Inputs, settings: FusionSettings, **how: Any) -> FusionResult:

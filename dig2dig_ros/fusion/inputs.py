@@ -143,7 +143,10 @@ class InputReader:
             is_thermal = index > 0 and not self._photographs
             if index == 1 and is_thermal:
                 array = _grey_thermal(array, name)
-            if not is_thermal and array.dtype == np.uint16:
+            if self._photographs and array.dtype == np.uint16:
+                # Bits that are not used say how dark it is; and floats are not taken for counts.
+                array = array / np.float32(65535)
+            elif not is_thermal and array.dtype == np.uint16:
                 depth = self._depths.setdefault(index, BitDepth())
                 array = depth.full_scale(array)
                 if depth.bits < 16:

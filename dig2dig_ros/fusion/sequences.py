@@ -153,6 +153,7 @@ def fuse_videos(
     thermal_time_offset: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
     show: Callable[[FusionResult], None] | None = None,
+    on_error: Callable[[str], None] | None = None,
 ) -> int:
     """
     Fuse two videos into a third one; see :meth:`Fuser.fuse_video`.
@@ -160,6 +161,7 @@ def fuse_videos(
     The output appears under its name when it is complete.
 
     :param show: called with every result.
+    :param on_error: called with what is wrong with a frame; the one before is then held.
     """
     name, codec = check_output(output)
     if output.exists() and any(
@@ -169,14 +171,21 @@ def fuse_videos(
     opened: list[VideoFrames] = []
     part = output.with_name(f'.{output.stem}.part{output.suffix}')
     writer: Video | None = None
-    done = 0
+    done = failed = 0
     try:
         opened += (VideoFrames(path) for path in (visible, thermal))
         counts = [frames.count for frames in opened]
         total = min(counts) if _run_together(opened[0], opened[1]) else counts[0]
         for stamp, *images in _paired(opened[0], opened[1], thermal_time_offset):
-            inputs = read((images[0], images[1]), stamp, f' of frame {done}')
-            result = replace(fuse(inputs), notes=inputs.notes)
+            try:
+                inputs = read((images[0], images[1]), stamp, f' of frame {done + failed}')
+                result = replace(fuse(inputs), notes=inputs.notes)
+            except FusionInputError as error:
+                if on_error is None:
+                    raise
+                on_error(f'frame {done + failed} of {visible}: {error}')
+                failed += 1
+                continue
             if writer is None:
                 width = result.image.shape[1]
                 writer = Video(lambda _: part, opened[0].rate, width, ((name, codec),))
@@ -188,6 +197,8 @@ def fuse_videos(
                 show(result)
             if progress is not None:
                 progress(done, max(done, total) if total else 0)
+        if failed and writer is None:
+            raise VideoError(f'none of the {failed} frames of {visible} can be fused')
         if writer is None:
             raise VideoError(
                 f'no frames of {visible} and {thermal} belong together: they are empty, or '

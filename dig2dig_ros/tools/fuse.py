@@ -22,7 +22,7 @@ VIDEOS, visible and thermal, become one video. All have the colour of the first;
 the node maps thermal counts, except with these tasks.
 
 What was done is printed in one line; everything else goes to the standard error. Exit code: 0; 1
-if some pairs of folders could not be fused; 2 if nothing could be done; 130 after Ctrl-C.
+if some pairs or frames could not be fused; 2 if nothing could be done; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -299,9 +299,10 @@ def fuse(args: argparse.Namespace) -> int:
     parameters = choose_parameters(args, ())
     fuser = set_up_fuser(parameters)
     if kind == 'videos':
-        done = fuse_videos(args.inputs, output, fuser, parameters, show)
-        print(f'{output}: {done} frames fused, {description(fuser)}')
-        return 0
+        done, skipped = fuse_videos(args.inputs, output, fuser, parameters, show)
+        left_out = f', {skipped} left out' if skipped else ''
+        print(f'{output}: {done} frames fused{left_out}, {description(fuser)}')
+        return 1 if skipped else 0
     output.mkdir(exist_ok=True)
     names = ['visible', 'thermal'] if fuser.settings.chroma == 'first' else ['first', 'second']
 

@@ -178,12 +178,12 @@ def fuse_videos(
     fuser: Fuser,
     parameters: Mapping[str, Any],
     show: Show | None,
-) -> int:
+) -> tuple[int, int]:
     """
     Fuse two videos into a third one, which appears when it is complete.
 
     :param parameters: of ``fusion_node``.
-    :return: how many frames were fused.
+    :return: how many frames were fused, and how many were left out.
     :raises UsageError: it cannot be done.
     """
     if any(thermal_crop(parameters)):
@@ -199,9 +199,16 @@ def fuse_videos(
         if show is not None:
             show(result.image, 1)
 
+    skipped = 0
+
+    def leave_out(error: str) -> None:
+        nonlocal skipped
+        skipped += 1
+        report(f'dig2dig fuse: {error}; left out')
+
     visible, thermal = paths
     try:
-        return fuser.fuse_video(
+        done = fuser.fuse_video(
             visible,
             thermal,
             output,
@@ -209,9 +216,11 @@ def fuse_videos(
             registration=_registration(parameters),
             progress=_progress,
             show=look,
+            on_error=leave_out,
         )
     except (ValueError, RuntimeError) as error:
         raise UsageError(f'the videos cannot be fused: {error}') from error
+    return done, skipped
 
 
 def _registration(parameters: Mapping[str, Any]) -> Registration | None:

@@ -178,6 +178,11 @@ def test_photographs_may_have_colour(fuser):
     result = fuser(VISIBLE, second, chroma='all')
     settings = FusionSettings(chroma='all')
     assert np.array_equal(result.image, fuser.fuse(VISIBLE, second, settings=settings).image)
+    dark, bright = (np.uint16(scale) * THERMAL for scale in (40, 257))
+    scaled = [image / np.float32(65535) for image in (dark, bright)]
+    assert np.array_equal(
+        fuser(dark, bright, chroma='all').image, fuser.fuse(*scaled, settings=settings).image
+    )
     palette = cv2.applyColorMap(THERMAL, cv2.COLORMAP_JET)
     for coloured in (palette, palette.astype(np.float32) / 255):
         with pytest.raises(FusionInputError, match=r"palette .* set chroma='all'"):

@@ -714,6 +714,51 @@ def test_two_videos_become_one(
     assert main([visible, thermal, '-o', str(out), '--weights', *options]) == 2
 
 
+def test_a_frame_that_cannot_be_fused_is_left_out(
+    tmp_path: Path, prior: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flat = [np.full(SHAPE, level, np.uint8) for level in (40, 80, 120)]
+    false_colours = cv2.applyColorMap(structure(2), cv2.COLORMAP_JET)
+    visible = video(tmp_path / 'v.avi', flat)
+    thermal = video(tmp_path / 't.avi', [flat[0], false_colours, flat[2]])
+    out = tmp_path / 'out.avi'
+    options = ('--prior', prior, '--device', 'cpu')
+    assert main([visible, thermal, '-o', str(out), *options]) == 1
+    captured = capsys.readouterr()
+    assert 'thermal of frame 1: the thermal image looks like a colour palette' in captured.err
+    assert '2 frames fused, 1 left out' in captured.out
+    capture = cv2.VideoCapture(str(out))
+    # As long as the scene: the frame before is held.
+    shown = [capture.read()[1].mean() for _ in range(3)]
+    assert shown == pytest.approx([40, 40, 120], abs=6)
+    assert not capture.read()[0]
+    capture.release()
+    video(tmp_path / 't.avi', [false_colours] * 3)
+    other = tmp_path / 'other.avi'
+    assert main([visible, thermal, '-o', str(other), *options]) == 2
+    assert f'none of the 3 frames of {visible} can be fused' in capsys.readouterr().err
+    assert not other.exists()
+
+
+def test_ctrl_c_leaves_no_half_written_video(
+    tmp_path: Path, prior: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    fuse = Fuser.fuse
+
+    def interrupted(self: Fuser, *images: Image, **how: Any) -> FusionResult:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return fuse(self, *images, **how)
+
+    monkeypatch.setattr(Fuser, 'fuse', interrupted)
+    monkeypatch.chdir(tmp_path)
+    path = video(tmp_path / 'a.avi', [structure(1)] * 3)
+    assert main([path, path, '--prior', prior, '--device', 'cpu']) == 130
+    assert [each.name for each in tmp_path.iterdir()] == ['a.avi']
+
+
 def test_the_default_output_is_not_replaced(
     tmp_path: Path,
     prior: str,
