@@ -307,6 +307,8 @@ def _from_pil(image: Any, name: str) -> NDArray[Any]:
     try:
         # An opened file is decoded only now.
         refuse_large(image.width, image.height, MAX_PIXELS)
+        if image.format == 'EPS':
+            raise EncodedImageError('EPS is a program: convert it to PNG')
         image = ImageOps.exif_transpose(image)
         mode = str(image.mode)
         if mode in ('RGB', 'RGBA', 'P', 'PA'):
@@ -319,7 +321,7 @@ def _from_pil(image: Any, name: str) -> NDArray[Any]:
                 # How older versions of Pillow open 16 bits.
                 return array.astype(np.uint16)
             return array.astype(array.dtype.newbyteorder('='))
-    except (EncodedImageError, OSError, SyntaxError) as error:
+    except Exception as error:  # each of Pillow's decoders has its own
         raise FusionInputError(f'{name} is a PIL image that cannot be read: {error}') from error
     raise FusionInputError(
         f'{name} is a PIL image of mode {mode}: expected {_PIL_MODES}; convert it with '

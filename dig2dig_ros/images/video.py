@@ -47,6 +47,8 @@ VIDEO_SUFFIXES = {'.mp4': 'mp4v', '.mkv': 'mp4v', '.mov': 'mp4v', '.avi': 'MJPG'
 _CONTAINERS = re.compile(
     rb'....(ftyp|moov|mdat|wide|free|skip|pnot)|\x1a\x45\xdf\xa3|RIFF....AVI ', re.DOTALL
 )
+# FFmpeg looks at more than the beginning: it shall take nothing for a format of another kind.
+_ONLY_CONTAINERS = 'format_whitelist;mov,matroska,webm,avi|protocol_whitelist;file'
 # Of CAP_PROP_CODEC_PIXEL_FORMAT: one channel of 16 bits, as for thermal counts.
 _GREY_16 = int.from_bytes(b'Y1\0\x10', 'little')
 # Frames per second that a file may state; others say nothing.
@@ -69,11 +71,12 @@ class VideoFrames:
     :param max_pixels: of a frame; larger ones are refused before one is decoded.
     :ivar rate: frames per second as the file states them.
     :ivar count: how many frames the file states; 0 where it does not. There may be more or fewer.
-    :raises VideoError: it cannot be opened, or its frames are too large.
+    :raises VideoError: it cannot be opened, or its frames are too large; the latter also later.
     """
 
     def __init__(self, path: Path, max_pixels: int = MAX_PIXELS) -> None:
         self._path = path
+        self._max_pixels = max_pixels
         try:
             if not path.is_file():
                 reason = 'it is no file' if path.exists() else 'no such file'
@@ -84,7 +87,7 @@ class VideoFrames:
             raise VideoError(f'cannot read {path}: {error.strerror or error}') from error
         if not _CONTAINERS.match(begin):
             raise VideoError(f'cannot read {path}: it is no MP4, MOV, MKV, WebM or AVI video')
-        with _quiet():
+        with _quiet(), _restricted():
             # With a full path nothing in the name is taken for a protocol.
             self._capture = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
@@ -119,6 +122,11 @@ class VideoFrames:
             done, frame = self._capture.read()
             if not done:
                 return
+            height, width = frame.shape[:2]
+            try:
+                refuse_large(width, height, self._max_pixels)
+            except EncodedImageError as error:
+                raise VideoError(f'cannot read {self._path}: frame {index}: {error}') from None
             stamp = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
             if index == 0:
                 first = stamp
@@ -212,6 +220,22 @@ class Video:
                 self._writer.write(self._last[1])
             self._writer.release()
             self._writer = None
+
+
+@contextmanager
+def _restricted() -> Iterator[None]:
+    """Have OpenCV open nothing but the containers that are known, from files."""
+    name = 'OPENCV_FFMPEG_CAPTURE_OPTIONS'
+    kept = os.environ.get(name)
+    # The later of two wins.
+    os.environ[name] = f'{kept}|{_ONLY_CONTAINERS}' if kept else _ONLY_CONTAINERS
+    try:
+        yield
+    finally:
+        if kept is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = kept
 
 
 @contextmanager

@@ -26,6 +26,9 @@ from typing import Any
 
 # To load OpenCV takes a second and torch several; on a machine at its limit, many.
 PATIENCE = 60.0
+# Of a program that is given as text, Python looks for modules in the working folder first, which
+# may be anybody's.
+_OWN_MODULES_ONLY = 'import sys\ndel sys.path[0]\n'
 _NO_CORE_FILE = 'import resource\nresource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n'
 # Of an error's last line.
 _MOST_CHARACTERS = 200
@@ -39,10 +42,13 @@ def attempt(program: str, patience: float = PATIENCE) -> tuple[str, str]:
     :return: what it printed, and ''; or '', and how it failed, to go on after the name of what was
         tried: 'crashes (SIGSEGV)'.
     """
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
     try:
+        # An interactive Python has '' for the working folder.
+        modules = os.pathsep.join(each or os.getcwd() for each in sys.path)
+        # With a safe path, Python itself leaves the working folder out.
+        environment = {**os.environ, 'PYTHONPATH': modules, 'PYTHONSAFEPATH': ''}
         done = subprocess.run(
-            [sys.executable, '-c', _NO_CORE_FILE + program],
+            [sys.executable, '-c', _OWN_MODULES_ONLY + _NO_CORE_FILE + program],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -13,7 +13,11 @@
 # limitations under the License.
 """Images as people have them: arrays, files, PIL images, tensors, batches, and what is refused."""
 
+import io
 from pathlib import Path
+import pickle
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -93,6 +97,54 @@ def test_pil_images_have_the_limit_of_files(fuser, tmp_path):
     pil.new('1', (8001, 8000)).save(tmp_path / 'large.png')
     with pytest.raises(FusionInputError, match='8001x8000 is beyond the limit of 64000000'):
         fuser(pil.open(tmp_path / 'large.png'), THERMAL)
+
+
+def png(*extra):
+    """Return a black PNG of 64x48 with more chunks, each (name, data), behind its pixels."""
+    header = struct.pack('>IIBBBBB', 64, 48, 8, 0, 0, 0, 0)
+    chunks = [(b'IHDR', header), (b'IDAT', zlib.compress(bytes(65 * 48))), *extra, (b'IEND', b'')]
+    return b'\x89PNG\r\n\x1a\n' + b''.join(
+        struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+@pytest.mark.parametrize(
+    ('data', 'words'),
+    [
+        (png()[:60], 'truncated'),
+        (png((b'zTXt', b'a\0\0' + zlib.compress(bytes(1 << 24)))), 'Decompressed data too large'),
+        (png((b'eXIf', b'XX*\0')), 'not a TIFF file'),
+        (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\n', 'is a program'),
+    ],
+)
+def test_damaged_and_hostile_pil_images_are_refused(fuser, data, words):
+    pil = pytest.importorskip('PIL.Image')
+    with pytest.raises(FusionInputError, match=f'visible is a PIL image that cannot be .*{words}'):
+        fuser(pil.open(io.BytesIO(data)), THERMAL)
+
+
+@pytest.mark.parametrize('suffix', ['npy', 'pkl', 'png'])
+def test_files_that_are_no_images_are_not_loaded(fuser, suffix, tmp_path):
+    path, mark = tmp_path / f'a.{suffix}', tmp_path / 'mark'
+    array = np.array([Touch(mark)], dtype=object)
+    if suffix == 'npy':
+        np.save(path, array, allow_pickle=True)
+    else:
+        path.write_bytes(pickle.dumps(array))
+    with pytest.raises(FusionInputError, match='bytes are neither JPEG nor PNG'):
+        fuser(path, THERMAL)
+    assert not mark.exists()
+
+
+class Touch:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
 
 
 def test_tensors_are_rgb_with_the_channels_first(fuser, fused):

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dig2dig_ros.fusion.fuser import Fuser, FusionInputError
+from dig2dig_ros.fusion.fuser import Fuser, FusionInputError, NotFiniteError
 from dig2dig_ros.images.thermal_range import ThermalRange
 
 SHAPE = (48, 64)
@@ -187,6 +187,34 @@ def test_videos_that_cannot_be_fused_leave_nothing(
     with pytest.raises(FusionInputError, match=words):
         fuser.fuse_video(visible, thermal, output)
     assert sorted(tmp_path.iterdir()) == before
+
+
+class Damaged:
+    """A prior that answers one pixel with a NaN."""
+
+    def __init__(self, prior):
+        self._prior = prior
+
+    def __getattr__(self, name):
+        return getattr(self._prior, name)
+
+    def denoise(self, images, timesteps):
+        estimates = self._prior.denoise(images, timesteps).clone()
+        estimates[..., 3, 5] = float('nan')
+        return estimates
+
+
+def test_results_that_are_not_finite_are_neither_returned_nor_written(tmp_path):
+    fuser = Fuser(prior='nano', device='cpu', precision='fp32')
+    fuser.prior = Damaged(fuser.prior)
+    with pytest.raises(NotFiniteError, match="not finite: the prior 'nano' may be damaged"):
+        next(fuser.fuse_many([VISIBLE], [COUNTS]))
+    with pytest.raises(NotFiniteError):
+        fuser([VISIBLE], [COUNTS])
+    video = write_video(tmp_path / 'a.avi', levels(40, 80))
+    with pytest.raises(NotFiniteError):
+        fuser.fuse_video(video, video, tmp_path / 'out.mp4')
+    assert list(tmp_path.iterdir()) == [video]
 
 
 def test_a_video_that_fails_in_the_middle_leaves_what_was_there(fuser, tmp_path):

@@ -14,7 +14,10 @@
 
 """Videos of pictures side by side."""
 
+from collections.abc import Sequence
+import os
 from pathlib import Path
+import struct
 
 import cv2
 import numpy as np
@@ -136,6 +139,43 @@ def test_playlists_are_not_followed(tmp_path: Path) -> None:
     path.write_text('#EXTM3U\n#EXTINF:1,\nvideo.ts\n')
     with pytest.raises(VideoError, match='it is no MP4, MOV, MKV, WebM or AVI video'):
         VideoFrames(path)
+
+
+def motion_jpeg(folder: Path, sizes: Sequence[tuple[int, int]]) -> Path:
+    """Write an AVI whose header states the first size, with a frame of each."""
+    path = folder / 'frames.avi'
+    code = cv2.VideoWriter.fourcc(*'MJPG')
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, 10.0, sizes[0])
+    writer.write(np.zeros((sizes[0][1], sizes[0][0], 3), np.uint8))
+    writer.release()
+    head, _, _ = path.read_bytes().partition(b'movi')
+    frames = [cv2.imencode('.jpg', np.zeros((h, w, 3), np.uint8))[1].tobytes() for w, h in sizes]
+    body = b'movi' + b''.join(
+        b'00dc' + struct.pack('<I', len(each)) + each + b'\0' * (len(each) % 2) for each in frames
+    )
+    path.write_bytes(head[:-4] + struct.pack('<I', len(body)) + body)
+    return path
+
+
+def test_frames_larger_than_the_header_states_are_bounded(tmp_path: Path) -> None:
+    later = VideoFrames(motion_jpeg(tmp_path, [(64, 48), (256, 192)]), max_pixels=4000)
+    # OpenCV scales what changes its size to that of the first frame.
+    assert [frame.shape for _, frame in later] == [(48, 64, 3)] * 2
+    later.close()
+    with pytest.raises(VideoError, match='256x192 is beyond the limit of 4000 pixels'):
+        list(VideoFrames(motion_jpeg(tmp_path, [(256, 192)]), max_pixels=4000))
+
+
+def test_other_formats_behind_the_mark_of_a_container_are_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / 'stream.mkv'
+    packet = b'\x47' + bytes(187)
+    path.write_bytes(b'\x1a\x45\xdf\xa3\0\nv=0\nc=IN IP4 127.0.0.1\n' + packet * 50)
+    monkeypatch.setenv('OPENCV_FFMPEG_CAPTURE_OPTIONS', 'format_whitelist;sdp,mpegts')
+    with pytest.raises(VideoError, match='it is damaged, its codec is unknown'):
+        VideoFrames(path)
+    assert os.environ['OPENCV_FFMPEG_CAPTURE_OPTIONS'] == 'format_whitelist;sdp,mpegts'
 
 
 def test_counts_of_16_bits_are_kept(tmp_path: Path) -> None:

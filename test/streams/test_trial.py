@@ -39,6 +39,16 @@ def test_a_failure_is_named(program, failure):
     assert attempt(program) == ('', failure)
 
 
+def test_modules_of_the_working_folder_are_not_run(tmp_path, monkeypatch):
+    for name in ('resource', 'json', 'asked'):
+        (tmp_path / f'{name}.py').write_text('print("from the working folder")\n')
+    monkeypatch.chdir(tmp_path)
+    assert attempt('import json\nprint(json.dumps(1))') == ('1\n', '')
+    assert attempt('import asked')[0] == ''
+    monkeypatch.setenv('PYTHONSAFEPATH', '1')
+    assert attempt('import json\nprint(json.dumps(1))') == ('1\n', '')
+
+
 def test_what_hangs_is_ended():
     assert attempt('while True: pass', 0.5) == ('', 'does not answer within 0.5 s')
 
