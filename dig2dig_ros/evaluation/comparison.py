@@ -239,7 +239,7 @@ def add_compare_option(group: argparse._ActionsContainer, default: str) -> None:
         '--compare',
         type=rows_argument,
         metavar='ROWS',
-        help=f'ways to fuse that are scored, see below, default: {default}',
+        help=f'fusions to score, from the list below; default: {default}',
     )
 
 
@@ -251,9 +251,8 @@ def add_plugin_option(group: argparse._ActionsContainer) -> None:
         action='append',
         default=[],
         metavar='FILE.py',
-        help='a further row: another fusion, with the functions load() and fuse(model, visible, '
-        'thermal) that dig2dig benchmark knows; may be given more than once. It runs with your '
-        'rights',
+        help='another fusion to compare: a Python file with load() and fuse(model, visible, '
+        'thermal), see docs/performance.md; it runs with your permissions; may be repeated',
     )
 
 
@@ -283,16 +282,16 @@ def rows_argument(text: str) -> list[Row]:
 
 def rows_help() -> str:
     """Return the end of the help: which rows there are."""
-    lines = [f'  {name:14} baseline, no prior' for name in BASELINES]
+    lines = [f'  {name:14} baseline, no denoiser' for name in BASELINES]
     for name, fusion in FUSIONS.items():
         changes = ', '.join(f'{key}={value}' for key, value in fusion.overrides.items())
         lines.append(f'  {name:14} {fusion.meaning}' + (f'\n{"":17}{changes}' if changes else ''))
     return (
-        'rows for --compare (all: every one of them but the control):\n'
+        'rows for --compare (all: every row except the control):\n'
         + '\n'.join(lines)
-        + '\nWhat a row does not set is as --preset, -N and -S say. Settings may follow the name '
-        'of a\nfusion, such as fused:num_inference_steps=2,temperature=1; N and S stand for the '
-        "paper's."
+        + '\nOther settings come from --preset, -N and -S. Append settings to a fusion '
+        'to change them,\nas in fused:num_inference_steps=2,temperature=1; N and S may be used as '
+        'short names.'
     )
 
 

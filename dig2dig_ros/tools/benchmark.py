@@ -97,46 +97,46 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest='command', required=True)
     fuser = commands.add_parser('fuser', help='the fuser alone, compared with other fusions')
     node = commands.add_parser('node', help='the node over DDS, from camera to subscriber')
-    cuda = commands.add_parser('cuda', help='at first contact with a device: checks, and a table')
+    cuda = commands.add_parser('cuda', help='check a CUDA device, and measure its speed')
     # fmt: off
     for command in (fuser, node):
         add = command.add_argument
         add('--size', nargs='+', type=size_argument, metavar='WxH', default=SIZES,
-            help='of both images (320x256 640x512 1280x720)')
+            help='size of both images; default: 320x256 640x512 1280x720')
         add('--preset', nargs='+', metavar='PRESET|FILE', default=PRESETS,
-            help=f'parameters of fusion_node: a shipped preset or a file ({" ".join(PRESETS)})')
+            help=f'shipped presets or YAML files; default: {" ".join(PRESETS)}')
         add_parameter(command, 'device', nargs='+', default=['auto'])
         add_parameter(command, 'precision', nargs='+', default=['auto'])
         add('--threads', type=positive, metavar='COUNT',
-            help='of the processor for the fusion; without it, all, and in the node as many as '
-            'the preset says')
+            help='CPU threads for the fusion; default: all for fuser, num_threads of the preset '
+            'for node')
         add('--noise', type=within(0, 127), metavar='LEVELS', default=0.0,
-            help='deviation of white noise in both cameras, in grey levels of 255; from 1.5 on it '
-            'is taken out (%(default)g: only that of the street, less than 1)')
+            help='standard deviation of white noise added to both cameras, in grey levels of 255; '
+            'noise of 1.5 or more is removed; default: %(default)g')
         add('-o', '--output', type=Path, metavar='FILE', help='write everything as JSON')
     fuser.add_argument('--rounds', type=positive, metavar='COUNT', default=60,
-                       help='pairs that every fusion fuses (%(default)s)')
+                       help='pairs to time for each fusion; default: %(default)s')
     fuser.add_argument('--plugin', action='append', default=[], metavar='FILE.py',
-                       help='another fusion, which runs with all your rights: a Python file with '
-                       'load() and fuse(model, visible, thermal), see docs/performance.md; may be '
-                       'given several times')
+                       help='another fusion to compare: a Python file with load() and '
+                       'fuse(model, visible, thermal), see docs/performance.md; it runs with your '
+                       'permissions; may be repeated')
     node.add_argument('--rate', nargs='*', type=within(0.1, _CAMERA_LIMIT), metavar='HZ',
                       default=[10.0, 15.0, 30.0],
-                      help='pairs a second at which latency is measured (10 15 30)')
+                      help='pairs per second to measure latency at; default: 10 15 30')
     node.add_argument('--seconds', type=within(0.1, 3600), metavar='SECONDS', default=6.0,
-                      help='at each rate (%(default)g)')
-    node.add_argument('--domain-id', type=int, metavar='ID', help='ROS domain, 0 to 101; without '
-                      'it, one made from the process id, to stay away from whatever else runs')
-    cuda.add_argument('--device', default='cuda', help='cuda or cuda:N; cpu for those checks that '
-                      'it can do (%(default)s)')
+                      help='duration at each rate; default: %(default)g')
+    node.add_argument('--domain-id', type=int, metavar='ID', help='ROS domain, 0 to 101; '
+                      'default: one derived from the process id, to keep clear of other nodes')
+    cuda.add_argument('--device', default='cuda', help='cuda or cuda:N; with cpu, only the checks '
+                      'that need no GPU; default: %(default)s')
     cuda.add_argument('--pairs', type=positive, metavar='COUNT', default=500,
-                      help='random pairs that are replayed and compared (%(default)s)')
+                      help='random pairs to replay and compare; default: %(default)s')
     cuda.add_argument('--size', type=size_argument, metavar='WxH', default=(320, 256),
-                      help='of the images of the checks (320x256)')
+                      help='image size for the checks; default: 320x256')
     cuda.add_argument('--sizes', nargs='+', type=size_argument, metavar='WxH', default=SIZES,
-                      help='of the images that are timed (320x256 640x512 1280x720)')
+                      help='image sizes to time; default: 320x256 640x512 1280x720')
     cuda.add_argument('--rounds', type=positive, metavar='COUNT', default=100,
-                      help='pairs of each fusion in the table of speed (%(default)s)')
+                      help='pairs to time for each fusion; default: %(default)s')
     cuda.add_argument('-o', '--output', type=Path, metavar='FILE', help='write everything as JSON')
     # fmt: on
     args = parser.parse_args(argv)

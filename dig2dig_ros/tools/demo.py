@@ -89,34 +89,34 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """Parse the command line; ends the program with code 2 where it makes no sense."""
     parser = argparse.ArgumentParser(
         prog='dig2dig demo',
-        description='Fuse a synthetic night street, or image pairs from a folder, over real DDS.',
+        description='Run the fusion node over DDS on a synthetic street or a folder of pairs.',
     )
     add = parser.add_argument
     # fmt: off
     add('--pairs', type=Path, metavar='DIR', help='fuse the pairs of this folder, each once: '
-        'same-named images in visible/ and thermal/, or NAME_A and NAME_B; without it, a '
-        'built-in night street')
-    add('--unaligned', action='store_true', help='cameras that do not share a view: the thermal '
-        'one is turned, shifted and of a narrower field; calibrated from the live topics first; '
-        'the pairs of a folder must have one size')
-    add('--count', type=int, metavar='PAIRS', help='pairs to send; without it, 40 of the '
-        'built-in scene, all of a folder')
-    add('--rate', type=float, metavar='HZ', help='pairs sent per second; without it, 10 of the '
-        'built-in scene, 2 of a folder')
+        'same-named images in visible/ and thermal/, or NAME_A and NAME_B; default: the '
+        'synthetic street')
+    add('--unaligned', action='store_true', help='cameras with different views: the thermal one '
+        'is rotated, shifted and has a narrower field; it is first calibrated from the live '
+        'topics; all pairs of a folder must have the same size')
+    add('--count', type=int, metavar='PAIRS', help='pairs to send; default: all of a '
+        'folder, 40 of the street')
+    add('--rate', type=float, metavar='HZ', help='pairs per second; default: 2 from a '
+        'folder, 10 of the street')
     add('--size', type=size_argument, default=(640, 512), metavar='WxH',
-        help='of the built-in scene in pixels (640x512)')
+        help='image size of the street; default: 640x512')
     add('--preset', default='fusion', metavar='PRESET|FILE', help='parameters of the node: '
         f'{", ".join(PRESETS)}, or a YAML file (%(default)s)')
     for name in ('fusion.num_inference_steps', 'fusion.dig_refresh_interval', 'device'):
         add_parameter(parser, name)
     add('-o', '--output', type=Path, default=Path('demo_output'), metavar='DIR',
-        help='folder for pictures, video and summary (%(default)s)')
+        help='output folder; default: %(default)s')
     add('--sheet-rows', type=int, default=8, metavar='ROWS',
-        help='of the contact sheet, at most (%(default)s)')
-    add('--domain-id', type=int, metavar='ID', help='ROS domain, 0 to 101; without it, one made '
-        'from the process id, to stay away from whatever else runs')
+        help='most rows of the contact sheet; default: %(default)s')
+    add('--domain-id', type=int, metavar='ID', help='ROS domain, 0 to 101; default: one '
+        'derived from the process id, to keep clear of other nodes')
     add('--time-limit', type=float, default=900.0, metavar='SECONDS',
-        help='give up after so long (%(default)g)')
+        help='give up after this time; default: %(default)g')
     # fmt: on
     options = parser.parse_args(arguments)
 

@@ -19,7 +19,7 @@ DIR holds registered pairs of images in two folders, visible and thermal, with t
 Each thermal image is warped by a random homography (rotation, scale, shift and perspective), and
 the estimator of dig2dig calibrate has to find it again. Errors are distances of the corners of
 the thermal image, root mean square over the four, in thermal pixels. The table goes to the
-standard output, progress to the standard error; --output takes the table and every trial as JSON.
+standard output, progress to the standard error; --output writes the table and every trial as JSON.
 The same seed draws the same trials.
 
 Exit code: 0, 2 if nothing could be done, 130 after Ctrl-C.
@@ -138,20 +138,23 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--trials', type=positive, metavar='N', help='default: one for each pair or group')
     add('--group', type=positive, default=1, metavar='K', help='register K pairs, drawn at '
         'random, together; default: 1')
-    add('--rotation', type=within(0, 20), default=5.0, metavar='DEGREES', help='default: 5')
-    add('--scale', type=within(1, 1.6), default=1.25, metavar='FACTOR', help='default: 1.25')
-    add('--shift', type=within(0, 0.4), default=0.15, metavar='PART', help='default: 0.15')
-    add('--perspective', type=within(0, 0.1), default=0.02, metavar='PART', help='change of scale '
-        'at the ends of the longer side; default: 0.02')
+    add('--rotation', type=within(0, 20), default=5.0, metavar='DEGREES',
+        help='largest rotation to either side; default: 5')
+    add('--scale', type=within(1, 1.6), default=1.25, metavar='FACTOR',
+        help='largest scale factor, up or down; default: 1.25')
+    add('--shift', type=within(0, 0.4), default=0.15, metavar='PART',
+        help='largest shift, as a fraction of width and height; default: 0.15')
+    add('--perspective', type=within(0, 0.1), default=0.02, metavar='PART', help='largest '
+        'change of scale at the ends of the longer side; default: 0.02')
     add('--model', choices=get_args(Model), default='homography', help='what to estimate; '
         'default: homography')
-    add('--seed', type=int, default=0, help='of the draws, from 0; default: 0')
+    add('--seed', type=int, default=0, help='random seed, 0 or more; default: 0')
     add('--thermal-size', type=size_argument, metavar='WxH', help='size of the thermal images to '
         "register; default: the data set's")
-    add('-o', '--output', type=Path, metavar='FILE.json', help='takes the table and all trials')
+    add('-o', '--output', type=Path, metavar='FILE.json', help='write the table and all trials')
     add = parser.add_mutually_exclusive_group().add_argument
-    add('--one-camera', action='store_true', help='all pairs are of one camera pair: take one '
-        'reference, from many of them')
+    add('--one-camera', action='store_true', help='all pairs come from the same two cameras: '
+        'take one reference from many of them')
     add('--mismatched', action='store_true', help='put images of different pairs together, which '
         'must be flagged')
     # fmt: on

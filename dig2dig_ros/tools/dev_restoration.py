@@ -96,7 +96,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=[Case.parse(text) for text in DEFAULT_CASES],
         help='rows of the tables, each a degradation as the parameters take it, for both images, '
         f"or 'VISIBLE; THERMAL'; default: {', '.join(map(repr, DEFAULT_CASES))}")
-    add('--limit', type=positive, metavar='PAIRS', help='take the first pairs only')
+    add('--limit', type=positive, metavar='PAIRS', help='use only the first pairs')
     add_fusion_options(parser)
     add('-o', '--output', type=Path, metavar='FILE.csv', help='write the values of every pair')
     # fmt: on

@@ -47,20 +47,20 @@ class Command(NamedTuple):
 
 # The first word of each is also a link in libexec/, for `ros2 run`.
 COMMANDS = (
-    Command('fuse', 'fuse', 'fuse two or more images of one scene'),
-    Command('demo', 'demo', 'show the fusion node at work, on two cameras that are simulated'),
-    Command('evaluate', 'evaluate', 'score the fusion on recorded bags or a folder of pairs'),
+    Command('fuse', 'fuse', 'fuse images, folders or videos'),
+    Command('demo', 'demo', 'run the fusion node on two simulated cameras'),
+    Command('evaluate', 'evaluate', 'score the fusion on bags or a folder of image pairs'),
     Command('calibrate', 'calibrate', 'find where the thermal image lies in the visible one'),
-    Command('play', 'play', 'play a bag over DDS, record and measure what is made of it', True),
-    Command('bag', 'bag', 'make a bag of a folder of image pairs, or of a synthetic street'),
+    Command('play', 'play', 'play a bag over DDS; record and measure the fused topics', True),
+    Command('bag', 'bag', 'make a bag from image pairs or the synthetic street'),
     Command('benchmark', 'benchmark', 'measure how fast the fusion is on this machine'),
     Command('train', 'train', 'train a denoiser on your own images'),
     Command('export', 'export', 'write the fusion as an ONNX file, for C++ and TensorRT'),
-    Command('doctor', 'doctor', 'say what is missing or wrong on this machine, and what to do'),
+    Command('doctor', 'doctor', 'check this machine: what is missing, and what to do'),
     Command(
         'dev registration', 'dev_registration', 'measure how well calibrate finds known warps'
     ),
-    Command('dev restoration', 'dev_restoration', 'measure what declared degradations are worth'),
+    Command('dev restoration', 'dev_restoration', 'measure what undoing known degradations gains'),
 )
 
 
@@ -122,7 +122,7 @@ def _without_command(words: Sequence[str]) -> int:
         description='Fuse a visible and a thermal camera.',
         epilog='commands:\n'
         + '\n'.join(f'  {c.name:<{width}}  {c.help}' for c in COMMANDS if c.name in names)
-        + f'\n\nOptions of a command: dig2dig {group}COMMAND --help',
+        + f'\n\nFor the options of a command: dig2dig {group}COMMAND --help',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('--version', action='version', version=dig2dig_ros.__version__)
@@ -134,7 +134,7 @@ def _without_command(words: Sequence[str]) -> int:
         import difflib
 
         close = difflib.get_close_matches(f'{group}{rest[0]}', names, 1)
-        hint = f'; did you mean {close[0]}?' if close else f', but {", ".join(names)} are'
-        parser.error(f'{rest[0]} is no command{hint}')
+        hint = f'; did you mean {close[0]}?' if close else f'; choose from {", ".join(names)}'
+        parser.error(f'{rest[0]} is not a command{hint}')
     parser.parse_args(rest)
     return 0

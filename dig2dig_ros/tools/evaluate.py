@@ -71,9 +71,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     # fmt: off
     add('paths', type=Path, nargs='+', metavar='PATH', help='bags, or a folder of image pairs')
     add('-o', '--output', type=Path, metavar='DIR',
-        help='takes the results and a report page; default: evaluation for bags, none for pairs')
+        help='output folder; default: evaluation for bags, none for pairs')
     add('--overwrite', action='store_true', help='replace the results of an earlier evaluation')
-    add('--limit', type=positive, metavar='PAIRS', help='take the first pairs only')
+    add('--limit', type=positive, metavar='PAIRS', help='use only the first pairs')
     # fmt: on
     add_fusion_options(parser)
     scores = parser.add_argument_group('scores')

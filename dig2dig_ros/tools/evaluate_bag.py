@@ -72,7 +72,7 @@ def add_bag_options(parser: argparse.ArgumentParser) -> list[argparse._ArgumentG
     topics = parser.add_argument_group('topics of bags', 'found by their names by default')
     topics.add_argument('--visible', metavar='TOPIC', help='images of the visible camera')
     topics.add_argument('--thermal', metavar='TOPIC', help='images of the thermal camera')
-    topics.add_argument('--camera-info', metavar='TOPIC', help='of the visible camera')
+    topics.add_argument('--camera-info', metavar='TOPIC', help='camera_info of the visible camera')
     text = 'a further source; may be given more than once'
     _add_named_topics(topics, '--source', 'NAME=TOPIC', text)
     text = (

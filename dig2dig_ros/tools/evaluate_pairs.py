@@ -127,7 +127,8 @@ def add_pair_options(
         help='ms on one synthetic pair of this size, all rows in turns, or as the median over '
         'the pairs; default: 640x512',
     )
-    add('--repetitions', type=positive, default=5, metavar='COUNT', help='for that; default: 5')
+    text = 'timed runs for --time-size; default: 5'
+    add('--repetitions', type=positive, default=5, metavar='COUNT', help=text)
     add('--save', type=Path, metavar='DIR', help='write the fused images of every row')
     return [group]
 

@@ -83,30 +83,30 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='dig2dig play',
         description='Play a bag over DDS at the pace of its recording; record and measure what '
-        'the fusion node makes of it.',
+        'the fusion node publishes.',
         epilog='ROS arguments go to the end: --ros-args -r /camera/image:=/visible/image_raw',
     )
     add = parser.add_argument
     # fmt: off
     add('bag', type=Path, metavar='BAG', help='folder of a bag, or an .mcap or .db3 file')
-    add('--rate', type=_positive, default=1.0, metavar='FACTOR', help='pace; 1 is that of the '
-        'recording (%(default)g)')
-    add('--loop', action='store_true', help='start over at the end, until Ctrl-C; time jumps '
-        'back then, which costs the images that the fusion node holds at that moment')
+    add('--rate', type=_positive, default=1.0, metavar='FACTOR', help='speed, relative to the '
+        'recording; default: %(default)g')
+    add('--loop', action='store_true', help='repeat until Ctrl-C; time jumps back at the end, '
+        'and the fusion node drops the images that it holds')
     add('--clock', type=_positive, nargs='?', const=100.0, metavar='HZ', help='publish the '
-        'recording time on /clock, for nodes on simulated time (%(const)g Hz)')
-    add('--topics', nargs='+', metavar='TOPIC', help='what to play; without it, everything whose '
-        'type this ROS installation has')
-    add('--visible', metavar='TOPIC', help='the visible images; without it, found by name and '
-        'type')
-    add('--thermal', metavar='TOPIC', help='the thermal images; likewise')
+        'recording time on /clock, for nodes on simulated time; default rate: %(const)g')
+    add('--topics', nargs='+', metavar='TOPIC', help='topics to play; default: all with a type '
+        'that this ROS installation knows')
+    add('--visible', metavar='TOPIC', help='images of the visible camera; default: found by name '
+        'and type')
+    add('--thermal', metavar='TOPIC', help='images of the thermal camera; default: likewise')
     add('--wait', type=float, default=10.0, metavar='SECONDS', help='longest wait for '
-        'subscribers of the visible and the thermal images, so that no first image is lost '
-        '(%(default)g)')
+        'subscribers of the visible and the thermal images, so that the first images are '
+        'not lost; default: %(default)g')
     add('--record', type=Path, metavar='OUT', help='record the fused topics into a new bag of '
         'the same storage')
     add('--measure', action='store_true', help='measure latency and drops of the fusion node')
-    add('--summary', type=Path, metavar='FILE', help='the same, and write it as JSON')
+    add('--summary', type=Path, metavar='FILE', help='--measure, written as JSON')
     # fmt: on
     options = parser.parse_args(arguments)
     if not options.bag.exists():

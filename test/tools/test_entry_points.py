@@ -100,9 +100,9 @@ def test_without_a_subcommand_they_are_listed(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ('words', 'sentence'),
     [
-        (['evalute'], 'evalute is no command; did you mean evaluate?'),
-        (['dev', 'registry'], 'registry is no command; did you mean dev registration?'),
-        (['x'], f'x is no command, but {", ".join(NAMES)} are'),
+        (['evalute'], 'evalute is not a command; did you mean evaluate?'),
+        (['dev', 'registry'], 'registry is not a command; did you mean dev registration?'),
+        (['x'], f'x is not a command; choose from {", ".join(NAMES)}'),
     ],
 )
 def test_what_is_no_subcommand_is_refused(
