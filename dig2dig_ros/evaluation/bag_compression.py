@@ -163,7 +163,7 @@ def decompressed_copy(
     :param scratch_folder: makes a folder to decompress to, which its owner removes.
     :param note: is called with a sentence on what cannot be read.
     :param magics: how what comes out has to begin.
-    :raises BagError: it is no bag, or too large for the disk or for what it is compressed from.
+    :raises BagError: it is not a bag, or too large for the disk or for what it is compressed from.
     """
     way_out = 'decompress it yourself (zstd -d) where you have room, if you trust it'
     try:

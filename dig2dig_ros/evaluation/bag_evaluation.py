@@ -198,7 +198,7 @@ def result_folders(bags: Sequence[Path], output: Path, overwrite: bool) -> list[
         own = folder / 'fused'
         if own.is_dir() and any(own.iterdir()) and not (own / 'metadata.yaml').is_file():
             raise UsageError(
-                f'{own} is no bag of an earlier evaluation, so --overwrite does not replace it: '
+                f'{own} is not a bag of an earlier evaluation, and --overwrite keeps it: '
                 'choose another --output'
             )
     return folders
@@ -326,7 +326,7 @@ class _BagEvaluation:
         study, replay, limit = self._study, self._replay, self._job.limit
         expected = min(replay.expected, limit or replay.expected)
         reported = -math.inf
-        progress(0, 0, f'taken are {self._topics}')
+        progress(0, 0, f'using {self._topics}')
         with BagWriter(study.folder / 'fused', self._reader.storage) as writer:
             self._add_topics(writer)
             for pair in replay.pairs(stopping):

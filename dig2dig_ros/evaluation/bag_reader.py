@@ -342,7 +342,7 @@ def _bag_files(path: Path, note: Callable[[str], None]) -> tuple[list[Path], _Me
     bags = sorted(p.name for p in path.iterdir() if p.is_dir() and is_bag(p))
     hint = f'; bags are in its folders {", ".join(bags)}' if bags else ''
     raise BagError(
-        f'{path} is no bag: it holds neither metadata.yaml with its files nor any .mcap or '
+        f'{path} is not a bag: it holds neither metadata.yaml with its files nor any .mcap or '
         f'.db3 file{hint}'
     )
 

@@ -186,7 +186,7 @@ class Detector:
         floor: float = 0.001,
     ) -> None:
         if size is not None and (size < 32 or size % 32):
-            raise DetectorError(f'the input size {size} is no multiple of 32')
+            raise DetectorError(f'the input size {size} is not a multiple of 32')
         if not 0 < iou <= 1 or not 0 <= floor <= 1:
             raise DetectorError(f'IoU {iou} or score {floor} is not between 0 and 1')
         self.path = Path(path)

@@ -163,7 +163,7 @@ def from_bag(
     with BagReader(path) as reader:
         encoding_of = encodings_in(reader)
         topics = find_sources(reader.topics, visible, thermal, encoding_of=encoding_of)
-        report(f'{path}: taken are {topics}')
+        report(f'{path}: using {topics}')
         source_of = {topics.visible: 'visible', topics.thermal: 'thermal'}
         cameras_of = topics.cameras_of_info()
         pairs = PairCollector({s: topic for topic, s in source_of.items()}, number, values)

@@ -184,7 +184,7 @@ class BagReplay:
         try:
             message = self._reader.decode(record)
             if source is not None and record.type not in (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE):
-                raise BagError(f'a message on {record.topic} is no image, but a {record.type}')
+                raise BagError(f'a message on {record.topic} is not an image but a {record.type}')
         except BagError as error:
             if source is None:
                 self._pipeline.statistics.dropped('camera_info malformed', reason=str(error))

@@ -229,7 +229,9 @@ def split_batches(images: Sequence[object]) -> list[tuple[object, ...]] | None:
     lengths = [len(batch) for batch in batches]
     if len(set(lengths)) != 1 or not lengths[0]:
         sizes = ', '.join(f'{source_name(i)} has {length}' for i, length in enumerate(lengths))
-        raise FusionInputError(f'a batch needs as many images of each source, 1 or more: {sizes}')
+        raise FusionInputError(
+            f'a batch needs the same number of images of each source, 1 or more: {sizes}'
+        )
     return list(zip(*batches, strict=True))
 
 

@@ -136,7 +136,7 @@ def read_image(path: Path, flags: int, max_pixels: int = MAX_PIXELS) -> NDArray[
             raise EncodedImageError('no such file')
         # A pipe or a device would be read for ever.
         if not path.is_file():
-            raise EncodedImageError('it is no file')
+            raise EncodedImageError('it is not a file')
         if path.stat().st_size > _LARGEST_FILE:
             raise EncodedImageError(f'it has more than {_LARGEST_FILE >> 20} MiB')
         data = path.read_bytes()

@@ -55,7 +55,7 @@ def load_registration(path: str | Path) -> Registration:
         cameras = {key: _parse_camera(values[key], key) for key in _CAMERAS if key in values}
         estimate = values.get('estimate', {})
         if not isinstance(estimate, dict):
-            raise RegistrationError('estimate is no mapping of facts: correct or remove it')
+            raise RegistrationError('estimate is not a mapping of facts: correct or remove it')
         return Registration(
             _numbers(values['thermal_to_visible'], (3, 3), 'thermal_to_visible'),
             values['thermal_size'],
@@ -173,9 +173,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     # A value that looks like a date but is none is a ValueError, as is what is no text.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = ' '.join(str(error).split())
-        raise RegistrationError(f'{path} is no YAML: {reason}') from None
+        raise RegistrationError(f'{path} is not valid YAML: {reason}') from None
     if not isinstance(values, dict):
-        raise RegistrationError(f'{path} is no mapping of keys to values')
+        raise RegistrationError(f'{path} is not a mapping of keys to values')
     return values
 
 
@@ -195,7 +195,7 @@ def _check_keys(
 
 def _parse_camera(values: Any, name: str) -> CameraModel:
     if not isinstance(values, dict):
-        raise RegistrationError(f'{name} is no mapping of keys to values')
+        raise RegistrationError(f'{name} is not a mapping of keys to values')
     keys = ('camera_matrix', 'distortion_model', 'distortion_coefficients', 'size')
     _check_keys(values, keys, (), inside=name)
     coefficients = values['distortion_coefficients']

@@ -79,7 +79,7 @@ class VideoFrames:
         self._max_pixels = max_pixels
         try:
             if not path.is_file():
-                reason = 'it is no file' if path.exists() else 'no such file'
+                reason = 'it is not a file' if path.exists() else 'no such file'
                 raise VideoError(f'cannot read {path}: {reason}')
             with path.open('rb') as file:
                 begin = file.read(12)

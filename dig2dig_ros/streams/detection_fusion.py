@@ -189,7 +189,9 @@ class DetectionFusion:
         try:
             plane = decode(message, max_pixels=self._values['max_pixels'])
             if message.encoding not in ('mono8', '32FC1'):
-                raise CodecError(f'{message.encoding} is none of a weight map: mono8 or 32FC1')
+                raise CodecError(
+                    f'{message.encoding} is not an encoding of weight maps: use mono8 or 32FC1'
+                )
         except CodecError as error:
             self._counts['weight maps refused'] += 1
             self._log(f'a weight map of {source} is refused: {error}')

@@ -135,7 +135,7 @@ def _read_fast_dds(path: Path, own: Path, name: str, export: str) -> tuple[Findi
 
     try:
         if path.stat().st_size > _LONGEST_PROFILE:
-            raise ValueError('it is no profile')
+            raise ValueError('it is not a profile')
         text = path.read_bytes()
         if b'<!ENTITY' in text:
             raise ValueError('it declares entities')

@@ -103,7 +103,7 @@ def check_output(path: Path, overwrite: bool) -> None:
     elif not overwrite:
         raise UsageError(f'{path} exists: choose another --output, or replace it with --overwrite')
     elif not is_bag(path):
-        raise UsageError(f'{path} is no bag, so --overwrite does not replace it')
+        raise UsageError(f'{path} is not a bag, so --overwrite does not replace it')
 
 
 def make_source(args: argparse.Namespace) -> StreetSource | DirectorySource:

@@ -213,7 +213,7 @@ def read_source(args: argparse.Namespace, ros_arguments: Sequence[str]) -> Calib
         for each in source.iterdir()
     ):
         if args.visible or args.thermal:
-            raise UsageError(f'{source} is no bag, so it has no topics to name')
+            raise UsageError(f'{source} is not a bag, so it has no topics to name')
         return from_directory(source, number, values)
     return from_bag(source, number, values, args.visible, args.thermal)
 

@@ -161,7 +161,7 @@ class BagPlayer(Node):  # type: ignore[misc]
             try:
                 found = find_sources(topics, *given, encoding_of=encodings_in(reader))
                 self._sources = {found.visible: 'visible', found.thermal: 'thermal'}
-                self.get_logger().info(f'taken are {found}')
+                self.get_logger().info(f'using {found}')
             except BagError:
                 # Anything can be played; to be measured, it must be known which is which.
                 if options.measure or any(given):

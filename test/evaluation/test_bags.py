@@ -646,7 +646,7 @@ def test_what_is_no_bag(tmp_path: Path) -> None:
 
     assert 'nothing of that name' in message(tmp_path / 'missing')
     (tmp_path / 'empty').mkdir()
-    assert 'is no bag' in message(tmp_path / 'empty')
+    assert 'is not a bag' in message(tmp_path / 'empty')
     write_bag(tmp_path / 'many' / 'run_1', 'mcap', drive(1))
     assert 'its folders run_1' in message(tmp_path / 'many')
     (tmp_path / 'drives').mkdir()

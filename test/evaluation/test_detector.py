@@ -319,7 +319,7 @@ def test_floor_and_suppression_are_parameters(tmp_path: Path) -> None:
     ('options', 'message'),
     [
         ({'person_class': 2}, 'class 2 for persons is not one of 0 to 1'),
-        ({'size': 100}, 'size 100 is no multiple of 32'),
+        ({'size': 100}, 'size 100 is not a multiple of 32'),
         ({'iou': 0.0}, 'not between 0 and 1'),
     ],
 )

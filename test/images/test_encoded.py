@@ -224,7 +224,7 @@ def test_files_have_a_limit_too(tmp_path):
     assert np.array_equal(read_image(path, cv2.IMREAD_COLOR), picture())
     with pytest.raises(EncodedImageError, match='no such file'):
         read_image(tmp_path / 'none.png', cv2.IMREAD_COLOR)
-    with pytest.raises(EncodedImageError, match='it is no file'):
+    with pytest.raises(EncodedImageError, match='it is not a file'):
         read_image(tmp_path, cv2.IMREAD_COLOR)
 
 

@@ -119,11 +119,11 @@ def test_numbers_may_be_written_as_other_programs_write_them(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('', 'no mapping'),
-        ('- 1', 'no mapping'),
-        ('a: [1', 'is no YAML'),
-        ('a: 2026-99-99', 'is no YAML'),
-        ('[' * 100_000, 'is no YAML: maximum recursion depth'),
+        ('', 'not a mapping'),
+        ('- 1', 'not a mapping'),
+        ('a: [1', 'is not valid YAML'),
+        ('a: 2026-99-99', 'is not valid YAML'),
+        ('[' * 100_000, 'is not valid YAML: maximum recursion depth'),
         # Ten of these lines would stand for more than fits into memory.
         ('a: &a [1, 1]\nb: &b [*a, *a]', r'has aliases \(\*name\): write out'),
         ('#' * 2_000_000, 'is no file of at most 1000000 bytes'),
@@ -131,7 +131,7 @@ def test_numbers_may_be_written_as_other_programs_write_them(tmp_path: Path) -> 
         (HOMOGRAPHY + 'thermal_size: [40, 30]', "no key 'visible_size'"),
         (HOMOGRAPHY + SIZES + 'edge: 3', "key 'edge' that means nothing here: use thermal_to_"),
         (HOMOGRAPHY + SIZES + 'visible_size: [640, 480]', "'visible_size' is there twice"),
-        (HOMOGRAPHY + SIZES + 'estimate: 3', 'estimate is no mapping'),
+        (HOMOGRAPHY + SIZES + 'estimate: 3', 'estimate is not a mapping'),
         (HOMOGRAPHY + SIZES.replace('30', '30.5'), r'thermal_size is not \[width, height\]'),
         (HOMOGRAPHY + SIZES.replace('48', 'true'), 'visible_size is not'),
         (HOMOGRAPHY + SIZES.replace('48', '0'), 'visible_size is not'),
@@ -143,7 +143,7 @@ def test_numbers_may_be_written_as_other_programs_write_them(tmp_path: Path) -> 
         (HOMOGRAPHY.replace('2.5, ', '') + SIZES, 'not a list of 3 numbers'),
         ('thermal_to_visible: [[1, 0, 0]]\n' + SIZES, 'not a list of 3 rows of 3 numbers'),
         (HOMOGRAPHY.replace('2.5', '-2.5') + SIZES, 'mirrors'),
-        (HOMOGRAPHY + SIZES + 'thermal_camera: 3', 'thermal_camera is no mapping'),
+        (HOMOGRAPHY + SIZES + 'thermal_camera: 3', 'thermal_camera is not a mapping'),
         (HOMOGRAPHY + SIZES + CAMERA.replace('  size: [40, 30]', ''), "thermal_camera .* 'size'"),
         (HOMOGRAPHY + SIZES + CAMERA + '  k: 1', "thermal_camera has a key 'k'"),
         (HOMOGRAPHY + SIZES + CAMERA.replace('_bob', 's'), "thermal_camera: .* 'plumbs'"),
@@ -170,7 +170,7 @@ def test_files_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> None:
     with pytest.raises(RegistrationError, match=r'none\.yaml cannot be read: No such file'):
         load_registration(tmp_path / 'none.yaml')
     (tmp_path / 'binary.yaml').write_bytes(b'\xff\xfe\x00')
-    with pytest.raises(RegistrationError, match=r'binary\.yaml is no YAML'):
+    with pytest.raises(RegistrationError, match=r'binary\.yaml is not valid YAML'):
         load_extrinsics(tmp_path / 'binary.yaml')
     os.mkfifo(tmp_path / 'pipe.yaml')
     for endless in ('/dev/zero', tmp_path / 'pipe.yaml'):

@@ -100,7 +100,7 @@ def test_the_shipped_profile_is_known_by_its_content(tmp_path):
             'it declares entities',
             Transports(MIB // 2),
         ),
-        (' ' * (2 << 20), 'none that can be read', 'it is no profile', Transports(MIB // 2)),
+        (' ' * (2 << 20), 'none that can be read', 'it is not a profile', Transports(MIB // 2)),
     ],
 )
 def test_other_profiles_of_fast_dds(tmp_path, text, found, advice, transports):

@@ -107,7 +107,7 @@ def test_a_bag_is_replaced_only_when_asked_for(
     assert main(['pairs', '-o', 'drive', '--count', '1', '--overwrite']) == 0
     assert len(messages('drive')['/thermal/image_raw']) == 1
     assert main(['pairs', '-o', 'pairs', '--overwrite']) == 2
-    assert 'pairs is no bag' in capsys.readouterr().err
+    assert 'pairs is not a bag' in capsys.readouterr().err
     assert sorted(path.name for path in folder.iterdir()) == ['drive', 'pairs']
 
 

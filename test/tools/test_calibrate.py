@@ -441,9 +441,9 @@ def test_points_on_a_line_are_refused(
             'points: [[1, 2, 3, 4], [5, 2, 3, 4], [1, 9, 3, 4], [1, 2, 300, 4]]',
             'thermal image, which',
         ),
-        ('[[1, 2, 3, 4]]', 'is no mapping of keys to values'),
+        ('[[1, 2, 3, 4]]', 'is not a mapping of keys to values'),
         ('{visible_size: [10, 10], points: []}', 'for visible images of [10, 10] pixels'),
-        ('a: [', 'is no YAML'),
+        ('a: [', 'is not valid YAML'),
     ],
 )
 def test_what_is_wrong_with_a_points_file_is_said(

@@ -193,7 +193,7 @@ def test_every_file_is_there_and_they_agree(first: tuple[Run, Path]) -> None:
     run, folder = first
     assert run.code == 0
     assert run.err.splitlines()[-1] == f'drive: 8 pairs, {folder / "report.html"}'
-    taken = f'drive: taken are visible {VISIBLE} with thermal {THERMAL}; camera_info {INFO}'
+    taken = f'drive: using visible {VISIBLE} with thermal {THERMAL}; camera_info {INFO}'
     assert taken in run.err.splitlines()
     video = next(folder.glob('video.*')).name
     assert {path.name for path in folder.iterdir()} == {
@@ -521,7 +521,7 @@ def test_a_bag_that_cannot_be_evaluated_gets_one_clear_message(
     assert run.code == 2
     assert run.out == ''
     said = [text for text in run.err.splitlines() if text.startswith('bag: ')]
-    lines = [text for text in said if not text.startswith('bag: taken are ')]
+    lines = [text for text in said if not text.startswith('bag: using ')]
     assert len(lines) == 1
     assert lines[0].startswith('bag: not evaluated, ')
     assert 'Error' not in run.err
@@ -775,7 +775,7 @@ def test_results_are_replaced_only_if_asked_for(bags: Path, tmp_path: Path) -> N
     (folder / 'fused' / 'mine.png').touch()
     run = call(*arguments, '--overwrite')
     assert run.code == 2
-    assert f'{folder / "fused"} is no bag of an earlier evaluation' in run.err
+    assert f'{folder / "fused"} is not a bag of an earlier evaluation' in run.err
     assert (folder / 'fused' / 'mine.png').exists()
     shutil.rmtree(folder)
     folder.touch()
