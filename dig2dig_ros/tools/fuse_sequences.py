@@ -34,10 +34,11 @@ from dig2dig_ros.images.image_pairs import (
     read_photograph,
     unpaired,
 )
-from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration_file import load_registration
 from dig2dig_ros.images.thermal_range import without_rows
 from dig2dig_ros.images.video import VIDEO_SUFFIXES
+from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
 from dig2dig_ros.streams.statistics import kind_of
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.
@@ -223,10 +224,11 @@ def fuse_videos(
     return done, skipped
 
 
-def _registration(parameters: Mapping[str, Any]) -> Registration | None:
+def _registration(parameters: Mapping[str, Any]) -> Placement | None:
     path = parameters.get('thermal_to_visible')
+    edge = parameters.get('registration_edge', PARAMETERS_BY_NAME['registration_edge'].default)
     try:
-        return load_registration(path) if path else None
+        return load_registration(path).placement(float(edge)) if path else None
     except (TypeError, ValueError) as error:
         raise UsageError(f'the images cannot be registered: {error}') from error
 

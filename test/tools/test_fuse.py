@@ -803,3 +803,22 @@ def test_inputs_that_do_not_go_together(
     assert main([*command.split(), '--device', 'cpu']) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / 'fused.png').exists()
+
+
+def test_a_registration_of_folders_has_the_edge_of_the_preset(tmp_path: Path, prior: str) -> None:
+    pairs_in(tmp_path / 'pairs', 'a')
+    write(tmp_path / 'pairs/thermal/a.png', structure(2, (24, 32)))
+    registration = tmp_path / 'registration.yaml'
+    to_the_right = np.array([[1.0, 0, 32], [0, 1, 0], [0, 0, 1]])
+    save_registration(Registration(to_the_right, (32, 24), (64, 48)), registration)
+    options = ('--thermal-to-visible', str(registration), '--prior', prior, '--device', 'cpu')
+    weights = []
+    for edge in (0, 16):
+        preset = tmp_path / f'{edge}.yaml'
+        preset.write_text(f'/**: {{ros__parameters: {{registration_edge: {edge}.0}}}}')
+        out = tmp_path / f'out{edge}'
+        command = [str(tmp_path / 'pairs'), '-o', str(out), '--weights', '--preset', str(preset)]
+        assert main([*command, *options]) == 0
+        weights.append(read(out / 'a.weights.2.png'))
+    assert (weights[0][:, :32] == 0).all()
+    assert weights[0][2, 34] > 20 > weights[1][2, 34]
