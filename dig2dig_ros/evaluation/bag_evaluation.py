@@ -198,8 +198,8 @@ def result_folders(bags: Sequence[Path], output: Path, overwrite: bool) -> list[
         own = folder / 'fused'
         if own.is_dir() and any(own.iterdir()) and not (own / 'metadata.yaml').is_file():
             raise UsageError(
-                f'{own} is not a bag of an earlier evaluation, and --overwrite keeps it: '
-                'choose another --output'
+                f'{own} is not a bag of an earlier evaluation, so --overwrite does not '
+                'replace it: choose another --output'
             )
     return folders
 

@@ -210,7 +210,8 @@ def _parse_settings(text: str) -> dict[str, Any]:
         key, _, value = (piece.strip() for piece in part.partition('='))
         key = short.get(key, key)
         if key not in SETTINGS:
-            raise ComparisonError(f'{part!r} sets nothing: settings are {", ".join(SETTINGS)}')
+            known = ', '.join(SETTINGS)
+            raise ComparisonError(f'{part!r} is not a setting: use one of {known}')
         try:
             settings[key] = SETTINGS[key].parsed(value)
         except ValueError as error:

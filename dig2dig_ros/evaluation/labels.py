@@ -199,7 +199,9 @@ def _read_coco(path: Path, document: Mapping[str, Any], person: str | None) -> L
 
 def _read_yolo(folder: Path, person: str | None) -> LabelSet:
     if person is not None and not person.isdecimal():
-        raise LabelError(f'{folder}: YOLO labels have numbers for classes, so {person} is none')
+        raise LabelError(
+            f'{folder}: YOLO labels have numbers for classes, not names such as {person}'
+        )
     images = {}
     for path in sorted(folder.glob('*.txt')):
         if path.name == 'classes.txt':  # names of the classes, by some programs

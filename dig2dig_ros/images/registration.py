@@ -175,7 +175,7 @@ class Registration:
             such width.
         """
         if not (math.isfinite(edge) and edge >= 0.0):
-            raise RegistrationError(f'the soft edge of {edge:g} pixels is not of 0 or more')
+            raise RegistrationError(f'the soft edge is {edge:g} pixels, but must be 0 or more')
         width, height = self.visible_size
         size = np.array(self.thermal_size, float)
         grid = np.empty((height, width, 2), np.float32)

@@ -163,7 +163,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         size = file.stat().st_size
         # A device or a pipe may go on for ever.
         if size > _LARGEST_FILE or not (file.is_file() or file.is_dir()):
-            raise RegistrationError(f'{path} is no file of at most {_LARGEST_FILE} bytes')
+            raise RegistrationError(
+                f'{path} is not a file, or has more than {_LARGEST_FILE} bytes'
+            )
         # A safe loader: it makes nothing but numbers, texts, lists and mappings.
         values = yaml.load(file.read_text('utf-8'), Loader=_StrictLoader)
     except RegistrationError:

@@ -113,7 +113,9 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     add('--preset', metavar='PRESET|FILE', help='parameters of the fusion node; those of pairing '
         'and of the thermal range count')
 
-    group = parser.add_argument_group('how to estimate', 'from the images, but for')
+    group = parser.add_argument_group(
+        'how to estimate', 'from the images, unless one of these is given'
+    )
     how = group.add_mutually_exclusive_group()
     add = how.add_argument
     add('--points', type=Path, metavar='FILE', help='points marked by hand: YAML of '

@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-Train the compact prior on folders of images.
+Train a denoiser of the architecture of compact on folders of images.
 
 Every batch is a function of (seed, step), so that a run that was stopped and resumed sees the
 same data as one that was not. The learning rate is constant after a warm-up and falls to zero
@@ -109,23 +109,34 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--data-name', help='what the model card calls the data')
     add('--evaluation', type=Path, nargs='+', help='folders of held-out images')
     add('--evaluation-name', help='what the model card calls the held-out data')
-    add('--evaluation-limit', type=positive, default=8, help='images of each held-out folder')
+    add('--evaluation-limit', type=positive, default=8,
+        help='images of each held-out folder; default: 8')
     add('-o', '--output', type=Path, required=True, help='weights, *.safetensors')
-    add('--checkpoint', type=Path, help='default: OUTPUT with .checkpoint.pt')
-    add('--steps', type=positive, default=18000)
-    add('--decay-steps', type=int, default=5000)
-    add('--warmup-steps', type=positive, default=200)
-    add('--batch', type=positive, default=24)
-    add('--patch', type=positive, default=128, help='side of a patch in pixels')
-    add('--learning-rate', type=float, default=1e-3)
-    add('--ema', type=float, default=0.999, help='decay of the averaged weights')
-    add('--seed', type=int, default=0)
+    add('--checkpoint', type=Path,
+        help='file to resume from and save to; default: OUTPUT with .checkpoint.pt')
+    add('--steps', type=positive, default=18000, help='training steps; default: 18000')
+    add('--decay-steps', type=int, default=5000,
+        help='last steps, over which the learning rate falls to zero; default: 5000')
+    add('--warmup-steps', type=positive, default=200,
+        help='first steps, over which the learning rate rises; default: 200')
+    add('--batch', type=positive, default=24, help='patches in a batch; default: 24')
+    add('--patch', type=positive, default=128, help='side of a patch in pixels; default: 128')
+    add('--learning-rate', type=float, default=1e-3,
+        help='highest learning rate; default: 0.001')
+    add('--ema', type=float, default=0.999,
+        help='decay of the averaged weights; default: 0.999')
+    add('--seed', type=int, default=0, help='seed of all random choices; default: 0')
     add('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    add('--widths', type=int, nargs='+', default=[16, 32, 64, 128])
-    add('--blocks', type=int, nargs='+', default=[1, 1, 2, 4])
-    add('--stem', type=int, default=2)
-    add('--log-every', type=positive, default=100, help='steps')
-    add('--checkpoint-every', type=positive, default=500, help='steps')
+    add('--widths', type=int, nargs='+', default=[16, 32, 64, 128],
+        help='channels at each scale, finest first; default: 16 32 64 128')
+    add('--blocks', type=int, nargs='+', default=[1, 1, 2, 4],
+        help='residual blocks at each scale; default: 1 1 2 4')
+    add('--stem', type=int, default=2,
+        help='side of the squares of pixels that become channels first; default: 2')
+    add('--log-every', type=positive, default=100,
+        help='steps between two lines of the log; default: 100')
+    add('--checkpoint-every', type=positive, default=500,
+        help='steps between two checkpoints; default: 500')
     # fmt: on
     return parser.parse_args(argv)
 

@@ -151,5 +151,5 @@ def test_missing_labels_are_named(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match='cannot be read as JSON'):
         load_labels(tmp_path / 'broken.json')
     (tmp_path / 'one.txt').write_text('', encoding='utf-8')
-    with pytest.raises(LabelError, match='numbers for classes, so person is none'):
+    with pytest.raises(LabelError, match='numbers for classes, not names such as person'):
         load_labels(tmp_path, 'person')

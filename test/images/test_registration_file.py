@@ -126,7 +126,7 @@ def test_numbers_may_be_written_as_other_programs_write_them(tmp_path: Path) -> 
         ('[' * 100_000, 'is not valid YAML: maximum recursion depth'),
         # Ten of these lines would stand for more than fits into memory.
         ('a: &a [1, 1]\nb: &b [*a, *a]', r'has aliases \(\*name\): write out'),
-        ('#' * 2_000_000, 'is no file of at most 1000000 bytes'),
+        ('#' * 2_000_000, 'is not a file, or has more than 1000000 bytes'),
         (SIZES, "no key 'thermal_to_visible': add it"),
         (HOMOGRAPHY + 'thermal_size: [40, 30]', "no key 'visible_size'"),
         (HOMOGRAPHY + SIZES + 'edge: 3', "key 'edge' that means nothing here: use thermal_to_"),
@@ -174,7 +174,7 @@ def test_files_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> None:
         load_extrinsics(tmp_path / 'binary.yaml')
     os.mkfifo(tmp_path / 'pipe.yaml')
     for endless in ('/dev/zero', tmp_path / 'pipe.yaml'):
-        with pytest.raises(RegistrationError, match='is no file of at most'):
+        with pytest.raises(RegistrationError, match='is not a file, or has'):
             load_registration(endless)
     registration = Registration(np.eye(3), VISIBLE_SIZE, VISIBLE_SIZE)
     with pytest.raises(RegistrationError, match='cannot be written'):

@@ -831,7 +831,7 @@ def test_options_that_are_refused(
         (('--labels', 'x.json'), '--labels needs --detector or --detections'),
         (('--source', '/nir'), "'/nir' is not NAME=TOPIC"),
         (('--limit', '0'), '0 is not 1 or more'),
-        (('--compare', 'fused:X=1'), 'sets nothing'),
+        (('--compare', 'fused:X=1'), 'is not a setting'),
     ],
 )
 def test_command_lines_that_make_no_sense(
