@@ -100,6 +100,7 @@ class RestorationStudy:
     :param ranges: maps thermal counts.
     :param cases: rows of the tables.
     :param lines: takes the scores of every pair as well.
+    :param crop: rows at the top and bottom of thermal images that are left out.
     """
 
     def __init__(
@@ -108,10 +109,12 @@ class RestorationStudy:
         ranges: ThermalRange,
         cases: Iterable[Case],
         lines: ScoreFile | None = None,
+        crop: Sequence[int] = (0, 0),
     ) -> None:
         self._fuser = fuser
         self._ranges = ranges
         self._lines = lines
+        self._crop = crop
         self._scores = {
             case: ScoreBook((CLEAN, DEGRADED, *case.strengths(), DECLARED, ESTIMATED), METRICS)
             for case in cases
@@ -124,7 +127,7 @@ class RestorationStudy:
         :param index: of the pair; its noise is always the same.
         :raises ValueError, RuntimeError, OSError, cv2.error: the pair cannot be used.
         """
-        visible, counts = load_pair(pair, same_size=True)
+        visible, counts = load_pair(pair, same_size=True, thermal_crop=self._crop)
         thermal = to_8_bits(self._ranges(counts, 0.0))
         if (visible == visible[:, :, :1]).all():
             # Noise must not give colour to what has none.

@@ -52,6 +52,7 @@ from dig2dig_ros.evaluation.options import (
     positive,
     report,
     set_up_fuser,
+    thermal_crop,
     thermal_range,
     UsageError,
 )
@@ -121,7 +122,8 @@ def evaluate(args: argparse.Namespace) -> int:
     columns = ('pair', 'visible; thermal', 'method')
     lines = ScoreFile(args.output, columns, METRICS, ['ms']) if args.output else None
     # One row a case, however often it is named.
-    study = RestorationStudy(fuser, ranges, dict.fromkeys(args.degrade), lines)
+    cases = dict.fromkeys(args.degrade)
+    study = RestorationStudy(fuser, ranges, cases, lines, thermal_crop(parameters))
     done = skipped = 0
     started = time.perf_counter()
     with interruption(lambda: report(INTERRUPTED)) as interrupted:

@@ -113,6 +113,19 @@ def test_a_pair_that_cannot_be_used_is_skipped(tmp_path, capsys):
     assert '1 pair, 1 skipped' in captured.out
 
 
+def test_rows_of_telemetry_are_left_out_as_in_the_node(tmp_path, capsys):
+    folder = write_pairs(tmp_path)
+    path = str(folder / 'thermal' / '00.png')
+    telemetry = np.tile(np.uint8([0, 255]), (2, SIZE[0] // 2))
+    assert cv2.imwrite(path, np.vstack([cv2.imread(path, cv2.IMREAD_GRAYSCALE), telemetry]))
+    arguments = [str(folder), '--degrade', 'noise 20', '--device', 'cpu', '--preset']
+    preset = tmp_path / 'crop.yaml'
+    preset.write_text('/**: {ros__parameters: {thermal_crop: [0, 2]}}')
+    assert main([*arguments, 'fusion']) == 2
+    assert main([*arguments, str(preset)]) == 0
+    assert '1 pair; ' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
