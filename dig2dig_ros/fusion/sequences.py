@@ -151,7 +151,7 @@ def fuse_videos(
     fuse: Fuse,
     *,
     thermal_time_offset: float = 0.0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     show: Callable[[FusionResult], None] | None = None,
     on_error: Callable[[str], None] | None = None,
 ) -> int:
