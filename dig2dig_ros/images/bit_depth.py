@@ -56,8 +56,9 @@ class BitDepth:
         if self.stated:
             return self.stated
         flat = samples.reshape(-1)
-        some = np.sort(flat[:: max(1, math.ceil(flat.size / _SAMPLE_PIXELS))])
-        brightest = int(some[round((1 - _OUTLIERS) * (some.size - 1))]) if some.size else 0
+        some = flat[:: max(1, math.ceil(flat.size / _SAMPLE_PIXELS))]
+        place = round((1 - _OUTLIERS) * (some.size - 1))
+        brightest = int(np.partition(some, place)[place]) if some.size else 0
         if brightest >= 1 << _FEWEST:
             needed = next(bits for bits in _FOUND if brightest < 1 << bits)
             self._found = max(self._found, needed)
