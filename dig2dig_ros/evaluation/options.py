@@ -171,6 +171,7 @@ def thermal_range(parameters: Mapping[str, Any]) -> ThermalRange:
         'mode': 'thermal_range',
         'percentiles': 'thermal_range_percentiles',
         'limits': 'thermal_range_limits',
+        'polarity': 'thermal_polarity',
     }
     given = {name: parameters[key] for name, key in arguments.items() if key in parameters}
     return ThermalRange(**given, smoothing=0.0)

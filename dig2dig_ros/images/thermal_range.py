@@ -33,6 +33,7 @@ from dig2dig_ros.images.no_data import find_no_data, NoData
 from dig2dig_ros.images.quantiles import nearest_ranks
 
 MODES = ('auto', 'percentile', 'fixed', 'encoding')
+WHITE_HOT, BLACK_HOT = POLARITIES = ('white_hot', 'black_hot')
 
 # Most pixels that the percentiles are taken from.
 _SAMPLE_PIXELS = 65536
@@ -96,6 +97,8 @@ class ThermalRange:
     - ``encoding``: the full range of the integer type; [0, 1] for floating point. No number in it
       stands for no data.
 
+    With ``polarity`` ``black_hot``, high counts are cold, and the range is inverted.
+
     Values outside the range are clipped. Infinities count by their sign. What is no measurement
     counts as coldest (0): NaN, and what :func:`~dig2dig_ros.images.no_data.find_no_data` finds.
     Neither takes part in the percentiles.
@@ -113,6 +116,7 @@ class ThermalRange:
         limits: tuple[float, float] = (0.0, 65535.0),
         smoothing: float = 1.0,
         minimum_span: float | None = None,
+        polarity: str = WHITE_HOT,
     ) -> None:
         """
         Check and keep the settings.
@@ -125,10 +129,15 @@ class ThermalRange:
             and 64 for wider integers (sensor noise of 3 counts spans 15); for floating point a
             thousandth of the magnitude (0.3 K for kelvin), and at least 0.001: state it for
             degrees Celsius.
+        :param polarity: one of :data:`POLARITIES`: whether high counts are hot, or low ones.
         :raises ThermalRangeError: a setting is out of its range.
         """
         if mode not in MODES:
             raise ThermalRangeError(f"thermal range '{mode}' is unknown: use {', '.join(MODES)}")
+        if polarity not in POLARITIES:
+            raise ThermalRangeError(
+                f"polarity '{polarity}' is unknown: use {' or '.join(POLARITIES)}"
+            )
         low, high = (float(value) for value in percentiles)
         if not 0.0 <= low < high <= 100.0:
             raise ThermalRangeError(f'percentiles {low:g}, {high:g} do not rise within 0 to 100')
@@ -144,6 +153,7 @@ class ThermalRange:
         self.limits = (bottom, top)
         self.smoothing = float(smoothing)
         self.minimum_span = minimum_span
+        self.polarity = polarity
         self.no_data: NoData | None = None
         self._range: tuple[float, float] | None = None
         self._stamp = 0.0
@@ -181,6 +191,8 @@ class ThermalRange:
             mapped -= np.float32(low)
             mapped *= np.float32(1.0 / (high - low))
         np.clip(mapped, 0.0, 1.0, out=mapped)
+        if self.polarity == BLACK_HOT:
+            np.subtract(1.0, mapped, out=mapped)
         if found is not None:
             mapped[found.mask] = 0.0
         return mapped

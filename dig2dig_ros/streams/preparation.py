@@ -273,10 +273,12 @@ class SourceImages:
             tuple(values['thermal_range_percentiles']),
             tuple(values['thermal_range_limits']),
             values['thermal_range_smoothing'],
+            values['thermal_polarity'],
         )
         if source not in self._ranges or self._ranges[source][0] != key:
-            mode, percentiles, limits, smoothing = key
-            self._ranges[source] = (key, ThermalRange(mode, percentiles, limits, smoothing))
+            mode, percentiles, limits, smoothing, polarity = key
+            range_ = ThermalRange(mode, percentiles, limits, smoothing, polarity=polarity)
+            self._ranges[source] = (key, range_)
         return self._ranges[source][1]
 
 

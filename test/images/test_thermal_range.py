@@ -388,6 +388,21 @@ def test_what_is_no_image_is_refused(image):
         ThermalRange()(image, 0.0)
 
 
+@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+def test_black_hot_is_the_inverse_but_for_what_is_no_measurement(mode, dtype):
+    if dtype == np.float32:
+        image = np.linspace(0, 1, 2400, dtype=dtype).reshape(40, 60)
+        image[:, 0] = np.nan
+    else:
+        image = np.linspace(100, 250, 2400).reshape(40, 60).astype(dtype)
+    white_hot = ThermalRange(mode, limits=(0.0, 300.0))(image, 1.0)
+    black_hot = ThermalRange(mode, limits=(0.0, 300.0), polarity='black_hot')(image, 1.0)
+    measured = np.isfinite(image)
+    np.testing.assert_allclose(black_hot[measured], 1.0 - white_hot[measured], atol=1e-6)
+    assert not black_hot[~measured].any()
+
+
 @pytest.mark.parametrize(
     ('settings', 'reason'),
     [
@@ -401,6 +416,7 @@ def test_what_is_no_image_is_refused(image):
         ({'smoothing': -0.1}, 'smoothing -0.1'),
         ({'smoothing': math.nan}, 'smoothing'),
         ({'minimum_span': 0.0}, 'minimum span 0'),
+        ({'polarity': 'hot'}, "polarity 'hot' is unknown: use white_hot or black_hot"),
     ],
 )
 def test_bad_settings_are_refused(settings, reason):

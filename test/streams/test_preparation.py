@@ -42,6 +42,7 @@ VALUES = {
     'thermal_range_percentiles': [0.0, 100.0],
     'thermal_range_limits': [0.0, 1000.0],
     'thermal_range_smoothing': 0.0,
+    'thermal_polarity': 'white_hot',
     'thermal_crop': [0, 0],
     'visible_bits': 0,
     'frozen_timeout': 0.0,
@@ -96,6 +97,13 @@ def test_thermal_counts_become_intensities():
     image = counts(3000, 4000)
     result = prepared(SourceImages(), 'thermal', message(image, 'mono16'))
     np.testing.assert_allclose(result, (image - 3000.0) / 1000.0, atol=1e-6)
+
+
+def test_a_black_hot_camera_gives_hot_people_all_the_same():
+    image = counts(3000, 4000)
+    black_hot = {**VALUES, 'thermal_polarity': 'black_hot'}
+    result = prepared(SourceImages(), 'thermal', message(image, 'mono16'), values=black_hot)
+    np.testing.assert_allclose(result, (4000.0 - image) / 1000.0, atol=1e-6)
 
 
 def test_each_source_has_a_range_of_its_own_that_follows_the_scene():

@@ -263,6 +263,22 @@ def test_the_range_of_thermal_counts_is_a_parameter(
     assert np.abs(difference).max() <= 1
 
 
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_black_hot_images_are_inverted_as_in_the_node(
+    fuse: Callable[..., int], prior: str, tmp_path: Path, dtype: type
+) -> None:
+    parameters = tmp_path / 'black_hot.yaml'
+    parameters.write_text(
+        'fusion_node:\n  ros__parameters:\n    thermal_polarity: black_hot\n', encoding='utf-8'
+    )
+    thermal = structure(2).astype(dtype)
+    assert fuse(structure(1), thermal, options=('--preset', str(parameters))) == 0
+    mapped = ThermalRange(polarity='black_hot')(thermal, 0.0)
+    difference = read(tmp_path / 'fused.png').astype(int)
+    difference -= expected(prior, structure(1), mapped).image
+    assert np.abs(difference).max() <= 1
+
+
 def test_rows_of_telemetry_are_left_out_as_in_the_node(
     fuse: Callable[..., int],
     prior: str,
