@@ -47,6 +47,7 @@ from dig2dig_ros.detections.messages import (
 from dig2dig_ros.nodes.diagnostics import diagnostics_of
 from dig2dig_ros.nodes.parameters import NodeParameters, print_help
 from dig2dig_ros.nodes.run import run_node
+from dig2dig_ros.nodes.signals import until_unread
 from dig2dig_ros.streams.detection_fusion import DetectionFusion, MergedFrame
 from dig2dig_ros.streams.detection_parameters import (
     AUTO,
@@ -278,4 +279,4 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(until_unread(main))

@@ -46,6 +46,7 @@ from dig2dig_ros.nodes.parameters import NodeParameters, print_help
 from dig2dig_ros.nodes.publishing import output_topics, Outputs
 from dig2dig_ros.nodes.remappings import stray_remappings
 from dig2dig_ros.nodes.run import run_node
+from dig2dig_ros.nodes.signals import until_unread
 from dig2dig_ros.nodes.worker import LatestWorker, STOP_SECONDS
 from dig2dig_ros.streams.outgoing_camera_info import OutgoingCameraInfo
 from dig2dig_ros.streams.pairing import SOURCES
@@ -441,4 +442,4 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(until_unread(main))

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 import os
+import select
 import signal
 import sys
 import threading
@@ -38,6 +39,8 @@ from dig2dig_ros.errors import Refusal
 
 # Exit code of a command that Ctrl-C has ended, as shells count.
 INTERRUPTED = 130
+# Exit code of a command whose output nobody reads any more (SIGPIPE), counted in the same way.
+UNREAD = 141
 # The modules that are nodes.
 _NODES = ('fusion_node', 'detection_fusion_node', 'pair_camera')
 
@@ -67,7 +70,7 @@ def run_command(module: str, arguments: Sequence[str] | None = None) -> int:
     """
     _hear_node_signals()
     main = import_module(module).main
-    return int(main() if arguments is None else main(list(arguments)))
+    return until_unread(lambda: int(main() if arguments is None else main(list(arguments))))
 
 
 def _hear_node_signals() -> None:
@@ -92,7 +95,7 @@ def run_tool(
     """
     others: tuple[type[Exception], ...] = (OSError, ImportError, *refusals)
     try:
-        return work()
+        return until_unread(work)
     except Refusal as error:
         code, text = error.exit_code, str(error)
     except others as error:
@@ -101,6 +104,34 @@ def run_tool(
         code, text = INTERRUPTED, interrupted
     print(f'{name}: {text}', file=sys.stderr, flush=True)
     return code
+
+
+def until_unread(work: Callable[[], int]) -> int:
+    """
+    Do the work of a process, and end without a word once nobody reads its output (``| head``).
+
+    :return: the exit code of ``work``, or 141.
+    """
+    try:
+        try:
+            return work()
+        finally:
+            # Here rather than when the interpreter ends, which would complain.
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        if not _is_unread():
+            raise  # some other pipe
+        # The interpreter will write what is left once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
+
+
+def _is_unread() -> bool:
+    """Return whether standard output is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))
 
 
 def hear_module() -> None:

@@ -158,16 +158,11 @@ def show(finding: Finding) -> None:
 def examine(options: argparse.Namespace) -> int:
     """Show what there is; return the exit code."""
     count = 0
-    try:
-        for finding in look(options):
-            show(finding)
-            count += len(finding.advice)
-        things = 'thing needs' if count == 1 else 'things need'
-        print(f'{count} {things} attention: see ->.' if count else 'Nothing needs attention.')
-        sys.stdout.flush()
-    except BrokenPipeError:  # as of `| head`; the interpreter must not try once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    for finding in look(options):
+        show(finding)
+        count += len(finding.advice)
+    things = 'thing needs' if count == 1 else 'things need'
+    print(f'{count} {things} attention: see ->.' if count else 'Nothing needs attention.')
     return int(count > 0)
 
 

@@ -92,7 +92,7 @@ def dig2dig(arguments: Sequence[str] | None = None) -> int:
         if words[:count] != command.name.split():
             continue
         return run_tool(f'dig2dig {command.name}', partial(_run, command, words[count:]))
-    return _without_command(words)
+    return run_tool('dig2dig', partial(_without_command, words))
 
 
 def _run(command: Command, arguments: list[str]) -> int:

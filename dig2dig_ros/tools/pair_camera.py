@@ -56,6 +56,7 @@ from dig2dig_ros.fusion.parameter_spec import ParameterSpec
 from dig2dig_ros.images.image_pairs import ImagePairError
 from dig2dig_ros.nodes.parameters import descriptor, print_help, warn_of_unknown
 from dig2dig_ros.nodes.run import run_node
+from dig2dig_ros.nodes.signals import until_unread
 from dig2dig_ros.resources import fast_dds_environment
 from dig2dig_ros.streams.codec import decode, decode_compressed, encode, encode_compressed
 from dig2dig_ros.streams.pairing import Source, SOURCES
@@ -272,4 +273,4 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(until_unread(main))

@@ -24,7 +24,7 @@ import threading
 import pytest
 
 from dig2dig_ros.errors import Refusal
-from dig2dig_ros.nodes.signals import deferred_signals, interruption, run_tool
+from dig2dig_ros.nodes.signals import deferred_signals, interruption, run_tool, UNREAD
 from dig2dig_ros.tools.entry_points import COMMANDS
 
 _TERMINATED = """
@@ -195,3 +195,44 @@ def test_imports_as_a_library_leave_signals_alone() -> None:
         'print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)'
     )
     assert run(dict(os.environ), '-c', code).stdout == 'True\n'
+
+
+@pytest.mark.parametrize('words', [['--help'], ['--version'], ['fuse', '--help']], ids=' '.join)
+def test_a_command_whose_help_nobody_reads_ends_without_a_word(words: list[str]) -> None:
+    pytest.importorskip('torch', reason='needs torch')
+    code, errors = unread('dig2dig_ros', *words)
+    # Of a long help, argparse itself passes over the failure.
+    assert (code in {0, UNREAD}, errors) == (True, '')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('node', NODES[:3])
+def test_a_node_whose_help_nobody_reads_ends_without_a_word(node: str) -> None:
+    pytest.importorskip('rclpy', reason='needs rclpy')
+    assert unread(*node.split(), '--help') == (UNREAD, '')
+
+
+def unread(module: str, *words: str) -> tuple[int, str]:
+    """Return the exit code and the errors of a module whose output is a pipe without a reader."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, '-m', module, *words],
+            env={**os.environ, 'PYTHONPATH': str(_CHECKOUT)},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    finally:
+        os.close(writer)
+    return done.returncode, done.stderr
+
+
+def test_another_pipe_that_breaks_is_a_failure(capfd: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        raise BrokenPipeError('the encoder has ended')
+
+    assert run_tool('dig2dig fuse', work) == 2
+    assert capfd.readouterr().err == 'dig2dig fuse: the encoder has ended\n'

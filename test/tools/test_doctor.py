@@ -224,4 +224,4 @@ def test_a_reader_that_leaves_ends_it_without_a_word(domain):
     )
     process.stdout.close()
     errors = process.stderr.read()
-    assert (process.wait(120), errors) == (1, b'')
+    assert (process.wait(120), errors) == (141, b'')
