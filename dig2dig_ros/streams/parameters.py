@@ -201,8 +201,8 @@ SECTIONS: dict[str, tuple[ParameterSpec, ...]] = {
         ParameterSpec('thermal_range_smoothing', 1.0, 'Time constant in seconds of the '
                       'percentile range, against flicker; 0 turns smoothing off.',
                       live=True, limits=(0.0, 60.0)),
-        ParameterSpec('thermal_polarity', 'white_hot', 'white_hot: high counts are hot. black_hot: '
-                      'they are cold, and the range is inverted.', live=True,
+        ParameterSpec('thermal_polarity', 'white_hot', 'white_hot: high counts are hot. '
+                      'black_hot: they are cold, and the range is inverted.', live=True,
                       choices=('white_hot', 'black_hot')),
         ParameterSpec('thermal_crop', [0, 0], '[top, bottom] rows of the thermal image that are '
                       'not part of the picture, such as telemetry, and are cut off first; a '
