@@ -45,6 +45,7 @@ from dig2dig_ros.fusion.memory_fallback import first_line, is_out_of_memory, Mem
 from dig2dig_ros.streams.codec import encode
 from dig2dig_ros.streams.parameters import complete_values, PRESETS
 from dig2dig_ros.streams.pipeline import Pipeline
+from dig2dig_ros.streams.trial import python_command
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ def ends_with_device(device: str, preset: str, size: tuple[int, int]) -> tuple[b
     )
     start = time.monotonic()
     done = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True, timeout=_CHILD_SECONDS
+        python_command(code), capture_output=True, text=True, timeout=_CHILD_SECONDS
     )
     seconds = time.monotonic() - start
     last = (done.stderr.strip().splitlines() or ['(it said nothing)'])[-1]

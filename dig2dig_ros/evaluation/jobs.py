@@ -41,6 +41,7 @@ from importlib import import_module
 import logging
 import math
 from multiprocessing import resource_tracker
+import os
 from pathlib import Path
 import signal
 from socket import gethostname
@@ -222,6 +223,9 @@ def _client(address: str | None, processes: int, threads: int) -> Iterator[Any]:
 
 
 def _local_cluster(processes: int, threads: int) -> Any:
+    # Until multiprocessing has told a new process where its modules are, Python looks for them in
+    # the working folder first, which may be anybody's. Python 3.10 does not know the variable.
+    os.environ['PYTHONSAFEPATH'] = '1'
     # Ctrl-C in a terminal signals all processes, but it is for this one to say what it means: the
     # others inherit that it is held back. This process of the standard library would release it.
     resource_tracker.ensure_running()

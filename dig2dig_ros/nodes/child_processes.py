@@ -25,10 +25,11 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from dig2dig_ros.errors import Refusal
 from dig2dig_ros.resources import fast_dds_environment
+from dig2dig_ros.streams.trial import python_command
 
 STOP_SECONDS = 20.0
 
@@ -91,7 +92,8 @@ class Child:
         self.name = name
         self._log = log
         parent = str(os.getpid())
-        command = [sys.executable, '-m', __name__, parent, *name.split(), *arguments]
+        program = f'from {__name__} import run_child\nrun_child()'
+        command = python_command(program, parent, *name.split(), *arguments)
         with log.open('wb') as output:
             self._process = subprocess.Popen(
                 command,
@@ -176,16 +178,16 @@ def assignments(node: str, values: Mapping[str, Any]) -> list[str]:
 _PR_SET_PDEATHSIG = 1
 
 
-def _run_child(parent: int, name: str) -> None:
-    """Run an executable in this process, which ends with its parent."""
+def run_child() -> NoReturn:
+    """
+    Be a :class:`Child`: run the executable that the command line names, and end with the parent.
+
+    :raises SystemExit: at its end, with its exit code.
+    """
+    _, parent, *sys.argv = sys.argv
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it ended before
+        if os.getppid() != int(parent):  # it ended before
             sys.exit(1)
     executables = import_module('dig2dig_ros.tools.entry_points')
-    sys.exit(getattr(executables, name)())
-
-
-if __name__ == '__main__':
-    _, _parent, *sys.argv = sys.argv
-    _run_child(int(_parent), sys.argv[0])
+    sys.exit(getattr(executables, sys.argv[0])())

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Code that may crash or hang, tried in a process of its own."""
+"""Python code in a process of its own, such as what may crash or hang."""
 
 from __future__ import annotations
 
@@ -26,12 +26,26 @@ from typing import Any
 
 # To load OpenCV takes a second and torch several; on a machine at its limit, many.
 PATIENCE = 60.0
-# Of a program that is given as text, Python looks for modules in the working folder first, which
-# may be anybody's.
-_OWN_MODULES_ONLY = 'import sys\ndel sys.path[0]\n'
 _NO_CORE_FILE = 'import resource\nresource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n'
 # Of an error's last line.
 _MOST_CHARACTERS = 200
+
+
+def python_command(program: str, *arguments: str) -> list[str]:
+    """
+    Return the command that runs Python code with this process's modules at hand.
+
+    By itself, Python looks for the modules of such code in the working folder first, which may be
+    anybody's.
+
+    :param arguments: what the code finds in ``sys.argv[1:]``.
+    """
+    # An interactive Python has '' for the working folder.
+    modules = [each or os.getcwd() for each in sys.path if isinstance(each, str)]
+    # Since Python 3.13, it imports a module before the first line of the code.
+    safe = ['-P'] if sys.version_info >= (3, 11) else []
+    program = f'import sys\nsys.path[:] = {modules!a}\n{program}'
+    return [sys.executable, *safe, '-c', program, *arguments]
 
 
 def attempt(program: str, patience: float = PATIENCE) -> tuple[str, str]:
@@ -43,13 +57,8 @@ def attempt(program: str, patience: float = PATIENCE) -> tuple[str, str]:
         tried: 'crashes (SIGSEGV)'.
     """
     try:
-        # An interactive Python has '' for the working folder.
-        modules = os.pathsep.join(each or os.getcwd() for each in sys.path)
-        # With a safe path, Python itself leaves the working folder out.
-        environment = {**os.environ, 'PYTHONPATH': modules, 'PYTHONSAFEPATH': ''}
         done = subprocess.run(
-            [sys.executable, '-c', _OWN_MODULES_ONLY + _NO_CORE_FILE + program],
-            env=environment,
+            python_command(_NO_CORE_FILE + program),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=patience,

@@ -211,6 +211,19 @@ def test_what_a_callback_raises_ends_the_run_and_its_processes(tmp_path: Path) -
     assert not any(is_running(int(pid)) for pid in pids if pid)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.version_info < (3, 11), reason='has no way to leave that folder out')
+def test_modules_of_the_working_folder_are_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in sys.stdlib_module_names:
+        (tmp_path / f'{name}.py').write_text('raise SystemExit("from the working folder")\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('PYTHONSAFEPATH', '')
+    outcomes = run_jobs(add_up, works(tmp_path / 'jobs'), processes=2, on_progress=ignore)
+    assert len(results(outcomes)) == 4
+
+
 @pytest.fixture
 def script(tmp_path: Path) -> Iterator[Any]:
     """Return what starts SCRIPT in a process group of its own."""

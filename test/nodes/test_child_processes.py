@@ -15,6 +15,7 @@
 """Processes that a tool starts."""
 
 from pathlib import Path
+import sys
 import time
 
 import pytest
@@ -44,6 +45,20 @@ def test_assignments_are_those_of_one_node() -> None:
         *('-p', 'camera:size:=[4, 3]'),
         *('-p', 'camera:name:="7"'),
     ]
+
+
+def test_modules_of_the_working_folder_are_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*sys.stdlib_module_names, 'numpy', 'torch'):
+        (tmp_path / f'{name}.py').write_text('raise SystemExit("from the working folder")\n')
+    monkeypatch.chdir(tmp_path)
+    child = Child('dig2dig fuse', ['--help'], tmp_path / 'log')
+    end = time.monotonic() + 60
+    while child.running and time.monotonic() < end:
+        time.sleep(0.05)
+    child.require_success()
+    assert child.output().startswith('usage: dig2dig fuse')
 
 
 def test_a_process_that_fails_says_its_last_words(tmp_path: Path) -> None:

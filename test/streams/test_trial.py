@@ -14,9 +14,12 @@
 
 """What crashes, hangs or fails in a process of its own is said, and costs this one nothing."""
 
+import subprocess
+import sys
+
 import pytest
 
-from dig2dig_ros.streams.trial import ask, attempt
+from dig2dig_ros.streams.trial import ask, attempt, python_command
 
 
 def test_what_works_is_printed():
@@ -39,14 +42,26 @@ def test_a_failure_is_named(program, failure):
     assert attempt(program) == ('', failure)
 
 
-def test_modules_of_the_working_folder_are_not_run(tmp_path, monkeypatch):
-    for name in ('resource', 'json', 'asked'):
+@pytest.mark.parametrize('safe', ['', '1'])
+def test_modules_of_the_working_folder_are_not_run(tmp_path, monkeypatch, safe):
+    # Which of the standard library Python imports by itself differs from version to version.
+    for name in (*sys.stdlib_module_names, 'asked'):
         (tmp_path / f'{name}.py').write_text('print("from the working folder")\n')
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('PYTHONSAFEPATH', safe)
     assert attempt('import json\nprint(json.dumps(1))') == ('1\n', '')
-    assert attempt('import asked')[0] == ''
-    monkeypatch.setenv('PYTHONSAFEPATH', '1')
-    assert attempt('import json\nprint(json.dumps(1))') == ('1\n', '')
+    assert attempt('import asked') == (
+        '',
+        "does not work (ModuleNotFoundError: No module named 'asked')",
+    )
+
+
+def test_a_command_has_the_modules_and_arguments_that_it_is_given(tmp_path, monkeypatch):
+    (tmp_path / 'asked.py').write_text('import sys\nprint(sys.argv[1:])\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    command = python_command('import asked', "it's", '-x', 'é')
+    done = subprocess.run(command, capture_output=True, text=True, cwd='/')
+    assert (done.stdout, done.stderr) == ("[\"it's\", '-x', 'é']\n", '')
 
 
 def test_what_hangs_is_ended():
