@@ -40,31 +40,14 @@ PERSON_NUMBER = '0'
 TOLERANCE_NS = 1_000_000
 
 
-def detections_of(message: Any, type_name: str, person: str | None = None) -> Detections:
-    """
-    Return the persons in a message.
-
-    A rotated box becomes the upright one around it. Boxes without area, and numbers that are not
-    finite, are left out.
-
-    :param message: of that type; of ``Detection2DArray`` the layouts of vision_msgs 1 to 4.
-    :param type_name: one of :data:`TYPES`.
-    :param person: name or number of the class of persons. Default: the name person or
-        pedestrian; where classes have no names, the number 0.
-    :return: boxes in pixels of the image that the detector saw, best first.
-    :raises BagError: the type is another one, or the message is not of it.
-    """
-    return _persons(_hypotheses(message, type_name), person)
-
-
 class RecordedDetections:
     """
     Finds the detections that belong to an image, by the stamp that a detector passes on.
 
     Detections come after their image, by as much as the detector takes. So first :meth:`add` all
     messages of a topic, then :meth:`take` what belongs to each image, in any order and as often
-    as needed: an image may be part of two pairs. What is kept of a message are the boxes of its
-    persons.
+    as needed: an image may be part of two pairs. What is kept of a message are the upright boxes
+    of its persons, best first, without those that have no area or numbers that are not finite.
 
     A live detector publishes only what is above its own threshold, so an average precision from
     its messages is lower than one from the detector itself.
@@ -72,7 +55,8 @@ class RecordedDetections:
     :param name: of the input that the detector saw, see
         :class:`~dig2dig_ros.evaluation.detection_study.DetectionStudy`.
     :param topic: of the messages.
-    :param person: see :func:`detections_of`.
+    :param person: name or number of the class of persons. Default: the name person or
+        pedestrian; where classes have no names, the number 0.
     """
 
     def __init__(self, name: str, topic: str, person: str | None = None) -> None:

@@ -26,7 +26,6 @@ import torch
 
 from dig2dig_ros.errors import Refusal
 
-DEVICE_CHOICES = ('auto', 'cpu', 'cuda')
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 PRECISION_CHOICES = ('auto', *PRECISIONS)
 

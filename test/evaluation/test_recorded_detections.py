@@ -18,11 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dig2dig_ros.detections.boxes import Detections
 from dig2dig_ros.evaluation.bag_types import BagError
-from dig2dig_ros.evaluation.recorded_detections import (
-    detections_of,
-    RecordedDetections,
-)
+from dig2dig_ros.evaluation.recorded_detections import RecordedDetections
 from dig2dig_ros.streams.preparation import stamp_of
 
 VISION, YOLO = 'vision_msgs/msg/Detection2DArray', 'yolo_msgs/msg/DetectionArray'
@@ -115,6 +113,15 @@ def yolo_message(*found: tuple[int, Found]) -> SimpleNamespace:
             for number, (kind, score, (x, y, width, height)) in found
         ],
     )
+
+
+def detections_of(read: Any, type_name: str, person: str | None = None) -> Detections:
+    """Return what is kept of one message."""
+    recorded = RecordedDetections('visible', '/detections', person)
+    recorded.add(read, type_name)
+    found = recorded.take(stamp_of(read.header))
+    assert found is not None
+    return found
 
 
 # --- Messages -----------------------------------------------------------------------------------
