@@ -46,6 +46,7 @@ from dig2dig_ros.detections.messages import (
 )
 from dig2dig_ros.nodes.diagnostics import diagnostics_of
 from dig2dig_ros.nodes.parameters import NodeParameters, print_help
+from dig2dig_ros.nodes.remappings import stray_remappings
 from dig2dig_ros.nodes.run import run_node
 from dig2dig_ros.nodes.signals import until_unread
 from dig2dig_ros.streams.detection_fusion import DetectionFusion, MergedFrame
@@ -116,6 +117,11 @@ class DetectionFusionNode(Node):  # type: ignore[misc]
         self._fusion = DetectionFusion(
             values, self._topics, publishers=self.count_publishers, log=self._log
         )
+        topics = ['detections']
+        for name in self._fusion.sources:
+            topics += f'{name}/detections', f'detections/{name}', f'fused/weights/{name}'
+        for text in stray_remappings(self, arguments, topics):
+            self.get_logger().warning(text)
         self._type_name = ''
         self._types: Any = None
         self._failure = ''

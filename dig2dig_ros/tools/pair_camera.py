@@ -24,6 +24,7 @@ of their own, and fail for a while (:mod:`dig2dig_ros.evaluation.camera_faults`)
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from functools import partial
 import os
 import random
@@ -55,6 +56,7 @@ from dig2dig_ros.evaluation.imperfect_cameras import CameraGeometry, Imperfectio
 from dig2dig_ros.fusion.parameter_spec import ParameterSpec
 from dig2dig_ros.images.image_pairs import ImagePairError
 from dig2dig_ros.nodes.parameters import descriptor, print_help, warn_of_unknown
+from dig2dig_ros.nodes.remappings import stray_remappings
 from dig2dig_ros.nodes.run import run_node
 from dig2dig_ros.nodes.signals import until_unread
 from dig2dig_ros.resources import fast_dds_environment
@@ -93,25 +95,28 @@ class PairCamera(Node):  # type: ignore[misc]
     """
     Publishes the images of a source when they are due.
 
+    :param arguments: the command line, to warn of what in it has no effect.
     :raises ImagePairError: the directory holds no pairs.
     :raises ImperfectionError: a parameter describes no camera or no fault.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: Sequence[str] = ()) -> None:
         super().__init__('pair_camera')
         values = {spec.name: self._declare(spec) for spec in PARAMETERS}
-        warn_of_unknown(self, values)
+        warn_of_unknown(self, values, arguments)
         self._values = values
         self._random = random.Random(values['seed'])
-        self._images = {
-            source: self._publisher(CompressedImage, f'{source}/image_raw/compressed')
-            if values[f'{source}_transport'] == 'compressed'
-            else self._publisher(Image, f'{source}/image_raw')
-            for source in SOURCES
-        }
-        self._infos = {
-            source: self._publisher(CameraInfo, f'{source}/camera_info') for source in SOURCES
-        }
+        self._images, self._infos = {}, {}
+        topics: list[str] = []
+        for source in SOURCES:
+            is_compressed = values[f'{source}_transport'] == 'compressed'
+            topic = f'{source}/image_raw/compressed' if is_compressed else f'{source}/image_raw'
+            kind = CompressedImage if is_compressed else Image
+            self._images[source] = self._publisher(kind, topic)
+            self._infos[source] = self._publisher(CameraInfo, f'{source}/camera_info')
+            topics += topic, f'{source}/camera_info'
+        for text in stray_remappings(self, arguments, topics):
+            self.get_logger().warning(text)
         faults = [Fault.parse(text) for text in values['faults']]
         self._faulty: dict[Source, FaultyCamera[Capture]] = {
             source: FaultyCamera(source, faults, partial(altered, source=source), values['seed'])
@@ -269,7 +274,8 @@ def main(args: list[str] | None = None) -> int:
     # Images fit into shared memory only with a larger segment, and that is the sender's.
     os.environ.update(fast_dds_environment())
     refusals = (ImagePairError, ImperfectionError)
-    return run_node(PairCamera, PairCamera.run, PairCamera.summary, args, refusals)
+    create = partial(PairCamera, arguments)
+    return run_node(create, PairCamera.run, PairCamera.summary, args, refusals)
 
 
 if __name__ == '__main__':

@@ -195,7 +195,8 @@ def running(parameters=(), arguments=()):
 
 
 def test_vision_msgs_are_found_joined_and_merged(packages):
-    with running() as node:
+    remapped = ('detection/thermal:=/x', 'detections/thermal:=/y', 'fused/weights/thermal:=/z')
+    with running((), [word for each in remapped for word in ('-r', each)]) as node:
         client = node.client
         client.use('vision_msgs')
         client.connected()
@@ -225,6 +226,8 @@ def test_vision_msgs_are_found_joined_and_merged(packages):
         assert client.values['thermal received'] == '3'
         assert client.values['message type'] == _TYPES['vision_msgs']
     assert 'merged frames 2; dropped: thermal malformed 1' in node.said
+    assert 'no topic detection/thermal; did you mean detections/thermal?' in node.said
+    assert node.said.count('has no effect') == 1
 
 
 def test_yolo_msgs_with_weight_maps_and_a_source_that_ends(packages):

@@ -217,7 +217,8 @@ def test_it_waits_for_subscribers_but_not_for_ever(domain):
 
 
 def test_namespace_and_quality_of_service_can_be_given_but_parameters_are_fixed(domain):
-    arguments = ['-r', '__ns:=/robot', '-p']
+    arguments = ['-r', '__ns:=/robot', '-r', 'visibel/image_raw:=/x']
+    arguments += ['-r', 'thermal/image_raw:=thermal/image_raw', '-p', 'camera:seed:=3', '-p']
     arguments += ['qos_overrides./robot/visible/image_raw.publisher.reliability:=best_effort']
 
     def call(kind, name, request):
@@ -260,7 +261,11 @@ def test_namespace_and_quality_of_service_can_be_given_but_parameters_are_fixed(
         assert 'read-only' in result.reason
         cam.process.terminate()
         assert cam.finish() == 0, cam.output()
-        assert 'thermal_nois: its value has no effect; did you mean thermal_noise?' in cam.output()
+        log = cam.output()
+        assert 'thermal_nois: its value has no effect; did you mean thermal_noise?' in log
+        assert 'topic visibel/image_raw; did you mean visible/image_raw?' in log
+        assert '-p camera:seed:=3 is for camera and has no effect' in log
+        assert log.count('has no effect') == 3
 
 
 @pytest.mark.parametrize(
