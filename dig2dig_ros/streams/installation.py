@@ -148,15 +148,17 @@ def find_torch() -> list[Finding]:
 def _device_advice(facts: dict[str, Any]) -> list[str]:
     if facts['devices'] or not (shutil.which('nvidia-smi') or any(p.exists() for p in _NVIDIA)):
         return [f'{name} cannot be used: {why}' for name, why in facts['broken'].items()]
-    if facts['is_cuda_build']:
+    if facts['build'] != 'the CPU':
         return [
             f'there is an NVIDIA driver, but CUDA does not start ({facts["reason"]}): install the '
             'build of torch that pytorch.org names for this driver, or a newer driver'
         ]
-    return [
-        'there is an NVIDIA driver, but this torch is built for the CPU: install the CUDA build '
-        'that pytorch.org names for the driver (docs/install.md)'
-    ]
+    if platform.machine() == 'x86_64':  # whose wheels on PyPI are built for CUDA
+        release = f'torch=={str(facts["version"]).partition("+")[0]}'
+        build = f'{sys.executable} -m pip install --force-reinstall {release} brings one for CUDA'
+    else:
+        build = 'install the one that pytorch.org names for the driver (docs/install.md)'
+    return [f'there is an NVIDIA driver, but this torch is built for the CPU: {build}']
 
 
 def torch_facts() -> dict[str, Any]:
@@ -190,7 +192,6 @@ def torch_facts() -> dict[str, Any]:
     return {
         'version': torch.__version__,
         'build': f'CUDA {torch.version.cuda}' if torch.version.cuda else 'the CPU',
-        'is_cuda_build': torch.version.cuda is not None,
         'device': f'{describe_device(device)}{others}, {precision}; {os.cpu_count()} CPU cores',
         'devices': names,
         'broken': broken,

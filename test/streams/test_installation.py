@@ -15,6 +15,9 @@
 """What is said of Python, OpenCV and torch, also where they are missing or broken."""
 
 import importlib.util
+import os
+from pathlib import Path
+import platform
 import sys
 
 import pytest
@@ -26,7 +29,6 @@ from dig2dig_ros.streams.installation import find_opencv, find_python, find_torc
 FACTS = {
     'version': '2.13.0',
     'build': 'CUDA 12.8',
-    'is_cuda_build': True,
     'device': 'cuda:0 (H200), bf16; 16 CPU cores',
     'devices': ['cuda:0 (H200)'],
     'broken': {},
@@ -54,6 +56,7 @@ def told(monkeypatch, tmp_path):
 
     def tell(has_driver, **facts):
         driver = tmp_path / 'driver'
+        driver.unlink(missing_ok=True)
         if has_driver:
             driver.touch()
         monkeypatch.setattr(installation, '_NVIDIA', (driver,))
@@ -114,11 +117,23 @@ def test_a_gpu_that_works_needs_nothing(told):
     assert build.advice == device.advice == ()
 
 
-def test_a_driver_beside_a_build_for_the_cpu_is_said(told):
-    none = {'build': 'the CPU', 'is_cuda_build': False, 'devices': []}
+@pytest.mark.parametrize(
+    ('machine', 'remedy'),
+    [
+        ('x86_64', f'{sys.executable} -m pip install --force-reinstall torch==2.13.0 '),
+        ('aarch64', 'install the one that pytorch.org names '),
+    ],
+)
+def test_a_driver_beside_a_build_for_the_cpu_is_said(told, monkeypatch, machine, remedy):
+    monkeypatch.setattr(platform, 'machine', lambda: machine)
+    none = {'version': '2.13.0+cpu', 'build': 'the CPU', 'devices': []}
     assert told(False, **none)[1].advice == ()
     (advice,) = told(True, **none)[1].advice
-    assert 'this torch is built for the CPU' in advice
+    assert f'this torch is built for the CPU: {remedy}' in advice
+    # Without the file, the driver's command shows it.
+    tool = Path(os.environ['PATH'], 'nvidia-smi')
+    tool.touch(mode=0o755)
+    assert told(False, **none)[1].advice == (advice,)
 
 
 def test_cuda_that_does_not_start_is_said_with_its_reason(told):
