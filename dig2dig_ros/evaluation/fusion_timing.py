@@ -227,7 +227,7 @@ def _own(variant: Variant, threads: int | None) -> Contender:
     fuser = make_fuser(variant, threads)
 
     def fuse(visible: Image, thermal: Image) -> Image:
-        return fuser.fuse(visible, thermal, weights=False).image
+        return fuser.fuse(visible, thermal, weight_maps=False).image
 
     return Contender(variant.name, 'dig2dig', fuse, fuser.describe())
 

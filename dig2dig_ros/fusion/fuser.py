@@ -302,7 +302,7 @@ class Fuser:
         else:  # recorded as well
             for weights in (True, False):
                 for _ in range(RUNS_BEFORE + 1):
-                    self.fuse(*images, weights=weights)
+                    self.fuse(*images, weight_maps=weights)
         return time.perf_counter() - start
 
     @overload
@@ -313,6 +313,7 @@ class Fuser:
         *others: Sequence[Image],
         registration: Registered = None,
         thermal_range: ThermalRange | None = None,
+        weight_maps: bool = True,
         restored: bool = False,
         callback: Callable[[StepState], None] | None = None,
         **settings: Any,
@@ -326,6 +327,7 @@ class Fuser:
         *others: Image,
         registration: Registered = None,
         thermal_range: ThermalRange | None = None,
+        weight_maps: bool = True,
         restored: bool = False,
         callback: Callable[[StepState], None] | None = None,
         **settings: Any,
@@ -338,6 +340,7 @@ class Fuser:
         *others: Any,
         registration: Registered = None,
         thermal_range: ThermalRange | None = None,
+        weight_maps: bool = True,
         restored: bool = False,
         callback: Callable[[StepState], None] | None = None,
         **settings: Any,
@@ -361,6 +364,8 @@ class Fuser:
             that ``calibrate`` writes, or a :class:`Registration`. Without it, images of other
             sizes than the visible one are resized to it.
         :param thermal_range: maps thermal images; default: what holds counts, by percentiles.
+        :param weight_maps: whether ``result.weights`` and ``result.contributions`` are wanted;
+            without them it is faster.
         :param restored: whether ``result.restored`` is wanted.
         :param callback: see :meth:`fuse`.
         :param settings: fields of :class:`FusionSettings`, for this call only.
@@ -373,11 +378,17 @@ class Fuser:
         chosen = self.settings.changed(**settings)
         batch = split_batches((visible, thermal, *others))
         read = InputReader(chosen.chroma == 'all', registration, thermal_range)
+        fuse = partial(
+            self._fuse_inputs,
+            settings=chosen,
+            weight_maps=weight_maps,
+            restored=restored,
+            callback=callback,
+        )
 
         def one(images: Sequence[object], place: str) -> FusionResult:
             inputs = read(images, place=place)
-            result = self._fuse_inputs(inputs, chosen, restored=restored, callback=callback)
-            return replace(result, notes=inputs.notes)
+            return replace(fuse(inputs), notes=inputs.notes)
 
         if batch is None:
             return one((visible, thermal, *others), '')
@@ -391,6 +402,7 @@ class Fuser:
         rate: float = 30.0,
         registration: Registered = None,
         thermal_range: ThermalRange | None = None,
+        weight_maps: bool = True,
         **settings: Any,
     ) -> Iterator[FusionResult]:
         """
@@ -411,7 +423,7 @@ class Fuser:
             raise ValueError(f'rate is {rate}, but must be above 0')
         chosen = self.settings.changed(**settings)
         read = InputReader(chosen.chroma == 'all', registration, thermal_range)
-        fuse = partial(self._fuse_inputs, settings=chosen)
+        fuse = partial(self._fuse_inputs, settings=chosen, weight_maps=weight_maps)
         return fuse_pairs(named_pairs(visible, thermal), rate, read, fuse)
 
     def fuse_video(
@@ -423,6 +435,7 @@ class Fuser:
         thermal_time_offset: float = 0.0,
         registration: Registered = None,
         thermal_range: ThermalRange | None = None,
+        weight_maps: bool = True,
         progress: Progress | None = None,
         show: Callable[[FusionResult], None] | None = None,
         on_error: Callable[[str], None] | None = None,
@@ -440,6 +453,7 @@ class Fuser:
             replaced when the video is complete.
         :param thermal_time_offset: seconds added to the times of the thermal video; negative
             where it is late.
+        :param weight_maps: whether the results that ``show`` is called with are to have them.
         :param progress: called after every frame with how many are done, and of how many; 0 where
             the files do not say.
         :param show: called with every result, for example to show it.
@@ -453,15 +467,19 @@ class Fuser:
         return fuse_videos(
             *video_paths(visible, thermal, output),
             InputReader(chosen.chroma == 'all', registration, thermal_range),
-            partial(self._fuse_inputs, settings=chosen, weights=show is not None),
+            partial(
+                self._fuse_inputs,
+                settings=chosen,
+                weight_maps=weight_maps and show is not None,
+            ),
             thermal_time_offset=thermal_time_offset,
             progress=progress,
             show=show,
             on_error=on_error,
         )
 
-    def _fuse_inputs(self, inputs: Inputs, settings: FusionSettings, **how: Any) -> FusionResult:
-        return self.fuse(*inputs.images, placements=inputs.placements, settings=settings, **how)
+    def _fuse_inputs(self, inputs: Inputs, **how: Any) -> FusionResult:
+        return self.fuse(*inputs.images, placements=inputs.placements, **how)
 
     @torch.inference_mode()
     def fuse(
@@ -472,7 +490,7 @@ class Fuser:
         settings: FusionSettings | None = None,
         placements: Sequence[Placement | None] = (),
         trust: Sequence[float] = (),
-        weights: bool = True,
+        weight_maps: bool = True,
         restored: bool = False,
         noise: Sequence[SensorNoise | None] = (),
         ranges: Sequence[ThermalRange | None] = (),
@@ -496,7 +514,8 @@ class Fuser:
         :param placements: for each source in turn, where the pixels of the first one lie in it;
             None, and for those left out, where the whole image covers the first one.
         :param trust: 0 to 1 for each source in turn, 1 for those left out; 0 is no weight.
-        :param weights: whether weights and contributions are wanted; without them it is faster.
+        :param weight_maps: whether weights and contributions are wanted; without them it is
+            faster.
         :param restored: whether the restored sources are wanted, as above.
         :param noise: for each source in turn, what is known of its noise from the images before;
             None, and for those left out, it is measured in this one. Of what the settings do not
@@ -520,7 +539,7 @@ class Fuser:
         sources = checked_sources(arrays, placements, trust)
         sources = measured_sources(sources, settings.degradations(len(sources)), noise)
         with nullcontext() if self._replayer is None else self._replayer.stream():
-            task = self._task(sources, settings, weights, restored)
+            task = self._task(sources, settings, weight_maps, restored)
             fused = self._run(task, sources, callback, cancelled)
             results = self._arrays(fused)
         # Downloaded with the rest: nothing has waited for it.

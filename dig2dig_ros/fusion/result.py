@@ -73,7 +73,7 @@ class FusionResult:
         :raises ValueError: the weights were not asked for.
         """
         if not len(self.contributions):
-            raise ValueError('there are no weights to show: fuse with weights=True')
+            raise ValueError('there are no weights to show: fuse with weight_maps=True')
         return contribution_overlay(self.image, self.contributions)
 
     def save(self, path: str | PathLike[str]) -> Path:

@@ -315,7 +315,7 @@ class Pipeline:
             placements=prepared.placements,
             trust=prepared.trust,
             noise=prepared.noise,
-            weights=weights,
+            weight_maps=weights,
             restored=restored,
             cancelled=cancelled,
         )

@@ -309,7 +309,7 @@ def fuse(args: argparse.Namespace) -> int:
     def write(result: FusionResult, name: str) -> None:
         write_pictures(output_files(output / f'{name}.png', 2, args.weights), result, names)
 
-    done, skipped = fuse_folders(args.inputs, fuser, parameters, write, show)
+    done, skipped = fuse_folders(args.inputs, fuser, parameters, write, show, args.weights)
     if not done:
         raise UsageError(f'none of the {skipped} pairs could be fused, see above')
     left_out = f', {skipped} left out' if skipped else ''
@@ -352,7 +352,7 @@ def fuse_images(args: argparse.Namespace, output: Path, show: Show | None) -> in
             if stretched := stretch_text(size_of(image), size_of(images[0])):
                 report(f'warning: of {path}, {stretched}')
     try:
-        result = fuser.fuse(*sources, placements=placements)
+        result = fuser.fuse(*sources, placements=placements, weight_maps=args.weights)
     except (ValueError, RuntimeError) as error:
         # A prior that does not know the timesteps, or memory that is not enough.
         raise UsageError(f'the images cannot be fused: {error}') from error

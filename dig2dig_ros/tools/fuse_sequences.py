@@ -134,6 +134,7 @@ def fuse_folders(
     parameters: Mapping[str, Any],
     write: Write,
     show: Show | None,
+    weight_maps: bool,
 ) -> tuple[int, int]:
     """
     Fuse the pairs of folders, each for itself; those that cannot be fused are reported.
@@ -157,6 +158,7 @@ def fuse_folders(
                 thermal,
                 registration=registration,
                 thermal_range=thermal_range(parameters),
+                weight_maps=weight_maps,
             )
         except RuntimeError as error:  # memory that is not enough
             raise UsageError(f'{pair.name} cannot be fused: {error}') from error
@@ -215,6 +217,7 @@ def fuse_videos(
             output,
             thermal_time_offset=float(parameters.get('thermal_time_offset', 0.0)),
             registration=_registration(parameters),
+            weight_maps=False,
             progress=_progress,
             show=look,
             on_error=leave_out,

@@ -90,7 +90,7 @@ def inspect(args: argparse.Namespace) -> int:
     rows = []
     for condition in parse_conditions(','.join(_CONDITIONS)):
         visible, thermal = condition.apply(*images, pair.name)
-        fused = {'fused': fuser.fuse(visible, thermal, weights=False).image}
+        fused = {'fused': fuser.fuse(visible, thermal, weight_maps=False).image}
         panels = []
         for name, image in detector_inputs(tuple(_INPUTS), visible, thermal, fused).items():
             found, drawn = _find(detector, image, truth, args.score)

@@ -60,7 +60,7 @@ def test_result_has_the_shape_types_and_weights_of_a_fusion(fuser):
     assert result.weights.min() >= 0
     assert result.contributions.shape == (2, 60, 84)
     np.testing.assert_allclose(result.contributions.sum(axis=0), 1, atol=1e-5)
-    assert fuser.fuse(visible, thermal, weights=False).contributions.shape == (0, 60, 84)
+    assert fuser.fuse(visible, thermal, weight_maps=False).contributions.shape == (0, 60, 84)
 
 
 def test_warm_object_and_visible_texture_are_both_in_the_fused_image(fuser):
@@ -298,11 +298,11 @@ def test_a_result_that_is_not_finite_is_an_error_and_no_image(value, change, gra
     visible, thermal, _ = street()
     settings = replace(SETTINGS, **change)
     sound = Fuser(settings, prior=GaussianPrior(), device='cpu', graphs=graphs)
-    assert sound.fuse(visible, thermal, weights=False).image.any()
+    assert sound.fuse(visible, thermal, weight_maps=False).image.any()
     fuser = Fuser(settings, prior=Damaged(value), device='cpu', graphs=graphs)
     for weights in (True, False):
         with pytest.raises(NotFiniteError, match="not finite: the prior 'gaussian' may be"):
-            fuser.fuse(visible, thermal, weights=weights)
+            fuser.fuse(visible, thermal, weight_maps=weights)
 
 
 @pytest.mark.cuda

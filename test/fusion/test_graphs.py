@@ -399,7 +399,7 @@ def test_after_a_warm_up_pairs_of_a_robot_are_replayed():
     fuser = Fuser(SETTINGS, prior='nano', device='cuda')
     fuser.warm_up(32, 24)
     assert fuser.memory()['CUDA graphs'] == '2'
-    fuser.fuse(*images(0), weights=False)
+    fuser.fuse(*images(0), weight_maps=False)
     fuser.fuse(*images(0))
     assert fuser.memory()['CUDA graphs'] == '2'
 

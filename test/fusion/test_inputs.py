@@ -197,6 +197,17 @@ def test_settings_are_for_one_call(fuser, fused):
     assert np.array_equal(fuser(VISIBLE, THERMAL).image, fused)
 
 
+def test_weight_maps_can_be_left_out(fuser, fused):
+    result = fuser(VISIBLE, THERMAL, weight_maps=False)
+    assert np.array_equal(result.image, fused)
+    assert result.weights.shape == result.contributions.shape == (0, *SHAPE)
+    (only,) = fuser([VISIBLE], [THERMAL])
+    assert only.weights.shape == only.contributions.shape == (2, *SHAPE)
+    # The setting of this name, which takes the rule, is another thing.
+    with pytest.raises(ValueError, match='weights is False, but must be'):
+        fuser(VISIBLE, THERMAL, weights=False)
+
+
 def test_visible_bits_are_found_and_noted(fuser, fused):
     visible = VISIBLE.astype(np.uint16) * 16  # of 12 bits
     result = fuser(visible, THERMAL)

@@ -79,7 +79,7 @@ def noisy(pair, deviation):
 
 
 def fused_grey(fuser, pair):
-    image = fuser.fuse(*pair, weights=False).image
+    image = fuser.fuse(*pair, weight_maps=False).image
     return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32)
 
 

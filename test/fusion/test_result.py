@@ -57,8 +57,8 @@ def test_it_is_saved_and_shown_without_loss(result, tmp_path):
 def test_the_overlay_is_that_of_the_node(fuser, result):
     expected = contribution_overlay(result.image, result.contributions)
     assert np.array_equal(result.overlay(), expected)
-    with pytest.raises(ValueError, match='fuse with weights=True'):
-        fuser.fuse(VISIBLE, THERMAL, weights=False).overlay()
+    with pytest.raises(ValueError, match='fuse with weight_maps=True'):
+        fuser.fuse(VISIBLE, THERMAL, weight_maps=False).overlay()
 
 
 @pytest.mark.parametrize('name', PRESETS)

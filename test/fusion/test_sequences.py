@@ -99,6 +99,17 @@ def test_the_range_of_counts_follows_the_scene(fuser):
     assert np.array_equal(list(still)[1].image, alone)
 
 
+def test_weight_maps_can_be_left_out(fuser, tmp_path):
+    for wanted, count in ((True, 2), (False, 0)):
+        (result,) = fuser.fuse_many([VISIBLE], [COUNTS], weight_maps=wanted)
+        assert len(result.weights) == len(result.contributions) == count
+        video = write_video(tmp_path / 'a.avi', levels(40, 80))
+        shown = []
+        output = tmp_path / 'out.avi'
+        fuser.fuse_video(video, video, output, show=shown.append, weight_maps=wanted)
+        assert [len(result.weights) for result in shown] == [count] * 2
+
+
 @pytest.mark.parametrize(
     ('visible', 'thermal', 'words'),
     [

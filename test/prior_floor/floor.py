@@ -248,7 +248,7 @@ def _over_floor(fuser: Fuser, size: tuple[int, int], peak: Peak, seconds: float)
     call = prior_call(fuser.prior, *seen, images=2)
     prior = float(np.median(seconds_of(call, fuser.device, seconds))) / 2 * calls
     fused = seconds_of(
-        lambda: fuser.fuse(visible, thermal, settings=settings, weights=False),
+        lambda: fuser.fuse(visible, thermal, settings=settings, weight_maps=False),
         fuser.device,
         seconds,
     )

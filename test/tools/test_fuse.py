@@ -756,6 +756,26 @@ def test_a_frame_that_cannot_be_fused_is_left_out(
     assert not other.exists()
 
 
+def test_weight_maps_are_computed_only_where_they_are_written(
+    tmp_path: Path, prior: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = []
+    fuse = Fuser.fuse
+
+    def noted(self: Fuser, *images: Image, **how: Any) -> FusionResult:
+        wanted.append(how['weight_maps'])
+        return fuse(self, *images, **how)
+
+    monkeypatch.setattr(Fuser, 'fuse', noted)
+    monkeypatch.chdir(tmp_path)
+    pairs_in(tmp_path / 'pairs', 'a')
+    frames = video(tmp_path / 'a.avi', [structure(1)])
+    for inputs in (['pairs/visible/a.png', 'pairs/thermal/a.png'], ['pairs'], [frames, frames]):
+        for options in ([], ['--weights']) if frames not in inputs else ([],):
+            assert main([*inputs, '--overwrite', '--prior', prior, *options]) == 0
+    assert wanted == [False, True, False, True, False]
+
+
 def test_ctrl_c_leaves_no_half_written_video(
     tmp_path: Path, prior: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
