@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-import os
 from pathlib import Path
 import re
 import sys
@@ -72,24 +71,6 @@ def check_output(folder: Path, overwrite: bool, option: str = '--output') -> Non
             f'{folder} is not empty: choose another {option}, or replace the results in it with '
             '--overwrite'
         )
-
-
-def check_output_file(path: Path, overwrite: bool = True) -> None:
-    """
-    Make sure that a file can be written, before the work whose result it takes.
-
-    :param overwrite: whether it may replace one that is there.
-    :raises UsageError: it cannot, or may not.
-    """
-    folder = path.absolute().parent
-    if path.is_dir():
-        raise UsageError(f'{path} is a folder: name a file')
-    if not folder.is_dir():
-        raise UsageError(f'there is no folder {path.parent}: make it, or choose another --output')
-    if path.exists() and not overwrite:
-        raise UsageError(f'{path} exists: choose another name, or replace it with --overwrite')
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise UsageError(f'{path} cannot be written: permission denied')
 
 
 def parameter_file(name: str) -> Path:

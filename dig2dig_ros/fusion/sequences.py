@@ -20,7 +20,7 @@ The functions take what fuses a pair, so that nothing here knows the fuser.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
 from itertools import zip_longest
 import os
@@ -34,6 +34,7 @@ from dig2dig_ros.fusion.inputs import Inputs, kind_of
 from dig2dig_ros.fusion.result import FusionResult
 from dig2dig_ros.fusion.sources import FusionInputError
 from dig2dig_ros.images.image_pairs import ImagePairError, pair_folders
+from dig2dig_ros.images.output_files import check_output_file, OutputError
 from dig2dig_ros.images.video import Video, VIDEO_SUFFIXES, VideoError, VideoFrames
 
 Read: TypeAlias = Callable[[tuple[object, object], float, str], Inputs]
@@ -125,22 +126,22 @@ def video_paths(visible: object, thermal: object, output: object) -> tuple[Path,
     return paths[0], paths[1], paths[2]
 
 
-def check_output(output: Path) -> tuple[str, str]:
+def _codec_for(output: Path, inputs: Sequence[Path]) -> str:
     """
-    Return what :class:`Video` is to be called with for a file of this name: (name, codec).
+    Return the codec of a video to be written.
 
-    :raises FusionInputError: no video can be written there.
+    :raises FusionInputError: none can be written there.
     """
     codec = VIDEO_SUFFIXES.get(output.suffix.lower())
     if codec is None:
         raise FusionInputError(
             f'{output} cannot be written: a video is one of {", ".join(VIDEO_SUFFIXES)}'
         )
-    if not output.parent.is_dir():
-        raise FusionInputError(f'{output} cannot be written: there is no folder {output.parent}')
-    if output.is_dir():
-        raise FusionInputError(f'{output} cannot be written: it is a folder')
-    return output.name, codec
+    try:
+        check_output_file(output, inputs=inputs)
+    except OutputError as error:
+        raise FusionInputError(str(error)) from error
+    return codec
 
 
 def fuse_videos(
@@ -163,11 +164,7 @@ def fuse_videos(
     :param show: called with every result.
     :param on_error: called with what is wrong with a frame; the one before is then held.
     """
-    name, codec = check_output(output)
-    if output.exists() and any(
-        path.exists() and output.samefile(path) for path in (visible, thermal)
-    ):
-        raise FusionInputError(f'{output} is one of the videos to fuse: choose another output')
+    codec = _codec_for(output, (visible, thermal))
     opened: list[VideoFrames] = []
     part = output.with_name(f'.{output.stem}.part{output.suffix}')
     writer: Video | None = None
@@ -188,7 +185,7 @@ def fuse_videos(
                 continue
             if writer is None:
                 width = result.image.shape[1]
-                writer = Video(lambda _: part, opened[0].rate, width, ((name, codec),))
+                writer = Video(lambda _: part, opened[0].rate, width, ((output.name, codec),))
             writer.add([result.image], stamp)
             if writer.name is None:
                 raise VideoError(f'{output} cannot be written: OpenCV has no codec {codec} for it')

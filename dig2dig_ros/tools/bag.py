@@ -42,13 +42,13 @@ from dig2dig_ros.evaluation.bag_writer import BagWriter, image_message
 from dig2dig_ros.evaluation.camera_sources import DirectorySource, PARAMETERS, StreetSource
 from dig2dig_ros.evaluation.imperfect_cameras import CameraGeometry
 from dig2dig_ros.evaluation.options import (
-    check_output_file,
     positive,
     report,
     size_argument,
     UsageError,
     within,
 )
+from dig2dig_ros.images.output_files import check_output_file
 from dig2dig_ros.nodes.signals import run_tool
 from dig2dig_ros.streams.pairing import SOURCES
 
@@ -96,13 +96,10 @@ def check_output(path: Path, overwrite: bool) -> None:
     """
     Make sure that a bag can be written.
 
-    :raises UsageError: it cannot, or would replace something else than a bag.
+    :raises UsageError, OutputError: it cannot, or would replace something else than a bag.
     """
-    if not path.is_dir():
-        check_output_file(path, overwrite=False)
-    elif not overwrite:
-        raise UsageError(f'{path} exists: choose another --output, or replace it with --overwrite')
-    elif not is_bag(path):
+    check_output_file(path, overwrite, folder=True)
+    if path.exists() and not (path.is_dir() and is_bag(path)):
         raise UsageError(f'{path} is not a bag, so --overwrite does not replace it')
 
 

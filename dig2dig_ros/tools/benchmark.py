@@ -51,7 +51,6 @@ from dig2dig_ros.evaluation.fusion_timing import (
 )
 from dig2dig_ros.evaluation.options import (
     add_parameter,
-    check_output_file,
     load_parameters,
     parameter_file,
     positive,
@@ -62,6 +61,7 @@ from dig2dig_ros.evaluation.options import (
 )
 from dig2dig_ros.evaluation.study import as_json
 from dig2dig_ros.evaluation.tables import figure, Table
+from dig2dig_ros.images.output_files import check_output_file
 from dig2dig_ros.nodes.child_processes import assignments, Child, enter_domain, ProcessError
 from dig2dig_ros.nodes.signals import interrupt_on_termination, run_tool
 from dig2dig_ros.streams.statistics import percentiles_ms

@@ -49,7 +49,6 @@ from dig2dig_ros.evaluation.calibration import (
     left_over,
 )
 from dig2dig_ros.evaluation.options import (
-    check_output_file,
     load_parameters,
     positive,
     report,
@@ -67,6 +66,7 @@ from dig2dig_ros.evaluation.registration_points import counted, load_points
 from dig2dig_ros.evaluation.registration_report import click_page, overlay, OverlayPair
 from dig2dig_ros.images.alignment import Model
 from dig2dig_ros.images.geometry import RegistrationError
+from dig2dig_ros.images.output_files import check_output_file
 from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.images.registration_file import save_registration
 from dig2dig_ros.nodes.signals import run_tool
@@ -181,7 +181,7 @@ def _board(text: str) -> tuple[int, int]:
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Raise UsageError before the work where a file would not be written after it."""
+    """Raise UsageError or OutputError where a file would not be written after the work."""
     if args.overlay is None:
         args.overlay = args.output.with_suffix('.png')
     if args.overlay.suffix.lower() not in ('.png', '.jpg'):

@@ -39,7 +39,6 @@ import cv2
 import numpy as np
 
 from dig2dig_ros.evaluation.options import (
-    check_output_file,
     positive,
     report,
     size_argument,
@@ -58,6 +57,7 @@ from dig2dig_ros.evaluation.registration_trials import (
 from dig2dig_ros.images.alignment import Model
 from dig2dig_ros.images.geometry import Array, size_of
 from dig2dig_ros.images.image_pairs import find_pairs, ImagePair, load_pair
+from dig2dig_ros.images.output_files import check_output_file
 from dig2dig_ros.nodes.signals import run_tool
 
 # Pairs of one camera pair: more make the reference no better.

@@ -46,7 +46,6 @@ import cv2
 from dig2dig_ros.evaluation.methods import time_left
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
-    check_output_file,
     chosen_parameters,
     INTERRUPTED,
     positive,
@@ -60,6 +59,7 @@ from dig2dig_ros.evaluation.restoration_study import Case, METRICS, RestorationS
 from dig2dig_ros.evaluation.scores import ScoreFile
 from dig2dig_ros.fusion.degradation import DegradationError
 from dig2dig_ros.images.image_pairs import find_pairs
+from dig2dig_ros.images.output_files import check_output_file
 from dig2dig_ros.nodes.signals import interruption, run_tool
 
 # Visible; thermal. One text is for both.

@@ -42,7 +42,6 @@ from numpy.typing import NDArray
 from dig2dig_ros.evaluation.fusion_timing import moving_pairs
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
-    check_output_file,
     chosen_parameters,
     report,
     set_up_fuser,
@@ -50,6 +49,7 @@ from dig2dig_ros.evaluation.options import (
     UsageError,
 )
 from dig2dig_ros.images.geometry import RegistrationError
+from dig2dig_ros.images.output_files import check_output_file
 from dig2dig_ros.images.registration_file import load_registration
 from dig2dig_ros.nodes.signals import run_tool
 from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-import os
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
@@ -40,7 +39,6 @@ from numpy.typing import NDArray
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
     check_output,
-    check_output_file,
     chosen_parameters,
     load_parameters,
     report,
@@ -61,6 +59,7 @@ from dig2dig_ros.images.image_pairs import (
     read_photograph,
 )
 from dig2dig_ros.images.no_data import filled, NoData, placement_of_data
+from dig2dig_ros.images.output_files import check_output_file
 from dig2dig_ros.images.overlay import weight_map, with_legend
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration_file import load_registration
@@ -99,25 +98,17 @@ def check_files(files: Sequence[Path], inputs: Sequence[Path]) -> None:
     """
     Find out before the work what would fail after it.
 
-    :raises UsageError: a file cannot be written, or is one of the inputs.
+    :raises UsageError, OutputError: a file cannot be written, or is one of the inputs.
     """
-    suffix, folder = files[0].suffix, files[0].parent
+    suffix = files[0].suffix
     if not cv2.haveImageWriter(f'image{suffix}'):
         problem = f'the suffix {suffix!r}' if suffix else 'a name without a suffix'
         raise UsageError(
             f'{files[0]} cannot be written: OpenCV has no image format for {problem}; '
             'use .png, .tif or .jpg'
         )
-    if not folder.is_dir():
-        raise UsageError(f'{files[0]} cannot be written: there is no folder {folder}')
-    taken = {path.resolve() for path in inputs}
     for path in files:
-        if path.resolve() in taken:
-            raise UsageError(f'{path} is one of the images to fuse: choose another -o')
-        if path.is_dir():
-            raise UsageError(f'{path} cannot be written: it is a folder')
-        if not os.access(path if path.exists() else folder, os.W_OK):
-            raise UsageError(f'{path} cannot be written: permission denied')
+        check_output_file(path, inputs=inputs)
 
 
 def choose_parameters(args: argparse.Namespace, images: Sequence[NDArray[Any]]) -> dict[str, Any]:
@@ -286,9 +277,8 @@ def fuse(args: argparse.Namespace) -> int:
     kind = kind_of_inputs(args.inputs)
     output = args.output or Path(DEFAULT_OUTPUTS[kind])
     if kind == 'folders':
+        check_output_file(output, inputs=args.inputs, folder=True)
         check_output(output, args.overwrite)
-        if output.resolve() in {path.resolve() for path in args.inputs}:
-            raise UsageError(f'{output} is one of the folders to fuse: choose another -o')
     elif kind == 'videos' or args.output is None:
         check_output_file(output, args.overwrite or args.output is not None)
     show = window() if args.show else None

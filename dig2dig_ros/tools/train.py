@@ -36,10 +36,11 @@ from numpy.typing import NDArray
 import torch
 from torch import Tensor
 
-from dig2dig_ros.evaluation.options import check_output_file, positive, report, UsageError
+from dig2dig_ros.evaluation.options import positive, report, UsageError
 from dig2dig_ros.evaluation.training_data import batches, load_luma
 from dig2dig_ros.fusion.device import describe_device, has_fast_bf16, resolve_device
 from dig2dig_ros.fusion.estimates import denoise
+from dig2dig_ros.images.output_files import check_output_file
 from dig2dig_ros.nodes.signals import INTERRUPTED, interruption, run_tool
 from dig2dig_ros.priors.base import linear_alpha_bar, Prior
 from dig2dig_ros.priors.compact import CompactConfig, CompactPrior, CompactUNet, save

@@ -183,7 +183,7 @@ def test_videos_of_other_rates_are_paired_by_time(fuser, tmp_path):
         ('a.avi', 'cut.avi', 'out.mp4', r'cannot read cut.avi: it is damaged'),
         ('a.avi', 'a.avi', 'out.gif', 'out.gif cannot be written: a video is one of .mp4, .mkv'),
         ('a.avi', 'a.avi', 'new/out.mp4', 'there is no folder new'),
-        ('a.avi', 'a.avi', './a.avi', 'a.avi is one of the videos to fuse: choose another'),
+        ('a.avi', 'a.avi', './a.avi', 'a.avi is one of the inputs: name another output'),
         ([VISIBLE], 'a.avi', 'out.mp4', 'visible is of type list, not the path of a video'),
     ],
 )

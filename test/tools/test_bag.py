@@ -108,6 +108,8 @@ def test_a_bag_is_replaced_only_when_asked_for(
     assert len(messages('drive')['/thermal/image_raw']) == 1
     assert main(['pairs', '-o', 'pairs', '--overwrite']) == 2
     assert 'pairs is not a bag' in capsys.readouterr().err
+    assert main(['pairs', '-o', 'pairs/visible/0.png', '--overwrite']) == 2
+    assert '0.png is not a bag, so --overwrite does not replace it' in capsys.readouterr().err
     assert sorted(path.name for path in folder.iterdir()) == ['drive', 'pairs']
 
 

@@ -51,7 +51,7 @@ def test_a_checked_file_is_written(registration, tmp_path, capsys):
     assert shapes == [[1, 48, 64, 3], [1, 24, 32]]
 
     assert main(words) == 2
-    assert 'street.onnx exists: choose another name' in capsys.readouterr().err
+    assert 'street.onnx exists: name another output' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('damage', [0.6, float('nan')])
