@@ -146,8 +146,8 @@ def set_up_fuser(parameters: Mapping[str, Any], settings: FusionSettings | None 
         raise UsageError(f'the fusion cannot be set up: {error}') from error
 
 
-def thermal_range(parameters: Mapping[str, Any]) -> ThermalRange:
-    """Return the mapping of thermal counts that the parameters ask for, without memory."""
+def thermal_range(parameters: Mapping[str, Any], smoothing: float = 0.0) -> ThermalRange:
+    """Return the mapping of counts that the parameters ask for; by default, without memory."""
     arguments = {
         'mode': 'thermal_range',
         'percentiles': 'thermal_range_percentiles',
@@ -155,7 +155,7 @@ def thermal_range(parameters: Mapping[str, Any]) -> ThermalRange:
         'polarity': 'thermal_polarity',
     }
     given = {name: parameters[key] for name, key in arguments.items() if key in parameters}
-    return ThermalRange(**given, smoothing=0.0)
+    return ThermalRange(**given, smoothing=smoothing)
 
 
 def thermal_crop(parameters: Mapping[str, Any]) -> Sequence[int]:

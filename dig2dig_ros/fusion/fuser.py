@@ -135,7 +135,7 @@ class Fuser:
         self.device = resolve_device(str(device))
         self.dtype = resolve_precision(precision, self.device)
         self.prior = self._load(prior)
-        if self.dtype == torch.float16 and not _stays_finite(self.prior, self.device):
+        if self.dtype == torch.float16 and not self.prior.stays_finite(self.device):
             if precision != 'auto':
                 raise PriorError(
                     f"prior '{self.prior.name}' leaves the range of fp16: set precision to bf16 "
@@ -313,6 +313,7 @@ class Fuser:
         *others: Sequence[Image],
         registration: Registered = None,
         thermal_range: ThermalRange | None = None,
+        thermal_crop: Sequence[int] = (0, 0),
         weight_maps: bool = True,
         restored: bool = False,
         callback: Callable[[StepState], None] | None = None,
@@ -327,6 +328,7 @@ class Fuser:
         *others: Image,
         registration: Registered = None,
         thermal_range: ThermalRange | None = None,
+        thermal_crop: Sequence[int] = (0, 0),
         weight_maps: bool = True,
         restored: bool = False,
         callback: Callable[[StepState], None] | None = None,
@@ -340,6 +342,7 @@ class Fuser:
         *others: Any,
         registration: Registered = None,
         thermal_range: ThermalRange | None = None,
+        thermal_crop: Sequence[int] = (0, 0),
         weight_maps: bool = True,
         restored: bool = False,
         callback: Callable[[StepState], None] | None = None,
@@ -364,6 +367,7 @@ class Fuser:
             that ``calibrate`` writes, or a :class:`Registration`. Without it, images of other
             sizes than the visible one are resized to it.
         :param thermal_range: maps thermal images; default: what holds counts, by percentiles.
+        :param thermal_crop: rows at the top and bottom of the thermal image to leave out.
         :param weight_maps: whether ``result.weights`` and ``result.contributions`` are wanted;
             without them it is faster.
         :param restored: whether ``result.restored`` is wanted.
@@ -377,7 +381,7 @@ class Fuser:
         """
         chosen = self.settings.changed(**settings)
         batch = split_batches((visible, thermal, *others))
-        read = InputReader(chosen.chroma == 'all', registration, thermal_range)
+        read = _reader(chosen, registration, thermal_range, thermal_crop)
         fuse = partial(
             self._fuse_inputs,
             settings=chosen,
@@ -402,6 +406,7 @@ class Fuser:
         rate: float = 30.0,
         registration: Registered = None,
         thermal_range: ThermalRange | None = None,
+        thermal_crop: Sequence[int] = (0, 0),
         weight_maps: bool = True,
         **settings: Any,
     ) -> Iterator[FusionResult]:
@@ -422,7 +427,7 @@ class Fuser:
         if not (math.isfinite(rate) and rate > 0):
             raise ValueError(f'rate is {rate}, but must be above 0')
         chosen = self.settings.changed(**settings)
-        read = InputReader(chosen.chroma == 'all', registration, thermal_range)
+        read = _reader(chosen, registration, thermal_range, thermal_crop)
         fuse = partial(self._fuse_inputs, settings=chosen, weight_maps=weight_maps)
         return fuse_pairs(named_pairs(visible, thermal), rate, read, fuse)
 
@@ -435,6 +440,7 @@ class Fuser:
         thermal_time_offset: float = 0.0,
         registration: Registered = None,
         thermal_range: ThermalRange | None = None,
+        thermal_crop: Sequence[int] = (0, 0),
         weight_maps: bool = True,
         progress: Progress | None = None,
         show: Callable[[FusionResult], None] | None = None,
@@ -466,7 +472,7 @@ class Fuser:
         chosen = self.settings.changed(**settings)
         return fuse_videos(
             *video_paths(visible, thermal, output),
-            InputReader(chosen.chroma == 'all', registration, thermal_range),
+            _reader(chosen, registration, thermal_range, thermal_crop),
             partial(
                 self._fuse_inputs,
                 settings=chosen,
@@ -669,18 +675,8 @@ class Fuser:
         return self._noise[key]
 
 
-@torch.inference_mode()
-def _stays_finite(prior: Prior, device: torch.device) -> bool:
-    """Return whether a prior's estimates are finite for images at their extremes."""
-    place = torch.arange(64, device=device)
-    fine = ((place[:, None] + place) % 2).float() * 2 - 1
-    edge = (place > 32).float().expand(64, 64) * 2 - 1
-    images = torch.stack([fine, edge, torch.ones_like(fine)])[:, None]
-    last = prior.num_train_timesteps - 1
-    return all(
-        bool(prior.denoise(images, torch.full((3,), timestep, device=device)).isfinite().all())
-        for timestep in (0, min(400, last), last)
-    )
+def _reader(settings: FusionSettings, *how: Any) -> InputReader:
+    return InputReader('photographs' if settings.chroma == 'all' else 'thermal', *how)
 
 
 def _draws(settings: FusionSettings) -> int:

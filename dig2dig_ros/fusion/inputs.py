@@ -40,14 +40,15 @@ from dig2dig_ros.images.geometry import RegistrationError, size_of, stretch_text
 from dig2dig_ros.images.image_pairs import (
     has_colour,
     ImagePairError,
+    looks_like_palette,
     NO_PALETTE,
     read_photograph,
     to_grey,
 )
 from dig2dig_ros.images.placement import Placement
-from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.images.registration import Registration, SOFT_EDGE
 from dig2dig_ros.images.registration_file import load_registration
-from dig2dig_ros.images.thermal_range import ThermalRange
+from dig2dig_ros.images.thermal_range import ThermalRange, ThermalRangeError, without_rows
 from dig2dig_ros.images.video import VIDEO_SUFFIXES
 
 _PIL_MODES = 'L, I;16, I, F, RGB, RGBA, LA or P'
@@ -81,6 +82,15 @@ An image as :class:`Fuser` takes it.
 Registered: TypeAlias = Registration | Placement | str | os.PathLike[str] | None
 """Where the thermal image lies on the visible one, or the file that says so; None all over it."""
 
+Others: TypeAlias = Literal['thermal', 'photographs', 'either']
+"""
+What the images behind the first one are.
+
+- Those of thermal cameras are grey; 16 bits are counts.
+- Of photographs, any may have colour, and 16 bits are no counts.
+- Where nobody has said it, those with colour are photographs, and those without are thermal.
+"""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -99,33 +109,46 @@ class Inputs:
 
 class InputReader:
     """
-    Makes pairs of one visible and one thermal camera ready for the fusion.
+    Makes images of one scene ready for the fusion.
 
     Keeps, from one pair of a sequence to the next, the range of the thermal counts and how many
     bits the visible camera uses. Not thread-safe.
 
-    :param photographs: all images are photographs, so that 16 bits are not counts of a thermal
-        camera, and any of them may have colour.
+    :param others: what the images behind the first one are.
     :param registration: where the thermal image lies on the visible one, or the path of a file
         that says so.
     :param thermal_range: maps thermal images; default: what holds counts, as the node does.
+    :param thermal_crop: rows at the top and bottom of the thermal image that are no image.
+    :param edge: pixels of the visible image over which the thermal one fades out.
+    :param advice: what to do with a photograph that is taken for a thermal image, for messages.
     :raises FusionInputError: the registration cannot be used.
     """
 
     def __init__(
         self,
-        photographs: bool = False,
+        others: Others = 'thermal',
         registration: Registered = None,
         thermal_range: ThermalRange | None = None,
+        thermal_crop: Sequence[int] = (0, 0),
+        *,
+        edge: float = SOFT_EDGE,
+        advice: str = "for two photographs, set chroma='all'",
     ) -> None:
-        self._photographs = photographs
-        self._placement = _placement(registration)
+        self._others = others
+        self._registration, self._placement = _registered(registration, edge)
         self._range = thermal_range
+        self._crop = thermal_crop
+        self._edge = edge
+        self._advice = advice
         self._ranges: dict[int, ThermalRange] = {}
         self._depths: dict[int, BitDepth] = {}
 
     def __call__(
-        self, images: Sequence[object], stamp: float | None = None, place: str = ''
+        self,
+        images: Sequence[object],
+        stamp: float | None = None,
+        place: str = '',
+        names: Sequence[str] = (),
     ) -> Inputs:
         """
         Read one image of each source.
@@ -133,17 +156,25 @@ class InputReader:
         :param stamp: time in s, by which the range of thermal counts follows the scene; None for
             images that are no sequence.
         :param place: in a batch or sequence, for error messages, such as '[3]'.
+        :param names: of the images in messages, where they have others than visible and thermal.
         :raises FusionInputError: one cannot be used; the message says which, why, and what to do.
         """
+        if stamp is None:
+            self._depths.clear()
+        called = names or [source_name(index) + place for index in range(len(images))]
         notes: list[str] = []
         arrays, ranges = [], []
-        for index, image in enumerate(images):
-            name = source_name(index) + place
+        for index, (image, name) in enumerate(zip(images, called, strict=True)):
             array = as_array(image, name)
-            is_thermal = index > 0 and not self._photographs
+            if index and self._others != 'photographs':
+                array = self._without_colour(array, index, name)
+            is_thermal = index > 0 and self._others != 'photographs' and array.ndim == 2
             if index == 1 and is_thermal:
-                array = _grey_thermal(array, name)
-            if self._photographs and array.dtype == np.uint16:
+                try:
+                    array = without_rows(array, self._crop)
+                except ThermalRangeError as error:
+                    raise FusionInputError(f'{name}: {error}') from error
+            if self._others == 'photographs' and array.dtype == np.uint16:
                 # Bits that are not used say how dark it is; and floats are not taken for counts.
                 array = array / np.float32(65535)
             elif not is_thermal and array.dtype == np.uint16:
@@ -153,12 +184,35 @@ class InputReader:
                     notes.append(f'{name} uses {depth.bits} of 16 bits and is scaled by them')
             arrays.append(array)
             ranges.append(self._range_of(index, array) if is_thermal else None)
+        if self._registration is not None:
+            try:
+                self._registration.check_sizes(*map(size_of, arrays[:2]))
+            except RegistrationError as error:
+                raise FusionInputError(f'the images cannot be registered: {error}') from error
         placements = (None, self._placement)[: len(arrays)]
         for index, array in enumerate(arrays):
             if index and (index != 1 or self._placement is None):
-                notes += _resized(array, arrays[0], source_name(index) + place)
-        arrays, placed = mapped(arrays, placements, ranges, stamp, notes)
+                notes += _resized(array, arrays[0], called[index])
+        arrays, placed = mapped(arrays, placements, ranges, stamp, notes, names, self._edge)
         return Inputs(tuple(arrays), tuple(placed), tuple(notes))
+
+    def _without_colour(self, array: NDArray[Any], index: int, name: str) -> NDArray[Any]:
+        """
+        Return an image that has no colour with one channel, and others as they are.
+
+        :raises FusionInputError: it has colour and must not, or has false colours.
+        """
+        if array.ndim == 2 or array.shape[2] != 3 or array.dtype.kind not in 'uf':
+            return array
+        levels = array
+        if array.dtype.kind == 'f':
+            array = array.astype(np.float32)
+            levels = np.rint(np.clip(np.nan_to_num(array), 0, 1) * 255).astype(np.uint8)
+        if not has_colour(levels):
+            return to_grey(array)
+        if (index == 1 and self._others == 'thermal') or looks_like_palette(levels):
+            raise FusionInputError(f'{name}: {NO_PALETTE}; {self._advice}')
+        return array
 
     def _range_of(self, index: int, array: NDArray[Any]) -> ThermalRange | None:
         """Return what maps a thermal image; None where it is to be taken as it is."""
@@ -331,26 +385,11 @@ def _from_pil(image: Any, name: str) -> NDArray[Any]:
     )
 
 
-def _grey_thermal(array: NDArray[Any], name: str) -> NDArray[Any]:
-    """
-    Return a thermal image with one channel.
-
-    :raises FusionInputError: it has colour.
-    """
-    if array.ndim == 2 or array.shape[2] != 3 or array.dtype.kind not in 'uf':
-        return array
-    levels = array
-    if array.dtype.kind == 'f':
-        array = array.astype(np.float32)
-        levels = np.rint(np.clip(np.nan_to_num(array), 0, 1) * 255).astype(np.uint8)
-    if has_colour(levels):
-        raise FusionInputError(f"{name}: {NO_PALETTE}; for two photographs, set chroma='all'")
-    return to_grey(array)
-
-
-def _placement(registration: Registered) -> Placement | None:
+def _registered(
+    registration: Registered, edge: float
+) -> tuple[Registration | None, Placement | None]:
     if registration is None or isinstance(registration, Placement):
-        return registration
+        return None, registration
     if not isinstance(registration, (str, os.PathLike, Registration)):
         raise FusionInputError(
             f'registration is of type {type(registration).__name__}: pass the path of a file that '
@@ -359,7 +398,7 @@ def _placement(registration: Registered) -> Placement | None:
     try:
         if not isinstance(registration, Registration):
             registration = load_registration(Path(registration))
-        return registration.placement()
+        return registration, registration.placement(edge)
     except RegistrationError as error:
         raise FusionInputError(f'the images cannot be registered: {error}') from error
 

@@ -23,18 +23,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dig2dig_ros.errors import Refusal
 from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.fusion.denoising import LUMA_NOISE
 from dig2dig_ros.images.camera_noise import CameraNoise
 from dig2dig_ros.images.contrast import stretched
-from dig2dig_ros.images.no_data import filled, placement_of_data
+from dig2dig_ros.images.no_data import filled, placement_of_data, SOFT_EDGE
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.sensor_noise import measure_noise, SensorNoise
 from dig2dig_ros.images.stripes import Stripes, without_stripes
 from dig2dig_ros.images.thermal_range import ThermalRange, ThermalRangeError
 
 
-class FusionInputError(ValueError):
+class FusionInputError(Refusal, ValueError):
     """The images cannot be fused; the message says which one, why, and what is expected."""
 
 
@@ -55,11 +56,15 @@ def mapped(
     ranges: Sequence[ThermalRange | None],
     stamp: float | None,
     notes: list[str] | None = None,
+    names: Sequence[str] = (),
+    edge: float = SOFT_EDGE,
 ) -> tuple[list[NDArray[Any]], list[Placement | None]]:
     """
     Return the sources with thermal counts as intensities, and all of their placements.
 
     :param notes: takes what is to be said of pixels that hold no measurement.
+    :param names: of the sources in messages, where they have others.
+    :param edge: pixels of the first one over which others fade out beside those.
     :raises FusionInputError: one is no array or no thermal image, or a placement does not fit.
     """
     count = len(arrays)
@@ -79,24 +84,25 @@ def mapped(
         if range_ is None and not (index and holds_counts(image)):
             continue
         range_ = range_ or ThermalRange()
+        name = names[index] if names else source_name(index)
         if stamp is None:
             range_.reset()
         try:
             levels = range_(image[..., 0] if image.shape[2:] == (1,) else image, stamp or 0.0)
         except ThermalRangeError as error:
-            raise FusionInputError(f'{source_name(index)}: {error}') from error
+            raise FusionInputError(f'{name}: {error}') from error
         found = range_.no_data
         if found is not None:
             levels = filled(levels, found.mask)
             if notes is not None:
                 fate = () if index else ('filled from around it where it is small',)
-                notes += found.sentences(source_name(index), *fate)
+                notes += found.sentences(name, *fate)
             if index and images[0].ndim > 1 and images[0].size:
                 first = images[0].shape[1], images[0].shape[0]
                 placement = placed[index]
                 if placement is not None:
-                    _check_fits(placement, levels, (first[1], first[0]), source_name(index))
-                placed[index] = placement_of_data(found.mask, placement, first)
+                    _check_fits(placement, levels, (first[1], first[0]), name)
+                placed[index] = placement_of_data(found.mask, placement, first, edge)
         images[index] = levels
     return images, placed
 

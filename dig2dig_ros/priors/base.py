@@ -95,6 +95,19 @@ class Prior(nn.Module, ABC):
         :return: (B, 1, H, W) estimate of x_0 in the dtype of ``noisy``, not clipped.
         """
 
+    @torch.inference_mode()
+    def stays_finite(self, device: torch.device) -> bool:
+        """Return whether the estimates are finite for images at their extremes."""
+        place = torch.arange(64, device=device)
+        fine = ((place[:, None] + place) % 2).float() * 2 - 1
+        edge = (place > 32).float().expand(64, 64) * 2 - 1
+        images = torch.stack([fine, edge, torch.ones_like(fine)])[:, None]
+        last = self.num_train_timesteps - 1
+        return all(
+            bool(self.denoise(images, torch.full((3,), timestep, device=device)).isfinite().all())
+            for timestep in (0, min(400, last), last)
+        )
+
     def coefficients(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) at ``timesteps`` as (B, 1, 1, 1)."""
         level = self.levels_on(timesteps.device)[timesteps].view(-1, 1, 1, 1)

@@ -188,6 +188,31 @@ def test_a_thermal_range_maps_also_8_bits(fuser):
     )
 
 
+def test_rows_that_are_no_image_are_left_out(fuser, tmp_path):
+    telemetry = np.vstack([COUNTS, np.full((2, SHAPE[1]), 60000, np.uint16)])
+    expected = fuser(VISIBLE, COUNTS).image
+    crop = {'thermal_crop': (0, 2)}
+    assert np.array_equal(fuser(VISIBLE, telemetry, **crop).image, expected)
+    (result,) = fuser.fuse_many([VISIBLE], [telemetry], **crop)
+    assert np.array_equal(result.image, expected)
+    with pytest.raises(FusionInputError, match=r'thermal: thermal_crop \[0, 50\] leaves nothing'):
+        fuser(VISIBLE, telemetry, thermal_crop=(0, 50))
+
+
+def test_each_pair_of_a_batch_is_scaled_by_its_own_bits(fuser):
+    visible = VISIBLE.astype(np.uint16) * 16  # of 12 bits
+    _, second = fuser([VISIBLE.astype(np.uint16) * 257, visible], [THERMAL] * 2)
+    assert np.array_equal(second.image, fuser(visible, THERMAL).image)
+
+
+def test_further_images_are_taken_as_the_thermal_one_is(fuser):
+    palette = cv2.applyColorMap(THERMAL, cv2.COLORMAP_JET)
+    with pytest.raises(FusionInputError, match='source 3: the thermal image looks like'):
+        fuser(VISIBLE, THERMAL, palette)
+    coloured = fuser(VISIBLE, THERMAL, cv2.merge([THERMAL] * 3)).image
+    assert np.array_equal(coloured, fuser(VISIBLE, THERMAL, THERMAL).image)
+
+
 def test_settings_are_for_one_call(fuser, fused):
     strong = fuser(VISIBLE, THERMAL, thermal_strength=1.0, num_inference_steps=np.int64(2))
     settings = FusionSettings(thermal_strength=1.0, num_inference_steps=2)
@@ -232,7 +257,7 @@ def test_a_registration_or_its_file_places_the_thermal_image(fuser, tmp_path):
         result = fuser(VISIBLE, small, registration=given)
         assert np.array_equal(result.image, expected)
         assert result.notes == ()
-    with pytest.raises(FusionInputError, match='placement of thermal is for 32x24 pixels on'):
+    with pytest.raises(FusionInputError, match='thermal ones of 32x24 pixels, but they are'):
         fuser(VISIBLE, THERMAL, registration=registration)
 
 

@@ -34,7 +34,7 @@ from dig2dig_ros.images.registration_file import save_registration
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.priors.compact import CompactConfig, CompactUNet, save
 from dig2dig_ros.streams.parameters import fusion_settings
-from dig2dig_ros.tools import fuse as module
+from dig2dig_ros.tools import file_fusion
 from dig2dig_ros.tools.fuse import main
 
 Image = NDArray[Any]
@@ -197,7 +197,7 @@ def test_a_visible_image_of_12_bits_in_16_is_scaled_and_that_is_said(
 ) -> None:
     bright = np.maximum(colour(1), 20)
     assert fuse(bright.astype(np.uint16) * 16, structure(2)) == 0
-    assert '0.png uses 12 of 16 bits, scaled by them' in capsys.readouterr().err
+    assert '0.png uses 12 of 16 bits and is scaled by them' in capsys.readouterr().err
     difference = read(tmp_path / 'fused.png').astype(int)
     difference -= expected(prior, bright, structure(2)).image
     assert np.abs(difference).mean() < 2
@@ -318,7 +318,7 @@ def test_images_of_other_sizes_are_resized_and_that_is_said(
     assert read(tmp_path / 'fused.png').shape == (*SHAPE, 3)
     assert read(tmp_path / 'fused.weights.2.png').shape == SHAPE
     captured = capsys.readouterr()
-    assert '1.png has 32x24 pixels and is resized to the 64x48 of' in captured.err
+    assert '1.png has 32x24 pixels and is resized to 64x48' in captured.err
     assert '2 images of 64x48 and 32x24 pixels' in captured.out
 
 
@@ -509,7 +509,7 @@ def test_mistakes_are_found_out_before_anything_is_loaded(
     def unexpected(*_: Any) -> None:
         raise AssertionError('the prior was loaded')
 
-    monkeypatch.setattr(module, 'set_up_fuser', unexpected)
+    monkeypatch.setattr(file_fusion, 'set_up_fuser', unexpected)
     assert fuse(colour(1)) == 2
     assert fuse(colour(1), np.zeros(SHAPE, np.uint8), options=('--preset', 'none')) == 2
 
@@ -685,6 +685,47 @@ def test_a_pair_that_cannot_be_fused_is_left_out(
     assert 'none of the 2 pairs could be fused' in capsys.readouterr().err
 
 
+def test_two_photographs_are_fused_wherever_they_are(
+    tmp_path: Path, prior: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, second in (('a', colour(1)), ('b', structure(1)), ('c', colour(1))):
+        for folder, image in (('visible', colour(0)), ('thermal', second)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            write(tmp_path / folder / f'{name}.png', image)
+    false_colours = cv2.applyColorMap(structure(2), cv2.COLORMAP_JET)
+    write(tmp_path / 'thermal' / 'c.png', false_colours)
+    options = ('--prior', prior, '--device', 'cpu')
+    assert main([str(tmp_path), '-o', str(tmp_path / 'out'), *options]) == 1
+    assert 'say --task multi-focus or multi-exposure' in capsys.readouterr().err
+    both = expected(prior, colour(0), colour(1), chroma='all').image
+    assert np.array_equal(read(tmp_path / 'out/a.png'), both)
+    thermal = expected(prior, colour(0), structure(1)).image
+    assert np.array_equal(read(tmp_path / 'out/b.png'), thermal)
+    frames = [video(tmp_path / f'{number}.avi', [colour(number)]) for number in range(2)]
+    out = tmp_path / 'out.avi'
+    assert main([*frames, '-o', str(out), *options]) == 0
+    first, second, fused = (cv2.VideoCapture(str(path)).read()[1] for path in (*frames, out))
+    image = expected(prior, first, second, chroma='all').image
+    assert np.abs(fused.astype(int) - image).mean() < 6  # JPEG
+
+
+@pytest.mark.parametrize('is_folder', [False, True])
+def test_a_grey_first_image_of_16_bits_is_the_visible_one_as_in_the_node(
+    is_folder: bool, tmp_path: Path, prior: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grey = np.maximum(structure(1), 20).astype(np.uint16) * 16
+    paths = []
+    for name, image in (('visible', grey), ('thermal', structure(2))):
+        (tmp_path / name).mkdir()
+        paths.append(write(tmp_path / name / 'a.png', image))
+    output = tmp_path / 'out' / 'a.png'
+    output.parent.mkdir()
+    where = [str(tmp_path), '-o', str(output.parent)] if is_folder else [*paths, '-o', str(output)]
+    assert main([*where, '--prior', prior, '--device', 'cpu']) == 0
+    assert f'{paths[0]} uses 12 of 16 bits and is scaled by them' in capsys.readouterr().err
+    assert np.array_equal(read(output), expected(prior, grey << 4, structure(2)).image)
+
+
 def test_counts_and_crops_in_folders_are_those_of_single_images(
     tmp_path: Path, prior: str
 ) -> None:
@@ -728,6 +769,22 @@ def test_two_videos_become_one(
     result = expected(prior, first[0], cv2.cvtColor(first[1], cv2.COLOR_BGR2GRAY))
     assert np.abs(frames[0].astype(int) - result.image).mean() < 6  # JPEG
     assert main([visible, thermal, '-o', str(out), '--weights', *options]) == 2
+
+
+def test_crop_and_range_of_a_preset_hold_for_videos(tmp_path: Path, prior: str) -> None:
+    preset = tmp_path / 'preset.yaml'
+    values = 'thermal_crop: [0, 8], thermal_range: fixed, thermal_range_limits: [0.0, 510.0]'
+    preset.write_text(f'/**: {{ros__parameters: {{{values}}}}}')
+    flat = np.full(SHAPE, 100, np.uint8)
+    rows = np.vstack([np.full(SHAPE, 200, np.uint8), np.full((8, SHAPE[1]), 255, np.uint8)])
+    paths = [video(tmp_path / 'v.avi', [flat] * 2), video(tmp_path / 't.avi', [rows] * 2)]
+    out = tmp_path / 'out.avi'
+    options = ('--preset', str(preset), '--prior', prior, '--device', 'cpu')
+    assert main([*paths, '-o', str(out), *options]) == 0
+    # Two flat images of one level are that level.
+    fused = cv2.VideoCapture(str(out)).read()[1]
+    assert fused.shape == (*SHAPE, 3)
+    assert np.abs(fused.astype(int) - 100).max() < 6
 
 
 def test_a_frame_that_cannot_be_fused_is_left_out(
@@ -858,3 +915,19 @@ def test_a_registration_of_folders_has_the_edge_of_the_preset(tmp_path: Path, pr
         weights.append(read(out / 'a.weights.2.png'))
     assert (weights[0][:, :32] == 0).all()
     assert weights[0][2, 34] > 20 > weights[1][2, 34]
+
+
+def test_what_holds_no_data_has_the_edge_of_the_preset_too(tmp_path: Path, prior: str) -> None:
+    counts = 28400 + 8 * structure(2).astype(np.uint16)
+    counts[:10] = 0
+    pairs_in(tmp_path / 'pairs', 'a')
+    write(tmp_path / 'pairs/thermal/a.png', counts)
+    beside = []
+    for edge in (0, 16):
+        preset = tmp_path / f'{edge}.yaml'
+        preset.write_text(f'/**: {{ros__parameters: {{registration_edge: {edge}.0}}}}')
+        out = tmp_path / f'out{edge}'
+        command = [str(tmp_path / 'pairs'), '-o', str(out), '--weights', '--preset', str(preset)]
+        assert main([*command, '--prior', prior, '--device', 'cpu']) == 0
+        beside.append(read(out / 'a.weights.2.png')[12:14].mean())
+    assert beside[0] > 2 * beside[1]

@@ -12,11 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What ``dig2dig fuse`` does with folders and videos: one pair after the other."""
+"""What ``dig2dig fuse`` does with its inputs: which they are, how they are read and fused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import argparse
+from collections.abc import Callable, Sequence
+from functools import cached_property
 import os
 from pathlib import Path
 import sys
@@ -26,7 +28,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dig2dig_ros.evaluation.options import report, thermal_crop, thermal_range, UsageError
+from dig2dig_ros.evaluation.options import (
+    chosen_parameters,
+    load_parameters,
+    report,
+    set_up_fuser,
+    TASKS,
+    thermal_range,
+    THERMAL_TASK,
+    UsageError,
+)
 from dig2dig_ros.images.image_pairs import (
     find_pairs,
     ImagePair,
@@ -34,22 +45,23 @@ from dig2dig_ros.images.image_pairs import (
     read_photograph,
     unpaired,
 )
-from dig2dig_ros.images.placement import Placement
-from dig2dig_ros.images.registration_file import load_registration
-from dig2dig_ros.images.thermal_range import without_rows
+from dig2dig_ros.images.thermal_range import ThermalRangeError
 from dig2dig_ros.images.video import VIDEO_SUFFIXES
+from dig2dig_ros.resources import config_file
 from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
 from dig2dig_ros.streams.statistics import kind_of
 
 # Importing torch takes seconds, which a mistake in the command line need not cost.
 if TYPE_CHECKING:
     from dig2dig_ros.fusion.fuser import Fuser
+    from dig2dig_ros.fusion.inputs import InputReader, Inputs, Others
     from dig2dig_ros.fusion.result import FusionResult
+    from dig2dig_ros.fusion.settings import FusionSettings
 
 Show = Callable[[NDArray[np.uint8], int], None]
 """Shows a picture and waits for a key, that many milliseconds or, with 0, for ever."""
-Write = Callable[['FusionResult', str], None]
-"""Writes a result under the name of its pair."""
+Write = Callable[['FusionResult', str, Sequence[str]], None]
+"""Writes a result under the name of its pair, with the names of the sources in the legend."""
 # Of many paths, a message names the first.
 _MOST_NAMED = 3
 _TITLE = 'dig2dig fuse'
@@ -108,6 +120,88 @@ def window() -> Show:
     return show
 
 
+class FileFusion:
+    """
+    Fuses as a command line says.
+
+    :ivar parameters: of ``fusion_node``; in ascending order, the preset of the task, the file of
+        ``--preset``, the other options.
+    :ivar read: makes images ready.
+    :raises UsageError: the parameter file, or a value in it, cannot be used.
+    :raises FusionInputError: the registration cannot be used.
+    :raises FileNotFoundError: the preset is not installed.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        preset = TASKS.get(args.task)
+        defaults = load_parameters(str(config_file(f'{preset}.yaml'))) if preset else {}
+        self.parameters: dict[str, Any] = chosen_parameters(args, defaults)
+        self.read = self._reader(args.task)
+        self._weight_maps: bool = args.weights
+
+    def _reader(self, task: str | None) -> InputReader:
+        from dig2dig_ros.fusion.inputs import InputReader
+
+        others: Others = 'thermal' if task == THERMAL_TASK else 'photographs'
+        if task is None and self.parameters.get('fusion.chroma') != 'all':
+            others = 'either'
+
+        def value(name: str) -> Any:
+            return self.parameters.get(name, PARAMETERS_BY_NAME[name].default)
+
+        try:
+            return InputReader(
+                others,
+                value('thermal_to_visible') or None,
+                thermal_range(self.parameters, value('thermal_range_smoothing')),
+                value('thermal_crop'),
+                edge=value('registration_edge'),
+                advice='if it is a photograph, say --task multi-focus or multi-exposure',
+            )
+        except ThermalRangeError as error:
+            raise UsageError(str(error)) from error
+
+    @cached_property
+    def fuser(self) -> Fuser:
+        """
+        Return what fuses, loaded at the first use.
+
+        :raises UsageError: a value is refused, or the device or the prior is missing.
+        """
+        return set_up_fuser(self.parameters)
+
+    def read_files(self, paths: Sequence[Path]) -> Inputs:
+        """
+        Read images of one scene, and report what was noticed in them.
+
+        :raises ImagePairError, FusionInputError: one cannot be used.
+        """
+        inputs = self.read([read_photograph(path) for path in paths], names=[*map(str, paths)])
+        for note in inputs.notes:
+            report(f'dig2dig fuse: {note}')
+        return inputs
+
+    def settings(self, inputs: Inputs) -> FusionSettings:
+        """Return how to fuse: unless told otherwise, with the colour of all that have colour."""
+        settings = self.fuser.settings
+        if 'fusion.chroma' in self.parameters or all(x.ndim == 2 for x in inputs.images[1:]):
+            return settings
+        return settings.changed(chroma='all')
+
+    def fuse(self, inputs: Inputs) -> FusionResult:
+        """
+        Fuse images of one scene.
+
+        :raises ValueError, RuntimeError: they cannot be fused; see :meth:`Fuser.fuse`.
+        """
+        return self.fuser.fuse(
+            *inputs.images,
+            settings=self.settings(inputs),
+            placements=inputs.placements,
+            weight_maps=self._weight_maps,
+        )
+
+
 def paired(paths: Sequence[Path]) -> list[ImagePair]:
     """
     Return the pairs of two folders, or of one that holds both; report what has no counterpart.
@@ -129,68 +223,48 @@ def paired(paths: Sequence[Path]) -> list[ImagePair]:
 
 
 def fuse_folders(
-    paths: Sequence[Path],
-    fuser: Fuser,
-    parameters: Mapping[str, Any],
-    write: Write,
-    show: Show | None,
-    weight_maps: bool,
+    paths: Sequence[Path], fusion: FileFusion, write: Write, show: Show | None
 ) -> tuple[int, int]:
     """
     Fuse the pairs of folders, each for itself; those that cannot be fused are reported.
 
-    :param parameters: of ``fusion_node``.
     :return: how many pairs were fused, and how many were left out.
     :raises ImagePairError: there are no pairs.
-    :raises UsageError: the registration cannot be used.
+    :raises UsageError: none could be fused, or memory is not enough.
     """
-    registration = _registration(parameters)
-    photographs = fuser.settings.chroma == 'all'
     pairs = paired(paths)
     skipped = 0
     for number, pair in enumerate(pairs, start=1):
         try:
-            visible, thermal = read_photograph(pair.visible), read_photograph(pair.thermal)
-            if not photographs:
-                thermal = without_rows(thermal, thermal_crop(parameters))
-            result = fuser(
-                visible,
-                thermal,
-                registration=registration,
-                thermal_range=thermal_range(parameters),
-                weight_maps=weight_maps,
-            )
+            inputs = fusion.read_files((pair.visible, pair.thermal))
+            result = fusion.fuse(inputs)
         except RuntimeError as error:  # memory that is not enough
             raise UsageError(f'{pair.name} cannot be fused: {error}') from error
         except ValueError as error:
             skipped += 1
             report(f'dig2dig fuse: {pair.name} is left out: {error}')
             continue
-        for note in result.notes:
-            report(f'dig2dig fuse: {pair.name}: {note}')
-        write(result, pair.name)
+        is_thermal = fusion.settings(inputs).chroma == 'first'
+        write(result, pair.name, ('visible', 'thermal') if is_thermal else ('first', 'second'))
         if show is not None:
             show(result.image, 1)
         _progress(number, len(pairs))
+    if skipped == len(pairs):
+        raise UsageError(f'none of the {skipped} pairs could be fused, see above')
     return len(pairs) - skipped, skipped
 
 
 def fuse_videos(
-    paths: Sequence[Path],
-    output: Path,
-    fuser: Fuser,
-    parameters: Mapping[str, Any],
-    show: Show | None,
+    paths: Sequence[Path], output: Path, fusion: FileFusion, show: Show | None
 ) -> tuple[int, int]:
     """
     Fuse two videos into a third one, which appears when it is complete.
 
-    :param parameters: of ``fusion_node``.
     :return: how many frames were fused, and how many were left out.
     :raises UsageError: it cannot be done.
     """
-    if any(thermal_crop(parameters)):
-        raise UsageError('thermal_crop is not for videos: cut the rows off before, with ffmpeg')
+    from dig2dig_ros.fusion import sequences
+
     noted: set[str] = set()
 
     def look(result: FusionResult) -> None:
@@ -202,6 +276,7 @@ def fuse_videos(
         if show is not None:
             show(result.image, 1)
 
+    visible, thermal = paths
     skipped = 0
 
     def leave_out(error: str) -> None:
@@ -209,15 +284,14 @@ def fuse_videos(
         skipped += 1
         report(f'dig2dig fuse: {error}; left out')
 
-    visible, thermal = paths
     try:
-        done = fuser.fuse_video(
+        done = sequences.fuse_videos(
             visible,
             thermal,
             output,
-            thermal_time_offset=float(parameters.get('thermal_time_offset', 0.0)),
-            registration=_registration(parameters),
-            weight_maps=False,
+            fusion.read,
+            fusion.fuse,
+            thermal_time_offset=fusion.parameters.get('thermal_time_offset', 0.0),
             progress=_progress,
             show=look,
             on_error=leave_out,
@@ -225,15 +299,6 @@ def fuse_videos(
     except (ValueError, RuntimeError) as error:
         raise UsageError(f'the videos cannot be fused: {error}') from error
     return done, skipped
-
-
-def _registration(parameters: Mapping[str, Any]) -> Placement | None:
-    path = parameters.get('thermal_to_visible')
-    edge = parameters.get('registration_edge', PARAMETERS_BY_NAME['registration_edge'].default)
-    try:
-        return load_registration(path).placement(float(edge)) if path else None
-    except (TypeError, ValueError) as error:
-        raise UsageError(f'the images cannot be registered: {error}') from error
 
 
 def _progress(done: int, total: int) -> None:
