@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-Average precision of detections: how right a detector is.
+Average precision of detections: how accurate a detector is.
 
 It is COCO's (Lin et al., "Microsoft COCO: common objects in context", ECCV 2014, and its
 evaluation code): per IoU threshold, greedy matching by score, the precision made monotonic, and
@@ -51,13 +51,13 @@ RECALL_LEVELS: Array = np.linspace(0.0, 1.0, 101)
 @dataclass(frozen=True)
 class ImageMatches:
     """
-    How the detections of one image agree with its labels.
+    How the detections of one image match its labels.
 
     :param scores: (n,), best first.
-    :param right: (T, n) bool for each threshold: found a person.
-    :param ignored: (T, n) bool: counts neither as right nor as wrong.
-    :param found_with: (m,) for each person to be found, the score of the detection that found it
-        at the first threshold, an IoU of 0.5; -1 where none did.
+    :param right: (T, n) bool for each threshold: true positive.
+    :param ignored: (T, n) bool: counts neither as true nor as false positive.
+    :param found_with: (m,) for each labelled person, the score of the detection that found it at
+        the first threshold, an IoU of 0.5; -1 if none did.
     """
 
     scores: Array
@@ -67,7 +67,7 @@ class ImageMatches:
 
     @property
     def persons(self) -> int:
-        """Return the number of persons to be found."""
+        """Return the number of labelled persons."""
         return len(self.found_with)
 
 
@@ -79,9 +79,9 @@ def match(
     """
     Match the detections of one image with its labels as COCO does.
 
-    Best score first, a detection takes the free person that it overlaps most, by at least the
-    threshold. One that finds none free is ignored if an ignore region covers at least that part
-    of its own area (any number of detections may be in one region), and is wrong otherwise.
+    Best score first, a detection takes the unmatched person that it overlaps most, by at least the
+    threshold. Without one, it is ignored if an ignore region covers at least that fraction of its
+    area (any number of detections may be in one region), and is a false positive otherwise.
 
     :param thresholds: of the overlap, the first ones of :data:`IOU_THRESHOLDS`.
     """
@@ -99,7 +99,7 @@ def match(
         for index, overlap in enumerate(overlaps):
             candidates = np.where(free, overlap, -1.0)
             if len(candidates) and candidates.max() >= threshold:
-                # The last of equal ones, as COCO's code has it.
+                # The last of equal ones, as in COCO's code.
                 best = len(candidates) - 1 - int(candidates[::-1].argmax())
                 free[best] = False
                 right[level, index] = True
@@ -113,7 +113,7 @@ class DetectionAccuracy:
     """
     What a detector achieved on a set of images.
 
-    :param images: one entry an image, all of the same thresholds.
+    :param images: one entry per image, all with the same thresholds.
     """
 
     def __init__(self, images: Sequence[ImageMatches]) -> None:
@@ -139,7 +139,7 @@ class DetectionAccuracy:
 
         :param threshold: one of :data:`IOU_THRESHOLDS`.
         :param counts: (images,), how often each image counts; default: once.
-        :return: NaN where there is no person.
+        :return: NaN if there is no person.
         """
         level = IOU_THRESHOLDS.index(threshold)
         weights = np.ones(self.images, dtype=np.int64) if counts is None else counts
@@ -156,14 +156,14 @@ class DetectionAccuracy:
         return float(np.append(precision, 0.0)[first].mean())
 
     def mean_average_precision(self) -> float:
-        """Return the mean over the thresholds 0.5 to 0.95; NaN where there is no person."""
+        """Return the mean over the thresholds 0.5 to 0.95; NaN if there is no person."""
         return float(np.mean([self.average_precision(level) for level in IOU_THRESHOLDS]))
 
     def miss_rate(self, score: float) -> float:
         """
-        Return the part of the persons that no detection of at least ``score`` finds.
+        Return the fraction of persons that no detection of at least ``score`` finds.
 
-        At an IoU of 0.5; NaN where there is no person.
+        At an IoU of 0.5; NaN if there is no person.
         """
         if self.persons == 0:
             return math.nan
@@ -187,14 +187,14 @@ def draw_images(images: int, resamples: int, seed: int = 0) -> NDArray[np.int32]
     """
     Draw sets of images with replacement (Efron, "Bootstrap methods", 1979).
 
-    To compare two inputs, use the same draws for both: what makes an image hard for both is then
-    no difference.
+    To compare two inputs, use the same draws for both, so that images that are hard for both do
+    not add to the difference.
 
     :return: (resamples, images), how often each image is in each set.
     """
     generator = np.random.default_rng(seed)
     draws = np.empty((resamples, images), dtype=np.int32)
-    for draw in draws:  # one by one, for the memory that thousands of images would take
+    for draw in draws:  # one by one, as thousands of images would take much memory
         draw[:] = np.bincount(generator.integers(0, images, images), minlength=images)
     return draws
 

@@ -13,9 +13,9 @@
 # limitations under the License.
 
 """
-The evaluation of one bag: replay it, fuse, score, detect, and leave the results in a folder.
+The evaluation of one bag: replay it, fuse, score, detect, and write the results to a folder.
 
-A job and its result can be pickled, so that it may run in another process or on another machine.
+A job and its result can be pickled, so it can run in another process or on another machine.
 """
 
 from __future__ import annotations
@@ -77,25 +77,25 @@ from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.streams.preparation import fused_picture, FusedFrame, stamp_of, weight_plane
 from dig2dig_ros.streams.statistics import why_unfused
 
-# What an evaluation of a bag is known by, and may be replaced by the next one.
+# The file by which an earlier evaluation is recognised, so that it may be replaced.
 RESULTS = (*STUDY_FILES, 'fused')
 COLUMNS = ('pair', 'thermal stamp', 'offset (s)', 'width', 'height')
-# Causes to drop what had been read when the evaluation ended before the bag did.
+# Drop causes of messages that were read when the evaluation ended before the bag.
 EARLY_END = BEYOND_LIMIT, INTERRUPTED = 'beyond the limit', 'interrupted'
-# Reading and writing go on between two of these, so that they need not be frequent.
+# Reading and writing continue between two of these, so they can be rare.
 _PROGRESS_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class BagJob:
     """
-    One bag and all that decides on its results.
+    One bag and everything that determines its results.
 
     :param folder: of the results; it appears when they are complete.
     :param values: all parameters of ``fusion_node`` by name.
-    :param rows: ways to fuse that are compared; ``fused`` is always among them.
+    :param rows: the fusions to compare, always including ``fused``.
     :param against: rows that ``fused`` is compared with pair by pair.
-    :param visible: topic; None leaves the choice to what is in the bag, here and below.
+    :param visible: topic; None, here and below: found in the bag.
     :param thermal: topic.
     :param camera_info: topic, of the visible camera.
     :param others: topics of additional sources by name.
@@ -103,10 +103,10 @@ class BagJob:
     :param limit: fuse at most this many pairs.
     :param lpips: network for LPIPS, see :func:`~dig2dig_ros.evaluation.perceptual.load_lpips`.
     :param detector: what to detect with, or None.
-    :param recorded: topics of recorded detections by input, taken in place of a detector.
-    :param plugins: files of other fusions, rows as well, see
+    :param recorded: topics of recorded detections by input, in place of a detector.
+    :param plugins: files of other fusions, which become rows, see
         :func:`~dig2dig_ros.evaluation.plugins.load_plugin`.
-    :param conditions: under which the detector looks as well, in every pair that is scored.
+    :param conditions: conditions under which to detect as well, in every scored pair.
     """
 
     bag: Path
@@ -130,14 +130,14 @@ class BagJob:
 @dataclass(frozen=True)
 class BagResult:
     """
-    What came of a bag.
+    The results of a bag.
 
-    :param pairs: fused.
-    :param not_fused: images and pairs that were not, by a cause that lies in the bag.
+    :param pairs: number of fused pairs.
+    :param not_fused: images and pairs that were not fused, by cause.
     :param metrics: mean values by row and metric; empty if no pair was scored.
     :param tables: as the report page shows them.
-    :param device: what it ran on, in words.
-    :param interrupted: it was ended early.
+    :param device: a description of the device.
+    :param interrupted: it ended early.
     """
 
     folder: Path
@@ -153,7 +153,7 @@ class BagResult:
 def evaluate_or_refuse(
     job: BagJob, progress: ProgressFunction, stopping: StoppingFunction
 ) -> BagResult | str:
-    """Do as :func:`evaluate_bag`, but return why a bag cannot be evaluated, in a sentence."""
+    """Call :func:`evaluate_bag`, but return a refusal as a sentence."""
     try:
         return evaluate_bag(job, progress, stopping)
     except UsageError as error:
@@ -167,8 +167,8 @@ def evaluate_bag(job: BagJob, progress: ProgressFunction, stopping: StoppingFunc
     Evaluate one bag.
 
     :param progress: called with pairs done, pairs expected, and the stamp of the last one.
-    :param stopping: asked between two pairs; once it is true, what there is counts.
-    :raises BagError: the bag cannot be read, lacks a topic, or gave no pair.
+    :param stopping: called between two pairs; once it returns true, the results so far count.
+    :raises BagError: the bag cannot be read, lacks a topic, or gives no pair.
     :raises UsageError: the fusion cannot be set up.
     :raises ValueError: labels, detector or LPIPS cannot be used.
     """
@@ -178,9 +178,9 @@ def evaluate_bag(job: BagJob, progress: ProgressFunction, stopping: StoppingFunc
 
 def result_folders(bags: Sequence[Path], output: Path, overwrite: bool) -> list[Path]:
     """
-    Return a folder for the results of each bag: of its name, with a number where it is taken.
+    Return a folder for the results of each bag: its name, with a number if that is taken.
 
-    :raises UsageError: a folder has files already, and they are not to be replaced.
+    :raises UsageError: a folder already has files that must not be replaced.
     """
     folders: list[Path] = []
     for bag in bags:
@@ -207,9 +207,9 @@ def result_folders(bags: Sequence[Path], output: Path, overwrite: bool) -> list[
 @contextmanager
 def _results_folder(folder: Path) -> Iterator[Path]:
     """
-    Yield a new folder whose files take their place when all went well.
+    Yield a temporary folder that is renamed when all is complete.
 
-    So there is no half of a result, and a lost process does not get in the way of the next.
+    So there are no partial results, and a killed process does not block the next.
 
     :raises UsageError: nothing can be written there.
     """
@@ -243,13 +243,13 @@ def _partial_prefix(folder: Path) -> str:
 
 
 def remove_partial_results(folder: Path) -> None:
-    """Remove what lost or killed processes left of the results that were to be in a folder."""
+    """Remove the partial results that killed processes left next to a folder."""
     for path in folder.parent.glob(f'{glob.escape(_partial_prefix(folder))}*'):
         shutil.rmtree(path, ignore_errors=True)
 
 
 class _BagEvaluation:
-    """One bag on its way through; the methods are in the order in which they are used."""
+    """The evaluation of one bag; the methods are in the order in which they are used."""
 
     def __init__(self, job: BagJob, reader: BagReader, folder: Path) -> None:
         self._job = job
@@ -318,7 +318,7 @@ class _BagEvaluation:
         return (self._reader.end - self._reader.start) * 1e-9
 
     def _rate(self) -> float:
-        """Return frames per second of the video: those of the slowest source."""
+        """Return the frame rate of the video: that of the slowest source."""
         rate = (self._replay.expected - 1) / self._seconds if self._seconds > 0 else 10.0
         return min(max(rate, 1.0), 60.0)
 
@@ -356,7 +356,7 @@ class _BagEvaluation:
             writer.add_topic(f'/fused/weights/{source}', IMAGE_TYPE)
 
     def _write(self, writer: BagWriter, pair: FusedFrame) -> None:
-        """Write what the node would publish, under the header of the visible image."""
+        """Write what the node would publish, with the header of the visible image."""
         values, header, result = self._job.values, pair.header, pair.result
         encoding, map_encoding = values['output_encoding'], values['weights_encoding']
         images = {'/fused/image_raw': (fused_picture(result.image, encoding), encoding)}
@@ -377,13 +377,13 @@ class _BagEvaluation:
         for source, image in zip(self._replay.sources[1:], pair.images[1:], strict=True):
             sources[source] = grey_8_bits(image, size)
         milliseconds = pair.result.seconds * 1e3
-        # It was not called for this pair, but knows from its result what a fusion costs.
+        # The method was not called for this pair, but its costs are known from the result.
         self._fused.result = pair.result
         fused = {FUSED: MethodOutput(pair.result.image, milliseconds)}
         values: dict[str, dict[str, float]] | None = None
         persons: dict[str, int] | None = None
         if self._study.pairs % self._job.every == 0:
-            # What goes wrong with one pair does not end the others.
+            # A failure of one pair does not stop the others.
             try:
                 compared = fuse_with(self._methods, pair.images, fused)
                 grey, thermal = grey_8_bits(visible), sources['thermal']
@@ -443,7 +443,7 @@ class _BagEvaluation:
         scale = (width / own_width, height / own_height)
         return replace(found, boxes=found.boxes * (*scale, *scale))
 
-    # What is said of all pairs together
+    # Results over all pairs
 
     def _finish(self, interruption: str) -> BagResult:
         job, study, reader, replay = self._job, self._study, self._reader, self._replay
@@ -496,8 +496,8 @@ class _BagEvaluation:
         for source, count in (+replay.lossy).items():
             warnings.append(
                 f'{count_of_pairs(count)} with a {source} image that was recorded as JPEG, which '
-                'loses faint contrasts and adds blocks that the fusion may take for detail: '
-                'record it raw, or as png (the format of its compressed topic)'
+                'loses faint contrast and adds block edges that the fusion may take for detail: '
+                'record raw images, or use png as the format of the compressed topic'
             )
         for source, sizes in replay.sizes.items():
             if len(sizes) > 1:
@@ -529,7 +529,7 @@ class _BagEvaluation:
         return warnings + (self._persons.warnings() if self._persons is not None else [])
 
     def _said_live(self) -> list[str]:
-        """Return what live diagnostics would have said, with how often."""
+        """Return the warnings of live diagnostics, with how often."""
         replay = self._replay
         warnings = [
             f'{fault.text} (so in {fault.count} of {fault.of} {fault.source} images)'
@@ -544,11 +544,11 @@ class _BagEvaluation:
         return warnings
 
     def _pairing_advice(self) -> list[str]:
-        """Say why there is no pair at all, and what helps; nothing if it is not the stamps."""
+        """Say why there is no pair, and what to do; nothing if the stamps are not the cause."""
         dropped = self._replay.dropped
         lonely = [cause for cause in dropped if cause.endswith((' unpaired', ' missing'))]
         advice = self._replay.pairing_advice()
-        # Without one, a camera has no stamps at all, which is said elsewhere.
+        # Without one, a camera has no stamps, which is reported elsewhere.
         if not lonely or advice is None:
             return []
         missing = [k.removesuffix(' missing') for k in lonely if k.endswith(' missing')]
@@ -569,14 +569,14 @@ class _BagEvaluation:
             costs = method_costs(self._methods, scores.median_milliseconds(), size)
             table = comparison_table(scores.means(), scores.metrics, costs)
             title = (
-                f'Means over {count_of_pairs(scores.pairs)}; GFLOP of the prior at '
+                f'Means over {count_of_pairs(scores.pairs)}; GFLOP of the denoiser at '
                 f'{size[0]}x{size[1]}; ms: median'
             )
             notes = table.notes
             if len(sources) > 2:
                 others = ', '.join(sources[2:])
                 notes += (
-                    f'All rows fuse {others} too; the scores are against visible and thermal.',
+                    f'All rows also fuse {others}; the scores are against visible and thermal.',
                 )
             tables.append(replace(table, title=title, notes=notes))
             if self._job.against:
@@ -619,9 +619,9 @@ class _BagEvaluation:
             },
             'received': dict(replay.received),
             'dropped': dropped,
-            # What live diagnostics would have said of the images, and of how many of them.
+            # Warnings of live diagnostics about images, and for how many of them.
             'faults': {fault.text: fault.count for fault in replay.faults},
-            # What else they would have said, and in how many seconds of the recording.
+            # Other warnings, and in how many seconds of the recording.
             'health': dict(replay.health),
             'diagnostics': replay.table,
             'lossy': dict(+replay.lossy),

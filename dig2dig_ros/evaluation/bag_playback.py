@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What playing a bag live needs: its pace, threads that read ahead and record, its summary."""
+"""Parts of playing a bag live: pace, threads that read ahead and record, the summary."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from dig2dig_ros.evaluation.bag_types import BagError, conversion_advice, Record
 from dig2dig_ros.evaluation.bag_writer import BagWriter
 from dig2dig_ros.streams.pairing import SOURCES
 
-# Read ahead at most so much; a second of large images.
+# Read ahead at most this much: a second of large images.
 _READ_AHEAD_BYTES = 128_000_000
 # Recorded messages that wait for the disk, and the overhead of one.
 _MOST_WAITING_BYTES, _OVERHEAD_BYTES = 256_000_000, 300
 
 
 class PlayError(RuntimeError):
-    """The bag cannot be played, or not to the end; the message is for who started it."""
+    """The bag cannot be played, or not to the end; the message says why."""
 
 
 def nothing_to_play(bag: Path, topics: Mapping[str, Topic]) -> PlayError:
-    """Return why none of the messages of a bag can be played, and what helps."""
+    """Return why none of the messages of a bag can be played, and what to do."""
     nothing = f'{bag} has no messages that can be played'
     return PlayError('; '.join([nothing, *conversion_advice(topics)]))
 
 
 class Pace:
     """
-    When what was recorded is due, and what time it is in the recording.
+    Tells when a recorded message is due, and what time it is in the recording.
 
     All times are whole nanoseconds: ``due`` and ``now`` of a steady clock, the others of the
     recording, from ``start`` to ``end``.
@@ -60,22 +60,22 @@ class Pace:
         self._rounds = 0
 
     def begin(self, now: int) -> None:
-        """Let the recording begin now."""
+        """Start the recording now."""
         self._origin = now
 
     def start_over(self) -> int:
-        """Let the beginning follow on the end; return how often by now."""
+        """Start over at the end; return how often this has happened."""
         self._rounds += 1
         return self._rounds
 
     def due(self, recorded: int) -> int:
-        """Return when a message of that recording time is due in this round."""
+        """Return when a message with this recording time is due in this round."""
         assert self._origin is not None
         passed = recorded - self.start + self._rounds * self._duration
         return self._origin + round(passed / self._rate)
 
     def time(self, now: int) -> int:
-        """Return the recording time: it stands at the start before the beginning."""
+        """Return the recording time; before the start, that of the first message."""
         return self.unrolled(now) - self._rounds * self._duration
 
     def unrolled(self, now: int) -> int:
@@ -87,7 +87,7 @@ class Pace:
 
 class ReadAhead:
     """
-    Reads a bag in a thread, so that the disk does not delay who plays it.
+    Reads a bag in a thread, so that the disk does not delay the player.
 
     :param read: yields the records; called in the thread.
     :param limit: bytes held at most, not counting one record.
@@ -118,7 +118,7 @@ class ReadAhead:
                     self._condition.notify_all()
         except (BagError, OSError) as error:  # the bag or its disk is damaged
             self._error = PlayError(str(error))
-        except Exception as error:  # who takes must hear of it
+        except Exception as error:  # passed on to take()
             self._error = error
         finally:
             with self._condition:
@@ -127,10 +127,10 @@ class ReadAhead:
 
     def take(self, timeout: float) -> Record | None:
         """
-        Return what was read next, or None at the end.
+        Return the next record, or None at the end.
 
-        :raises queue.Empty: there is nothing within ``timeout`` seconds.
-        :raises PlayError: the bag cannot be read further; after the last record before.
+        :raises queue.Empty: there is none within ``timeout`` seconds.
+        :raises PlayError: the bag cannot be read further; raised after the last good record.
         """
         with self._condition:
             self._condition.wait_for(lambda: self._records or self._done, timeout)
@@ -155,11 +155,11 @@ class ReadAhead:
 
 class BagRecorder:
     """
-    Writes a bag in a thread, so that the disk does not delay who plays.
+    Writes a bag in a thread, so that the disk does not delay the player.
 
     :param path: of the new bag.
     :param storage: 'mcap' or 'sqlite3'.
-    :param limit: bytes that wait for the disk at most; what comes beyond is left out.
+    :param limit: most bytes that may wait for the disk; messages beyond are left out.
     :ivar counts: messages written, by topic.
     :ivar left_out: messages that the disk was too slow for, by topic.
     """
@@ -191,16 +191,16 @@ class BagRecorder:
                         self._waiting -= len(data) + _OVERHEAD_BYTES
             finally:
                 writer.close()
-        except Exception as error:  # it is the player's, who must hear of it
+        except Exception as error:  # kept for the player
             self.error = error
 
     def write(self, topic: str, type_name: str, data: bytes, recorded: int) -> None:
         """Hand over a message that came at the recording time ``recorded`` in nanoseconds."""
-        if self.error is not None:  # nobody takes it
+        if self.error is not None:  # the thread has ended
             return
         size = len(data) + _OVERHEAD_BYTES
         with self._lock:
-            # One message is taken whatever its size.
+            # A single message is accepted whatever its size.
             is_full = self._waiting > 0 and self._waiting + size > self._limit
             if is_full:
                 self.left_out[topic] += 1
@@ -211,15 +211,15 @@ class BagRecorder:
 
     @property
     def problem(self) -> str:
-        """What the recording lacks, in a sentence; nothing where it is whole."""
+        """What the recording lacks, in a sentence; empty if it is complete."""
         missing = ', '.join(f'{count} of {topic}' for topic, count in self.left_out.items())
         return missing and (
-            f'the recording lacks messages, for which the disk was too slow: {missing}; record to '
+            f'the recording lacks messages, as the disk was too slow: {missing}; record to '
             'another disk, or fewer topics'
         )
 
     def close(self) -> None:
-        """Write what was handed over and finish the bag."""
+        """Write what still waits, and finish the bag."""
         self._queue.put(None)
         self._thread.join()
 
@@ -235,10 +235,10 @@ def render_summary(summary: Mapping[str, Any]) -> str:
         (
             'received',
             ', '.join(f'{received[source]} {source}' for source in SOURCES)
-            + (f'; lost on the way: {losses}' if losses else ''),
+            + (f'; lost in transport: {losses}' if losses else ''),
         ),
         ('fused', f'{summary["fused"]} of {summary["pairs"]} pairs'),
-        ('came back', f'{summary["fused_received"]} fused images'),
+        ('received', f'{summary["fused_received"]} fused images'),
         ('dropped', causes or 'none'),
         ('latency', f'{_figures(summary["latency_ms"])}, from the later image of the pair'),
     ]

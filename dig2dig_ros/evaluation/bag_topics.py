@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Which topics of a bag are the visible and the thermal images."""
+"""Which topics of a bag have the visible and the thermal images."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class SourceTopics:
     thermal_camera_info: str | None = None
 
     def cameras_of_info(self) -> dict[str, tuple[str, ...]]:
-        """Return the cameras by topic of camera_info; images of one name space share it."""
+        """Return the cameras by topic of camera_info; images in one namespace share it."""
         topics = {'visible': self.camera_info, 'thermal': self.thermal_camera_info}
         return {
             topic: tuple(source for source, its in topics.items() if its == topic)
@@ -58,7 +58,7 @@ class SourceTopics:
         }
 
     def __str__(self) -> str:
-        """Return them in words, for whoever has to see that they are the right ones."""
+        """Return a line that lets a user check them."""
         named = {'visible': self.visible, 'thermal': self.thermal, **self.others}
         text = ' with '.join(f'{source} {topic}' for source, topic in named.items())
         infos = [topic for topic in (self.camera_info, self.thermal_camera_info) if topic]
@@ -68,11 +68,11 @@ class SourceTopics:
 _VISIBLE_WORDS = ('visible', 'vis', 'visual', 'rgb', 'rgbd', 'bgr', 'eo')
 _COLOUR_WORDS = ('color', 'colour')
 _THERMAL_WORDS = ('thermal', 'infrared', 'ir', 'tir', 'lwir', 'mwir', 'longwave')
-# Makers and models of thermal cameras, which say less than a word for what a stream shows; and
-# makers of visible ones, too.
+# Makers and models of thermal cameras, which say less than a word such as thermal; and
+# makers of both kinds.
 _THERMAL_MAKES = ('boson', 'lepton', 'seek', 'tau', 'tamarisk', 'optris', 'teax')
 _MAKES_OF_BOTH = ('flir', 'xenics')
-# Encodings of more bits than a visible camera sends, as a rule.
+# Encodings with more bits than a visible camera usually sends.
 _DEEP = ('mono16', '16UC1', '16SC1', '32SC1', '32FC1', '64FC1')
 # Streams that are made from images, and the near-infrared ones of depth cameras.
 _NO_SOURCE_WORDS = (
@@ -92,23 +92,23 @@ def find_sources(
     encoding_of: Callable[[str], str] = lambda name: '',
 ) -> SourceTopics:
     """
-    Return the topics to fuse: those that are named, and those that are unambiguous.
+    Return the topics to fuse: the given ones, and those that are unambiguous.
 
-    A topic is recognised by the words in its name: those of its name spaces before those of its
-    last part, and later ones before earlier ones. A plain camera image is the visible one. What is
-    made from images (``fused/...``, ``restored``, depth, masks, overlays) is never taken by
-    itself. A maker of cameras of both kinds counts as thermal, unless the images are a Bayer
-    mosaic, or have 8 bits while those of another camera have more. Of a raw and a compressed topic
-    of one stream the raw one is taken, if it has messages.
+    A topic is recognised by the words in its name: those of its namespaces before those of its
+    last part, and later ones before earlier ones. A plain camera image is the visible one. Derived
+    images (``fused/...``, ``restored``, depth, masks, overlays) are never chosen unasked. A maker
+    of cameras of both kinds counts as thermal, unless the images are a Bayer mosaic, or have 8
+    bits while those of another camera have more. Of the raw and the compressed topic of a stream,
+    the raw one is chosen, if it has messages.
 
     A given topic may lack ``/compressed`` and the first slash.
 
     :param topics: as :attr:`BagReader.topics`.
     :param others: further thermal streams, by their names.
-    :param encoding_of: returns that of the images of a topic, empty where it is not known; see
-        :func:`encodings_in`. Asked only where a name leaves it open.
+    :param encoding_of: returns the encoding of the images of a topic, empty if unknown; see
+        :func:`encodings_in`. Only called if a name leaves it open.
     :raises BagError: a topic is missing, empty or of another type, or there is not exactly one
-        that may be meant; the text lists what there is.
+        candidate; the message lists all topics.
     """
     images = {n: t for n, t in topics.items() if is_image(t)}
     given_visible = _given(topics, visible, 'visible')
@@ -145,7 +145,7 @@ def _stream(name: str) -> str:
 
 
 def _given(topics: Mapping[str, Topic], name: str | None, kind: str) -> str | None:
-    """Return the topic that a user means by a name."""
+    """Return the topic for a name that the user gave."""
     if name is None:
         return None
     absolute = f'/{name.lstrip("/")}'
@@ -176,14 +176,14 @@ def _only(topics: Mapping[str, Topic], names: list[str], kind: str) -> str:
     found = 'no topic' if not streams else f'more than one topic ({", ".join(sorted(streams))})'
     advice = '; '.join(conversion_advice(topics)) if not streams else ''
     raise BagError(
-        f'{found} in the bag is recognisable as the {kind} one: '
+        f'{found} in the bag looks like the {kind} one: '
         + (advice or 'name them with --visible TOPIC --thermal TOPIC')
         + f'; the bag holds\n{topic_listing(topics)}'
     )
 
 
 def _kind(name: str) -> str | None:
-    """Return 'visible', 'thermal', 'make', '' where the name says nothing, None for no source."""
+    """Return 'visible', 'thermal', 'make', '' if the name says nothing, None for no source."""
     *spaces, leaf = [_words(part) for part in _stream(name).strip('/').split('/')]
     everywhere = {word for words in (*spaces, leaf) for word in words}
     if not everywhere.isdisjoint(_NO_SOURCE_WORDS):
@@ -205,7 +205,7 @@ def _kind(name: str) -> str | None:
 def _sort_makes(
     kinds: dict[str, list[str]], encoding_of: Callable[[str], str], given_thermal: str | None
 ) -> None:
-    """Decide on streams whose name gives only a maker of both kinds."""
+    """Decide on streams whose name only gives a maker of both kinds."""
     makes = kinds.pop('make')
     if not makes:
         return
@@ -234,7 +234,7 @@ def encodings_in(reader: BagReader) -> Callable[[str], str]:
         raw = str(getattr(message, 'encoding', ''))
         if raw or not hasattr(message, 'format'):
             return raw
-        # Such as 'mono16; png compressed ', or no more than 'jpeg', which has 8 bits.
+        # Such as 'mono16; png compressed ', or only 'jpeg', which has 8 bits.
         form = str(message.format)
         return form.partition(';')[0].strip() if ';' in form else '8UC1' * ('jp' in form)
 

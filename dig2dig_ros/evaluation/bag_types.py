@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What bags hold: topics, recorded messages, and the types of their messages."""
+"""The content of bags: topics, recorded messages, and message types."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class BagError(UsageError):
 
 
 class DefinitionError(ValueError):
-    """A bag's definition of a type is not to be used; the text says why."""
+    """A bag's definition of a type must not be used; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Topic:
 
     :param type: as ``sensor_msgs/msg/Image``.
     :param count: number of its messages that the bag holds.
-    :param serialization: ``cdr``, that of ROS 2; other tools than rosbag2 may write others.
+    :param serialization: ``cdr`` in ROS 2; tools other than rosbag2 may write others.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Topic:
 
     @property
     def kind(self) -> str:
-        """The type, and the serialisation where it is not that of ROS 2."""
+        """The type, and the serialisation if it is not that of ROS 2."""
         return self.type + ('' if self.serialization == 'cdr' else f' as {self.serialization}')
 
 
@@ -112,7 +112,7 @@ class Connection:
     """
     What a file says about a topic.
 
-    :param serialization: ``cdr``; other tools than rosbag2 may write others.
+    :param serialization: ``cdr``; tools other than rosbag2 may write others.
     :param format: language of the definition, ``ros2msg`` or ``ros2idl``; empty without one.
     """
 
@@ -135,9 +135,9 @@ def is_image(topic: Topic) -> bool:
 
 def conversion_advice(topics: Mapping[str, Topic]) -> list[str]:
     """
-    Say which topics hold images that are no images of ROS 2, and how they become some.
+    Say which topics hold images that are not ROS 2 images, and how to convert them.
 
-    :return: clauses; none where there are no such topics.
+    :return: clauses; none if there are no such topics.
     """
     found: dict[str, str] = {}
     for topic in topics.values():
@@ -213,8 +213,8 @@ def embedded_typestore(connection: Connection, default: Any) -> Any:
     """
     Return the types of a definition that a bag embeds, and no others.
 
-    What is made of a definition is a program, so it has to be small, and what it reads must take
-    bytes of the message. Its parsers end in many kinds of errors.
+    A definition is compiled to a program, so it has to be small, and whatever it reads must take
+    bytes of the message. The parsers raise many kinds of errors.
 
     :raises DefinitionError: it is unlike any message, or one of ours with other fields.
     """
@@ -251,7 +251,7 @@ def embedded_typestore(connection: Connection, default: Any) -> Any:
 
 
 def _check_idl(text: str) -> None:
-    """Refuse what the parser of rosbags takes years for, and no message has."""
+    """Refuse what would keep the parser of rosbags busy for years, and no message has."""
     code = re.sub(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/', '', text, flags=re.DOTALL)
     depths = {'(': 0, '<': 0}
     for mark in re.findall(r'[()<>]', code):
@@ -266,7 +266,7 @@ def _check_idl(text: str) -> None:
 
 
 def _check_same(root: str, types: dict[str, Any], default: Any) -> None:
-    """Refuse other fields under the names of messages whose fields are used by name."""
+    """Refuse redefined messages whose fields are used by name."""
     if root not in (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE, CAMERA_INFO_TYPE):
         return
     pending, seen = [root], {root}
@@ -285,7 +285,7 @@ def _check_same(root: str, types: dict[str, Any], default: Any) -> None:
 
 
 def _bare(fields: Any) -> list[tuple[str, str]]:
-    """Return fields without what changes nothing in a message: case, and bounds of strings."""
+    """Return fields without what does not affect a message: case, and bounds of strings."""
     return [
         (str(name).lower(), re.sub(r"\('string', \d+\)", 'string', repr(what)))
         for name, what in fields

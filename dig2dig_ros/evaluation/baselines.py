@@ -13,10 +13,10 @@
 # limitations under the License.
 
 """
-Classical fusions that every table shows next to the fused images.
+Classical fusions that every table shows for comparison.
 
 Sources are luma images of equal shape (H, W), any scale; the result is float32 on the same scale
-and not clipped: :func:`to_uint8` makes an 8-bit image of it.
+and not clipped: :func:`to_uint8` turns it into an 8-bit image.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _stacked(sources: Sources) -> NDArray[np.float32]:
     shapes = [source.shape for source in sources]
     if not shapes or len(shapes[0]) != 2 or 0 in shapes[0] or len(set(shapes)) > 1:
         raise ValueError(
-            f'sources have shapes {shapes}: one or more luma images of one shape (H, W) needed'
+            f'sources have shapes {shapes}, but must be luma images of one shape (H, W)'
         )
     return np.stack([np.asarray(source, dtype=np.float32) for source in sources])
 
@@ -95,8 +95,8 @@ def to_uint8(image: NDArray[np.float32]) -> NDArray[np.uint8]:
     """
     Round an image on the 8-bit scale and clip it to 0 to 255.
 
-    Halves are rounded up. To the even neighbour, as NumPy does, every odd level of a mean of two
-    8-bit images would lose pixels to the even ones, which shows in the metrics EN and MI.
+    Halves are rounded up. Rounding to even, as NumPy does, would favour the even levels in a mean
+    of two 8-bit images, which shows in the metrics EN and MI.
     """
     rounded: NDArray[np.uint8] = np.floor(np.clip(image, 0, 255) + 0.5).astype(np.uint8)
     return rounded

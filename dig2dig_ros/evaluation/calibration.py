@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Estimates of a registration, from images, points or a checkerboard, and their check."""
+"""Estimates of a registration, from images, points or a checkerboard, and their checks."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ from dig2dig_ros.images.registration_file import read_yaml
 from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.preparation import registered_image
 
-# A frame that was not used may be off by this part of the visible image's longer side, and by at
-# least this number of pixels.
+# Largest misalignment of frames that were not used: this fraction of the visible image's longer
+# side, or this many pixels if that is more.
 _MOST_LEFT_OVER = 0.01
 _LEAST_LEFT_OVER = 3.0
-# How exactly a person clicks, and a corner of a board is found, in thermal pixels, as long as
-# there are few residuals to measure it by.
+# Accuracy of clicked points and of board corners, in thermal pixels, while there are too few
+# residuals to measure it.
 _CLICK_SIGMA, _CORNER_SIGMA = 1.0, 0.3
 
 
@@ -61,8 +61,8 @@ class CameraModels:
     """
     The camera models in use.
 
-    :param visible: None if lens distortion is left as it is; then ``thermal`` is None, too.
-    :param text: what was decided, and why.
+    :param visible: None if lens distortion is ignored; then ``thermal`` is None, too.
+    :param text: the decision, and why.
     :param guess: (3, 3) thermal to visible, for cameras that look in the same direction.
     """
 
@@ -75,7 +75,7 @@ class CameraModels:
         """
         Return points (N, 2) as the cameras would show them without distortion.
 
-        :raises UsageError: a point is where a camera sees nothing, according to its calibration.
+        :raises UsageError: a point is outside a camera's view, according to its calibration.
         """
         if self.visible is None or self.thermal is None:
             return visible, thermal
@@ -84,8 +84,8 @@ class CameraModels:
             lost = np.flatnonzero(~np.isfinite(points).all(axis=1))
             if lost.size:
                 raise UsageError(
-                    f'point {lost[0] + 1} is where the {source} camera sees nothing, according to '
-                    'its calibration: remove the point, or use --camera-info ignore'
+                    f"point {lost[0] + 1} is outside the {source} camera's view, according to its "
+                    'calibration: remove the point, or use --camera-info ignore'
                 )
         return ideal
 
@@ -103,7 +103,7 @@ def camera_models(
     """
     Decide on the camera models: from files, or from camera_info if one of them has distortion.
 
-    :param files: calibrations by camera, instead of camera_info.
+    :param files: calibrations by camera, in place of camera_info.
     :param ignore: use neither.
     :raises UsageError: a file is wrong, or for other images.
     """
@@ -114,7 +114,7 @@ def camera_models(
         infos = {source: load_camera(path) for source, path in files.items()}
     missing = ' and '.join(source for source in SOURCES if source not in infos)
     if missing:
-        return CameraModels(None, None, f'none of the {missing} camera; lenses count as they are')
+        return CameraModels(None, None, f'none of the {missing} camera; distortion is ignored')
     try:
         visible, thermal = (
             _model(infos[source], source, size, files is None and source in images.rectified)
@@ -124,7 +124,7 @@ def camera_models(
         if files is not None:
             raise UsageError(f'the camera models cannot be used: {error}') from error
         report(f'warning: camera_info is not used: {error}')
-        return CameraModels(None, None, 'not used, see the warning; lenses count as they are')
+        return CameraModels(None, None, 'not used, see the warning; distortion is ignored')
     guess = visible.matrix @ np.linalg.inv(thermal.matrix)
     bent = [s for s, m in zip(SOURCES, (visible, thermal), strict=True) if m.distortion.any()]
     if not bent and files is None:
@@ -145,10 +145,10 @@ def _model(info: Any, source: str, size: Size, rectified: bool) -> CameraModel:
 
 def load_camera(path: Path) -> Any:
     """
-    Read a calibration file of ROS's camera_calibration; return something like a CameraInfo.
+    Read a calibration file of ROS's camera_calibration into an object like CameraInfo.
 
     :raises RegistrationError: it cannot be read.
-    :raises UsageError: it lacks something.
+    :raises UsageError: a field is missing.
     """
     document = read_yaml(path)
     try:
@@ -161,7 +161,7 @@ def load_camera(path: Path) -> Any:
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
-            f'{path} is not a calibration file of ROS, with image_width, image_height, '
+            f'{path} is not a ROS calibration file, with image_width, image_height, '
             'camera_matrix.data, distortion_model and distortion_coefficients.data: '
             f'{type(error).__name__} {error}'
         ) from error
@@ -187,13 +187,13 @@ class Estimate:
 
     :param matrix: (3, 3) from thermal to visible pixels, undistorted if there are camera models.
     :param method: 'images', 'points' or 'board'.
-    :param facts: (name, text) to print and to keep.
+    :param facts: (name, text) to print and to store.
     :param reasons: why not to trust it.
-    :param used: indices of the pairs that it comes from.
-    :param checks: indices of pairs to check it with.
+    :param used: indices of the pairs that it was estimated from.
+    :param checks: indices of the pairs to check it with.
     :param points: by index of a pair, or -1 for all pairs: visible and thermal points, (N, 2)
-        each, pixels of the images as they are.
-    :param advice: what to try instead with these images; empty if there is nothing.
+        each, in pixels of the original images.
+    :param advice: what else to try with these images; empty if there is nothing.
     """
 
     matrix: Array
@@ -214,15 +214,15 @@ def from_images(
     model: Model = 'homography',
 ) -> Estimate:
     """
-    Estimate from the images themselves.
+    Estimate from the images alone.
 
-    Where the corners of a homography are too uncertain, but those of a similarity are not, it
-    advises the similarity. Whether the cameras look in the same direction is for the user to say.
+    If the corners of a homography are too uncertain, but those of a similarity are not, it advises
+    the similarity: only the user knows whether the cameras look in the same direction.
 
     :param number: of frames, at most.
-    :param width: part of the visible image's width that the thermal one covers, if known.
+    :param width: fraction of the visible image's width that the thermal one covers, if known.
     :param model: what to estimate.
-    :raises UsageError: the images show nothing.
+    :raises UsageError: the images have no edges.
     """
     used, checks = choose_frames(images.pairs, number)
     if not used:
@@ -280,7 +280,7 @@ def from_points(
         state = '' if fit.inside[index - 1] else ', left out'
         facts.append((f'point {index}', f'{place}: {error:.2f} thermal pixels{state}'))
     if len(points) == 4:
-        report('warning: any four points fit, so nothing confirms them: mark more')
+        report('warning: a homography fits any four points, so nothing checks them: mark more')
     used, checks = choose_frames(images.pairs, number)
     order = tuple(sorted((*used, *checks)))
     return Estimate(
@@ -295,7 +295,7 @@ def from_checkerboard(
     Estimate from the corners of a checkerboard.
 
     :param board: inner corners along a row and along a column.
-    :raises UsageError: no frame shows it to both cameras.
+    :raises UsageError: no frame shows it in both images.
     """
     seen = dict.fromkeys(SOURCES, 0)
     corners: dict[int, tuple[Array, Array]] = {}
@@ -313,8 +313,8 @@ def from_checkerboard(
     )
     if not corners:
         raise UsageError(
-            f'no frame shows the board of {board[0]}x{board[1]} inner corners to both cameras: '
-            f'{text}; for the thermal one, its squares must differ in temperature'
+            f'no frame shows the board of {board[0]}x{board[1]} inner corners in both images: '
+            f'{text}; for the thermal camera, its squares must differ in temperature'
         )
     groups = np.repeat(list(corners), board[0] * board[1])
     visible, thermal = (np.concatenate(points) for points in zip(*corners.values(), strict=True))
@@ -343,7 +343,7 @@ def left_over(
     estimate: Estimate, images: CalibrationImages, placement: Placement
 ) -> tuple[str, str]:
     """
-    Measure how far frames are still off that the registration does not come from.
+    Measure the misalignment that is left in frames that the estimate has not used.
 
     :return: what to report, and why not to trust the estimate (empty if nothing is wrong).
     """
@@ -356,7 +356,7 @@ def left_over(
         found = monitor.look(pair.visible, thermal, placement.coverage)
     frames = counted(len(pairs), 'other frame' if estimate.used else 'frame')
     if not found.trusted:
-        return f'cannot be measured: {frames} show too little together', ''
+        return f'cannot be measured: {frames} show too little', ''
     most = max(_MOST_LEFT_OVER * max(images.sizes[0]), _LEAST_LEFT_OVER)
     off = found.distance
     thermal_off = off / _scale(estimate.matrix, images.sizes[1])

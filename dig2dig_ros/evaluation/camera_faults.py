@@ -15,8 +15,8 @@
 """
 Cameras that fail for a while: which images are sent, when, and with which pixels.
 
-:class:`FaultyCamera` lets images of any type through, or not, or not as they were; :func:`altered`
-is what a fault does to pixels. Both are deterministic.
+:class:`FaultyCamera` passes, drops or alters images of any type; :func:`altered` is the effect of
+a fault on pixels. Both are deterministic.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from dig2dig_ros.streams.pairing import Source, SOURCES
 # The counts of a thermal core, of which the upper 8 bits make an 8-bit image.
 _THERMAL_BITS = 14
 _COUNTS_PER_LEVEL = 2 ** (_THERMAL_BITS - 8)
-# A sensor with its lens cap on: grey levels, and counts of a raw thermal image.
+# A sensor behind its lens cap: grey levels, and counts of a raw thermal image.
 _COVER_NOISE, _THERMAL_COVER_NOISE = 1.5, 4.0
 
 # Kinds of fault, the cameras that can have them, and the words that may follow, the default first.
-# A single number stands for any.
+# A number stands for any number.
 FAULTS: dict[str, dict[Source, tuple[str, ...]]] = {
-    # The image of before again and again, its stamps going on, or standing still as well.
+    # The same image again and again; its stamps advance, or stand still as well.
     'freeze': {'visible': (), 'thermal': ()},
     'repeat_stamp': {'visible': (), 'thermal': ()},
     # Nothing is sent.
     'drop': {'visible': (), 'thermal': ()},
     # Seconds by which stamps are late.
     'late': {'visible': ('0.1',), 'thermal': ('0.1',)},
-    # A cap on the lens: black, or one temperature, but for a little noise.
+    # A cap on the lens: black, or one temperature, with a little noise.
     'cover': {'visible': (), 'thermal': ()},
     # All white.
     'saturate': {'visible': (), 'thermal': ()},
@@ -59,9 +59,9 @@ FAULTS: dict[str, dict[Source, tuple[str, ...]]] = {
     'false_colour': {'thermal': ()},
     # Half the width and height.
     'half_size': {'visible': (), 'thermal': ()},
-    # Another encoding; between 8 and 16 bits, 8 bits are the upper ones of 14.
+    # Another encoding; from 16 to 8 bits, the upper 8 of 14 are kept.
     'reencode': {'visible': ('rgb8', 'mono8'), 'thermal': ('16UC1', 'mono16', 'mono8')},
-    # A disc far hotter than all else comes in from the left.
+    # A disc far hotter than everything else enters from the left.
     'hot_object': {'thermal': ()},
     # Jump of all counts; 8-bit images jump by a 64th of it.
     'level_jump': {'thermal': ('2000',)},
@@ -79,7 +79,7 @@ class Fault:
     :param source: the camera.
     :param start: seconds after the first image.
     :param duration: in seconds; infinite for ever.
-    :param detail: which channel, encoding, seconds or counts; empty where there is no choice.
+    :param detail: the channel, encoding, seconds or counts; empty if there is no choice.
     """
 
     kind: str
@@ -91,31 +91,31 @@ class Fault:
     @staticmethod
     def parse(text: str) -> Fault:
         """
-        Return what 'KIND SOURCE START DURATION [DETAIL]' says; a duration of 0 or inf is for ever.
+        Parse 'KIND SOURCE START DURATION [DETAIL]'; a duration of 0 or inf means no end.
 
-        :raises ImperfectionError: a word is missing, unknown or one too many.
+        :raises ImperfectionError: a word is missing, unknown or superfluous.
         """
         words = text.split()
         if not 4 <= len(words) <= 5:
             raise ImperfectionError(
-                f"'{text}' is no fault: write KIND SOURCE START DURATION (in seconds), such as "
+                f"'{text}' is not a fault: write KIND SOURCE START DURATION (in seconds), such as "
                 "'freeze thermal 5 2'"
             )
         kind, name, start, duration = words[:4]
         if kind not in FAULTS:
             raise ImperfectionError(
-                f"'{kind}' of '{text}' is no kind of fault: use one of {', '.join(FAULTS)}"
+                f"unknown kind of fault '{kind}' in '{text}': use one of {', '.join(FAULTS)}"
             )
         source = next((source for source in FAULTS[kind] if source == name), None)
         if source is None:
             raise ImperfectionError(
-                f"'{name}' of '{text}' is no camera with such a fault: use "
+                f"in '{text}', '{name}' is not a camera with such a fault: use "
                 f'{" or ".join(FAULTS[kind])}'
             )
         length = _number(duration, text, 'duration')
         if length < 0:
             raise ImperfectionError(
-                f"the duration of '{text}' is negative: use 0 or inf for a fault without an end"
+                f"the duration in '{text}' is negative: use 0 or inf for a fault without an end"
             )
         return Fault(
             kind,
@@ -126,7 +126,7 @@ class Fault:
         )
 
     def covers(self, time: float) -> bool:
-        """Return whether it is there ``time`` seconds after the first image."""
+        """Return whether it is active ``time`` seconds after the first image."""
         return self.start - 1e-9 <= time < self.start + self.duration - 1e-9
 
 
@@ -136,7 +136,7 @@ def _number(word: str, text: str, what: str) -> float:
     except ValueError:
         value = math.nan
     if math.isnan(value) or (math.isinf(value) and what != 'duration'):
-        raise ImperfectionError(f"the {what} of '{text}' must be a number, but is '{word}'")
+        raise ImperfectionError(f"the {what} in '{text}' must be a number, not '{word}'")
     return value
 
 
@@ -144,13 +144,11 @@ def _detail(words: Sequence[str], known: Sequence[str], text: str) -> str:
     if len(words) < 5:
         return known[0] if known else ''
     if not known:
-        raise ImperfectionError(f"'{words[4]}' of '{text}' is one word too many: leave it out")
+        raise ImperfectionError(f"'{words[4]}' in '{text}' is superfluous: leave it out")
     if len(known) == 1:
         _number(words[4], text, 'last word')
     elif words[4] not in known:
-        raise ImperfectionError(
-            f"'{words[4]}' of '{text}' is not known: use one of {', '.join(known)}"
-        )
+        raise ImperfectionError(f"unknown '{words[4]}' in '{text}': use one of {', '.join(known)}")
     return words[4]
 
 
@@ -164,9 +162,9 @@ class SentImage(Generic[ImageT]):
     """
     What a faulty camera sends.
 
-    :param image: of whatever type the camera is for.
+    :param image: of any type.
     :param late: seconds by which its stamp is late.
-    :param repeats_stamp: it carries the stamp of the image that was sent before.
+    :param repeats_stamp: it has the stamp of the previous image.
     """
 
     image: ImageT
@@ -176,10 +174,10 @@ class SentImage(Generic[ImageT]):
 
 class FaultyCamera(Generic[ImageT]):
     """
-    Lets the images of one camera through, or not, or not as they were.
+    Passes, drops or alters the images of one camera.
 
-    :param source: the camera; faults of the other one are left out.
-    :param faults: all that goes wrong; several at a time add up in this order.
+    :param source: the camera; faults of the other one are ignored.
+    :param faults: all faults; simultaneous ones add up in this order.
     :param alter: returns an image with its pixels altered; only called when they must be.
     :param seed: of the noise.
     """
@@ -198,9 +196,9 @@ class FaultyCamera(Generic[ImageT]):
 
     def send(self, time: float, image: ImageT) -> SentImage[ImageT] | None:
         """
-        Return what is sent of an image ``time`` seconds after the first one, or None.
+        Return what is sent for an image ``time`` seconds after the first one, or None.
 
-        The image itself comes back where no fault changes its pixels.
+        If no fault changes its pixels, it is the same object.
         """
         faults = [fault for fault in self._faults if fault.covers(time)]
         kinds = {fault.kind for fault in faults}
@@ -224,7 +222,7 @@ def altered(
     pixels: Array, encoding: str, fault: Fault, time: float, random: np.random.Generator
 ) -> tuple[Array, str]:
     """
-    Return pixels and encoding as a fault leaves them.
+    Apply a fault to pixels; return them with their encoding.
 
     :param pixels: (H, W[, 3]), blue first.
     :param encoding: as ROS names it.

@@ -13,11 +13,11 @@
 # limitations under the License.
 
 """
-What two cameras without hardware send: a synthetic street, or the pairs of a directory.
+What two simulated cameras send: the synthetic street, or the pairs of a folder.
 
-A moving night street is rendered before the first image is sent, so that sending costs next to
-nothing afterwards; the two cameras run at rates of their own. Both images of a pair of a directory
-belong to one instant, and each keeps its size.
+The street is rendered before the first image is sent, so that sending costs next to nothing; the
+two cameras have independent rates. Both images of a pair from a folder belong to one instant, and
+each keeps its size.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from dig2dig_ros.images.image_pairs import (
 )
 from dig2dig_ros.streams.pairing import Source, SOURCES
 
-# Rendered images, and pairs of a directory, that are held in memory.
+# Rendered images, and pairs of a folder, that are held in memory.
 _MEMORY, _KEPT_PAIRS = 200_000_000, 64
 # More visible images than this would take long to render.
 _MOST_FRAMES = 600
@@ -60,7 +60,7 @@ _SHORTEST_LOOP, _LONGEST_LOOP = 4.0, 20.0
 
 
 def _rule(text: str, is_kept: Callable[[Any], bool]) -> Callable[[Any], str | None]:
-    """Return a check of values that says ``text`` where it fails."""
+    """Return a check of values that returns ``text`` if it fails."""
     return lambda value: None if is_kept(value) else text
 
 
@@ -115,11 +115,11 @@ def _camera_parameters(source: Source) -> tuple[ParameterSpec, ...]:
 
 
 PARAMETERS: tuple[ParameterSpec, ...] = (
-    ParameterSpec('directory', '', 'Directory of pairs: two folders of same-named images, or '
+    ParameterSpec('directory', '', 'Folder of pairs: two folders of same-named images, or images '
                   'NAME_A and NAME_B; empty for the synthetic street.'),
     ParameterSpec('width', 640, 'Width of the street in pixels.', limits=(64, 3840)),
     ParameterSpec('height', 512, 'Height of the street in pixels.', limits=(48, 2160)),
-    ParameterSpec('visible_rate', 30.0, 'Rate of the visible images in Hz; a directory is sent at '
+    ParameterSpec('visible_rate', 30.0, 'Rate of the visible images in Hz; a folder is sent at '
                   'thermal_rate.', limits=(0.01, 240.0)),
     ParameterSpec('thermal_rate', 9.0, 'Rate of the thermal images in Hz.',
                   limits=(0.01, 240.0)),
@@ -128,18 +128,18 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec('stamp_jitter', 0.0, 'Largest random error of every stamp in seconds, uniform '
                   'to either side.', limits=(0.0, 1.0)),
     ParameterSpec('count', 0, 'Pairs (thermal images) to send before the node ends with exit code '
-                  '0; 0 sends for ever.', limits=(0, 2**31 - 1)),
-    ParameterSpec('loop', True, 'Start a directory over after its last pair.'),
+                  '0; 0 never ends.', limits=(0, 2**31 - 1)),
+    ParameterSpec('loop', True, 'Start the folder over after its last pair.'),
     ParameterSpec('seed', 0, 'Seed of the street and of the jitter.', limits=(0, 2**31 - 1)),
     ParameterSpec('wait_for_subscribers', 10.0, 'Longest time in seconds to wait until both image '
                   'topics have subscribers.', limits=(0.0, 3600.0)),
     ParameterSpec('min_subscribers', 1, 'Subscribers of each image topic to wait for; discovery '
                   'may find them seconds apart.', limits=(1, 100)),
     ParameterSpec('thermal_warp', [0.0, 1.0, 0.0, 0.0], '[rotation in degrees, scale, shift_x, '
-                  'shift_y] of the thermal image in the visible one, shifts as parts of its width '
-                  'and height; a scale above 1 is a wider field.', check=_check_warp),
+                  'shift_y] of the thermal image in the visible one, shifts as fractions of its '
+                  'width and height; a scale above 1 is a wider field.', check=_check_warp),
     ParameterSpec('thermal_size', [0, 0], '[width, height] in pixels of the thermal images, which '
-                  'show the same field; [0, 0]: as the visible ones, or as in the directory.',
+                  'show the same field; [0, 0]: as the visible ones, or as in the folder.',
                   check=_check_size),
     *(spec for source in SOURCES for spec in _camera_parameters(source)),
     ParameterSpec('faults', [], "What goes wrong for a while: 'KIND SOURCE START DURATION' in "
@@ -148,16 +148,16 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
 )
 # fmt: on
 
-# Makes a message without a header of pixels, their encoding and their source.
+# From pixels, their encoding and their source to a message without a header.
 Pack = Callable[[NDArray[Any], str, Source], Any]
-# Images to send: seconds after the first one, whose they are, and what the camera took.
+# Images to send: seconds after the first one, the camera, and its image.
 Schedule = Iterator[tuple[float, Source, 'Capture']]
 
 
 @dataclass(frozen=True)
 class Capture:
     """
-    An image as it is sent, and the camera that it fits.
+    An image as it is sent, and the geometry of its camera.
 
     :param message: without a header.
     :param camera: of the same size.
@@ -171,7 +171,7 @@ def loop_frames(visible_rate: float, thermal_rate: float, seconds: float) -> tup
     """
     Return how many visible and thermal images make a loop of at most ``seconds``.
 
-    Of all whole numbers of visible images in the upper half of that time, the one whose time is
+    Of all numbers of visible images in the upper half of that time, the one whose duration is
     nearest to a whole number of thermal images, so that both streams start over together.
     """
     most = max(1, int(visible_rate * seconds + 1e-9))
@@ -191,12 +191,12 @@ def imperfect_cameras(
     with_margin: bool = False,
 ) -> ImperfectCameras:
     """
-    Return the two cameras as the parameters describe them.
+    Return the two cameras that the parameters describe.
 
     :param values: of :data:`PARAMETERS`.
     :param visible_size: (width, height) of the visible images.
-    :param thermal_size: of the thermal ones, unless the parameters say it.
-    :param with_margin: the scene is rendered larger than the visible image where needed.
+    :param thermal_size: of the thermal ones, unless the parameters give it.
+    :param with_margin: the scene is rendered larger than the visible image if needed.
     :raises ImperfectionError: a lens would fold its image over.
     """
     visible, thermal = (
@@ -222,10 +222,10 @@ def imperfect_cameras(
 @dataclass
 class _Stream:
     """
-    The images of one camera of the street, in steps of equal time.
+    The images of one camera of the street, in equal time steps.
 
-    :param rate: images a second.
-    :param count: images that are rendered.
+    :param rate: images per second.
+    :param count: number of rendered images.
     :param step: seconds from one rendered image to the next.
     """
 
@@ -235,7 +235,7 @@ class _Stream:
     images: list[Capture]
 
     def image(self, index: int) -> Capture:
-        """Return what to send as the image ``index``, in a loop."""
+        """Return the image to send at ``index``, in a loop."""
         return self.images[math.floor(index / self.rate / self.step + 1e-6) % self.count]
 
 
@@ -243,8 +243,8 @@ class StreetSource:
     """
     Two free-running cameras on the synthetic street, rendered beforehand.
 
-    What a bounded number of pairs needs is rendered as it is where it fits into the memory;
-    anything longer is a loop without a seam.
+    A limited number of pairs is rendered frame by frame if it fits into memory; anything longer is
+    a seamless loop.
 
     :param values: of :data:`PARAMETERS`.
     :param pack: makes the messages.
@@ -305,18 +305,18 @@ class StreetSource:
         return streams, period
 
     def _visible_count(self) -> int:
-        """Return the visible images until one comes after the last thermal image."""
+        """Return how many visible images there are up to the first after the last thermal one."""
         end = (self._count - 1) / self._rates['thermal']
         return math.floor(end * self._rates['visible'] + 1e-6) + 2
 
     def prepare(self) -> Iterator[None]:
-        """Render; yields after each frame, so that the caller may stop."""
+        """Render; yields after each frame, so that the caller can stop."""
         wanted: dict[float, list[Source]] = {}
         for source, stream in self._streams.items():
             for index in range(stream.count):
                 wanted.setdefault(round(index * stream.step, 6), []).append(source)
         for moment in sorted(wanted):
-            # With the noise of both cameras, or without.
+            # By whether it has the noise of the cameras.
             frames: dict[bool, SceneFrame] = {}
             for source in wanted[moment]:
                 noise = self._values[f'{source}_noise'] < 0
@@ -331,7 +331,7 @@ class StreetSource:
             yield
 
     def schedule(self) -> Schedule:
-        """Return the images by exposure; visible first where they coincide."""
+        """Yield the images in the order of exposure; at equal times, the visible one first."""
         index = dict.fromkeys(SOURCES, 0)
         end: dict[Source, float] = {'visible': math.inf, 'thermal': math.inf}
         if self._count:
@@ -348,12 +348,12 @@ class StreetSource:
 
 class DirectorySource:
     """
-    The pairs of a directory, one after the other.
+    The pairs of a folder, one after the other.
 
     :param values: of :data:`PARAMETERS`.
     :param pack: makes the messages.
     :param warn: called with a sentence on images that are left out.
-    :raises ImagePairError: the directory holds no pairs.
+    :raises ImagePairError: the folder holds no pairs.
     """
 
     def __init__(
@@ -376,12 +376,12 @@ class DirectorySource:
             warn(f'{len(alone)} images of {directory} have no counterpart: {some}')
 
     def prepare(self) -> Iterator[None]:
-        """Do nothing: pairs are read as they are needed."""
+        """Do nothing: pairs are read when they are needed."""
         return iter(())
 
     def schedule(self) -> Schedule:
         """
-        Return visible and thermal image of one pair after the other; unreadable ones are left out.
+        Yield the visible and the thermal image of each pair; unreadable pairs are left out.
 
         :raises ImagePairError: none of the pairs can be read.
         """
@@ -405,7 +405,7 @@ class DirectorySource:
                 return
 
     def _read(self, pair: ImagePair, frame: int) -> tuple[Capture, Capture] | None:
-        """Return a pair as the cameras see it, with the noise of a frame; None: unreadable."""
+        """Return a pair as the cameras see it, with the noise of a frame; None if unreadable."""
         try:
             scenes = load_pair(pair)
         except ImagePairError as error:

@@ -15,10 +15,10 @@
 """
 What is compared with what, and what the scores say.
 
-First the rows of a table: ways to fuse by name (:data:`FUSIONS`), free changes of their settings
-(:func:`parse_rows`), the options of the commands that choose them, and the ablations of the
-paper (:data:`ABLATIONS`). Then the statistics: ranks over several metrics, paired differences
-with their intervals, and the scores of other methods from a file.
+First the rows of a table: named fusions (:data:`FUSIONS`), changes of their settings
+(:func:`parse_rows`), the command-line options that choose them, and the ablations of the paper
+(:data:`ABLATIONS`). Then the statistics: ranks over several metrics, paired differences with
+intervals, and scores of other methods from a file.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from dig2dig_ros.evaluation.options import UsageError
 from dig2dig_ros.evaluation.perceptual import NETWORKS
 from dig2dig_ros.fusion.settings import FusionSettings, SETTINGS
 
-# The row of what the parameters ask for.
+# The row with the settings from the parameters.
 FUSED = 'fused'
-# Metrics that look at the sources; PSNR would count the MSE twice.
+# Metrics that compare with the sources; PSNR would count the MSE twice.
 RANKED_METRICS = ('SSIM', 'MSE', 'CC', 'Nabf', 'Qabf', 'VIF', 'SCD', 'MI')
-# With fewer pairs, even differences of one sign are no evidence at the level of 95 %: all of five
-# differ in the same direction by chance in 2 of 32 cases.
+# With fewer pairs, even differences of the same sign are not significant at the 95 % level: five
+# have the same sign by chance in 2 of 32 cases.
 FEWEST_PAIRS = 6
-# Draws of a bootstrap that are in memory at a time: 8 MB.
+# Bootstrap draws that are in memory at a time: 8 MB.
 _BLOCK_NUMBERS = 1_000_000
 
 Array = NDArray[np.float64]
@@ -55,18 +55,18 @@ Scores = Mapping[str, Mapping[str, float]]  # method -> metric -> value
 
 
 class ComparisonError(UsageError):
-    """A comparison makes no sense as asked for; the message says why."""
+    """A comparison cannot be made; the message says why."""
 
 
 @dataclass(frozen=True)
 class Fusion:
     """
-    A way to fuse: changes of the settings that were asked for.
+    A way to fuse: changes of the chosen settings.
 
-    :param meaning: what it is, in a line.
+    :param meaning: one line.
     :param overrides: settings that it needs, by name.
-    :param preset: the shipped preset that it starts from, in place of the settings asked for.
-    :param is_control: an experiment that takes the prior away; not one of ``all`` rows.
+    :param preset: the shipped preset that it starts from, in place of the chosen settings.
+    :param is_control: an experiment without the prior; not part of ``all``.
     """
 
     meaning: str
@@ -98,11 +98,11 @@ FUSIONS: dict[str, Fusion] = {
     'dig_chain_10': Fusion('as dig_chain, in 10 steps', _chain(num_inference_steps=10)),
     'uniform_chain': Fusion('as dig_chain, but equal weights', _chain(weights='uniform')),
     'rd_chain': Fusion('as dig_chain, but relative dominability', _chain(weights='rd')),
-    # DDFM samples with fresh noise from t 999, which needs a prior that can imagine a scene.
+    # DDFM samples with fresh noise from t 999, which needs a prior that can generate a scene.
     'em': Fusion('as dig_chain, but expectation maximisation (DDFM)', _chain(guidance='em')),
     'dig_literal': Fusion('Dig2DIG as printed: the preset paper', preset='paper'),
     'block_means': Fusion(
-        "as fused, but with means of 16x16 pixels in place of the prior's estimates; a control",
+        'as fused, but with means of 16x16 pixels in place of the denoiser; a control',
         is_control=True,
     ),
 }
@@ -113,7 +113,7 @@ class Ablation:
     """
     Rows that differ in one setting from the guided chain ``dig_chain``.
 
-    :param title: what is varied, and where the paper does it.
+    :param title: what is varied, and where in the paper.
     :param rows: settings by the label of their row.
     """
 
@@ -143,7 +143,7 @@ ABLATIONS: dict[str, Ablation] = {
 @dataclass(frozen=True)
 class Row:
     """
-    A row of a table: a baseline, or a fusion with settings of its own.
+    A row of a table: a baseline, or a fusion with its own settings.
 
     :param name: as the table shows it.
     :param base: a key of :data:`~dig2dig_ros.evaluation.baselines.BASELINES` or
@@ -157,12 +157,12 @@ class Row:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether no prior is needed."""
+        """Whether it needs no prior."""
         return self.base in BASELINES
 
 
 def split_rows(text: str) -> list[str]:
-    """Split names of rows at the commas that do not separate their settings."""
+    """Split row names at commas, except those between settings."""
     names: list[str] = []
     for part in (part.strip() for part in text.split(',')):
         if '=' in part and ':' not in part and names:
@@ -177,8 +177,8 @@ def parse_rows(text: str) -> list[Row]:
     Read the rows of a table.
 
     :param text: names of baselines and of :data:`FUSIONS`, separated by commas; the latter
-        perhaps with settings, as in ``fused:num_inference_steps=2,temperature=1``; N and S stand
-        for the paper's; ``all`` is every name but those of controls.
+        optionally with settings, as in ``fused:num_inference_steps=2,temperature=1``; N and S are
+        those of the paper; ``all`` is every name except the controls.
     :raises ComparisonError: a name, a setting or its value is unknown.
     """
     known = [*BASELINES, *FUSIONS]
@@ -189,12 +189,12 @@ def parse_rows(text: str) -> list[Row]:
             continue
         base, colon, settings = name.partition(':')
         if base not in known:
-            raise ComparisonError(f'{base} is unknown: name one or more of {", ".join(known)}')
+            raise ComparisonError(f'unknown row {base}: use one or more of {", ".join(known)}')
         if colon and base in BASELINES:
             raise ComparisonError(f'{name}: {base} has no settings')
         rows.append(Row(name, base, _parse_settings(settings) if colon else {}))
     if not rows:
-        raise ComparisonError(f'no row is named: name one or more of {", ".join(known)}')
+        raise ComparisonError(f'no row given: use one or more of {", ".join(known)}')
     return list({row.name: row for row in rows}.values())
 
 
@@ -203,7 +203,7 @@ def _is_control(base: str) -> bool:
 
 
 def _parse_settings(text: str) -> dict[str, Any]:
-    """Read ``key=value,key=value`` as settings of the types that they have."""
+    """Parse ``key=value,key=value`` into settings of the right types."""
     short = {'N': 'num_inference_steps', 'S': 'dig_refresh_interval'}
     settings: dict[str, Any] = {}
     for part in text.split(','):
@@ -220,7 +220,7 @@ def _parse_settings(text: str) -> dict[str, Any]:
 
 
 def changed_settings(settings: FusionSettings) -> str:
-    """Return what differs from the default settings, as ``key=value`` separated by commas."""
+    """Return the settings that differ from the defaults, as ``key=value`` separated by commas."""
     default = FusionSettings()
     changes = (
         f'{f.name}={getattr(settings, f.name)}'
@@ -232,9 +232,9 @@ def changed_settings(settings: FusionSettings) -> str:
 
 def add_compare_option(group: argparse._ActionsContainer, default: str) -> None:
     """
-    Add ``--compare``, which is None where it is not given.
+    Add ``--compare``, whose value is None if it is not given.
 
-    :param default: the rows that are meant then, in words.
+    :param default: the rows used then, in words.
     """
     group.add_argument(
         '--compare',
@@ -263,13 +263,13 @@ def add_score_options(group: argparse._ActionsContainer) -> None:
         '--against',
         type=split_rows,
         metavar='ROWS',
-        help=f'rows that {FUSED} is compared with pair by pair, in a table of its own; '
-        'default: uniform and rd where present, else mean',
+        help=f'rows to compare {FUSED} with pair by pair, in a separate table; default: uniform '
+        'and rd if present, else mean',
     )
     group.add_argument(
         '--lpips',
         choices=tuple(NETWORKS),
-        help='compute LPIPS too, with AlexNet or VGG16; needs the package lpips and its weights',
+        help='also compute LPIPS, with AlexNet or VGG16; needs the package lpips and its weights',
     )
 
 
@@ -282,7 +282,7 @@ def rows_argument(text: str) -> list[Row]:
 
 
 def rows_help() -> str:
-    """Return the end of the help: which rows there are."""
+    """Return the list of rows at the end of the help."""
     lines = [f'  {name:14} baseline, no denoiser' for name in BASELINES]
     for name, fusion in FUSIONS.items():
         changes = ', '.join(f'{key}={value}' for key, value in fusion.overrides.items())
@@ -290,9 +290,9 @@ def rows_help() -> str:
     return (
         'rows for --compare (all: every row except the control):\n'
         + '\n'.join(lines)
-        + '\nOther settings come from --preset, -N and -S. Append settings to a fusion '
-        'to change them,\nas in fused:num_inference_steps=2,temperature=1; N and S may be used as '
-        'short names.'
+        + '\nOther settings come from --preset, -N and -S. To change settings of a row, append '
+        'them,\nas in fused:num_inference_steps=2,temperature=1; N and S are short for these two '
+        'settings.'
     )
 
 
@@ -303,7 +303,7 @@ def rows_against(
     Return the rows that the fusion is compared with pair by pair.
 
     :param asked: value of ``--against``.
-    :param plugins: values of ``--plugin``, whose rows have the names of the files.
+    :param plugins: values of ``--plugin``; their rows are named after the files.
     :raises UsageError: one of them, or the fusion itself, is not among the rows.
     """
     names = [*(row.name for row in rows), *(path.stem for path in plugins)]
@@ -315,8 +315,7 @@ def rows_against(
     missing = [name for name in (FUSED, *asked) if name not in names]
     if missing:
         raise UsageError(
-            f'--against compares {FUSED} with other rows of --compare, but {", ".join(missing)} '
-            'is not among them'
+            f'--against needs {", ".join(missing)} among the rows of --compare: add it there'
         )
     return [name for name in asked if name != FUSED]
 
@@ -330,14 +329,14 @@ def ranks(values: Sequence[float], higher_is_better: bool) -> list[float]:
 
 
 def metric_ranks(scores: Scores, metric: str) -> dict[str, float]:
-    """Return the ranks in one of :data:`METRICS`, of the rows that have it."""
+    """Return the ranks in one of :data:`METRICS`, for the rows that have it."""
     own = {row: values[metric] for row, values in scores.items() if metric in values}
     ordered = ranks(list(own.values()), metric_info(metric).higher_is_better)
     return dict(zip(own, ordered, strict=True))
 
 
 def mean_ranks(scores: Scores, metrics: Iterable[str] = RANKED_METRICS) -> dict[str, float]:
-    """Return the mean over the metrics of each row's ranks, among the rows that have them all."""
+    """Return each row's mean rank over the metrics, among the rows that have all of them."""
     metrics = tuple(metrics)
     complete = {
         row: values for row, values in scores.items() if all(name in values for name in metrics)
@@ -349,11 +348,11 @@ def mean_ranks(scores: Scores, metrics: Iterable[str] = RANKED_METRICS) -> dict[
 @dataclass(frozen=True)
 class Difference:
     """
-    By how much one method differs from another on the same pairs.
+    How much one method differs from another on the same pairs.
 
     :param mean: over the pairs.
     :param low: lower end of its interval; None for fewer than :data:`FEWEST_PAIRS` pairs, or
-        where a value is infinite.
+        if a value is infinite.
     :param high: upper end.
     """
 
@@ -362,7 +361,7 @@ class Difference:
     high: float | None
 
     def verdict(self, higher_is_better: bool) -> Literal['better', 'worse', 'open']:
-        """Return on which side of zero the interval lies; open if it holds zero or is missing."""
+        """Return the side of zero on which the interval lies; open if it contains zero."""
         if self.low is None or self.high is None or self.low <= 0 <= self.high:
             return 'open'
         return 'better' if (self.low > 0) == higher_is_better else 'worse'
@@ -375,8 +374,8 @@ def paired_differences(
     Return the mean differences ``ours - theirs`` with their 95 % bootstrap intervals.
 
     Pairs of images are drawn with replacement, the same for every metric; the interval is the
-    percentile interval (Efron and Tibshirani, "An introduction to the bootstrap", 1993). What it
-    says is about other pairs of the same kind, and about one metric at a time.
+    percentile interval (Efron and Tibshirani, "An introduction to the bootstrap", 1993). It is
+    valid for other pairs of the same kind, and for one metric at a time.
 
     :param ours: (pairs, metrics).
     :param theirs: same shape and order of pairs.
@@ -390,7 +389,7 @@ def paired_differences(
     pairs = len(ours)
     with np.errstate(invalid='ignore'):
         differences = ours - theirs
-        differences[ours == theirs] = 0.0  # also of two infinities, where both equal a source
+        differences[ours == theirs] = 0.0  # also for two infinities, if both equal a source
         means = differences.mean(axis=0)
     if pairs < FEWEST_PAIRS:
         return [Difference(float(mean), None, None) for mean in means]
@@ -398,8 +397,8 @@ def paired_differences(
     known = np.where(finite, differences, 0.0)
     rng = np.random.default_rng(seed)
     drawn = np.empty((resamples, len(means)))
-    # How often each pair is drawn says as much as the draws, and makes the means one product; in
-    # blocks, as there may be thousands of pairs.
+    # Counting how often each pair is drawn turns the means into one product; in blocks, as there
+    # may be thousands of pairs.
     block = max(1, _BLOCK_NUMBERS // pairs)
     for start in range(0, resamples, block):
         end = min(start + block, resamples)
@@ -432,7 +431,7 @@ def load_peers(path: Path, name: str) -> Peers:
     :param path: ``{NAME: {method: {metric: value}}}`` with the names of :data:`METRICS`, other
         metrics are ignored; ``{"gflops": {method: value}}`` may accompany the sets.
     :param name: NAME of the set of images.
-    :raises ComparisonError: the file cannot be read, has no such set, or values are no numbers.
+    :raises ComparisonError: the file cannot be read, lacks the set, or a value is not a number.
     """
     try:
         document = json.loads(path.read_text(encoding='utf-8'))
@@ -450,7 +449,7 @@ def load_peers(path: Path, name: str) -> Peers:
         for key, value in values.items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not math.isfinite(value):
-                raise ComparisonError(f'{path}: {key} of {what} is {value!r}, no finite number')
+                raise ComparisonError(f'{path}: {key} of {what} is {value!r}, not a finite number')
         return {key: float(value) for key, value in values.items()}
 
     scores = {

@@ -13,12 +13,12 @@
 # limitations under the License.
 
 """
-What a fusion is worth to a detector where conditions are bad: all rows under all conditions.
+What a fusion is worth to a detector in bad conditions: all rows under all conditions.
 
-Averages over good pairs do not show what happens when a camera turns bad, which is where two
-cameras are worth having. So every pair is spoilt in all ways of
-:mod:`~dig2dig_ros.evaluation.conditions`, and for every row the mean over the conditions counts,
-the worst one, and how far the row falls below the better camera.
+Averages over good pairs do not show what happens when a camera fails, which is when a second
+camera matters. So every pair is degraded in all ways of
+:mod:`~dig2dig_ros.evaluation.conditions`, and each row is scored by its mean over the conditions,
+its worst condition, and how far it falls below the better camera.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from dig2dig_ros.streams.pairing import SOURCES
 
 Array = NDArray[np.float64]
 
-# Rows of --compare under conditions, where none are named.
+# Default rows of --compare under conditions.
 COMPARED = 'mean,block_means,fused'
 
 
@@ -66,12 +66,11 @@ _REFERENCES = (FUSED, BOXES)
 @dataclass(frozen=True)
 class _Standing:
     """
-    Of a row, over all conditions; precisions in parts of one.
+    The figures of a row over all conditions; AP50 as a fraction.
 
-    :param worst: the least AP50, and under which condition.
-    :param gap: AP50 less that of the better camera, where it is least, and under which condition.
-    :param references: by row that all are compared with, its mean AP50 less that of this one, and
-        the interval.
+    :param worst: the lowest AP50, and its condition.
+    :param gap: the lowest difference in AP50 to the better camera, and its condition.
+    :param references: by reference row, its mean AP50 less that of this row, and the interval.
     """
 
     mean: float
@@ -82,7 +81,7 @@ class _Standing:
 
 @dataclass(frozen=True)
 class _Results:
-    """AP50 by condition and row, differences likewise, and the standing of each row."""
+    """AP50 and its differences by condition and row, and the figures of each row."""
 
     precision: dict[str, dict[str, float]]
     fused_minus: dict[str, dict[str, tuple[float, Interval | None]]]
@@ -91,19 +90,19 @@ class _Results:
 
 class ConditionStudy:
     """
-    Collects what is found under all conditions, image by image, and makes tables of it.
+    Collects the detections under all conditions, image by image, and makes tables from them.
 
-    It keeps no image, but for every image, condition and row the scores and matches of at most
-    100 detections.
+    It keeps no images, only the scores and matches of at most 100 detections for every image,
+    condition and row.
 
     :param conditions: in the order of the table.
-    :param rows: what is compared.
-    :param labels: the truth about some of the images, the others are left out. None: what both
-        cameras together show in good conditions is taken for the truth.
-    :param score: detections of at least this one are that truth.
+    :param rows: the rows to compare.
+    :param labels: the truth about some of the images; the others are left out. None: the truth is
+        what is found in both cameras together in good conditions.
+    :param score: least score of a detection to count as that truth.
     :param resamples: of the bootstrap over the images.
     :ivar images: number of images so far.
-    :ivar persons: in them.
+    :ivar persons: number of persons in them.
     """
 
     def __init__(
@@ -134,16 +133,16 @@ class ConditionStudy:
         stopping: StoppingFunction = lambda: False,
     ) -> bool:
         """
-        Spoil a pair in all ways, and detect; if this raises, nothing of it counts.
+        Degrade a pair in all ways, and detect; if this raises, the pair does not count.
 
-        :param names: that the pair may have in the labels; its chance is seeded by the first.
+        :param names: possible names of the pair in the labels; the first seeds its noise.
         :param visible: (H, W, 3) in blue-green-red order, or grey, (H, W).
         :param thermal: (H, W), registered with it.
-        :param stopping: asked before every condition; once it is true, the pair does not count.
+        :param stopping: called before every condition; once true, the pair does not count.
         :return: whether it counts.
         :raises LabelError: the image was labelled in another size.
         """
-        # What is found in a camera's image, by what was done to it.
+        # Detections in a camera's image, by its degradation.
         seen: dict[tuple[str, str], Detections] = {}
         truth = self._truth(names, visible, thermal, seen)
         if truth is None:
@@ -206,11 +205,11 @@ class ConditionStudy:
 
     def _about_truth(self) -> str:
         if self._labels is not None:
-            return 'The truth are the labels.'
+            return 'The labels are the truth.'
         return (
-            'There are no labels: the truth is what noisy-or finds in both cameras as they are, '
-            f'with at least {self._score:g}, so that a row shows what is lost to a condition, '
-            'not how right it is.'
+            'There are no labels: the truth is what noisy-or finds in both undegraded images, '
+            f'with a score of at least {self._score:g}, so a row shows what a condition costs, '
+            'not how accurate it is.'
         )
 
     def _standing_table(self, results: _Results) -> Table:
@@ -228,21 +227,22 @@ class ConditionStudy:
                 row += ['', ''] if name == reference else [_percent(difference, '+'), ends]
             rows.append(tuple(row))
         notes = [
-            'AP50 in percent over the conditions: its mean, its least, and where it falls '
-            'farthest below, or stays least above, that of the better camera.'
+            'AP50 in percent over the conditions: the mean, the worst, and the lowest difference '
+            'to the better camera.'
         ]
         if references and self.images < FEWEST_PAIRS:
-            notes.append(f'Fewer than {FEWEST_PAIRS} images are too few for an interval.')
+            notes.append(f'An interval needs at least {FEWEST_PAIRS} images.')
         elif references:
             notes.append(
                 f'Intervals are of the difference of the means, from {self._resamples} resamples '
-                'of the images, the same for all rows and conditions, seed 0; one that contains 0 '
-                'is no finding. The frames of one drive are alike, so that theirs are too narrow.'
+                'of the images, the same for all rows and conditions, seed 0; if one contains 0, '
+                'the difference is not significant. Frames of the same drive are alike, which '
+                'makes their intervals too narrow.'
             )
         return Table('Over all conditions', tuple(header), tuple(rows), tuple(notes))
 
     def summary(self) -> dict[str, Any]:
-        """Return the figures for `summary.json`: rates as parts of one."""
+        """Return the figures for `summary.json`: rates as fractions."""
         summary: dict[str, Any] = {
             'conditions': {str(each): each.meaning for each in self._conditions},
             'images': self.images,
@@ -276,10 +276,10 @@ class ConditionStudy:
         }
 
     def _measure(self) -> _Results:
-        """Return the results, kept until there are more images."""
+        """Return the results, cached until there are more images."""
         if self._results is not None and self._results[0] == self.images:
             return self._results[1]
-        # Fewer images have no interval that means anything.
+        # With fewer images, an interval means nothing.
         enough = self.images >= FEWEST_PAIRS and FUSED in self._rows.names
         draws = draw_images(self.images, self._resamples if enough else 0)
         precision: dict[str, dict[str, float]] = {}
@@ -328,7 +328,7 @@ class ConditionStudy:
 def _difference(
     resampled: Mapping[str, Array], name: str, reference: str = FUSED
 ) -> Interval | None:
-    """Return the interval of a reference less a row."""
+    """Return the interval of the difference of a reference and a row."""
     return interval(resampled[reference] - resampled[name])
 
 
@@ -353,21 +353,21 @@ def add_condition_option(group: argparse._ActionsContainer) -> None:
         type=conditions,
         default=[],
         metavar='NAMES',
-        help='detect under bad conditions as well, made from each pair: all, or some of '
-        f'{", ".join(NAMES)}; NAME:SEVERITY is {", ".join(SEVERITIES)} or each, without it '
-        f'medium; rows without --compare: {COMPARED}, and late fusion of boxes next to them',
+        help='also detect under bad conditions, made from each pair: all, or some of '
+        f'{", ".join(NAMES)}; NAME:SEVERITY with {", ".join(SEVERITIES)} or each, medium if '
+        f'left out; default rows: {COMPARED}, and the late fusion of boxes',
     )
 
 
 def rows_under_conditions(args: argparse.Namespace, default: object) -> list[Row]:
     """
-    Return the rows of ``--compare``, by default those that conditions are about.
+    Return the rows of ``--compare``, by default those for conditions.
 
-    :param default: what ``args.compare`` is where it was not given.
+    :param default: value of ``args.compare`` if it was not given.
     :raises UsageError: there are conditions, but no detector.
     """
     if not args.conditions:
         return list(args.compare)
     if args.detector is None:
-        raise UsageError('--conditions needs --detector: what they cost is measured in persons')
+        raise UsageError('--conditions needs --detector: they are scored by the persons found')
     return parse_rows(COMPARED) if args.compare is default else list(args.compare)

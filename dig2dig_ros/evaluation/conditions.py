@@ -13,10 +13,10 @@
 # limitations under the License.
 
 """
-Bad conditions, made from good pairs: noise, night, fog, a camera that says nothing.
+Bad conditions, made from good pairs: noise, night, fog, a blind camera.
 
-A fusion that is worth having must not lose where one camera turns bad. Each condition has a name,
-three severities and a seed of its own, so that a pair is always spoilt in the same way.
+A useful fusion must not suffer when one camera fails. Each condition has a name, three severities
+and its own seed, so a pair is always degraded in the same way.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from dig2dig_ros.streams.pairing import Source, SOURCES
 
 Image = NDArray[np.uint8]
 Float = NDArray[np.float32]
-# Takes an image (H, W, C) float32 on the 8-bit scale, its severity as a number, and a source of
-# chance, what the camera gives instead; rounding and clipping follow.
+# From an image (H, W, C) float32 on the 8-bit scale, the severity as a number and a random
+# generator to the degraded image; rounding and clipping follow.
 _Effect = Callable[[Float, float, np.random.Generator], Any]
 
 SEVERITIES = ('mild', 'medium', 'severe')
 CLEAN, EACH, ALL = 'clean', 'each', 'all'
 
-# Photons that a pixel gathers of white in good light, and how many its readout errs by.
+# Photons that a pixel collects from white in good light, and its readout noise in photons.
 _PHOTONS = 400.0
 _READ_PHOTONS = 4.0
 # Noise of an unamplified readout, in grey levels.
@@ -53,7 +53,7 @@ _MID_GREY = 128.0
 
 
 class ConditionError(UsageError):
-    """A condition is not known; the message names those that are."""
+    """A condition is unknown; the message lists the known ones."""
 
 
 def _noise(image: Float, sigma: float, random: np.random.Generator) -> Any:
@@ -62,10 +62,10 @@ def _noise(image: Float, sigma: float, random: np.random.Generator) -> Any:
 
 def _night_shot(image: Float, light: float, random: np.random.Generator) -> Any:
     """
-    Return a scene in a part of the light, amplified to its old brightness.
+    Return a scene in a fraction of the light, amplified to its original brightness.
 
-    The noise is that of photons and of the readout (Foi et al., IEEE TIP 17(10), 2008). With 5 %
-    of the light, white is 20 photons, and the readout adds 51 grey levels of noise.
+    Photon and readout noise follow Foi et al., IEEE TIP 17(10), 2008. With 5 % of the light, white
+    is 20 photons, and the readout adds 51 grey levels of noise.
     """
     photons = _PHOTONS * light
     gathered = random.poisson(image * (photons / 255.0)).astype(np.float32)
@@ -82,16 +82,16 @@ def _glare(image: Float, radius: float, random: np.random.Generator) -> Any:
     x, y = random.uniform(0.2, 0.8) * width, random.uniform(0.2, 0.5) * height
     rows, columns = np.ogrid[:height, :width]
     square = ((columns - x) ** 2 + (rows - y) ** 2) / (radius * height) ** 2
-    # The spread of light in a lens falls with the square of the angle (Vos, 1984).
+    # Stray light in a lens falls with the square of the angle (Vos, 1984).
     veil = (2.0 * 255.0 / (1.0 + square)).astype(np.float32)
     return image + veil[..., None]
 
 
 def _fog(image: Float, left: float, random: np.random.Generator) -> Any:
     """
-    Return a scene in fog (Koschmieder, 1924), which grows farther from the bottom to the middle.
+    Return a scene in fog (Koschmieder, 1924), with distances that grow from bottom to middle.
 
-    :param left: part of the light that comes through from there.
+    :param left: fraction of the light that comes through from there.
     """
     height = image.shape[0]
     distance = np.clip(np.linspace(2.0, 0.0, height, dtype=np.float32), 0.1, 1.0)
@@ -113,7 +113,7 @@ def _blur(image: Float, sigma: float, random: np.random.Generator) -> Any:
 
 def _stripes(image: Float, sigma: float, random: np.random.Generator) -> Any:
     """
-    Return an image whose columns have offsets of their own, and its rows of half the deviation.
+    Return an image with an offset on each column, and on each row with half the deviation.
 
     Uncooled sensors read column by column, so that columns differ more.
     """
@@ -147,9 +147,9 @@ class _Kind:
     """
     What a condition does.
 
-    :param meaning: in a line; {} stands for the level.
+    :param meaning: one line; {} stands for the level.
     :param levels: one for each of :data:`SEVERITIES`.
-    :param sources: the cameras that it befalls.
+    :param sources: the cameras that it affects.
     """
 
     meaning: str
@@ -186,10 +186,10 @@ _CONDITIONS: dict[str, _Kind] = {
         'a thermal pixel is {} pixels wide', _low_resolution, (4, 8, 12), ('thermal',)
     ),
     'blur': _Kind(
-        'a Gaussian of deviation {} pixels blurs the thermal image', _blur, (2, 4, 8), ('thermal',)
+        'the thermal image is blurred by a Gaussian of {} pixels', _blur, (2, 4, 8), ('thermal',)
     ),
     'stripes': _Kind(
-        'offsets of {} grey levels in columns, and half of it in rows, of the thermal image',
+        'offsets of {} grey levels on the columns of the thermal image, half of that on its rows',
         _stripes, (6, 12, 24), ('thermal',),
     ),
     'flat_thermal': _Kind(
@@ -240,9 +240,9 @@ class Condition:
 
     def spoils(self, source: Source) -> str:
         """
-        Return what it does to a camera's images, as a word that is equal where they are.
+        Return a key for what it does to a camera's images; equal keys give equal images.
 
-        :return: empty where it leaves them alone.
+        :return: empty if it leaves them unchanged.
         """
         if self.name == CLEAN or source not in _CONDITIONS[self.name].sources:
             return ''
@@ -250,12 +250,12 @@ class Condition:
 
     def apply(self, visible: Image, thermal: Image, image: str) -> tuple[Image, Image]:
         """
-        Return what the cameras give of a scene.
+        Return the degraded images of a pair.
 
         :param visible: (H, W, 3) in blue-green-red order, or grey, (H, W); uint8.
         :param thermal: (H, W), uint8, registered with it.
-        :param image: name of the pair, from which, and from the condition, the chance is seeded.
-        :return: two images of the same shapes; those that it leaves alone are the very same.
+        :param image: name of the pair, which with the condition seeds the noise.
+        :return: two images of the same shapes; an unchanged one is the same object.
         :raises ValueError: an image has another type or shape.
         """
         return self._seen('visible', visible, image), self._seen('thermal', thermal, image)
@@ -263,13 +263,13 @@ class Condition:
     def _seen(self, source: Source, image: Image, name: str) -> Image:
         if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2:] == (3,)):
             raise ValueError(
-                f'the {source} image is {image.dtype} of shape {image.shape}: uint8 (H, W) or '
-                '(H, W, 3) needed'
+                f'the {source} image is {image.dtype} of shape {image.shape}, but must be uint8 '
+                'of shape (H, W) or (H, W, 3)'
             )
         spoils = self.spoils(source)
         if not spoils:
             return image
-        # Noise must not give colour to what has none.
+        # Noise must not colour a grey image.
         grey = image.ndim == 2 or bool((image == image[..., :1]).all())
         scene = luma(image)[..., None] if grey else image
         random = np.random.default_rng([zlib.crc32(f'{source} {spoils} {name}'.encode())])
@@ -285,25 +285,26 @@ def parse_conditions(text: str) -> list[Condition]:
     """
     Read conditions: ``NAME``, ``NAME:SEVERITY`` or ``NAME:each``, separated by commas.
 
-    Without a severity it is medium; ``all`` stands for every name.
+    Without a severity, it is medium; ``all`` stands for every name.
 
-    :raises ConditionError: a name or a severity is unknown, or there is none.
+    :raises ConditionError: a name or a severity is unknown, or there is no name.
     """
     found: list[Condition] = []
     for part in filter(None, (part.strip() for part in text.split(','))):
         name, colon, severity = part.partition(':')
         if name not in (ALL, *NAMES):
             raise ConditionError(
-                f'there is no condition {name}: name {ALL} or some of {", ".join(NAMES)}'
+                f'unknown condition {name}: use {ALL}, or some of {", ".join(NAMES)}'
             )
-        if colon and (severity not in (EACH, *SEVERITIES) or name == CLEAN):
-            known = 'has no severity' if name == CLEAN else f'is {", ".join(SEVERITIES)} or {EACH}'
-            raise ConditionError(f'{part} cannot be: {name} {known}')
+        if colon and name == CLEAN:
+            raise ConditionError(f'{part}: {name} has no severity: leave it out')
+        if colon and severity not in (EACH, *SEVERITIES):
+            raise ConditionError(f'{part}: use {", ".join(SEVERITIES)} or {EACH} as the severity')
         chosen = SEVERITIES if severity == EACH else (severity or 'medium',)
         for each in NAMES if name == ALL else (name,):
             found += [Condition(each, level) for level in _severities(each, chosen)]
     if not found:
-        raise ConditionError(f'no condition is named: name {ALL} or some of {", ".join(NAMES)}')
+        raise ConditionError(f'no condition given: use {ALL}, or some of {", ".join(NAMES)}')
     return list(dict.fromkeys(found))
 
 

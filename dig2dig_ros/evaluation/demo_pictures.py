@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The demo's pictures: frames of the images that belong together, a contact sheet and a video."""
+"""The demo's pictures: frames of matching images, a contact sheet and a video."""
 
 from __future__ import annotations
 
@@ -42,14 +42,13 @@ _KEPT_IMAGES = 128
 COLUMNS = ('visible', 'thermal', 'fused', 'contributions')
 UNALIGNED_COLUMNS = (
     'visible',
-    'thermal, as it comes',
+    'thermal',
     'edges before registration',
     'edges after registration',
     *COLUMNS[2:],
 )
 LEGEND = (
-    'orange: edges of the thermal image, on the visible one   '
-    'blue: how far the thermal image reaches'
+    'orange: edges of the thermal image, on the visible one   blue: border of the thermal image'
 )
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -81,7 +80,7 @@ class FrameCollector:
     """
     Keeps images by stamp until a frame is complete.
 
-    :param topics: to collect from, including those of the images.
+    :param topics: topics to collect, including those of the images.
     """
 
     def __init__(self, topics: Iterable[str]) -> None:
@@ -102,7 +101,7 @@ class FrameCollector:
             self._waiting.append(stamp)
 
     def forget(self) -> None:
-        """Start over, and forget what came so far."""
+        """Start over, and discard all messages so far."""
         self._waiting.clear()
         for topic, kept in self._images.items():
             kept.clear()
@@ -110,7 +109,7 @@ class FrameCollector:
 
     def take(self, rest: bool = False) -> list[Frame]:
         """
-        Return the frames that are complete, each once.
+        Return the complete frames, each once.
 
         :param rest: also the frames whose overlay is still missing.
         """

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the demo sets up and writes, and what went wrong in a run."""
+"""The parameters, the output and the checks of the demo."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from dig2dig_ros.streams.pairing import SOURCES
 Image = NDArray[np.uint8]
 
 MANIFEST = 'demo_files.txt'
-# For --unaligned. All that the thermal camera sees is in the visible image, so that nothing has to
-# be made up where the images come from a folder.
+# For --unaligned. The thermal view lies within the visible image, so that no pixels have to be
+# invented if the images come from a folder.
 WARP = Warp(rotation=4.0, scale=0.85, shift_x=0.05, shift_y=-0.04)
-# How far the corners may be off the truth: thermal pixels in the built-in scene; part of the
-# longer side for a folder, whose pairs may never have been aligned that well.
+# Largest error of the corners: thermal pixels for the synthetic street; a fraction of the longer
+# side for a folder, whose pairs may not be well aligned themselves.
 CORNER_LIMIT, FOLDER_CORNER_LIMIT = 1.5, 0.02
-# Pairs that the built-in scene sends by default.
+# Default number of pairs of the synthetic street.
 _SCENE_PAIRS = 40
 
 
@@ -52,7 +52,7 @@ class OutputFolder:
     The names of the files that a run writes are kept in a manifest in the folder, each added
     before its file is written, so that a run that was killed is cleaned up too.
 
-    :raises UsageError: the folder cannot be made or written.
+    :raises UsageError: the folder cannot be created or written to.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,7 +75,7 @@ class OutputFolder:
         """
         Return the path for ``name``, and record that the demo wrote it.
 
-        :raises UsageError: somebody else's file is there already.
+        :raises UsageError: there is already a file that the demo did not write.
         """
         path = self.path / name
         if name not in self.files:
@@ -118,7 +118,7 @@ def camera_parameters(options: argparse.Namespace, rate: float, wait: float) -> 
     """
     Return the parameters of pair_camera.
 
-    :param rate: pairs a second.
+    :param rate: pairs per second.
     :param wait: seconds to wait for subscribers.
     """
     values: dict[str, Any] = {
@@ -145,11 +145,11 @@ def registration_facts(
     registration: Registration, trusted: bool, from_folder: bool
 ) -> dict[str, Any]:
     """
-    Return what ``dig2dig calibrate`` found, and how far that is off the truth.
+    Return the result of ``dig2dig calibrate``, and its error.
 
-    :param trusted: what ``dig2dig calibrate`` says.
-    :param from_folder: the images are recorded ones. Then the truth is only what was done to
-        them: where they were not aligned before, a perfect registration is off by that.
+    :param trusted: whether ``dig2dig calibrate`` trusts it.
+    :param from_folder: the images are recorded ones. The known truth is then only the warp that
+        was applied: if they were misaligned before, a perfect registration is off by that.
     """
     visible, thermal = registration.visible_size, registration.thermal_size
     truth = true_homography(WARP, thermal, visible)
@@ -189,7 +189,7 @@ def render_summary(summary: Mapping[str, Any]) -> str:
         ('sizes', ', '.join(sizes) if len(sizes) <= 3 else f'{len(sizes)} different ones'),
         (
             'with',
-            f'{node["device"]}, {node["precision"]}, prior {node["prior"]}, '
+            f'{node["device"]}, {node["precision"]}, denoiser {node["prior"]}, '
             f'N {node["N"]}, S {node["S"]}',
         ),
     ]
@@ -197,7 +197,7 @@ def render_summary(summary: Mapping[str, Any]) -> str:
         facts = summary['registration']
         rows.append(('registration', registration_verdict(facts)))
         left = facts['misalignment']
-        rows.append(('', f'remaining misalignment in visible pixels, by the node: {left}'))
+        rows.append(('', f'misalignment left, in visible pixels, measured by the node: {left}'))
     return '\n'.join(f'  {name:<12} {text}' for name, text in rows)
 
 
@@ -219,10 +219,10 @@ def write_json(folder: OutputFolder, name: str, content: Mapping[str, Any]) -> N
 
 def problems(summary: Mapping[str, Any], each_pair_once: bool) -> list[str]:
     """
-    Return what went wrong in a finished run, in sentences.
+    Return the problems of a finished run, in sentences.
 
-    :param each_pair_once: the pairs came one by one, so that none may still wait for its other
-        half and none may be lost on its way.
+    :param each_pair_once: the pairs came one by one, so no image may still be unpaired, and none
+        may be lost in transport.
     """
     found = []
     fused, dropped = summary['fused'], summary['dropped']
@@ -234,7 +234,7 @@ def problems(summary: Mapping[str, Any], each_pair_once: bool) -> list[str]:
         for source in SOURCES:
             lost = summary['sent'][source] - summary['received'][source]
             if lost > 0:
-                found.append(f'{lost} {source} images were lost on the way to fusion_node')
+                found.append(f'{lost} {source} images were lost in transport to fusion_node')
             if (count := summary['waiting'][source]) > 0:
                 found.append(f'{count} {source} images were neither paired nor dropped')
     seen = summary['seen']['fused/image_raw']
@@ -249,7 +249,7 @@ def problems(summary: Mapping[str, Any], each_pair_once: bool) -> list[str]:
         if not error <= limit:
             found.append(
                 f'the registration puts the corners of the thermal image {error:.1f} thermal '
-                f'pixels off {facts["truth"]}, of at most {limit:.1f}'
+                f'pixels off {facts["truth"]}; at most {limit:.1f} are allowed'
             )
         if count := dropped.get('registration', 0):
             found.append(f'{count} pairs do not fit the registration: {summary["last_error"]}')

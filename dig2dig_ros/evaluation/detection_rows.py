@@ -13,12 +13,12 @@
 # limitations under the License.
 
 """
-What a detector finds in the cameras' images, in fusions of them, and in several of them together.
+What a detector finds in the cameras' images, in fusions of them, and by late fusion.
 
-Late fusion runs the detector on both cameras and merges what it finds, so it is what a fused image
-has to be worth: ``late_nms`` and ``late_noisy_or`` merge the cameras as they are. ``boxes`` merges
-the cameras as they were fused, restored, with the fused image as a third source; how much a camera
-has to say in a box is what its weights say. ``boxes_unweighted`` does so without the weights.
+Late fusion runs the detector on both cameras and merges the boxes, which is what a fused image
+has to compete with: ``late_nms`` and ``late_noisy_or`` merge the boxes of the original images.
+``boxes`` merges those of the restored images, with the fused image as a third source, and scales
+how much a camera counts in a box by its weights. ``boxes_unweighted`` does so without weights.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ BOXES, BOXES_UNWEIGHTED = 'boxes', 'boxes_unweighted'
 
 class DetectionRows:
     """
-    Finds persons in one scene in all ways that are compared.
+    Detects persons in one scene in all ways that are compared.
 
-    :param detector: the one that all of them use.
-    :param methods: ways to fuse, by name.
+    :param detector: used by all of them.
+    :param methods: fusions by name.
     :ivar detector: likewise.
     :ivar names: of the rows, in their order.
     """
@@ -63,11 +63,11 @@ class DetectionRows:
         self, visible: Image, thermal: Image, known: Mapping[str, Detections]
     ) -> dict[str, Detections]:
         """
-        Return what is found in a scene, by row.
+        Return the detections in a scene, by row.
 
         :param visible: (H, W, 3) in blue-green-red order, or grey, (H, W).
         :param thermal: (H, W), registered with it.
-        :param known: what is found in ``visible`` and ``thermal``, as far as that is known.
+        :param known: detections in ``visible`` and ``thermal``, if already known.
         """
         found = dict(known)
         fused: dict[str, MethodOutput] = {}
@@ -86,7 +86,7 @@ class DetectionRows:
         found[LATE_NMS], found[LATE_NOISY_OR] = late_nms(cameras), noisy_or(cameras)
         if restored:
             seen = [
-                # Where nothing was restored, it has been looked at.
+                # If nothing was restored, the detections are known already.
                 own if np.array_equal(image, before) else self.detector.detect(image)
                 for own, image, before in zip(cameras, restored, (visible, thermal), strict=True)
             ]

@@ -131,7 +131,7 @@ def decode_yolox(
 
 def find_layout(shape: Sequence[int], height: int, width: int) -> str:
     """
-    Return the layout of a detector's output, from its shape.
+    Return the layout of a detector's output, judging by its shape.
 
     :param shape: of the output, the batch included.
     :param height: of the input in pixels.
@@ -154,8 +154,8 @@ def find_layout(shape: Sequence[int], height: int, width: int) -> str:
         if rows == grids[0] and columns > 5:
             return 'yolox'
     raise DetectorError(
-        f'the output has shape {tuple(shape)} for an input of {width}x{height} pixels, which is '
-        'no layout of YOLOv5, YOLOv8 or YOLOX: export the model without non-maximum suppression'
+        f'the output of shape {tuple(shape)} for an input of {width}x{height} pixels does not '
+        'look like YOLOv5, YOLOv8 or YOLOX: export the model without non-maximum suppression'
     )
 
 
@@ -163,17 +163,17 @@ class Detector:
     """
     A person detector in an ONNX file, run by ONNX Runtime.
 
-    YOLOv5 and YOLOv8 see the image in red-green-blue order in [0, 1], letterboxed in the middle;
+    YOLOv5 and YOLOv8 get the image in red-green-blue order in [0, 1], letterboxed in the middle;
     YOLOX in blue-green-red order in [0, 255], letterboxed at the top left.
 
-    :param path: of the model: one input (1, 3, H, W), one output, or more of which the first is
-        the one, before non-maximum suppression. Its shape gives the layout.
-    :param size: side of the square input in pixels, a multiple of 32; None is the model's own,
-        or 640 where the model takes any.
+    :param path: of the model: one input (1, 3, H, W); the first output is used, before
+        non-maximum suppression, and its shape gives the layout.
+    :param size: side of the square input in pixels, a multiple of 32; None: the model's own, or
+        640 if the model takes any.
     :param person_class: index of the class of persons.
     :param iou: of the non-maximum suppression.
     :param floor: detections with a smaller score are dropped.
-    :raises DetectorError: the file or a parameter is not usable, or ONNX Runtime is missing.
+    :raises DetectorError: the file or a parameter cannot be used, or ONNX Runtime is missing.
     """
 
     def __init__(
@@ -186,16 +186,16 @@ class Detector:
         floor: float = 0.001,
     ) -> None:
         if size is not None and (size < 32 or size % 32):
-            raise DetectorError(f'the input size {size} is not a multiple of 32')
+            raise DetectorError(f'the input size {size} must be a multiple of 32')
         if not 0 < iou <= 1 or not 0 <= floor <= 1:
-            raise DetectorError(f'IoU {iou} or score {floor} is not between 0 and 1')
+            raise DetectorError(f'IoU {iou} and score {floor} must be between 0 and 1')
         self.path = Path(path)
         self._person_class = person_class
         self._iou = iou
         self._floor = floor
         self._session = _open_session(self.path)
         self._read_input(size)
-        # What it answers is only known for sure once it has answered; this also warms it up.
+        # Only a run shows the true shape of the output; this also warms up the model.
         grey = np.full((self.height, self.width, 3), _PADDING_GREY, np.uint8)
         shape = self._run(grey, raw=False).shape
         try:
@@ -205,11 +205,11 @@ class Detector:
         classes = shape[1] - 4 if self.layout == 'yolov8' else shape[2] - 5
         if not 0 <= person_class < classes:
             raise DetectorError(
-                f'{self.path}: class {person_class} for persons is not one of 0 to {classes - 1}'
+                f'{self.path} has no class {person_class} for persons: use 0 to {classes - 1}'
             )
 
     def describe(self) -> str:
-        """Return what a report should say about the detector."""
+        """Return a description of the detector for a report."""
         provider = self._session.get_providers()[0].removesuffix('ExecutionProvider')
         return f'{self.path.name} ({self.layout}, {self.width}x{self.height}, {provider})'
 
@@ -217,15 +217,15 @@ class Detector:
         """
         Return the persons in an image.
 
-        :param image: (H, W, 3) uint8 in blue-green-red order, or (H, W), which is taken as grey.
+        :param image: (H, W, 3) uint8 in blue-green-red order, or grey, (H, W).
         :return: at most 100 detections, clipped to the image.
         :raises DetectorError: the image has another type, or the detector fails.
         """
         grey = image.ndim == 2
         if image.dtype != np.uint8 or not image.size or not (grey or image.shape[2:] == (3,)):
             raise DetectorError(
-                f'the image is {image.dtype} of shape {image.shape}: uint8 (H, W) or (H, W, 3) '
-                'needed'
+                f'the image is {image.dtype} of shape {image.shape}, but must be uint8 of shape '
+                '(H, W) or (H, W, 3)'
             )
         raw = self.layout == 'yolox'
         colour = np.repeat(image[..., None], 3, axis=2) if grey else image
@@ -241,7 +241,7 @@ class Detector:
         return Detections(boxes[inside], scores[inside])
 
     def _read_input(self, size: int | None) -> None:
-        """Take name, type and size of the input from the model."""
+        """Read name, type and size of the input from the model."""
         inputs = self._session.get_inputs()
         shape = list(inputs[0].shape) if len(inputs) == 1 else []
         types = {'tensor(float)': np.float32, 'tensor(float16)': np.float16}
@@ -249,12 +249,12 @@ class Detector:
         if len(shape) != 4 or fixed[0] not in (None, 1) or fixed[1] not in (None, 3):
             found = ', '.join(f'{entry.name} {entry.shape}' for entry in inputs)
             raise DetectorError(
-                f'{self.path} is no detector of this kind: its input is {found or "nothing"}, '
-                'but (1, 3, height, width) is needed'
+                f'{self.path} is not a supported detector: its input is {found or "nothing"}, '
+                'but must be (1, 3, height, width)'
             )
         if inputs[0].type not in types:
             raise DetectorError(
-                f'{self.path} takes {inputs[0].type}, but float or float16 is needed'
+                f'{self.path} takes {inputs[0].type}, but must take float or float16'
             )
         self._input = inputs[0].name
         self._type = types[inputs[0].type]
@@ -262,13 +262,13 @@ class Detector:
         self.width = fixed[3] or size or DEFAULT_SIZE
         if not 0 < max(self.height, self.width) <= _LARGEST_INPUT:
             raise DetectorError(
-                f'{self.path} takes images of {self.width}x{self.height} pixels, more than '
-                f'{_LARGEST_INPUT} along a side'
+                f'{self.path} takes images of {self.width}x{self.height} pixels, but a side may '
+                f'have at most {_LARGEST_INPUT}'
             )
         if size is not None and (self.height, self.width) != (size, size):
             raise DetectorError(
-                f'{self.path} has a fixed input of {self.width}x{self.height} pixels: leave the '
-                f'size out, or export the model with {size}x{size}'
+                f'{self.path} has a fixed input of {self.width}x{self.height} pixels: leave out '
+                f'the size, or export the model with {size}x{size}'
             )
 
     def _decode(self, output: NDArray[Any]) -> Candidates:
@@ -293,22 +293,22 @@ class Detector:
             raise DetectorError(f'{self.path} fails: {error}') from error
         if output.ndim != 3 or len(output) != 1 or 0 in output.shape:
             raise DetectorError(
-                f'{self.path} is no detector of this kind: its first output has shape '
-                f'{output.shape}, but (1, n, values) or (1, values, n) is needed'
+                f'{self.path} is not a supported detector: its first output has shape '
+                f'{output.shape}, but must be (1, n, values) or (1, values, n)'
             )
         return output
 
 
 def _open_session(path: Path) -> Any:
     """
-    Open a model with ONNX Runtime, on CUDA where it has that.
+    Open a model with ONNX Runtime, on CUDA if available.
 
-    :raises DetectorError: it is missing, or is no model.
+    :raises DetectorError: it is missing, or is not a model.
     """
     if not path.is_file():
-        raise DetectorError(f'there is no detector {path}')
+        raise DetectorError(f'the detector {path} does not exist')
     try:
-        # By name, as it is not needed for anything else.
+        # By name, as it is optional.
         runtime = importlib.import_module('onnxruntime')
     except ImportError as error:
         raise DetectorError(
@@ -322,7 +322,7 @@ def _open_session(path: Path) -> Any:
     try:
         if path.stat().st_size > _LARGEST_MODEL:
             raise OnnxError(f'it has more than {_LARGEST_MODEL >> 20} MiB')
-        # What was looked at is what is loaded, whatever becomes of the file.
+        # Loads exactly the bytes that were checked, even if the file changes.
         model = path.read_bytes()
         check_self_contained(model)
         return runtime.InferenceSession(model, options, providers=providers)
@@ -330,18 +330,18 @@ def _open_session(path: Path) -> Any:
         raise DetectorError(f'{path} cannot be read as an ONNX model: {error}') from error
 
 
-# What the commands ask of a detector
+# Options of the commands
 
 
 @dataclass(frozen=True)
 class DetectorOptions:
     """
-    Which detector is to run how, and what is known about the truth.
+    Which detector to run, how, and the ground truth.
 
-    :param model: ONNX file; None where detections come from a recording.
+    :param model: ONNX file; None if the detections come from a recording.
     :param labels: file or folder of labels, or None.
-    :param person_class: name or number of the class of persons; None is the usual one.
-    :param night: patterns of the names of images taken at night.
+    :param person_class: name or number of the class of persons; None: the usual one.
+    :param night: patterns for the names of images taken at night.
     """
 
     model: Path | None
@@ -363,7 +363,7 @@ class DetectorOptions:
         person = self.person_class or '0'
         if not person.isdecimal():
             raise DetectorError(
-                f'--person-class is {person!r}, but the classes of {self.model} have numbers only'
+                f'--person-class is {person!r}, but {self.model} has numbers: give one of them'
             )
         return Detector(self.model, size=self.size, person_class=int(person), iou=self.iou)
 
@@ -371,8 +371,8 @@ class DetectorOptions:
         """
         Read the labels.
 
-        :param default: file to read if none is named and it is there.
-        :raises LabelError: there are none where they should be, or they make no sense.
+        :param default: file to read if none is given and this one exists.
+        :raises LabelError: the labels are missing or invalid.
         """
         path = self.labels
         if path is None and default is not None and default.exists():
@@ -380,7 +380,7 @@ class DetectorOptions:
         return None if path is None else load_labels(path, self.label_class)
 
     def describe(self, detector: Detector) -> str:
-        """Return what a report should say about the detector."""
+        """Return a description of the detector for a report."""
         return f'{detector.describe()}, NMS {self.iou:g}, score {self.score:g}'
 
 
@@ -394,56 +394,56 @@ def fraction(text: str) -> float:
 
 def add_detector_options(group: argparse._ActionsContainer, labels: str) -> None:
     """
-    Add ``--detector`` and what belongs to it.
+    Add ``--detector`` and related options.
 
-    :param labels: which labels are taken without ``--labels``, in words.
+    :param labels: the labels used without ``--labels``, in words.
     """
     add = group.add_argument
     add(
         '--detector',
         type=Path,
         metavar='FILE',
-        help='a person detector in ONNX: YOLOv5, YOLOv8 (and successors of its head) or YOLOX, '
-        'recognised by the shape of its output',
+        help='person detector as an ONNX file: YOLOv5, YOLOv8 (and later ones with its head) or '
+        'YOLOX, recognised by the shape of its output',
     )
     add(
         '--labels',
         type=Path,
         metavar='FILE|DIR',
-        help='JSON with "boxes" (and "ignore") by image, JSON of COCO, or a folder of YOLO\'s '
-        f'NAME.txt; default: {labels}; without labels, the agreement of the inputs is reported',
+        help='JSON with "boxes" (and "ignore") by image, COCO JSON, or a folder of YOLO NAME.txt '
+        f'files; default: {labels}; without labels, the agreement of the inputs is reported',
     )
     add(
         '--label-class',
         metavar='NAME|NUMBER',
-        help="the labels' class of persons; default: COCO's person or pedestrian, YOLO's 0",
+        help='class of persons in the labels; default: person or pedestrian in COCO, 0 in YOLO',
     )
     add(
         '--detector-size',
         type=positive,
         metavar='PIXELS',
-        help="side of its input; default: the model's own, or 640 where it takes any",
+        help="side of the detector's input; default: the model's own, or 640 if it takes any",
     )
     add(
         '--person-class',
         metavar='NUMBER|NAME',
-        help="the detector's class of persons; default: 0, or person or pedestrian where recorded "
+        help="the detector's class of persons; default: 0, or person or pedestrian if recorded "
         'detections have names',
     )
-    add('--iou', type=fraction, default=0.6, help='of the non-maximum suppression, default: 0.6')
-    add('--score', type=fraction, default=0.25, help='of what counts as found, default: 0.25')
+    add('--iou', type=fraction, default=0.6, help='IoU of non-maximum suppression; default: 0.6')
+    add('--score', type=fraction, default=0.25, help='least score that counts; default: 0.25')
     add(
         '--night',
         action='append',
         default=[],
         metavar='GLOB',
-        help='it is night in the images whose names fit, and day in all others; may be given '
-        'more than once; default: the brightness of the sky decides',
+        help='names of the images taken at night, all others being day; may be repeated; '
+        'default: judged by the brightness of the sky',
     )
 
 
 def detector_options(args: argparse.Namespace) -> DetectorOptions:
-    """Return what the options of :func:`add_detector_options` say."""
+    """Return the values of :func:`add_detector_options`."""
     return DetectorOptions(
         model=args.detector.resolve() if args.detector is not None else None,
         labels=args.labels.resolve() if args.labels is not None else None,

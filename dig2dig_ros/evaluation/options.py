@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the commands share: parameters of the node, options of the command line, texts."""
+"""What the commands share: parameters of the node, command-line options, texts."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from dig2dig_ros.streams.parameters import (
     read_parameters,
 )
 
-# Importing torch takes seconds, which a mistake in the command line need not cost.
+# Importing torch takes seconds, so a wrong command line is reported before.
 if TYPE_CHECKING:
     from dig2dig_ros.fusion.fuser import Fuser
     from dig2dig_ros.priors import Prior
 
-INTERRUPTED = 'interrupted: ending with what there is; again to end at once'
+INTERRUPTED = 'interrupted: finishing with the results so far; press again to stop at once'
 THERMAL_TASK = 'visible-thermal'
-# What images are, and the preset for it.
+# Kinds of images, and their presets.
 TASKS = {
     THERMAL_TASK: 'fusion',
     'multi-focus': 'multi_focus',
@@ -54,15 +54,15 @@ _SHORT = {'fusion.num_inference_steps': '-N', 'fusion.dig_refresh_interval': '-S
 
 
 class UsageError(Refusal, ValueError):
-    """What was asked for cannot be done; the message says why."""
+    """A command cannot do what was asked; the message says why."""
 
 
 def check_output(folder: Path, overwrite: bool, option: str = '--output') -> None:
     """
-    Make sure that a folder can take results.
+    Make sure that results can be written to a folder.
 
-    :param option: which names the folder.
-    :raises UsageError: it is a file, or has files that are not to be replaced.
+    :param option: the option that names the folder.
+    :raises UsageError: it is a file, or has files that must not be replaced.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f'{folder} is a file: choose another {option}')
@@ -75,7 +75,7 @@ def check_output(folder: Path, overwrite: bool, option: str = '--output') -> Non
 
 def parameter_file(name: str) -> Path:
     """
-    Return where the parameters of this name are.
+    Return the file of a preset.
 
     :param name: a file, or the name of a shipped preset, for example ``realtime``.
     :raises UsageError: it is neither.
@@ -103,7 +103,7 @@ def load_parameters(name: str) -> dict[str, Any]:
     except ValueError as error:
         raise UsageError(str(error)) from error
     for unknown in parameters.keys() - PARAMETERS_BY_NAME.keys():
-        # The others are of ROS, or of sources that the command line may name.
+        # These belong to ROS, or to sources that the command line may add.
         if not re.match(r'qos_overrides\.|use_sim_time$|\w+_transport$', unknown):
             report(f'{path}: {no_parameter(unknown, PARAMETERS_BY_NAME)}')
     return parameters
@@ -113,9 +113,9 @@ def load_fuser(
     parameters: Mapping[str, Any], settings: FusionSettings, prior: Prior | None = None
 ) -> Fuser:
     """
-    Load what a fusion needs.
+    Make a fuser.
 
-    :param parameters: of ``fusion_node``: device, precision, prior and num_threads count here.
+    :param parameters: of ``fusion_node``; used are device, precision, prior and num_threads.
     :param prior: a loaded one, to be shared between fusers.
     :raises ValueError: a value is refused, or the device or the prior is missing.
     """
@@ -135,9 +135,9 @@ def load_fuser(
 
 def set_up_fuser(parameters: Mapping[str, Any], settings: FusionSettings | None = None) -> Fuser:
     """
-    Load what a fusion needs, for a command.
+    Make a fuser for a command.
 
-    :param settings: default: those among the parameters.
+    :param settings: default: those in the parameters.
     :raises UsageError: a value is refused, or the device or the prior is missing.
     """
     try:
@@ -147,7 +147,7 @@ def set_up_fuser(parameters: Mapping[str, Any], settings: FusionSettings | None 
 
 
 def thermal_range(parameters: Mapping[str, Any], smoothing: float = 0.0) -> ThermalRange:
-    """Return the mapping of counts that the parameters ask for; by default, without memory."""
+    """Return the mapping of thermal counts from the parameters; by default, without smoothing."""
     arguments = {
         'mode': 'thermal_range',
         'percentiles': 'thermal_range_percentiles',
@@ -159,7 +159,7 @@ def thermal_range(parameters: Mapping[str, Any], smoothing: float = 0.0) -> Ther
 
 
 def thermal_crop(parameters: Mapping[str, Any]) -> Sequence[int]:
-    """Return the rows at the top and bottom of thermal images that are to be left out."""
+    """Return how many rows to crop at the top and bottom of thermal images."""
     crop: Sequence[int] = parameters.get('thermal_crop', (0, 0))
     return crop
 
@@ -168,32 +168,32 @@ def size_argument(text: str) -> tuple[int, int]:
     """Parse WIDTHxHEIGHT."""
     width, _, height = text.lower().partition('x')
     if not (width.isdecimal() and height.isdecimal() and int(width) >= 8 and int(height) >= 8):
-        raise argparse.ArgumentTypeError(f'{text!r} is not WIDTHxHEIGHT from 8x8, such as 320x256')
+        raise argparse.ArgumentTypeError(f'{text!r} is not WIDTHxHEIGHT, 8x8 or more')
     return int(width), int(height)
 
 
 def positive(text: str) -> int:
-    """Parse a whole number from 1."""
+    """Parse a positive integer."""
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f'{value} is not 1 or more')
+        raise argparse.ArgumentTypeError(f'must be 1 or more, not {value}')
     return value
 
 
 def within(least: float, most: float) -> Callable[[str], float]:
-    """Return what parses a number from ``least`` to ``most``."""
+    """Return a parser of numbers from ``least`` to ``most``."""
 
     def parse(text: str) -> float:
         value = float(text)
         if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f'{text} is not from {least:g} to {most:g}')
+            raise argparse.ArgumentTypeError(f'must be {least:g} to {most:g}, not {text}')
         return value
 
     return parse
 
 
 def report(text: str) -> None:
-    """Tell something that does not belong to the table."""
+    """Print a message to standard error, apart from the tables."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -215,7 +215,7 @@ def add_parameter(group: argparse._ActionsContainer, name: str, **how: Any) -> N
         *filter(None, (_SHORT.get(name), f'--{name}')),
         type=value,
         metavar=f'{{{",".join(map(str, spec.choices))}}}' if spec.choices else 'VALUE',
-        # The description names the choices.
+        # The description already lists the choices.
         help=f'{spec.description} {"" if spec.choices else spec.allowed}'.replace('%', '%%'),
         **how,
     )
@@ -225,11 +225,11 @@ def add_fusion_options(
     parser: argparse.ArgumentParser, default: str = 'the defaults of the node'
 ) -> None:
     """
-    Add ``--preset``, and options of the parameters that say how to fuse and where.
+    Add ``--preset``, and options for the parameters of the fusion.
 
-    :param default: what the parameters are without ``--preset``, in words.
+    :param default: the parameters without ``--preset``, in words.
     """
-    group = parser.add_argument_group('how to fuse', f'Parameters of {NODE}, under their names.')
+    group = parser.add_argument_group('how to fuse', f'Parameters of {NODE}, by name.')
     group.add_argument(
         '--preset',
         metavar='PRESET|FILE',
@@ -243,9 +243,9 @@ def chosen_parameters(
     args: argparse.Namespace, defaults: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """
-    Return the parameters that the command line asks for.
+    Return the parameters from the command line.
 
-    In ascending order: the defaults, the file of ``--preset``, the options of parameters.
+    Later ones take precedence: the defaults, the file of ``--preset``, the options.
 
     :raises UsageError: the file, or a value in it, cannot be used.
     """
@@ -257,7 +257,7 @@ def chosen_parameters(
 
 
 def given_parameters(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the parameters that options of their own give, by name."""
+    """Return the parameters that are given as options, by name."""
     return {
         name: value
         for name, value in vars(args).items()

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The evaluation of a folder of image pairs: fuse, score, detect, and leave the results there."""
+"""The evaluation of a folder of image pairs: fuse, score, detect, and write the results."""
 
 from __future__ import annotations
 
@@ -74,25 +74,25 @@ ABLATION_METRICS = ('PSNR_sum', 'SSIM', 'MSE', 'CC', LPIPS, 'Qabf', 'VIF')
 @dataclass(frozen=True)
 class PairJob:
     """
-    A folder of pairs and all that decides on its results.
+    A folder of pairs and everything that determines its results.
 
     :param unpaired: images without a counterpart, which are left out.
-    :param task: what the images are, in a word.
-    :param thermal: whether the second ones are thermal; else both are photographs.
-    :param parameters: of ``fusion_node``, as far as they differ from its defaults.
-    :param rows: ways to fuse that are compared.
+    :param task: one of :data:`~dig2dig_ros.evaluation.options.TASKS`.
+    :param thermal: whether the second images are thermal; else both are photographs.
+    :param parameters: of ``fusion_node``, where they differ from its defaults.
+    :param rows: the fusions to compare.
     :param against: rows that ``fused`` is compared with pair by pair.
-    :param ablations: by the title of a table of its own, labels of rows by their names.
+    :param ablations: by the title of its table, labels of rows by their names.
     :param peers: scores of other methods.
     :param lpips: network for LPIPS, see :func:`~dig2dig_ros.evaluation.perceptual.load_lpips`.
-    :param plugins: files of other fusions, rows as well, see
+    :param plugins: files of other fusions, which become rows, see
         :func:`~dig2dig_ros.evaluation.plugins.load_plugin`.
-    :param conditions: under which the detector looks as well; thermal pairs only.
+    :param conditions: conditions under which to detect as well; thermal pairs only.
     :param time_size: (width, height) of a synthetic pair that all rows are timed on, in turns;
         None for the median over the pairs.
     :param repetitions: of that timing.
-    :param output: folder that takes the report and what belongs to it.
-    :param save: folder that takes the fused images as ``PAIR__METHOD.png``.
+    :param output: folder for the report and its files.
+    :param save: folder for the fused images, as ``PAIR__METHOD.png``.
     """
 
     directory: Path
@@ -121,7 +121,7 @@ class PairEvaluation:
 
     :ivar scores: of the pairs so far.
     :ivar skipped: names of the pairs that could not be evaluated.
-    :ivar interrupted: whether it was ended before all pairs were done.
+    :ivar interrupted: whether it ended before all pairs were done.
     :raises UsageError: a row cannot be set up.
     :raises ValueError: labels, the detector or LPIPS cannot be used.
     :raises OSError: results cannot be written.
@@ -163,7 +163,7 @@ class PairEvaluation:
         self.scores = ScoreBook(self._methods, metric_names(self._lpips is not None))
         self._study: Study | None = None
         if job.output is not None:
-            # Not before all else is known to be there: an earlier result goes.
+            # Last, as it removes an earlier result.
             _prepare_output(job.output)
             self._study = Study(
                 job.output,
@@ -171,12 +171,12 @@ class PairEvaluation:
                 self.scores,
                 ('pair', 'width', 'height'),
                 self._persons,
-                # The rows of the ablations are all of one family; the first stands for it.
+                # The rows of the ablations are of one family, so the first represents them.
                 shown=FUSED if FUSED in self._methods else next(iter(self._methods)),
             )
 
     def run(self, stopping: StoppingFunction) -> None:
-        """Take pair after pair; one that cannot be evaluated is named and skipped."""
+        """Evaluate one pair after the other; a pair that fails is reported and skipped."""
         pairs = self._job.pairs
         started = time.perf_counter()
         for index, pair in enumerate(pairs, start=1):
@@ -232,7 +232,7 @@ class PairEvaluation:
 
     def _read(self, pair: ImagePair) -> tuple[Image, Image]:
         """
-        Return both images of a pair; all methods, and the metrics, see the same 8-bit ones.
+        Return both images of a pair, 8-bit: all methods and metrics use the same ones.
 
         :raises ImagePairError: it cannot be read, or the two images differ in size.
         :raises ThermalRangeError: the second image is not thermal.
@@ -248,16 +248,16 @@ class PairEvaluation:
         mapped = self._ranges(second, 0.0)
         found = self._ranges.no_data
         if found is not None:
-            # All methods see the same images, and the others know of no weight.
+            # All methods get the same images, and the others have no weights to leave pixels out.
             mapped = filled(mapped, found.mask)
             for text in found.sentences('thermal', 'filled from around it where it is small'):
                 report(f'{pair.name}: {text}')
         return first, to_8_bits(mapped)
 
-    # What is said of all pairs together, of which there must be one
+    # Results over all pairs, of which there must be at least one
 
     def about(self) -> str:
-        """Return what the tables were measured on, and with what."""
+        """Return a line on the pairs, the device and the settings of the tables."""
         job = self._job
         sizes = sorted(self._sizes, key=lambda size: size[0] * size[1])
         ends = ' to '.join(f'{w}x{h}' for w, h in dict.fromkeys((sizes[0], sizes[-1])))
@@ -266,7 +266,7 @@ class PairEvaluation:
             text += f', {len(self.skipped)} skipped'
         width, height = job.time_size or COMMON_SIZE
         if not job.ablations:
-            text += f'; GFLOP: of the prior at {width}x{height}'
+            text += f'; GFLOP: of the denoiser at {width}x{height}'
         if job.time_size:
             text += f'; ms: at {width}x{height}, median of {job.repetitions} in turns'
         else:
@@ -285,11 +285,11 @@ class PairEvaluation:
         return method_costs(self._methods, times, self._job.time_size or COMMON_SIZE)
 
     def rows(self) -> dict[str, str]:
-        """Return for every fusion among the rows what it is, and its settings, by name."""
+        """Return the description and settings of every fusion among the rows, by name."""
         return describe_rows(self._job.rows, self._methods)
 
     def odd(self) -> list[str]:
-        """Return what is odd about the labels, in sentences."""
+        """Return warnings about the labels, in sentences."""
         return self._persons.warnings() if self._persons is not None else []
 
     def tables(self) -> list[Table]:
@@ -370,15 +370,15 @@ class PairEvaluation:
             warnings.append(f'skipped, as they could not be evaluated: {names}')
         if self._job.unpaired:
             names = ', '.join(self._job.unpaired)
-            warnings.append(f'without a counterpart, left out: {names}')
+            warnings.append(f'left out, as they have no counterpart: {names}')
         return warnings + self.odd()
 
 
 def _prepare_output(folder: Path) -> None:
     """
-    Make the folder of the results, without those of an earlier evaluation.
+    Create the folder for the results, and remove those of an earlier evaluation.
 
-    :raises OSError: it cannot be made.
+    :raises OSError: it cannot be created.
     """
     (folder / 'fused').mkdir(parents=True, exist_ok=True)
     with suppress(OSError, UnicodeDecodeError, csv.Error):
@@ -396,7 +396,7 @@ def _write_image(path: Path, image: NDArray[Any]) -> None:
 
     :raises OSError: it cannot be written.
     """
-    # imwrite() fails silently, and on names that are not ASCII on some systems.
+    # imwrite() fails silently, and on some systems for names that are not ASCII.
     done, data = cv2.imencode(path.suffix, image)
     if not done:
         raise OSError(f'{path} cannot be written')

@@ -64,7 +64,7 @@ class SteadyExecutor(SingleThreadedExecutor):  # type: ignore[misc]
             if not self.context.ok():
                 raise
             rclpy.logging.get_logger('dig2dig').error(
-                f'a callback failed and is passed over: {type(error).__name__}: {error}',
+                f'a callback failed and was skipped: {type(error).__name__}: {error}',
                 throttle_duration_sec=_LOG_PERIOD,
             )
 

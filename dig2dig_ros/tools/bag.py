@@ -13,12 +13,12 @@
 # limitations under the License.
 
 """
-Make a ROS 2 bag of a folder of image pairs, or of the built-in night street.
+Make a ROS 2 bag from a folder of image pairs, or from the synthetic street.
 
 FOLDER holds two folders of images with the same names, visible/ and thermal/, or images NAME_A and
-NAME_B; the two images of a pair have the same stamp. Without it, the bag is of a synthetic street
-that a visible and a slower thermal camera look at. Topics: visible/image_raw, thermal/image_raw
-and the camera_info of both. The same options give the same bytes of images and stamps.
+NAME_B; the two images of a pair get the same stamp. Without it, the bag shows a synthetic street,
+seen by a visible and a slower thermal camera. Topics: visible/image_raw, thermal/image_raw and the
+camera_info of both. The same options give the same images and stamps, byte for byte.
 
 Needs no ROS. Exit code: 0; 2 if nothing could be done; 130 after Ctrl-C, which leaves no bag.
 """
@@ -56,12 +56,12 @@ _INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
 _NANOSECONDS = 1_000_000_000
 # Stamp of the first images: 2026-01-01 00:00 UTC.
 _START = 1_767_225_600 * _NANOSECONDS
-# Thermal images of the street, where their number is not given.
+# Thermal images of the street without --count.
 _STREET_PAIRS = 90
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; ends the program with code 2 where it makes no sense."""
+    """Parse the command line; exit with code 2 if it is invalid."""
     parser = argparse.ArgumentParser(
         prog='dig2dig bag',
         usage='%(prog)s [FOLDER] -o BAG [options]',
@@ -71,18 +71,18 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     # fmt: off
     add('folder', type=Path, nargs='?', metavar='FOLDER', help='image pairs; default: the street')
-    add('-o', '--output', type=Path, required=True, metavar='BAG', help='folder to make')
-    add('--overwrite', action='store_true', help='replace a bag that is there')
-    add('--storage', choices=('mcap', 'sqlite3'), default='mcap', help='default: mcap')
+    add('-o', '--output', type=Path, required=True, metavar='BAG', help='bag to make, a folder')
+    add('--overwrite', action='store_true', help='replace an existing bag')
+    add('--storage', choices=('mcap', 'sqlite3'), default='mcap', help='format; default: mcap')
     add('--count', type=positive, metavar='PAIRS',
         help=f'pairs to write; default: all of the folder, {_STREET_PAIRS} of the street')
     add('--rate', type=within(0.01, 240), default=9.0, metavar='HZ',
-        help='pairs a second, of the street thermal images; default: 9')
-    group = parser.add_argument_group('the street')
+        help='pairs per second; for the street, thermal images per second; default: 9')
+    group = parser.add_argument_group('the synthetic street')
     group.add_argument('--visible-rate', type=within(0.01, 240), metavar='HZ',
-                       help='visible images a second; default: 30')
+                       help='visible images per second; default: 30')
     group.add_argument('--size', type=size_argument, metavar='WxH', help='default: 640x512')
-    group.add_argument('--seed', type=int, metavar='NUMBER', help='of the street; default: 0')
+    group.add_argument('--seed', type=int, metavar='NUMBER', help='random seed; default: 0')
     # fmt: on
     args = parser.parse_args(argv)
     if args.folder is not None:
@@ -96,7 +96,7 @@ def check_output(path: Path, overwrite: bool) -> None:
     """
     Make sure that a bag can be written.
 
-    :raises UsageError, OutputError: it cannot, or would replace something else than a bag.
+    :raises UsageError, OutputError: it cannot, or would replace something that is not a bag.
     """
     check_output_file(path, overwrite, folder=True)
     if path.exists() and not (path.is_dir() and is_bag(path)):
@@ -108,7 +108,7 @@ def make_source(args: argparse.Namespace) -> StreetSource | DirectorySource:
     Return what the cameras send.
 
     :raises ImagePairError: the folder holds no pairs.
-    :raises UsageError: the street cannot have this size.
+    :raises UsageError: the street cannot be drawn in this size.
     """
     values: dict[str, Any] = {spec.name: spec.default for spec in PARAMETERS}
     values.update(thermal_rate=args.rate, count=args.count or 0, loop=False)
@@ -152,9 +152,9 @@ def camera_info(camera: CameraGeometry, header: Any) -> Any:
 
 def write(source: StreetSource | DirectorySource, path: Path, storage: str) -> str:
     """
-    Write a bag of what the cameras send.
+    Write what the cameras send into a bag.
 
-    :return: what is in it, in words.
+    :return: a line on its content.
     :raises BagError: it cannot be written.
     """
     counts: Counter[str] = Counter()
@@ -181,7 +181,7 @@ def write(source: StreetSource | DirectorySource, path: Path, storage: str) -> s
 
 def make_bag(args: argparse.Namespace) -> int:
     """
-    Do what the command line asks for.
+    Run the command.
 
     :return: the exit code.
     :raises UsageError, ImagePairError, OSError: it cannot be done.
@@ -189,7 +189,7 @@ def make_bag(args: argparse.Namespace) -> int:
     output: Path = args.output.absolute()
     check_output(output, args.overwrite)
     source = make_source(args)
-    # A bag that is not complete takes nobody's place.
+    # An incomplete bag must not replace another.
     with TemporaryDirectory(prefix=f'.{output.name}.', dir=output.parent) as folder:
         made = Path(folder) / output.name
         content = write(source, made, args.storage)

@@ -15,18 +15,18 @@
 """
 Measure how fast the fusion is: the fuser alone, and the node over DDS.
 
-``fuser`` lets the fusion with every preset, precision and device, the baselines and other
-people's fusion networks (``--plugin``) fuse the same video in turns. ``node`` runs ``fusion_node``
-and ``pair_camera`` as processes over DDS, on this machine only, and takes the fused images as any
-subscriber would.
+``fuser`` runs the fusion with every preset, precision and device, the baselines, and other
+people's fusion networks (``--plugin``) in turns on the same video. ``node`` runs ``fusion_node``
+and ``pair_camera`` as processes over DDS, on this machine only, and receives the fused images like
+any subscriber.
 
-``cuda`` is for the first contact with a device: in under ten minutes it checks that the fusion
-does there what it should, and times it.
+``cuda`` is for a device that is new to you: in less than ten minutes it checks that the fusion
+works on it, and times it.
 
-Exit code: 0; 1 where a check or a process failed; 2 where something cannot be done, as without a
-CUDA device; 130 where Ctrl-C came.
+Exit code: 0; 1 if a check or a process failed; 2 if nothing could be done, for example without a
+CUDA device; 130 after Ctrl-C.
 
-Tables go to the standard output, everything that was measured to ``--output`` as JSON.
+Tables go to standard output; ``--output`` writes all measurements as JSON.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ from dig2dig_ros.nodes.child_processes import assignments, Child, enter_domain, 
 from dig2dig_ros.nodes.signals import interrupt_on_termination, run_tool
 from dig2dig_ros.streams.statistics import percentiles_ms
 
-# Importing rclpy takes a while, which a mistake in the command line need not cost.
+# Importing rclpy takes a while, so a wrong command line is reported before.
 if TYPE_CHECKING:
     from dig2dig_ros.nodes.client import FusionClient
 
@@ -76,28 +76,28 @@ Measured = tuple[list[dict[str, Any]], list[Table]]
 FORMAT = 1
 SIZES = [(320, 256), (640, 512), (1280, 720)]
 PRESETS = ['realtime', 'fusion']
-# The load before, in processes per core, from which a run is called disturbed.
+# Load before the run, in processes per core, above which times are reported as disturbed.
 _BUSY = 0.2
-# Flat out, the cameras send so much faster than the fuser alone would take the pairs, and faster
-# still if that does not keep the node busy. The camera's own limit, in Hz.
+# Flat out, the cameras send faster than the fuser alone could fuse, by this factor, and by the
+# next one if the node still keeps up. Then the cameras' own limit, in Hz.
 _FLAT_OUT, _FASTER, _CAMERA_LIMIT = 1.3, 1.6, 240.0
 _WAIT = 60.0
-# A share of pairs passed over from which they wait for each other.
+# Fraction of superseded pairs above which pairs wait for each other.
 _FEW = 0.05
-# The first images of a run, whose connections were made a moment ago.
+# First images of a run, which are left out: connections have only just been made.
 _SETTLING = 3
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; ends the program with code 2 where it makes no sense."""
+    """Parse the command line; exit with code 2 if it is invalid."""
     parser = argparse.ArgumentParser(
         prog='dig2dig benchmark',
         description='Measure how fast the fusion is.',
     )
     commands = parser.add_subparsers(dest='command', required=True)
-    fuser = commands.add_parser('fuser', help='the fuser alone, compared with other fusions')
+    fuser = commands.add_parser('fuser', help='the fuser alone, next to other fusions')
     node = commands.add_parser('node', help='the node over DDS, from camera to subscriber')
-    cuda = commands.add_parser('cuda', help='check a CUDA device, and measure its speed')
+    cuda = commands.add_parser('cuda', help='check a CUDA device and measure its speed')
     # fmt: off
     for command in (fuser, node):
         add = command.add_argument
@@ -160,7 +160,7 @@ def measure_fuser(args: argparse.Namespace) -> Measured:
 
 @contextmanager
 def _running(name: str, arguments: Sequence[str], log: Path) -> Iterator[Child]:
-    """Run a node as a process, which ends with the block."""
+    """Run a node as a process that ends with the block."""
     child = Child(name, ['--ros-args', *arguments], log)
     try:
         yield child
@@ -173,7 +173,7 @@ def _running(name: str, arguments: Sequence[str], log: Path) -> Iterator[Child]:
 
 def measure_node(args: argparse.Namespace) -> Measured:
     """
-    Measure the node from the camera's clock to the subscriber's.
+    Measure the node, from the camera to the subscriber.
 
     :raises UsageError: a preset is missing.
     :raises ProcessError: a process fails.
@@ -228,7 +228,7 @@ def _measure_variant(
 
     with _running('fusion_node', arguments, folder / 'fusion_node.log') as node:
         report(f'{name}: waiting for the node to warm up')
-        # The node before may have said something at its end.
+        # The previous node may have published diagnostics as it ended.
         client.meanwhile.clear()
         client.spin(0.2)
         client.values, client.level = {}, None
@@ -255,7 +255,7 @@ def _stream(
     noise: float,
     log: Path,
 ) -> dict[str, Any]:
-    """Let the cameras send for some seconds, and return what came of it."""
+    """Let the cameras send for some seconds, and return the figures."""
     from sensor_msgs.msg import Image
 
     from dig2dig_ros.nodes.client import node_summary, number
@@ -270,12 +270,12 @@ def _stream(
         **camera_noise(noise),
         'wait_for_subscribers': _WAIT,
     }
-    # Active again, the node counts and times from zero.
+    # Reactivated, the node counts and times from zero.
     client.change_state('deactivate')
     client.change_state('activate')
     begun = client.diagnosis_count
     client.until(lambda: client.diagnosis_count >= begun + 2, _WAIT, 'diagnostics')
-    # When fused images came, and how long after their exposure, in s.
+    # Arrival of the fused images, and how long after their exposure, in s.
     moments: list[float] = []
     latencies: list[float] = []
 
@@ -309,7 +309,7 @@ def _stream(
         'latency_ms': percentiles_ms(latencies[_SETTLING:]),
         'node_latency_ms': found['node_latency_ms'],
         'fusion_ms': found['fusion_time_ms']['p50'],
-        # A pair that waits for the one before is no overhead of the node.
+        # Waiting for the previous pair is not overhead of the node.
         'overhead_ms': (
             number(client.values, 'overhead p50 (ms)') if superseded <= _FEW * count else None
         ),
@@ -319,7 +319,7 @@ def _stream(
 
 def _node_tables(results: Sequence[Mapping[str, Any]]) -> list[Table]:
     header = (
-        'fusion', 'sent Hz', 'fused Hz', 'fused', 'passed over', 'camera to subscriber p50 ms',
+        'fusion', 'sent Hz', 'fused Hz', 'fused', 'superseded', 'camera to subscriber p50 ms',
         'p95 ms', 'p99 ms', 'in the node p50 ms', 'p95 ms', 'fuser ms', 'overhead ms',
     )  # fmt: skip
     by_size: dict[str, list[tuple[str, ...]]] = {}
@@ -361,10 +361,10 @@ _MEASURE: dict[str, Callable[[argparse.Namespace], Measured]] = {
 
 def benchmark(args: argparse.Namespace) -> int:
     """
-    Do what the command line asks for: print the tables and write the document.
+    Run the command: print the tables and write the document.
 
     :return: the exit code.
-    :raises UsageError: something that was asked for cannot be done.
+    :raises UsageError: it cannot be done.
     :raises OSError: the document cannot be written.
     """
     if args.output:
@@ -391,7 +391,7 @@ def benchmark(args: argparse.Namespace) -> int:
         args.output.write_text(f'{json.dumps(document, indent=1)}\n', encoding='utf-8')
     failed = failures(results)
     if failed:
-        raise ProcessError(f'the device does not do what it should: {", ".join(failed)}')
+        raise ProcessError(f'the device failed these checks: {", ".join(failed)}')
     return 0
 
 

@@ -15,17 +15,17 @@
 """
 Estimate where the thermal camera's pixels lie in the visible image, for the fusion node.
 
-SOURCE is a directory of image pairs (folders visible/ and thermal/ with the same file names) or a
-bag; --live listens to the topics visible/image_raw and thermal/image_raw. By default the
-homography comes from the images themselves, from any scene with edges that both cameras see.
---points takes points marked by hand, on a page that --click writes; --checkerboard uses a board
-that both cameras see. If camera_info has lens distortion, the homography is between undistorted
-pixels, and the file contains both camera models; points are still pixels of the images as they
-are.
+SOURCE is a folder of image pairs (folders visible/ and thermal/ with the same file names) or a
+bag; --live listens to the topics visible/image_raw and thermal/image_raw. By default, the
+homography is estimated from the images alone: any scene will do that has edges in both images.
+--points uses points that you marked by hand, on a page that --click writes; --checkerboard uses a
+board that both cameras see. If camera_info has lens distortion, the homography maps undistorted
+pixels, and the file contains both camera models; points are always given in pixels of the
+original images.
 
-Writes the registration, and a picture to check it by: a number is no proof. The result goes
-to the standard output, everything else to the standard error. Exit code: 0; 2 after an error; 3
-if the estimate is not trusted (then it is only written with --force); 130 after Ctrl-C.
+Writes the registration, and a picture to check it with: always look at it. The result goes to
+standard output, everything else to standard error. Exit code: 0; 2 after an error; 3 if the
+registration is not trustworthy (it is then only written with --force); 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -81,18 +81,18 @@ _BOARD_FRAMES = 40
 _ROWS = 3
 _PROGRESS_SECONDS = 5.0
 _ADVICE = {
-    'images': 'more frames of other scenes with edges in both images (--frames, another '
-    'recording); --thermal-width, if one camera sees much more than the other; or points by '
-    'hand: --click PAGE.html, then --points FILE',
-    'points': 'more points, in all parts of both images, of things at the distance that matters; '
+    'images': 'more frames, of other scenes with edges in both images (--frames, another '
+    'recording); --thermal-width, if one camera sees much more than the other; or points marked '
+    'by hand: --click PAGE.html, then --points FILE',
+    'points': 'more points, in all parts of both images, on things at the distance that matters; '
     'correct or remove those with the largest residuals',
     'board': 'more frames, with the board in all parts of both images, at the distance that '
-    'matters, and warm or lit by the sun so that the thermal camera sees its squares',
+    'matters, and warm or in the sun, so that the thermal camera sees its squares',
 }
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return the options, and the arguments for ROS; end with code 2 where they make no sense."""
+    """Return the options, and the arguments for ROS; exit with code 2 if they are invalid."""
     parser = argparse.ArgumentParser(
         prog='dig2dig calibrate',
         description=__doc__,
@@ -102,45 +102,45 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     )
     add = parser.add_argument
     # fmt: off
-    add('source', type=Path, nargs='?', metavar='SOURCE', help='directory of pairs, folder of a '
-        'bag, or an .mcap or .db3 file')
+    add('source', type=Path, nargs='?', metavar='SOURCE', help='folder of image pairs, or a bag '
+        '(its folder, or an .mcap or .db3 file)')
     add('-o', '--output', type=Path, default=Path('registration.yaml'), metavar='FILE',
-        help='the registration; default: registration.yaml')
-    add('--overlay', type=Path, metavar='FILE', help='the picture to look at; default: as '
+        help='registration file to write; default: registration.yaml')
+    add('--overlay', type=Path, metavar='FILE', help='picture to check it with; default: as '
         '--output, with .png')
-    add('--overwrite', action='store_true', help='replace files of an earlier calibration')
-    add('--force', action='store_true', help='write also what is not to be trusted')
-    add('--preset', metavar='PRESET|FILE', help='parameters of the fusion node; those of pairing '
-        'and of the thermal range count')
+    add('--overwrite', action='store_true', help='replace the files of an earlier calibration')
+    add('--force', action='store_true', help='write the registration even if it is not '
+        'trustworthy')
+    add('--preset', metavar='PRESET|FILE', help='parameters of the fusion node; used are those '
+        'of pairing and of the thermal range')
 
     group = parser.add_argument_group(
-        'how to estimate', 'from the images, unless one of these is given'
+        'how to estimate', 'from the images alone, unless --points or --checkerboard is given'
     )
     how = group.add_mutually_exclusive_group()
     add = how.add_argument
-    add('--points', type=Path, metavar='FILE', help='points marked by hand: YAML of '
-        'the click page')
+    add('--points', type=Path, metavar='FILE', help='points marked by hand: the YAML of '
+        'the --click page')
     add('--checkerboard', type=_board, metavar='COLSxROWS', help='a board with '
         'this number of inner corners, such as 9x6')
-    add('--click', type=Path, metavar='PAGE.html', help='write a page to mark '
-        'points in, and no registration')
+    add('--click', type=Path, metavar='PAGE.html', help='only write a page to mark points on')
     add = group.add_argument
-    add('--frames', type=positive, metavar='COUNT', help='pairs to estimate from, '
-        f'at most; default: {_FRAMES}, and {_BOARD_FRAMES} to look for a checkerboard in')
+    add('--frames', type=positive, metavar='COUNT', help='number of pairs to estimate from, '
+        f'at most; default: {_FRAMES}, or {_BOARD_FRAMES} with --checkerboard')
     add('--model', choices=get_args(Model), default='homography', help='what to estimate from '
-        'the images; similarity (rotation, scale and shift) is for cameras that look in the same '
-        'direction, if no edges hold the corners of a homography; default: homography')
-    add('--thermal-width', type=within(0.1, 10), metavar='PART', help='part of the visible '
-        "image's width that the thermal one covers, about, such as 0.6; for the images; default: "
-        'what camera_info says, else 1')
+        'the images alone; similarity (rotation, scale and shift) is for cameras that look in '
+        'the same direction, if too few edges constrain a homography; default: homography')
+    add('--thermal-width', type=within(0.1, 10), metavar='PART', help="rough fraction of the "
+        "visible image's width that the thermal image covers, such as 0.6; for estimates from "
+        'the images alone; default: from camera_info, else 1')
 
     add = parser.add_argument_group('lens distortion').add_argument
     add('--camera-info', choices=('auto', 'ignore'), default='auto',
-        help='auto, the default, uses camera_info of bags and live topics where both cameras '
-        'have one, and one has distortion')
+        help='auto (default) uses the camera_info of bags and live topics if both cameras have '
+        'one and at least one has distortion')
     for source in SOURCES:
         add(f'--{source}-camera', type=Path, metavar='FILE', help=f'calibration '
-            f'of the {source} camera instead, in the YAML of ROS')
+            f'file of the {source} camera (ROS YAML), in place of camera_info')
 
     add = parser.add_argument_group('bags').add_argument
     for source in SOURCES:
@@ -150,10 +150,10 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     add = parser.add_argument_group('live').add_argument
     add('--live', action='store_true', help='listen to visible/image_raw and '
         'thermal/image_raw, raw or compressed')
-    add('--timeout', type=within(0.001, 86400), default=60.0, metavar='SECONDS', help='go on '
-        'with what there is after this time; default: 60')
+    add('--timeout', type=within(0.001, 86400), default=60.0, metavar='SECONDS', help='stop '
+        'collecting after this time and use the pairs that came; default: 60')
     add('--interval', type=within(0.001, 86400), default=1.0, metavar='SECONDS', help='time '
-        'between two pairs, for the scene to change; default: 1')
+        'between two pairs, so that the scene changes; default: 1')
     # fmt: on
     argv = list(argv)
     split = argv.index('--ros-args') if '--ros-args' in argv else len(argv)
@@ -161,13 +161,13 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     if args.live == (args.source is not None):
         parser.error('give either a SOURCE or --live')
     if argv[split:] and not args.live:
-        parser.error('--ros-args are for --live')
+        parser.error('--ros-args needs --live')
     if (args.visible_camera is None) != (args.thermal_camera is None):
-        parser.error('--visible-camera and --thermal-camera need each other')
+        parser.error('give both --visible-camera and --thermal-camera, or neither')
     if args.visible_camera is not None and args.camera_info == 'ignore':
-        parser.error('--camera-info ignore and --visible-camera exclude each other')
+        parser.error('--camera-info ignore excludes --visible-camera')
     if args.model != 'homography' and (args.points or args.checkerboard or args.click):
-        parser.error('--model is for estimates from the images')
+        parser.error('--model is only for estimates from the images alone')
     return args, argv[split:]
 
 
@@ -181,7 +181,7 @@ def _board(text: str) -> tuple[int, int]:
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Raise UsageError or OutputError where a file would not be written after the work."""
+    """Check before the work that the files can be written; else raise Usage- or OutputError."""
     if args.overlay is None:
         args.overlay = args.output.with_suffix('.png')
     if args.overlay.suffix.lower() not in ('.png', '.jpg'):
@@ -194,7 +194,7 @@ def check_outputs(args: argparse.Namespace) -> None:
 
 def read_source(args: argparse.Namespace, ros_arguments: Sequence[str]) -> CalibrationImages:
     """
-    Read the pairs to work with, as many as there is use for.
+    Read as many pairs as the estimate can use.
 
     :raises UsageError: there are none, or they do not fit together.
     """
@@ -215,7 +215,7 @@ def read_source(args: argparse.Namespace, ros_arguments: Sequence[str]) -> Calib
         for each in source.iterdir()
     ):
         if args.visible or args.thermal:
-            raise UsageError(f'{source} is not a bag, so it has no topics to name')
+            raise UsageError(f'{source} is not a bag: leave out --visible and --thermal')
         return from_directory(source, number, values)
     return from_bag(source, number, values, args.visible, args.thermal)
 
@@ -227,10 +227,10 @@ def listen(
     values: Mapping[str, Any],
 ) -> CalibrationImages:
     """
-    Take pairs from live topics, until there are ``number`` of them or the time is over.
+    Collect pairs from live topics, until there are ``number`` of them or the time is up.
 
-    :raises UsageError: no pair came, or the images changed their size meanwhile.
-    :raises ImportError: there is no ROS.
+    :raises UsageError: no pair came, or the images changed size.
+    :raises ImportError: ROS is not installed.
     """
     from dig2dig_ros.nodes.image_collector import ImageCollector
 
@@ -261,15 +261,15 @@ def listen(
         raise UsageError(f'no pairs within {args.timeout:g} s: {pairs.explanation()}')
     if len(pairs.kept) < number:
         report(
-            f'only {len(pairs.kept)} of {number} pairs came within {args.timeout:g} s; going on '
-            'with them'
+            f'only {len(pairs.kept)} of {number} pairs came within {args.timeout:g} s; '
+            'continuing with these'
         )
     return pairs.images(place)
 
 
 def calibrate(args: argparse.Namespace, images: CalibrationImages) -> int:
     """
-    Estimate a registration and write it with its picture.
+    Estimate a registration and write it, with its picture.
 
     :return: the exit code.
     :raises UsageError: it cannot be done.
@@ -299,25 +299,26 @@ def calibrate(args: argparse.Namespace, images: CalibrationImages) -> int:
         placement = registration.placement(0.0)
     except RegistrationError as error:
         raise UsageError(
-            f'what was found is no registration: {error}. What helps: {_ADVICE[estimate.method]}'
+            f'the estimate is not a valid registration: {error}. What helps: '
+            f'{_ADVICE[estimate.method]}'
         ) from error
     facts['left over'], doubt = left_over(estimate, images, placement)
     if doubt and estimate.method == 'images':
         reasons.append(doubt)
     elif doubt:
-        report(f'warning: {doubt}; the scene may be at other distances than the points')
+        report(f'warning: {doubt}; the scene may be at another distance than the points')
     facts['trusted'] = 'no' if reasons else 'yes'
     print('\n'.join(f'{name:<12} {text}' for name, text in facts.items()))
     picture = overlay(overlay_rows(estimate, images, registration), placement)
     args.overlay.write_bytes(bytes(cv2.imencode(args.overlay.suffix, picture)[1]))
     if reasons:
-        report('warning: this registration is not to be trusted: ' + '; '.join(reasons))
+        report('warning: do not trust this registration: ' + '; '.join(reasons))
         advice = [estimate.advice] if estimate.advice else []
         report(f'what helps: {"; or ".join([*advice, _ADVICE[estimate.method]])}')
         if not args.force:
             report(
-                f'{args.output} is not written, --force would write it all the same; see what '
-                f'is wrong in {args.overlay}'
+                f'{args.output} is not written (--force writes it anyway); see what is wrong in '
+                f'{args.overlay}'
             )
             return UNTRUSTED
     save_registration(replace(registration, estimate={**facts, 'reasons': reasons}), args.output)
@@ -328,8 +329,8 @@ def calibrate(args: argparse.Namespace, images: CalibrationImages) -> int:
 def overlay_rows(
     estimate: Estimate, images: CalibrationImages, registration: Registration
 ) -> list[OverlayPair]:
-    """Return a few pairs to show: rather those that the estimate has not seen."""
-    # The board itself is what to see.
+    """Return a few pairs to show, preferably ones that the estimate has not used."""
+    # With a board, the board is what you want to see.
     wanted = estimate.used if estimate.method == 'board' else estimate.checks
     wanted = wanted or estimate.used or tuple(range(len(images.pairs)))
     places = np.linspace(0, len(wanted) - 1, min(_ROWS, len(wanted))).round().astype(int)
@@ -342,7 +343,7 @@ def overlay_rows(
 
 
 def write_click_page(args: argparse.Namespace, images: CalibrationImages) -> None:
-    """Write the page to mark points in, with the frames that show most."""
+    """Write the page to mark points on, with the most detailed frames."""
     used, _ = choose_frames(images.pairs, args.frames)
     pairs = [images.pairs[index] for index in used] or images.pairs[: args.frames]
     args.click.write_bytes(click_page(pairs, images.place).encode())
@@ -354,7 +355,7 @@ def write_click_page(args: argparse.Namespace, images: CalibrationImages) -> Non
 
 def run(args: argparse.Namespace, ros_arguments: Sequence[str]) -> int:
     """
-    Do what the command line asks for.
+    Run the command.
 
     :return: the exit code.
     :raises UsageError, ImagePairError, RegistrationError, OSError, ImportError: it cannot be done.

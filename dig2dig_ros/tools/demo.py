@@ -13,15 +13,15 @@
 # limitations under the License.
 
 """
-Show the fusion at work: a camera process and the fusion node over real DDS, then pictures.
+Show the fusion at work: simulated cameras and the fusion node over DDS, then pictures.
 
-Starts ``fusion_node`` and ``pair_camera`` as processes of their own, listens to every topic of
-the node as any subscriber would, stops both after a bounded number of pairs, and leaves pictures,
-a video and a summary behind. Ends with code 0 only if all went well.
+Starts ``fusion_node`` and ``pair_camera`` as separate processes, subscribes to every topic of the
+node, stops both after a fixed number of pairs, and writes pictures, a video and a summary. Exits
+with code 0 only if everything worked.
 
-With ``--unaligned`` the cameras do not share a view: ``dig2dig calibrate`` listens to them
-first, as it would on a robot, and the fusion node takes the registration that it finds. How the
-cameras were set up is known here, so the demo can say how good that is.
+With ``--unaligned``, the cameras do not share a view: ``dig2dig calibrate`` listens to them first,
+as it would on a robot, and the fusion node uses the registration that it writes. The true
+registration is known here, so the demo also says how good the estimate is.
 """
 
 from __future__ import annotations
@@ -78,18 +78,18 @@ from dig2dig_ros.streams.pairing import SOURCES
 from dig2dig_ros.streams.parameters import PRESETS
 from dig2dig_ros.tools.calibrate import UNTRUSTED
 
-# Pairs to calibrate from, as many to check with, and how many a second: slow enough that the
-# scene has changed.
+# Pairs to calibrate from (the same number again checks the result), and their rate: slow enough
+# that the scene changes between them.
 CALIBRATION_FRAMES, CALIBRATION_RATE = 6, 2.0
 FUSED_INFO = 'fused/camera_info'
 WEIGHTS = tuple(f'fused/weights/{source}' for source in SOURCES)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; ends the program with code 2 where it makes no sense."""
+    """Parse the command line; exit with code 2 if it is invalid."""
     parser = argparse.ArgumentParser(
         prog='dig2dig demo',
-        description='Run the fusion node over DDS on a synthetic street or a folder of pairs.',
+        description='Run the fusion node over DDS on the synthetic street or a folder of pairs.',
     )
     add = parser.add_argument
     # fmt: off
@@ -97,22 +97,22 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         'same-named images in visible/ and thermal/, or NAME_A and NAME_B; default: the '
         'synthetic street')
     add('--unaligned', action='store_true', help='cameras with different views: the thermal one '
-        'is rotated, shifted and has a narrower field; it is first calibrated from the live '
-        'topics; all pairs of a folder must have the same size')
-    add('--count', type=int, metavar='PAIRS', help='pairs to send; default: all of a '
+        'is rotated and shifted, with a narrower field of view; it is first calibrated from the '
+        'live topics; all pairs of a folder must have the same size')
+    add('--count', type=int, metavar='PAIRS', help='pairs to send; default: all of the '
         'folder, 40 of the street')
     add('--rate', type=float, metavar='HZ', help='pairs per second; default: 2 from a '
         'folder, 10 of the street')
     add('--size', type=size_argument, default=(640, 512), metavar='WxH',
         help='image size of the street; default: 640x512')
     add('--preset', default='fusion', metavar='PRESET|FILE', help='parameters of the node: '
-        f'{", ".join(PRESETS)}, or a YAML file (%(default)s)')
+        f'{", ".join(PRESETS)}, or a YAML file; default: %(default)s')
     for name in ('fusion.num_inference_steps', 'fusion.dig_refresh_interval', 'device'):
         add_parameter(parser, name)
     add('-o', '--output', type=Path, default=Path('demo_output'), metavar='DIR',
         help='output folder; default: %(default)s')
     add('--sheet-rows', type=int, default=8, metavar='ROWS',
-        help='most rows of the contact sheet; default: %(default)s')
+        help='maximum number of rows of the contact sheet; default: %(default)s')
     add('--domain-id', type=int, metavar='ID', help='ROS domain, 0 to 101; default: one '
         'derived from the process id, to keep clear of other nodes')
     add('--time-limit', type=float, default=900.0, metavar='SECONDS',
@@ -138,7 +138,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 class Demo:
-    """One run: the processes, a client that listens to them, and what it writes."""
+    """One run: the processes, a client that listens to them, and its output."""
 
     def __init__(self, options: argparse.Namespace, folder: OutputFolder) -> None:
         self._options = options
@@ -166,15 +166,15 @@ class Demo:
 
     def run(self) -> dict[str, Any]:
         """
-        Do it all and return the summary.
+        Run the demo and return the summary.
 
-        :raises ProcessError: a process ended, or does not do what it should in time.
+        :raises ProcessError: a process ended, or was not done in time.
         """
         options, client = self._options, self._client
         placement = self._calibrate().placement(0.0) if options.unaligned else None
         fusion = self._start('fusion_node', self._fusion_arguments())
         client.meanwhile.append(fusion.require_running)
-        print('waiting for fusion_node: it loads torch and the prior and warms up ...', flush=True)
+        print('waiting for fusion_node to load the denoiser and warm up ...', flush=True)
         client.wait_active()
         print(f'fusion_node is active: {self._description()}', flush=True)
         self._pictures = Pictures(
@@ -197,7 +197,8 @@ class Demo:
         values = self._client.values
         return ', '.join(
             [values.get('device', '?'), values.get('precision', '?')]
-            + [f'{name} {values.get(name, "?")}' for name in ('prior', 'N', 'S')]
+            + [f'denoiser {values.get("prior", "?")}']
+            + [f'{name} {values.get(name, "?")}' for name in ('N', 'S')]
         )
 
     def _start(self, name: str, arguments: Sequence[str], log: str = '') -> Child:
@@ -216,14 +217,14 @@ class Demo:
 
     def _calibrate(self) -> Registration:
         """
-        Let ``dig2dig calibrate`` find the registration from the live topics.
+        Run ``dig2dig calibrate`` on the live topics.
 
-        :raises ProcessError: it found none at all.
+        :raises ProcessError: it wrote no registration.
         """
         path = self._folder.file('registration.yaml')
         print(
-            f'calibrating: dig2dig calibrate --live takes {2 * CALIBRATION_FRAMES} pairs of '
-            'cameras that do not share a view ...',
+            f'dig2dig calibrate --live: taking {2 * CALIBRATION_FRAMES} pairs of cameras that '
+            'do not share a view ...',
             flush=True,
         )
         camera = self._start(
@@ -239,9 +240,9 @@ class Demo:
             f'--frames={CALIBRATION_FRAMES}',
             f'--interval={0.5 / CALIBRATION_RATE}',
             f'--timeout={STALL_SECONDS}',
-            # That of pair_camera holds all of the truth but the rotation.
+            # The camera_info of pair_camera contains the whole truth except the rotation.
             '--camera-info=ignore',
-            # To show also what failed; the demo says so.
+            # So that the demo also shows a failure, and says so.
             '--force',
         ]
         tool = self._start('dig2dig calibrate', arguments)
@@ -253,7 +254,7 @@ class Demo:
             tool.require_success()
         camera.stop()
         camera.require_success()
-        # What it sent last may still be on its way.
+        # Its last images may still be on their way.
         self._client.spin(0.3)
         self._frames.forget()
         registration = load_registration(path)
@@ -272,7 +273,7 @@ class Demo:
             )
 
     def _stream(self, camera: Child) -> dict[str, int]:
-        """Let the camera run to its end and return what it says that it sent."""
+        """Let the camera run to its end, and return how much it reports to have sent."""
         print('streaming ...', flush=True)
         limit = self._options.time_limit
         self._client.until(lambda: not camera.running, limit, 'the last pair of the cameras')
@@ -280,7 +281,7 @@ class Demo:
         return parse_sent(camera.output())
 
     def _show(self, rest: bool = False) -> None:
-        """Write the frames that are complete; with ``rest``, also those without an overlay."""
+        """Write the complete frames; with ``rest``, also those without an overlay."""
         if self._pictures is None:
             return
         for frame in self._frames.take(rest):
@@ -289,7 +290,7 @@ class Demo:
                 print(f'{self._pictures.count} pairs fused', flush=True)
 
     def finish_pictures(self) -> None:
-        """Finish the video and write the contact sheet with what came so far."""
+        """Finish the video, and write the contact sheet from what has come so far."""
         if self._pictures is not None:
             facts = self._registration
             note = f'registration {registration_verdict(facts)}' if facts else ''
@@ -299,7 +300,7 @@ class Demo:
         self.finish_pictures()
         values, options = self._client.values, self._options
         summary = {
-            'source': str(options.pairs) if options.pairs else 'synthetic scene',
+            'source': str(options.pairs) if options.pairs else 'synthetic street',
             'preset': options.preset,
             'system': {'python': platform.python_version(), 'machine': platform.machine()},
             'sizes': sorted(self._pictures.sizes) if self._pictures else [],
@@ -317,7 +318,7 @@ class Demo:
         return summary
 
     def close(self) -> None:
-        """End whatever still runs."""
+        """Stop the processes that still run."""
         for child in reversed(self._children):
             try:
                 child.stop()
@@ -330,9 +331,9 @@ class Demo:
 
 def parse_sent(output: str) -> dict[str, int]:
     """
-    Return what pair_camera says at its end: 'sent: visible=40, thermal=36, pairs=36'.
+    Parse the last line of pair_camera: 'sent: visible=40, thermal=36, pairs=36'.
 
-    :raises ProcessError: it did not say it.
+    :raises ProcessError: there is no such line.
     """
     found = re.findall(r'sent: visible=(\d+), thermal=(\d+), pairs=(\d+)', output)
     if not found:
@@ -342,10 +343,10 @@ def parse_sent(output: str) -> dict[str, int]:
 
 def show(options: argparse.Namespace) -> int:
     """
-    Do what the command line asks for.
+    Run the command.
 
     :return: the exit code.
-    :raises ProcessError, UsageError, ImagePairError, RegistrationError, OSError: it went wrong.
+    :raises ProcessError, UsageError, ImagePairError, RegistrationError, OSError: it failed.
     """
     demo: Demo | None = None
     try:
@@ -358,10 +359,10 @@ def show(options: argparse.Namespace) -> int:
             raise
         wrong = problems(summary, each_pair_once=options.pairs is not None)
         print(render_summary(summary))
-        print(f'written to {folder.path}, first of all contact_sheet.png')
+        print(f'written to {folder.path}; look at contact_sheet.png first')
         if options.pairs is not None and summary['dropped'].get('superseded', 0):
             rate = summary['send_rate_hz']
-            print(f'Superseded pairs came while the node was busy: try --rate {rate / 2:.2g}')
+            print(f'Pairs were superseded while the node was busy: try --rate {rate / 2:.2g}')
         for sentence in wrong:
             print(f'dig2dig demo: {sentence}', file=sys.stderr)
         return 1 if wrong else 0

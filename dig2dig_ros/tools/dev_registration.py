@@ -13,16 +13,15 @@
 # limitations under the License.
 
 """
-Measure how well the thermal camera is registered from the images alone.
+Measure how well dig2dig calibrate registers the thermal camera from the images alone.
 
-DIR holds registered pairs of images in two folders, visible and thermal, with the same names.
-Each thermal image is warped by a random homography (rotation, scale, shift and perspective), and
-the estimator of dig2dig calibrate has to find it again. Errors are distances of the corners of
-the thermal image, root mean square over the four, in thermal pixels. The table goes to the
-standard output, progress to the standard error; --output writes the table and every trial as JSON.
-The same seed draws the same trials.
+DIR holds registered image pairs in two folders, visible and thermal, with the same file names.
+Each thermal image is warped by a random homography (rotation, scale, shift and perspective), which
+the estimator has to recover. Errors are distances of the corners of the thermal image, root mean
+square over the four, in thermal pixels. The table goes to standard output, progress to standard
+error; --output writes the table and every trial as JSON. The same seed gives the same trials.
 
-Exit code: 0, 2 if nothing could be done, 130 after Ctrl-C.
+Exit code: 0; 2 if nothing could be done; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ from dig2dig_ros.images.image_pairs import find_pairs, ImagePair, load_pair
 from dig2dig_ros.images.output_files import check_output_file
 from dig2dig_ros.nodes.signals import run_tool
 
-# Pairs of one camera pair: more make the reference no better.
+# Pairs for a common reference: more do not improve it.
 _MOST_FOR_REFERENCE = 16
 
 
@@ -83,7 +82,7 @@ def evaluate(args: argparse.Namespace) -> int:
     trials: list[Trial] = []
     number = args.trials or (count if args.group == 1 else max(1, count // args.group))
     for index in range(number):
-        # Each trial has its own, so that more trials do not change the first ones.
+        # One for each trial, so that more trials do not change the first ones.
         random = np.random.default_rng((args.seed, index))
         if args.group == 1:
             picked = [index % count]
@@ -105,7 +104,7 @@ def evaluate(args: argparse.Namespace) -> int:
         verdict = 'trusted' if trial.trusted else 'untrusted'
         report(
             f'[{index + 1}/{number}] {", ".join(names)}: {trial.before:.1f} -> '
-            f'{trial.error:.2f} pixels, {verdict}, {trial.seconds:.1f} s a pair'
+            f'{trial.error:.2f} pixels, {verdict}, {trial.seconds:.1f} s per pair'
         )
     table = summary(trials, args)
     print(table.markdown())
@@ -116,17 +115,17 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def _common_reference(found: Sequence[ImagePair]) -> tuple[Array, bool]:
-    """Return the reference of pairs that are all of one camera pair."""
+    """Return the common reference of pairs from the same two cameras."""
     chosen = found[:: math.ceil(len(found) / _MOST_FOR_REFERENCE)]
     report(f'reference from {len(chosen)} pairs')
     loaded = [load_pair(pair) for pair in chosen]
     if len({(size_of(visible), size_of(thermal)) for visible, thermal in loaded}) > 1:
-        raise UsageError('pairs of several sizes are not of one camera: leave out --one-camera')
+        raise UsageError('the pairs differ in size, as of several cameras: leave out --one-camera')
     return reference(loaded)
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; ends the program with code 2 where it makes no sense."""
+    """Parse the command line; exit with code 2 if it is invalid."""
     parser = argparse.ArgumentParser(
         prog='dig2dig dev registration',
         description=__doc__,
@@ -145,7 +144,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--shift', type=within(0, 0.4), default=0.15, metavar='PART',
         help='largest shift, as a fraction of width and height; default: 0.15')
     add('--perspective', type=within(0, 0.1), default=0.02, metavar='PART', help='largest '
-        'change of scale at the ends of the longer side; default: 0.02')
+        'change of scale at the ends of the longer side, as a fraction; default: 0.02')
     add('--model', choices=get_args(Model), default='homography', help='what to estimate; '
         'default: homography')
     add('--seed', type=int, default=0, help='random seed, 0 or more; default: 0')
@@ -155,8 +154,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_mutually_exclusive_group().add_argument
     add('--one-camera', action='store_true', help='all pairs come from the same two cameras: '
         'take one reference from many of them')
-    add('--mismatched', action='store_true', help='put images of different pairs together, which '
-        'must be flagged')
+    add('--mismatched', action='store_true', help='combine images of different pairs, which the '
+        'estimator must refuse to trust')
     # fmt: on
     args = parser.parse_args(argv)
     if args.seed < 0:

@@ -13,25 +13,23 @@
 # limitations under the License.
 
 """
-Measure what declaring a degradation is worth: degrade pairs, fuse them, compare with clean fusion.
+Measure what declaring a degradation gains: degrade pairs, fuse them, compare with clean fusion.
 
-DIR holds pairs of images that lie on each other, visible and thermal, in two folders of images
-with the same names. They are degraded as cameras do it, rounded and clipped to 8 bits, and fused:
+DIR holds registered image pairs in two folders, visible and thermal, with the same file names.
+They are degraded as a camera would degrade them, rounded and clipped to 8 bits, and fused:
 
-- clean: without degradation, for what the metrics say of that;
-- degraded: as they are, a smaller thermal image resized to the visible one;
-- restored first: noise taken with OpenCV's non-local means, at the strength that serves best of
-  several parts of the noise's deviation, and the thermal image enlarged bicubically;
-- declared: with the degradation declared to the fusion, by visible_degradation and
-  thermal_degradation;
-- noise estimated: likewise, with "noise auto" in place of the noise's deviation.
+- clean: without degradation, for reference;
+- degraded: as they are, with a smaller thermal image resized to the visible one;
+- restored first: denoised with OpenCV's non-local means, at the best of several strengths, and
+  the thermal image enlarged bicubically;
+- declared: with the degradation declared in visible_degradation and thermal_degradation;
+- noise estimated: the same, with "noise auto" in place of the noise's deviation.
 
-SSIM is that of the luma to the fusion of the clean images, Qabf that of the luma to the clean
-images, both means over the pairs; where restoring first has several strengths, each metric shows
-its best. Tables go to the standard output, progress to the standard error. The noise is always the
-same.
+SSIM compares the luma with the fusion of the clean images, Qabf with the clean images themselves;
+both are means over the pairs. Each metric shows the best strength of restoring first. Tables go to
+standard output, progress to standard error. The noise is the same in every run.
 
-Exit code: 0, 1 if a pair was skipped, 2 if nothing could be done, 130 after Ctrl-C.
+Exit code: 0; 1 if a pair was skipped; 2 if nothing could be done; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -62,7 +60,7 @@ from dig2dig_ros.images.image_pairs import find_pairs
 from dig2dig_ros.images.output_files import check_output_file
 from dig2dig_ros.nodes.signals import interruption, run_tool
 
-# Visible; thermal. One text is for both.
+# 'VISIBLE; THERMAL', or one degradation for both.
 DEFAULT_CASES = (
     'noise 15',
     'noise 25',
@@ -83,7 +81,7 @@ def case_argument(text: str) -> Case:
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; ends the program with code 2 where it makes no sense."""
+    """Parse the command line; exit with code 2 if it is invalid."""
     parser = argparse.ArgumentParser(
         prog='dig2dig dev restoration',
         usage='%(prog)s DIR [options]',
@@ -95,8 +93,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('directory', type=Path, metavar='DIR', help='folder of image pairs')
     add('--degrade', nargs='+', type=case_argument, metavar='TEXT',
         default=[Case.parse(text) for text in DEFAULT_CASES],
-        help='rows of the tables, each a degradation as the parameters take it, for both images, '
-        f"or 'VISIBLE; THERMAL'; default: {', '.join(map(repr, DEFAULT_CASES))}")
+        help='rows of the tables: each a degradation of both images, written as in the '
+        "parameters, or 'VISIBLE; THERMAL'; default: "
+        f"{', '.join(map(repr, DEFAULT_CASES))}")
     add('--limit', type=positive, metavar='PAIRS', help='use only the first pairs')
     add_fusion_options(parser)
     add('-o', '--output', type=Path, metavar='FILE.csv', help='write the values of every pair')
@@ -106,7 +105,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def evaluate(args: argparse.Namespace) -> int:
     """
-    Do what the command line asks for.
+    Run the command.
 
     :return: exit code.
     :raises UsageError: nothing can be done.
@@ -121,7 +120,7 @@ def evaluate(args: argparse.Namespace) -> int:
     fuser = set_up_fuser(parameters)
     columns = ('pair', 'visible; thermal', 'method')
     lines = ScoreFile(args.output, columns, METRICS, ['ms']) if args.output else None
-    # One row a case, however often it is named.
+    # One row per case, however often it is named.
     cases = dict.fromkeys(args.degrade)
     study = RestorationStudy(fuser, ranges, cases, lines, thermal_crop(parameters))
     done = skipped = 0

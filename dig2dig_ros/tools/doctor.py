@@ -13,11 +13,11 @@
 # limitations under the License.
 
 """
-Say in one screen what this machine has to run dig2dig with, and what to do about what is wrong.
+Check on one screen whether this machine can run dig2dig, and say what to do about problems.
 
 Looks at Python, OpenCV, torch and its device, ROS and its middleware, the DDS profile, shared
-memory, and at the cameras that publish images. Attach the output to bug reports. Exit code: 0
-where nothing needs attention, 1 where something does.
+memory, and the cameras that publish images. Attach the output to bug reports. Exit code: 0 if
+nothing needs attention, 1 if something does.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from dig2dig_ros.streams.installation import find_opencv, find_python, find_torc
 from dig2dig_ros.streams.middleware import find_memory, find_profile, find_settings
 from dig2dig_ros.streams.trial import ask
 
-# So wide is a screen, and so wide are the names at its left.
+# Width of the screen, and of the names on its left.
 _WIDTH, _NAMES = 100, 13
 _SURVEY = 'dig2dig_ros.nodes.topic_survey'
 _LONGEST = 600.0
@@ -43,7 +43,7 @@ _LONGEST = 600.0
 def _seconds(text: str) -> float:
     value = float(text)
     if not 0 < value <= _LONGEST:
-        raise argparse.ArgumentTypeError(f'must be more than 0 and at most {_LONGEST:g}')
+        raise argparse.ArgumentTypeError(f'must be above 0 and at most {_LONGEST:g}')
     return value
 
 
@@ -55,9 +55,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         type=_seconds,
         default=5.0,
         metavar='S',
-        help='how long to listen to cameras (default: 5)',
+        help='how long to listen to the cameras; default: 5',
     )
-    parser.add_argument('--no-topics', action='store_true', help='do not listen to cameras at all')
+    parser.add_argument('--no-topics', action='store_true', help='do not listen to the cameras')
     return parser.parse_args(arguments)
 
 
@@ -67,14 +67,14 @@ def find_ros() -> tuple[Finding, str]:
     name = f'ROS 2 {distribution.capitalize()}' if distribution else 'no distribution sourced'
     if importlib.util.find_spec('rclpy') is None:
         advice = (
-            f'{sys.executable} does not find rclpy: '
+            f'{sys.executable} cannot import rclpy: '
             + (
                 f'use the python3 that ROS 2 {distribution.capitalize()} was built for, or a '
-                'virtual environment of it with --system-site-packages'
+                'virtual environment based on it with --system-site-packages'
                 if distribution
                 else "source /opt/ros/DISTRO/setup.bash, or pip install '.[ros]'"
             )
-            + ' (files are fused without ROS)'
+            + ' (not needed to fuse files)'
         )
         return Finding('ROS', f'{name}, no rclpy', (advice,)), ''
     facts, failure = ask(_SURVEY, 'rclpy_facts')
@@ -85,13 +85,13 @@ def find_ros() -> tuple[Finding, str]:
     advice = (
         f'RMW_IMPLEMENTATION is {chosen}: install it, or unset the variable'
         if chosen
-        else 'source the setup.bash of ROS for this Python, or install its packages again'
+        else 'source the setup.bash of ROS for this Python, or reinstall its packages'
     )
     return Finding('ROS', name, (f'rclpy {failure}: {advice}',)), ''
 
 
 def find_cameras(seconds: float) -> list[Finding]:
-    """Return what cameras send, and how a fusion node is."""
+    """Return what the cameras send, and the state of a fusion node."""
     from dig2dig_ros.nodes.client import FusionClient
     from dig2dig_ros.nodes.topic_survey import TopicSurvey
 
@@ -105,7 +105,7 @@ def find_cameras(seconds: float) -> list[Finding]:
 
 
 def look(options: argparse.Namespace) -> Iterator[Finding]:
-    """Look at one thing after the other."""
+    """Check one thing after the other."""
     yield find_python()
     yield from _survive('OpenCV', lambda: [find_opencv()])
     yield from _survive('torch', find_torch)
@@ -124,13 +124,13 @@ def look(options: argparse.Namespace) -> Iterator[Finding]:
 def _survive(name: str, find: Callable[[], list[Finding]]) -> list[Finding]:
     try:
         return find()
-    except Exception as error:  # the other lines are worth having all the same
+    except Exception as error:  # the other checks are still useful
         advice = f'{name}: {type(error).__name__}: {error}'
         return [Finding(name, 'could not be looked at', (advice,))]
 
 
 def show(finding: Finding) -> None:
-    """Print what was found, and below it what to do."""
+    """Print a finding, and what to do about it below."""
     indent = ' ' * (_NAMES + 1)
     print(
         textwrap.fill(
@@ -156,7 +156,7 @@ def show(finding: Finding) -> None:
 
 
 def examine(options: argparse.Namespace) -> int:
-    """Show what there is; return the exit code."""
+    """Print all findings; return the exit code."""
     count = 0
     for finding in look(options):
         show(finding)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The executables of the package, which hear signals from the first moment on."""
+"""The executables of the package, which handle signals from the very start."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Command(NamedTuple):
 
     :param name: one word, or two.
     :param module: in ``dig2dig_ros.tools``, with ``main(arguments) -> exit code`` and
-        ``parse_arguments(arguments)``; imported once the command is asked for.
+        ``parse_arguments(arguments)``; imported when the command is run.
     :param help: one line.
-    :param is_node: handles signals as a node: Ctrl-C is a good end.
+    :param is_node: handles signals like a node: Ctrl-C is a normal end.
     """
 
     name: str
@@ -50,15 +50,15 @@ COMMANDS = (
     Command('fuse', 'fuse', 'fuse images, folders or videos'),
     Command('demo', 'demo', 'run the fusion node on two simulated cameras'),
     Command('evaluate', 'evaluate', 'score the fusion on bags or a folder of image pairs'),
-    Command('calibrate', 'calibrate', 'find where the thermal image lies in the visible one'),
-    Command('play', 'play', 'play a bag over DDS; record and measure the fused topics', True),
-    Command('bag', 'bag', 'make a bag from image pairs or the synthetic street'),
+    Command('calibrate', 'calibrate', 'register the thermal camera to the visible one'),
+    Command('play', 'play', 'play a bag over DDS, and record and measure the fused topics', True),
+    Command('bag', 'bag', 'make a bag from image pairs or from the synthetic street'),
     Command('benchmark', 'benchmark', 'measure how fast the fusion is on this machine'),
     Command('train', 'train', 'train a denoiser on your own images'),
-    Command('export', 'export', 'write the fusion as an ONNX file, for C++ and TensorRT'),
-    Command('doctor', 'doctor', 'check this machine: what is missing, and what to do'),
+    Command('export', 'export', 'export the fusion as an ONNX file, for C++ and TensorRT'),
+    Command('doctor', 'doctor', 'check this machine: what is missing or wrong, and what to do'),
     Command(
-        'dev registration', 'dev_registration', 'measure how well calibrate finds known warps'
+        'dev registration', 'dev_registration', 'measure how well calibrate recovers known warps'
     ),
     Command('dev restoration', 'dev_restoration', 'measure what undoing known degradations gains'),
 )
@@ -99,7 +99,7 @@ def _run(command: Command, arguments: list[str]) -> int:
     """
     Import a subcommand and run it.
 
-    :raises Refusal: something that it imports is not installed.
+    :raises Refusal: a package that it imports is not installed.
     """
     module = f'dig2dig_ros.tools.{command.module}'
     try:
@@ -112,7 +112,7 @@ def _run(command: Command, arguments: list[str]) -> int:
 
 
 def _without_command(words: Sequence[str]) -> int:
-    """Answer a command line that names no command."""
+    """Handle a command line without a known command."""
     group = 'dev ' if words[:1] == ['dev'] else ''
     names = [each.name for each in COMMANDS if each.name.startswith(group)]
     width = max(map(len, names))

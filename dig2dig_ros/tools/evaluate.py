@@ -15,20 +15,19 @@
 """
 Score the fusion on recordings: bags, or a folder of image pairs.
 
-PATH may be a ROS 2 bag (its folder, or an .mcap or .db3 file), or several. They are replayed
-through the node's own pairing and fusion, with its parameters; nothing is dropped, and no clock
-is looked at, so a bag gives the same images and scores each time. --output, by default
-evaluation/, gets a folder for each bag, of its name: fused/ (a bag of the same storage with the
-fused images, weight maps and camera_info), metrics.csv, timing.csv, summary.json, a video and
-report.html, a page to open in a browser.
+PATH is a ROS 2 bag (its folder, or an .mcap or .db3 file), or several. They are replayed through
+the node's own pairing and fusion, with its parameters; no pair is dropped because of time, so a
+bag gives the same images and scores each time. --output (default: evaluation/) gets a folder
+named after each bag, with fused/ (a bag of the same storage with the fused images, weight maps
+and camera_info), metrics.csv, timing.csv, summary.json, a video, and report.html, a page to open
+in a browser.
 
 Or PATH is a folder of image pairs: two folders of images with the same names (visible and thermal
-or such; A and B, near and far, or over and under for other tasks), or images NAME_A and NAME_B.
-The methods are compared in tables; with --output, a folder gets the same files, and the fused
-images.
+or similar; A and B, near and far, or over and under for other tasks), or images NAME_A and NAME_B.
+The methods are compared in tables; --output gets the same files, and the fused images.
 
-Tables go to the standard output, everything else to the standard error. Ctrl-C ends with what
-there is. Exit code: 0; 1 if a bag or a pair could not be evaluated; 2 if nothing could be done;
+Tables go to standard output, everything else to standard error. After Ctrl-C, the results so far
+are written. Exit code: 0; 1 if a bag or a pair could not be evaluated; 2 if nothing could be done;
 130 after Ctrl-C.
 """
 
@@ -56,9 +55,9 @@ from dig2dig_ros.tools import evaluate_bag, evaluate_pairs
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """
-    Parse the command line; ends the program with code 2 where it makes no sense.
+    Parse the command line; exit with code 2 if it is invalid.
 
-    :return: the options; ``bags`` says whether the paths are bags or one folder of pairs.
+    :return: the options; ``bags`` is true if the paths are bags, false if a folder of pairs.
     """
     parser = argparse.ArgumentParser(
         prog='dig2dig evaluate',
@@ -83,7 +82,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add_score_options(scores)
     detection = parser.add_argument_group('detection')
     text = (
-        'labels.json of a folder of pairs, none for bags, whose images are named by their stamps'
+        'labels.json in the folder of pairs, none for bags, whose images are named by their stamps'
     )
     add_detector_options(detection, text)
     add_condition_option(detection)
@@ -112,9 +111,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def are_bags(paths: Sequence[Path]) -> bool:
     """
-    Return whether paths are bags, or else one folder of pairs.
+    Return whether the paths are bags, rather than a folder of pairs.
 
-    What is neither, and a folder that holds bags, count as bags: to read them says what they are.
+    Anything that is neither, and a folder of bags, counts as bags: reading it gives the better
+    message.
     """
     first = paths[0]
     return (
@@ -127,7 +127,7 @@ def are_bags(paths: Sequence[Path]) -> bool:
 
 def evaluate(args: argparse.Namespace) -> int:
     """
-    Do what the command line asks for.
+    Run the command.
 
     :return: the exit code.
     :raises Refusal, OSError, ImportError: nothing can be done.
@@ -139,7 +139,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str]) -> int:
     """Run the tool; see the module's description."""
-    # Read by OpenMP when torch loads: threads that wait must not take the cores from others.
+    # Read by OpenMP when torch loads: waiting threads must not occupy cores.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     note = 'interrupted, nothing more is written'
     return run_tool('dig2dig evaluate', lambda: evaluate(parse_arguments(argv)), note)

@@ -15,9 +15,9 @@
 """
 Evaluate bags, for ``dig2dig evaluate``.
 
-Every pair of a visible and a thermal image is made by the node's own pairing and fused as the
-node would, with its parameters; nothing is dropped, and no clock is looked at, so a bag gives the
-same images and the same scores each time it is replayed.
+Visible and thermal images are paired by the node's own pairing and fused as the node would fuse
+them, with its parameters; no pair is dropped because of time, so a bag gives the same images and
+scores each time.
 """
 
 from __future__ import annotations
@@ -62,48 +62,47 @@ from dig2dig_ros.streams.parameters import complete_values
 
 COMPARED = 'mean,laplacian,fused'
 OUTPUT = Path('evaluation')
-# What the table over several bags shows of each.
+# Metrics in the table over several bags.
 OVERVIEW_METRICS = ('SSIM', 'Qabf', 'VIF', 'MI', 'EN', 'SD')
 _LINE_SECONDS = 10.0
 
 
 def add_bag_options(parser: argparse.ArgumentParser) -> list[argparse._ArgumentGroup]:
-    """Add the options of bags alone; return their groups."""
-    topics = parser.add_argument_group('topics of bags', 'found by their names by default')
+    """Add the options that only bags have; return their groups."""
+    topics = parser.add_argument_group('topics of bags', 'by default found by their names')
     topics.add_argument('--visible', metavar='TOPIC', help='images of the visible camera')
     topics.add_argument('--thermal', metavar='TOPIC', help='images of the thermal camera')
     topics.add_argument('--camera-info', metavar='TOPIC', help='camera_info of the visible camera')
-    text = 'a further source; may be given more than once'
+    text = 'another source to fuse; may be repeated'
     _add_named_topics(topics, '--source', 'NAME=TOPIC', text)
     text = (
-        'take what a live detector published instead of --detector: vision_msgs/Detection2DArray '
-        'or yolo_msgs/DetectionArray, of the input visible, thermal or fused; may be given more '
-        'than once'
+        'use recorded detections in place of --detector: vision_msgs/Detection2DArray or '
+        'yolo_msgs/DetectionArray, for the input visible, thermal or fused; may be repeated'
     )
     _add_named_topics(topics, '--detections', 'INPUT=TOPIC', text)
     group = parser.add_argument_group('bags')
-    text = 'score only every n-th pair, to save time; all are fused; default: 1'
+    text = 'score only every n-th pair to save time; all are fused; default: 1'
     group.add_argument('--every', type=positive, default=1, metavar='PAIRS', help=text)
-    text = 'bags to evaluate at a time, each in a process of its own; default: 1'
+    text = 'number of bags to evaluate in parallel, each in its own process; default: 1'
     group.add_argument('-j', '--jobs', type=positive, default=1, metavar='COUNT', help=text)
     group.add_argument(
         '--scheduler',
         metavar='ADDRESS',
         help='evaluate on the workers of a Dask cluster, for example tcp://host:8786; they need '
-        'this package, and bags and output under the same paths',
+        'this package, and the same paths to the bags and the output',
     )
     return [topics, group]
 
 
 def check_bag_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End the program with code 2 where the options of bags make no sense together."""
+    """Exit with code 2 if the options of bags contradict each other."""
     if args.detector is not None and args.detections:
-        parser.error('--detector and --detections exclude each other')
+        parser.error('give either --detector or --detections, not both')
     inputs = [name for name, _ in args.detections]
     known = ('visible', 'thermal', FUSED, *(name for name, _ in args.source))
     for name in inputs:
         if name not in known:
-            parser.error(f'--detections: {name} is no input, but one of {", ".join(known)} is')
+            parser.error(f'--detections: unknown input {name}: use one of {", ".join(known)}')
         if inputs.count(name) > 1:
             parser.error(f'--detections: {name} has more than one topic')
     if args.labels is not None and not (args.detector or args.detections):
@@ -126,9 +125,9 @@ def _add_named_topics(
 
 def parameter_values(args: argparse.Namespace) -> dict[str, Any]:
     """
-    Return all parameters of the node as the command line has them.
+    Return all parameters of the node as the command line sets them.
 
-    :raises UsageError: one is refused, or does not go together with ``--source``.
+    :raises UsageError: a value is refused, or contradicts ``--source``.
     """
     given = chosen_parameters(args)
     sources = [name for name, _ in args.source]
@@ -141,7 +140,7 @@ def parameter_values(args: argparse.Namespace) -> dict[str, Any]:
     missing = [name for name in values['additional_sources'] if name not in sources]
     if missing:
         raise UsageError(
-            f'the parameters have the additional source {missing[0]}: name its topic, '
+            f'the parameters name the additional source {missing[0]}: give its topic with '
             f'--source {missing[0]}=TOPIC'
         )
     return values
@@ -149,10 +148,10 @@ def parameter_values(args: argparse.Namespace) -> dict[str, Any]:
 
 class Console:
     """
-    Shows how far the bags are: one line that changes on a terminal, a line now and then elsewhere.
+    Shows progress: on a terminal one line that changes, elsewhere a line now and then.
 
     :param bags: their names.
-    :param interrupted: is confirmed once it is set.
+    :param interrupted: once it is set, a line confirms it.
     """
 
     def __init__(self, bags: Sequence[str], interrupted: threading.Event) -> None:
@@ -160,14 +159,14 @@ class Console:
         self._interrupted = interrupted
         self._confirmed = False
         self._terminal = sys.stderr.isatty()
-        # (pairs done, pairs expected, what is being done) of those that run.
+        # (pairs done, pairs expected, current activity) of the running jobs.
         self._latest: dict[int, tuple[int, int, str]] = {}
         self._started: dict[int, float] = {}
         self._shown = time.monotonic()
         self._width = 0
 
     def progress(self, job: int, done: int, total: int, text: str) -> None:
-        """Take in how far a bag is; without a total, what happened to it."""
+        """Take in the progress of a bag; without a total, a message about it."""
         now = time.monotonic()
         if done == 0 or job not in self._started:
             self._started[job] = now
@@ -196,7 +195,7 @@ class Console:
         return text
 
     def _rewrite(self, text: str) -> None:
-        # Zero is that of a terminal that does not know, such as a serial line.
+        # A terminal that does not know its width, such as a serial line, reports zero.
         columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
         text = text[: max(columns - 1, 20)]
         sys.stderr.write('\r' + text.ljust(self._width))
@@ -204,7 +203,7 @@ class Console:
         self._width = len(text)
 
     def _tell(self, text: str) -> None:
-        """Write a line that stays, in place of the one that changes."""
+        """Write a permanent line in place of the changing one."""
         if self._terminal and self._width:
             self._rewrite('')
             sys.stderr.write('\r')
@@ -212,13 +211,13 @@ class Console:
         report(text)
 
     def outcome(self, outcome: Outcome[BagResult | str]) -> None:
-        """Report what became of a bag, in lines that stay."""
+        """Report the outcome of a bag, in permanent lines."""
         self._latest.pop(outcome.job, None)
         name = self._bags[outcome.job]
-        again = f' (at attempt {outcome.attempts})' if outcome.attempts > 1 else ''
+        again = f' (attempt {outcome.attempts})' if outcome.attempts > 1 else ''
         result = outcome.result
         if not isinstance(result, BagResult):
-            # Nobody expected what has a traceback, so it helps whoever looks for the cause.
+            # Only an unexpected error has a traceback, which helps to find its cause.
             details = f'\n{outcome.details.rstrip()}' if outcome.details else ''
             self._tell(f'{name}: not evaluated{again}, {result or outcome.error}{details}')
             return
@@ -248,8 +247,8 @@ def overview(results: Sequence[BagResult | None], names: Sequence[str]) -> Table
     notes = [f'Means of {FUSED} over the scored pairs of each bag; {"; ".join(sorted(devices))}.']
     if len(devices) > 1:
         notes.append(
-            'The bags were fused on different devices or in different precisions, which shows in '
-            'the last digits: set device and precision to compare closely.'
+            'The bags were fused on different devices or in different precisions, so the last '
+            'digits are not comparable: set device and precision.'
         )
     return Table('All bags', header, tuple(rows), tuple(notes))
 
@@ -258,12 +257,12 @@ def make_jobs(args: argparse.Namespace) -> list[BagJob]:
     """
     Return what to do with each bag.
 
-    :raises UsageError: the options do not go together, or results are in the way.
+    :raises UsageError: the options contradict each other, or earlier results are in the way.
     """
     values = parameter_values(args)
     rows: tuple[Row, ...] = tuple(rows_under_conditions(args, args.compare_default))
     if FUSED not in [row.name for row in rows]:
-        raise UsageError(f'--compare needs the row {FUSED}, which is what a bag is fused with')
+        raise UsageError(f'--compare needs the row {FUSED} for bags: add it')
     against = tuple(rows_against(rows, args.against, args.plugin))
     detects = args.detector is not None or bool(args.detections)
     return [
@@ -295,7 +294,7 @@ def make_jobs(args: argparse.Namespace) -> list[BagJob]:
 
 def evaluate_bags(args: argparse.Namespace) -> int:
     """
-    Do what the command line asks for with bags.
+    Evaluate the bags on the command line.
 
     :return: exit code.
     :raises UsageError: nothing can be done.
@@ -311,7 +310,7 @@ def evaluate_bags(args: argparse.Namespace) -> int:
                 evaluate_or_refuse,
                 jobs,
                 processes=processes,
-                # Together they use the machine once, unless the parameters say how many each.
+                # Together they use all cores once, unless the parameters set num_threads.
                 threads=jobs[0].values['num_threads']
                 or max(1, (os.cpu_count() or 1) // processes),
                 scheduler=args.scheduler,

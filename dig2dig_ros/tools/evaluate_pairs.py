@@ -67,7 +67,7 @@ from dig2dig_ros.nodes.signals import interruption
 from dig2dig_ros.resources import config_file
 
 COMPARED = ','.join((*BASELINES, FUSED))
-# What is chosen on some pairs should be quoted on others.
+# Settings chosen on one half of the pairs should be quoted on the other.
 HALVES = ('choose', 'quote')
 
 
@@ -75,18 +75,18 @@ def half_of(pairs: list[ImagePair], half: str | None) -> list[ImagePair]:
     """
     Return one of :data:`HALVES` of the pairs, or all of them.
 
-    :raises UsageError: there is nothing in it.
+    :raises UsageError: it is empty.
     """
     if half is None:
         return pairs
     found = pairs[HALVES.index(half) :: len(HALVES)]
     if not found:
-        raise UsageError(f'--half {half} of {len(pairs)} pair is none: leave it out')
+        raise UsageError(f'--half {half} is empty, as there is only one pair: leave it out')
     return found
 
 
 def size_or_pairs(text: str) -> tuple[int, int] | None:
-    """Parse ``WIDTHxHEIGHT``, or ``pairs``, which is None."""
+    """Parse ``WIDTHxHEIGHT``, or ``pairs``, which becomes None."""
     return None if text == 'pairs' else size_argument(text)
 
 
@@ -94,38 +94,39 @@ def add_pair_options(
     parser: argparse.ArgumentParser, tables: argparse._MutuallyExclusiveGroup
 ) -> list[argparse._ArgumentGroup]:
     """
-    Add the options of a folder of pairs alone; return their groups.
+    Add the options that only folders of pairs have; return their groups.
 
-    :param tables: gets what excludes ``--compare``.
+    :param tables: gets the option that excludes ``--compare``.
     """
-    group = parser.add_argument_group('a folder of pairs')
+    group = parser.add_argument_group('folders of pairs')
     add = group.add_argument
     add(
         '--task',
         choices=tuple(TASKS),
-        help=f'what the images are, which chooses parameters; default: {THERMAL_TASK}, or two '
-        'photographs with the same parameters where the second image has colour',
+        help='what the images are; chooses the default parameters. Without it, '
+        f'{THERMAL_TASK}, or, if the second image has colour, photographs with the same '
+        'parameters',
     )
     tables.add_argument(
         '--ablation',
         choices=(*ABLATIONS, 'all'),
-        help="for pairs, instead of --compare: the paper's ablations, on the row dig_chain",
+        help="for pairs, in place of --compare: the paper's ablations, on the row dig_chain",
     )
     add(
         '--half',
         choices=HALVES,
-        help='take every other pair, in the order of their names: choose begins with the first, '
-        'quote with the second; so that what was chosen on one half is quoted on the other',
+        help='use every other pair, in the order of their names: choose starts with the first, '
+        'quote with the second, so that settings chosen on one half can be quoted on the other',
     )
-    add('--peers', type=Path, metavar='FILE', help='scores of other methods, as JSON')
-    add('--peers-set', metavar='NAME', help='the set of images in that file')
+    add('--peers', type=Path, metavar='FILE', help='JSON file with scores of other methods')
+    add('--peers-set', metavar='NAME', help='image set in the --peers file')
     add(
         '--time-size',
         type=size_or_pairs,
         default=COMMON_SIZE,
         metavar='WxH|pairs',
-        help='ms on one synthetic pair of this size, all rows in turns, or as the median over '
-        'the pairs; default: 640x512',
+        help='size of the synthetic pair on which all rows are timed in turns, or pairs: the '
+        'median over the evaluated pairs; default: 640x512',
     )
     text = 'timed runs for --time-size; default: 5'
     add('--repetitions', type=positive, default=5, metavar='COUNT', help=text)
@@ -134,20 +135,20 @@ def add_pair_options(
 
 
 def check_pair_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End the program with code 2 where the options of pairs make no sense together."""
+    """Exit with code 2 if the options of pairs contradict each other."""
     if (args.peers is None) != (args.peers_set is None):
-        parser.error('--peers and --peers-set belong together')
+        parser.error('give both --peers and --peers-set, or neither')
     steps = {'fusion.num_inference_steps', 'fusion.dig_refresh_interval'}
     if args.ablation and (args.peers or args.against or steps & given_parameters(args).keys()):
-        parser.error('--ablation has its own rows, N and S: no --peers, --against, -N or -S')
+        parser.error('--ablation sets rows, N and S: leave out --peers, --against, -N and -S')
     if args.ablation and (args.plugin or args.conditions):
-        parser.error('--ablation has its own rows: no --plugin, no --conditions')
+        parser.error('--ablation sets the rows: leave out --plugin and --conditions')
     if args.labels is not None and args.detector is None:
         parser.error('--labels needs --detector')
 
 
 def choose_rows(args: argparse.Namespace) -> tuple[list[Row], dict[str, dict[str, str]]]:
-    """Return the rows, and for the table of each ablation their labels by their names."""
+    """Return the rows, and by the title of each ablation the labels of its rows."""
     if args.ablation is None:
         return rows_under_conditions(args, args.compare_default), {}
     rows: list[Row] = []
@@ -162,7 +163,7 @@ def choose_rows(args: argparse.Namespace) -> tuple[list[Row], dict[str, dict[str
 
 def choose_peers(args: argparse.Namespace) -> Peers:
     """
-    Return the scores of other methods that the table is to show; its own rows come first.
+    Return the scores of other methods to show; a row of the table itself takes precedence.
 
     :raises ComparisonError: the file cannot be used.
     """
@@ -171,7 +172,7 @@ def choose_peers(args: argparse.Namespace) -> Peers:
     peers = load_peers(args.peers, args.peers_set)
     own = {row.name for row in args.compare}
     scores = {name: values for name, values in peers.scores.items() if name not in own}
-    # Their operations are known at one size only.
+    # Their operations are only known at one size.
     comparable = args.time_size in (None, COMMON_SIZE)
     gflop = {name: value for name, value in peers.gflop.items() if comparable and name in scores}
     return Peers(scores, gflop)
@@ -195,14 +196,14 @@ def choose_task(
     elif _is_colour(pairs[0]):
         if looks_like_palette(read_photograph(pairs[0].thermal)):
             raise UsageError(
-                f'{pairs[0].thermal}: {NO_PALETTE}; if it is a photograph, say --task multi-focus '
+                f'{pairs[0].thermal}: {NO_PALETTE}; if it is a photograph, use --task multi-focus '
                 'or multi-exposure'
             )
         thermal = False
         parameters['fusion.chroma'] = 'all'
         report(
-            'the second images have colour: they are taken as photographs; --task multi-focus or '
-            'multi-exposure chooses parameters for such; thermal images are grey'
+            'the second images have colour, so they are treated as photographs, not as thermal '
+            'images; --task multi-focus or multi-exposure chooses parameters for them'
         )
     return thermal, chosen_parameters(args, parameters)
 
@@ -211,24 +212,24 @@ def _is_colour(pair: ImagePair) -> bool:
     try:
         return second_is_colour(pair)
     except ImagePairError:
-        return False  # it will be skipped, with the reason
+        return False  # it is skipped later, with the reason
 
 
 def make_job(args: argparse.Namespace) -> PairJob:
     """
-    Return what the command line asks for.
+    Return the job that the command line describes.
 
-    :raises UsageError: it makes no sense, or the results would replace others.
+    :raises UsageError: the options contradict each other, or results would be replaced.
     :raises ImagePairError: there are no pairs.
     """
     (directory,) = args.paths
     pairs = half_of(find_pairs(directory), args.half)[: args.limit]
     thermal, parameters = choose_task(args, pairs)
     if args.conditions and not thermal:
-        raise UsageError('--conditions are those of a visible and a thermal camera')
+        raise UsageError('--conditions needs visible and thermal images: leave it out')
     alone = unpaired(directory)
     if alone:
-        report(f'without a counterpart, left out: {", ".join(alone)}')
+        report(f'left out, as they have no counterpart: {", ".join(alone)}')
     rows, ablations = choose_rows(args)
     job = PairJob(
         directory=directory,
@@ -252,7 +253,7 @@ def make_job(args: argparse.Namespace) -> PairJob:
     )
     if args.output is not None:
         if not ablations and FUSED not in [row.name for row in rows]:
-            raise UsageError(f'--output shows the row {FUSED}: name it in --compare')
+            raise UsageError(f'--output needs the row {FUSED}: add it to --compare')
         check_output(args.output, args.overwrite)
     if args.save is not None:
         check_output(args.save, args.overwrite, '--save')
@@ -261,7 +262,7 @@ def make_job(args: argparse.Namespace) -> PairJob:
 
 def evaluate_pairs(args: argparse.Namespace) -> int:
     """
-    Do what the command line asks for with a folder of pairs.
+    Evaluate the folder of pairs on the command line.
 
     :return: exit code.
     :raises UsageError: nothing can be done.
@@ -269,7 +270,7 @@ def evaluate_pairs(args: argparse.Namespace) -> int:
     """
     job = make_job(args)
     evaluation = PairEvaluation(job)
-    # Until the report is written, which must not be lost to the same wish.
+    # Held until the report is written, so that a second Ctrl-C does not lose it.
     with interruption(lambda: report(INTERRUPTED)) as interrupted:
         evaluation.run(interrupted.is_set)
         if not evaluation.scores.pairs and evaluation.interrupted:
@@ -289,7 +290,7 @@ def evaluate_pairs(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace, job: PairJob, evaluation: PairEvaluation) -> None:
-    """Print the tables and what they were made with, and write the report."""
+    """Print the tables and the settings, and write the report."""
     tables, about = evaluation.tables(), evaluation.about()
     for sentence in evaluation.odd():
         report(sentence)
@@ -297,7 +298,7 @@ def show(args: argparse.Namespace, job: PairJob, evaluation: PairEvaluation) -> 
         print(table.markdown(), end='\n\n')
     if job.ablations:
         base = changed_settings(row_settings(Row('dig_chain', 'dig_chain'), job.parameters))
-        print(f'{about}\nWhat a table does not vary: {base}.')
+        print(f'{about}\nFixed in each table: {base}.')
     else:
         notes = [f'{name}: {text}' for name, text in evaluation.rows().items()]
         if job.peers.scores:
@@ -305,7 +306,7 @@ def show(args: argparse.Namespace, job: PairJob, evaluation: PairEvaluation) -> 
             notes.append(f'as in {args.peers.name}, {args.peers_set}, over all its pairs: {names}')
         print('\n- '.join([about, *notes]))
     if job.peers.scores and (args.limit or evaluation.skipped):
-        report(f'the scores of {args.peers.name} are of more pairs than those made here')
+        report(f'the scores in {args.peers.name} are means over more pairs than those made here')
     page = evaluation.write_report(tables)
     if page is not None:
         report(f'written: {page}')

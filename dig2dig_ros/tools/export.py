@@ -13,19 +13,19 @@
 # limitations under the License.
 
 """
-Write the fusion for one size as an ONNX file, for programs without Python: C++, TensorRT.
+Export the fusion for one image size as an ONNX file, for programs without Python: C++, TensorRT.
 
 Two images in (visible: uint8, 1xHxWx3, blue-green-red; thermal: float32, 1xhxw, 0 to 1), two
 arrays out (fused: uint8, as visible; weights: float32, 1x2xHxW). Settings, denoiser and
-registration are baked in. Not in the file is what the node estimates from each image: noise auto,
-stripes auto, contrast auto and the range of thermal counts. Noise that is declared with a number
-is removed.
+registration are baked in. The file does not contain what the node estimates from each image:
+noise auto, stripes auto, contrast auto and the range of thermal counts. Noise declared with a
+number is removed.
 
-Before it is written, the file is checked: for random images and for a synthetic street, ONNX
+Before it is written, the file is checked: on random images and on the synthetic street, ONNX
 Runtime and PyTorch must agree to half a grey level. docs/export.md has examples.
 
-The differences go to the standard output, all else to the standard error. Exit code: 0; 2 where
-something cannot be exported, or differs; 130 where Ctrl-C came.
+The differences go to standard output, everything else to standard error. Exit code: 0; 2 if
+something cannot be exported, or differs; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -54,21 +54,21 @@ from dig2dig_ros.images.registration_file import load_registration
 from dig2dig_ros.nodes.signals import run_tool
 from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
 
-# Importing torch takes seconds, which a mistake in the command line need not cost.
+# Importing torch takes seconds, so a wrong command line is reported before.
 if TYPE_CHECKING:
     from dig2dig_ros.fusion.export import ExportedFusion
     from dig2dig_ros.images.registration import Registration
 
-# In grey levels of 255, of the fused image and of the weights.
+# In grey levels of 255, for the fused image and the weights.
 _TOLERANCE = 0.5
-# Below that, the street cannot be drawn.
+# The street cannot be drawn smaller.
 _LEAST_SIDE = 16
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; ends the program with code 2 where it makes no sense."""
+    """Parse the command line; exit with code 2 if it is invalid."""
     parser = argparse.ArgumentParser(
         prog='dig2dig export',
         description=__doc__,
@@ -77,13 +77,13 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     # fmt: off
     add('--size', type=size_argument, metavar='WIDTHxHEIGHT',
-        help='of the visible image, and without a registration of the thermal one; default: that '
-        'of the registration')
+        help='size of the visible image (without a registration, of both); default: that of the '
+        'registration')
     add('-o', '--output', type=Path, default=Path('fusion.onnx'), metavar='FILE',
-        help='default: fusion.onnx')
+        help='file to write; default: fusion.onnx')
     add('--overwrite', action='store_true', help='replace the file if it exists')
     add('--thermal-to-visible', metavar='FILE',
-        help='registration to bake in, as calibrate writes it; default: the images are aligned')
+        help='registration to bake in, from dig2dig calibrate; default: the images are aligned')
     add_fusion_options(parser)
     # fmt: on
     return parser.parse_args(argv)
@@ -108,20 +108,20 @@ def chosen_size(
     """
     Return (width, height) of the visible image.
 
-    :raises UsageError: neither the command line nor a registration says it, or it is too small.
+    :raises UsageError: neither the command line nor a registration gives it, or it is too small.
     """
     if size is None and registration is None:
-        raise UsageError('the size of the images is needed: --size 640x512, for example')
+        raise UsageError('the size of the images is missing: give it, for example --size 640x512')
     width, height = size or registration.visible_size  # type: ignore[union-attr]
     if min(width, height) < _LEAST_SIDE:
         raise UsageError(
-            f'{width}x{height} is too small to be checked: each side needs {_LEAST_SIDE} pixels'
+            f'{width}x{height} is too small: each side must have at least {_LEAST_SIDE} pixels'
         )
     return width, height
 
 
 def pairs_to_check(fusion: ExportedFusion) -> Iterator[tuple[str, Pair]]:
-    """Return pairs of images, with a name, in the sizes of a fusion."""
+    """Yield named pairs of images in the sizes of a fusion."""
     width, height = fusion.size
     columns, rows = fusion.thermal_size
     random = np.random.default_rng(0)
@@ -134,9 +134,9 @@ def pairs_to_check(fusion: ExportedFusion) -> Iterator[tuple[str, Pair]]:
 
 def check(fusion: ExportedFusion, model: bytes) -> None:
     """
-    Compare the file with PyTorch, and print by how much they differ.
+    Compare the file with PyTorch, and print how much they differ.
 
-    :raises UsageError: by more than half a grey level.
+    :raises UsageError: they differ by more than half a grey level.
     """
     for name, (visible, thermal) in pairs_to_check(fusion):
         found = fusion.deviation(model, visible, thermal)
@@ -145,7 +145,7 @@ def check(fusion: ExportedFusion, model: bytes) -> None:
             f'rounding; weights at most {found.weights:.1e} off',
             flush=True,
         )
-        # A comparison that NaN does not pass.
+        # NaN fails this comparison.
         if not (found.fused <= _TOLERANCE and 255 * found.weights <= _TOLERANCE):
             raise UsageError(
                 f'ONNX Runtime and PyTorch differ by more than {_TOLERANCE} grey levels on '
@@ -155,7 +155,7 @@ def check(fusion: ExportedFusion, model: bytes) -> None:
 
 def export(args: argparse.Namespace) -> int:
     """
-    Do what the command line asks for.
+    Run the command.
 
     :return: the exit code.
     :raises UsageError: it cannot be done.
@@ -165,7 +165,7 @@ def export(args: argparse.Namespace) -> int:
     parameters = chosen_parameters(args)
     registration = find_registration(parameters)
     size = chosen_size(args.size, registration)
-    # Other precisions and devices are chosen by whatever loads the file.
+    # The program that loads the file chooses precision and device.
     fuser = set_up_fuser({**parameters, 'device': 'cpu', 'precision': 'fp32'})
 
     from dig2dig_ros.fusion.export import ExportedFusion, ExportError, left_out
@@ -177,7 +177,7 @@ def export(args: argparse.Namespace) -> int:
         fusion = ExportedFusion(fuser.prior, fuser.settings, size, placement)
         for camera, terms in left_out(fuser.settings).items():
             report(f'not in the file, as it is estimated from each image: {terms} ({camera})')
-        report('tracing the computation; this takes a minute or so')
+        report('tracing the computation; this takes about a minute')
         model = fusion.to_onnx({'preset': args.preset or ''})
         check(fusion, model)
     except (ExportError, PriorError) as error:

@@ -51,7 +51,7 @@ from dig2dig_ros.resources import config_file
 from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
 from dig2dig_ros.streams.statistics import kind_of
 
-# Importing torch takes seconds, which a mistake in the command line need not cost.
+# Importing torch takes seconds, so a wrong command line is reported before.
 if TYPE_CHECKING:
     from dig2dig_ros.fusion.fuser import Fuser
     from dig2dig_ros.fusion.inputs import InputReader, Inputs, Others
@@ -156,7 +156,7 @@ class FileFusion:
                 thermal_range(self.parameters, value('thermal_range_smoothing')),
                 value('thermal_crop'),
                 edge=value('registration_edge'),
-                advice='if it is a photograph, say --task multi-focus or multi-exposure',
+                advice='if it is a photograph, use --task multi-focus or multi-exposure',
             )
         except ThermalRangeError as error:
             raise UsageError(str(error)) from error

@@ -21,7 +21,7 @@ VIDEOS, visible and thermal, become one video. The result has the colour of all 
 Grey images behind the first one are thermal, and their 16 bits are mapped to a range as the node
 maps counts, except with --task multi-focus or multi-exposure.
 
-What was done is printed in one line; everything else goes to the standard error. Exit code: 0; 1
+What was done is printed in one line; everything else goes to standard error. Exit code: 0; 1
 if some pairs or frames could not be fused; 2 if nothing could be done; 130 after Ctrl-C.
 """
 
@@ -95,7 +95,7 @@ def description(fuser: Fuser) -> str:
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; ends the program with code 2 where it makes no sense."""
+    """Parse the command line; exit with code 2 if it is invalid."""
     parser = argparse.ArgumentParser(
         prog='dig2dig fuse',
         usage='%(prog)s PATH PATH [PATH ...] [-o OUT] [options]',

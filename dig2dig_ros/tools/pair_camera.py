@@ -13,12 +13,12 @@
 # limitations under the License.
 
 """
-A visible and a thermal camera that need no hardware: image pairs of a directory, or a street.
+A visible and a thermal camera without hardware: image pairs of a folder, or the synthetic street.
 
-Sends what :mod:`dig2dig_ros.evaluation.camera_sources` has, each image when it is due.
+Sends the images of :mod:`dig2dig_ros.evaluation.camera_sources`, each when it is due.
 
-On request the cameras are as cameras are: they do not point the same way, have lenses and sensors
-of their own, and fail for a while (:mod:`dig2dig_ros.evaluation.camera_faults`).
+On request, the cameras are like real ones: they point in different directions, have imperfect
+lenses and sensors, and fail for a while (:mod:`dig2dig_ros.evaluation.camera_faults`).
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ from dig2dig_ros.streams.codec import decode, decode_compressed, encode, encode_
 from dig2dig_ros.streams.pairing import Source, SOURCES
 
 _NANOSECONDS = 1_000_000_000
-# After a longer delay than this many seconds the schedule moves.
+# After a delay of more than this many seconds, the schedule is shifted.
 _LATEST = 0.5
 
 
 def pack(pixels: NDArray[Any], encoding: str, source: Source, transport: str) -> Any:
-    """Return pixels as a message without a header: raw, or as image_transport compresses them."""
+    """Return pixels as a message without a header: raw, or compressed as by image_transport."""
     if transport == 'raw':
         return encode(pixels, encoding, Header(), Image)
     kind = 'jpeg' if source == 'visible' else 'png'
@@ -84,7 +84,7 @@ def altered(capture: Capture, alteration: Alteration, source: Source) -> Capture
         pixels = decode_compressed(message)
     else:
         transport, encoding = 'raw', message.encoding
-        # Blue first, whatever the encoding; what is written says its order again.
+        # Blue first, whatever the encoding was; the new message states its own order.
         pixels = decode(message)
     pixels, encoding = alteration(pixels, encoding)
     camera = capture.camera.resized((pixels.shape[1], pixels.shape[0]))
@@ -95,9 +95,9 @@ class PairCamera(Node):  # type: ignore[misc]
     """
     Publishes the images of a source when they are due.
 
-    :param arguments: the command line, to warn of what in it has no effect.
-    :raises ImagePairError: the directory holds no pairs.
-    :raises ImperfectionError: a parameter describes no camera or no fault.
+    :param arguments: the command line, to warn about parts that have no effect.
+    :raises ImagePairError: the folder holds no pairs.
+    :raises ImperfectionError: a parameter describes an impossible camera or fault.
     """
 
     def __init__(self, arguments: Sequence[str] = ()) -> None:
@@ -122,9 +122,9 @@ class PairCamera(Node):  # type: ignore[misc]
             source: FaultyCamera(source, faults, partial(altered, source=source), values['seed'])
             for source in SOURCES
         }
-        # Stamp of the images sent last, in nanoseconds.
+        # Stamps of the last images, in nanoseconds.
         self._stamps: dict[Source, int] = {}
-        # Steady and node's clock in nanoseconds; images of one instant share it exactly.
+        # Steady clock and node's clock in nanoseconds; images of one instant share them exactly.
         self._exposure = (-1, 0)
         self.sent: dict[Source, int] = dict.fromkeys(SOURCES, 0)
         self.source: StreetSource | DirectorySource = (
@@ -140,14 +140,14 @@ class PairCamera(Node):  # type: ignore[misc]
         return self.create_publisher(
             message_type,
             topic,
-            # One each: an override by parameter changes the object.
+            # One object each: an override by parameter changes it.
             QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
     def _declare(self, spec: ParameterSpec) -> Any:
         described = descriptor(spec)
-        # What is sent is prepared for these values.
+        # The images are prepared for these values.
         described.additional_constraints = ''
         described.read_only = True
         value = self.declare_parameter(spec.name, spec.default, described).value
@@ -162,9 +162,9 @@ class PairCamera(Node):  # type: ignore[misc]
 
     def run(self, executor: SingleThreadedExecutor) -> None:
         """
-        Prepare, wait for subscribers, and send to the end or until the context ends.
+        Prepare, wait for subscribers, and send until the end or until the context ends.
 
-        :raises ImagePairError: no pair of the directory can be read.
+        :raises ImagePairError: no pair of the folder can be read.
         """
         self.get_logger().info(f'preparing {self.source.description}')
         begin = time.monotonic()
@@ -173,7 +173,7 @@ class PairCamera(Node):  # type: ignore[misc]
                 return
             executor.spin_once(timeout_sec=0.0)
         self.get_logger().info(
-            f'ready after {time.monotonic() - begin:.1f} s; waiting for subscribers of the images'
+            f'ready after {time.monotonic() - begin:.1f} s; waiting for subscribers'
         )
         self._wait_for_subscribers(executor)
         start = time.monotonic_ns()
@@ -185,7 +185,7 @@ class PairCamera(Node):  # type: ignore[misc]
                 return
             late = (time.monotonic_ns() - due) / _NANOSECONDS
             if late > _LATEST:
-                # After a pause of the process, go on from here instead of sending a burst.
+                # If the process was paused, continue from here instead of sending a burst.
                 start += round(late * _NANOSECONDS)
                 due += round(late * _NANOSECONDS)
             self._send(source, image, exposure, due)
@@ -194,7 +194,7 @@ class PairCamera(Node):  # type: ignore[misc]
         self._see_off(executor)
 
     def _spin_until(self, executor: SingleThreadedExecutor, due: int) -> None:
-        """Serve parameters and the like until ``due``, in nanoseconds of the steady clock."""
+        """Spin until ``due``, in nanoseconds of the steady clock."""
         while rclpy.ok():
             rest = (due - time.monotonic_ns()) / _NANOSECONDS
             if rest <= 0:
@@ -206,13 +206,13 @@ class PairCamera(Node):  # type: ignore[misc]
         while time.monotonic_ns() < end and rclpy.ok():
             counts = [publisher.get_subscription_count() for publisher in self._images.values()]
             if min(counts) >= self._values['min_subscribers']:
-                # They know of us as well a little later than we of them.
+                # They may discover us a little later than we discover them.
                 self._spin_until(executor, time.monotonic_ns() + _NANOSECONDS // 2)
                 return
             self._spin_until(executor, time.monotonic_ns() + _NANOSECONDS // 20)
 
     def _see_off(self, executor: SingleThreadedExecutor) -> None:
-        """Leave the subscribers time to take what was sent last."""
+        """Give the subscribers time to receive the last images."""
         if not rclpy.ok():
             return
         for publisher in self._images.values():
@@ -222,7 +222,7 @@ class PairCamera(Node):  # type: ignore[misc]
     def _send(self, source: Source, image: Capture, exposure: float, due: int) -> None:
         """Publish an image that was due at ``due`` nanoseconds of the steady clock."""
         if self._exposure[0] != due:
-            # When it was due, by the node's clock: what delayed us does not delay an exposure.
+            # The due time on the node's clock: our own delay does not delay an exposure.
             moment = self.get_clock().now().nanoseconds - (time.monotonic_ns() - due)
             self._exposure = (due, moment)
         error = self._random.uniform(-1, 1) * self._values['stamp_jitter']
@@ -269,9 +269,9 @@ def main(args: list[str] | None = None) -> int:
     arguments = sys.argv if args is None else args
     if print_help(arguments, 'Stands in for a visible and a thermal camera.', PARAMETERS):
         return 0
-    # Leave the cores to who computes.
+    # Leave the cores to the fusion.
     cv2.setNumThreads(1)
-    # Images fit into shared memory only with a larger segment, and that is the sender's.
+    # Images only fit into a larger shared-memory segment, which is set by the sender.
     os.environ.update(fast_dds_environment())
     refusals = (ImagePairError, ImperfectionError)
     create = partial(PairCamera, arguments)

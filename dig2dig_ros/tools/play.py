@@ -13,13 +13,12 @@
 # limitations under the License.
 
 """
-Play a bag over real DDS at the pace of its recording, and see what the fusion node makes of it.
+Play a bag over DDS at the pace of its recording, and record and measure the fusion node.
 
-Works without rosbag2. Messages are published as the bag holds them, without decoding, when their
-recording times are due on a steady clock; a thread reads ahead. Besides playing, it can be the
-clock of simulated time, record the fused topics into another bag, and measure the latency and
-the drops of a fusion node in its own namespace. To record the weight maps costs that node some
-time; measure without it for the figures of fusing alone.
+Works without rosbag2. Messages are published as they are in the bag, without decoding, when their
+recording time is due on a steady clock; a thread reads ahead. It can also publish simulated time,
+record the fused topics into another bag, and measure the latency and drops of a fusion node in
+the same namespace. Recording the weight maps costs that node some time, so measure without it.
 """
 
 from __future__ import annotations
@@ -67,46 +66,47 @@ from dig2dig_ros.streams.pairing import Source, SOURCES
 from dig2dig_ros.streams.statistics import percentiles_ms
 
 _NANOSECONDS = 1_000_000_000
-# While the bag is behind its schedule, subscriptions are still served so often.
+# While playback is behind schedule, subscriptions are still served this often.
 _SERVE_NANOSECONDS = 5_000_000
-# Messages whose lateness is kept, where a bag is looped for days.
+# Number of messages whose lateness is kept, for a bag that loops for days.
 _KEPT_TIMES = 1_000_000
 _IMAGE_TYPES = (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE)
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """
-    Parse the command line; ends the program with code 2 where it makes no sense.
+    Parse the command line; exit with code 2 if it is invalid.
 
     :param arguments: without the program's name and without ROS arguments.
     """
     parser = argparse.ArgumentParser(
         prog='dig2dig play',
-        description='Play a bag over DDS at the pace of its recording; record and measure what '
-        'the fusion node publishes.',
+        description='Play a bag over DDS at the pace of its recording, and record and measure '
+        'what the fusion node publishes.',
         epilog='ROS arguments go to the end: --ros-args -r /camera/image:=/visible/image_raw',
     )
     add = parser.add_argument
     # fmt: off
-    add('bag', type=Path, metavar='BAG', help='folder of a bag, or an .mcap or .db3 file')
+    add('bag', type=Path, metavar='BAG', help='bag: its folder, or an .mcap or .db3 file')
     add('--rate', type=_positive, default=1.0, metavar='FACTOR', help='speed, relative to the '
         'recording; default: %(default)g')
     add('--loop', action='store_true', help='repeat until Ctrl-C; time jumps back at the end, '
-        'and the fusion node drops the images that it holds')
+        'and the fusion node drops the images that still wait')
     add('--clock', type=_positive, nargs='?', const=100.0, metavar='HZ', help='publish the '
-        'recording time on /clock, for nodes on simulated time; default rate: %(const)g')
-    add('--topics', nargs='+', metavar='TOPIC', help='topics to play; default: all with a type '
-        'that this ROS installation knows')
+        'recording time on /clock, for nodes with use_sim_time; default rate: %(const)g')
+    add('--topics', nargs='+', metavar='TOPIC', help='topics to play; default: all whose type '
+        'this ROS installation knows')
     add('--visible', metavar='TOPIC', help='images of the visible camera; default: found by name '
         'and type')
-    add('--thermal', metavar='TOPIC', help='images of the thermal camera; default: likewise')
+    add('--thermal', metavar='TOPIC', help='images of the thermal camera; default: found by name '
+        'and type')
     add('--wait', type=float, default=10.0, metavar='SECONDS', help='longest wait for '
         'subscribers of the visible and the thermal images, so that the first images are '
         'not lost; default: %(default)g')
     add('--record', type=Path, metavar='OUT', help='record the fused topics into a new bag of '
         'the same storage')
     add('--measure', action='store_true', help='measure latency and drops of the fusion node')
-    add('--summary', type=Path, metavar='FILE', help='--measure, written as JSON')
+    add('--summary', type=Path, metavar='FILE', help='write the measurements as JSON')
     # fmt: on
     options = parser.parse_args(arguments)
     if not options.bag.exists():
@@ -127,9 +127,9 @@ def _positive(text: str) -> float:
 
 class BagPlayer(Node):  # type: ignore[misc]
     """
-    Plays a bag, and records and measures what the fusion node makes of it.
+    Plays a bag, and records and measures the output of the fusion node.
 
-    :param options: as :func:`parse_arguments` returns them.
+    :param options: from :func:`parse_arguments`.
     :raises PlayError: there is nothing to play, or no visible and thermal images to measure.
     :raises BagError: the bag cannot be read.
     """
@@ -137,7 +137,7 @@ class BagPlayer(Node):  # type: ignore[misc]
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__('bag_player')
         self._options = options
-        # A node to look after: to wait for, to record and to measure.
+        # Whether a fusion node is to be waited for, recorded and measured.
         self._observing: bool = options.measure or options.record is not None
         self._observer: FusionObserver | None = None
         self._late = array('d')
@@ -163,11 +163,11 @@ class BagPlayer(Node):  # type: ignore[misc]
                 self._sources = {found.visible: 'visible', found.thermal: 'thermal'}
                 self.get_logger().info(f'using {found}')
             except BagError:
-                # Anything can be played; to be measured, it must be known which is which.
+                # Anything can be played, but measuring needs to know which topic is which.
                 if options.measure or any(given):
                     raise
         self._raw = self._create_publishers(topics)
-        # Those that are waited for: where it is not known which is which, all images.
+        # The topics to wait for: all images, if it is not known which is which.
         self._awaited = list(self._sources) or [
             name for name in self._raw if topics[name].type in _IMAGE_TYPES
         ]
@@ -179,7 +179,7 @@ class BagPlayer(Node):  # type: ignore[misc]
             )
 
     def _create_publishers(self, topics: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a publisher for each topic that can and shall be played."""
+        """Return a publisher for each topic to play."""
         wanted = self._options.topics
         names = list(topics) if wanted is None else [f'/{name.lstrip("/")}' for name in wanted]
         missing = [name for name in names if name not in topics]
@@ -187,7 +187,7 @@ class BagPlayer(Node):  # type: ignore[misc]
             raise PlayError(
                 f'{self._options.bag} has no topic {missing[0]}; it has {", ".join(topics)}'
             )
-        # What must not come from the bag: the clock, and what is observed.
+        # Never played from the bag: the clock, and the topics that are observed.
         own = ['/clock'] if self._options.clock else []
         if self._observing:
             made = ('fused', *(f'{source}/restored' for source in SOURCES))
@@ -233,7 +233,7 @@ class BagPlayer(Node):  # type: ignore[misc]
         while self._play(client) and self._options.loop:
             self._start_over()
         if self._observer is None:
-            client.spin(0.5)  # for the subscribers to take what was sent last
+            client.spin(0.5)  # so that the subscribers receive the last messages
             self._complete = True
             return
         try:
@@ -255,7 +255,7 @@ class BagPlayer(Node):  # type: ignore[misc]
             raise PlayError(f'cannot record: {self._recorder.error}')
         if self._recorder.left_out and not self._said_slow:
             self._said_slow = True
-            self.get_logger().warning('the disk is too slow for the recording, which has gaps')
+            self.get_logger().warning('the recording has gaps: the disk is too slow')
 
     def _wait(self, client: FusionClient) -> None:
         images = {name: self._raw[name] for name in self._awaited if name in self._raw}
@@ -270,13 +270,13 @@ class BagPlayer(Node):  # type: ignore[misc]
             if not silent:
                 break
             if time.monotonic() >= end:
-                text = f'after {self._options.wait:g} s, still waited for {", ".join(silent)}'
+                text = f'after {self._options.wait:g} s, still waiting for {", ".join(silent)}'
                 if self._observing:
                     raise PlayError(f'{text}: is the fusion node running and active?')
-                self.get_logger().warning(f'{text}; playing all the same')
+                self.get_logger().warning(f'{text}; playing anyway')
                 return
             client.spin(0.05)
-        # They know of us as well a little later than we of them.
+        # They may discover us a little later than we discover them.
         client.spin(0.5)
         if self._observer is not None:
             self._observer.listen_to_what_is_there()
@@ -287,7 +287,7 @@ class BagPlayer(Node):  # type: ignore[misc]
             self._found = list(reader.problems)
 
     def _play(self, client: FusionClient) -> bool:
-        """Play the bag once; return whether that went to its end and there was something."""
+        """Play the bag once; return whether it was played to its end and was not empty."""
         pace = self._pace
         read_ahead = ReadAhead(self._records)
         try:
@@ -298,12 +298,12 @@ class BagPlayer(Node):  # type: ignore[misc]
                     self._spin_until(client, 0)
                     continue
                 except PlayError as error:
-                    self._tell_problems([f'played up to here only: {error}'])
+                    self._tell_problems([f'played only up to here: {error}'])
                     return False
                 if record is None:
                     break
                 if not self._played:
-                    # Not before the disk has given anything.
+                    # Time starts with the first message from the disk.
                     pace.begin(time.monotonic_ns())
                 due = pace.due(record.time)
                 self._spin_until(client, due)
@@ -317,7 +317,7 @@ class BagPlayer(Node):  # type: ignore[misc]
         return True
 
     def _spin_until(self, client: FusionClient, due: int) -> None:
-        """Serve clock and subscriptions until ``due``, in nanoseconds of the steady clock."""
+        """Serve the clock and subscriptions until ``due``, in nanoseconds of the steady clock."""
         while True:
             for check in client.meanwhile:
                 check()
@@ -354,7 +354,7 @@ class BagPlayer(Node):  # type: ignore[misc]
                 self.get_logger().warning(problem)
 
     def summary(self) -> dict[str, Any]:
-        """Return what was played, and what the node made of it, for JSON."""
+        """Return what was played and what the node did with it, for JSON."""
         played = {source: self._played[topic] for topic, source in self._sources.items()}
         summary = {
             'bag': str(self._options.bag),
@@ -371,16 +371,16 @@ class BagPlayer(Node):  # type: ignore[misc]
         }
         if self._observer is not None:
             summary.update(self._observer.summary())
-            # Before the node's last report, some may be on their way.
+            # If playing stopped early, some may still be on their way.
             lost = {s: max(0, played[s] - summary['received'][s]) for s in played}
             summary['lost'] = lost if self._complete else {}
         return summary
 
     def close(self) -> str:
         """
-        Finish the recording and the measurement with what there is.
+        Finish the recording and the measurement.
 
-        :return: what was played, in one line.
+        :return: a line on what was played.
         """
         if self._recorder is not None:
             self._recorder.close()
@@ -409,7 +409,7 @@ def main(args: list[str] | None = None) -> int:
     """Play until the end or an interruption; return the process's exit code."""
     arguments = sys.argv if args is None else ['dig2dig', *args]
     options = parse_arguments(remove_ros_args(arguments)[1:])
-    # Images fit into shared memory only with a larger segment, and that is the sender's.
+    # Images only fit into a larger shared-memory segment, which is set by the sender.
     os.environ.update(fast_dds_environment())
     create = partial(BagPlayer, options)
     refusals = (PlayError, BagError, ProcessError)

@@ -13,11 +13,11 @@
 # limitations under the License.
 
 """
-Train a denoiser of the architecture of compact on folders of images.
+Train a denoiser with the architecture of compact on folders of images.
 
-Every batch is a function of (seed, step), so that a run that was stopped and resumed sees the
-same data as one that was not. The learning rate is constant after a warm-up and falls to zero
-over the last ``--decay-steps``: a run can be prolonged by asking for more ``--steps``.
+Every batch is a function of (seed, step), so a resumed run sees the same data as an uninterrupted
+one. The learning rate is constant after a warm-up and falls to zero over the last --decay-steps;
+to extend a run, ask for more --steps.
 """
 
 from __future__ import annotations
@@ -87,18 +87,18 @@ def write_card(path: Path, facts: dict[str, str], psnr: dict[int, float]) -> Non
         'Mean PSNR over the evaluation images, weights as shipped (EMA, float16).\n\n'
         f'| noise sigma (8-bit scale) | PSNR (dB) |\n| --- | --- |\n{rows}\n\n'
         '## Limits\n\n'
-        'It knows nothing but the images above: other scenes and cameras may look different. It '
-        'restores images and generates nothing by itself: do not use it to judge whether an '
-        'image is real.\n\n'
+        'It was only trained on the images above: it may do worse on other scenes and cameras. '
+        'It restores images and does not generate any: do not use it to judge whether an image '
+        'is real.\n\n'
         '## Terms\n\n'
-        'Weights made from images may be bound by the terms of the images. If you pass them on, '
-        'state those terms here.\n',
+        'Weights may be subject to the terms of the images that they were trained on. If you '
+        'distribute them, state those terms here.\n',
         encoding='utf-8',
     )
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; ends the program with code 2 where it makes no sense."""
+    """Parse the command line; exit with code 2 if it is invalid."""
     parser = argparse.ArgumentParser(
         prog='dig2dig train',
         description=__doc__,
@@ -107,25 +107,25 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     # fmt: off
     add('--data', type=Path, nargs='+', required=True, help='folders of images')
-    add('--data-name', help='what the model card calls the data')
+    add('--data-name', help='name of the data in the model card')
     add('--evaluation', type=Path, nargs='+', help='folders of held-out images')
-    add('--evaluation-name', help='what the model card calls the held-out data')
+    add('--evaluation-name', help='name of the held-out data in the model card')
     add('--evaluation-limit', type=positive, default=8,
-        help='images of each held-out folder; default: 8')
+        help='number of images from each held-out folder; default: 8')
     add('-o', '--output', type=Path, required=True, help='weights, *.safetensors')
     add('--checkpoint', type=Path,
-        help='file to resume from and save to; default: OUTPUT with .checkpoint.pt')
+        help='file to resume from and save to; default: OUTPUT with the suffix .checkpoint.pt')
     add('--steps', type=positive, default=18000, help='training steps; default: 18000')
     add('--decay-steps', type=int, default=5000,
-        help='last steps, over which the learning rate falls to zero; default: 5000')
+        help='steps at the end over which the learning rate falls to zero; default: 5000')
     add('--warmup-steps', type=positive, default=200,
-        help='first steps, over which the learning rate rises; default: 200')
-    add('--batch', type=positive, default=24, help='patches in a batch; default: 24')
+        help='steps at the start over which the learning rate rises; default: 200')
+    add('--batch', type=positive, default=24, help='patches per batch; default: 24')
     add('--patch', type=positive, default=128, help='side of a patch in pixels; default: 128')
     add('--learning-rate', type=float, default=1e-3,
         help='highest learning rate; default: 0.001')
     add('--ema', type=float, default=0.999,
-        help='decay of the averaged weights; default: 0.999')
+        help='decay of the moving average of the weights; default: 0.999')
     add('--seed', type=int, default=0, help='seed of all random choices; default: 0')
     add('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     add('--widths', type=int, nargs='+', default=[16, 32, 64, 128],
@@ -133,20 +133,20 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--blocks', type=int, nargs='+', default=[1, 1, 2, 4],
         help='residual blocks at each scale; default: 1 1 2 4')
     add('--stem', type=int, default=2,
-        help='side of the squares of pixels that become channels first; default: 2')
+        help='side of the pixel blocks that the stem turns into channels; default: 2')
     add('--log-every', type=positive, default=100,
-        help='steps between two lines of the log; default: 100')
+        help='steps between log lines; default: 100')
     add('--checkpoint-every', type=positive, default=500,
-        help='steps between two checkpoints; default: 500')
+        help='steps between checkpoints; default: 500')
     # fmt: on
     return parser.parse_args(argv)
 
 
 class Training:
     """
-    What a run carries from step to step: network, averaged weights, optimizer.
+    The state of a run: network, averaged weights, optimizer.
 
-    A run whose checkpoint is there goes on where it stopped.
+    If there is a checkpoint, the run continues from it.
     """
 
     def __init__(self, args: argparse.Namespace, config: CompactConfig) -> None:
@@ -176,15 +176,15 @@ class Training:
             raise
         except Exception as error:  # whatever torch says of a file that is none of ours
             raise UsageError(
-                f'{self._checkpoint} is no checkpoint of dig2dig train, or is damaged: {way_out}'
+                f'{self._checkpoint} is not a checkpoint of dig2dig train, or damaged: {way_out}'
             ) from error
         try:
             for name, part in self._parts().items():
                 part.load_state_dict(states[name])
         except Exception as error:
             raise UsageError(
-                f'{self._checkpoint} is of a network of another shape than --widths, --blocks and '
-                f'--stem say: give those that it was begun with, {way_out}'
+                f'{self._checkpoint} does not fit --widths, --blocks and --stem: give those that '
+                f'the run was started with, {way_out}'
             ) from error
         self.steps, self.seconds = steps, seconds
 
@@ -215,7 +215,7 @@ class Training:
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self._optimizer.step()
-        # A short memory at the start, or the average would keep the random initialisation.
+        # A short average at the start, or it would keep the random initialisation.
         decay = min(self._args.ema, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
             for mean, value in zip(
@@ -227,7 +227,7 @@ class Training:
 
     @property
     def checkpoint(self) -> Path:
-        """Where the run is kept to be resumed."""
+        """The file from which the run can be resumed."""
         return self._checkpoint
 
     def run(
@@ -237,9 +237,9 @@ class Training:
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """
-        Take all steps that are left, with progress and checkpoints.
+        Run the remaining steps, with progress and checkpoints.
 
-        :param stopping: asked after each step; once it is true, the last checkpoint is written.
+        :param stopping: called after each step; once true, a last checkpoint is written.
         """
         args = self._args
         losses: list[float] = []
@@ -268,9 +268,9 @@ class Training:
 
 def network_shape(args: argparse.Namespace) -> CompactConfig:
     """
-    Return the shape of the network that is asked for.
+    Return the shape of the network from the options.
 
-    :raises UsageError: there is no such network, or no folder for its weights.
+    :raises UsageError: the shape is impossible, or there is no folder for the weights.
     """
     try:
         config = CompactConfig(tuple(args.widths), tuple(args.blocks), args.stem)
@@ -287,7 +287,7 @@ def train(args: argparse.Namespace) -> int:
     Train, or resume, until ``args.steps``; write the weights and their card.
 
     :return: the exit code.
-    :raises UsageError: there is nothing to train with, or the checkpoint does not fit.
+    :raises UsageError: there are no images, or the checkpoint does not fit.
     """
     config = network_shape(args)
     training = Training(args, config)
@@ -303,8 +303,8 @@ def train(args: argparse.Namespace) -> int:
         training.run(images, linear_alpha_bar(config.num_train_timesteps), requested.is_set)
     if training.steps < args.steps:
         report(
-            f'dig2dig train: interrupted at step {training.steps}, which {training.checkpoint} '
-            'holds: the same command goes on from there'
+            f'dig2dig train: interrupted at step {training.steps}, saved in '
+            f'{training.checkpoint}: the same command resumes from there'
         )
         return INTERRUPTED
     facts = {

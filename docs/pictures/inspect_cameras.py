@@ -648,7 +648,7 @@ BEHAVIOURS: dict[str, Callable[[Studio], Finding]] = {
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; ends the program with code 2 where it makes no sense."""
+    """Parse the command line; exit with code 2 if it is invalid."""
     parser = argparse.ArgumentParser(
         prog='inspect_cameras',
         description=__doc__,

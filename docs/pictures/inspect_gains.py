@@ -22,7 +22,7 @@ guidance on the direction to the ideal image, for weights from information gains
 dominability (rd) and 1/K each (uniform). Above zero, the weights lower the bound of the error.
 Each rule goes along a chain of its own.
 Then, for the first pair or for your own, print how early each source gains its information,
-region by region. Tables go to the standard output, everything else to the standard error;
+region by region. Tables go to standard output, everything else to standard error;
 --output draws both. Exit code: 0, or 2 if nothing could be done.
 """
 
@@ -139,7 +139,7 @@ def region_argument(text: str) -> tuple[int, int, int, int]:
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; ends the program with code 2 where it makes no sense."""
+    """Parse the command line; exit with code 2 if it is invalid."""
     parser = argparse.ArgumentParser(
         prog='inspect_gains',
         usage='%(prog)s [options]',

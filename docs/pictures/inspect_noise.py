@@ -46,7 +46,7 @@ from dig2dig_ros.evaluation.options import (
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; ends the program with code 2 where it makes no sense."""
+    """Parse the command line; exit with code 2 if it is invalid."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser('inspect_noise', description=__doc__, formatter_class=raw)
     # fmt: off

@@ -51,7 +51,7 @@ _CONDITIONS = {'clean': 'as recorded', 'night_shot': '5 % of the light'}
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; ends the program with code 2 where it makes no sense."""
+    """Parse the command line; exit with code 2 if it is invalid."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser('inspect_people', description=__doc__, formatter_class=raw)
     # fmt: off

@@ -179,7 +179,7 @@ def test_the_summary_names_losses_drops_and_missing_figures():
         'complete': False,
     }
     text = render_summary(summary)
-    assert '8 visible, 9 thermal; lost on the way: 2 visible' in text
+    assert '8 visible, 9 thermal; lost in transport: 2 visible' in text
     assert '7 of 8 pairs' in text
     assert '1 superseded' in text
     assert 'clock jump' not in text

@@ -171,7 +171,7 @@ def test_doubt_is_an_error_with_a_list() -> None:
     with pytest.raises(BagError) as caught:
         find_sources(topics)
     assert str(caught.value).splitlines() == [
-        'more than one topic (/a/image, /bcd/image) in the bag is recognisable as the visible '
+        'more than one topic (/a/image, /bcd/image) in the bag looks like the visible '
         'one: '
         'name them with --visible TOPIC --thermal TOPIC; the bag holds',
         '  /a/image            sensor_msgs/msg/Image      5 messages',
@@ -179,7 +179,7 @@ def test_doubt_is_an_error_with_a_list() -> None:
         '  /thermal/image_raw  sensor_msgs/msg/Image      5 messages',
         '  /gps                x/msg/Y                12345 messages',
     ]
-    with pytest.raises(BagError, match='no topic in the bag is recognisable as the thermal one'):
+    with pytest.raises(BagError, match='no topic in the bag looks like the thermal one'):
         find_sources(table(VISIBLE))
     with pytest.raises(BagError, match='more than one topic'):
         find_sources(table(VISIBLE, THERMAL, '/rear/ir/image'))

@@ -51,19 +51,25 @@ def test_a_fault_is_read_from_its_words():
 @pytest.mark.parametrize(
     ('text', 'reason'),
     [
-        ('', r"'' is no fault: write KIND SOURCE START DURATION"),
-        ('freeze thermal 5', r"'freeze thermal 5' is no fault: write"),
-        ('freeze thermal 5 2 3 4', r'is no fault: write'),
-        ('melt thermal 5 2', r"'melt' of 'melt thermal 5 2' is no kind of fault: use one of free"),
-        ('freeze nir 5 2', r"'nir' .* is no camera with such a fault: use visible or thermal"),
-        ('hot_object visible 5 2', r"'visible' .* no camera with such a fault: use thermal$"),
-        ('freeze thermal soon 2', r"the start of .* must be a number, but is 'soon'"),
-        ('freeze thermal inf 2', r'the start of .* must be a number'),
-        ('freeze thermal 5 nan', r'the duration of .* must be a number'),
-        ('freeze thermal 5 -2', r'the duration of .* is negative: use 0 or inf'),
-        ('freeze thermal 5 2 now', r"'now' of .* is one word too many: leave it out"),
-        ('dead_channel visible 5 2 pink', r"'pink' of .* use one of red, green, blue"),
-        ('late visible 5 2 much', r"the last word of .* must be a number, but is 'much'"),
+        ('', r"'' is not a fault: write KIND SOURCE START DURATION"),
+        ('freeze thermal 5', r"'freeze thermal 5' is not a fault: write"),
+        ('freeze thermal 5 2 3 4', r'is not a fault: write'),
+        (
+            'melt thermal 5 2',
+            r"unknown kind of fault 'melt' in 'melt thermal 5 2': use one of free",
+        ),
+        (
+            'freeze nir 5 2',
+            r"in .*, 'nir' is not a camera with such a fault: use visible or thermal",
+        ),
+        ('hot_object visible 5 2', r"'visible' is not a camera with such a fault: use thermal$"),
+        ('freeze thermal soon 2', r"the start in .* must be a number, not 'soon'"),
+        ('freeze thermal inf 2', r'the start in .* must be a number'),
+        ('freeze thermal 5 nan', r'the duration in .* must be a number'),
+        ('freeze thermal 5 -2', r'the duration in .* is negative: use 0 or inf'),
+        ('freeze thermal 5 2 now', r"'now' in .* is superfluous: leave it out"),
+        ('dead_channel visible 5 2 pink', r"'pink' in .* use one of red, green, blue"),
+        ('late visible 5 2 much', r"the last word in .* must be a number, not 'much'"),
     ],
 )
 def test_a_mistake_in_a_fault_is_one_sentence(text, reason):

@@ -69,8 +69,8 @@ def test_settings_of_a_row_have_the_types_of_the_settings() -> None:
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('', 'no row is named'),
-        ('median', 'median is unknown: name one or more of mean, '),
+        ('', 'no row given'),
+        ('median', 'unknown row median: use one or more of mean, '),
         ('mean:seed=1', 'mean has no settings'),
         ('fused:', 'is not a setting: use one of sampler, '),
         ('fused:steps=2', "'steps=2' is not a setting"),
@@ -208,9 +208,9 @@ def test_scores_of_other_methods(tmp_path: Path) -> None:
         ('{', 'cannot be read as JSON'),
         ('[]', 'has no set street; it has none'),
         ('{"night": {"A": {"SSIM": 1}}, "what": "x"}', 'has no set street; it has night'),
-        ('{"street": {"A": {"SSIM": "1.4"}}}', "SSIM of A is '1.4', no finite number"),
-        ('{"street": {"A": {"SSIM": true}}}', 'SSIM of A is True, no finite number'),
-        ('{"street": {"A": {"SSIM": NaN}}}', 'SSIM of A is nan, no finite number'),
+        ('{"street": {"A": {"SSIM": "1.4"}}}', "SSIM of A is '1.4', not a finite number"),
+        ('{"street": {"A": {"SSIM": true}}}', 'SSIM of A is True, not a finite number'),
+        ('{"street": {"A": {"SSIM": NaN}}}', 'SSIM of A is nan, not a finite number'),
         ('{"street": {"A": {"LPIPS": 0.3}}}', 'A of street has none of PSNR_sum, '),
     ],
 )

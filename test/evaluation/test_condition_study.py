@@ -121,7 +121,7 @@ def test_without_labels_both_cameras_as_they_are_tell_the_truth():
     assert column(table, 'fused')['black_visible:medium'] == HALF
     assert 'no labels' in table.notes[0]
     assert column(over, '95 % interval')['visible'] == ''
-    assert any('too few' in note for note in over.notes)
+    assert any('needs at least' in note for note in over.notes)
 
 
 def test_images_without_labels_are_left_out():

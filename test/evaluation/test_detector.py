@@ -114,7 +114,7 @@ def test_layout_is_told_by_the_shape(
 
 @pytest.mark.parametrize('shape', [(1, 300, 6), (1, 1000), (1, 8400, 5), (1, 4, 8400), (8400, 85)])
 def test_other_shapes_are_no_layout(shape: tuple[int, ...]) -> None:
-    with pytest.raises(DetectorError, match='no layout of YOLOv5, YOLOv8 or YOLOX'):
+    with pytest.raises(DetectorError, match='does not look like YOLOv5, YOLOv8 or YOLOX'):
         find_layout(shape, 640, 640)
 
 
@@ -318,9 +318,9 @@ def test_floor_and_suppression_are_parameters(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'person_class': 2}, 'class 2 for persons is not one of 0 to 1'),
-        ({'size': 100}, 'size 100 is not a multiple of 32'),
-        ({'iou': 0.0}, 'not between 0 and 1'),
+        ({'person_class': 2}, 'has no class 2 for persons: use 0 to 1'),
+        ({'size': 100}, 'size 100 must be a multiple of 32'),
+        ({'iou': 0.0}, 'must be between 0 and 1'),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
@@ -372,7 +372,7 @@ def classifier(path: Path) -> Path:
         (not_a_model, 'cannot be read as an ONNX model'),
         (two_inputs, r'its input is a \[1, 3, 64, 64\], b \[1, 3, 64, 64\]'),
         (other_answer, r'its first output has shape \(1, 3, 64, 64\)'),
-        (classifier, r'the output has shape \(1, 3, 4096\)'),
+        (classifier, r'the output of shape \(1, 3, 4096\)'),
     ],
 )
 def test_other_files_are_no_detectors(
@@ -385,7 +385,7 @@ def test_other_files_are_no_detectors(
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DetectorError, match=r'there is no detector .*none\.onnx'):
+    with pytest.raises(DetectorError, match=r'the detector .*none\.onnx does not exist'):
         Detector(tmp_path / 'none.onnx')
 
 
@@ -402,7 +402,7 @@ def test_missing_onnx_runtime_ends_with_the_remedy(
 @pytest.mark.parametrize('shape', [(4, 4, 4), (0, 4, 3), (4,)])
 def test_images_of_another_shape_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     detector = Detector(squares(tmp_path / 's.onnx', 'yolox', FIXED))
-    with pytest.raises(DetectorError, match='needed'):
+    with pytest.raises(DetectorError, match='but must be uint8'):
         detector.detect(np.zeros(shape, np.uint8))
 
 
@@ -457,5 +457,7 @@ def test_a_model_for_images_beyond_all_measure_is_refused(tmp_path: Path) -> Non
         port(11, 'images', large, 1),
         port(12, 'output', large, 1),
     )
-    with pytest.raises(DetectorError, match='65536x65536 pixels, more than 4096 along a side'):
+    with pytest.raises(
+        DetectorError, match='65536x65536 pixels, but a side may have at most 4096'
+    ):
         Detector(path)

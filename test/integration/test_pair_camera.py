@@ -278,7 +278,10 @@ def test_namespace_and_quality_of_service_can_be_given_but_parameters_are_fixed(
         ({'count': -1}, 'count'),
         ({'thermal_warp': [0.0, 9.0, 0.0, 0.0]}, r'thermal_warp is .* a scale of 0\.25 to 4'),
         ({**SMALL, 'thermal_distortion': [-0.9, 0.0]}, 'thermal lens of k1 = -0.9 .* folds'),
-        ({'faults': ['freeze thermal 1']}, r"faults is .*'freeze thermal 1' is no fault: write"),
+        (
+            {'faults': ['freeze thermal 1']},
+            r"faults is .*'freeze thermal 1' is not a fault: write",
+        ),
         ({'faults': 'drop thermal 1 1'}, "faults is 'drop .* must be a list of texts, such as"),
     ],
 )

@@ -90,7 +90,7 @@ class SoakError(RuntimeError):
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; ends the program with code 2 where it makes no sense."""
+    """Parse the command line; exit with code 2 if it is invalid."""
     parser = argparse.ArgumentParser(
         prog='soak',
         description='Run the fusion node at full rate over real DDS and tell whether its memory, '
@@ -381,7 +381,7 @@ class Soak:
         arguments += assignments('fusion_node', values)
         self._child = Child('fusion_node', arguments, options.output / 'fusion_node.log')
         self._client.meanwhile.append(self._child.require_running)
-        print('waiting for fusion_node: it loads torch and the prior and warms up ...', flush=True)
+        print('waiting for fusion_node to load the denoiser and warm up ...', flush=True)
         self._client.wait_active()
         self._client.until(lambda: listener.is_heard, START_SECONDS, 'a subscriber of both images')
         listener.begin()

@@ -211,7 +211,7 @@ def test_a_check_that_fails_is_an_exit_code(
     assert main(['cuda', *words]) == 1
     captured = capsys.readouterr()
     assert 'RuntimeError: CUDA error: invalid configuration argument |' in captured.out
-    assert 'the device does not do what it should: fusion: fp32 as on the CPU' in captured.err
+    assert 'the device failed these checks: fusion: fp32 as on the CPU' in captured.err
 
 
 def test_an_error_of_a_kernel_on_the_cpu_loses_no_device(

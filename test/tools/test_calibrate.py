@@ -186,7 +186,7 @@ def test_what_does_not_belong_together_is_not_written(
     # To see what is wrong.
     assert output.with_suffix('.png').exists()
     assert 'trusted      no' in printed.out
-    assert 'not to be trusted: ' in printed.err
+    assert 'do not trust this registration: ' in printed.err
     assert '--click' in printed.err
     assert '--force' in printed.err
 
@@ -390,7 +390,7 @@ def test_four_points_are_enough_but_nothing_confirms_them(
     assert run(plain, '--points', file, '-o', tmp_path / 'registration.yaml') == 0
     found = load_registration(tmp_path / 'registration.yaml')
     assert corner_distance(found.thermal_to_visible, TRUTH, THERMAL) < 1.0
-    assert 'nothing confirms them' in capsys.readouterr().err
+    assert 'nothing checks them' in capsys.readouterr().err
 
 
 def test_points_in_one_place_are_not_to_be_trusted(
@@ -509,7 +509,7 @@ def test_a_board_that_nobody_sees_is_said(
     plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sentence = refused(capsys, plain, '--checkerboard', '7x5', '-o', tmp_path / 'r.yaml')
-    assert 'no frame shows the board of 7x5 inner corners to both cameras' in sentence
+    assert 'no frame shows the board of 7x5 inner corners in both images' in sentence
     assert 'in 0 visible and 0 thermal images of 2' in sentence
 
 
@@ -572,7 +572,7 @@ def test_what_is_wrong_with_a_calibration_is_said(
 
     assert 'the thermal camera is calibrated for 64x48 pixels, but its images have' in sentence()
     thermal.write_text('image_width: 128')
-    assert 'thermal.yaml is not a calibration file of ROS' in sentence()
+    assert 'thermal.yaml is not a ROS calibration file' in sentence()
 
 
 # What is asked for wrongly

@@ -254,7 +254,7 @@ def test_summary_lines_tell_the_causes_that_happened() -> None:
     assert 'median 310 ms, p95 402 ms' in text
     assert 'visible 40, thermal 40' in text
     assert 'sizes        640x512' in text
-    assert 'cpu, fp32, prior compact, N 4, S 2' in text
+    assert 'cpu, fp32, denoiser compact, N 4, S 2' in text
     assert 'still without a partner: 1 thermal' in text
     assert 'registration' not in text
 
@@ -265,7 +265,7 @@ def test_summary_lines_tell_of_the_registration() -> None:
         'trusted; its corners are 0.25 thermal pixels off the truth (limit 1.5), 90.4 without it'
         in text
     )
-    assert 'in visible pixels, by the node: 0.2 (thermal is 0.2 too far right' in text
+    assert 'measured by the node: 0.2 (thermal is 0.2 too far right' in text
     distrusted = make_registration_facts(trusted=False)
     assert 'not trusted; its' in render_summary(make_summary(registration=distrusted))
 
@@ -352,7 +352,7 @@ def test_problems_are_named(changes: dict[str, Any], complaint: str) -> None:
             {'trusted': False, 'reasons': ['too dark', 'too few']},
             'not trusted: too dark; too few',
         ),
-        ({'corner_error_px': 1.7}, '1.7 thermal pixels off the truth, of at most 1.5'),
+        ({'corner_error_px': 1.7}, '1.7 thermal pixels off the truth; at most 1.5 are allowed'),
         ({'corner_error_px': float('nan')}, 'nan thermal pixels'),
     ],
 )

@@ -160,7 +160,7 @@ def test_without_ros_the_rest_is_looked_at(domain, tmp_path):
     assert code == 1
     assert 'torch not installed for' in output
     assert 'ROS ROS 2 Jazzy, no rclpy ->' in output
-    assert 'does not find rclpy: use the python3 that ROS 2 Jazzy was built for' in output
+    assert 'cannot import rclpy: use the python3 that ROS 2 Jazzy was built for' in output
     assert 'cameras' not in output
 
 

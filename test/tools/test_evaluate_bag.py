@@ -510,7 +510,7 @@ def unknown_types(folder: Path) -> None:
         (drive(2), ('--detections', 'fused=/yolo'), ['no detections on /yolo', 'not in the bag']),
         (drive(2), ('--detections', f'fused={INFO}'), ['it is sensor_msgs/msg/CameraInfo']),
         (drive(2), ('--lpips', 'vgg'), ['pip install lpips']),
-        (drive(2), ('--detector', 'none.onnx'), ['there is no detector', 'none.onnx']),
+        (drive(2), ('--detector', 'none.onnx'), ['none.onnx does not exist']),
     ],
 )
 def test_a_bag_that_cannot_be_evaluated_gets_one_clear_message(
@@ -789,7 +789,7 @@ def test_results_are_replaced_only_if_asked_for(bags: Path, tmp_path: Path) -> N
         ('fusion.temperature: hot', "fusion.temperature is 'hot', but must be a number"),
         ('sync_tolerance: -1.0', 'sync_tolerance is -1.0, but must be 0 to 10'),
         ('sync_policy: soon', "sync_policy is 'soon', but must be one of: nearest"),
-        ('additional_sources: [nir]', 'name its topic, --source nir=TOPIC'),
+        ('additional_sources: [nir]', 'give its topic with --source nir=TOPIC'),
         ('fusion: {num_inference_steps: 900}', 'first_timestep'),
     ],
 )
@@ -809,7 +809,7 @@ def test_parameters_that_are_refused(bags: Path, tmp_path: Path, text: str, mess
     [
         (('--preset', 'nowhere'), 'neither a file nor a preset'),
         (('--compare', 'mean'), '--compare needs the row fused'),
-        (('--against', 'rd'), 'rd is not among them'),
+        (('--against', 'rd'), '--against needs rd among the rows'),
         (('--source', 'visible=/x'), "'visible' is taken"),
     ],
 )
@@ -825,12 +825,15 @@ def test_options_that_are_refused(
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (('--detections', 'termal=/a'), 'termal is no input, but one of visible, thermal, fused'),
+        (
+            ('--detections', 'termal=/a'),
+            'unknown input termal: use one of visible, thermal, fused',
+        ),
         (('--detections', 'fused=/a', '--detections', 'fused=/b'), 'fused has more than one'),
-        (('--detections', 'fused=/a', '--detector', 'x.onnx'), 'exclude each other'),
+        (('--detections', 'fused=/a', '--detector', 'x.onnx'), 'not both'),
         (('--labels', 'x.json'), '--labels needs --detector or --detections'),
         (('--source', '/nir'), "'/nir' is not NAME=TOPIC"),
-        (('--limit', '0'), '0 is not 1 or more'),
+        (('--limit', '0'), 'must be 1 or more, not 0'),
         (('--compare', 'fused:X=1'), 'is not a setting'),
     ],
 )
@@ -1112,7 +1115,7 @@ class Terminal:
             time.sleep(0.05)
 
     def end(self) -> tuple[int, str]:
-        """Return the exit code and the standard output."""
+        """Return the exit code and standard output."""
         output, _ = self.process.communicate(timeout=PATIENCE_S)
         self._reader.join(PATIENCE_S)
         return self.process.returncode, output
@@ -1159,7 +1162,10 @@ def test_ctrl_c_ends_with_what_there_is(
     os.killpg(running.process.pid, signal.SIGINT)
     code, output = running.end()
     assert code == 130
-    assert 'interrupted: ending with what there is; again to end at once' in running.shown
+    assert (
+        'interrupted: finishing with the results so far; press again to stop at once'
+        in running.shown
+    )
     assert 'Traceback' not in running.shown
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     for name in names:
@@ -1242,7 +1248,7 @@ def test_a_killed_process_costs_nothing_but_time(
     killer.join()
     assert run.code == 0
     assert re.search('one: its worker was lost.*attempt 2 on', run.err)
-    assert 'one: 40 pairs (at attempt 2)' in run.err
+    assert 'one: 40 pairs (attempt 2)' in run.err
     assert 'one_2: 40 pairs, ' in run.err
     for name in ('one', 'one_2'):
         assert (tmp_path / name / 'metrics.csv').read_bytes() == expected

@@ -71,7 +71,7 @@ def test_a_file_that_differs_is_not_written(damage, tmp_path, capsys, monkeypatc
     [
         (['--size', '64x48', '-o', 'none/fusion.onnx'], 'there is no folder none'),
         (['--size', '64x48', '-o', '.'], 'is a folder'),
-        ([], 'the size of the images is needed: --size 640x512'),
+        ([], 'the size of the images is missing: give it, for example --size 640x512'),
         (['--size', '8x48'], '8x48 is too small'),
         (['--thermal-to-visible', 'none.yaml'], 'none.yaml cannot be read'),
         (['--size', '64x48', '--preset', 'paper'], "use sampler 'increments'"),

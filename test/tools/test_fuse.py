@@ -188,7 +188,7 @@ def test_palettes_are_refused_as_in_the_node(
     assert fuse(colour(1), thermal, options=('--task', task) if task else ()) == 2
     error = capsys.readouterr().err
     assert '1.png: the thermal image looks like a colour palette (false colour)' in error
-    assert 'if it is a photograph, say --task multi-focus or multi-exposure' in error
+    assert 'if it is a photograph, use --task multi-focus or multi-exposure' in error
     assert fuse(colour(1), thermal, options=('--task', 'multi-focus')) == 0
 
 
@@ -696,7 +696,7 @@ def test_two_photographs_are_fused_wherever_they_are(
     write(tmp_path / 'thermal' / 'c.png', false_colours)
     options = ('--prior', prior, '--device', 'cpu')
     assert main([str(tmp_path), '-o', str(tmp_path / 'out'), *options]) == 1
-    assert 'say --task multi-focus or multi-exposure' in capsys.readouterr().err
+    assert 'use --task multi-focus or multi-exposure' in capsys.readouterr().err
     both = expected(prior, colour(0), colour(1), chroma='all').image
     assert np.array_equal(read(tmp_path / 'out/a.png'), both)
     thermal = expected(prior, colour(0), structure(1)).image

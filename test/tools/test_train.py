@@ -110,7 +110,7 @@ def test_ctrl_c_keeps_a_checkpoint_to_go_on_from(images, tmp_path, monkeypatch, 
 
         patch.setattr('dig2dig_ros.tools.train.learning_rate', interrupted)
         assert train(images, output, 4, '--checkpoint-every', '500') == 130
-        assert 'interrupted at step 2, which' in capsys.readouterr().err
+        assert 'interrupted at step 2, saved in' in capsys.readouterr().err
         assert not output.exists()
         patch.setattr('dig2dig_ros.tools.train.learning_rate', lambda step, _: 1e-3)
         assert train(images, output, 4) == 0
@@ -135,16 +135,16 @@ def test_a_checkpoint_that_does_not_fit_is_one_sentence(images, tmp_path, capsys
     capsys.readouterr()
     assert train(images, output, 2, '--widths', '8', '16') == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f'{checkpoint} is of a network of another shape than --widths' in line
+    assert f'{checkpoint} does not fit --widths' in line
     assert 'move it away to start again, or name another --checkpoint' in line
     for content in (b'no checkpoint', checkpoint.read_bytes()[:1000]):
         checkpoint.write_bytes(content)
         assert train(images, output, 2) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert f'{checkpoint} is no checkpoint of dig2dig train, or is damaged' in line
+        assert f'{checkpoint} is not a checkpoint of dig2dig train, or damaged' in line
     torch.save([1, 2], checkpoint)
     assert train(images, output, 2) == 2
-    assert 'is no checkpoint of dig2dig train' in capsys.readouterr().err
+    assert 'is not a checkpoint of dig2dig train' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
