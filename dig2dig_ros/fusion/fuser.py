@@ -57,6 +57,7 @@ from dig2dig_ros.fusion.sequences import (
     fuse_videos,
     named_pairs,
     Progress,
+    Show,
     video_paths,
 )
 from dig2dig_ros.fusion.settings import FusionSettings
@@ -443,7 +444,7 @@ class Fuser:
         thermal_crop: Sequence[int] = (0, 0),
         weight_maps: bool = True,
         progress: Progress | None = None,
-        show: Callable[[FusionResult], None] | None = None,
+        show: Show | None = None,
         on_error: Callable[[str], None] | None = None,
         **settings: Any,
     ) -> int:
@@ -462,7 +463,7 @@ class Fuser:
         :param weight_maps: whether the results that ``show`` is called with are to have them.
         :param progress: called after every frame with how many are done, and of how many; 0 where
             the files do not say.
-        :param show: called with every result, for example to show it.
+        :param show: called with every result, for example to show it; False ends the video there.
         :param on_error: called with what is wrong with a frame that cannot be fused, in whose
             place the one before is held; without it, such a frame ends the work.
         :param settings: and all else as for a single pair.

@@ -42,6 +42,8 @@ Read: TypeAlias = Callable[[tuple[object, object], float, str], Inputs]
 Fuse: TypeAlias = Callable[[Inputs], FusionResult]
 Progress: TypeAlias = Callable[[int, int], None]
 """Called after every frame: how many are done, and of how many, 0 where that is not known."""
+Show: TypeAlias = Callable[[FusionResult], bool | None]
+"""Called with every result; False ends the video with this one."""
 
 _MISSING = object()
 # Frame rates that differ by less are those of cameras that run together.
@@ -153,7 +155,7 @@ def fuse_videos(
     *,
     thermal_time_offset: float = 0.0,
     progress: Progress | None = None,
-    show: Callable[[FusionResult], None] | None = None,
+    show: Show | None = None,
     on_error: Callable[[str], None] | None = None,
 ) -> int:
     """
@@ -161,7 +163,6 @@ def fuse_videos(
 
     The output appears under its name when it is complete.
 
-    :param show: called with every result.
     :param on_error: called with what is wrong with a frame; the one before is then held.
     """
     codec = _codec_for(output, (visible, thermal))
@@ -190,10 +191,10 @@ def fuse_videos(
             if writer.name is None:
                 raise VideoError(f'{output} cannot be written: OpenCV has no codec {codec} for it')
             done += 1
-            if show is not None:
-                show(result)
             if progress is not None:
                 progress(done, max(done, total) if total else 0)
+            if show is not None and show(result) is False:
+                break
         if failed and writer is None:
             raise VideoError(f'none of the {failed} frames of {visible} can be fused')
         if writer is None:

@@ -38,6 +38,7 @@ from dig2dig_ros.evaluation.options import (
     THERMAL_TASK,
     UsageError,
 )
+from dig2dig_ros.images.encoded import write_image
 from dig2dig_ros.images.image_pairs import (
     find_pairs,
     ImagePair,
@@ -45,6 +46,7 @@ from dig2dig_ros.images.image_pairs import (
     read_photograph,
     unpaired,
 )
+from dig2dig_ros.images.overlay import weight_map, with_legend
 from dig2dig_ros.images.thermal_range import ThermalRangeError
 from dig2dig_ros.images.video import VIDEO_SUFFIXES
 from dig2dig_ros.resources import config_file
@@ -58,10 +60,8 @@ if TYPE_CHECKING:
     from dig2dig_ros.fusion.result import FusionResult
     from dig2dig_ros.fusion.settings import FusionSettings
 
-Show = Callable[[NDArray[np.uint8], int], None]
-"""Shows a picture and waits for a key, that many milliseconds or, with 0, for ever."""
-Write = Callable[['FusionResult', str, Sequence[str]], None]
-"""Writes a result under the name of its pair, with the names of the sources in the legend."""
+Show = Callable[[NDArray[np.uint8], int], bool]
+"""Shows a picture until a key, at most so many milliseconds if not 0; returns whether to go on."""
 # Of many paths, a message names the first.
 _MOST_NAMED = 3
 _TITLE = 'dig2dig fuse'
@@ -97,7 +97,7 @@ def kind_of_inputs(paths: Sequence[Path]) -> str:
 
 def window() -> Show:
     """
-    Return what shows pictures in a window, in which Esc or q ends the command as Ctrl-C does.
+    Return what shows pictures in a window, in which Esc or q ends what goes on.
 
     :raises UsageError: there is no display, or OpenCV here has no windows.
     """
@@ -112,10 +112,9 @@ def window() -> Show:
             'opencv-python, or use the python3-opencv of your distribution'
         ) from error
 
-    def show(picture: NDArray[np.uint8], milliseconds: int) -> None:
+    def show(picture: NDArray[np.uint8], milliseconds: int) -> bool:
         cv2.imshow(_TITLE, picture)
-        if cv2.waitKey(milliseconds) & 0xFF in (_ESCAPE, ord('q')):
-            raise KeyboardInterrupt
+        return cv2.waitKey(milliseconds) & 0xFF not in (_ESCAPE, ord('q'))
 
     return show
 
@@ -127,6 +126,7 @@ class FileFusion:
     :ivar parameters: of ``fusion_node``; in ascending order, the preset of the task, the file of
         ``--preset``, the other options.
     :ivar read: makes images ready.
+    :ivar weight_maps: whether they are to be written.
     :raises UsageError: the parameter file, or a value in it, cannot be used.
     :raises FusionInputError: the registration cannot be used.
     :raises FileNotFoundError: the preset is not installed.
@@ -137,7 +137,7 @@ class FileFusion:
         defaults = load_parameters(str(config_file(f'{preset}.yaml'))) if preset else {}
         self.parameters: dict[str, Any] = chosen_parameters(args, defaults)
         self.read = self._reader(args.task)
-        self._weight_maps: bool = args.weights
+        self.weight_maps: bool = args.weights
 
     def _reader(self, task: str | None) -> InputReader:
         from dig2dig_ros.fusion.inputs import InputReader
@@ -198,8 +198,35 @@ class FileFusion:
             *inputs.images,
             settings=self.settings(inputs),
             placements=inputs.placements,
-            weight_maps=self._weight_maps,
+            weight_maps=self.weight_maps,
         )
+
+
+def output_files(fused: Path, sources: int, weights: bool) -> list[Path]:
+    """
+    Return the files to write: the fused image, and what ``--weights`` asks for.
+
+    That is OUT.weights.1.png and so on for each source, white where it alone counts, and
+    OUT.overlay.png, the fused image coloured by what came from which source.
+    """
+    maps = [f'weights.{index}' for index in range(1, sources + 1)]
+    names = [f'{fused.stem}.{name}.png' for name in [*maps, 'overlay']] if weights else []
+    return [fused, *(fused.with_name(name) for name in names)]
+
+
+def write_pictures(files: Sequence[Path], result: FusionResult, names: Sequence[str]) -> None:
+    """
+    Write the fused image and, where there are files for them, weight maps and overlay.
+
+    :param files: see :func:`output_files`.
+    :param names: of the sources, for the legend.
+    """
+    pictures = [result.image]
+    if len(files) > 1:
+        pictures += [weight_map(weight) for weight in result.weights]
+        pictures.append(with_legend(result.overlay(), names))
+    for path, picture in zip(files, pictures, strict=True):
+        write_image(path, picture)
 
 
 def paired(paths: Sequence[Path]) -> list[ImagePair]:
@@ -223,17 +250,17 @@ def paired(paths: Sequence[Path]) -> list[ImagePair]:
 
 
 def fuse_folders(
-    paths: Sequence[Path], fusion: FileFusion, write: Write, show: Show | None
+    paths: Sequence[Path], output: Path, fusion: FileFusion, show: Show | None
 ) -> tuple[int, int]:
     """
-    Fuse the pairs of folders, each for itself; those that cannot be fused are reported.
+    Fuse the pairs of folders into another one, each for itself; report those that cannot be.
 
     :return: how many pairs were fused, and how many were left out.
     :raises ImagePairError: there are no pairs.
     :raises UsageError: none could be fused, or memory is not enough.
     """
     pairs = paired(paths)
-    skipped = 0
+    done = skipped = 0
     for number, pair in enumerate(pairs, start=1):
         try:
             inputs = fusion.read_files((pair.visible, pair.thermal))
@@ -245,13 +272,16 @@ def fuse_folders(
             report(f'dig2dig fuse: {pair.name} is left out: {error}')
             continue
         is_thermal = fusion.settings(inputs).chroma == 'first'
-        write(result, pair.name, ('visible', 'thermal') if is_thermal else ('first', 'second'))
-        if show is not None:
-            show(result.image, 1)
+        names = ('visible', 'thermal') if is_thermal else ('first', 'second')
+        files = output_files(output / f'{pair.name}.png', 2, fusion.weight_maps)
+        write_pictures(files, result, names)
+        done += 1
         _progress(number, len(pairs))
-    if skipped == len(pairs):
+        if show is not None and not show(result.image, 1):
+            break
+    if not done:
         raise UsageError(f'none of the {skipped} pairs could be fused, see above')
-    return len(pairs) - skipped, skipped
+    return done, skipped
 
 
 def fuse_videos(
@@ -267,14 +297,13 @@ def fuse_videos(
 
     noted: set[str] = set()
 
-    def look(result: FusionResult) -> None:
+    def look(result: FusionResult) -> bool:
         for note in result.notes:
             # Of every frame the same, but for numbers.
             if (kind := kind_of(note)) not in noted:
                 noted.add(kind)
                 report(f'dig2dig fuse: {note}')
-        if show is not None:
-            show(result.image, 1)
+        return show is None or show(result.image, 1)
 
     visible, thermal = paths
     skipped = 0

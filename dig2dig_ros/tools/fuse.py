@@ -35,17 +35,18 @@ from typing import TYPE_CHECKING
 import cv2
 
 from dig2dig_ros.evaluation.options import add_fusion_options, check_output, TASKS, UsageError
-from dig2dig_ros.images.encoded import EncodedImageError, write_image
+from dig2dig_ros.images.encoded import EncodedImageError
 from dig2dig_ros.images.output_files import check_output_file
-from dig2dig_ros.images.overlay import weight_map, with_legend
 from dig2dig_ros.nodes.signals import run_tool
 from dig2dig_ros.tools.file_fusion import (
     FileFusion,
     fuse_folders,
     fuse_videos,
     kind_of_inputs,
+    output_files,
     Show,
     window,
+    write_pictures,
 )
 
 DEFAULT_OUTPUTS = {'images': 'fused.png', 'folders': 'fused', 'videos': 'fused.mp4'}
@@ -53,19 +54,6 @@ DEFAULT_OUTPUTS = {'images': 'fused.png', 'folders': 'fused', 'videos': 'fused.m
 # Importing torch takes seconds, which a mistake in the command line need not cost.
 if TYPE_CHECKING:
     from dig2dig_ros.fusion.fuser import Fuser
-    from dig2dig_ros.fusion.result import FusionResult
-
-
-def output_files(fused: Path, sources: int, weights: bool) -> list[Path]:
-    """
-    Return the files to write: the fused image, and what ``--weights`` asks for.
-
-    That is OUT.weights.1.png and so on for each source, white where it alone counts, and
-    OUT.overlay.png, the fused image coloured by what came from which source.
-    """
-    maps = [f'weights.{index}' for index in range(1, sources + 1)]
-    names = [f'{fused.stem}.{name}.png' for name in [*maps, 'overlay']] if weights else []
-    return [fused, *(fused.with_name(name) for name in names)]
 
 
 def check_files(files: Sequence[Path], inputs: Sequence[Path], overwrite: bool) -> None:
@@ -111,7 +99,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--overwrite', action='store_true',
         help='replace an existing output that was not named, or a folder that is not empty')
     add('--show', action='store_true',
-        help='show the fused images in a window as well; Esc or q ends, like Ctrl-C')
+        help='show the fused images in a window as well; Esc or q ends and keeps what is fused')
     add('--weights', action='store_true',
         help='of images and folders, also write OUT.weights.1.png and so on (how much each image '
         'counted at each pixel) and OUT.overlay.png (the same in colours)')
@@ -157,12 +145,7 @@ def fuse(args: argparse.Namespace) -> int:
         done, skipped = fuse_videos(args.inputs, output, fusion, show)
     else:
         output.mkdir(exist_ok=True)
-
-        def write(result: FusionResult, name: str, legend: Sequence[str]) -> None:
-            own = output_files(output / f'{name}.png', 2, args.weights)
-            write_pictures(own, result, legend)
-
-        done, skipped = fuse_folders(args.inputs, fusion, write, show)
+        done, skipped = fuse_folders(args.inputs, output, fusion, show)
     what = 'frames' if kind == 'videos' else 'pairs'
     left_out = f', {skipped} left out' if skipped else ''
     print(f'{output}: {done} {what} fused{left_out}, {description(fuser)}')
@@ -194,21 +177,6 @@ def fuse_images(
     if show is not None:
         show(result.image, 0)
     return 0
-
-
-def write_pictures(files: Sequence[Path], result: FusionResult, names: Sequence[str]) -> None:
-    """
-    Write the fused image and, where there are files for them, weight maps and overlay.
-
-    :param files: see :func:`output_files`.
-    :param names: of the sources, for the legend.
-    """
-    pictures = [result.image]
-    if len(files) > 1:
-        pictures += [weight_map(weight) for weight in result.weights]
-        pictures.append(with_legend(result.overlay(), names))
-    for path, picture in zip(files, pictures, strict=True):
-        write_image(path, picture)
 
 
 def main(argv: Sequence[str]) -> int:

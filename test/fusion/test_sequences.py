@@ -138,6 +138,21 @@ def test_mistakes_in_a_sequence_say_where(fuser):
         list(fuser.fuse_many([VISIBLE, None], [COUNTS] * 2))
 
 
+def test_a_video_ends_where_it_is_shown_to_end(fuser, tmp_path):
+    video = write_video(tmp_path / 'a.avi', levels(40, 80, 120))
+    output = tmp_path / 'out.avi'
+    seen, progress = [], []
+
+    def second_is_enough(result):
+        seen.append(result)
+        return len(seen) < 2
+
+    how = {'show': second_is_enough, 'progress': lambda *of: progress.append(of)}
+    assert fuser.fuse_video(video, video, output, **how) == 2
+    assert progress == [(1, 3), (2, 3)]
+    assert [frame.mean() for frame in read_video(output)[0]] == pytest.approx([40, 80], abs=6)
+
+
 @pytest.mark.parametrize('suffix', ['.mp4', '.avi', '.mkv', '.webm'])
 def test_videos_of_one_rate_are_paired_by_number(fuser, tmp_path, suffix):
     visible = write_video(tmp_path / 'visible.mp4', levels(40, 80, 120, 160))

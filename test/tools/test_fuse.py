@@ -833,6 +833,36 @@ def test_weight_maps_are_computed_only_where_they_are_written(
     assert wanted == [False, True, False, True, False]
 
 
+@pytest.mark.parametrize('key', ['q', '\x1b'])
+def test_a_key_in_the_window_ends_and_keeps_what_is_fused(
+    key: str,
+    tmp_path: Path,
+    prior: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown: list[Image] = []
+    monkeypatch.setenv('DISPLAY', ':0')
+    monkeypatch.setattr(cv2, 'namedWindow', lambda *_: None)
+    monkeypatch.setattr(cv2, 'imshow', lambda _, picture: shown.append(picture))
+    monkeypatch.setattr(cv2, 'waitKey', lambda _: ord(key) if len(shown) % 2 == 0 else -1)
+    monkeypatch.chdir(tmp_path)
+    pairs_in(tmp_path / 'pairs', 'a', 'b', 'c')
+    options = ('--show', '--prior', prior, '--device', 'cpu')
+    assert main(['pairs', *options]) == 0
+    assert 'fused: 2 pairs fused,' in capsys.readouterr().out
+    assert sorted(path.name for path in Path('fused').iterdir()) == ['a.png', 'b.png']
+    assert np.array_equal(read(Path('fused/b.png')), shown[1])
+    frames = video(
+        tmp_path / 'a.avi', [np.full(SHAPE, level, np.uint8) for level in (40, 80, 120)]
+    )
+    assert main([frames, frames, '-o', 'out.avi', *options]) == 0
+    assert 'out.avi: 2 frames fused,' in capsys.readouterr().out
+    capture = cv2.VideoCapture('out.avi')
+    assert [capture.read()[1].mean() for _ in range(2)] == pytest.approx([40, 80], abs=6)
+    assert not capture.read()[0]
+
+
 def test_ctrl_c_leaves_no_half_written_video(
     tmp_path: Path, prior: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
