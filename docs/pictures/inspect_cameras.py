@@ -146,7 +146,7 @@ def registration(studio: Studio) -> Finding:
     )
     sheet = Sheet(
         'Registration: where the thermal image lies in the visible one',
-        'The thermal camera is turned by 3 degrees, sees less, and looks elsewhere. Its '
+        'The thermal camera is rotated by 3 degrees, shifted, and has a narrower view. Its '
         'registration was found from six pairs.',
         (
             (
@@ -214,7 +214,7 @@ def lens(studio: Studio) -> Finding:
     corner = (0.0, 0.25 * height, 0.33 * width, 0.75 * height)
     sheet = Sheet(
         'Lens distortion: removed by camera_info and extrinsics',
-        'The thermal lens bends the picture, the visible one a little. The fused image keeps the '
+        'The thermal lens distorts the image, the visible one a little. The fused image keeps the '
         'pixels of the visible one.',
         (
             (
@@ -222,7 +222,7 @@ def lens(studio: Studio) -> Finding:
                 (
                     Panel(visible_picture(first[0]), 'visible'),
                     Panel(_of_size(thermal_picture(first[0]), street.size), 'thermal'),
-                    Panel(_placed(first[2]), 'thermal, bent into its place'),
+                    Panel(_placed(first[2]), 'thermal, warped into place'),
                 ),
             ),
             (
@@ -230,7 +230,7 @@ def lens(studio: Studio) -> Finding:
                 [Panel(each.fused, name) for name, each in zip(courses, first, strict=True)],
             ),
             (
-                'the left of it',
+                'the left of it, larger',
                 [
                     Panel(crop(each.fused, corner, 1.0, 1.25))
                     for each in first
@@ -285,7 +285,7 @@ def degradations(studio: Studio) -> Finding:
         assert plain.fused is not None
         assert declared.fused is not None
         ((source, text),) = parameters.items()
-        source = source.partition('_')[0]
+        source = source.removeprefix('fusion.').partition('_')[0]
         degraded = thermal_picture(plain) if source == 'thermal' else visible_picture(plain)
         degraded = cv2.resize(degraded, street.size, interpolation=cv2.INTER_NEAREST)
         likeness = [_likeness(image, clean.fused) for image in (plain.fused, declared.fused)]
@@ -294,14 +294,14 @@ def degradations(studio: Studio) -> Finding:
             f'{source}, as sent': degraded,
             f'fused as it is: {likeness[0]:.2f}': plain.fused,
             f"as '{text}': {likeness[1]:.2f}": declared.fused,
-            'of perfect cameras': clean.fused,
+            'with perfect cameras': clean.fused,
         }
         panels = [Panel(crop(image, box, 1.3, 1.25), title) for title, image in pictures.items()]
         rows.append((name, panels))
     figures = 'SSIM to the fusion of perfect cameras, undeclared and declared: ' + '; '.join(texts)
     sheet = Sheet(
         'Degradations: declared, they are undone in the fusion',
-        'Numbers: SSIM of the whole fused image to that of perfect cameras, in the last column.',
+        'Numbers: SSIM of the whole fused image to the one with perfect cameras (last column).',
         rows,
     )
     return Finding(figures, sheet)
@@ -338,7 +338,7 @@ def missing(studio: Studio) -> Finding:
                 ],
             )
         )
-    spans = ((start, end, 'nothing comes of it'),)
+    spans = ((start, end, 'one camera is silent'),)
     sheet = Sheet(
         'A missing camera: the other one goes on alone',
         f'missing_modality: any, stale_timeout: {timeout:g}. {_BARS}.',

@@ -115,6 +115,15 @@ def test_figures_alone_need_no_matplotlib(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_degradations_are_those_of_the_cameras_that_are_named(capsys):
+    assert main([*TINY, '--only', 'degradations']) == 0
+    output = capsys.readouterr().out
+    for what in ('thermal noise auto', 'visible low_light'):
+        plain, declared = figures(output, rf'[:;] {what}: ([\d.]+), ([\d.]+)')
+        assert plain < declared
+
+
+@pytest.mark.slow
 def test_camera_info_removes_distortion(capsys):
     assert main([*TINY[2:], '--size', '160x128', '--only', 'lens']) == 0
     (remaining,) = figures(capsys.readouterr().out, r'([\d.]+) \(thermal is [^)]*\) with K and D')
