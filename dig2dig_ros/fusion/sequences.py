@@ -129,11 +129,7 @@ def video_paths(visible: object, thermal: object, output: object) -> tuple[Path,
 
 
 def _codec_for(output: Path, inputs: Sequence[Path]) -> str:
-    """
-    Return the codec of a video to be written.
-
-    :raises FusionInputError: none can be written there.
-    """
+    """Return the codec of a video to be written, or say why none can be written there."""
     codec = VIDEO_SUFFIXES.get(output.suffix.lower())
     if codec is None:
         raise FusionInputError(

@@ -170,13 +170,13 @@ class FileFusion:
         """
         return set_up_fuser(self.parameters)
 
-    def read_files(self, paths: Sequence[Path]) -> Inputs:
+    def prepare(self, images: Sequence[NDArray[Any]], paths: Sequence[Path]) -> Inputs:
         """
-        Read images of one scene, and report what was noticed in them.
+        Make images of one scene ready, and report what was noticed in them.
 
-        :raises ImagePairError, FusionInputError: one cannot be used.
+        :raises FusionInputError: one cannot be used.
         """
-        inputs = self.read([read_photograph(path) for path in paths], names=[*map(str, paths)])
+        inputs = self.read(images, names=[*map(str, paths)])
         for note in inputs.notes:
             report(f'dig2dig fuse: {note}')
         return inputs
@@ -189,11 +189,7 @@ class FileFusion:
         return settings.changed(chroma='all')
 
     def fuse(self, inputs: Inputs) -> FusionResult:
-        """
-        Fuse images of one scene.
-
-        :raises ValueError, RuntimeError: they cannot be fused; see :meth:`Fuser.fuse`.
-        """
+        """Fuse images of one scene; raises what :meth:`Fuser.fuse` does."""
         return self.fuser.fuse(
             *inputs.images,
             settings=self.settings(inputs),
@@ -250,20 +246,19 @@ def paired(paths: Sequence[Path]) -> list[ImagePair]:
 
 
 def fuse_folders(
-    paths: Sequence[Path], output: Path, fusion: FileFusion, show: Show | None
+    pairs: Sequence[ImagePair], output: Path, fusion: FileFusion, show: Show | None
 ) -> tuple[int, int]:
     """
-    Fuse the pairs of folders into another one, each for itself; report those that cannot be.
+    Fuse pairs into a folder, each for itself; those that cannot be fused are reported.
 
     :return: how many pairs were fused, and how many were left out.
-    :raises ImagePairError: there are no pairs.
     :raises UsageError: none could be fused, or memory is not enough.
     """
-    pairs = paired(paths)
     done = skipped = 0
     for number, pair in enumerate(pairs, start=1):
         try:
-            inputs = fusion.read_files((pair.visible, pair.thermal))
+            files = pair.visible, pair.thermal
+            inputs = fusion.prepare([*map(read_photograph, files)], files)
             result = fusion.fuse(inputs)
         except RuntimeError as error:  # memory that is not enough
             raise UsageError(f'{pair.name} cannot be fused: {error}') from error
@@ -273,8 +268,8 @@ def fuse_folders(
             continue
         is_thermal = fusion.settings(inputs).chroma == 'first'
         names = ('visible', 'thermal') if is_thermal else ('first', 'second')
-        files = output_files(output / f'{pair.name}.png', 2, fusion.weight_maps)
-        write_pictures(files, result, names)
+        written = output_files(output / f'{pair.name}.png', 2, fusion.weight_maps)
+        write_pictures(written, result, names)
         done += 1
         _progress(number, len(pairs))
         if show is not None and not show(result.image, 1):

@@ -30,12 +30,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 import cv2
+from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.options import add_fusion_options, check_output, TASKS, UsageError
 from dig2dig_ros.images.encoded import EncodedImageError
+from dig2dig_ros.images.image_pairs import read_photograph
 from dig2dig_ros.images.output_files import check_output_file
 from dig2dig_ros.nodes.signals import run_tool
 from dig2dig_ros.tools.file_fusion import (
@@ -44,6 +46,7 @@ from dig2dig_ros.tools.file_fusion import (
     fuse_videos,
     kind_of_inputs,
     output_files,
+    paired,
     Show,
     window,
     write_pictures,
@@ -137,15 +140,18 @@ def fuse(args: argparse.Namespace) -> int:
         if args.weights:
             raise UsageError('--weights is for images and folders')
     show = window() if args.show else None
+    # Before torch is imported, which takes seconds.
+    images = [read_photograph(path) for path in args.inputs] if kind == 'images' else []
+    pairs = paired(args.inputs) if kind == 'folders' else []
     fusion = FileFusion(args)
     if kind == 'images':
-        return fuse_images(args.inputs, files, fusion, show)
+        return fuse_images(images, args.inputs, files, fusion, show)
     fuser = fusion.fuser
     if kind == 'videos':
         done, skipped = fuse_videos(args.inputs, output, fusion, show)
     else:
         output.mkdir(exist_ok=True)
-        done, skipped = fuse_folders(args.inputs, output, fusion, show)
+        done, skipped = fuse_folders(pairs, output, fusion, show)
     what = 'frames' if kind == 'videos' else 'pairs'
     left_out = f', {skipped} left out' if skipped else ''
     print(f'{output}: {done} {what} fused{left_out}, {description(fuser)}')
@@ -153,10 +159,14 @@ def fuse(args: argparse.Namespace) -> int:
 
 
 def fuse_images(
-    paths: Sequence[Path], files: Sequence[Path], fusion: FileFusion, show: Show | None
+    images: Sequence[NDArray[Any]],
+    paths: Sequence[Path],
+    files: Sequence[Path],
+    fusion: FileFusion,
+    show: Show | None,
 ) -> int:
     """Fuse images of one scene; see :func:`fuse`."""
-    inputs = fusion.read_files(paths)
+    inputs = fusion.prepare(images, paths)
     fuser = fusion.fuser
     try:
         result = fusion.fuse(inputs)
