@@ -471,14 +471,11 @@ class Fuser:
         :raises FusionInputError: a video cannot be read or written, or its images not be fused.
         """
         chosen = self.settings.changed(**settings)
+        weight_maps = weight_maps and show is not None
         return fuse_videos(
             *video_paths(visible, thermal, output),
             _reader(chosen, registration, thermal_range, thermal_crop),
-            partial(
-                self._fuse_inputs,
-                settings=chosen,
-                weight_maps=weight_maps and show is not None,
-            ),
+            partial(self._fuse_inputs, settings=chosen, weight_maps=weight_maps),
             thermal_time_offset=thermal_time_offset,
             progress=progress,
             show=show,

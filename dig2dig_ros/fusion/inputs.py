@@ -121,7 +121,7 @@ class InputReader:
     :param thermal_crop: rows at the top and bottom of the thermal image that are no image.
     :param edge: pixels of the visible image over which the thermal one fades out.
     :param advice: what to do with a photograph that is taken for a thermal image, for messages.
-    :raises FusionInputError: the registration cannot be used.
+    :raises FusionInputError: the registration or the crop cannot be used.
     """
 
     def __init__(
@@ -137,7 +137,11 @@ class InputReader:
         self._others = others
         self._registration, self._placement = _registered(registration, edge)
         self._range = thermal_range
-        self._crop = thermal_crop
+        self._crop = tuple(thermal_crop)
+        if len(self._crop) != 2 or min(self._crop) < 0:
+            raise FusionInputError(
+                f'thermal_crop is {self._crop}, but must be (top, bottom), in rows from 0'
+            )
         self._edge = edge
         self._advice = advice
         self._ranges: dict[int, ThermalRange] = {}

@@ -197,6 +197,9 @@ def test_rows_that_are_no_image_are_left_out(fuser, tmp_path):
     assert np.array_equal(result.image, expected)
     with pytest.raises(FusionInputError, match=r'thermal: thermal_crop \[0, 50\] leaves nothing'):
         fuser(VISIBLE, telemetry, thermal_crop=(0, 50))
+    for wrong in ((2,), (0, -2)):
+        with pytest.raises(FusionInputError, match=r'but must be \(top, bottom\), in rows from 0'):
+            fuser(VISIBLE, telemetry, thermal_crop=wrong)
 
 
 def test_each_pair_of_a_batch_is_scaled_by_its_own_bits(fuser):
