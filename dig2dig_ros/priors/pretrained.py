@@ -30,13 +30,13 @@ import json
 from pathlib import Path
 import sys
 from typing import Any
-import zipfile
 
 from safetensors import safe_open, SafetensorError
 import torch
 from torch import nn, Tensor
 
 from dig2dig_ros.priors.base import linear_alpha_bar, Prior, PriorError
+from dig2dig_ros.priors.pickled import read_pickled
 from dig2dig_ros.priors.tiling import apply_in_tiles, LARGEST_SIDE, Tiling
 
 PREDICTION_TYPES = ('epsilon', 'sample', 'v_prediction')
@@ -278,11 +278,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
                 names = list(file.keys())
                 _check_count(len(names), path)
                 return _checked_weights({name: file.get_tensor(name) for name in names}, path)
-        # Only the newer format, a zip archive, can be mapped into memory.
-        is_archive = zipfile.is_zipfile(path)
-        if is_archive:
-            _check_archive(path)
-        state = torch.load(path, map_location='cpu', weights_only=True, mmap=is_archive)
+        state = read_pickled(path)
     except (OSError, SafetensorError) as error:
         raise PriorError(f'prior {path} cannot be read: {error}') from error
     except PriorError:
@@ -300,18 +296,6 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             'alone, not of a whole training state'
         )
     return _checked_weights(state, path)
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse a zip archive that is compressed: PyTorch never does that, and bombs are."""
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-    if not stored or sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise PriorError(
-            f'prior {path} is a compressed archive, as PyTorch does not write it: save it again, '
-            'with torch.save'
-        )
 
 
 def _check_count(count: int, path: Path) -> None:

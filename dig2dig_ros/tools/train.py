@@ -44,6 +44,7 @@ from dig2dig_ros.images.output_files import check_output_file
 from dig2dig_ros.nodes.signals import INTERRUPTED, interruption, run_tool
 from dig2dig_ros.priors.base import linear_alpha_bar, Prior
 from dig2dig_ros.priors.compact import CompactConfig, CompactPrior, CompactUNet, save
+from dig2dig_ros.priors.pickled import read_pickled
 
 # Noise levels of the report, as standard deviations on the 8-bit scale.
 REPORTED_SIGMAS = (15, 25, 50, 100)
@@ -168,8 +169,7 @@ class Training:
     def _resume(self) -> None:
         way_out = 'move it away to start again, or name another --checkpoint'
         try:
-            # Weights only: a checkpoint is data and must not be able to run code.
-            state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
+            state = read_pickled(self._checkpoint)
             states = {name: state[name] for name in self._parts()}
             steps, seconds = int(state['step']), float(state['seconds'])
         except OSError:

@@ -536,14 +536,58 @@ def test_tensors_of_another_kind_are_refused(tmp_path, tensor, message):
         load_prior(str(path))
 
 
+def zipped_again(path, method):
+    """Return what PyTorch wrote, as another program zips it: all but the directory, and that."""
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(path.with_suffix('.zip'), 'w') as again:
+        for name in plain.namelist():
+            again.writestr(name, plain.read(name), method)
+    content = path.with_suffix('.zip').read_bytes()
+    begin = content.index(b'PK\1\2')
+    return content[:begin], content[begin:-22], content[-22:]
+
+
 def test_an_archive_that_is_compressed_is_not_unpacked(tmp_path):
     path = tmp_path / 'packed.pt'
-    torch.save({'weight': torch.zeros(1 << 16)}, tmp_path / 'plain.pt')
-    packed = zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED)
-    with zipfile.ZipFile(tmp_path / 'plain.pt') as plain, packed:
-        for name in plain.namelist():
-            packed.writestr(name, plain.read(name))
+    torch.save({'weight': torch.zeros(1 << 16)}, path)
+    path.write_bytes(b''.join(zipped_again(path, zipfile.ZIP_DEFLATED)))
     with pytest.raises(PriorError, match=r'packed\.pt is a compressed archive'):
+        load_prior(str(path))
+
+
+def test_an_archive_of_two_readings_is_not_unpacked(tmp_path):
+    path = tmp_path / 'packed.pt'
+    torch.save({'weight': torch.zeros(4)}, path)
+    files, directory, end = zipped_again(path, zipfile.ZIP_DEFLATED)
+    _, stored, _ = zipped_again(path, zipfile.ZIP_STORED)
+    for content in (
+        files + directory + end + b'PK\5\6',  # an archive for PyTorch, but not for zipfile
+        files + directory + stored + end,  # zipfile takes the directory right before the end
+    ):
+        path.write_bytes(content)
+        with pytest.raises(PriorError, match=r'packed\.pt cannot be read as weights of PyTorch'):
+            load_prior(str(path))
+
+
+@pytest.mark.parametrize('how', ['zip', 'legacy'])
+def test_what_is_no_tensor_is_not_made(tmp_path, how):
+    class Zeros:
+        def __reduce__(self):
+            return bytearray, (1 << 20,)
+
+    # Twenty bytes of the file for any number of bytes in memory.
+    content = pickle.dumps({'a': Zeros()}, protocol=2, fix_imports=False)
+    whole, path = tmp_path / 'whole.pt', tmp_path / 'zeros.pt'
+    torch.save({'a': 1}, whole, _use_new_zipfile_serialization=how == 'zip')
+    if how == 'zip':
+        with zipfile.ZipFile(whole) as archive, zipfile.ZipFile(path, 'w') as changed:
+            for name in archive.namelist():
+                is_pickle = name.endswith('.pkl')
+                changed.writestr(name, content if is_pickle else archive.read(name))
+    else:
+        plain = pickle.dumps({'a': 1}, protocol=2)
+        assert plain in whole.read_bytes()
+        path.write_bytes(whole.read_bytes().replace(plain, content))
+    with pytest.raises(PriorError, match='holds code, which is never executed'):
         load_prior(str(path))
 
 

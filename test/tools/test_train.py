@@ -14,7 +14,9 @@
 
 """Training on a few tiny images: what it writes, and that stopping changes nothing."""
 
+from io import BytesIO
 import signal
+import zipfile
 
 import cv2
 import numpy as np
@@ -137,11 +139,18 @@ def test_a_checkpoint_that_does_not_fit_is_one_sentence(images, tmp_path, capsys
     (line,) = capsys.readouterr().err.splitlines()
     assert f'{checkpoint} does not fit --widths' in line
     assert 'move it away to start again, or name another --checkpoint' in line
+    whole = BytesIO(checkpoint.read_bytes())
     for content in (b'no checkpoint', checkpoint.read_bytes()[:1000]):
         checkpoint.write_bytes(content)
         assert train(images, output, 2) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert f'{checkpoint} is not a checkpoint of dig2dig train, or damaged' in line
+    packed = zipfile.ZipFile(checkpoint, 'w', zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(whole) as plain, packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert train(images, output, 2) == 2
+    assert 'is not a checkpoint of dig2dig train' in capsys.readouterr().err
     torch.save([1, 2], checkpoint)
     assert train(images, output, 2) == 2
     assert 'is not a checkpoint of dig2dig train' in capsys.readouterr().err
