@@ -132,7 +132,7 @@ def _report(output: Path, work: Path, _: argparse.Namespace) -> None:
 
 
 def record_street(bag: Path, width: int = 640, height: int = 512) -> None:
-    """Write a bag of the built-in night street, as two cameras of different rates see it."""
+    """Write a bag of the synthetic street, as two cameras of different rates see it."""
     from dig2dig_ros.evaluation.bag_writer import BagWriter, image_message
     from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
 
@@ -212,7 +212,7 @@ DRAWINGS = (
         _people,
     ),
     Drawing(
-        ('report.jpg',), 'dig2dig evaluate night_street, a bag of the built-in street', _report
+        ('report.jpg',), 'dig2dig evaluate night_street, a bag of the synthetic street', _report
     ),
     Drawing(
         ('theorem.png', 'cumulative_gain.png'),

@@ -519,7 +519,7 @@ class _BagEvaluation:
             count = replay.dropped[f'{source} zero stamp']
             if count:
                 warnings.append(
-                    f'{count} of {received} {source} images have no time stamp, which the driver '
+                    f'{count} of {received} {source} images have no stamp, which the driver '
                     'must set: without one they cannot be paired'
                 )
         if not sum(replay.sizes['visible'].values()):

@@ -266,7 +266,7 @@ class PairCollector:
             count = drops[f'{source} zero stamp']
             if 2 * count > received[source]:
                 return (
-                    f'{count} of {received[source]} {source} images have no time stamp, which the '
+                    f'{count} of {received[source]} {source} images have no stamp, which the '
                     'driver must set: without one they cannot be paired'
                 )
         numbers = ' and '.join(f'{received[source]} {source}' for source in SOURCES)

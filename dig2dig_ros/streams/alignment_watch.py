@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Watches whether the images of the two cameras still lie on each other."""
+"""Watches whether the images of the two cameras are still aligned."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class AlignmentWatch:
     """
     Measures the misalignment between the images as the fusion sees them.
 
-    It shows that a mount was knocked, a lens refocused, or the registration is that of another
-    robot. Call it with every pair; it looks at one every ``alignment_period``. :meth:`table` and
-    :meth:`warning` may be read from another thread.
+    It detects a mount that was knocked, a lens that was refocused, or the registration of another
+    robot. Call it with every pair; it checks one every ``alignment_period``. :meth:`table` and
+    :meth:`warning` may be called from another thread.
     """
 
     def __init__(self) -> None:
         self._monitor = MisalignmentMonitor()
         self._placement: Placement | None = None
-        # The last pair, and the time of the last look; None until there was one.
+        # The last pair, and the time of the last check; None before the first.
         self._stamp = 0.0
         self._elapsed = math.inf
         # The latest result with the width of the image, replaced as a whole.
@@ -46,7 +46,7 @@ class AlignmentWatch:
 
     def __call__(self, prepared: Prepared, stamp: float, values: Mapping[str, Any]) -> None:
         """
-        Look at a pair, if it is time.
+        Check a pair, if it is time.
 
         :param stamp: of the visible image in seconds.
         :param values: the node's parameters by name.
@@ -56,7 +56,7 @@ class AlignmentWatch:
             self._latest = None
             return
         step, self._stamp = stamp - self._stamp, stamp
-        # A step back is to a new timeline. In a short loop it takes no time, and costs no look.
+        # A step back begins a new timeline. In a short loop, it does not trigger a check.
         self._elapsed += math.inf if step < -CLOCK_JUMP * 1e-9 else max(step, 0.0)
         if self._elapsed < period or min(prepared.trust[:2]) < 1:
             return
@@ -71,7 +71,7 @@ class AlignmentWatch:
         self._latest = self._monitor.look(visible, warped, coverage), width
 
     def table(self) -> dict[str, str]:
-        """Return what diagnostics say."""
+        """Return the entries for diagnostics."""
         if self._latest is None:
             return {'misalignment (px)': 'not measured'}
         found, _ = self._latest
@@ -85,13 +85,13 @@ class AlignmentWatch:
         }
 
     def warning(self, values: Mapping[str, Any]) -> str:
-        """Return a sentence where the images are off by more than ``alignment_tolerance``."""
+        """Return a sentence if the images are off by more than ``alignment_tolerance``."""
         if self._latest is None:
             return ''
         found, width = self._latest
         if not found.trusted or found.distance <= values['alignment_tolerance'] * width:
             return ''
         return (
-            f'the thermal image is {found.distance:.1f} pixels off: calibrate the registration '
-            'again (dig2dig calibrate)'
+            f'the thermal image is {found.distance:.1f} pixels off: calibrate the cameras again '
+            '(dig2dig calibrate)'
         )

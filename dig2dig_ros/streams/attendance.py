@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Which cameras are there, and which one goes on alone while the other is missing."""
+"""Which cameras are present, and which one continues alone while the other is missing."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from dig2dig_ros.streams.stamp_watch import apart, DELAY, remedy, StampWatch
 
 class Attendance:
     """
-    Notes when each camera last sent something usable.
+    Keeps track of when each camera last sent something usable.
 
-    An image without a stamp, or with that of the image before, is not usable: a driver that goes
-    on sending its last frame is as good as gone. Times of arrival are seconds of a steady clock.
-    Used from one thread, the executor's.
+    An image without a stamp, or with the stamp of the previous image, is not usable: a driver that
+    keeps sending its last frame is as good as gone. Times of arrival are seconds of a steady
+    clock. Used from one thread, the executor's.
 
     :param sources: what is fused, visible and thermal first.
-    :param stamps_kept: of each camera, to find out how far they are apart where nothing pairs.
+    :param stamps_kept: of each camera, to find their offset if nothing pairs.
     :ivar stamps: compares the stamps with the times of arrival.
     """
 
@@ -46,14 +46,14 @@ class Attendance:
         """Start again, at a time of arrival."""
         self._began = now
         self._usable: dict[str, float] = {}
-        # The one before the latest.
+        # The second to last.
         self._before: dict[str, float] = {}
         self.stamps.clear()
         self._complaints: dict[str, str] = {}
         self._last_pair = now
 
     def seen(self, source: str, stamp: int, arrival: float) -> None:
-        """Note an image that came; its stamp in nanoseconds."""
+        """Note an image; its stamp in nanoseconds."""
         wrong = self.stamps(source, stamp, arrival)
         if wrong:
             self._complaints[source] = ', but images ' + (
@@ -66,18 +66,18 @@ class Attendance:
         self._usable[source] = arrival
 
     def malformed(self, source: str) -> None:
-        """Note an image that came and cannot be read."""
-        self._complaints[source] = ', but images that are malformed'
+        """Note an image that cannot be read."""
+        self._complaints[source] = ', but malformed images'
 
     def paired(self, arrival: float) -> None:
-        """Note that a pair came about."""
+        """Note that a pair was formed."""
         self._last_pair = max(self._last_pair, arrival)
 
     def missing(self, timeout: float, now: float) -> dict[str, float | None]:
         """
-        Return the cameras of which nothing usable came for longer than ``timeout`` seconds.
+        Return the cameras that have sent nothing usable for longer than ``timeout`` seconds.
 
-        :return: seconds of silence, or None where nothing has come yet, which needs no timeout.
+        :return: seconds of silence, or None if nothing has come yet, whatever the timeout.
         """
         silence = {
             source: now - self._usable[source] if source in self._usable else None
@@ -109,13 +109,13 @@ class Attendance:
             + ('yet' if silence is None else f'for {silence:.1f} s')
             + (f' (publishers: {publishers(source)})' if publishers else '')
             + self._complaints.get(source, '')
-            + (f': the {live[0]} image goes on alone' if live else '')
+            + (f': using the {live[0]} image alone' if live else '')
             for source, silence in missing.items()
         ]
 
     def alone(self, source: str, values: Mapping[str, Any], now: float) -> bool:
         """
-        Return whether an image of ``source`` that just came is to go on without its counterpart.
+        Return whether a new image of ``source`` is to continue without its counterpart.
 
         :param values: the node's parameters by name.
         """
@@ -126,15 +126,15 @@ class Attendance:
         timeout, last = values['stale_timeout'], self._usable.get(other, self._began)
         if now - last <= timeout or self._usable.get(source) != now:
             return False
-        # After a pause of both, or between slow pairs, the counterpart is on its way.
+        # After a pause of both, or between slow pairs, the counterpart is still on its way.
         before = self._before.get(source, -math.inf)
         return bool(now - before <= timeout or before - last > timeout)
 
     def pairing_advice(self, values: Mapping[str, Any]) -> str | None:
         """
-        Say why the stamps of the two cameras do not pair, and what helps.
+        Say why the stamps of the two cameras do not pair, and what to do.
 
-        :return: None where a camera has no stamps.
+        :return: None if a camera has no stamps.
         """
         visible, thermal = SOURCES
         nearest = self.stamps.nearest_offset(thermal)
@@ -151,19 +151,21 @@ class Attendance:
         if abs(nearest) <= tolerance and abs(offset) <= DELAY:
             if abs(nearest + shift) > tolerance:
                 return f'thermal_time_offset, {shift:g} s, separates the stamps: leave it out'
-            # Where stamps fit, only a full queue keeps images apart.
+            # If the stamps fit, only a full queue can keep images apart.
             return (
-                'the images of one camera come so long after those of the other that more than '
-                f'queue_size, {values["queue_size"]}, would have to wait: set a larger one'
+                'the images of one camera come so much later than those of the other that more '
+                f'than queue_size, {values["queue_size"]}, would have to wait: set a larger one'
             )
         text, otherwise = f'no stamps lie within sync_tolerance, {tolerance:g} s', ''
         if abs(nearest) <= tolerance:
-            # Clocks that differ and images that come late look the same from here.
-            text = f'what would pair does not come while queue_size, {values["queue_size"]}, wait'
+            # Different clocks and late images cannot be told apart here.
+            text = (
+                f'matching images come only after queue_size, {values["queue_size"]}, is exceeded'
+            )
             late = visible if offset + shift > 0 else thermal
             otherwise = (
-                f'; a larger queue_size, if the {late} images do come {abs(offset + shift):.1f} s '
-                'late'
+                f'; or a larger queue_size, if the {late} images really come '
+                f'{abs(offset + shift):.1f} s late'
             )
         if measured is not None:
             text += f'; {apart(thermal, offset, visible)}'
@@ -178,7 +180,7 @@ class Attendance:
         return f'{text}: set thermal_time_offset: {-offset:.3f}, or widen sync_tolerance'
 
     def mismatch(self, values: Mapping[str, Any], now: float) -> str | None:
-        """Return what is wrong where all cameras send, and nothing pairs; None if nothing is."""
+        """Say what is wrong if all cameras send, but nothing pairs; None if nothing is wrong."""
         silence = now - self._last_pair
         advice = self.pairing_advice(values) if silence > values['stale_timeout'] else None
         return f'both cameras send, but no pair for {silence:.1f} s: {advice}' if advice else None

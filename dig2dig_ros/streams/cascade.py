@@ -13,12 +13,12 @@
 # limitations under the License.
 
 """
-Groups of a visible message and one of each other source, by a cascade of pairers.
+Groups a visible message with one of each other source, by a cascade of pairers.
 
-The first stage pairs visible with thermal. Each further stage pairs what the one before has
-decided, under its visible stamp, with the next source. So every message of a group lies within
-the tolerance of its visible one, and every stage keeps what its pairer promises: bounded queues,
-an early decision, a count for every drop.
+The first stage pairs visible with thermal. Each further stage pairs the groups of the previous
+one, by their visible stamp, with the next source. So every message of a group lies within the
+tolerance of its visible one, and every stage has the guarantees of its pairer: bounded queues, an
+early decision, a count for every drop.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ class Cascade(Generic[MessageT]):
     """
     Groups K streams with K - 1 pairers and accounts for every message.
 
-    With no additional sources it is the pairer of the policy. It is not thread-safe.
+    Without additional sources, it is the pairer of the policy. It is not thread-safe.
 
     Drops are counted as the pairers count them, under the name of the source. A group that
-    found no message of the source NAME is dropped as 'NAME missing', and with it a message of
-    each source before NAME; a clock that jumps in one source clears all of them. Of each source
-    this reads: messages added = groups + all drops of its name but 'missing' + 'missing' of the
-    sources after it + what is held.
+    finds no message of the source NAME is dropped as 'NAME missing', and with it a message of
+    each source before NAME; a clock jump of one source clears all of them. For each source,
+    messages added = groups + all drops of its name except 'missing' + 'missing' of the sources
+    after it + held messages.
 
-    :param policy: see :func:`~dig2dig_ros.streams.pairing.make_pairer`; that of every stage.
+    :param policy: of every stage, see :func:`~dig2dig_ros.streams.pairing.make_pairer`.
     :param tolerance: largest accepted distance to the visible stamp in seconds, inclusive.
-    :param queue_size: messages of each source, and groups that wait for it, held at most.
-    :param thermal_time_offset: seconds that are added to thermal stamps.
+    :param queue_size: most messages of each source, and groups that wait for it, that are held.
+    :param thermal_time_offset: seconds to add to thermal stamps.
     :param additional_sources: names of the sources after the first two.
-    :param first: names of those two; what is said of visible and thermal holds for them.
-    :raises PairingError: for a name that is taken, and whatever `make_pairer` refuses.
+    :param first: names of those two, which take the roles of visible and thermal.
+    :raises PairingError: a name is taken, or `make_pairer` refuses a value.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Cascade(Generic[MessageT]):
         for name in self.sources:
             if self.sources.count(name) > 1:
                 raise PairingError(
-                    f"the source '{name}' is there more than once: give each one its own name"
+                    f"the source '{name}' appears more than once: give each one its own name"
                 )
         self._pair = make_pairer(policy, tolerance, queue_size, thermal_time_offset)
         others = [make_pairer(policy, tolerance, queue_size) for _ in additional_sources]
@@ -85,7 +85,7 @@ class Cascade(Generic[MessageT]):
 
     @property
     def thermal_time_offset(self) -> float:
-        """Seconds added to thermal stamps, those of held messages too; may be set any time."""
+        """Seconds added to thermal stamps, also of held messages; may be set at any time."""
         return self._pair.thermal_time_offset
 
     @thermal_time_offset.setter
@@ -102,7 +102,7 @@ class Cascade(Generic[MessageT]):
 
     @property
     def counters(self) -> Counter[str]:
-        """What was dropped by cause, and the complete 'groups'."""
+        """The drops by cause, and the complete 'groups'."""
         counters: Counter[str] = Counter()
         for index, stage in enumerate(self._stages):
             name = self.sources[index + 1]
@@ -113,7 +113,7 @@ class Cascade(Generic[MessageT]):
                 elif source != 'visible':
                     continue
                 elif index and cause not in self._clearings:
-                    # What comes to a later stage as its visible message is a group.
+                    # To a later stage, a group takes the place of the visible message.
                     counters[f'{name} missing'] += number
                 else:
                     for member in self.sources[: index + 1]:
@@ -127,8 +127,8 @@ class Cascade(Generic[MessageT]):
         return self._stages[index].jumps(side, stamp)
 
     def _place(self, source: str) -> tuple[int, Source]:
-        """Return the stage that messages of a source go to, and on which side."""
-        # Visible messages go to the first stage, each other one to the stage of its source.
+        """Return the stage and the side that messages of a source go to."""
+        # Visible messages go to the first stage, all others to the stage of their source.
         index = self.sources.index(source)
         return max(index - 1, 0), 'thermal' if index else 'visible'
 
@@ -138,7 +138,7 @@ class Cascade(Generic[MessageT]):
 
         :param source: one of `sources`.
         :param stamp: the message's own stamp in nanoseconds, not corrected.
-        :param message: whatever the group shall carry; it is never looked into.
+        :param message: any object to carry in the group; it is never inspected.
         :return: the groups that this message completes, in the order of their visible stamps.
         """
         index, side = self._place(source)
@@ -153,22 +153,22 @@ class Cascade(Generic[MessageT]):
 
     def settle(self) -> list[Group[MessageT]]:
         """
-        Decide the groups among what is held as if nothing closer came, and hold the rest.
+        Decide the groups among the held messages as if no closer ones came, and hold the rest.
 
         For live streams that have all paused, see :meth:`Pairer.settle`.
         """
         return self._conclude(lambda stage: stage.settle())
 
     def flush(self) -> list[Group[MessageT]]:
-        """Decide everything that is held as if nothing more came; drop and count the rest."""
+        """Decide all held messages as if no more came; drop and count the rest."""
         return self._conclude(lambda stage: stage.flush())
 
     def clear(self, cause: str) -> None:
         """
         Drop everything that is held and begin a new timeline.
 
-        :param cause: what the drops are counted as after the name of their source, such as
-            'clock jump' or 'shutdown'.
+        :param cause: of the drops, counted after the name of their source, such as 'clock jump'
+            or 'shutdown'.
         """
         self._clearings.add(cause)
         for stage in self._stages:
@@ -177,7 +177,7 @@ class Cascade(Generic[MessageT]):
     def _conclude(
         self, decide: Callable[[Pairer[Any]], list[Group[Any]]]
     ) -> list[Group[MessageT]]:
-        """Let each stage decide, once it has what the stages before it have decided."""
+        """Let each stage decide, once it has the decisions of the stages before it."""
         groups: list[Group[Any]] = decide(self._pair)
         for stage in self._stages[1:]:
             groups = _flattened(_feed(stage, groups) + decide(stage))

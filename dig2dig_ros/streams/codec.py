@@ -15,12 +15,12 @@
 """
 Image messages to NumPy arrays and back, without ROS at import.
 
-Reading shares memory with the message where the layout allows, writing copies once. Any object
-with the fields of ``sensor_msgs/Image`` will do, so messages from a bag reader need no ROS
-either. Colour arrays are (H, W, 3) uint8 in **BGR** order, as OpenCV has them.
+Reading shares memory with the message if the layout allows, writing copies once. Any object with
+the fields of ``sensor_msgs/Image`` will do, so messages from a bag reader need no ROS either.
+Colour arrays are (H, W, 3) uint8 in **BGR** order, as in OpenCV.
 
-Encodings are those of ``sensor_msgs/image_encodings``; cv_bridge is asked only for what is not
-in :data:`SUPPORTED_ENCODINGS`, and only after a trial, see ``cv_bridge_trial``.
+Encodings are those of ``sensor_msgs/image_encodings``; cv_bridge is only used for those not in
+:data:`SUPPORTED_ENCODINGS`, and only after a trial, see ``cv_bridge_trial``.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ from dig2dig_ros.streams.cv_bridge_trial import cv_bridge, why_not
 
 # What image_transport's ``compressed`` sends.
 _TRANSPORTED = ('JPEG', 'PNG', 'TIFF')
-# Surplus behind an image: up to its own size plus this many bytes is a driver's buffer.
+# Surplus data after an image: up to its own size plus this many bytes is a driver's buffer.
 _MOST_SURPLUS = 65_536
-# Compressed images: bytes that need no check, and bytes of a pixel of four floats.
+# Compressed images: a size that needs no check, and bytes of a pixel of four floats.
 _FEW_BYTES = 1 << 23
 _MOST_BYTES_OF_PIXEL = 16
 # PNG compression, 0 to 9; image_transport's default.
 _PNG_LEVEL = 3
-# Characters of what a message says of itself that an error repeats: it may be megabytes.
+# Characters of a message's own text that an error quotes: it may be megabytes.
 _QUOTED = 60
 
 
 class CodecError(ValueError):
-    """A message cannot be read or written; the text names topic, encoding and what is wrong."""
+    """A message cannot be read or written; the message names topic, encoding and problem."""
 
 
 class ImageMessage(Protocol):
@@ -91,7 +91,7 @@ CompressedImageMessageT = TypeVar('CompressedImageMessageT', bound=CompressedIma
 
 @dataclass(frozen=True)
 class _Layout:
-    """How one encoding lies in memory, and what turns it into BGR (None: it needs nothing)."""
+    """The memory layout of an encoding, and its conversion to BGR (None: none needed)."""
 
     dtype: str
     channels: int = 1
@@ -102,7 +102,7 @@ class _Layout:
 
 
 def _bayer(dtype: str, to_bgr: int) -> _Layout:
-    # OpenCV leaves the border to its neighbours and fills an image without an interior with 0.
+    # OpenCV fills the border from its neighbours, and an image without an interior with 0.
     return _Layout(dtype, to_bgr=to_bgr, smallest=3)
 
 
@@ -174,7 +174,7 @@ def decode(
 
     mono8, 8UC1, mono16, 16UC1, 32FC1, bgr8 and 8UC3 are views of the message's memory (padded
     rows included): keep them for as long as you like, but do not write to them. Samples in the
-    other byte order or at odd addresses cost one copy, other colour encodings their conversion.
+    other byte order or at odd addresses are copied, other colour encodings converted.
     bayer_*16 and colour of 16 bits are reduced to 8, from all 16 or from those that ``depth``
     finds. Signed integers and 64FC1 become float32. 32FC1 may hold NaN and infinities.
 
@@ -204,7 +204,7 @@ def decode(
 
 def check(msg: ImageMessage, topic: str = '', *, max_pixels: int = MAX_PIXELS) -> None:
     """
-    Refuse what :func:`decode` would refuse, in microseconds: no pixel is looked at.
+    Refuse what :func:`decode` would refuse, in microseconds, without reading a pixel.
 
     Only encodings that are left to cv_bridge can still fail later.
 
@@ -216,7 +216,7 @@ def check(msg: ImageMessage, topic: str = '', *, max_pixels: int = MAX_PIXELS) -
         _view(msg, layout, refuse)
     else:
         _refuse_surplus(len(msg.data), int(msg.step) * int(msg.height), refuse)
-        # The executor must not wait for the trial of it: what passes here can fail later.
+        # The executor must not wait for its trial, so a message that passes may fail later.
         _require_cv_bridge(why_not(), refuse)
 
 
@@ -224,9 +224,9 @@ def check_compressed(
     msg: CompressedImageMessage, topic: str = '', *, max_pixels: int = MAX_PIXELS
 ) -> None:
     """
-    Refuse what takes much memory while it waits, and is no image that could need it.
+    Refuse data that take more memory in the queue than their image could need.
 
-    :raises CodecError: it is beyond the limit, damaged, or not an image alone.
+    :raises CodecError: the image is beyond the limit or damaged, or there is more than an image.
     """
     refuse = partial(_refusal, topic, f'format {_quoted(msg.format)}')
     data = _as_bytes(msg.data, refuse)
@@ -258,7 +258,7 @@ def _checked_layout(
     layout = _LAYOUTS.get(msg.encoding)
     if layout is None:
         if re.fullmatch(r'(8|16|32)[US]C\d+|(32|64)FC\d+', msg.encoding):
-            raise refuse(f'this is no image that can be fused; {_SUPPORTED_TEXT}')
+            raise refuse(f'this encoding cannot be fused; {_SUPPORTED_TEXT}')
         return None
     across, down = layout.chroma
     if width % across or height % down:
@@ -269,7 +269,7 @@ def _checked_layout(
 
 
 def _refuse_surplus(size: int, needed: int, refuse: Callable[[str], CodecError]) -> None:
-    """Refuse data far beyond the image: max_pixels is there to bound the memory of what waits."""
+    """Refuse data far beyond the image, as max_pixels must bound the memory of the queue."""
     if size > 2 * needed + _MOST_SURPLUS:
         raise refuse(
             f'{size} bytes of data are far more than the {needed} of its rows: have the driver '
@@ -278,7 +278,7 @@ def _refuse_surplus(size: int, needed: int, refuse: Callable[[str], CodecError])
 
 
 def _view(msg: ImageMessage, layout: _Layout, refuse: Callable[[str], CodecError]) -> NDArray[Any]:
-    """Return the samples as they lie in the message's memory, padded rows left out."""
+    """Return a view of the samples in the message's memory, without the padding of rows."""
     height, width, step = int(msg.height), int(msg.width), int(msg.step)
     dtype = np.dtype(('>' if msg.is_bigendian else '<') + layout.dtype)
     pixel_bytes = layout.channels * dtype.itemsize
@@ -287,7 +287,7 @@ def _view(msg: ImageMessage, layout: _Layout, refuse: Callable[[str], CodecError
     rows = height if down == 1 else height + height // down
     buffer = _as_bytes(msg.data, refuse)
     if down > 1 and buffer.size == row_bytes * rows:
-        # Publishers disagree about the step of a two-plane image; this size has one reading.
+        # Publishers disagree about the step of a two-plane image; this size is unambiguous.
         step = row_bytes
     if step < row_bytes:
         raise refuse(f'step {step} is less than the {row_bytes} bytes of a row of {width} pixels')
@@ -299,7 +299,9 @@ def _view(msg: ImageMessage, layout: _Layout, refuse: Callable[[str], CodecError
         )
     _refuse_surplus(buffer.size, step * rows, refuse)
     if step > LONGEST_SIDE * pixel_bytes:
-        raise refuse(f'step {step} is longer than any row, of {LONGEST_SIDE} pixels, is')
+        raise refuse(
+            f'step {step} is longer than any row, which has {LONGEST_SIDE} pixels at most'
+        )
     shape: tuple[int, ...] = (rows, width)
     strides: tuple[int, ...] = (step, pixel_bytes)
     if layout.channels > 1:
@@ -317,11 +319,11 @@ def decode_compressed(
     depth: BitDepth | None = None,
 ) -> NDArray[Any]:
     """
-    Return the pixels of a JPEG, PNG or TIFF message, as image_transport's ``compressed`` has them.
+    Return the pixels of a JPEG, PNG or TIFF message of image_transport's ``compressed``.
 
-    The first bytes identify the data. ``format`` adds what they cannot: channels that were
+    The first bytes identify the data. ``format`` adds what they do not say: channels that were
     compressed in red-green-blue order (``'rgb8; jpeg compressed rgb8'``, ``'rgb8; tiff compressed
-    '``), a Bayer mosaic that was compressed as it is (``'bayer_rggb8; png compressed '``), and
+    '``), a Bayer mosaic that was compressed unconverted (``'bayer_rggb8; png compressed '``), and
     16-bit counts that JPEG reduced to 8 bits (``'mono16; jpeg compressed mono8'``), which are
     scaled back to 16.
 
@@ -341,7 +343,7 @@ def decode_compressed(
     data = _as_bytes(msg.data, refuse).tobytes()
     try:
         stated = stated_size(data, _TRANSPORTED)
-        # Unchanged keeps 16 bits, and leaves pixels where the sensor has them (no EXIF rotation).
+        # Unchanged keeps 16 bits, and the orientation of the sensor (no EXIF rotation).
         image = decode_image(data, stated, cv2.IMREAD_UNCHANGED, max_pixels)
     except EncodedImageError as error:
         raise refuse(str(error)) from error
@@ -372,9 +374,9 @@ def encode(
     :param array: (H, W) for mono8, 8UC1 (uint8), mono16, 16UC1 (uint16) and 32FC1 (float32);
         (H, W, 3) uint8 **in BGR order** for bgr8, 8UC3 and rgb8, which is swapped here.
     :param encoding: one of :data:`WRITABLE_ENCODINGS`.
-    :param header: becomes the header of the message as it is, not a copy of it.
+    :param header: becomes the header of the message itself, not a copy.
     :param message_type: ``sensor_msgs.msg.Image``.
-    :raises CodecError: encoding and array do not belong together.
+    :raises CodecError: encoding and array do not match.
     """
     layout = _LAYOUTS.get(encoding)
     if layout is None or encoding not in WRITABLE_ENCODINGS:
@@ -393,7 +395,7 @@ def encode(
         pixels = np.ascontiguousarray(array)
     else:
         pixels = cv2.cvtColor(array, cv2.COLOR_BGR2RGB)
-    # The setter of a ROS message takes an array.array as it is, and walks over anything else.
+    # The setter of a ROS message takes an array.array as it is, and iterates over anything else.
     data = byte_array('B')
     data.frombytes(pixels.reshape(-1).view(np.uint8).data)
 
@@ -421,8 +423,8 @@ def encode_compressed(
 
     :param array: (H, W) or, **in BGR order** whatever the encoding, (H, W, 3) uint8; for PNG also
         (H, W) uint16.
-    :param encoding: what a receiver is to make of it, such as rgb8.
-    :param header: becomes the header of the message as it is, not a copy of it.
+    :param encoding: what a receiver should decode it to, such as rgb8.
+    :param header: becomes the header of the message itself, not a copy.
     :param message_type: ``sensor_msgs.msg.CompressedImage``.
     :param kind: ``jpeg`` or ``png``.
     :param jpeg_quality: 1 to 100.
@@ -447,7 +449,7 @@ def encode_compressed(
         raise CodecError(f'OpenCV cannot compress shape {array.shape} as {kind}')
     data = byte_array('B')
     data.frombytes(encoded.data)
-    # What was compressed: colours in blue-green-red order, and of grey JPEG the 8 bits.
+    # The compressed encoding: colours in blue-green-red order, and grey JPEG has 8 bits.
     target = 'bgr8' if is_colour else 'mono8' if is_jpeg else ''
     message = message_type()
     message.header = header
@@ -462,7 +464,7 @@ def _refusal(topic: str, kind: str, reason: str) -> CodecError:
 
 
 def _quoted(text: str) -> str:
-    """Return what a message says, short and printable: it goes to a log and a terminal."""
+    """Return a message's own text, short and printable, for logs and terminals."""
     return repr(text if len(text) <= _QUOTED else f'{text[:_QUOTED]}...')
 
 
@@ -472,7 +474,7 @@ def _as_bytes(data: Any, refuse: Callable[[str], CodecError]) -> NDArray[np.uint
         # An empty buffer is an error to frombuffer in some versions of NumPy.
         return np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
     except (TypeError, ValueError, BufferError) as error:
-        raise refuse(f'its data ({type(data).__name__}) is no buffer of bytes') from error
+        raise refuse(f'its data ({type(data).__name__}) is not a buffer of bytes') from error
 
 
 def _to_8_bit(image: NDArray[Any], depth: BitDepth | None) -> NDArray[Any]:
@@ -492,22 +494,22 @@ def _colour(image: Any) -> NDArray[np.uint8]:
 def _supported(
     image: NDArray[Any], refuse: Callable[[str], CodecError], depth: BitDepth | None = None
 ) -> NDArray[Any]:
-    """Bring what another decoder made (BGR or BGRA order) into the types that we return."""
+    """Convert the output of another decoder (BGR or BGRA order) to the types that we return."""
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
     if image.ndim == 2 and image.dtype.kind in 'iuf':
         if image.dtype in (np.uint8, np.uint16, np.float32):
             return image
-        with np.errstate(over='ignore'):  # what float32 does not hold is infinite
+        with np.errstate(over='ignore'):  # values beyond float32 become infinite
             return image.astype(np.float32)
     if image.ndim == 3 and image.dtype in (np.uint8, np.uint16) and image.shape[2] in (3, 4):
         image = _to_8_bit(image, depth)
         return _colour(cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)) if image.shape[2] == 4 else image
-    raise refuse(f'{image.dtype} of shape {image.shape} is no image that can be fused')
+    raise refuse(f'an image of {image.dtype} of shape {image.shape} cannot be fused')
 
 
 def _compressed_from(format_text: str) -> tuple[str, str]:
-    """Return the encoding that was compressed and the one it was converted to before, or ''."""
+    """Return the original encoding, and the one it was converted to for compression, or ''."""
     encoding, semicolon, how = format_text.partition(';')
     target = re.search(r'compressed\s+(\w+)', how if semicolon else format_text)
     return encoding.strip() if semicolon else '', target[1] if target else ''
@@ -525,9 +527,9 @@ def _decode_with_cv_bridge(msg: ImageMessage, refuse: Callable[[str], CodecError
     try:
         image = bridge.imgmsg_to_cv2(msg, 'bgr8' if has_colour else 'passthrough')
     except Exception as error:
-        # Its own error class is out of reach where only its extension module fails to load.
+        # Its own error class cannot be imported if its extension module fails to load.
         raise refuse(f'cv_bridge cannot convert it ({error}); {_SUPPORTED_TEXT}') from error
     image = np.asarray(image)
     if image.shape[:2] != (int(msg.height), int(msg.width)):
-        raise refuse(f'cv_bridge made an image of shape {image.shape} of it; {_SUPPORTED_TEXT}')
+        raise refuse(f'cv_bridge returned an image of shape {image.shape}; {_SUPPORTED_TEXT}')
     return _supported(image, refuse)

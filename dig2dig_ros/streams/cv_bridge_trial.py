@@ -13,10 +13,10 @@
 # limitations under the License.
 
 """
-cv_bridge, for encodings that the codec does not know, once a child process has survived it.
+cv_bridge, for encodings that the codec does not know, after a trial in a child process.
 
-The package of a distribution is built for that distribution's NumPy. Under another one it loads
-with a warning, and the first conversion ends the process: no error can be caught then.
+The package of a distribution is built for that distribution's NumPy. With another version, it
+loads with a warning, and the first conversion crashes the process: no error can be caught then.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ _outcome: list[tuple[Any, str]] = []
 
 
 def cv_bridge() -> tuple[Any, str]:
-    """Return (a CvBridge, '') or (None, why there is none). The first call takes seconds."""
+    """Return (a CvBridge, '') or (None, the reason). The first call takes seconds."""
     if not _outcome:
         _outcome.append(_found())
     return _outcome[0]
 
 
 def why_not() -> str:
-    """Return why there is no cv_bridge as far as that is known; nothing is tried for it."""
+    """Return why there is no cv_bridge, if already known, without a trial."""
     return _outcome[0][1] if _outcome else _missing()
 
 
@@ -66,7 +66,7 @@ def _missing() -> str:
         found = importlib.util.find_spec('cv_bridge') is not None
     except (ImportError, ValueError):
         found = False
-    return '' if found else 'cv_bridge, which knows more, is not installed'
+    return '' if found else 'cv_bridge, which supports more, is not installed'
 
 
 def _found() -> tuple[Any, str]:
@@ -76,17 +76,17 @@ def _found() -> tuple[Any, str]:
     try:
         return importlib.import_module('cv_bridge').CvBridge(), ''
     except Exception as error:
-        # Built for another NumPy it may end in AttributeError, SystemError and others.
+        # Built for another NumPy, it may raise AttributeError, SystemError and others.
         return None, f'cv_bridge does not load ({type(error).__name__}: {error})'
 
 
 def _failure() -> str:
-    """Return how cv_bridge fails in a process of its own, or nothing where it works."""
+    """Return how cv_bridge fails in a separate process; empty if it works."""
     _, failure = attempt(_PROGRAM)
     if not failure:
         return ''
     spared = (
-        ', which this process is spared: it is probably built for another NumPy than '
+        ' in a separate trial, so it is not used: it was probably built for another NumPy than '
         f'{np.__version__}'
     )
     return f'cv_bridge {failure}{spared * failure.startswith("crashes")}'

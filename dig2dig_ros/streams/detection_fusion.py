@@ -14,10 +14,10 @@
 
 
 """
-Detections of several sources to one set: check each message, join by stamp, merge, and count.
+Detections of several sources into one set: check each message, join by stamp, merge, and count.
 
-The sources are what one detector saw of a scene: the cameras' images and the fused one. All that
-decides about detections is here and below; free of ROS.
+The sources are the images of a scene that one detector ran on: the cameras' and the fused one.
+Everything that determines the detections is here and below; no ROS.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ from dig2dig_ros.streams.pairing import Group
 from dig2dig_ros.streams.preparation import stamp_of
 from dig2dig_ros.streams.timeline import RecentStamps
 
-# Why a message of a source may end without being merged; counted by source.
+# Why a message may be dropped without being merged; counted by source.
 CAUSES = (
     *('malformed', 'zero stamp', 'duplicate stamp', 'late', 'unpaired'),
     *('without counterpart', 'clock jump', 'shutdown'),
 )
-# A source that was heard within this many stale_timeouts may only be slow.
+# A source that sent within this many stale_timeouts may just be slow.
 _SLOW = 5
-# The fusion computes weights on cells of this side; keeping more of a map gains nothing.
+# The fusion computes weights on cells of this side, so a finer map gains nothing.
 _CELL = 4
 _NOTHING = Detections(np.zeros((0, 4)), np.zeros(0))
 
 
 @dataclass(frozen=True)
 class Found:
-    """What one message says: by class, best first."""
+    """The detections of one message, by class, best first."""
 
     source: str
     header: Any
@@ -67,9 +67,9 @@ class Found:
 @dataclass(frozen=True)
 class MergedFrame:
     """
-    What several sources found in the images of one moment.
+    The merged detections of several sources in the images of one moment.
 
-    :param header: of the first source that is there.
+    :param header: of the first source that is present.
     :param merged: by class; columns of ``source_scores`` are the sources of the parameters.
     """
 
@@ -81,17 +81,17 @@ class DetectionFusion:
     """
     From messages to merged detections; used from one thread.
 
-    A detector that ends, or is never there, holds nobody up: once the others have sent for
-    ``stale_timeout`` seconds without it, they go on, and wait for it again as soon as two of its
-    messages have come within that time.
+    A detector that ends, or never starts, does not block the others: once they have sent for
+    ``stale_timeout`` seconds without it, they continue, and wait for it again as soon as two of
+    its messages have come within that time.
 
-    Every message is accounted for. Of each source: received = merged + dropped for one of
+    Every message is accounted for. For each source, received = merged + dropped for one of
     :data:`CAUSES` + those that wait.
 
     :param values: all parameters by name, see :mod:`~dig2dig_ros.streams.detection_parameters`.
-    :param topics: of each source, for texts.
-    :param publishers: returns how many publishers a topic has, where it is known.
-    :param log: called with a sentence for what goes wrong with a message.
+    :param topics: of each source, for messages.
+    :param publishers: returns how many publishers a topic has, if known.
+    :param log: called with a sentence on every problem with a message.
     :param clock: seconds of a steady clock.
     """
 
@@ -114,13 +114,13 @@ class DetectionFusion:
         self._began = clock()
         self._counts: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
-        # When each source last sent, and what its silence is while the others send.
+        # When each source last sent, and how long it has been silent while the others send.
         self._heard: dict[str, float] = {}
         self._silence = dict.fromkeys(self.sources, 0.0)
         self._latest = math.nan
         self._last_union = self._began
         self._united_stamps = RecentStamps()
-        # Text and time of what was refused last, by source.
+        # Reason and time of the last refusal, by source.
         self._refused: dict[str, tuple[str, float]] = {}
         self._weights: dict[int, dict[str, NDArray[Any]]] = {}
         self._present: tuple[str, ...] = self.sources
@@ -128,7 +128,7 @@ class DetectionFusion:
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """The parameters by name; may be replaced at any time, in one piece."""
+        """The parameters by name; may be replaced at any time, as a whole."""
         return self._values
 
     @values.setter
@@ -158,7 +158,7 @@ class DetectionFusion:
             self._note(source)
         else:
             self._refuse(
-                source, 'they have no stamp: the detector has to pass on that of the image'
+                source, 'they have no stamp: the detector must copy the stamp of the image'
             )
         if self._cascade is not None and source in self._present:
             return self._unite_all(self._cascade.add(source, stamp, found))
@@ -169,12 +169,12 @@ class DetectionFusion:
         return self._unite_all([Group((found,), (stamp,))])
 
     def _why_not_alone(self, source: str, stamp: int) -> str:
-        """Return for which cause a message without a cascade is dropped; '' where for none."""
+        """Return the cause to drop a message without a cascade; '' if there is none."""
         if stamp <= 0:
             return 'zero stamp'
         if source not in self._present:
             return 'without counterpart'
-        # A source that goes alone, or the last one of those before it.
+        # A source that continues alone, or the last one of those before it.
         if self._united_stamps.begins_anew(stamp):
             self._united_stamps.clear()
         latest = self._united_stamps.latest
@@ -196,7 +196,7 @@ class DetectionFusion:
             self._counts['weight maps refused'] += 1
             self._log(f'a weight map of {source} is refused: {error}')
             return
-        # A copy, so that the rest of the message is let go.
+        # A copy, so that the rest of the message is freed.
         weights = plane[::_CELL, ::_CELL].astype(np.float32)
         if message.encoding == 'mono8':
             weights /= 255
@@ -208,7 +208,7 @@ class DetectionFusion:
             del self._weights[next(iter(self._weights))]
 
     def settle(self) -> list[MergedFrame]:
-        """Merge what can be now that all sources pause; the rest goes on waiting."""
+        """Merge what can be merged while all sources pause; the rest keeps waiting."""
         return self._unite_all(self._cascade.settle() if self._cascade is not None else [])
 
     def clear(self, cause: str) -> None:
@@ -223,12 +223,12 @@ class DetectionFusion:
         """How many messages wait for their counterparts."""
         return 0 if self._cascade is None else self._cascade.pending
 
-    # Which sources are there
+    # Which sources are present
 
     def _note(self, source: str) -> None:
-        """Note that a source sent something sound, and wait for those that are there."""
+        """Note that a source sent something valid, and wait for the sources that are present."""
         now, timeout = self._clock(), self._values['stale_timeout']
-        # In a pause of all nobody is missing, whatever its length.
+        # If all sources pause, none is missing, however long it takes.
         gap = 0.0 if math.isnan(self._latest) else min(now - self._latest, timeout / 2)
         for other in self.sources:
             self._silence[other] += gap
@@ -251,7 +251,7 @@ class DetectionFusion:
         self._cascade = self._new_cascade()
 
     def _new_cascade(self) -> Cascade[Found] | None:
-        """Return what joins the sources that are there; None where one goes alone."""
+        """Return what joins the sources that are present; None if there is only one."""
         if len(self._present) < 2:
             return None
         return Cascade(
@@ -263,7 +263,7 @@ class DetectionFusion:
         )
 
     def _retire(self) -> None:
-        """Drop what waits, and keep the counts."""
+        """Drop what waits, but keep the counts."""
         if self._cascade is not None:
             self._cascade.clear('without counterpart')
             self._dropped += self._drops_of_cascade()
@@ -277,7 +277,7 @@ class DetectionFusion:
         for what, number in self._cascade.counters.items():
             source, _, cause = what.partition(' ')
             if cause == 'missing':
-                # It ended a message of each source before.
+                # With it, a message of each source before was dropped.
                 for earlier in sources[: sources.index(source)]:
                     drops[f'{earlier} unpaired'] += number
             elif cause:  # 'groups' has none
@@ -293,14 +293,14 @@ class DetectionFusion:
         values = self._values
         stamp, latest = group.stamps[0], self._united_stamps.latest
         if latest is not None and stamp < latest:
-            # What comes out goes back only where a new timeline began.
+            # The stamps of the output only step back at a new timeline.
             self._united_stamps.clear()
         self._united_stamps.insert(stamp)
         there = {found.source: found for found in group.messages}
         header = group.messages[0].header
         maps = self._weights.get(stamp_of(header), {}) if values['use_weights'] else {}
         says = [
-            # A detector that is not there denies nothing.
+            # A detector that is not present denies nothing.
             partial(_say, maps[name], values['equal_share'])
             if name in maps and name in there
             else None
@@ -342,14 +342,14 @@ class DetectionFusion:
         for name in self.sources:
             self._counts[f'{name} merged' if name in there else f'frames without {name}'] += 1
 
-    # What to say of it
+    # Diagnostics
 
     def _refuse(self, source: str, reason: str) -> None:
         self._refused[source] = reason, self._clock()
         self._log(f'detections of {source} on {self._topics[source]} are refused: {reason}')
 
     def health(self) -> list[str]:
-        """Return what is wrong now, in sentences; nothing where all is well."""
+        """Return the current problems, in sentences; empty if there are none."""
         now, timeout = self._clock(), self._values['stale_timeout']
         warnings = []
         for name in self.sources:
@@ -360,9 +360,9 @@ class DetectionFusion:
                 count = f' (publishers: {self._publishers(topic)})' if self._publishers else ''
                 goes_on = ': the others are merged without it'
                 if heard is not None and now - heard < _SLOW * timeout:
-                    goes_on += '; where it is only slow, set a longer stale_timeout'
+                    goes_on += '; if it is just slow, set a longer stale_timeout'
                 warnings.append(
-                    f'no sound detections of {name} on {topic} {silence}{count}'
+                    f'no valid detections of {name} on {topic} {silence}{count}'
                     + goes_on * (name not in self._present)
                 )
         for source, (reason, moment) in self._refused.items():
@@ -371,8 +371,8 @@ class DetectionFusion:
         if not warnings and now - self._last_union > timeout:
             warnings.append(
                 f'all sources send, but for {now - self._last_union:.1f} s none of their stamps '
-                f'lie within sync_tolerance, {self._values["sync_tolerance"]:g} s: let the '
-                'detectors pass on the stamps of the images, or widen it'
+                f'lie within sync_tolerance, {self._values["sync_tolerance"]:g} s: have the '
+                'detectors copy the stamps of the images, or widen it'
             )
         return warnings
 
@@ -407,7 +407,7 @@ class DetectionFusion:
 
 
 def _say(weights: NDArray[Any], share: float, boxes: Array) -> Array:
-    """Return the say of a camera in boxes by the cells of its weight map."""
+    """Return how much a camera counts in each box, from the cells of its weight map."""
     return say_of_boxes(weights, boxes / _CELL, share)
 
 

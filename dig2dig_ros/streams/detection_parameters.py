@@ -14,7 +14,7 @@
 
 
 """
-The parameters of the node that merges detections, in one table like those of the fusion node.
+The parameters of the node that merges detections, in a table like that of the fusion node.
 
 ``config/detection_fusion.yaml`` and its part of ``docs/parameters.md`` are written from it by
 ``scripts/parameters.py``.
@@ -39,7 +39,7 @@ AUTO = 'auto'
 
 
 class ParameterError(ValueError):
-    """Parameters do not fit together; the message says which, and what to do."""
+    """Parameters contradict each other; the message says which, and what to do."""
 
 
 def _check_sources(value: Any) -> str | None:
@@ -47,9 +47,9 @@ def _check_sources(value: Any) -> str | None:
         return 'must be two names or more (at most eight), such as [visible, thermal]'
     for name in value:
         if not re.fullmatch(r'[A-Za-z_][A-Za-z0-9_]*', name):
-            return f"'{name}' is no name of a topic: use letters, digits and underscores"
+            return f"'{name}' is not a valid topic name: use letters, digits and underscores"
     if len(set(value)) < len(value):
-        return 'names one source more than once'
+        return 'must name each source only once'
     return None
 
 
@@ -98,8 +98,8 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec('equal_share', 0.5, 'Weight from which a camera counts fully: that of cameras '
                   'that contribute equally, 1 / number of cameras fused.', live=True,
                   limits=(0.01, 1.0)),
-    replace(PARAMETERS_BY_NAME['max_pixels'], description='Weight maps of more pixels are refused '
-            'before they take memory.'),
+    replace(PARAMETERS_BY_NAME['max_pixels'], description='Weight maps with more pixels are '
+            'refused before memory is allocated.'),
     PARAMETERS_BY_NAME['diagnostics_period'],
 )
 # fmt: on
@@ -107,9 +107,9 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
 
 def check_together(values: Mapping[str, Any]) -> None:
     """
-    Check what one parameter cannot know of another.
+    Check parameters that depend on each other.
 
-    :raises ParameterError: they do not fit together; the message says why.
+    :raises ParameterError: they contradict each other; the message says why.
     """
     sources = values['sources']
     for name in ('calibration_slopes', 'calibration_offsets'):

@@ -13,10 +13,10 @@
 # limitations under the License.
 
 """
-What this machine has to run the package with: Python, NumPy, OpenCV, torch, and devices.
+Checks of what the package needs on this machine: Python, NumPy, OpenCV, torch, and devices.
 
-Each is tried in a process of its own, so that what is broken costs no more than its own line.
-Importable without any of them.
+Each is tried in a separate process, so that a broken one only affects its own line. This module
+can be imported without any of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Any
 import dig2dig_ros
 from dig2dig_ros.streams.trial import ask
 
-# Where the driver of an NVIDIA GPU, and a Jetson, show that they are there.
+# Files that show that there is the driver of an NVIDIA GPU, or a Jetson.
 _NVIDIA = (
     Path('/proc/driver/nvidia/version'),
     Path('/etc/nv_tegra_release'),
@@ -45,10 +45,10 @@ _NVIDIA = (
 @dataclass(frozen=True)
 class Finding:
     """
-    What was found in one place, and what to do where it is not as it should be.
+    The result of a check, and what to do about problems.
 
-    :param name: of the place, in a word or two.
-    :param advice: a sentence for each thing that is wrong.
+    :param name: of the check, a word or two.
+    :param advice: a sentence for each problem.
     """
 
     name: str
@@ -77,7 +77,7 @@ def _system() -> str:
 
 
 def _line(path: str | Path, name: str) -> str:
-    """Return the value of the first line ``name: value`` of a file; empty where there is none."""
+    """Return the value of the first line ``name: value`` of a file; empty if there is none."""
     with suppress(OSError), open(path, encoding='utf-8', errors='replace') as lines:
         for line in lines:
             if line.startswith(name):
@@ -86,7 +86,7 @@ def _line(path: str | Path, name: str) -> str:
 
 
 def find_opencv() -> Finding:
-    """Return the versions of OpenCV and NumPy, and what to do where they do not work."""
+    """Return the versions of OpenCV and NumPy, and what to do if they do not work."""
     if importlib.util.find_spec('cv2') is None:
         return Finding(
             'OpenCV',
@@ -99,7 +99,7 @@ def find_opencv() -> Finding:
             'OpenCV',
             failure,
             (
-                'OpenCV and NumPy do not fit together, or a library is missing: pip install '
+                'OpenCV and NumPy are incompatible, or a library is missing: pip install '
                 "'opencv-python-headless>=4.6,<6' (Humble: also 'numpy>=1.26,<2')",
             ),
         )
@@ -107,17 +107,17 @@ def find_opencv() -> Finding:
 
 
 def opencv_facts() -> dict[str, Any]:
-    """Return what a process that loads OpenCV finds."""
+    """Return the facts for a process that loads OpenCV."""
     import cv2
     import numpy as np
 
-    # Built for another NumPy, it may load and fail with the first array.
+    # Built for another NumPy, it may load and then fail with the first array.
     cv2.cvtColor(np.zeros((2, 2, 3), np.uint8), cv2.COLOR_BGR2GRAY)
     return {'opencv': cv2.__version__, 'numpy': np.__version__}
 
 
 def find_torch() -> list[Finding]:
-    """Return torch and its build, and the device that the node would take."""
+    """Return torch and its build, and the device that the node would use."""
     if importlib.util.find_spec('torch') is None:
         return [
             Finding(
@@ -131,13 +131,13 @@ def find_torch() -> list[Finding]:
         ]
     facts, failure = ask(__name__, 'torch_facts')
     if failure:
-        advice = f'torch {failure}: install it again, in a build for this processor and Python'
+        advice = f'torch {failure}: reinstall it, in a build for this processor and Python'
         return [Finding('torch', 'installed, but it cannot be used', (advice,))]
     denoiser = []
     if facts['prior']:
         denoiser = [
             f'the embedded denoisers do not load ({facts["prior"]}): pip install safetensors, or '
-            'install dig2dig again'
+            'reinstall dig2dig'
         ]
     return [
         Finding('torch', f'{facts["version"]}, built for {facts["build"]}', tuple(denoiser)),
@@ -162,7 +162,7 @@ def _device_advice(facts: dict[str, Any]) -> list[str]:
 
 
 def torch_facts() -> dict[str, Any]:
-    """Return what a process that loads torch and a denoiser finds."""
+    """Return the facts for a process that loads torch and a denoiser."""
     import torch
 
     from dig2dig_ros.fusion.device import (
@@ -201,11 +201,11 @@ def torch_facts() -> dict[str, Any]:
 
 
 def _prior_problem() -> str:
-    """Return why the smaller embedded denoiser does not load; empty where it does."""
+    """Return why the smaller embedded denoiser does not load; empty if it does."""
     try:
         from dig2dig_ros.priors import load_prior
 
         load_prior('nano')
-    except Exception as error:  # whatever it is, it is what the user has to know
+    except Exception as error:  # any error is what the user has to know
         return str(error).splitlines()[0]
     return ''

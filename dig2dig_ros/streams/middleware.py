@@ -13,10 +13,10 @@
 # limitations under the License.
 
 """
-How processes of ROS find each other on this machine, and whether images fit through.
+How ROS processes find each other on this machine, and whether images fit through.
 
-Read from the environment and from files, without ROS. An environment belongs to a process: what is
-right here must hold for the camera drivers as well.
+Read from the environment and from files, without ROS. An environment belongs to one process: the
+camera drivers need the same settings.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from dig2dig_ros.streams.installation import Finding
 
 FAST_DDS, CYCLONE = 'rmw_fastrtps', 'rmw_cyclonedds'
 _RANGES = ('SUBNET', 'LOCALHOST', 'OFF', 'SYSTEM_DEFAULT')
-# Beyond it, the ports of DDS end.
+# The ports of DDS end at this domain.
 _LAST_DOMAIN = 232
-# Bytes of shared memory of a process without a profile, and that several images fit into.
+# Bytes of shared memory of a process without a profile, and bytes that fit several images.
 _DEFAULT_SEGMENT, _ENOUGH_SEGMENT = 512 * 1024, 4 * 1024**2
 # Two cameras and the node.
 _PROCESSES = 3
@@ -51,7 +51,7 @@ _MIB = 1024**2
 
 
 def find_settings(environ: Mapping[str, str]) -> Finding:
-    """Return the domain and how far discovery goes, and what is wrong with them."""
+    """Return the domain and the range of discovery, and problems with them."""
     advice = []
     domain = environ.get('ROS_DOMAIN_ID') or '0'
     if not (domain.isdecimal() and int(domain) <= _LAST_DOMAIN):
@@ -66,7 +66,7 @@ def find_settings(environ: Mapping[str, str]) -> Finding:
     peers = environ.get('ROS_STATIC_PEERS', '')
     if reach == 'OFF' and not peers:
         advice.append(
-            'ROS_AUTOMATIC_DISCOVERY_RANGE is OFF, so no node finds another one: use LOCALHOST '
+            'ROS_AUTOMATIC_DISCOVERY_RANGE is OFF, so nodes do not find each other: use LOCALHOST '
             'or SUBNET'
         )
     if environ.get('ROS_LOCALHOST_ONLY') == '1':
@@ -81,9 +81,9 @@ def find_settings(environ: Mapping[str, str]) -> Finding:
 
 class Transports(NamedTuple):
     """
-    What a process sends images by.
+    How a process sends images.
 
-    :param segment: bytes of its shared memory; 0 where it has none that is known of.
+    :param segment: bytes of its shared memory; 0 if it has none, or if that is unknown.
     :param is_udp: whether images on this machine go by UDP.
     """
 
@@ -108,7 +108,7 @@ def find_profile(environ: Mapping[str, str], middleware: str) -> tuple[Finding, 
         return Finding('DDS profile', found), Transports(is_udp=True)
     if Path(path).is_file():
         return Finding('DDS profile', path), Transports(is_udp=True)
-    advice = f'CYCLONEDDS_URI names {path}, which is not there: name a file as file:///PATH'
+    advice = f'CYCLONEDDS_URI names {path}, which does not exist: give a file as file:///PATH'
     return Finding('DDS profile', 'none that can be read', (advice,)), Transports(is_udp=True)
 
 
@@ -123,9 +123,9 @@ def _find_fast_dds(environ: Mapping[str, str]) -> tuple[Finding, Transports]:
     if transports := environ.get(TRANSPORTS_VARIABLE):
         return Finding('DDS profile', f'{TRANSPORTS_VARIABLE}={transports}'), Transports()
     found = "none, so Fast DDS's own 512 KiB of shared memory"
-    advice = f'a colour image of 640x480 does not fit into them, and most get lost: {export}'
+    advice = f'a colour image of 640x480 does not fit into it, and most are lost: {export}'
     if environ.get(other):
-        advice = f'{other} is set, but this Fast DDS takes its profile from {name}: {export}'
+        advice = f'{other} is set, but this Fast DDS reads its profile from {name}: {export}'
     return Finding('DDS profile', found, (advice,)), Transports(_DEFAULT_SEGMENT)
 
 
@@ -158,7 +158,7 @@ def _read_fast_dds(path: Path, own: Path, name: str, export: str) -> tuple[Findi
     whose = "dig2dig's own, " if text == own.read_bytes() else ''
     found = f'{path} ({whose}{segment / _MIB:.3g} MiB of shared memory)'
     if segment < _ENOUGH_SEGMENT:
-        problem = f'images of some size do not fit into {segment / _MIB:.3g} MiB: {export}'
+        problem = f'large images do not fit into {segment / _MIB:.3g} MiB: {export}'
         return finding(found, problem), Transports(segment)
     return finding(found), Transports(segment)
 
@@ -171,7 +171,7 @@ def find_memory(
     """
     Return the shared memory and the socket buffers that the system allows.
 
-    :param transports: that need them.
+    :param transports: the transports that need them.
     """
     advice = []
     try:
@@ -184,7 +184,7 @@ def find_memory(
     needed = _PROCESSES * transports.segment
     if total < needed:
         advice.append(
-            f'two cameras and the node take {needed / _MIB:.0f} MiB of {folder}: enlarge it '
+            f'two cameras and the node need {needed / _MIB:.0f} MiB of {folder}: enlarge it '
             '(docker run --shm-size=512m, or --ipc=host)'
         )
     elif free < needed:
@@ -200,7 +200,7 @@ def find_memory(
         found += f'; {buffers.name} {largest}'
     if transports.is_udp and largest is not None and largest < _ENOUGH_BUFFER:
         advice.append(
-            f'images go by UDP, and {largest} bytes of socket buffer lose parts of them: sudo '
-            'sysctl -w net.core.rmem_max=10485760'
+            f'images are sent by UDP, and a socket buffer of {largest} bytes loses parts of them: '
+            'sudo sysctl -w net.core.rmem_max=10485760'
         )
     return Finding('memory', found, tuple(advice))

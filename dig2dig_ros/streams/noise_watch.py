@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a camera does to its images, steadily: estimates of single images, smoothed over time."""
+"""Noise, stripes and contrast of a camera: estimates of single images, smoothed over time."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from dig2dig_ros.images.contrast import Contrast
 from dig2dig_ros.images.sensor_noise import measure_noise, SensorNoise
 from dig2dig_ros.images.stripes import Stripes
 
-# s. Time constants: what the light does to noise, how long a sensor keeps its offsets, and how
-# fast a stretched image may become brighter.
+# s. Time constants: of noise that follows the light, of a sensor's offsets, and of how fast a
+# stretched image may become brighter.
 NOISE_SECONDS, STRIPES_SECONDS, CONTRAST_SECONDS = 0.5, 2.0, 1.0
-# s. After such a gap the past says nothing about the new image.
+# s. After such a gap, the past says nothing about the new image.
 _GAP = 10.0
 # An estimate is a jump if it is above the smoothed one by this factor.
 _JUMP = 1.3
-# A gain that falls below this part of the smoothed one is taken at once: all would be white.
+# A gain that falls below this fraction of the smoothed one is taken at once, or all were white.
 _FALL = 0.7
-# Nearer to 1 than this, a gain that is on its way there has arrived.
+# A gain on its way to 1 has arrived when it is nearer than this.
 _AS_IT_IS = 0.02
-# Images in a row with stripes from which a camera has them, and without from which it has none.
+# Images in a row with stripes after which a camera has them, and without after which it has none.
 _WITH, _WITHOUT = 2, 5
 
 
@@ -65,8 +65,8 @@ class NoiseWatch:
 
         :param image: (H, W) or (H, W, 3) uint8, uint16 or float32 in [0, 1].
         :param stamp: in s.
-        :param degradation: what is declared of the camera.
-        :return: what to remove from the image; None where nothing has to be measured.
+        :param degradation: declared for the camera.
+        :return: what to remove from the image; None if nothing has to be measured.
         """
         white, stripes = degradation.noise is None, degradation.stripes
         if not (white or stripes or degradation.contrast):
@@ -89,7 +89,7 @@ class NoiseWatch:
         return self.noise
 
     def table(self, source: str) -> dict[str, str]:
-        """Return what diagnostics say of it, in grey levels of 255."""
+        """Return the entries for diagnostics, in grey levels of 255."""
         noise, stripes = self.noise.white.deviation, self.noise.stripes
         table = {f'{source} noise': f'{noise:.1f}'}
         if not stripes.are_none:
@@ -101,18 +101,18 @@ class NoiseWatch:
 
 class NoiseTracker:
     """
-    Follow the noise of one camera.
+    Follows the noise of one camera.
 
     A camera is quiet until two images in a row are noisier than ``noisy`` (or the first one is),
-    and noisy until the smoothed deviation is below ``quiet``: nothing flickers between the two.
-    Variances approach those of the images exponentially; a jump upwards, on which two images in a
-    row agree, is followed at once, so that noise does not show for long when the light goes out.
+    and noisy until the smoothed deviation is below ``quiet``, so nothing flickers between the two.
+    Variances approach those of the images exponentially; a jump upwards in two images in a row is
+    followed at once, so that noise does not show for long when the light goes out.
 
     Not thread-safe: images have an order.
 
     :param noisy: deviation from which noise counts, in grey levels of 255.
-    :param quiet: deviation below which it is no longer; at most ``noisy``.
-    :param seconds: time constant of the smoothing; 0 takes each image for itself.
+    :param quiet: deviation below which it no longer counts; at most ``noisy``.
+    :param seconds: time constant of the smoothing; 0 does not smooth.
     :raises ValueError: the thresholds or the time are impossible.
     """
 
@@ -126,7 +126,7 @@ class NoiseTracker:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the past: the next image is taken as the first one."""
+        """Forget the past: the next image counts as the first."""
         self._clock.reset()
         self._smoothed = self._last = CameraNoise()
         self._is_noisy = False
@@ -136,8 +136,8 @@ class NoiseTracker:
         Take the estimate of the next image.
 
         :param stamp: of the image in s; where it goes back, or 10 s on, the past is forgotten.
-        :param gain: by which the image is going to be stretched, its noise with it.
-        :return: the noise to reckon with; that of a quiet camera is exactly 0.
+        :param gain: by which the image, and its noise, will be stretched.
+        :return: the noise to remove; that of a quiet camera is exactly 0.
         """
         share = self._clock.share(stamp)
         if share is None:
@@ -156,9 +156,9 @@ class NoiseTracker:
 
 class StripeTracker:
     """
-    Follow the stripes of one camera, which stay for seconds while scenes pass by.
+    Follows the stripes of one camera, which last for seconds while the scene changes.
 
-    What the scene leaves in the offsets of single images averages out. Stripes are there as soon
+    What the scene adds to the offsets of single images averages out. Stripes are present as soon
     as two images in a row have them (or the first one has), and gone after five without.
 
     Not thread-safe: images have an order.
@@ -172,7 +172,7 @@ class StripeTracker:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the past: the next image is taken as the first one."""
+        """Forget the past: the next image counts as the first."""
         self._clock.reset()
         self._size: tuple[int, ...] = ()
         self._columns, self._rows = _Offsets(), _Offsets()
@@ -182,7 +182,7 @@ class StripeTracker:
         Take the estimate of the next image.
 
         :param stamp: of the image in s; where it goes back, or 10 s on, the past is forgotten.
-        :param size: of the image, (H, W); where it changes, the past is forgotten too.
+        :param size: of the image, (H, W); if it changes, the past is forgotten too.
         :return: the stripes to subtract.
         """
         if size != self._size:
@@ -198,7 +198,7 @@ class StripeTracker:
 
 class ContrastTracker:
     """
-    Follow how the images of one camera should be stretched.
+    Follows how the images of one camera should be stretched.
 
     Gain and offset approach those of the images exponentially, so that a still background does
     not flicker. A gain that falls by more than a third is taken at once, and one that rises as far
@@ -239,7 +239,7 @@ class ContrastTracker:
 
 
 class _Clock:
-    """How much of a new estimate to take, from the time since the last one."""
+    """The weight of a new estimate, from the time since the last one."""
 
     def __init__(self, seconds: float) -> None:
         if not 0 <= seconds < math.inf:
@@ -251,7 +251,7 @@ class _Clock:
         self._stamp = -math.inf
 
     def share(self, stamp: float) -> float | None:
-        """Return the share of the next estimate; None where there is nothing to smooth it with."""
+        """Return the weight of the next estimate; None if there is nothing to smooth it with."""
         elapsed, self._stamp = stamp - self._stamp, stamp
         if not 0 <= elapsed <= _GAP:
             return None
@@ -286,7 +286,7 @@ def _deviation(offsets: NDArray[np.float32] | None) -> float:
 
 
 def _between(past: CameraNoise, new: CameraNoise, share: float) -> CameraNoise:
-    """Return what lies between two estimates; variances are linear."""
+    """Interpolate between two estimates; variances are linear."""
     read, deviation = (
         math.sqrt((1 - share) * before**2 + share * now**2)
         for before, now in ((past.read, new.read), (past.deviation, new.deviation))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the visible camera says of itself, and whether that is true of the image it is for."""
+"""The camera_info of the visible camera, and whether it fits the image it is published with."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _UNPUBLISHED = 'fused/camera_info is not published'
 
 class OutgoingCameraInfo:
     """
-    Keeps the latest camera_info of the visible camera, for the images that are on its pixels.
+    Keeps the latest camera_info of the visible camera, for the images in its pixels.
 
-    One thread takes them in and asks for warnings, another one may ask what fits.
+    One thread takes them in and asks for warnings; another may call :meth:`fitting`.
 
-    :param topic: which they come on, for warnings.
-    :param is_wanted: whether anybody asks for what is published of it.
+    :param topic: their topic, for warnings.
+    :param is_wanted: whether fused/camera_info has subscribers.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class OutgoingCameraInfo:
         self.reset(0.0)
 
     def reset(self, now: float) -> None:
-        """Forget what came; times are seconds."""
+        """Forget all messages; times are seconds."""
         self._began = now
         self._latest: Any = None
-        # When it could last not be published, and why; replaced as a whole.
+        # When it last could not be published, and why; replaced as a whole.
         self._misfit = (-float('inf'), '')
 
     def take(self, message: Any) -> None:
@@ -56,10 +56,10 @@ class OutgoingCameraInfo:
 
     def fitting(self, size: Size, is_visible: bool, now: float) -> Any:
         """
-        Return the camera_info for an image, or None where there is none that is true of it.
+        Return the camera_info for an image, or None if none fits.
 
         :param size: (width, height) of the image.
-        :param is_visible: whether the image is on the pixels of the visible camera.
+        :param is_visible: whether the image is in the pixels of the visible camera.
         """
         message = self._latest
         if message is None:
@@ -71,17 +71,17 @@ class OutgoingCameraInfo:
         return None
 
     def warning(self, values: Mapping[str, Any], now: float) -> str:
-        """Return what is wrong now; empty where nothing is."""
+        """Return the current problem; empty if there is none."""
         timeout = values['stale_timeout']
         if self._latest is None:
             if now - self._began > timeout and self._is_wanted():
-                return f'{_UNPUBLISHED}, though it is subscribed to: none came on {self._topic}'
+                return f'{_UNPUBLISHED}, though it has subscribers: none came on {self._topic}'
             return ''
         moment, reason = self._misfit
         return reason if now - moment < timeout else ''
 
     def describe(self, now: float, timeout: float) -> str:
-        """Return what diagnostics say of it."""
+        """Return the entry for diagnostics."""
         message = self._latest
         if message is None:
             return f'none has come on {self._topic}: {_UNPUBLISHED}'
@@ -97,12 +97,12 @@ class OutgoingCameraInfo:
 
 
 def _is_uncalibrated(message: Any) -> bool:
-    """Return whether a driver says nothing at all of its camera, as camera_info_manager does."""
+    """Return whether the camera is uncalibrated, as camera_info_manager reports it."""
     return not (message.width or message.height or any(message.k))
 
 
 def _misfit(message: Any, size: Size, is_visible: bool, topic: str) -> str:
-    """Return why a camera_info is not true of an image; empty where it is."""
+    """Return why a camera_info does not fit an image; empty if it does."""
     if not is_visible:
         return f'no visible image has come yet, and {topic} is not of the thermal camera'
     if _is_uncalibrated(message):
@@ -115,5 +115,5 @@ def _misfit(message: Any, size: Size, is_visible: bool, topic: str) -> str:
         return ''
     return (
         f'{topic} is for {window}, but the visible images have {size[0]}x{size[1]}: have the '
-        'driver say roi and binning, or calibrate the camera at this size'
+        'driver set roi and binning, or calibrate the camera at this size'
     )

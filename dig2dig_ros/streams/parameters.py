@@ -66,13 +66,13 @@ def _check_sources(value: Any) -> str | None:
     for name in value:
         if not re.fullmatch(r'[A-Za-z_][A-Za-z0-9_]*', name):
             return (
-                f"'{name}' is no name of a topic: use letters, digits and underscores, and no "
+                f"'{name}' is not a valid topic name: use letters, digits and underscores, and no "
                 'digit first'
             )
         if name in _TAKEN_NAMES:
             return f"'{name}' is taken by a topic of the node: choose another name"
         if value.count(name) > 1:
-            return f"'{name}' is there more than once: give each source its own name"
+            return f"'{name}' appears more than once: give each source its own name"
     return None
 
 
@@ -170,7 +170,7 @@ SECTIONS: dict[str, tuple[ParameterSpec, ...]] = {
                       limits=(0.0, 1.0)),
     ),
     'Camera faults': (
-        ParameterSpec('missing_modality', 'wait', 'Which camera may go on alone, with weight 1, '
+        ParameterSpec('missing_modality', 'wait', 'Which camera is used alone, with weight 1, '
                       'when the other has been silent for stale_timeout: none (wait), visible, '
                       'thermal, or any.', live=True,
                       choices=('wait', 'visible', 'thermal', 'any')),

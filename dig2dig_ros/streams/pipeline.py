@@ -13,10 +13,10 @@
 # limitations under the License.
 
 """
-The way of a pair of frames: check each message, pair, prepare, fuse, and count what became of it.
+The path of a pair of frames: check each message, pair, prepare, fuse, and count the outcome.
 
-The node puts live messages in, the evaluation of bags recorded ones; all that decides about an
-image is here and below. Free of ROS.
+The node feeds it live messages, the evaluation of bags recorded ones; everything that determines
+an image is here and below. No ROS.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from dig2dig_ros.streams.sensor_watch import Condition
 from dig2dig_ros.streams.statistics import StreamStatistics, why_unfused
 
 if TYPE_CHECKING:
-    # Imports torch, which takes seconds that a mistake in the parameters need not cost.
+    # Imports torch, which takes seconds, so wrong parameters are reported before.
     from dig2dig_ros.fusion.fuser import Fuser, FusionResult
 
 
@@ -68,15 +68,15 @@ class Pipeline:
     :param values: all of the node's parameters by name.
     :param topics: the topic of each source, visible and thermal first.
     :param look_up: with ``extrinsics: tf``, see :class:`~dig2dig_ros.streams.registrar.Registrar`.
-    :param publishers: returns how many publishers the topic of a source has, where it is known.
-    :param camera_info: what goes out with the images, see
+    :param publishers: returns how many publishers the topic of a source has, if known.
+    :param camera_info: published with the images, see
         :class:`~dig2dig_ros.streams.outgoing_camera_info.OutgoingCameraInfo`.
-    :param log: called with a sentence for everything that goes wrong with an image.
-    :param stamps_kept: of each source, to find out how far they are apart where nothing pairs.
+    :param log: called with a sentence on every problem with an image.
+    :param stamps_kept: of each source, to find their offset if nothing pairs.
     :ivar fuser: to be set before the first work is processed.
-    :ivar lost: why this process cannot fuse any more, once its device has failed for good.
-    :raises PairingError: the pairing cannot be set up as the parameters say.
-    :raises RegistrationError: neither can the registration.
+    :ivar lost: why this process can no longer fuse, once its device has failed for good.
+    :raises PairingError: the parameters of the pairing are invalid.
+    :raises RegistrationError: those of the registration are.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Pipeline:
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """The parameters by name; may be replaced at any time, in one piece."""
+        """The parameters by name; may be replaced at any time, as a whole."""
         return self._values
 
     @values.setter
@@ -124,7 +124,7 @@ class Pipeline:
         self._cascade.thermal_time_offset = values['thermal_time_offset']
 
     def restart(self) -> None:
-        """Begin to count, with nothing held and nothing seen."""
+        """Start counting from zero, with nothing held and nothing seen."""
         values = self._values
         self._cascade: Cascade[ArrivedImage] = Cascade(
             values['sync_policy'],
@@ -136,11 +136,11 @@ class Pipeline:
         self.statistics.restart(self._cascade)
         self.attendance.reset(self._clock())
         self._camera_info.reset(self._clock())
-        # When and why an image of each source could last not be used, by cause; replaced as a
-        # whole, the first by the thread that adds and the second by the one that processes.
+        # When and why an image of each source was last unusable, by cause; replaced as a whole,
+        # the first by the thread that adds and the second by the one that processes.
         self._malformed: dict[str, tuple[float, str]] = {}
         self._refused: dict[str, tuple[float, str]] = {}
-        # When and why sound images could last not be fused.
+        # When and why sound images last could not be fused.
         self._unfused = (-math.inf, '')
 
     # Messages in
@@ -166,11 +166,9 @@ class Pipeline:
         seconds = arrival * 1e-9
         self.attendance.seen(source, image.stamp, seconds)
         if image.stamp <= 0:
-            self._log(
-                f'dropped ({source} zero stamp): the driver sends images without a time stamp'
-            )
+            self._log(f'dropped ({source} zero stamp): the driver sends images without a stamp')
         if self.attendance.alone(source, self._values, seconds):
-            # What waits for the missing camera would wait for ever.
+            # Images that wait for the missing camera would wait for ever.
             self._cascade.clear('without counterpart')
             self.statistics.went_alone(source)
             return [Group((image,), (image.stamp,))]
@@ -195,15 +193,15 @@ class Pipeline:
         self.registrar.camera_info(source, message)
 
     def settle(self) -> list[Work]:
-        """Return what can be paired now that all cameras pause; the rest goes on waiting."""
+        """Return what can be paired while all cameras pause; the rest keeps waiting."""
         return self._counted(self._cascade.settle())
 
     def flush(self) -> list[Work]:
-        """Return what can be paired now that nothing more comes; the rest is dropped."""
+        """Return what can be paired if nothing more comes; the rest is dropped."""
         return self._counted(self._cascade.flush())
 
     def clear(self, cause: str) -> None:
-        """Drop what waits for its counterpart; ``cause`` is such as 'shutdown'."""
+        """Drop what waits for its counterpart, with a cause such as 'shutdown'."""
         self._cascade.clear(cause)
 
     @property
@@ -214,7 +212,7 @@ class Pipeline:
     def _counted(self, groups: list[Work]) -> list[Work]:
         for group in groups:
             self.statistics.paired(group.offset)
-            # Where clocks differ, the first of them may have come long before.
+            # If clocks differ, the first of them may have come long before.
             latest = max(image.arrival for image in group.messages)
             self.attendance.paired(latest * 1e-9)
         return groups
@@ -231,15 +229,15 @@ class Pipeline:
         deliver: Callable[[FusedFrame], None] = lambda fused: None,
     ) -> FusedFrame | None:
         """
-        Prepare and fuse; whatever goes wrong is counted and said, and nothing is raised.
+        Prepare and fuse; errors are counted and logged, never raised.
 
-        :param weights: asked once whether the weight maps are wanted.
-        :param restored: asked once whether the restored images are.
-        :param cancelled: asked now and then whether to give up.
+        :param weights: called once; whether the weight maps are wanted.
+        :param restored: called once; whether the restored images are wanted.
+        :param cancelled: called now and then; whether to give up.
         :param deliver: called with the result before it counts as fused.
-        :return: None where nothing came of it.
+        :return: None if it failed.
         """
-        # Read once: everything of one pair is done with the same values.
+        # Read once, so that a whole pair is processed with the same values.
         values = self._values
         try:
             prepared = self.prepare(work, values)
@@ -255,22 +253,22 @@ class Pipeline:
             self._resolution = f'{size[0]}x{size[1]}'
             self._slowed = fused.result.slowed
             deliver(fused)
-        except Exception as error:  # nothing that one pair does may end the others
+        except Exception as error:  # a failure of one pair must not stop the others
             self.failed(error, cancelled())
             return None
         self.statistics.fused(fused.arrival * 1e-9, fused.result.seconds, fused.waited * 1e-9)
         if len(work.messages) > 1:
             try:
                 self.alignment(prepared, work.stamps[0] * 1e-9, values)
-            except Exception as error:  # the pair is out, and the next one has to come
+            except Exception as error:  # the pair is published, and the next one must follow
                 self._log(f'the misalignment was not measured: {type(error).__name__}: {error}')
         return fused
 
     def prepare(self, work: Work, values: Mapping[str, Any]) -> Prepared:
         """
-        Return what the fuser takes.
+        Return the input of the fuser.
 
-        :raises PreparationError: an image is of no use, or the registration does not fit.
+        :raises PreparationError: an image cannot be used, or the registration does not fit.
         """
         before = self.preparation.images.conditions
         try:
@@ -289,7 +287,7 @@ class Pipeline:
         return prepared
 
     def _count_faults(self, before: Mapping[str, Condition]) -> None:
-        """Count what the images of a group show to be wrong; ``before`` is what was known."""
+        """Count the faults that the images of a group show; ``before`` has the previous ones."""
         for source, condition in self.preparation.images.conditions.items():
             if condition is not before.get(source):
                 self.statistics.looked_at(source, condition.faults)
@@ -305,7 +303,7 @@ class Pipeline:
         import torch
 
         assert self.fuser is not None
-        # Only with this a new thread is sure to keep to num_threads.
+        # A new thread needs this to keep to num_threads.
         torch.get_num_threads()
         return self._memory.fuse(
             self.fuser,
@@ -321,7 +319,7 @@ class Pipeline:
         )
 
     def failed(self, error: BaseException, is_cancelled: bool = False) -> None:
-        """Count a pair, and say what became of it, that ended with an error."""
+        """Count and log a pair that ended with an error."""
         from dig2dig_ros.fusion.fuser import FusionCancelled
 
         now = self._clock()
@@ -342,7 +340,7 @@ class Pipeline:
             if problem:
                 self._note_loss(problem)
         else:
-            # What is expected is a ValueError with a sentence; all else needs its type.
+            # Expected errors are ValueErrors with a sentence; all others need their type.
             is_expected = isinstance(error, ValueError) and str(error)
             reason = str(error) if is_expected else f'{type(error).__name__}: {error}'
             self._unfused = (now, why_unfused('fusion error', reason))
@@ -352,7 +350,7 @@ class Pipeline:
     def _note_loss(self, reason: str) -> None:
         if self.fuser is not None and self.fuser.is_lost(reason):
             said = reason.splitlines()[0]
-            self.lost = f'the device failed, and this process cannot use it any more: {said}'
+            self.lost = f'the device failed, and this process can no longer use it: {said}'
 
     def _note_refusal(self, error: PreparationError) -> None:
         said = why_unfused(f'{error.source} refused', str(error))
@@ -362,17 +360,17 @@ class Pipeline:
         self.statistics.dropped(cause, reason=reason)
         self._log(f'dropped ({cause}): {reason}')
 
-    # What to say of it
+    # Diagnostics
 
     def health(self) -> list[str]:
-        """Return what is wrong now, in sentences; nothing where all is well."""
+        """Return the current problems, in sentences; empty if there are none."""
         values, now = self._values, self._clock()
         timeout = values['stale_timeout']
         missing = self.attendance.missing(timeout, now)
         warnings = self.attendance.missing_texts(values, now, self.topics, self._publishers)
         mismatch = None if missing else self.attendance.mismatch(values, now)
         stamps = self.attendance.stamps
-        # Where nothing pairs, the offset of the thermal camera is in that sentence.
+        # If nothing pairs, that sentence already has the offset of the thermal camera.
         left_out = {*missing, *(SOURCES[1:] if mismatch else ())}
         warnings += [mismatch or '', *stamps.clock_warnings(values, left_out)]
         warnings += stamps.stamp_warnings(missing)
@@ -398,7 +396,7 @@ class Pipeline:
         return [warning for warning in warnings if warning]
 
     def table(self) -> dict[str, str]:
-        """Return the settings in force, all counters and times, and each camera's condition."""
+        """Return the current settings, all counters and times, and each camera's condition."""
         values = self._values
         now, timeout = self._clock(), values['stale_timeout']
         missing = self.attendance.missing(timeout, now)

@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-From the messages of a group to the images that the fuser takes, and from fused images to pixels.
+From the messages of a group to the input of the fuser, and from fused images to pixels.
 
 `values` are the node's parameters by name.
 """
@@ -49,16 +49,16 @@ if TYPE_CHECKING:
     from dig2dig_ros.fusion.fuser import FusionResult
 
 _NANOSECONDS = 1_000_000_000
-# Grey levels that show a scene, also where something hot takes most of them.
+# Grey levels that are enough for a scene, even if something hot takes most of them.
 _ENOUGH_LEVELS = 64
 
 
 class PreparationError(ValueError):
     """
-    A group of messages cannot be made ready for the fusion.
+    A group of messages cannot be prepared for the fusion.
 
-    :ivar cause: what the node counts it as: 'registration', or such as 'thermal refused'.
-    :ivar source: of the image that is of no use.
+    :ivar cause: as the node counts it: 'registration', or 'thermal refused' and the like.
+    :ivar source: of the image that cannot be used.
     """
 
     def __init__(self, cause: str, source: str, reason: str) -> None:
@@ -74,8 +74,8 @@ class ArrivedImage:
 
     :param message: a ``sensor_msgs/Image`` or a ``CompressedImage``.
     :param stamp: the camera's, in nanoseconds.
-    :param arrival: in nanoseconds of a steady clock; in a recording, when it was recorded.
-    :param topic: where it came from, for error texts.
+    :param arrival: in nanoseconds of a steady clock; in a recording, the recording time.
+    :param topic: where it came from, for messages.
     """
 
     source: str
@@ -91,25 +91,25 @@ class ArrivedImage:
 
     @property
     def is_jpeg(self) -> bool:
-        """Whether it is compressed with loss, from its first bytes."""
+        """Whether its first bytes are those of a JPEG."""
         return self.compressed and bytes(self.message.data[:3]) == b'\xff\xd8\xff'
 
 
 Work = Group[ArrivedImage]
-"""What one fused image is made of: an image of each source, or of one that goes on alone."""
+"""The images for one fused image: one of each source, or of one that continues alone."""
 
 
 @dataclass(frozen=True)
 class Prepared:
     """
-    What the fuser takes: ``fuser.fuse(*images, placements=placements, trust=trust, noise=noise)``.
+    Input of ``fuser.fuse(*images, placements=placements, trust=trust, noise=noise)``.
 
     :param images: one for each source, visible first, see :class:`SourceImages`.
-    :param placements: where the pixels of the visible image lie in each; None where all over it.
-    :param trust: how far each source is to be relied on, 0 to 1.
-    :param present: whether the image of each source is its own, and not a black one in its place.
-    :param left_out: why a group goes on without one of its images; None where it has all.
-    :param noise: of each source, smoothed over time; None where nothing was to be measured.
+    :param placements: where the pixels of the visible image lie in each; None if it covers all.
+    :param trust: in each source, 0 to 1.
+    :param present: whether the image of each source is its own, not a black one in its place.
+    :param left_out: why a group continues without one of its images; None if it has all.
+    :param noise: of each source, smoothed over time; None if it was not measured.
     """
 
     images: tuple[NDArray[Any], ...]
@@ -127,15 +127,15 @@ def stamp_of(header: Any) -> int:
 
 class SourceImages:
     """
-    Messages of all sources to the images that the fuser takes.
+    From the messages of all sources to the images for the fuser.
 
-    Thermal counts become intensities by a range that follows the scene; each source has one of
-    its own, and a watch that tells whether its camera is sound. Frames must come in order; not
-    thread-safe, but :attr:`conditions` and :attr:`changes` may be read from any thread.
+    Thermal counts become intensities by a range that follows the scene; each source has its own
+    range, and a watch for faults of its camera. Frames must come in order; not thread-safe, but
+    :attr:`conditions` and :attr:`changes` may be read from any thread.
 
     :ivar conditions: of the latest image of each source.
-    :ivar no_data: where the latest image of each source holds no measurement; None where it holds
-        nothing else.
+    :ivar no_data: the pixels without a measurement in the latest image of each source; None if
+        all pixels are measured.
     """
 
     def __init__(self) -> None:
@@ -166,7 +166,7 @@ class SourceImages:
 
     def table(self, missing: Collection[str]) -> dict[str, str]:
         """
-        Return what diagnostics say of each camera's condition.
+        Return each camera's condition for diagnostics.
 
         :param missing: the sources that send nothing now.
         """
@@ -183,7 +183,7 @@ class SourceImages:
         return table
 
     def note(self, source: str, kind: str, text: str) -> None:
-        """Add to the condition of a source what the images of others show to be wrong with it."""
+        """Add a fault of a source that only shows in comparison with others."""
         condition = self.conditions[source]
         noted = replace(
             condition, faults=(*condition.faults, text), kinds=(*condition.kinds, kind)
@@ -191,15 +191,15 @@ class SourceImages:
         self.conditions = {**self.conditions, source: noted}
 
     def missing(self, source: str, values: Mapping[str, Any]) -> None:
-        """Note that nothing comes of a source: when it is back, it is trusted step by step."""
+        """Note that a source is missing: when it is back, trust in it grows gradually."""
         self._watch(source, values).lose_trust()
 
     def __call__(self, image: ArrivedImage, stamp: int, values: Mapping[str, Any]) -> NDArray[Any]:
         """
-        Decode one message, look whether its camera is sound, and map its counts to intensities.
+        Decode a message, check its camera for faults, and map its counts to intensities.
 
-        Visible images, and 8-bit images of additional sources, stay as they are; but a visible
-        image with a dead colour channel becomes grey, of the other channels.
+        Visible images, and 8-bit images of additional sources, stay unchanged, except that a
+        visible image with a dead colour channel becomes grey, from the other channels.
 
         :param stamp: in nanoseconds, as the pairing compared it.
         :return: (H, W) or (H, W, 3) in blue-green-red order; uint8, uint16 or float32 in [0, 1].
@@ -246,7 +246,7 @@ class SourceImages:
         return mapped if found is None else filled(mapped, found.mask)
 
     def _depth(self, source: str, values: Mapping[str, Any]) -> BitDepth:
-        """Return what finds the bits that are used, before the next image of a source."""
+        """Return the estimate of the bits in use, before the next image of a source."""
         stated = values['visible_bits'] if source == 'visible' else 0
         depth = self._depths.get(source)
         if depth is None or depth.stated != stated:
@@ -259,7 +259,7 @@ class SourceImages:
 
     def _watch(self, source: str, values: Mapping[str, Any]) -> SensorWatch:
         """Return the watch of a source; a new one after a change of its parameters."""
-        # A visible image may well be the same twice: a still scene in eight bits.
+        # Two visible images may well be equal: a still scene in eight bits.
         timeout = values['frozen_timeout'] if source != 'visible' else 0.0
         watch = self._watches.get(source)
         if watch is None or watch.frozen_timeout != timeout:
@@ -284,13 +284,13 @@ class SourceImages:
 
 class Preparation:
     """
-    From the messages of a group to what the fuser takes.
+    From the messages of a group to the input of the fuser.
 
     :param sources: their names, visible and thermal first.
-    :param registrar: knows where the thermal image lies.
+    :param registrar: gives the placement of the thermal image.
     :ivar images: decodes, watches and maps; see :class:`SourceImages`.
-    :ivar visible_size: (width, height) of the latest visible image: what an image of the thermal
-        camera alone stands in for.
+    :ivar visible_size: (width, height) of the latest visible image, which a thermal image alone
+        is mapped to.
     """
 
     def __init__(self, sources: Sequence[str], registrar: Registrar) -> None:
@@ -303,7 +303,7 @@ class Preparation:
         self._of_data: dict[str, tuple[NoData, tuple[object, ...], Placement]] = {}
 
     def noise_table(self) -> dict[str, str]:
-        """Return what diagnostics say of the noise of each source."""
+        """Return the noise of each source for diagnostics."""
         table = {}
         for source, watch in tuple(self._noise.items()):
             table.update(watch.table(source))
@@ -313,12 +313,12 @@ class Preparation:
         """
         Prepare one message of each source, in their order, or that of one camera alone.
 
-        Where the visible or the thermal image is of no use, ``missing_modality`` decides whether
-        the other one goes on alone, as if nothing had come of that camera: the other images are
-        black, and their trust is 0.
+        If the visible or the thermal image cannot be used, ``missing_modality`` decides whether
+        the other one continues alone, as if that camera had sent nothing: the other images are
+        black, with trust 0.
 
         :raises PreparationError: one of them is refused, or the registration does not fit, and
-            nothing goes on alone.
+            no image continues alone.
         """
         images = list(zip(work.messages, work.stamps, strict=True))
         if len(images) == 1:
@@ -387,7 +387,7 @@ class Preparation:
         )
 
     def _note_shape(self, source: str, array: NDArray[Any], placement: Placement | None) -> None:
-        """Note an image that covers the visible one only because it is stretched to its shape."""
+        """Note an image that was stretched to the shape of the visible one."""
         size = self.visible_size
         if placement is None and size is not None and size_of(array) != size:
             text = stretch_text(size_of(array), size)
@@ -408,7 +408,7 @@ class Preparation:
         edge = values['registration_edge']
         key = (placement, size, edge)
         known = self._of_data.get(source)
-        # The same one again as long as it is true: it is uploaded, and compared, by its identity.
+        # The same object as long as it holds: it is uploaded, and compared, by identity.
         if known is None or known[1] != key or not np.array_equal(known[0].mask, found.mask):
             made = placement_of_data(found.mask, placement, size, edge)
             known = self._of_data[source] = (found, key, made)
@@ -426,7 +426,7 @@ class Preparation:
     def _image(self, image: ArrivedImage, stamp: int, values: Mapping[str, Any]) -> NDArray[Any]:
         try:
             return self.images(image, stamp, values)
-        except Exception as error:  # whatever is in a message, the error names its source
+        except Exception as error:  # any error in a message must name its source
             source = image.source
             reason = str(error) if isinstance(error, ValueError) else repr(error)
             raise PreparationError(f'{source} refused', source, reason) from error
@@ -447,13 +447,13 @@ def registered_image(
     image: NDArray[Any], placement: Placement | None, visible_size: tuple[int, int]
 ) -> NDArray[Any]:
     """
-    Return a prepared image on the pixels of the visible one, for whoever looks at both.
+    Warp a prepared image to the pixels of the visible one, to view or compare them.
 
     The fuser does the same on its own device.
 
-    :param placement: of the image; None where it covers the visible one.
+    :param placement: of the image; None if it covers the visible one.
     :param visible_size: (width, height).
-    :return: of the type and channels of ``image``; beyond what it reaches, its border goes on.
+    :return: with the type and channels of ``image``; outside of it, its border is continued.
     """
     if placement is None:
         if size_of(image) == visible_size:
@@ -469,10 +469,10 @@ def registered_image(
 @dataclass(frozen=True)
 class FusedFrame:
     """
-    A fused image and what it was made of.
+    A fused image and its sources.
 
     :param camera_info: the latest of the visible camera by then, or None.
-    :param frame_id: of the visible camera, also where the thermal image goes on alone.
+    :param frame_id: of the visible camera, also if the thermal image continues alone.
     """
 
     work: Work
@@ -483,7 +483,7 @@ class FusedFrame:
 
     @property
     def header(self) -> Any:
-        """The header of the visible image, or of the one that goes on alone."""
+        """The header of the visible image, or of the one that continues alone."""
         return self.work.messages[0].message.header
 
     @property
@@ -498,7 +498,7 @@ class FusedFrame:
 
     @cached_property
     def images(self) -> tuple[NDArray[Any], ...]:
-        """The images as the fuser took them, warped to the visible one by their registration."""
+        """The images as the fuser got them, warped to the visible one by their registration."""
         height, width = self.result.image.shape[:2]
         return tuple(
             registered_image(image, placement, (width, height)) if placement else image
@@ -509,7 +509,7 @@ class FusedFrame:
 
 
 def _few_levels(image: ArrivedImage, array: NDArray[Any]) -> dict[str, str]:
-    """Return the warning, by its kind, about 16 bits of which JPEG left next to none."""
+    """Return the warning, by its kind, about 16 bits of which JPEG left next to nothing."""
     if array.dtype != np.uint16 or not image.is_jpeg:
         return {}
     levels = np.count_nonzero(np.bincount((array >> 8).reshape(-1)))
@@ -522,7 +522,7 @@ def _few_levels(image: ArrivedImage, array: NDArray[Any]) -> dict[str, str]:
 
 
 def _with_no_data(condition: Condition, found: NoData | None, source: str) -> Condition:
-    """Return a condition that says what was taken as no data; trust is another matter."""
+    """Return a condition with what was taken as no data; it does not affect trust."""
     if found is None:
         return condition
     texts = found.sentences(source)
@@ -531,7 +531,7 @@ def _with_no_data(condition: Condition, found: NoData | None, source: str) -> Co
 
 
 def _living_grey(image: NDArray[Any], dead_channels: Sequence[int]) -> NDArray[Any]:
-    """Return an image in which some channels are dead as grey, of the luma of the others."""
+    """Return an image with dead channels as grey, from the luma of the others."""
     if not dead_channels or image.ndim != 3:
         return image
     shares = np.array(LUMA_BGR)
@@ -559,7 +559,7 @@ def fused_picture(image: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
 
 def weight_plane(weights: NDArray[np.float32], encoding: str) -> NDArray[Any]:
     """
-    Return the weights of one source as ``encoding`` has them.
+    Return the weights of one source in an encoding.
 
     :param weights: (H, W) in [0, 1].
     :param encoding: ``32FC1``, or ``mono8`` for weight x 255.

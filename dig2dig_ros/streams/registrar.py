@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The registration of the thermal camera that is in use: from a file or from both camera_info."""
+"""The current registration of the thermal camera: from a file, or from both camera_info."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ Pose = tuple[Array, Array]
 """Rotation (3, 3) and translation (3,) in m: of the thermal optical frame in the visible one."""
 
 FROM_TF = 'tf'
-# In m, at which diagnostics give the parallax.
+# In m, the distances at which diagnostics give the parallax.
 _DISTANCES = (2.0, 5.0, math.inf)
 
 
 class Registrar:
     """
-    Knows where the pixels of the visible image lie in the thermal one.
+    Maps the pixels of the visible image into the thermal one.
 
     Not thread-safe, except for :meth:`camera_info` and :attr:`doubts`.
 
@@ -48,7 +48,7 @@ class Registrar:
     :param look_up: for ``extrinsics: tf``: returns the pose of one frame (its second argument) in
         another, or raises :class:`RegistrationError`.
     :ivar wants_camera_info: whether the camera_info of both cameras is needed.
-    :ivar doubts: what is odd about what the registration is computed from, in sentences.
+    :ivar doubts: implausible inputs of the registration, in sentences.
     :raises RegistrationError: a file cannot be used, or the parameters contradict each other.
     """
 
@@ -58,12 +58,12 @@ class Registrar:
         path, extrinsics = values['thermal_to_visible'], values['extrinsics']
         if path and extrinsics:
             raise RegistrationError(
-                'both thermal_to_visible and extrinsics are given: the one is a homography, the '
-                'other computes it from camera_info; leave one empty'
+                'both thermal_to_visible and extrinsics are given: one is a homography, the other '
+                'computes it from camera_info; leave one empty'
             )
         if extrinsics == FROM_TF and look_up is None:
             raise RegistrationError(
-                "extrinsics: tf needs a running node with tf2: give a YAML file's path here"
+                'extrinsics: tf needs a running node with tf2: give the path of a YAML file here'
             )
         self._file = load_registration(path) if path else None
         self.wants_camera_info = bool(extrinsics)
@@ -83,9 +83,9 @@ class Registrar:
 
     def registration(self, values: Mapping[str, Any]) -> Registration | None:
         """
-        Return the registration, or None where images are taken as aligned.
+        Return the registration, or None if the images are taken as aligned.
 
-        :raises RegistrationError: what it is computed from has not all come yet.
+        :raises RegistrationError: not everything that it is computed from has come yet.
         """
         registration = self._from_cameras(values) if self.wants_camera_info else self._file
         if registration is not None:
@@ -127,7 +127,7 @@ class Registrar:
         return None if registration is None else registration.visible_size
 
     def describe(self, values: Mapping[str, Any]) -> str:
-        """Return what diagnostics say about the registration."""
+        """Return the registration for diagnostics."""
         if self._file is not None:
             return f'from {values["thermal_to_visible"]}'
         if not self.wants_camera_info:
@@ -143,7 +143,7 @@ class Registrar:
                 f'{d:g} m'
                 for d in _DISTANCES
             )
-        except RegistrationError:  # so far apart that nothing so near is seen by both
+        except RegistrationError:  # too far apart to see anything so near in both
             return f'from camera_info, right at {plane:g} m'
         return f'from camera_info, right at {plane:g} m (off by {far})'
 
@@ -151,10 +151,10 @@ class Registrar:
         self, visible_size: Size, thermal_size: Size, values: Mapping[str, Any]
     ) -> Placement | None:
         """
-        Return the placement of the thermal image, or None where it covers the visible one.
+        Return the placement of the thermal image, or None if it covers the visible one.
 
         :param visible_size: (width, height) of the images; ``thermal_size`` likewise.
-        :raises RegistrationError: it is for other sizes, or not known yet.
+        :raises RegistrationError: the registration is for other sizes, or not known yet.
         """
         registration = self.registration(values)
         if registration is None:
@@ -172,7 +172,7 @@ class Registrar:
                 if window.size != size:
                     raise RegistrationError(
                         f'{source}/camera_info is for {window}, but the images have '
-                        f'{size[0]}x{size[1]}: have the driver say roi and binning, or calibrate '
+                        f'{size[0]}x{size[1]}: have the driver set roi and binning, or calibrate '
                         'the camera at this size'
                     )
         registration.check_sizes(*sizes)
@@ -185,34 +185,34 @@ def _check_pixels(registration: Registration, max_pixels: int) -> None:
     ):
         if size[0] * size[1] > max_pixels:
             raise RegistrationError(
-                f'the registration is for {source} images of {size[0]}x{size[1]}, which is beyond '
-                f'max_pixels, {max_pixels}: correct the size in camera_info or in the file'
+                f'the registration is for {source} images of {size[0]}x{size[1]}, which is more '
+                f'than max_pixels, {max_pixels}: correct the size in camera_info or in the file'
             )
 
 
 def _doubts(visible: Any, thermal: Any, pose: Pose, from_tf: bool) -> Iterator[str]:
-    """Say what cannot well be true of two cameras."""
+    """Yield what cannot be true of two cameras."""
     frames = visible.header.frame_id, thermal.header.frame_id
     if from_tf and frames[0] == frames[1]:
         yield (
-            f"extrinsics: tf, but both camera_info are of the frame '{frames[0]}', so that the "
-            'thermal camera counts as being where the visible one is: give each its own frame_id'
+            f"extrinsics: tf, but both camera_info have frame '{frames[0]}', as if the thermal "
+            'camera were where the visible one is: give each its own frame_id'
         )
     elif _same_camera(visible, thermal):
         yield (
-            'visible/camera_info and thermal/camera_info are one and the same: remap each to the '
-            'topic of its own camera'
+            'visible/camera_info and thermal/camera_info are the same: remap each to the topic of '
+            'its own camera'
         )
     elif from_tf and not pose[1].any() and np.array_equal(pose[0], np.eye(3)):
         yield (
             f"extrinsics: tf puts '{frames[1]}' exactly where '{frames[0]}' is: publish the "
-            'transform between them as it was measured'
+            'measured transform between them'
         )
     if from_tf and not any('optical' in frame.lower() for frame in frames):
         yield (
-            f'extrinsics: tf needs optical frames, z forward and y down (REP 103), and neither '
-            f"'{frames[0]}' nor '{frames[1]}' is called one: if they are bodies' frames, with x "
-            'forward, the thermal image is misplaced; name ..._optical_frame in camera_info'
+            f'extrinsics: tf needs optical frames, z forward and y down (REP 103), but neither '
+            f"'{frames[0]}' nor '{frames[1]}' is named like one: if they are body frames, with x "
+            'forward, the thermal image is misplaced; set ..._optical_frame in camera_info'
         )
 
 

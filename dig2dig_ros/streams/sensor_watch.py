@@ -13,11 +13,11 @@
 # limitations under the License.
 
 """
-Is a camera sound? What its images themselves say.
+Detects faults of a camera from its images.
 
-A thermal camera repeats its last frame while its shutter is closed, lenses are covered, exposure
-fails, a connector loses one colour. Such images are valid messages and would be fused, so each
-source is watched, and the fusion relies on it as far as it can be trusted.
+A thermal camera repeats its last frame while its shutter is closed; lenses get covered, exposure
+fails, a connector loses a colour. Such images are valid messages and would be fused, so each
+source is watched, and counts in the fusion as far as it can be trusted.
 """
 
 from __future__ import annotations
@@ -33,40 +33,40 @@ from numpy.typing import NDArray
 from dig2dig_ros.images.luma import LUMA_BGR
 from dig2dig_ros.images.no_data import WILD
 
-# Pixels of an image that are looked at, at most: on a regular grid.
+# Most pixels of an image to look at, on a regular grid.
 _SAMPLE_PIXELS = 20_000
-# s. After such a gap the past says nothing about the new image.
+# s. After such a gap, the past says nothing about the new image.
 _GAP = 10.0
 
-# Part of the pixels at each end of the brightnesses that is no evidence: dead and hot pixels.
+# Fraction of the darkest and of the brightest pixels that is ignored: dead and hot pixels.
 _OUTLIERS = 0.0005
 # Grey levels of 8 bits: trust in an image rises from none to all while its brightest pixels do
 # from the first to the second. A covered sensor with its gain turned up reaches 10.
 _BLACK, _NOT_BLACK = 10.0, 28.0
 # Grey level of 8 bits from which a pixel is clipped; JPEG leaves some below 255.
 _WHITE = 250
-# Part of the image that may be clipped without loss of trust: much sky, or a snow field.
+# Fraction of the image that may be clipped without loss of trust: much sky, or a snow field.
 _CLIPPED = 0.6
-# Bits of the sensors that there are, and of a signed integer of 16.
+# Bits of existing sensors, and of a signed 16-bit integer.
 _SENSOR_BITS = (8, 10, 12, 14, 15, 16)
-# Counts that an image spreads over: trust rises from none to all between them. The noise of a
-# live sensor spreads further, also before fog or a uniform wall.
+# Spread of an image in counts: trust rises from none to full between these. The noise of a live
+# sensor spreads further, even in fog or in front of a uniform wall.
 _BLANK, _NOT_BLANK = 2.0, 4.0
-# Counts that the noise of a raw sensor spreads over, at most: there may be more to an image that
-# spreads further, and nobody knows what gain an image of 8 bits has had.
+# Largest spread of a raw sensor's noise in counts: an image with more may show something, and
+# the gain of an 8-bit image is unknown.
 _NOISE_SPREAD = 250.0
-# Variance of the means of squares of so many pixels along a side, to that of single pixels over
-# the pixels of a square: 1 for white noise, a few for rows and columns of different offsets, 26
-# and more for thermal images of streets. Trust rises from none to all between the two.
+# Variance of the means of squares with this many pixels along a side, over the variance of single
+# pixels divided by the pixels of a square: 1 for white noise, a few for rows and columns with
+# offsets, 26 and more for thermal images of streets. Trust rises from none to full between them.
 _SQUARE, _FEWEST_SQUARES = 8, 24
 _FEATURELESS, _NOT_FEATURELESS = 4.0, 12.0
-# What counts as one count of floating point, whose unit is not known, as part of the magnitude:
+# One count of a floating-point image, whose unit is unknown, as a fraction of the magnitude:
 # 0.015 K at 300 K.
 _FLOAT_COUNT = 5e-5
 
-# Grey levels of 8 bits that 50 % and 95 % of a dead channel stay within of its end, and the part
-# of the best channel's contrast that the rest does. They are not 0 because JPEG spreads chroma
-# over its neighbours: at quality 80 by up to 0, 20 and 0.4.
+# Distance from its end, in grey levels of 8 bits, that 50 % and 95 % of a dead channel stay
+# within, and for the rest a fraction of the best channel's contrast. They are not 0 because JPEG
+# spreads chroma over its neighbours: at quality 80 by up to 0, 20 and 0.4.
 _DEAD_HALF, _DEAD_NEARLY_ALL, _DEAD_EXTREME = 1, 22, 0.5
 # Grey levels from 5 % to 95 % of another channel, below which a scene may just be dark.
 _LIVE_CONTRAST = 32
@@ -93,14 +93,14 @@ _REPEATS = 2
 @dataclass(frozen=True)
 class Condition:
     """
-    What is known of a camera with its latest image.
+    The condition of a camera as of its latest image.
 
     :param trust: how far the fusion should rely on the camera, in [0, 1]; smoothed over time.
     :param faults: a sentence for each fault that the image shows, for diagnostics.
-    :param kinds: the same faults as words that do not change: ``frozen``, ``black``,
-        ``saturated``, ``blank``, ``featureless``, ``dead channel``; and what was left out of the
-        image: ``no data``, ``rows that are not image``; ``stretched``, to the visible one's
-        shape; and ``few bits`` or ``few levels``, of 16 bits.
+    :param kinds: the same faults as fixed words: ``frozen``, ``black``, ``saturated``, ``blank``,
+        ``featureless``, ``dead channel``; parts left out of the image: ``no data``, ``rows that
+        are not image``; ``stretched`` to the visible image's shape; and ``few bits`` or ``few
+        levels`` of 16 bits.
     :param frozen: whether the camera repeats an image.
     :param dead_channels: indices of the dead channels in blue-green-red order.
     """
@@ -114,53 +114,52 @@ class Condition:
 
 class SensorWatch:
     """
-    Watch the decoded images of one camera for faults.
+    Watches the decoded images of one camera for faults.
 
-    What lowers trust, each by a factor of its own:
+    These lower trust, each by its own factor:
 
     - ``frozen``, factor 0: for longer than ``frozen_timeout`` and at least two images, each was
-      identical to the one before, or differed nearly everywhere by less than a fifth of the
-      noise that is usual for this camera, and of one count. It ends with the first image that
-      differs, or when the other camera has not moved for ``frozen_timeout`` either: nothing is
-      lost by fusing a still pair. A camera that sends identical images of a still scene all by
-      itself, as after video compression, cannot be distinguished from a frozen one: set
-      ``frozen_timeout`` to 0 for it.
+      identical to the previous one, or differed nearly everywhere by less than a fifth of the
+      usual noise of this camera, and of one count. It ends with the first image that differs, or
+      when the other camera has not moved for ``frozen_timeout`` either: fusing a still pair does
+      no harm. A camera that really sends identical images of a still scene, for example after
+      video compression, cannot be told from a frozen one: set ``frozen_timeout`` to 0 for it.
     - ``black``: of 8-bit images, the brightest pixels are below 28 of 255; the factor falls to 0
       at 10. Of other types, they are at the lower end of the type, or 0.
-    - ``saturated``: more than 60 % of the pixels are clipped at white, which is 250 and more of
-      255, and in other types the largest value of the image where a range ends there: that of 8
-      to 16 bits, in the lower or the upper ones of an integer, or 1 of floating point. The factor
-      is in proportion to the other pixels, 1 at 40 % of them.
+    - ``saturated``: more than 60 % of the pixels are clipped at white: 250 or more of 255, and in
+      other types the largest value of the image if a range ends there: that of 8 to 16 bits, in
+      the lower or the upper ones of an integer, or 1 in floating point. The factor is proportional
+      to the other pixels, and 1 at 40 % of them.
     - ``blank``: all pixels are within 4 counts; the factor falls to 0 at 2. One count of floating
-      point is taken to be 0.005 % of the magnitude.
+      point is taken as 0.005 % of the magnitude.
     - ``featureless``: raw counts show nothing but noise, within 250 counts: the means over
-      squares of 8 by 8 samples differ hardly more than by chance, as before a lens cap, or fog.
+      squares of 8 by 8 samples hardly differ more than by chance, as with a lens cap, or in fog.
     - ``dead channel``: blue, green or red of an 8-bit image is constantly 0 or 255 while another
-      channel has contrast. The factor is 1 less the channel's part of luma (BT.601).
+      channel has contrast. The factor is 1 minus the channel's share of luma (BT.601).
 
-    Brightest and darkest leave out 0.05 % of the pixels. Trust approaches the product by 1 per
-    ``fade``, as the stamps count time. It is that product at once with the first image, and with
-    one whose stamp went back or is more than 10 s after the last one: there the past is
-    forgotten.
+    The brightest and the darkest 0.05 % of the pixels are ignored. Trust approaches the product of
+    the factors by 1 per ``fade``, in the time of the stamps. It is the product at once for the
+    first image, and for one whose stamp went back or is more than 10 s after the last one, when
+    the past is forgotten.
 
-    An image of another size or encoding is no fault. It is counted in ``changes``, under
-    'resolution changes' or 'encoding changes', and compared with none before it.
+    An image of another size or encoding is not a fault. It is counted in ``changes``, as
+    'resolution changes' or 'encoding changes', and not compared with earlier ones.
 
     Not thread-safe: images have an order.
     """
 
     def __init__(self, source: str, *, frozen_timeout: float = 0.3, fade: float = 0.4) -> None:
         """
-        Check and keep the settings.
+        Check and store the settings.
 
-        :param source: 'visible', 'thermal' or another name, for the sentences.
-        :param frozen_timeout: in s; 0 calls no camera frozen.
+        :param source: 'visible', 'thermal' or another name, for the messages.
+        :param frozen_timeout: in s; 0 never calls a camera frozen.
         :param fade: time from full trust to none and back, in s; 0 is at once.
         :raises ValueError: a time is negative or not finite.
         """
         for name, seconds in (('frozen_timeout', frozen_timeout), ('fade', fade)):
             if not (math.isfinite(seconds) and seconds >= 0.0):
-                raise ValueError(f'{name} {seconds:g} is not a time of 0 s or more')
+                raise ValueError(f'{name} must be 0 s or more, not {seconds:g}')
         self.source = source
         self.frozen_timeout = float(frozen_timeout)
         self.fade = float(fade)
@@ -170,21 +169,21 @@ class SensorWatch:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the past, but not the counters: the next image is taken as the first one."""
+        """Forget the past, but not the counters: the next image counts as the first."""
         self._trust: float | None = None
         self._stamp = -math.inf
         self._sequence = _Sequence()
         self._absent = False
 
     def lose_trust(self) -> None:
-        """Note that nothing comes of the camera: its next image begins without any trust."""
+        """Note that the camera is silent: its next image starts without trust."""
         self.reset()
         self._absent = True
 
     @property
     def moves(self) -> bool:
         """
-        Return whether the last image differed from the one before it; True while there is none.
+        Return whether the last image differed from the previous one; True until there is one.
 
         Pass it to the watch of the other camera. Sensor noise alone makes images differ.
         """
@@ -199,15 +198,15 @@ class SensorWatch:
         no_data: NDArray[np.bool_] | None = None,
     ) -> Condition:
         """
-        Look at the next image.
+        Check the next image.
 
         :param image: (H, W), or (H, W, 3) in blue-green-red order, as decoded, before any mapping
             of its range: integers or floating point, which may hold NaN. It is not kept.
-        :param no_data: (H, W), True where the image holds no measurement, as NaN says by itself.
+        :param no_data: (H, W), True where the image holds no measurement; not needed for NaN.
         :param stamp: time of the image in s, from the header.
         :param other_moves: `moves` of the other camera's watch.
-        :param encoding: of the message, where known: a change of it is counted too.
-        :raises ValueError: it is no such image.
+        :param encoding: of the message, if known: changes of it are counted, too.
+        :raises ValueError: the image has another type or shape.
         """
         if image.ndim not in (2, 3) or image.size == 0 or image.dtype.kind not in 'iuf':
             raise ValueError(
@@ -239,7 +238,7 @@ class SensorWatch:
 
         largest_noise = min(_LARGEST_NOISE * _contrast(ordered), _one_count(ordered))
         self._sequence.add(planes, largest_noise, stamp, other_moves, self.frozen_timeout)
-        # An image without content is the same each time, also from a camera that is not frozen.
+        # An image without content is always the same, even from a camera that is not frozen.
         seconds = self._sequence.frozen_for
         frozen = seconds > 0.0 and (exposure is None or exposure.factor > 0.0)
         if frozen:
@@ -279,17 +278,17 @@ class _Fault(NamedTuple):
 
 
 class _Sequence:
-    """Images one after the other: whether they differ, and since when they do not."""
+    """A sequence of images: whether they differ, and since when they do not."""
 
     def __init__(self) -> None:
         self.moves = True
         self.frozen_for = 0.0
         self._planes: NDArray[Any] | None = None
-        # Mean difference of two live images in the parts where they differ little.
+        # Mean difference of two live images in the blocks that differ least.
         self._noise = math.inf
         self._differences = 0
         self._stamp = 0.0
-        # The first of the images that are the same.
+        # The first of the equal images.
         self._since = 0.0
         self._repeats = 0
         self._other_moved = -math.inf
@@ -302,7 +301,7 @@ class _Sequence:
         other_moves: bool,
         timeout: float,
     ) -> None:
-        """Compare an image with the one before it, and set `moves` and `frozen_for` (s)."""
+        """Compare an image with the previous one, and set `moves` and `frozen_for` (s)."""
         before, self._planes = self._planes, planes
         elapsed, self._stamp = stamp - self._stamp, stamp
         self.moves = before is None or self._differ(before, planes, largest_noise, elapsed)
@@ -340,7 +339,7 @@ def _sample(image: NDArray[Any], no_data: NDArray[np.bool_] | None) -> NDArray[A
     """
     Return a copy of pixels on a regular grid, at most :data:`_SAMPLE_PIXELS` of them.
 
-    :return: (channels, pixels), contiguous; the median stands for what is no measurement.
+    :return: (channels, pixels), contiguous; the median replaces pixels without a measurement.
     """
     stride = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / _SAMPLE_PIXELS))
     sample = image[::stride, ::stride]
@@ -354,14 +353,14 @@ def _sample(image: NDArray[Any], no_data: NDArray[np.bool_] | None) -> NDArray[A
 
 
 def _measured(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return which values are measurements, and not NaN, infinite or beyond all reason."""
+    """Return which values are measurements, not NaN, infinite or absurdly large."""
     if values.dtype.kind != 'f':
         return np.ones(values.shape, bool)
     return np.asarray(np.abs(values) < WILD)  # not NaN either
 
 
 def _one_count(ordered: NDArray[Any]) -> float:
-    """Return what is taken for one count of the sensor."""
+    """Return the size of one count of the sensor."""
     if ordered.dtype.kind != 'f':
         return 1.0
     return _FLOAT_COUNT * float(np.abs(ordered[:, [0, -1]]).max())
@@ -374,7 +373,7 @@ def _is_quiet(ordered: NDArray[Any]) -> bool:
 
 
 def _structure(image: NDArray[Any], no_data: NDArray[np.bool_] | None) -> float:
-    """Return how much more squares differ than those of white noise; of the best channel."""
+    """Return how much more squares differ than in white noise, in the best channel."""
     stride = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / _SAMPLE_PIXELS))
     sample = image[::stride, ::stride]
     rows, columns = (side // _SQUARE for side in sample.shape[:2])
@@ -408,7 +407,7 @@ def _block_differences(before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.
 
 
 def _quantile(ordered: NDArray[Any], part: float) -> NDArray[np.float64]:
-    """Return the value that ``part`` of the samples of each channel are below, by rank."""
+    """Return the quantile ``part`` of the samples of each channel, by rank."""
     return ordered[:, round(part * (ordered.shape[1] - 1))].astype(np.float64)
 
 
@@ -418,7 +417,7 @@ def _contrast(ordered: NDArray[Any]) -> float:
 
 
 def _exposure_fault(planes: NDArray[Any], ordered: NDArray[Any], source: str) -> _Fault | None:
-    """Return the fault that lowers trust in the brightnesses of an image most, if any does."""
+    """Return the exposure fault that lowers trust in an image most, if any."""
     brightest = float(_quantile(ordered, 1.0 - _OUTLIERS).max())
     spread = _contrast(ordered)
     is_byte, is_float = planes.dtype == np.uint8, planes.dtype.kind == 'f'
@@ -434,7 +433,7 @@ def _exposure_fault(planes: NDArray[Any], ordered: NDArray[Any], source: str) ->
         bottoms = {0.0} if is_float else {0.0, float(np.iinfo(planes.dtype).min)}
         at_bottom = any(abs(brightest - bottom) <= _BLANK * count for bottom in bottoms)
         lit = blank if at_bottom else 1.0
-        # The rest is the largest of a scene: a warm wall behind something colder, say.
+        # Otherwise it is the largest value of a scene, such as a warm wall behind something cold.
         if not _ends_a_range(brightest, planes.dtype):
             usable = 1.0
 
@@ -453,14 +452,14 @@ def _exposure_fault(planes: NDArray[Any], ordered: NDArray[Any], source: str) ->
 
 
 def _ramp(value: float, full: float) -> float:
-    """Return 0 for what is not above 0, 1 from ``full`` on, and what is between in proportion."""
+    """Return a linear ramp from 0 at 0 to 1 at ``full``, clipped."""
     if value <= 0.0:
         return 0.0
     return 1.0 if value >= full else value / full
 
 
 def _ends_a_range(value: float, dtype: np.dtype[Any]) -> bool:
-    """Return whether all bits of a sensor are set in a number: the lower or upper ones of 16."""
+    """Return whether a number has all bits of a sensor set, in the lower or upper ones of 16."""
     if dtype.kind == 'f':
         return value == 1.0
     ends = {(1 << bits) - 1 for bits in _SENSOR_BITS}

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Watches what the stamps of the cameras are worth, by when their images come."""
+"""Checks whether the stamps of the cameras can be trusted, by the arrival of their images."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
 DELAY = 0.5
 """
 Seconds by which images of one camera may come later than those of the other: compression, the
-network and a driver's buffers take 0.1 to 0.3 s. What is more is called a difference of clocks.
+network and a driver's buffers take 0.1 to 0.3 s. More is reported as a difference of clocks.
 """
 
-# A stream over a network may be this many seconds late, which a user may compensate.
+# A stream over a network may be this many seconds late, for which users may compensate.
 _LONGEST_DELAY = 2.0
-# Comparisons that the offset is the median of, and how many a warning needs.
+# Number of comparisons whose median is the offset, and how many a warning needs.
 _COMPARED, _FEWEST_COMPARED = 60, 8
-# Images of one source between two of the first that are compared.
+# Most images of one source to compare between two of the first source.
 _BETWEEN = 8
-# Recent images of which the useless stamps are counted, and how many are enough.
+# Number of recent images in which useless stamps are counted, and how many are enough.
 _COUNTED, _FEWEST_COUNTED = 60, 10
-# Stamps that lie so near to others, all alike, are of the same moments: what is left of the
-# offset is how much later one camera's images came. In seconds.
+# Stamps that all lie this near to others are of the same moments: the rest of the offset is the
+# delay of one camera's images. In seconds.
 _ALIKE, _SAME_MOMENT = 0.002, 0.02
 # Largest ratio of two distances that count as about the same.
 _AS_NEAR = 1.2
@@ -50,7 +50,7 @@ _NANOSECONDS = 1_000_000_000
 
 
 class _Comparison(NamedTuple):
-    """An image of a source, next to the first source's latest one when it came; in seconds."""
+    """An image of a source, and the latest one of the first source when it came; in seconds."""
 
     arrival: float
     stamp: float
@@ -63,15 +63,13 @@ class StampWatch:
     """
     Compares the stamps of each source with those of the first, and counts useless ones.
 
-    Stamps may pair although the clocks of the cameras differ, by any time for which images wait.
-    Then the images that pair do not come together. An image's stamp is compared with what the
-    stamp of the first source was when that image came, between the two images around it. So it
-    does not matter at which rate a recording is replayed, nor by how much the stamps of all are
-    off from the time of arrival.
+    Stamps may pair although the clocks of the cameras differ, by any time that images wait in the
+    queue. The images of such a pair do not arrive together. So an image's stamp is compared with
+    the stamp of the first source at its arrival, interpolated between the two images around it.
+    Neither the speed of a replay nor a common error of all stamps matters.
 
-    :param sources: what is fused, visible and thermal first.
-    :param stamps_kept: of each source, to find out how far they are apart where images that come
-        together are not to be had.
+    :param sources: names, visible and thermal first.
+    :param stamps_kept: of each source, to find their offset if no images arrive together.
     """
 
     def __init__(self, sources: Sequence[str], stamps_kept: int) -> None:
@@ -85,7 +83,7 @@ class StampWatch:
         self._stamps: dict[str, deque[int]] = {
             source: deque(maxlen=self._stamps_kept) for source in sources
         }
-        # Whether the latest images have a new stamp, that of the one before, or none.
+        # Whether the latest images have a new stamp, the previous one, or none.
         self._marks: dict[str, deque[str]] = {s: deque(maxlen=_COUNTED) for s in sources}
         self._compared: dict[str, deque[_Comparison]] = {
             source: deque(maxlen=_COMPARED) for source in sources[1:]
@@ -100,7 +98,7 @@ class StampWatch:
         """
         Note an image; its stamp in nanoseconds, its arrival in seconds.
 
-        :return: '', or what is wrong with its stamp: 'repeated' or 'zero'.
+        :return: '', or the problem of its stamp: 'repeated' or 'zero'.
         """
         stamps = self._stamps[source]
         mark = 'zero' if stamp <= 0 else 'repeated' if stamps and stamps[-1] == stamp else ''
@@ -128,13 +126,13 @@ class StampWatch:
         span, gap = after[0] - before[0], (after[1] - before[1]) * 1e-9
         for arrival, stamp in waiting:
             share = (arrival - before[0]) / span if span > 0.0 else 0.5
-            # From the stamp before, so that no nanoseconds are lost.
+            # Relative to the previous stamp, so that no nanoseconds are lost.
             own = (stamp - before[1]) * 1e-9
             first = before[1] * 1e-9
             compared.append(_Comparison(arrival, first + own, first + share * gap, gap))
 
     def latest(self, source: str) -> int | None:
-        """Return the last stamp of a source that was new, in nanoseconds."""
+        """Return the last new stamp of a source, in nanoseconds."""
         stamps = self._stamps[source]
         return stamps[-1] if stamps else None
 
@@ -144,11 +142,11 @@ class StampWatch:
         """
         Return by how many seconds the stamps of a source are ahead of those of the first.
 
-        That is the median over images that came together, as sent. With stamps that were taken
-        at the same moments it is exact; else what one camera's images come later is part of it.
+        That is the median over images that arrived together, as sent. It is exact if the stamps
+        are of the same moments; otherwise it includes the delay of one camera's images.
 
         :param tolerance: within which stamps pair. With the offset, they do.
-        :return: None where no images came together.
+        :return: None if no images arrived together.
         """
         compared = self._compared[source]
         if not compared:
@@ -174,7 +172,7 @@ class StampWatch:
         """
         Return the median of the seconds from a stamp of the first source to the nearest one.
 
-        :return: None where one of the two has no stamps.
+        :return: None if one of the two has no stamps.
         """
         first, own = (self._sorted(name) for name in self._both(source))
         left = _to_nearest(first, own) if len(first) and len(own) else ()
@@ -219,11 +217,11 @@ class StampWatch:
         arrivals, stamps, firsts, gaps = np.array(compared).T
         offsets = stamps - firsts
         limit = max(DELAY, tolerance, float(np.median(gaps)), float(_usual_gap(stamps)))
-        # What comes late by so much does by more in stamps, where a recording is replayed fast.
+        # In a fast replay, the same delay is longer in stamps.
         steps = np.diff(arrivals)
         rates = np.diff(firsts)[steps > 0.0] / steps[steps > 0.0]
         limit *= max(1.0, float(np.median(rates))) if len(rates) else 1.0
-        # A queue that is emptied now and then is no clock: nearly all have to say the same.
+        # A queue that is emptied now and then is not a clock: nearly all images must agree.
         low, high = np.percentile(offsets + shift, (25, 75))
         if low <= limit and high >= -limit:
             return []
@@ -236,8 +234,8 @@ class StampWatch:
         late = first if offset + shift > 0 else source
         corrected = f' (thermal_time_offset is {shift:g} s)' if shift else ''
         return [
-            f'{apart(source, offset, first)}{corrected}: what pairs was not taken together; '
-            f'{remedy(source == self._sources[1], offset)}, unless the {late} images come '
+            f'{apart(source, offset, first)}{corrected}: pairs were not taken together; '
+            f'{remedy(source == self._sources[1], offset)}, unless the {late} images really come '
             f'{abs(offset + shift):.1f} s late'
         ]
 
@@ -249,7 +247,7 @@ class StampWatch:
             for source, offset in offsets.items()
         }
 
-    # Stamps of no use
+    # Useless stamps
 
     def stamp_warnings(self, left_out: Collection[str]) -> list[str]:
         """Return a sentence for every source that sends many images without a new stamp."""
@@ -261,28 +259,28 @@ class StampWatch:
             zero, repeated = marks.count('zero'), marks.count('repeated')
             if 10 * zero >= number:
                 warnings.append(
-                    f'{zero} of the last {number} {source} images have no time stamp and are '
-                    'dropped: the driver must set one'
+                    f'{zero} of the last {number} {source} images have no stamp and are dropped: '
+                    'the driver must set one'
                 )
             recent = islice(reversed(self._stamps[source]), _COUNTED)
             whole = repeated and all(stamp % _NANOSECONDS == 0 for stamp in recent)
             # A driver that sends each image twice does no harm.
             if 10 * repeated >= number if whole else 2 * repeated > number:
-                coarse = ', of whole seconds,' if whole else ''
+                coarse = ', in whole seconds,' if whole else ''
                 warnings.append(
-                    f'{repeated} of the last {number} {source} images have the stamp{coarse} of '
-                    'the one before and are dropped: the driver must stamp each image with the '
+                    f'{repeated} of the last {number} {source} images repeat the previous '
+                    f'stamp{coarse} and are dropped: the driver must stamp each image with the '
                     'time at which it was taken'
                 )
         return warnings
 
 
 def apart(source: str, offset: float, first: str) -> str:
-    """Say how far the stamps of a source are from those of the first; the start of a text."""
+    """Say how far the stamps of a source are from those of the first; the start of a message."""
     side = 'after' if offset > 0 else 'before'
     return (
-        f'the {source} stamps are {abs(offset):.3f} s {side} the {first} ones, by when the images '
-        'come'
+        f'the {source} stamps are {abs(offset):.3f} s {side} the {first} ones, judging by the '
+        'arrival of the images'
     )
 
 
@@ -298,18 +296,18 @@ def remedy(has_offset: bool, offset: float) -> str:
 
 
 def _usual_gap(stamps: NDArray[Any]) -> Any:
-    """Return the median of the steps of stamps that rise; 0 for fewer than two."""
+    """Return the median step of rising stamps; 0 for fewer than two."""
     return np.median(np.abs(np.diff(stamps))) if len(stamps) > 1 else 0
 
 
 def _to_nearest(first: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how far it is from stamps of the first source to the nearest; both are sorted."""
-    # From those that are fewer: of the others, some have none near.
+    """Return the distances from stamps of the first source to the nearest; both are sorted."""
+    # From the fewer ones: some of the others have none nearby.
     return -_distances(own, first) if len(own) < len(first) else _distances(first, own)
 
 
 def _distances(stamps: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how far it is from each stamp to the nearest of others, which are sorted."""
+    """Return the distance from each stamp to the nearest of others, which are sorted."""
     after = np.searchsorted(others, stamps)
     before, behind = (
         others[np.clip(after + step, 0, len(others) - 1)] - stamps for step in (-1, 0)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What becomes of images and pairs, counted and timed."""
+"""Counts and times of images and pairs."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ import numpy as np
 
 from dig2dig_ros.streams.pairing import SOURCES
 
-# Rates, latencies and offsets are those of this many most recent events.
+# Rates, latencies and offsets are over this many recent events.
 _WINDOW = 200
 # Seconds over which a rate is counted.
 _RATE_SECONDS = 5.0
-# Why an image may end before it is in a pair or goes on alone; counted by source.
+# Why an image may be dropped before it is in a pair or continues alone; counted by source.
 IMAGE_CAUSES = (
     *('malformed', 'zero stamp', 'duplicate stamp', 'late', 'unpaired'),
     *('without counterpart', 'clock jump', 'shutdown'),
@@ -40,7 +40,7 @@ IMAGE_CAUSES = (
 
 
 class Pairing(Protocol):
-    """What pairs images, and counts those that it drops."""
+    """Pairs images, and counts those that it drops."""
 
     @property
     def counters(self) -> Counter[str]:
@@ -49,13 +49,13 @@ class Pairing(Protocol):
 
 
 def pair_causes(sources: Sequence[str] = SOURCES) -> tuple[str, ...]:
-    """Return every reason for which a pair, or an image alone, may end unfused."""
+    """Return every cause for which a pair, or an image alone, may be dropped."""
     refused = (f'{source} refused' for source in sources)
     return ('superseded', *refused, 'registration', 'fusion error', 'out of memory', 'shutdown')
 
 
 def drop_causes(sources: Sequence[str] = SOURCES) -> tuple[str, ...]:
-    """Return every reason for which an image or a pair may end unfused, in order of its way."""
+    """Return every cause for which an image or a pair may be dropped, in the order of its path."""
     return (
         *(f'{source} {cause}' for cause in IMAGE_CAUSES for source in sources),
         # The first two make a pair, which then waits for each of the others.
@@ -67,11 +67,11 @@ def drop_causes(sources: Sequence[str] = SOURCES) -> tuple[str, ...]:
 @dataclass(frozen=True)
 class FaultyImages:
     """
-    How many images of a source showed one fault.
+    How many images of a source showed a fault.
 
-    :param text: what diagnostics said of the first of them.
+    :param text: the message of diagnostics about the first of them.
     :param count: images that showed it.
-    :param of: images of the source that were looked at.
+    :param of: images of the source that were checked.
     """
 
     source: str
@@ -81,12 +81,12 @@ class FaultyImages:
 
 
 def kind_of(sentence: str) -> str:
-    """Return a sentence without its numbers: two that are equal so are about one thing."""
+    """Return a sentence without its numbers; equal results are about the same problem."""
     return re.sub(r'[-+.\d]+', '', sentence)
 
 
 def why_unfused(cause: str, reason: str) -> str:
-    """Return the sentence of diagnostics on what ended for one of :func:`drop_causes`."""
+    """Return the message of diagnostics for one of :func:`drop_causes`."""
     source, _, kind = cause.rpartition(' ')
     if source == 'camera_info':
         return f'camera_info is refused: {reason}'
@@ -117,7 +117,7 @@ class _Rate:
             return 0.0
         first, last = self._times[0], self._times[-1]
         gaps = len(self._times) - 1
-        # The gap that is still open counts once it is longer than usual: the stream pauses.
+        # The current gap counts once it is longer than usual, as in a pause.
         end = now if now - last > 2 * (last - first) / gaps else last
         return gaps / max(end - first, 1e-9)
 
@@ -126,10 +126,10 @@ class StreamStatistics:
     """
     Counters and recent timings of a pipeline; safe to use from several threads.
 
-    Every image is accounted for, and so is every pair or image alone that was begun. At any time,
-    with the names in the diagnostics:
+    Every image is accounted for, and so is every pair or image alone. At any time, with the names
+    in the diagnostics:
 
-    - of each source, received = pairs + alone + dropped for one of :data:`IMAGE_CAUSES` of its
+    - for each source, received = pairs + alone + dropped for one of :data:`IMAGE_CAUSES` of its
       name + 'missing' of each additional source after it + those that still wait;
     - pairs + alone of both = fused + dropped for one of :func:`pair_causes` + unfinished.
 
@@ -138,7 +138,7 @@ class StreamStatistics:
     Times are seconds of a steady clock: ROS time may stand still or jump in a simulation.
 
     :param clock: returns the time.
-    :param sources: what is fused; with more than two, a pair is one image of each.
+    :param sources: their names; with more than two, a pair is one image of each.
     """
 
     def __init__(
@@ -178,13 +178,13 @@ class StreamStatistics:
 
     @property
     def examples(self) -> Mapping[str, str]:
-        """The first reason of every cause of a drop that has reasons."""
+        """The first reason of every cause that has reasons."""
         with self._lock:
             return dict(self._examples)
 
     @property
     def faults(self) -> list[FaultyImages]:
-        """What the images themselves showed to be wrong, in the order in which it began."""
+        """The faults that the images showed, in the order in which they began."""
         with self._lock:
             return [
                 FaultyImages(source, text, count, self._looked_at[source])
@@ -199,7 +199,7 @@ class StreamStatistics:
 
     @property
     def drops(self) -> Counter[str]:
-        """What was dropped by cause, see :func:`drop_causes`."""
+        """The drops by cause, see :func:`drop_causes`."""
         with self._lock:
             return self._all_drops()
 
@@ -224,18 +224,18 @@ class StreamStatistics:
             self._offsets.append(offset)
 
     def went_alone(self, source: str) -> None:
-        """Count an image that goes on without its missing counterpart."""
+        """Count an image that continues without its missing counterpart."""
         with self._lock:
             self._alone[source] += 1
 
     def left_out(self, source: str, reason: str) -> None:
-        """Count a pair that goes on without its image of ``source``, which is of no use."""
+        """Count a pair that continues without its image of ``source``, which is unusable."""
         with self._lock:
             self._left_out[source] += 1
             self._last_error = reason
 
     def looked_at(self, source: str, faults: Sequence[str]) -> None:
-        """Count an image that was decoded, and what it showed to be wrong, in sentences."""
+        """Count a decoded image, and the faults that it showed, in sentences."""
         with self._lock:
             self._looked_at[source] += 1
             self._faulty[source] += bool(faults)
@@ -245,7 +245,7 @@ class StreamStatistics:
                 self._faults[key] = (first, count + 1)
 
     def dropped(self, cause: str, count: int = 1, reason: str = '') -> None:
-        """Count what ended unfused; ``cause`` is one of :func:`drop_causes`."""
+        """Count drops; ``cause`` is one of :func:`drop_causes`."""
         with self._lock:
             self._dropped[cause] += count
             if reason:
@@ -257,8 +257,8 @@ class StreamStatistics:
         Count a published pair.
 
         :param arrival: of its last image.
-        :param waited: for how many seconds its first image was there by then. What is seen in the
-            fused image is as old as that one, so the latency counts from there.
+        :param waited: seconds that its first image had waited by then. The fused image is as old
+            as that one, so the latency counts from there.
         """
         now = self._clock()
         with self._lock:

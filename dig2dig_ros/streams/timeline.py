@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The recent stamps of one source: its period, its repeats, and where its time restarts."""
+"""The recent stamps of a source: its period, its repeats, and restarts of its time."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from statistics import median
 
 CLOCK_JUMP = 1_000_000_000
 """
-A stamp this many nanoseconds before the latest one of its source is a new timeline (a bag that
-starts again, a clock that was set back). Of smaller steps, see :meth:`RecentStamps.begins_anew`.
+A stamp this many nanoseconds before the latest one of its source begins a new timeline (a bag that
+starts again, a clock that was set back). For smaller steps, see :meth:`RecentStamps.begins_anew`.
 """
 
-# A message that was overtaken lies fewer periods than this behind the latest one, as a rule.
+# A message that was overtaken is usually fewer periods than this behind the latest one.
 _SEVERAL_PERIODS = 2.5
-# This many messages in succession are no coincidence.
+# This many messages in succession are not a coincidence.
 _STEADY = 3
 
 
@@ -39,23 +39,23 @@ class RecentStamps:
     :param queue_size: messages of the source that may be undecided; their repeats are noticed.
     """
 
-    # Enough to see the cadence of a camera and few enough to follow when it changes.
+    # Enough to see the rate of a camera, and few enough to follow when it changes.
     GAPS = 32
     FEWEST_GAPS = 4
-    # Share of the shortest recent gap that can be relied on; a shorter gap may come.
+    # Fraction of the shortest recent gap to rely on, as a shorter one may come.
     TRUST = 0.9
 
     def __init__(self, queue_size: int = 1) -> None:
         self._size = max(self.GAPS, queue_size) + 1
         self._stamps: list[int] = []
-        # Nanoseconds between two stamps, of the timeline before; infinite where that is unknown.
+        # Nanoseconds between two stamps of the previous timeline; infinite if unknown.
         self._former_gap = float('inf')
         self._last = 0
         # How many messages in succession were newer than all before.
         self._in_order = 0
-        # How many messages in succession rose, and not yet above the latest, since stamps stepped
-        # back by several periods; and after how many of them one more shows a new timeline. Of
-        # two streams that are mixed on one topic, the slower one takes such steps all the time.
+        # How many messages in succession rose, but not yet above the latest, since stamps stepped
+        # back by several periods; and after how many of them one more shows a new timeline. If
+        # two streams are mixed on one topic, the slower one makes such steps all the time.
         self._risen, self._enough = 0, 1
 
     def __contains__(self, stamp: int) -> bool:
@@ -71,10 +71,10 @@ class RecentStamps:
         """
         Return whether a message with this stamp shows that the source's time restarted.
 
-        It does where the stamp lies more than :data:`CLOCK_JUMP` before the latest one; and, since
-        a short recording that loops steps back by less, where stamps stepped back by several
-        periods and rise again from there. One message that was overtaken on its way is followed
-        by one that is newer than the latest.
+        It does if the stamp lies more than :data:`CLOCK_JUMP` before the latest one; and, since a
+        short recording that loops steps back by less, if stamps stepped back by several periods
+        and rise again from there. A message that was merely overtaken is followed by one that is
+        newer than the latest.
         """
         if stamp <= 0 or not self._stamps:
             return False
@@ -84,7 +84,7 @@ class RecentStamps:
         )
 
     def insert(self, stamp: int) -> None:
-        """Note a message that came, whatever becomes of it; one that is there already, too."""
+        """Note a message, whatever its outcome, even if its stamp is known already."""
         stamps = self._stamps
         if not stamps or stamp > stamps[-1]:
             stamps.append(stamp)
@@ -105,19 +105,19 @@ class RecentStamps:
             del stamps[0]
 
     def clear(self) -> None:
-        """Begin a new timeline, of a source that is as steady as it was."""
+        """Begin a new timeline of the same source."""
         self._former_gap = self._usual_gap()
         self._stamps.clear()
 
     def certain_gap(self) -> float:
-        """Nanoseconds that the next stamp will at least be after the latest; 0 if unknown."""
+        """Least nanoseconds from the latest stamp to the next; 0 if unknown."""
         stamps = self._stamps[-self.GAPS - 1 :]
         if len(stamps) <= self.FEWEST_GAPS:
             return 0.0
         return self.TRUST * min(later - earlier for earlier, later in pairwise(stamps))
 
     def _usual_gap(self) -> float:
-        """Nanoseconds between two stamps; infinite where it was never seen."""
+        """Nanoseconds between two stamps; infinite if unknown."""
         stamps = self._stamps[-self.GAPS - 1 :]
         if len(stamps) < 3:
             return self._former_gap

@@ -24,10 +24,10 @@ import subprocess
 import sys
 from typing import Any
 
-# To load OpenCV takes a second and torch several; on a machine at its limit, many.
+# Loading OpenCV takes a second and torch several; many on a busy machine.
 PATIENCE = 60.0
 _NO_CORE_FILE = 'import resource\nresource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n'
-# Of an error's last line.
+# Characters of an error's last line.
 _MOST_CHARACTERS = 200
 
 
@@ -53,8 +53,8 @@ def attempt(program: str, patience: float = PATIENCE) -> tuple[str, str]:
     Run Python code, with this process's modules at hand.
 
     :param patience: seconds it may take.
-    :return: what it printed, and ''; or '', and how it failed, to go on after the name of what was
-        tried: 'crashes (SIGSEGV)'.
+    :return: its output, and ''; or '', and how it failed, to follow the name of what was tried:
+        'crashes (SIGSEGV)'.
     """
     try:
         done = subprocess.run(
@@ -83,8 +83,8 @@ def ask(module: str, function: str, patience: float = PATIENCE) -> tuple[dict[st
     """
     Call a function that returns what JSON can hold.
 
-    :param module: is imported by the process that is started.
-    :return: what it returned, and ''; or nothing, and how it failed, see :func:`attempt`.
+    :param module: imported by the new process.
+    :return: its result, and ''; or nothing, and how it failed, see :func:`attempt`.
     """
     printed, failure = attempt(
         f'import json\nfrom {module} import {function}\nanswer = json.dumps({function}())\n'
@@ -95,12 +95,12 @@ def ask(module: str, function: str, patience: float = PATIENCE) -> tuple[dict[st
         return {}, failure
     try:
         answer = json.loads(printed.splitlines()[-1])
-    except (IndexError, ValueError):  # a library that prints something as it ends
+    except (IndexError, ValueError):  # a library printed something at its end
         return {}, 'does not work (it gives no answer)'
     return dict(answer), ''
 
 
 def _readable(line: str) -> str:
-    """Return an error without the time and the places in sources that ROS puts around it."""
+    """Return an error without the time and source locations that ROS adds."""
     line = re.sub(r'^(\[[^\]]*\] ?)+: ', '', line)
     return re.sub(r', at \S+:\d+$', '', line)[:_MOST_CHARACTERS]

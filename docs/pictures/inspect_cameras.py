@@ -340,7 +340,7 @@ def missing(studio: Studio) -> Finding:
         )
     spans = ((start, end, 'one camera is silent'),)
     sheet = Sheet(
-        'A missing camera: the other one goes on alone',
+        'A missing camera: the other one is used alone',
         f'missing_modality: any, stale_timeout: {timeout:g}. {_BARS}.',
         rows,
         (Curves('thermal weight', lines, spans, times),),

@@ -15,7 +15,7 @@
 """
 Look at what noise of the visible camera does to the information and the weights of the cameras.
 
-White noise is added to the visible images of the built-in street. Printed for every deviation:
+White noise is added to the visible images of the synthetic street. Printed for every deviation:
 the information of each camera about the scene, in nats per sample, and the mean thermal weight of
 the fused image, by default, without the gate (least_information), and without the noise estimate.
 --output draws that, noise.png, and a sheet of one pair whose visible image was taken in very

@@ -446,7 +446,7 @@ def test_what_is_wrong_at_the_end_is_said(tmp_path: Path, fuser: Fuser) -> None:
     messages = [(topic, m if topic == VISIBLE else cut_off(m), t) for topic, m, t in pairs(20)]
     made, through = replay(write_mcap(tmp_path / 'cut.mcap', messages), fuser)
     assert made == []
-    assert through.health[f'no thermal image on {THERMAL} yet, but images that are malformed'] == 1
+    assert through.health[f'no thermal image on {THERMAL} yet, but malformed images'] == 1
 
 
 @pytest.mark.parametrize(('kind', 'count'), [('jpeg', 3), ('png', 0)])

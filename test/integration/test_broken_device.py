@@ -111,7 +111,7 @@ def test_a_device_that_is_lost_ends_the_process_with_the_reason(robot):
     send_until(client, lambda: 'the device failed' in client.text or node.process.poll())
     assert node.wait() == 1
     log = node.output()
-    assert 'the device failed, and this process cannot use it any more' in log
+    assert 'the device failed, and this process can no longer use it' in log
     assert 'device-side assert triggered; start it again' in log
     assert 'Traceback' not in log
     assert any(

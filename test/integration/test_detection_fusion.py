@@ -268,7 +268,7 @@ def test_yolo_msgs_with_weight_maps_and_a_source_that_ends(packages):
             client.spin(0.1)
         client.diagnose('sources', 'visible, thermal')
         assert client.level == DiagnosticStatus.WARN
-        assert 'no sound detections of fused on /fused/detections for' in client.text
+        assert 'no valid detections of fused on /fused/detections for' in client.text
         assert client.merged[0].detections[0].score == pytest.approx(0.84)
 
 

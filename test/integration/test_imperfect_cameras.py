@@ -367,7 +367,7 @@ def test_the_monitor_warns_of_images_that_do_not_match(robot, registration):
     with cameras(robot.domain, {**street, 'thermal_warp': warp}):
         robot.until(lambda: 'pixels off' in robot.text)
     assert robot.level == DiagnosticStatus.WARN
-    assert 'calibrate the registration again' in robot.text
+    assert 'calibrate the cameras again' in robot.text
     assert 9 < misalignment(robot.values) < 14
     assert re.search(r'(9|1[0-3])\.\d too far left', robot.values['misalignment (px)'])
 

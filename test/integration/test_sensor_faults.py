@@ -122,7 +122,7 @@ def test_a_missing_camera_is_waited_for_or_not(robot, film):
     assert not output.weights['thermal'].any()
     found = robot.diagnose()
     assert found.level == DiagnosticStatus.WARN
-    assert 'the visible image goes on alone' in found.text
+    assert 'using the visible image alone' in found.text
     assert robot.counter('visible alone') >= 1
     assert robot.counter('dropped: visible without counterpart') >= 14
 
@@ -160,7 +160,7 @@ def test_a_missing_camera_is_waited_for_or_not(robot, film):
     assert not output.weights['visible'].any()
     found = robot.diagnose()
     assert found.level == DiagnosticStatus.WARN
-    assert re.search(r'no visible image .* the thermal image goes on alone', found.text)
+    assert re.search(r'no visible image .* using the thermal image alone', found.text)
 
     # visible, and it is missing: nothing; any: the one that is there, whichever
     assert robot.set_parameter('missing_modality', 'visible') == (True, '')
@@ -488,7 +488,7 @@ def test_faults_of_compressed_streams_at_changing_rates_come_and_go(robot):
         shown = [d for d in seen if d.values.get(f'{source} condition') == kind]
         assert any(d.level == DiagnosticStatus.WARN and text in d.text for d in shown), kind
         assert min(float(d.values[f'{source} trust']) for d in shown) < 0.6, kind
-    assert any('the visible image goes on alone' in d.text for d in seen)
+    assert any('using the visible image alone' in d.text for d in seen)
     assert int(values['visible alone']) >= 1
     assert values['thermal resolution changes'] == '2'
     assert int(values['fused']) >= 30

@@ -125,7 +125,7 @@ def test_cameras_that_never_pair_are_reported_with_the_distance_of_their_stamps(
     assert attendance.mismatch(values(timeout=5.0), 103.0) is None
     text = attendance.mismatch(values(), 103.0)
     assert 'no pair for 2.6 s' in text
-    assert '0.330 s after the visible ones, by when the images come' in text
+    assert '0.330 s after the visible ones, judging by the arrival of the images' in text
     assert 'set thermal_time_offset: -0.330, or widen sync_tolerance' in text
 
 

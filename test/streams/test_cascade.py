@@ -345,7 +345,7 @@ def test_every_message_is_accounted_for(policy: str, seed: int) -> None:
 
 def test_a_name_that_is_taken_is_refused() -> None:
     for names, taken in ((['thermal'], 'thermal'), (['nir', 'swir', 'nir'], 'nir')):
-        with pytest.raises(PairingError, match=f"'{taken}' is there more than once"):
+        with pytest.raises(PairingError, match=f"'{taken}' appears more than once"):
             Cascade[int]('nearest', 0.05, 10, 0.0, names)
     with pytest.raises(PairingError, match='unknown sync_policy'):
         Cascade[int]('closest', 0.05, 10, 0.0, ['nir'])

@@ -179,8 +179,8 @@ def test_a_silent_source_holds_the_others_up_for_the_timeout_only() -> None:
     assert all(len(each) == 1 for each in frames[12:])
     assert robot.fusion.table()['sources'] == 'visible, thermal'
     (text,) = robot.fusion.health()
-    assert text.startswith('no sound detections of fused on /fused/detections for 3.1 s (pub')
-    assert text.endswith('merged without it; where it is only slow, set a longer stale_timeout')
+    assert text.startswith('no valid detections of fused on /fused/detections for 3.1 s (pub')
+    assert text.endswith('merged without it; if it is just slow, set a longer stale_timeout')
     assert robot.said == ['fused is silent: the others are merged without it']
     # It comes back with its second message.
     assert len(robot.frame(*ALL)) == 1
@@ -351,8 +351,8 @@ def test_parameters_have_to_fit_together() -> None:
     ('name', 'value', 'reason'),
     [
         ('sources', ['visible'], 'two names or more'),
-        ('sources', ['visible', 'visible'], 'more than once'),
-        ('sources', ['visible', 'thermal/x'], 'no name of a topic'),
+        ('sources', ['visible', 'visible'], 'only once'),
+        ('sources', ['visible', 'thermal/x'], 'not a valid topic name'),
         ('calibration_slopes', [1.0, 0.0], 'above 0'),
         ('calibration_offsets', [float('nan')], 'finite'),
         ('message_type', 'std_msgs/msg/String', 'must be one of: auto, vision_msgs'),

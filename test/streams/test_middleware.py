@@ -54,7 +54,7 @@ UDP = (
         ({'ROS_STATIC_PEERS': '10.0.0.2'}, 'static peers 10.0.0.2', []),
         ({'ROS_DOMAIN_ID': 'abc'}, 'domain abc', ["ROS_DOMAIN_ID is 'abc': set a number"]),
         ({'ROS_DOMAIN_ID': '233'}, 'domain 233', ["ROS_DOMAIN_ID is '233': set a number"]),
-        ({'ROS_AUTOMATIC_DISCOVERY_RANGE': 'OFF'}, 'OFF', ['no node finds another one']),
+        ({'ROS_AUTOMATIC_DISCOVERY_RANGE': 'OFF'}, 'OFF', ['nodes do not find each other']),
         ({'ROS_AUTOMATIC_DISCOVERY_RANGE': 'ALL'}, 'ALL', ['use one of SUBNET, LOCALHOST']),
     ],
 )
@@ -117,11 +117,11 @@ def test_other_profiles_of_fast_dds(tmp_path, text, found, advice, transports):
 @pytest.mark.parametrize(
     ('environ', 'advice'),
     [
-        ({}, f'most get lost: here and for the camera drivers, export {NEW}={OWN}'),
+        ({}, f'most are lost: here and for the camera drivers, export {NEW}={OWN}'),
         ({'ROS_DISTRO': 'humble'}, f'export {OLD}={OWN}'),
         ({NEW: '/no/such.xml'}, f'{NEW} names /no/such.xml, which cannot be read (No such file'),
-        ({OLD: OWN}, f'{OLD} is set, but this Fast DDS takes its profile from {NEW}'),
-        ({NEW: OWN, 'ROS_DISTRO': 'jazzy'}, f'{NEW} is set, but this Fast DDS takes'),
+        ({OLD: OWN}, f'{OLD} is set, but this Fast DDS reads its profile from {NEW}'),
+        ({NEW: OWN, 'ROS_DISTRO': 'jazzy'}, f'{NEW} is set, but this Fast DDS reads'),
         ({OLD: OWN, 'ROS_DISTRO': 'jazzy'}, ''),
         ({'FASTDDS_BUILTIN_TRANSPORTS': 'LARGE_DATA'}, ''),
     ],
@@ -138,7 +138,11 @@ def test_a_profile_that_fast_dds_does_not_read_is_said(environ, advice):
         ('', "Cyclone DDS's own defaults", ''),
         ('<CycloneDDS/>', 'in CYCLONEDDS_URI itself', ''),
         (f'file://{OWN}', OWN, ''),
-        ('file:///no/such.xml', 'none that can be read', 'names /no/such.xml, which is not there'),
+        (
+            'file:///no/such.xml',
+            'none that can be read',
+            'names /no/such.xml, which does not exist',
+        ),
     ],
 )
 def test_cyclone_dds_has_another_variable(uri, found, advice):
@@ -165,7 +169,7 @@ def test_shared_memory_has_to_hold_three_processes(tmp_path):
     assert enough.found.startswith(f'{tmp_path} {total / MIB:.0f} MiB')
     assert enough.found.endswith('rmem_max 212992')
     (advice,) = find_memory(Transports(total // 2), tmp_path, buffers).advice
-    assert advice.startswith('two cameras and the node take')
+    assert advice.startswith('two cameras and the node need')
     assert '--shm-size' in advice
     if status.f_bavail < status.f_blocks:
         (advice,) = find_memory(Transports(total // 3), tmp_path, buffers).advice

@@ -224,7 +224,7 @@ def test_malformed_images_are_warned_of_while_they_come(pipeline: Pipeline, cloc
     send(pipeline, clock, 30, 'visible')
     pipeline.reject('thermal', 'cannot be read')
     absent, refused = pipeline.health()
-    assert absent.endswith('for 3.0 s, but images that are malformed')
+    assert absent.endswith('for 3.0 s, but malformed images')
     assert refused == 'thermal images are refused: cannot be read'
     send(pipeline, clock, 60)
     assert pipeline.health() == []
@@ -358,7 +358,7 @@ def test_a_camera_goes_on_alone_and_back(clock: Clock, fuser: Fuser) -> None:
     assert (fused.result.weights[1] == 1).all()
     (sentence,) = pipeline.health()
     assert sentence == f'no visible image on {TOPICS["visible"]} for 2.9 s: ' + (
-        'the thermal image goes on alone'
+        'using the thermal image alone'
     )
     assert pipeline.table()['visible condition'] == 'missing'
     assert pipeline.statistics.drops == {'thermal without counterpart': 20}
@@ -402,7 +402,7 @@ def test_pairs_of_clocks_that_differ_are_said_with_the_offset(
     assert all(abs(work.offset) < 0.05 for work in works)
     (sentence,) = pipeline.health()
     assert sentence.startswith(f'the thermal stamps are 1.500 s {side} the visible ones')
-    assert 'what pairs was not taken together' in sentence
+    assert 'pairs were not taken together' in sentence
     assert f'set thermal_time_offset: {-offset:.3f}, or synchronise' in sentence
     table = pipeline.table()
     assert table['stamp offset thermal (s)'] == f'{offset:.3f}'
@@ -433,7 +433,7 @@ def test_stamps_of_whole_seconds_are_said(pipeline: Pipeline, clock: Clock) -> N
             pipeline.add(source, image(source, index, stamp=second), round(clock.now * SECOND))
     texts = pipeline.health()
     assert [text.partition(' and are')[0] for text in texts] == [
-        f'54 of the last 60 {source} images have the stamp, of whole seconds, of the one before'
+        f'54 of the last 60 {source} images repeat the previous stamp, in whole seconds,'
         for source in ('visible', 'thermal')
     ]
     assert pipeline.statistics.drops == {f'{s} duplicate stamp': 54 for s in TOPICS}
@@ -442,7 +442,7 @@ def test_stamps_of_whole_seconds_are_said(pipeline: Pipeline, clock: Clock) -> N
 def test_images_without_stamps_are_said(pipeline: Pipeline, clock: Clock, said: list[str]) -> None:
     assert pipeline.add('visible', image('visible', 0, stamp=0), 0) == []
     assert pipeline.statistics.drops == {'visible zero stamp': 1}
-    assert said == ['dropped (visible zero stamp): the driver sends images without a time stamp']
+    assert said == ['dropped (visible zero stamp): the driver sends images without a stamp']
 
 
 class BrokenFuser:
@@ -544,7 +544,7 @@ def test_a_camera_info_that_does_not_come_is_said_to_who_wants_it(clock: Clock) 
     outgoing = OutgoingCameraInfo('/robot/visible/camera_info', lambda: wanted[0])
     pipeline = Pipeline(values(), TOPICS, clock=clock, camera_info=outgoing)
     sentence = (
-        'fused/camera_info is not published, though it is subscribed to: none came on '
+        'fused/camera_info is not published, though it has subscribers: none came on '
         '/robot/visible/camera_info'
     )
     clock.now += values()['stale_timeout'] + 0.1

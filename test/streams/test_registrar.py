@@ -149,7 +149,7 @@ def test_images_that_are_not_the_window_are_refused_with_its_name(extrinsics):
     registrar((24, 40), THERMAL, extrinsics)
     wanted = (
         r'visible/camera_info is for 24x40 pixels \(its roi, 48x40 at \(8, 4\) of 64x48, binned '
-        r'2x1\), but the images have 64x48: have the driver say roi and binning'
+        r'2x1\), but the images have 64x48: have the driver set roi and binning'
     )
     with pytest.raises(RegistrationError, match=wanted):
         registrar(VISIBLE, THERMAL, extrinsics)
@@ -168,7 +168,7 @@ def test_a_size_beyond_max_pixels_is_refused_before_it_takes_memory(source, extr
     save_registration(Registration(matrix, sizes['thermal'], sizes['visible']), path)
     of_file = {**VALUES, 'thermal_to_visible': str(path)}
     for made, values in ((registrar, extrinsics), (Registrar(of_file), of_file)):
-        wanted = f'{source} images of 65000x65000, which is beyond max_pixels, 1000000'
+        wanted = f'{source} images of 65000x65000, which is more than max_pixels, 1000000'
         with pytest.raises(RegistrationError, match=wanted):
             made(sizes['visible'], sizes['thermal'], values)
         assert made.visible_size(values) is None
@@ -189,11 +189,11 @@ def test_frames_that_tell_nothing_of_the_cameras_are_said():
     assert from_tf('eye_optical_frame', 'heat_optical', beside) == ()
     assert from_tf('rig/eye_optical_frame', 'heat', beside) == ()
     (said,) = from_tf('camera_optical_frame', 'camera_optical_frame', still)
-    assert "both camera_info are of the frame 'camera_optical_frame'" in said
+    assert "both camera_info have frame 'camera_optical_frame'" in said
     (said,) = from_tf('eye_optical_frame', 'heat_optical_frame', still)
     assert "tf puts 'heat_optical_frame' exactly where 'eye_optical_frame' is" in said
     (said,) = from_tf('eye_link', 'heat_link', beside)
-    assert "neither 'eye_link' nor 'heat_link' is called one" in said
+    assert "neither 'eye_link' nor 'heat_link' is named like one" in said
     assert len(from_tf('camera', 'camera', still)) == 2
 
 
@@ -208,7 +208,7 @@ def test_a_pose_from_a_file_may_be_none_and_in_any_frame(extrinsics, tmp_path):
     assert registrar.doubts == ()
     registrar.camera_info('thermal', camera_info(VISIBLE, 50.0))
     registrar.registration(values)
-    assert 'are one and the same: remap each' in registrar.doubts[0]
+    assert 'are the same: remap each' in registrar.doubts[0]
 
 
 def test_a_camera_that_is_not_calibrated_is_named(extrinsics):

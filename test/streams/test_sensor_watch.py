@@ -645,7 +645,7 @@ def test_what_is_no_image_is_refused(image):
     'settings', [{'frozen_timeout': -0.1}, {'fade': math.nan}, {'fade': math.inf}]
 )
 def test_bad_settings_are_refused(settings):
-    with pytest.raises(ValueError, match='is not a time of 0 s or more'):
+    with pytest.raises(ValueError, match='must be 0 s or more'):
         SensorWatch('thermal', **settings)
 
 

@@ -92,7 +92,7 @@ def test_the_offset_of_the_clocks_is_measured_and_said(
     side = 'after' if offset > 0 else 'before'
     assert f'{abs(measured):.3f} s {side} the visible ones' in sentence
     late = 'visible' if offset > 0 else 'thermal'
-    assert sentence.endswith(f', unless the {late} images come {abs(measured):.1f} s late')
+    assert sentence.endswith(f', unless the {late} images really come {abs(measured):.1f} s late')
     hint = re.search(r'set thermal_time_offset: ([-\d.]+), or synchronise them', sentence)
     if abs(offset) > 86400:
         assert hint is None
@@ -259,11 +259,15 @@ def stamped(rate: float, stamp_of: Callable[[float], float], seconds: float = 5.
 @pytest.mark.parametrize(
     ('rate', 'stamp_of', 'words'),
     [
-        (30.0, lambda moment: float(int(moment)), ['58 of the last 60', ', of whole seconds,']),
-        (1.4, lambda moment: float(int(moment)), ['thermal images', ', of whole seconds,']),
-        (30.0, lambda moment: round(moment * 5) / 5, ['of the last 60', 'the stamp of the one']),
-        (30.0, lambda moment: 0.0, ['60 of the last 60 thermal images have no time stamp']),
-        (10.0, lambda moment: moment * (int(moment * 10) % 5 > 0), ['have no time stamp']),
+        (30.0, lambda moment: float(int(moment)), ['58 of the last 60', ', in whole seconds,']),
+        (1.4, lambda moment: float(int(moment)), ['thermal images', ', in whole seconds,']),
+        (
+            30.0,
+            lambda moment: round(moment * 5) / 5,
+            ['of the last 60', 'repeat the previous stamp'],
+        ),
+        (30.0, lambda moment: 0.0, ['60 of the last 60 thermal images have no stamp']),
+        (10.0, lambda moment: moment * (int(moment * 10) % 5 > 0), ['have no stamp']),
     ],
 )
 def test_stamps_that_cost_images_are_said(

@@ -331,7 +331,7 @@ def test_pairs_of_clocks_that_differ_are_warned_of(
     assert from_bag(bag, 4, complete_values({})).total == 14
     warning = capsys.readouterr().err
     assert 'warning: the thermal stamps are 1.496 s before the visible ones' in warning
-    assert 'what pairs was not taken together' in warning
+    assert 'pairs were not taken together' in warning
 
 
 @needs_rosbags
@@ -350,7 +350,7 @@ def test_a_bag_without_pairs_says_why(tmp_path: Path, capsys: pytest.CaptureFixt
         assert hint in refused(capsys, clock, '-o', tmp_path / 'r.yaml')
     zero = write_bag(tmp_path / 'zero', pairs, {}, stamp_of=lambda stamp: 0)
     assert refused(capsys, zero, '-o', tmp_path / 'r.yaml').endswith(
-        'zero gives no pairs: 3 of 3 thermal images have no time stamp, which the driver must '
+        'zero gives no pairs: 3 of 3 thermal images have no stamp, which the driver must '
         'set: without one they cannot be paired'
     )
     colour = [(pairs[0][0], np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))]

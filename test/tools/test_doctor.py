@@ -103,7 +103,7 @@ def test_what_is_wrong_with_a_topic_is_said(domain):
     assert (
         "image on '/visible/image_raw' with encoding 'mono8': 100 bytes of data are too" in output
     )
-    assert 'visible/image_raw images have no time stamp' in output
+    assert 'visible/image_raw images have no stamp' in output
     assert '-> /thermal/image_raw has a publisher, but no image came' in output
 
 

@@ -505,7 +505,7 @@ def unknown_types(folder: Path) -> None:
         (
             [(topic, image(0) if topic == VISIBLE else m, time) for topic, m, time in drive(2)],
             (),
-            ['2 of 2 visible images have no time stamp', 'driver'],
+            ['2 of 2 visible images have no stamp', 'driver'],
         ),
         (drive(2), ('--detections', 'fused=/yolo'), ['no detections on /yolo', 'not in the bag']),
         (drive(2), ('--detections', f'fused={INFO}'), ['it is sensor_msgs/msg/CameraInfo']),
@@ -573,7 +573,7 @@ def delayed(topic: str, steps: int, count: int) -> list[Message]:
             delayed(THERMAL, 8, 12),
             'queue_size: 3',
             (),
-            'a larger queue_size, if the thermal images do come 0.8 s late',
+            'a larger queue_size, if the thermal images really come 0.8 s late',
             'sync_tolerance',
         ),
     ],
