@@ -185,7 +185,7 @@ class InputReader:
                 depth = self._depths.setdefault(index, BitDepth())
                 array = depth.full_scale(array)
                 if depth.bits < 16:
-                    notes.append(f'{name} uses {depth.bits} of 16 bits and is scaled by them')
+                    notes.append(f'{name} uses {depth.bits} of 16 bits and is scaled accordingly')
             arrays.append(array)
             ranges.append(self._range_of(index, array) if is_thermal else None)
         if self._registration is not None:

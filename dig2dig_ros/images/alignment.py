@@ -13,12 +13,12 @@
 # limitations under the License.
 
 """
-Alignment of a thermal image to a visible one from what both show, without a target.
+Alignment of a thermal image to a visible one from their content, without a target.
 
 A dense search over rotation and scale finds a similarity; score maps of blocks of the image then
 refine it to a homography, or keep it a similarity. Both compare fields of gradients
 (:mod:`dig2dig_ros.images.gradient_field`) and sum the scores over all pairs of one camera pair:
-many frames see what one does not.
+many frames show what one does not.
 """
 
 from __future__ import annotations
@@ -234,13 +234,13 @@ def align(
     reasons = _outside(scene, final.warp, search)
     if score < _LEAST_SCORE:
         reasons.append(
-            f'the images have little in common: the score is {score:.2f} (at least '
-            f'{_LEAST_SCORE:g} is needed)'
+            f'the images have little in common: the score is {score:.2f}, but must be at least '
+            f'{_LEAST_SCORE:g}'
         )
     if margin < _LEAST_MARGIN:
         reasons.append(
-            f'another alignment matches nearly as well: the margin is {margin:.2f} (at least '
-            f'{_LEAST_MARGIN:g} is needed)'
+            f'another alignment matches nearly as well: the margin is {margin:.2f}, but must be '
+            f'at least {_LEAST_MARGIN:g}'
         )
     if reason := uncertainty.reason(longer):
         reasons.append(reason)
@@ -259,7 +259,7 @@ def align(
 
 
 def _more_than_similarity(scene: Scene, similarity: _Refined, score: float) -> list[str]:
-    """Say whether a homography that starts from a similarity leaves it."""
+    """Say whether a homography that starts from a similarity moves away from it."""
     free = _refine(scene, similarity.warp, _LEVELS[1:])
     distance = corner_distance(free.warp, similarity.warp, scene.thermal_size)
     most = _MOST_DISAGREEMENT * _uncertainty(scene, free, score).total
@@ -272,7 +272,7 @@ def _more_than_similarity(scene: Scene, similarity: _Refined, score: float) -> l
 
 
 def _outside(scene: Scene, warp: Array, search: SearchRange) -> list[str]:
-    """Say what is at the end of the search range, because the truth may lie beyond."""
+    """Say what is at the end of the search range, as the truth may lie beyond it."""
     to_unit = to_unit_image(scene.visible_size)
     total = to_unit @ warp @ np.linalg.inv(to_unit @ scene.guess)
     # The nearest similarity at the centre, where perspective does not change the scale.

@@ -38,7 +38,7 @@ class BitDepth:
     """
     Follows how many bits the images of one camera use: as many as the brightest so far.
 
-    :param stated: how many they are, where that is known; 0 finds it.
+    :param stated: how many they are, if known; 0 detects it.
     :ivar bits: that the latest image was asked for with; to be set to 16 before the next one.
     """
 
@@ -77,7 +77,7 @@ class BitDepth:
         """Return the warnings; none where the bits were stated, or all are used."""
         if self.stated or self.bits == 16:
             return ''
-        text = f'the {source} image uses {self.bits} of 16 bits and is scaled by them'
+        text = f'the {source} image uses {self.bits} of 16 bits and is scaled accordingly'
         if source != 'visible':
             return text
-        return f'{text}: set visible_bits to {self.bits}, or to 16 where it is only dark'
+        return f'{text}: set visible_bits to {self.bits}, or to 16 if it is just dark'

@@ -64,8 +64,8 @@ class CameraModel:
     polynomials (``plumb_bob``), their quotient (``rational_polynomial``), and the polynomial in
     the angle to the axis of Kannala and Brandt (2006) for fisheyes (``equidistant``).
 
-    These polynomials hold as far as they rise. Beyond, where an image would fold back onto
-    itself, and further than 89.4 degrees from the axis, the camera counts as not seeing.
+    These polynomials are valid as far as they rise. Beyond that, where an image would fold back
+    onto itself, and further than 89.4 degrees from the axis, the camera sees nothing.
 
     :param matrix: (3, 3), of the focal lengths and the principal point in pixels; no skew.
     :param distortion: coefficients in the order of CameraInfo: k1 k2 p1 p2 [k3] of
@@ -88,8 +88,8 @@ class CameraModel:
         (fx, _, cx), (_, fy, cy), _ = matrix
         if min(fx, fy) <= 0 or not np.array_equal(matrix, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]):
             raise RegistrationError(
-                'the camera matrix is not [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with focal '
-                f'lengths above 0, but {matrix.tolist()}: check the calibration'
+                f'the camera matrix is {matrix.tolist()}, but must be [[fx, 0, cx], [0, fy, cy], '
+                '[0, 0, 1]] with focal lengths above 0: check the calibration'
             )
         object.__setattr__(self, 'matrix', matrix)
         object.__setattr__(self, 'size', checked_size(self.size, 'the size of the camera'))
@@ -107,37 +107,36 @@ class CameraModel:
         """
         Take the calibration from a sensor_msgs/CameraInfo.
 
-        The camera is that of the images: of a region of interest, or binned, where the message
-        says so. A rectified region is the same window of the full rectified image, as image_proc
-        makes it.
+        The camera is that of the images: of a region of interest, or binned, if the message says
+        so. A rectified region is the same window of the full rectified image, as in image_proc.
 
-        :param message: what has its fields ``k``, ``d``, ``distortion_model``, ``width`` and
-            ``height``, and ``p`` and ``r`` for ``rectified``; ``roi``, ``binning_x`` and
-            ``binning_y`` where it has them.
+        :param message: an object with the fields ``k``, ``d``, ``distortion_model``, ``width`` and
+            ``height``, and ``p`` and ``r`` for ``rectified``; optionally ``roi``, ``binning_x``
+            and ``binning_y``.
         :param rectified: for images without distortion (``image_rect``): take the matrix from
             ``p``.
-        :raises RegistrationError: the camera is not calibrated, or the message makes no sense.
+        :raises RegistrationError: the camera is not calibrated, or the message is invalid.
         """
         if not rectified:
             matrix = np.asarray(message.k, float).reshape(-1)
             if matrix.size != 9:
-                raise RegistrationError(f'k of the camera_info has {matrix.size} values, not 9')
+                raise RegistrationError(f'k of camera_info has {matrix.size} values, not 9')
             # A driver without a calibration may not know the size either.
             _require_calibration(matrix)
             window = ImageWindow.from_camera_info(message)
-            # The full image first, since that is what an error has to name.
+            # The full image first, as an error must name that one.
             lens = str(message.distortion_model)
             full = cls(matrix.reshape(3, 3), message.d, lens, window.full)
             return full._in_window(window)
         projection = np.asarray(message.p, float).reshape(-1)
         rotation = np.asarray(message.r, float).reshape(-1)
         if projection.size != 12 or rotation.size != 9:
-            raise RegistrationError('p and r of the camera_info are not of 12 and 9 values')
+            raise RegistrationError('p and r of camera_info must have 12 and 9 values')
         if rotation.any() and np.abs(rotation.reshape(3, 3) - np.eye(3)).max() > 1e-6:
-            # The rectified image is of a frame that no transform of tf2 is about.
+            # The rectified image has a frame that is not in tf2.
             raise RegistrationError(
-                'the camera is rectified for stereo, which turns its optical frame: use its raw '
-                'image instead'
+                'the camera is rectified for stereo, which rotates its optical frame: use its raw '
+                'image'
             )
         _require_calibration(projection)
         window = ImageWindow.from_camera_info(message)
@@ -154,7 +153,7 @@ class CameraModel:
         """
         Return the ideal pixels (N, 2) of pixels of the image (N, 2).
 
-        NaN for what the camera does not see.
+        NaN outside of the camera's view.
         """
         points = as_points(points)
         if not self._bends:
@@ -165,7 +164,7 @@ class CameraModel:
         """
         Return the pixels (N, 2), inside of the image or not, in which ideal ones (N, 2) appear.
 
-        NaN for what the camera does not see.
+        NaN outside of the camera's view.
         """
         points = as_points(points)
         if not self._bends:
@@ -298,7 +297,7 @@ def _coefficients(values: ArrayLike, model: str) -> Array:
     most = max(MODELS[model])
     if not np.isfinite(given).all():
         raise RegistrationError(
-            f'the distortion coefficients have numbers that are not finite: {given.tolist()}'
+            f'the distortion coefficients {given.tolist()} must be finite: check the calibration'
         )
     if len(given) == 0 and model != 'equidistant':
         given = np.zeros(most)
@@ -307,8 +306,8 @@ def _coefficients(values: ArrayLike, model: str) -> Array:
     if len(given) not in MODELS[model]:
         wanted = ' or '.join(map(str, MODELS[model]))
         raise RegistrationError(
-            f"the distortion model '{model}' has {wanted} coefficients, but there are "
-            f'{len(given)}: check the calibration'
+            f"the distortion model '{model}' has {wanted} coefficients, not {len(given)}: check "
+            'the calibration'
         )
     given.flags.writeable = False
     return given

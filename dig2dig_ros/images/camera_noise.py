@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-What a camera does to its image, estimated blindly from one image, on the host, cheaply.
+The noise of a camera, estimated from a single image, on the host, at little cost.
 
 All deviations are in grey levels of 255, whatever the type of the image.
 """
@@ -55,7 +55,7 @@ class CameraNoise:
     """
     Noise of the luma of a camera's image: its variance at brightness y is read^2 + gain y.
 
-    :param read: deviation of what does not depend on the light, in grey levels of 255.
+    :param read: deviation of the part that does not depend on light, in grey levels of 255.
     :param gain: photon noise: variance in squares of grey levels by grey level of brightness.
     :param deviation: the noise at the mean brightness of this image, in grey levels.
     """
@@ -71,7 +71,7 @@ class CameraNoise:
 
 def estimate_noise(image: NDArray[Any], *, full_scale: float) -> CameraNoise:
     """
-    Estimate white noise and how it grows with the light, robustly against what the image shows.
+    Estimate white noise and how it grows with light, whatever the image shows.
 
     In blocks of 16x16 pixels all over the image, the power of second differences along both
     diagonals' frequencies is that of noise and texture. Texture grows by octaves and noise does
@@ -79,13 +79,13 @@ def estimate_noise(image: NDArray[Any], *, full_scale: float) -> CameraNoise:
     being judged by lower frequencies. What clipping at black and white took of a block's noise
     follows from how much of the block is clipped (the variance of a censored normal variable).
 
-    What a sensor, or compression, has made of noise so that it is white no longer is not noise
-    here: it has little at the highest frequencies.
+    Noise that a sensor or compression has filtered, so that it is no longer white, does not count:
+    it has little power at the highest frequencies.
 
     :param image: (H, W), or (H, W, 3) blue-green-red: numbers in [0, full_scale], at least 32x32.
         Of colours, the noise is that of their luma, which is smaller.
-    :param full_scale: what is white: 255 of uint8, 65535 of uint16, 1 of floats.
-    :raises ValueError: it is no such image.
+    :param full_scale: the value of white: 255 for uint8, 65535 for uint16, 1 for floats.
+    :raises ValueError: the image has another shape, type or size.
     """
     _check(image, full_scale)
     blocks = _block_statistics(image, full_scale)

@@ -13,10 +13,10 @@
 # limitations under the License.
 
 """
-Contrast of thermal images: on a hot day nothing is much warmer than the rest.
+Contrast of thermal images: on a hot day, nothing is much warmer than the rest.
 
-A camera that chooses its range by itself, and shows 8 bits of it, then leaves the whole scene
-within a few grey levels, and what is fused with it goes grey.
+A camera that chooses its range by itself and sends 8 bits then puts the whole scene into a few
+grey levels, and the fused image turns grey.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Contrast:
     """
     How to stretch an image: v becomes gain * v + offset.
 
-    :param gain: 1 leaves it as it is.
+    :param gain: 1 leaves it unchanged.
     :param offset: in grey levels of 255.
     """
 
@@ -70,7 +70,7 @@ class Contrast:
         return self.gain == 1
 
     def of_noise(self, noise: CameraNoise) -> CameraNoise:
-        """Return what the noise of an image is once that is stretched."""
+        """Return the noise of an image after it is stretched."""
         if self.is_enough:
             return noise
         # The variance, read^2 + gain * v, in terms of the stretched v.
@@ -85,7 +85,7 @@ def estimate_contrast(image: NDArray[Any], *, full_scale: float) -> Contrast:
     Return how to stretch an image so that it has contrast.
 
     :param image: (H, W), uint8, uint16 or float32 in [0, full_scale].
-    :param full_scale: what is white: 255 of uint8, 65535 of uint16, 1 of floats.
+    :param full_scale: the value of white: 255 for uint8, 65535 for uint16, 1 for floats.
     """
     unit = 255 / full_scale
     height, width = (side // _CELL for side in image.shape)
@@ -110,7 +110,7 @@ def stretched(
     image: NDArray[Any], contrast: Contrast, *, full_scale: float
 ) -> tuple[NDArray[Any], float]:
     """
-    Return the stretched image, clipped, and what is white in it; itself where that is enough.
+    Return the stretched image, clipped, and its value of white; the image itself if gain is 1.
 
     :param image: (H, W), uint8, uint16 or float32 in [0, full_scale].
     """

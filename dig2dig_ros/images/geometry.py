@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-Points, homographies and rotations: what registration and alignment are made of.
+Points, homographies and rotations, for registration and alignment.
 
 Pixels are (x, y); centres are at integers, (0, 0) is the centre of the upper left pixel, and an
 image reaches from -0.5 to its width or height - 0.5. Sizes are (width, height).
@@ -39,15 +39,15 @@ _MOST_STRETCH = 1.1
 
 
 class RegistrationError(Refusal, ValueError):
-    """A registration is impossible, wrong or not for these images; the text says what to do."""
+    """A registration is impossible, wrong or for other images; the message says what to do."""
 
 
 def finite_array(values: ArrayLike, shape: tuple[int, ...], name: str) -> Array:
-    """Return a read-only copy of numbers; raise where their shape is wrong or one not finite."""
+    """Return a read-only copy of numbers; raise if the shape is wrong or one is not finite."""
     array = np.array(values, float)
     if array.shape != shape:
         wanted = ' x '.join(map(str, shape))
-        raise RegistrationError(f'{name} has shape {array.shape} instead of {wanted} numbers')
+        raise RegistrationError(f'{name} has shape {array.shape}, but must have {wanted} numbers')
     if not np.isfinite(array).all():
         raise RegistrationError(f'{name} has numbers that are not finite: {array.tolist()}')
     array.flags.writeable = False
@@ -58,16 +58,16 @@ def as_points(points: ArrayLike) -> Array:
     """Return a copy of (N, 2) points."""
     array = np.array(points, float)
     if array.ndim != 2 or array.shape[1] != 2:
-        raise ValueError(f'points are (N, 2), not of shape {array.shape}')
+        raise ValueError(f'points must be (N, 2), not of shape {array.shape}')
     return array
 
 
 def checked_size(size: Any, name: str) -> Size:
-    """Return (width, height), or raise where it is none."""
+    """Return (width, height), or raise if it is invalid."""
     values = list(size) if isinstance(size, (list, tuple)) else []
     whole = all(isinstance(value, Integral) and not isinstance(value, bool) for value in values)
     if len(values) != 2 or not whole or min(values) < 1:
-        raise RegistrationError(f'{name} is not [width, height] in whole pixels, but {size!r}')
+        raise RegistrationError(f'{name} must be [width, height] in whole pixels, not {size!r}')
     return int(values[0]), int(values[1])
 
 
@@ -78,10 +78,10 @@ def size_of(image: NDArray[Any]) -> Size:
 
 def stretch_text(size: Size, onto: Size) -> str:
     """
-    Say by how much an image that is resized to another one's size loses its shape.
+    Say how much an image is distorted if it is resized to the size of another one.
 
     :param size: (width, height) before; ``onto`` after.
-    :return: empty where that is no more than between sensors of 4:3 and 5:4.
+    :return: empty if that is no more than between sensors of 4:3 and 5:4.
     """
     ratio = (onto[0] / size[0]) / (onto[1] / size[1])
     if max(ratio, 1 / ratio) <= _MOST_STRETCH:
@@ -163,8 +163,8 @@ def rotation_of_quaternion(quaternion: ArrayLike) -> Array:
     length = float(np.linalg.norm(values))
     if length < 1e-6:
         raise RegistrationError(
-            'quaternion is zero, which is no rotation: [0, 0, 0, 1] is that of cameras that look '
-            'the same way'
+            'the quaternion is zero, which is not a rotation: for cameras that look the same way, '
+            'it is [0, 0, 0, 1]'
         )
     x, y, z, w = values / length
     return np.array(
@@ -196,7 +196,7 @@ def nearest_rotation(values: ArrayLike, name: str) -> Array:
     nearest: Array = left @ right
     if np.abs(nearest - matrix).max() > _ROTATION_TOLERANCE or np.linalg.det(nearest) < 0.0:
         raise RegistrationError(
-            f'{name} is none: its rows must be of length 1 and at right angles, right-handed, '
-            f'within {_ROTATION_TOLERANCE:g}'
+            f'{name} is not valid: its rows must be right-handed, at right angles and of '
+            f'length 1, within {_ROTATION_TOLERANCE:g}'
         )
     return nearest

@@ -13,16 +13,16 @@
 # limitations under the License.
 
 """
-Pairs of images in a directory: visible and thermal, or of other tasks.
+Pairs of images in a folder: visible and thermal, or of other tasks.
 
-Two layouts are known: two sub-folders of images with the same names, and one folder of NAME_A and
-NAME_B, or NAME-A and NAME-B. Two sub-folders may hold further ones in place of images, as
+Two layouts are known: two folders of images with the same names, and one folder of NAME_A and
+NAME_B, or NAME-A and NAME-B. The two folders may hold others in place of images, such as
 ``visible/train`` and ``infrared/train``. The first image of a pair is called visible and the
-second thermal, also where the two differ in focus or exposure instead.
+second thermal, even if they differ in focus or exposure instead.
 
-All images are turned as their files say (EXIF), as viewers, labels and most data sets have them;
-of TIFF, OpenCV does so in any case. Messages are not: there the pixels are those of the sensor,
-which camera_info and registrations are about.
+All images are rotated as their files say (EXIF), as in viewers, labels and most data sets; for
+TIFF, OpenCV always does that. Messages are not: their pixels are those of the sensor, which
+camera_info and registrations refer to.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ from dig2dig_ros.images.encoded import EncodedImageError, read_image
 from dig2dig_ros.images.luma import LUMA_BGR
 from dig2dig_ros.images.thermal_range import without_rows
 
-# Where a folder holds one name twice, the earlier suffix wins: rather without loss.
+# If a folder has a name twice, the earlier suffix wins: lossless ones first.
 _SUFFIXES = ('.png', '.tif', '.tiff', '.bmp', '.pgm', '.ppm', '.webp', '.jpg', '.jpeg')
 _VISIBLE_FOLDERS = ('visible', 'vis', 'vi', 'rgb', 'color', 'colour')
 _THERMAL_FOLDERS = ('thermal', 'infrared', 'ir', 'inf', 'tir', 'lwir')
-# Folders of other tasks, common names: two of them only count together, with images in both.
+# Common names of the folders of other tasks: two only count together, with images in both.
 _OTHER_FOLDERS = (('a', 'b'), ('near', 'far'), ('over', 'under'), ('source_1', 'source_2'))
 _ENDINGS = (('_a', '_b'), ('-a', '-b'))
-# By how many of 255 levels the channels of a coloured pixel differ, and what share of all pixels
-# must be coloured: more than lossy compression makes of grey, less than dark photographs have.
+# By how many of 255 levels the channels of a coloured pixel differ, and what fraction of all
+# pixels must be coloured: more than grey after lossy compression, less than dark photographs.
 _COLOURED_LEVELS = 8
 _COLOURED_SHARE = 0.01
-# Its bits and channels; unchanged would leave it unturned.
+# Keeps bits and channels; IMREAD_UNCHANGED would ignore the orientation.
 _AS_IT_IS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
 # A palette differs from a photograph: its colours lie on one line, so that the chroma of a pixel
 # predicts its brightness, and leaves at most this part of the variance. Of 187 photographs in
@@ -73,7 +73,7 @@ NO_PALETTE = (
 
 
 class ImagePairError(Refusal, ValueError):
-    """There are no pairs, or an image cannot be read; the text says where and what is wrong."""
+    """There are no pairs, or an image cannot be read; the message says where and why."""
 
 
 @dataclass(frozen=True)
@@ -93,25 +93,24 @@ class ImagePair:
 
 def find_pairs(directory: str | Path) -> list[ImagePair]:
     """
-    Return the pairs in a directory, sorted by name.
+    Return the pairs in a folder, sorted by name.
 
     Folders may be named visible, vis, vi, rgb, color or colour, and thermal, infrared, ir, inf,
     tir or lwir; for other tasks A and B, near and far, over and under, or source_1 and source_2;
-    all of them in upper or lower case. Where they hold no images, those in their own folders are
-    taken, of all of them together. Of several layouts, the first one in this order that has pairs
-    counts, NAME_A and NAME_B last.
+    all of them in upper or lower case. If they hold no images, those in all their own folders are
+    used. The first layout in this order that has pairs counts, NAME_A and NAME_B last.
 
-    The suffixes of a pair may differ. Where one name has several files, a lossless one is taken,
-    and of the second image one that has the counts of a sensor: one channel of 16 bits.
+    The suffixes of a pair may differ. If a name has several files, a lossless one is used, and for
+    the second image one with the counts of a sensor: one channel of 16 bits.
 
-    :raises ImagePairError: the directory is missing or holds no pair.
+    :raises ImagePairError: the folder does not exist or holds no pair.
     """
     visible, thermal, place = _sources(Path(directory))
     names = sorted(visible.keys() & thermal.keys())
     if not names:
         raise ImagePairError(
             f'no pairs in {directory}: {place} hold {len(visible)} visible and {len(thermal)} '
-            f'thermal images ({", ".join(_SUFFIXES)}), but no two of one name'
+            f'thermal images ({", ".join(_SUFFIXES)}), but no two have the same name'
         )
     return [ImagePair(name, visible[name], thermal[name]) for name in names]
 
@@ -120,10 +119,10 @@ def pair_folders(visible: str | Path, thermal: str | Path) -> tuple[list[ImagePa
     """
     Pair the images of two folders by their names without suffix.
 
-    As :func:`find_pairs` does where it has found the two folders.
+    As :func:`find_pairs` does once it has found the two folders.
 
     :return: the pairs, sorted by name, and the images without a counterpart.
-    :raises ImagePairError: one is no folder, or there are no two images of one name.
+    :raises ImagePairError: one is not a folder, or no two images have the same name.
     """
     for folder in map(Path, (visible, thermal)):
         if not folder.is_dir():
@@ -134,7 +133,7 @@ def pair_folders(visible: str | Path, thermal: str | Path) -> tuple[list[ImagePa
     if not names:
         raise ImagePairError(
             f'{visible} holds {len(first)} images and {thermal} {len(second)} '
-            f'({", ".join(_SUFFIXES)}), but no two of one name'
+            f'({", ".join(_SUFFIXES)}), but no two have the same name'
         )
     alone = [first[name] for name in first.keys() - second.keys()]
     alone += [second[name] for name in second.keys() - first.keys()]
@@ -143,7 +142,7 @@ def pair_folders(visible: str | Path, thermal: str | Path) -> tuple[list[ImagePa
 
 def unpaired(directory: str | Path) -> list[str]:
     """
-    Return the images of a directory that have no counterpart, as paths relative to it, sorted.
+    Return the images in a folder that have no counterpart, as sorted relative paths.
 
     :raises ImagePairError: the directory is missing, or laid out in neither known way.
     """
@@ -164,16 +163,16 @@ def load_pair(
     """
     Read both images.
 
-    :param thermal: the second image is a thermal one. Otherwise both are photographs of equal
-        rights, such as two focal planes or exposures, and read as viewers show them.
+    :param thermal: the second image is a thermal one. Otherwise both are photographs, such as two
+        focal planes or exposures, and read as viewers show them.
     :param same_size: refuse a pair whose images differ in size.
-    :param thermal_crop: rows at the top and bottom of a thermal image that are no image.
+    :param thermal_crop: rows at the top and bottom of a thermal image that are not image.
     :return: with ``thermal``, visible (H, W, 3) uint8 in blue-green-red order, and thermal (H, W)
         uint8 or uint16; a grey thermal image that was saved in colour is reduced to its luma.
         Otherwise two uint8 images, (H, W) where both are grey, else (H, W, 3) in blue-green-red
         order; of 16 bits the full scale becomes 0 to 255.
-    :raises ImagePairError: one cannot be read, or has another number of bits, or the thermal
-        image has colour, or the sizes differ and must not.
+    :raises ImagePairError: one cannot be read or has another number of bits, the thermal image
+        has colour, or the sizes must not differ but do.
     :raises ThermalRangeError: nothing is left of the thermal image.
     """
     if thermal:
@@ -194,7 +193,7 @@ def load_pair(
         sizes = (f'{image.shape[1]}x{image.shape[0]}' for image in (first, second))
         of_each = ', '.join(f'{name} is {size}' for name, size in zip(names, sizes, strict=True))
         raise ImagePairError(
-            f'pair {pair.name}: {of_each} pixels, but the two must be registered and of one size'
+            f'pair {pair.name}: {of_each} pixels, but both must be registered and have one size'
         )
     return first, second
 
@@ -212,8 +211,8 @@ def has_colour(image: NDArray[Any]) -> bool:
     """
     Return whether an image has colour.
 
-    What was saved in colour but is grey has none, and neither have the slight tints that lossy
-    compression leaves.
+    A grey image that was saved in colour has none, nor do the slight tints of lossy compression
+    count.
 
     :param image: (H, W), or (H, W, C) blue-green-red; uint8 or uint16.
     """
@@ -224,7 +223,7 @@ def has_colour(image: NDArray[Any]) -> bool:
 
 
 def _spread(image: NDArray[Any]) -> NDArray[Any]:
-    """Return by how much the channels of each pixel differ."""
+    """Return how much the channels of each pixel differ."""
     blue, green, red = (image[:, :, channel] for channel in range(3))
     highest, lowest = (of(of(blue, green), red) for of in (np.maximum, np.minimum))
     return np.asarray(highest - lowest)
@@ -274,7 +273,7 @@ def to_grey(image: NDArray[Any]) -> NDArray[Any]:
 
 def read_photograph(path: Path) -> NDArray[Any]:
     """
-    Read an image as viewers show it: turned as its EXIF data say, without transparency.
+    Read an image as viewers show it: rotated by its EXIF data, without transparency.
 
     :return: uint8 or uint16; (H, W), also where it was saved in colour but has none, or
         (H, W, 3) blue-green-red.
@@ -318,7 +317,7 @@ def _read(path: Path, flags: int) -> NDArray[Any]:
 
 def _sources(directory: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
     """
-    Return visible and thermal images by name, and words for where they were looked for.
+    Return visible and thermal images by name, and a description of where they were searched.
 
     :raises ImagePairError: the directory is missing, or laid out in neither known way.
     """
@@ -341,7 +340,7 @@ def _sources(directory: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
         )
         described = ' and '.join(f'NAME{ending.upper()}' for ending in endings)
         layouts.append((first_images, second_images, f'its images {described}'))
-    # Rather the layout of which there are pairs, else one of which there are images.
+    # The first layout with pairs, else one with images.
     for layout in sorted(layouts, key=lambda layout: not layout[0].keys() & layout[1].keys()):
         if layout[0] or layout[1]:
             return layout

@@ -13,10 +13,10 @@
 # limitations under the License.
 
 """
-What part of a camera's full resolution its images show: region of interest and binning.
+The part of a camera's full image that its images show: region of interest and binning.
 
-As REP 104 and sensor_msgs/CameraInfo have it: K, D, P, width and height are of the full image,
-which does not change; the images are a part of it, and of that, blocks of pixels become one.
+As in REP 104 and sensor_msgs/CameraInfo: K, D, P, width and height are those of the full image,
+which does not change; the images are a part of it, in which blocks of pixels become one.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class ImageWindow:
         full = int(message.width), int(message.height)
         if min(full) < 1:
             raise RegistrationError(
-                f'its size is {_times(full)} pixels: have the driver say how large the full image '
-                'is'
+                f'its size is {_times(full)} pixels: have the driver set the size of the full '
+                'image'
             )
         x, y, width, height, across, down = window_values(message)
         part = width or full[0] - x, height or full[1] - y

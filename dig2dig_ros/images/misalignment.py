@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The shift that is left between a visible image and a thermal one that should lie on it."""
+"""The shift that is left between a visible image and a thermal one registered to it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _LEAST_LEAD = 0.1
 @dataclass(frozen=True)
 class Misalignment:
     """
-    What shift is left between a visible image and a thermal one that should lie on it.
+    The shift that is left between a visible image and a thermal one registered to it.
 
     :param shift: (dx, dy) from where the visible image shows something to where the thermal one
         does, in pixels of the visible image.

@@ -13,15 +13,15 @@
 # limitations under the License.
 
 """
-Pixels of a thermal image that hold no measurement, and what becomes of them.
+Pixels of a thermal image that hold no measurement, and how they are treated.
 
-Drivers, rectification and converters write a value of their own where nothing was measured: NaN,
-0, the end of the type, absolute zero, -9999. Some cameras append rows of telemetry. Taken for
-temperatures, such numbers squeeze the scene into the rest of the range.
+Drivers, rectification and converters mark pixels without a measurement: NaN, 0, the end of the
+type, absolute zero, -9999. Some cameras append rows of telemetry. Taken for temperatures, such
+numbers squeeze the scene into the rest of the range.
 
-A mark differs from something really hot or cold: it is exactly one value, again and again, and
-nothing lies between it and the scene. Real things have gradients, noise, and the blur of the lens
-at their edge, and are not further from a scene than any temperature is.
+A mark differs from something really hot or cold: it is exactly one value, many times, and nothing
+lies between it and the scene. Real things have gradients, noise, and the blur of the lens at
+their edges, and are no further from a scene than a temperature can be.
 """
 
 from __future__ import annotations
@@ -125,13 +125,13 @@ class NoData:
         """
         Return the warnings about it; none about NaN, which is meant as no data.
 
-        :param fate: what becomes of these pixels, in words.
+        :param fate: how these pixels are treated, in words.
         """
         texts = []
         if self.values:
             numbers = ' or '.join(f'{value:.6g}' for value in self.values)
             texts.append(
-                f'{100 * self.share:.2g} % of the {source} image is {numbers}, far from all else: '
+                f'{100 * self.share:.2g} % of the {source} image is {numbers}, far from the rest: '
                 f'taken as no data, {fate}'
             )
         if any(self.rows):

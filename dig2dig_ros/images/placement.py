@@ -50,25 +50,27 @@ class Placement:
         grid, coverage = self.grid, self.coverage
         if grid.dtype != np.float32 or coverage.dtype != np.float32:
             raise ValueError(
-                f'a placement is of float32, not a grid of {grid.dtype} and a coverage of '
+                f'a placement must be float32, not a grid of {grid.dtype} and a coverage of '
                 f'{coverage.dtype}'
             )
         if coverage.ndim != 2 or coverage.size == 0 or grid.shape != (*coverage.shape, 2):
             raise ValueError(
-                'a placement has a grid (H, W, 2) and a coverage (H, W), not shapes '
+                'a placement must have a grid (H, W, 2) and a coverage (H, W), not shapes '
                 f'{grid.shape} and {coverage.shape}'
             )
         if not np.isfinite(grid).all():
-            raise ValueError('the grid of a placement is finite, also where nothing is covered')
+            raise ValueError(
+                'the grid of a placement must be finite, even where nothing is covered'
+            )
         # Not the opposite comparison: NaN must fail.
         if not (coverage.min() >= 0.0 and coverage.max() <= 1.0):
-            raise ValueError('the coverage of a placement lies within 0 and 1')
+            raise ValueError('the coverage of a placement must be within 0 and 1')
         outside = (np.abs(grid[:, :, 0]) > 1.0) | (np.abs(grid[:, :, 1]) > 1.0)
         if (outside & (coverage > 0.0)).any():
             raise ValueError('the grid of a placement leaves [-1, 1] where its coverage is not 0')
         if len(self.source_size) != 2 or min(self.source_size) < 1:
             raise ValueError(
-                f'the source size of a placement is (width, height), not {self.source_size}'
+                f'the source size of a placement must be (width, height), not {self.source_size}'
             )
 
     def reduced_size(self, height: int, width: int) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""YAML without aliases, for files that may be anybody's."""
+"""YAML without aliases, for untrusted files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ import yaml
 
 class WithoutAliases:
     """
-    Refuses aliases on top of what the loader does; ROS's own parameter files have none either.
+    Makes a loader refuse aliases, which the parameter files of ROS do not have either.
 
     With them, a few lines can stand for more than fits into memory.
     """
@@ -51,7 +51,7 @@ def ros_parameters(path: Path, node: str) -> dict[str, Any]:
     Read what a ROS 2 parameter file sets for a node; nested names are joined by dots.
 
     :return: values by name, as they are in the file.
-    :raises ValueError: the file is no parameter file, or sets nothing for the node.
+    :raises ValueError: the file is not a parameter file, or sets nothing for the node.
     """
     try:
         document = yaml.load(path.read_text(encoding='utf-8'), Loader=PlainLoader)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a camera does to its image: white noise, stripes of columns and rows, little contrast."""
+"""Flaws of a camera's image: white noise, stripes of columns and rows, little contrast."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def measure_noise(
     contrast: bool = False,
 ) -> SensorNoise:
     """
-    Estimate the noise of an image; one too small to say has none.
+    Estimate the noise of an image; one that is too small counts as having none.
 
     :param image: (H, W) or (H, W, 3) blue-green-red; uint8, uint16 or float32.
-    :param full_scale: what is white: 255 of uint8, 65535 of uint16, 1 of floats.
-    :param white: whether white noise is asked for.
-    :param stripes: whether stripes are; only images without colour are looked at.
-    :param contrast: likewise, whether it may be too little.
+    :param full_scale: the value of white: 255 for uint8, 65535 for uint16, 1 for floats.
+    :param white: whether to estimate white noise.
+    :param stripes: whether to estimate stripes, in images without colour.
+    :param contrast: whether to estimate the contrast, likewise.
     """
     side = min(image.shape[:2])
     own, offsets, stretch = CameraNoise(), Stripes(), Contrast()

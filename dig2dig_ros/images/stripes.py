@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-Stripes: the offsets that the columns and rows of an uncooled thermal sensor have of their own.
+Stripes: the offsets of the single columns and rows of an uncooled thermal sensor.
 
 All deviations and offsets are in grey levels of 255, whatever the type of the image.
 """
@@ -56,9 +56,9 @@ class Stripes:
     """
     Offsets of columns and rows.
 
-    :param columns: deviation of the offsets of the columns; 0 where they have none.
+    :param columns: deviation of the offsets of the columns; 0 if they have none.
     :param rows: that of the rows.
-    :param column_offsets: (W,), what to subtract; None where the columns have none.
+    :param column_offsets: (W,), to be subtracted; None if the columns have none.
     :param row_offsets: (H,), likewise.
     """
 
@@ -77,15 +77,15 @@ def estimate_stripes(image: NDArray[Any], *, full_scale: float) -> Stripes:
     """
     Estimate the offsets that each column, and each row, has against its neighbours.
 
-    The offset of a column is the same all the way down, which edges of the scene are not: so only
-    what the upper and the lower half of the image agree on is called stripes, and only if it is
-    as independent from column to column as readout circuits are. Offsets follow from the
-    median differences to the next column as the most probable ones if they are independent: what
-    is coarse in the brightness is left to the scene.
+    The offset of a column is the same from top to bottom, unlike edges of the scene: so only what
+    the upper and the lower half of the image agree on counts as stripes, and only if it is as
+    independent from column to column as readout circuits are. The offsets are the most probable
+    ones given the median differences to the next column, if they are independent: slow changes of
+    brightness are left to the scene.
 
     :param image: (H, W), uint8, uint16 or float32 in [0, full_scale], at least 32x32.
-    :param full_scale: what is white: 255 of uint8, 65535 of uint16, 1 of floats.
-    :raises ValueError: it is no such image.
+    :param full_scale: the value of white: 255 for uint8, 65535 for uint16, 1 for floats.
+    :raises ValueError: the image has another shape, type or size.
     """
     _check(image, full_scale)
     unit = 255 / full_scale

@@ -16,7 +16,7 @@
 The range of a thermal image: raw counts to [0, 1], steady over time.
 
 A 14- or 16-bit camera fills a few hundred of its counts with a scene, somewhere in its range.
-Stretching every frame by itself makes the picture flicker as soon as something hot enters it, so
+Stretching every frame on its own makes the picture flicker as soon as something hot enters it, so
 the range follows the scene with a time constant.
 """
 
@@ -54,7 +54,7 @@ _BULK_TAIL, _BULK_SPANS = 0.025, 10.0
 
 
 class ThermalRangeError(ValueError):
-    """An image is not thermal, or a setting is wrong; the text says what to do."""
+    """An image is not thermal, or a setting is wrong; the message says what to do."""
 
 
 def without_rows(image: NDArray[Any], crop: Sequence[int]) -> NDArray[Any]:
@@ -69,15 +69,15 @@ def without_rows(image: NDArray[Any], crop: Sequence[int]) -> NDArray[Any]:
     top, bottom = crop
     if top + bottom >= len(image):
         raise ThermalRangeError(
-            f'thermal_crop [{top}, {bottom}] leaves nothing of {len(image)} rows: it counts the '
-            'rows at the upper and lower end that are not image'
+            f'thermal_crop [{top}, {bottom}] leaves nothing of {len(image)} rows: set it to the '
+            'rows at the top and bottom that are not image'
         )
     return image[top : len(image) - bottom]
 
 
 class ThermalRange:
     """
-    Map thermal images to float32 in [0, 1], where 1 is hot.
+    Maps thermal images to float32 in [0, 1], where 1 is hot.
 
     Modes:
 
@@ -124,7 +124,7 @@ class ThermalRange:
         :param mode: one of :data:`MODES`.
         :param percentiles: low and high, in percent.
         :param limits: of mode ``fixed``: the counts that become 0 and 1.
-        :param smoothing: time constant of mode ``percentile`` in s; 0 takes each frame by itself.
+        :param smoothing: time constant of mode ``percentile`` in s; 0 does not smooth.
         :param minimum_span: of mode ``percentile``, in counts. None means 16 counts for 8-bit
             and 64 for wider integers (sensor noise of 3 counts spans 15); for floating point a
             thousandth of the magnitude (0.3 K for kelvin), and at least 0.001: state it for
@@ -133,21 +133,21 @@ class ThermalRange:
         :raises ThermalRangeError: a setting is out of its range.
         """
         if mode not in MODES:
-            raise ThermalRangeError(f"thermal range '{mode}' is unknown: use {', '.join(MODES)}")
+            raise ThermalRangeError(f"unknown thermal range '{mode}': use {', '.join(MODES)}")
         if polarity not in POLARITIES:
             raise ThermalRangeError(
                 f"polarity '{polarity}' is unknown: use {' or '.join(POLARITIES)}"
             )
         low, high = (float(value) for value in percentiles)
         if not 0.0 <= low < high <= 100.0:
-            raise ThermalRangeError(f'percentiles {low:g}, {high:g} do not rise within 0 to 100')
+            raise ThermalRangeError(f'percentiles {low:g}, {high:g} must rise within 0 to 100')
         bottom, top = (float(value) for value in limits)
         if not (math.isfinite(bottom) and math.isfinite(top) and bottom < top):
-            raise ThermalRangeError(f'limits {bottom:g}, {top:g} do not rise')
+            raise ThermalRangeError(f'limits {bottom:g}, {top:g} must rise')
         if not (math.isfinite(smoothing) and smoothing >= 0.0):
-            raise ThermalRangeError(f'smoothing {smoothing:g} is not a time of 0 s or more')
+            raise ThermalRangeError(f'smoothing must be 0 s or more, not {smoothing:g}')
         if minimum_span is not None and not (math.isfinite(minimum_span) and minimum_span > 0.0):
-            raise ThermalRangeError(f'minimum span {minimum_span:g} is not above 0')
+            raise ThermalRangeError(f'the minimum span must be above 0, not {minimum_span:g}')
         self.mode = mode
         self.percentiles = (low, high)
         self.limits = (bottom, top)
@@ -261,7 +261,7 @@ class ThermalRange:
 
 
 def grey_thermal(array: NDArray[Any]) -> NDArray[Any]:
-    """Return the image as (H, W), or say why it is no thermal image."""
+    """Return the image as (H, W), or say why it is not a thermal image."""
     if array.ndim == 3 and array.shape[2] == 3 and array.size:
         blue, green, red = (array[:, :, channel] for channel in range(3))
         largest, smallest = (of(of(blue, green), red) for of in (np.maximum, np.minimum))
@@ -277,7 +277,7 @@ def grey_thermal(array: NDArray[Any]) -> NDArray[Any]:
         array = green
     if array.ndim != 2 or array.size == 0 or array.dtype.kind not in 'iuf':
         raise ThermalRangeError(
-            f'a thermal image is (H, W) of numbers, not {array.dtype} of shape {array.shape}'
+            f'a thermal image must be (H, W) of numbers, not {array.dtype} of shape {array.shape}'
         )
     return array
 

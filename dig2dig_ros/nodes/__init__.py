@@ -15,5 +15,5 @@
 
 from dig2dig_ros.nodes.signals import hear_module
 
-# Before the modules, with their imports that take seconds: for python -m.
+# Before the slow imports of the modules: for python -m.
 hear_module()

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The topics of a camera, of which only the base may be remapped, and its latched camera_info."""
+"""The topics of a camera, of which only the base needs a remapping, and latched camera_info."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ except ImportError:  # Humble
 
 _COMPRESSED = '/compressed'
 _TYPES = {False: 'sensor_msgs/msg/Image', True: 'sensor_msgs/msg/CompressedImage'}
-# Those that usually are, and durability, for publishers that are latched.
+# The usual override policies, and durability for latched publishers.
 _OVERRIDABLE = (
     QoSPolicyKind.HISTORY,
     QoSPolicyKind.DEPTH,
     QoSPolicyKind.RELIABILITY,
     QoSPolicyKind.DURABILITY,
 )
-# Between two looks for latched publishers of camera_info.
+# Seconds between two checks for latched publishers of camera_info.
 _LOOK_SECONDS = 1.0
 
 
 def input_topics(sources: Iterable[str]) -> list[str]:
-    """Return the topics that cameras may be heard on, as they may be remapped."""
+    """Return the topics of cameras that can be remapped."""
     return [
         f'{source}/{topic}'
         for source in sources
@@ -62,10 +62,10 @@ def input_topics(sources: Iterable[str]) -> list[str]:
 
 def image_topic(node: Node, source: str, compressed: bool) -> str:
     """
-    Return the name to subscribe to the images of a camera by.
+    Return the topic to subscribe to for the images of a camera.
 
-    As image_transport does it, that of the compressed images follows the base topic where that is
-    remapped and it is not itself.
+    As in image_transport, the compressed topic follows a remapping of the base topic, unless it
+    is remapped itself.
     """
     base = f'{source}/image_raw'
     if not compressed:
@@ -77,7 +77,7 @@ def image_topic(node: Node, source: str, compressed: bool) -> str:
 
 
 def publishers_of(node: Node, source: str, compressed: bool) -> str:
-    """Return how many publishers the images of a camera have, and what to do if it is another."""
+    """Return how many publishers a camera's images have, and what to do if the type differs."""
     topic = str(node.resolve_topic_name(image_topic(node, source, compressed)))
     types = [publisher.topic_type for publisher in node.get_publishers_info_by_topic(topic)]
     advice = f'set {source}_transport: {"raw" if compressed else "compressed"}'
@@ -106,17 +106,17 @@ def _is_remapped(node: Node, name: str) -> bool:
 
 
 def _remapped(node: Node, name: str, otherwise: str) -> str:
-    """Return what a name is remapped to; ``otherwise`` where it is not."""
+    """Return what a name is remapped to; ``otherwise`` if it is not."""
     return str(node.resolve_topic_name(name)) if _is_remapped(node, name) else otherwise
 
 
 class CameraInfoSubscription:
     """
-    Hears camera_info of ordinary and of latched publishers.
+    Receives camera_info from ordinary and from latched publishers.
 
-    A latched one (transient local) may have sent its only message long ago, which it repeats to
-    those only who ask for it; asking others so would have them warn of us. So a second
-    subscription comes with the first latched publisher.
+    A latched one (transient local) may have sent its only message long ago, and only repeats it to
+    transient local subscriptions, which would make other publishers warn about us. So there is a
+    second subscription as soon as there is a latched publisher.
 
     :param topic: its full name.
     :param overridable: whether parameters may change the QoS.
@@ -145,7 +145,7 @@ class CameraInfoSubscription:
         self.look_for_latched()
 
     def look_for_latched(self) -> None:
-        """Subscribe once more if a latched publisher has come; to be called now and then."""
+        """Subscribe again if a latched publisher has appeared; to be called now and then."""
         if self._is_latched or not any(
             publisher.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
             for publisher in self._node.get_publishers_info_by_topic(self._topic)
@@ -163,7 +163,7 @@ class CameraInfoSubscription:
                 self._topic,
                 self._callback,
                 quality,
-                # Volatile publishers, which may be there too, are left to the other subscription.
+                # Volatile publishers are left to the other subscription.
                 event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             )
         )
@@ -181,7 +181,7 @@ class CameraInputs:
 
     :param compressed: whether the images of each source come compressed.
     :param on_image: called with the source and the message; ``on_info`` likewise.
-    :param infos: the sources of which camera_info is wanted.
+    :param infos: the sources whose camera_info is wanted.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class CameraInputs:
                 self._infos.append(CameraInfoSubscription(node, topic, take, overridable=True))
             steady = Clock(clock_type=ClockType.STEADY_TIME)
             self._timer = node.create_timer(_LOOK_SECONDS, self._look, clock=steady)
-        except Exception:  # a QoS override that cannot be: the next attempt begins without them
+        except Exception:  # an impossible QoS override: the next attempt starts without it
             self.close()
             raise
 

@@ -13,9 +13,9 @@
 # limitations under the License.
 
 """
-A client of the fusion node: hears its diagnostics and topics, and asks it for changes.
+A client of the fusion node: receives its diagnostics and topics, and calls its services.
 
-Its counters come back from the diagnostics as texts; the functions at the end read them.
+The diagnostics carry the counters as text; the functions at the end parse them.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ ValueT = TypeVar('ValueT')
 ClientT = TypeVar('ClientT', bound='FusionClient')
 
 NODE = 'fusion_node'
-# The node loads torch and the prior and warms up; from a cold disk that takes its time.
+# The node loads torch and the prior and warms up, which takes time from a cold disk.
 START_SECONDS = 180.0
-# Without any progress for so long, something is wrong.
+# Seconds without progress after which something is wrong.
 STALL_SECONDS = 60.0
 _ANSWER_SECONDS = 60.0
-# Seconds between two looks at what is waited for, at most.
+# Most seconds between two checks of a condition.
 _PATIENCE = 0.05
 
 
 class FusionClient:
     """
-    Listens to a fusion node and talks to it; not a thread: messages come while it waits.
+    Listens to a fusion node and calls it; without a thread: messages arrive while it waits.
 
-    :param node: this side's own, which must be in the executor.
-    :param namespace: of the fusion node; without one, any fusion node is listened to.
+    :param node: the client's own, which must be in the executor.
+    :param namespace: of the fusion node; without one, it listens to any fusion node.
     """
 
     def __init__(
@@ -73,19 +73,19 @@ class FusionClient:
         self._any = namespace is None
         self._defers_signals = False
         self._services: dict[str, Any] = {}
-        # What the last diagnostics say: their level, their sentence and their values.
+        # Level, message and values of the last diagnostics.
         self.level: bytes | None = None
         self.text = ''
         self.values: dict[str, str] = {}
         self.diagnosis_count = 0
-        # Called at every turn of a wait; what they raise ends it.
+        # Called in every round of a wait; an exception ends it.
         self.meanwhile: list[Callable[[], Any]] = []
         self.listen('/diagnostics', DiagnosticArray, self.on_diagnostics, depth=50)
 
     @classmethod
     def connect(cls: type[ClientT], name: str, domain_id: int | None = None) -> ClientT:
         """
-        Enter the graph as a node that leaves the process's signals alone; :meth:`close` leaves.
+        Join the graph with a node that does not handle signals; :meth:`close` leaves it.
 
         :param name: of the node.
         :param domain_id: of ROS; without one, that of the environment.
@@ -123,7 +123,7 @@ class FusionClient:
         return self.node.create_subscription(kind, topic, callback, quality, raw=raw)
 
     def on_diagnostics(self, message: DiagnosticArray) -> None:
-        """Keep what the fusion node says of itself."""
+        """Keep the diagnostics of the fusion node."""
         name = f'{self._prefix}/{NODE}: fusion'
         for status in message.status:
             if status.name == name or (self._any and status.name.endswith(name)):
@@ -155,7 +155,7 @@ class FusionClient:
         """
         Handle messages until the condition is true, and return its value.
 
-        :param what: is waited for.
+        :param what: a name for the condition, for the message.
         :raises ProcessError: it is not true within ``timeout`` seconds.
         """
         deadline = time.monotonic() + timeout
@@ -177,7 +177,7 @@ class FusionClient:
         """
         Check that diagnostics report no error.
 
-        :raises ProcessError: they do, with their sentence.
+        :raises ProcessError: they do; with their message.
         """
         if self.level == DiagnosticStatus.ERROR:
             raise ProcessError(f'{NODE}: {self.text}')
@@ -197,9 +197,9 @@ class FusionClient:
 
     def settle(self) -> None:
         """
-        Wait until the node has nothing left to do: two equal diagnostics in a row say so.
+        Wait until the node has nothing left to do, judging by two equal diagnostics in a row.
 
-        :raises ProcessError: no counter has changed for :data:`STALL_SECONDS`, and yet there are
+        :raises ProcessError: no counter has changed for :data:`STALL_SECONDS`, although there are
             pairs that are neither fused nor dropped.
         """
         first = seen = self.diagnosis_count
@@ -212,7 +212,7 @@ class FusionClient:
                 counters = {key: self.values[key] for key in self.values if is_counter(key)}
                 if counters != previous:
                     previous, since = counters, time.monotonic()
-                # The first one may be from before the last image arrived.
+                # The first one may be older than the last image.
                 elif seen > first + 2 and is_settled(self.values):
                     return
             if time.monotonic() - since > STALL_SECONDS:
@@ -222,13 +222,13 @@ class FusionClient:
                     f'fused {self.values.get("fused", "?")})'
                 )
 
-    # Asking for changes
+    # Calling services
 
     def call(self, kind: Any, service: str, request: Any) -> Any:
         """
         Call a service of the node and return its answer.
 
-        :raises ProcessError: it is not there, or does not answer in time.
+        :raises ProcessError: it does not exist, or does not answer in time.
         """
         if service not in self._services:
             name = f'{self._prefix}/{NODE}/{service}'
@@ -252,7 +252,7 @@ class FusionClient:
         return str(self.call(GetState, 'get_state', GetState.Request()).current_state.label)
 
     def change_state(self, transition: str) -> bool:
-        """Send the node through a transition, such as 'activate'; return whether it went."""
+        """Trigger a transition, such as 'activate'; return whether it succeeded."""
         number = getattr(Transition, f'TRANSITION_{transition.upper()}')
         request = ChangeState.Request(transition=Transition(id=number, label=transition))
         return bool(self.call(ChangeState, 'change_state', request).success)
@@ -262,7 +262,7 @@ class FusionClient:
 
 
 def number(values: Mapping[str, str], key: str) -> float | None:
-    """Return a diagnostics value as a number, or nothing where it is missing or is none."""
+    """Return a diagnostics value as a number, or None if it is missing or not a number."""
     try:
         value = float(values[key])
     except (KeyError, ValueError):
@@ -280,7 +280,7 @@ def is_counter(key: str) -> bool:
 
 
 def counter(values: Mapping[str, str], key: str) -> int:
-    """Return a counter of the diagnostics; 0 where it is missing."""
+    """Return a counter of the diagnostics; 0 if it is missing."""
     return int(number(values, key) or 0)
 
 
@@ -297,7 +297,7 @@ def sources_of(values: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def unfinished_pairs(values: Mapping[str, str]) -> int:
-    """Return how many pairs, or images alone, are neither fused nor dropped by now."""
+    """Return how many pairs, or images alone, are neither fused nor dropped yet."""
     dropped = drops(values)
     begun = counter(values, 'pairs') + sum(counter(values, f'{name} alone') for name in SOURCES)
     ended = sum(dropped.get(cause, 0) for cause in pair_causes(sources_of(values)))
@@ -315,7 +315,7 @@ def waiting_images(values: Mapping[str, str]) -> dict[str, int]:
     sources = sources_of(values)
     waiting = {}
     for index, source in enumerate(sources):
-        # A group that lacks a source ends with an image of each one before it.
+        # A group that lacks a source is dropped with an image of each one before it.
         own = [f'{source} {cause}' for cause in IMAGE_CAUSES]
         later = [f'{name} missing' for name in sources[max(2, index + 1) :]]
         waiting[source] = (
@@ -328,7 +328,7 @@ def waiting_images(values: Mapping[str, str]) -> dict[str, int]:
 
 
 def node_summary(values: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the diagnostics say of a run, for JSON."""
+    """Return the figures of a run from the diagnostics, for JSON."""
     facts = ('device', 'precision', 'prior', 'N', 'S', 'resolution')
     return {
         'node': {key: values.get(key, '') for key in facts},
@@ -343,7 +343,7 @@ def node_summary(values: Mapping[str, str]) -> dict[str, Any]:
 
 
 def subtract_counters(values: Mapping[str, str], baseline: Mapping[str, str]) -> dict[str, str]:
-    """Return ``values`` with the counters of ``baseline`` taken off, for a run after a warm-up."""
+    """Return ``values`` minus the counters of ``baseline``, for a run after a warm-up."""
     result = dict(values)
     for key in values:
         if is_counter(key):

@@ -14,10 +14,10 @@
 
 
 """
-The node that merges detections: those of one detector on the cameras and on the fused image.
+The node that merges the detections of one detector on the cameras' and the fused images.
 
-Its callbacks put messages into :class:`~dig2dig_ros.streams.detection_fusion.DetectionFusion` and
-publish what comes out, all in the executor's thread: to merge a frame takes a millisecond or two.
+Its callbacks pass messages to :class:`~dig2dig_ros.streams.detection_fusion.DetectionFusion` and
+publish the results, all in the executor's thread: merging a frame takes a millisecond or two.
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ from dig2dig_ros.streams.detection_parameters import (
     PARAMETERS,
 )
 
-# At most one log line in this many seconds for what may happen with every message.
+# At most one log line in this many seconds for problems that may occur with every message.
 _LOG_PERIOD = 5.0
-# When no detector has sent anything for this many seconds, what can be merged is.
+# When no detector has sent anything for this many seconds, whatever can be merged is merged.
 _QUIET_SECONDS = 0.2
-# Between two looks at the types of the topics, until one is known.
+# Seconds between two checks of the topic types, until one is known.
 _LOOK_SECONDS = 0.5
 
 
 class TypesMissing(RuntimeError):
-    """The messages of the detections are not installed; the text says what to install."""
+    """The message package of the detections is not installed; the message says what to do."""
 
 
 def message_types(type_name: str) -> Any:
@@ -98,8 +98,8 @@ class DetectionFusionNode(Node):  # type: ignore[misc]
         """
         Declare the parameters and subscribe, at once or as soon as a type is seen.
 
-        :raises TypesMissing: a type that was asked for by name is not installed.
-        :raises ParameterError: the parameters do not fit together.
+        :raises TypesMissing: a type that is set by name is not installed.
+        :raises ParameterError: the parameters contradict each other.
         """
         super().__init__(NODE)
         self._state = 'unconfigured'
@@ -110,7 +110,7 @@ class DetectionFusionNode(Node):  # type: ignore[misc]
         self._unknown_parameters = ', '.join(unknown)
         values = self._node_parameters.values
         check_together(values)
-        self._state = 'active'  # from now on only live parameters change
+        self._state = 'active'  # from now on, only live parameters can change
         self._topics = {
             name: str(self.resolve_topic_name(f'{name}/detections')) for name in values['sources']
         }
@@ -152,7 +152,7 @@ class DetectionFusionNode(Node):  # type: ignore[misc]
     # The type of the detections
 
     def _look(self) -> None:
-        """Take the type of the first topic of a source that has a known one."""
+        """Adopt the type of the first topic of a source with a known type."""
         there = dict(self.get_topic_names_and_types())
         for topic in self._topics.values():
             if not self.count_publishers(topic):
@@ -160,8 +160,8 @@ class DetectionFusionNode(Node):  # type: ignore[misc]
             for type_name in there.get(topic, ()):
                 if type_name not in TYPES:
                     self._failure = (
-                        f'{topic} is of the type {type_name}, which is not read: '
-                        f'{" or ".join(TYPES)} needed'
+                        f'{topic} has the type {type_name}, which is not supported: use '
+                        f'{" or ".join(TYPES)}'
                     )
                     continue
                 try:
@@ -262,7 +262,7 @@ class DetectionFusionNode(Node):  # type: ignore[misc]
         return DiagnosticStatus.OK, 'merging'
 
     def close(self) -> str:
-        """Stop the timers, drop what waits, and return what became of all as one line."""
+        """Stop the timers, drop what waits, and return the counters as one line."""
         self._quiet_timer.cancel()
         self._diagnostics_timer.cancel()
         self._fusion.clear('shutdown')
@@ -276,7 +276,9 @@ def _run(node: DetectionFusionNode, executor: SingleThreadedExecutor) -> None:
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; return the process's exit code."""
     arguments = sys.argv if args is None else args
-    if print_help(arguments, 'Merges what a detector finds in several images.', PARAMETERS):
+    if print_help(
+        arguments, 'Merges the detections of one detector in several images.', PARAMETERS
+    ):
         return 0
     create = partial(DetectionFusionNode, arguments)
     return run_node(

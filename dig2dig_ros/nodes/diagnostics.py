@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Diagnostics as a node of this package publishes them."""
+"""The diagnostics of the nodes of this package."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def diagnostics_of(
     """
     Return the message for ``/diagnostics``, stamped now.
 
-    A node that is to take the time from ``/clock``, where none has come, says so, under the time
-    of the system: with a stamp of zero nobody could see what is new.
+    A node on simulated time says so if nothing has come on ``/clock``, stamped with system time:
+    with a stamp of zero, nobody could see what is new.
 
-    It comes whatever happens: what cannot be found out, as the memory of a device that has failed,
-    is an error in it.
+    It is always published: facts that cannot be read, such as the memory of a failed device, are
+    an error in it.
 
-    :param task: what the node does, which its status is named after.
+    :param task: what the node does, for the name of its status.
     :param health: returns the level of a ``DiagnosticStatus``, and why.
     :param tables: return all figures.
     :param hardware: what the node runs on.

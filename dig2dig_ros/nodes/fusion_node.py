@@ -13,10 +13,10 @@
 # limitations under the License.
 
 """
-The fusion node: two or more image streams in, the fused stream and what it is made of out.
+The fusion node: two or more image streams in; the fused stream, weight maps and more out.
 
-The executor's callbacks put messages into the pipeline, which pairs them; the worker thread lets
-the pipeline prepare and fuse the latest pair, and publishes. Callbacks never wait for the fusion.
+The executor's callbacks pass messages to the pipeline, which pairs them; the worker thread has the
+pipeline prepare and fuse the latest pair, and publishes. Callbacks never wait for the fusion.
 """
 
 from __future__ import annotations
@@ -56,28 +56,28 @@ from dig2dig_ros.streams.preparation import Work
 from dig2dig_ros.streams.registrar import FROM_TF, Pose
 
 if TYPE_CHECKING:
-    # Imports torch, which takes seconds: at run time it comes with on_configure.
+    # Imports torch, which takes seconds: imported in on_configure at run time.
     from dig2dig_ros.fusion.fuser import Fuser
 
-# At most one log line in this many seconds for what may happen with every frame.
+# At most one log line in this many seconds for problems that may occur with every frame.
 _LOG_PERIOD = 5.0
-# What a pair takes where something is wrong: with the device, or with what is asked of it.
+# Seconds for a pair after which something is wrong with the device or the settings.
 _LONG_SECONDS = 10.0
-# When no camera has sent anything for this many seconds, what can be paired is.
+# When no camera has sent anything for this many seconds, whatever can be paired is paired.
 _QUIET_SECONDS = 0.2
-# For what was published last to leave before the process ends.
+# Seconds for the last messages to leave before the process ends.
 _LAST_WORDS_SECONDS = 0.3
 
 
 class DeviceLost(RuntimeError):
-    """The device has failed for good in this process, which has to be started again."""
+    """The device has failed for good in this process, which must be restarted."""
 
 
 class FusionNode(LifecycleNode):  # type: ignore[misc]
     """Lifecycle node that pairs, fuses and publishes; see docs/topics.md for its interface."""
 
     def __init__(self, arguments: Sequence[str] = ()) -> None:
-        """Declare the parameters, and warn of what in the command line has no effect."""
+        """Declare the parameters, and warn about arguments that have no effect."""
         super().__init__('fusion_node')
         self._arguments = arguments
         self._state = 'unconfigured'
@@ -86,7 +86,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._pipeline: Pipeline | None = None
         self._fuser: Fuser | None = None
         self._worker: LatestWorker[Work] | None = None
-        # What torch chose, before anyone set it.
+        # Torch's own choice, before it is changed.
         self._usual_threads = 0
         self._transforms: Any = None
         self._device_facts: dict[str, str] = {}
@@ -111,12 +111,12 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
 
     @property
     def lost(self) -> str:
-        """Why this process cannot fuse any more, if so: see :class:`Pipeline`."""
+        """Why this process can no longer fuse, if so: see :class:`Pipeline`."""
         return '' if self._pipeline is None else self._pipeline.lost
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """Return the parameters' present values by name."""
+        """Return the current parameters by name."""
         return self._node_parameters.values
 
     def _on_parameters(self, values: Mapping[str, Any]) -> None:
@@ -147,7 +147,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._node_parameters.declare_transports()
         values = self.values
         self._diagnostics_timer.timer_period_ns = round(1e9 * values['diagnostics_period'])
-        self._diagnostics_timer.reset()  # the next message would come when it was due before
+        self._diagnostics_timer.reset()  # or the next message would come when the old one was due
         self._sources = (*SOURCES, *values['additional_sources'])
         topics = (*input_topics(self._sources), *output_topics(self._sources))
         for text in stray_remappings(self, self._arguments, topics):
@@ -168,7 +168,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._outputs = Outputs(self, self._sources)
 
     def _image_topic(self, source: str) -> str:
-        """Return the full name of the topic that the images of a source come on."""
+        """Return the full name of the image topic of a source."""
         topic = image_topic(self, source, self._is_compressed(source))
         return str(self.resolve_topic_name(topic))
 
@@ -184,8 +184,8 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         return transforms.pose
 
     def _load_fuser(self, values: Mapping[str, Any]) -> Fuser:
-        # Read by OpenMP when torch loads. Waiting threads that spin would take the cores from
-        # the robot's other processes, and from this one's callbacks.
+        # Read by OpenMP when torch loads. Spinning threads would take cores from the robot's
+        # other processes, and from this one's callbacks.
         os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
         try:
             import torch
@@ -239,7 +239,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         )
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe and give up the pair in work; fails where that takes long."""
+        """Unsubscribe and cancel the current pair; fails if that takes too long."""
         try:
             self._stop_streams()
         except TimeoutError as error:  # rclpy would finalise the node
@@ -257,11 +257,11 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop whatever runs and free the device."""
+        """Stop everything and free the device."""
         return self._end('shutdown', 'finalized')
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Return to unconfigured, from where the node can be configured again."""
+        """Return to unconfigured, so that the node can be configured again."""
         return self._end('the way back from an error', 'unconfigured')
 
     def _end(self, what: str, state: str) -> TransitionCallbackReturn:
@@ -277,7 +277,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         return TransitionCallbackReturn.SUCCESS
 
     def _finish_ending(self) -> None:
-        """Give back what was in use when the node had to be finalised."""
+        """Free what was still in use when the node had to be finalised."""
         if self._state == 'finalized' and self._worker is not None:
             try:
                 self._stop_streams(0.0)
@@ -311,8 +311,8 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             try:
                 if each is not None:
                     each.close()
-            except Exception as error:  # as of a device that has failed: the rest is given back
-                self._log(f'not given back: {type(error).__name__}: {error}')
+            except Exception as error:  # of a failed device, for example: the rest is still freed
+                self._log(f'not freed: {type(error).__name__}: {error}')
 
     # Messages in (the executor's thread)
 
@@ -357,14 +357,14 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
             )
 
     def _is_stopping(self) -> bool:
-        """Return whether the fusion in work is not wanted any more."""
+        """Return whether the current fusion should be cancelled."""
         worker = self._worker
         return (worker is not None and worker.is_stopping) or not self.context.ok()
 
     # Diagnostics
 
     def publish_diagnostics(self) -> None:
-        """Publish the state of the node, whatever it is."""
+        """Publish the state of the node, in any state."""
         self._finish_ending()
         tables: list[Callable[[], Mapping[str, str]]] = [self._own_table]
         if self._pipeline is not None:
@@ -391,8 +391,8 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         busy = 0.0 if self._worker is None else self._worker.busy_seconds
         if busy > _LONG_SECONDS:
             warnings.append(
-                f'the pair in work has taken {busy:.0f} s so far: take fewer steps, a smaller '
-                'prior or smaller images'
+                f'the current pair has taken {busy:.0f} s so far: use fewer steps, a smaller '
+                'denoiser or smaller images'
             )
         text = '; '.join(warnings)
         if text:
@@ -402,9 +402,9 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
 
     def close(self) -> str:
         """
-        End the worker and free the device, whatever state the node is in.
+        End the worker and free the device, in any state.
 
-        :return: what was received, fused and dropped, as one line.
+        :return: the counters as one line.
         """
         self._diagnostics_timer.cancel()
         self._stop_streams()
@@ -416,7 +416,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
 
 def _run(node: FusionNode, executor: SingleThreadedExecutor) -> None:
     # A failure is logged and shown in diagnostics; the node stays, so that a parameter can be
-    # put right and the node configured again.
+    # corrected and the node configured again.
     autostart = node.values['autostart']
     if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
         node.trigger_activate()
@@ -426,7 +426,7 @@ def _run(node: FusionNode, executor: SingleThreadedExecutor) -> None:
     if node.lost:
         node.publish_diagnostics()
         time.sleep(_LAST_WORDS_SECONDS)
-        raise DeviceLost(f'{node.lost}; start it again (respawn:=true of the launch file does)')
+        raise DeviceLost(f'{node.lost}; restart it (respawn:=true of the launch file does that)')
 
 
 def main(args: list[str] | None = None) -> int:
@@ -434,8 +434,8 @@ def main(args: list[str] | None = None) -> int:
     arguments = sys.argv if args is None else args
     if print_help(arguments, 'Fuses a visible and a thermal image stream.', PARAMETERS):
         return 0
-    # Images leave by a thread of the middleware: with a subscriber that was stopped or killed,
-    # Fast DDS sets up its shared memory again with every fragment until it gives the other one up.
+    # A middleware thread sends the images: after a subscriber was stopped or killed, Fast DDS
+    # maps its shared memory again for every fragment, until it drops that subscriber.
     os.environ.setdefault('RMW_FASTRTPS_PUBLICATION_MODE', 'ASYNCHRONOUS')
     create = partial(FusionNode, arguments)
     return run_node(create, _run, FusionNode.close, args, refusals=(DeviceLost,))

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Hears the images and camera_info of both cameras, whatever their transport."""
+"""Receives the images and camera_info of both cameras, raw or compressed."""
 
 from __future__ import annotations
 
@@ -39,29 +39,29 @@ from dig2dig_ros.nodes.signals import deferred_signals
 from dig2dig_ros.resources import fast_dds_environment
 from dig2dig_ros.streams.pairing import SOURCES
 
-# Cameras that send nothing for this number of seconds pause.
+# Seconds without images after which the cameras count as paused.
 _QUIET_SECONDS = 0.3
 
 
 class ImageCollector:
     """
-    Listens to ``visible/image_raw`` and ``thermal/image_raw``, as a context.
+    Listens to ``visible/image_raw`` and ``thermal/image_raw``, as a context manager.
 
-    The images may be raw or compressed; of a topic that is there in both transports the raw one is
-    taken. The camera_info is ``visible/camera_info`` and ``thermal/camera_info``, or, where an
-    image topic is remapped and its camera_info is not, the one next to the image.
+    The images may be raw or compressed; if a topic has both, the raw one is used. The camera_info
+    is ``visible/camera_info`` and ``thermal/camera_info``, or, if an image topic is remapped and
+    its camera_info is not, the one next to the image.
 
     :param name: of its node.
-    :param arguments: for ROS, ``--ros-args`` and what follows it.
+    :param arguments: for ROS: ``--ros-args`` and what follows it.
     :ivar topics: full names of the image topics, by source.
     """
 
     def __init__(self, name: str, arguments: Sequence[str]) -> None:
-        # Images fit into shared memory only with a larger segment.
+        # Images only fit into a larger shared-memory segment.
         os.environ.update(fast_dds_environment())
         self._context = Context()
         with deferred_signals():
-            # Without handlers of its own, Ctrl-C is Python's KeyboardInterrupt.
+            # Without handlers of rclpy, Ctrl-C is Python's KeyboardInterrupt.
             rclpy.init(
                 args=list(arguments),
                 context=self._context,
@@ -124,7 +124,7 @@ class ImageCollector:
         on_image: Callable[[str, Any], None],
         on_info: Callable[[str, Any], None],
     ) -> bool:
-        """Subscribe to what is published of a camera, if anything is."""
+        """Subscribe to the topics of a camera that are published, if any."""
         raw = self.topics[source]
         compressed = str(self._node.resolve_topic_name(image_topic(self._node, source, True)))
         kinds = {raw: Image, compressed: CompressedImage}

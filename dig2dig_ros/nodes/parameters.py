@@ -46,13 +46,13 @@ from dig2dig_ros.streams.parameters import (
 
 
 def descriptor(spec: ParameterSpec) -> ParameterDescriptor:
-    """Return what ``ros2 param describe`` shows, and what ROS checks by itself."""
+    """Return what ``ros2 param describe`` shows, and what ROS itself checks."""
     described = ParameterDescriptor(description=spec.description)
     constraints = [f'one of: {spec.allowed}'] if spec.choices else []
     if not spec.live:
         constraints.append('fixed while the node is configured: clean up first')
     described.additional_constraints = '; '.join(constraints)
-    # To rclpy an empty list is one of bytes, and one from a YAML file is no value at all.
+    # To rclpy, an empty list is a list of bytes, and one from a YAML file has no value.
     described.dynamic_typing = spec.default == []
     if spec.limits and isinstance(spec.default, float):
         low, high = map(float, spec.limits)
@@ -65,13 +65,13 @@ def descriptor(spec: ParameterSpec) -> ParameterDescriptor:
 
 def print_help(arguments: Sequence[str], purpose: str, specs: Iterable[ParameterSpec]) -> bool:
     """
-    Print what a node does and what its parameters are, where its command line asks for that.
+    Print the help of a node if its command line asks for it.
 
     :param arguments: the command line, beginning with the name of the program.
-    :return: whether it was asked for: then the node is not to be started.
+    :return: whether it was printed; the node is then not started.
     """
     program, *words = list(arguments) or ['']
-    # What is for ROS, it checks itself, later.
+    # ROS checks its own arguments later.
     before, _, rest = ' '.join(words).partition('--ros-args')
     if not {'-h', '--help'} & {*before.split(), *rest.partition(' -- ')[2].split()}:
         return False
@@ -87,7 +87,7 @@ def print_help(arguments: Sequence[str], purpose: str, specs: Iterable[Parameter
 
 
 def _addressed(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield where parameters of a command line come from, and the node that each is meant for."""
+    """Yield each source of parameters in a command line, and the node that it is for."""
     for option, value in pairwise(words):
         if option in ('-p', '--param') and ':' in value.partition(':=')[0]:
             yield f'-p {value}', value.partition(':=')[0].rpartition(':')[0]
@@ -98,7 +98,7 @@ def _addressed(words: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _nodes_of(content: Any, above: str = '') -> Iterator[str]:
-    """Yield the names of the nodes that the content of a parameter file is for."""
+    """Yield the names of the nodes in a parameter file."""
     for name, below in content.items() if isinstance(content, dict) else ():
         path = f'{above}/{str(name).strip("/")}'
         if isinstance(below, dict) and 'ros__parameters' in below:
@@ -108,13 +108,13 @@ def _nodes_of(content: Any, above: str = '') -> Iterator[str]:
 
 
 def _warn_of_other_nodes(node: Node, arguments: Sequence[str]) -> None:
-    """Log which files and assignments have nothing for this node, as its name differs."""
+    """Log which files and assignments are only for nodes of other names."""
     own = {node.get_name(), node.get_fully_qualified_name().strip('/')}
     others: dict[str, list[str]] = {}
     for origin, name in _addressed(arguments):
         others.setdefault(origin, []).append(name.strip('/'))
     for origin, names in others.items():
-        # With wildcards, it may be ours.
+        # With wildcards, it may be for this node.
         if not any(name in own or '*' in name for name in names):
             node.get_logger().warning(
                 f'{origin} is for {", ".join(names)} and has no effect: this node is '
@@ -126,7 +126,7 @@ def warn_of_unknown(
     node: Node, known: Iterable[str], arguments: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """
-    Log what was given to a node and has no effect: misspelt parameters or nodes, stray arguments.
+    Log what has no effect: misspelt parameters and nodes, stray arguments.
 
     :param known: the names of the node's parameters, all of which are declared.
     :param arguments: the command line, beginning with the name of the program.
@@ -155,8 +155,8 @@ class NodeParameters:
     """
     The parameters of a node, by default those of the fusion node.
 
-    A change is refused with its reason where a value is bad, where the values do not fit
-    together, or where a parameter is fixed in the state that the node is in.
+    A change is refused with a reason if a value is bad, if the values contradict each other, or if
+    a parameter is fixed in the current state of the node.
     """
 
     def __init__(
@@ -168,11 +168,11 @@ class NodeParameters:
         check: Callable[[Mapping[str, Any]], object] = fusion_settings,
     ) -> None:
         """
-        Declare the parameters with what files and the command line give them.
+        Declare the parameters, with values from files and the command line.
 
-        :param state: returns the node's state; what is not live changes in ``unconfigured`` only.
-        :param on_change: is called with all values after every change.
-        :param check: raises ValueError where all values do not fit together.
+        :param state: returns the node's state; only live parameters change after ``unconfigured``.
+        :param on_change: called with all values after every change.
+        :param check: raises ValueError if the values contradict each other.
         """
         self._node = node
         self._state = state
@@ -180,8 +180,8 @@ class NodeParameters:
         self._check_together = check
         self._specs: dict[str, ParameterSpec] = {spec.name: spec for spec in specs}
         self._values: dict[str, Any] = {spec.name: spec.default for spec in specs}
-        # Before the declarations, so that values from the command line are checked as well;
-        # each by itself, because what it has to fit to may not be declared yet.
+        # Before the declarations, so that values from the command line are checked as well; one
+        # by one, because parameters that they depend on may not be declared yet.
         self._declared = False
         node.add_on_set_parameters_callback(self._check)
         for spec in specs:
@@ -193,11 +193,11 @@ class NodeParameters:
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """Return the present values by name; a change replaces the mapping as a whole."""
+        """Return the current values by name; a change replaces the mapping as a whole."""
         return self._values
 
     def declare_transports(self) -> None:
-        """Declare what an additional source brings along; those that were named stay."""
+        """Declare the parameters of additional sources; earlier ones stay."""
         for source in self._values.get('additional_sources', ()):
             spec = transport_parameter(source)
             if not self._node.has_parameter(spec.name):
@@ -216,10 +216,10 @@ class NodeParameters:
             if spec is None:  # use_sim_time, qos_overrides and the like are not ours
                 continue
             value = parameter.value
-            if isinstance(value, array):  # what rclpy makes of the numbers in a message
+            if isinstance(value, array):  # from rclpy, for the numbers in a message
                 value = value.tolist()
             if value is None and spec.default == [] and not self._declared:
-                value = []  # which comes as no value from YAML files and command lines
+                value = []  # an empty list in YAML files and command lines arrives as None
             problem = spec.problem(value)
             if problem is None and not spec.live and self._state() != 'unconfigured':
                 if value == values[spec.name]:

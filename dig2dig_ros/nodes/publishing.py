@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The topics on which the fusion node publishes images; only what somebody listens to is made."""
+"""The image topics of the fusion node; only those with subscribers are computed."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _COMPRESSED = '/compressed'
 
 def output_topics(sources: Sequence[str]) -> dict[str, Any]:
     """
-    Return the topics that images of these sources lead to, with their message types.
+    Return the output topics for these sources, with their message types.
 
-    What people look at comes compressed as well, for they may be at the other end of a radio link.
+    Images for people are also published compressed, for viewers over a radio link.
     """
     views = ('fused', *(f'{source}/restored' for source in sources))
     pictures = (*(f'{view}/image_raw' for view in views), _OVERLAY)
@@ -54,12 +54,12 @@ def output_topics(sources: Sequence[str]) -> dict[str, Any]:
 
 class Outputs:
     """
-    The publishers of the fused image and of all that goes with it.
+    The publishers of the fused image and everything that goes with it.
 
-    Weight maps and restored images are published where somebody listened when they were fused,
-    and still does; compressed images where somebody listens.
+    Weight maps and restored images are published if they had subscribers when they were fused, and
+    still have; compressed images if they have subscribers.
 
-    :param node: publishes once it is active.
+    :param node: publishes when it is active.
     :param sources: their names, visible and thermal first.
     """
 
@@ -70,7 +70,7 @@ class Outputs:
         try:
             for topic, message_type in output_topics(self._sources).items():
                 self._create(topic, message_type)
-        except Exception:  # a QoS override that cannot be: the next attempt begins without them
+        except Exception:  # an impossible QoS override: the next attempt starts without it
             self.close()
             raise
 
@@ -84,16 +84,16 @@ class Outputs:
         )
 
     def wants_weights(self) -> bool:
-        """Return whether anybody listens to a weight map or to the overlay."""
+        """Return whether a weight map or the overlay has subscribers."""
         maps = (f'fused/weights/{source}' for source in self._sources)
         return any(map(self._is_heard, maps)) or self._is_seen(_OVERLAY)
 
     def wants_restored(self) -> bool:
-        """Return whether anybody listens to a restored image."""
+        """Return whether a restored image has subscribers."""
         return any(self._is_seen(f'{source}/restored/image_raw') for source in self._sources)
 
     def wants_camera_info(self) -> bool:
-        """Return whether anybody listens to what the visible camera says of itself."""
+        """Return whether fused/camera_info has subscribers."""
         return any(
             self._is_heard(f'{place}/camera_info')
             for place in ('fused', *(f'{source}/restored' for source in self._sources))
@@ -103,12 +103,12 @@ class Outputs:
         return bool(self._publishers[topic].get_subscription_count())
 
     def _is_seen(self, topic: str) -> bool:
-        """Return whether anybody listens to an image, raw or compressed."""
+        """Return whether an image has subscribers, raw or compressed."""
         return self._is_heard(topic) or self._is_heard(topic + _COMPRESSED)
 
     def publish(self, fused: FusedFrame, values: Mapping[str, Any]) -> None:
         """
-        Publish under the header of the visible image; to be called in the worker's thread.
+        Publish with the header of the visible image; to be called in the worker's thread.
 
         :param values: the node's parameters by name.
         """
@@ -130,7 +130,7 @@ class Outputs:
                 overlay = contribution_overlay(result.image, result.contributions)
                 self._publishers[_OVERLAY].publish(encode(overlay, 'bgr8', header, Image))
                 pictures[_OVERLAY] = overlay, 'bgr8'
-        # In the end, for detectors wait for the raw ones.
+        # Last, as detectors wait for the raw ones.
         for topic, (picture, its_encoding) in pictures.items():
             self._publish_compressed(topic, picture, its_encoding, header, values)
 
@@ -142,8 +142,8 @@ class Outputs:
         header: Header,
         camera_info: CameraInfo | None,
     ) -> None:
-        """Publish an image on the visible pixels, and what the visible camera says of itself."""
-        # camera_info first: who waits for both should have it when the image comes.
+        """Publish an image in the visible pixels, and the camera_info that fits it."""
+        # camera_info first: a subscriber of both should have it when the image comes.
         if camera_info is not None:
             info = copy(camera_info)
             info.header = header

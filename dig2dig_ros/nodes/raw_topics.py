@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Topics as they are serialised: to publish what was recorded, and to hear a fusion node."""
+"""Serialised topics: to publish recorded messages, and to listen to a fusion node."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ from dig2dig_ros.streams.statistics import percentiles_ms
 
 FUSED = 'fused/image_raw'
 _TYPE_NAME = re.compile(r'([a-z][a-z0-9_]*)/(?:msg/)?([A-Z][A-Za-z0-9]*)', re.ASCII)
-# Latencies that are kept: of half a day at most, where a bag is looped for days.
+# Number of latencies that are kept: half a day's, for a bag that loops for days.
 _KEPT_LATENCIES = 1_000_000
-# Stamps whose times of publishing are kept; a slow node may be tens of images behind.
+# Number of stamps whose publication times are kept; a slow node may be tens of images behind.
 _KEPT_STAMPS = 1000
-# How long what was published last may be on its way.
+# Seconds that the last messages may take to arrive.
 _QUIET_SECONDS = 2.0
 
 
@@ -55,8 +55,8 @@ def message_type(name: str) -> Any:
     """
     Return the Python class of a message type, or None where this installation lacks it.
 
-    A name comes from a bag or from the network, and to import a module is to run it: so only what
-    ROS has in its index of messages is imported.
+    A name comes from a bag or from the network, and importing a module runs it, so only messages
+    in the index of ROS are imported.
 
     :param name: such as 'sensor_msgs/msg/Image'.
     """
@@ -71,8 +71,8 @@ def message_type(name: str) -> Any:
 
 
 def _is_indexed(package: str, message: str) -> bool:
-    """Return whether a package is installed that brings this message."""
-    # Wheels of ROS are in a virtual environment, which is in no path of ROS.
+    """Return whether a package with this message is installed."""
+    # Wheels of ROS are in a virtual environment, which is not in the paths of ROS.
     prefixes = [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]
     for prefix in filter(None, prefixes):
         index = Path(prefix, 'share/ament_index/resource_index/rosidl_interfaces', package)
@@ -85,13 +85,13 @@ def _is_indexed(package: str, message: str) -> bool:
 
 def raw_publishers(node: Node, types: Mapping[str, str], own: Sequence[str]) -> dict[str, Any]:
     """
-    Return publishers for what was recorded, and say in the node's log which topics are left out.
+    Return publishers for recorded topics, and log which topics are left out.
 
-    They are reliable, which subscribers of both kinds accept. The frames that never move are sent
-    once, and late subscribers need them too.
+    They are reliable, which subscribers of both kinds accept. Static transforms are latched, as
+    late subscribers need them, too.
 
     :param types: of the topics by name.
-    :param own: topics and namespaces that this run makes itself, which are left out.
+    :param own: topics and namespaces that this run publishes itself, which are left out.
     """
     publishers: dict[str, Any] = {}
     unknown, ours = [], []
@@ -112,10 +112,10 @@ def raw_publishers(node: Node, types: Mapping[str, str], own: Sequence[str]) -> 
             )
             publishers[name] = node.create_publisher(kind, name, quality)
     if ours:
-        node.get_logger().info(f'not played, as this run makes them itself: {", ".join(ours)}')
+        node.get_logger().info(f'not played, as this run publishes them: {", ".join(ours)}')
     if unknown:
         node.get_logger().warning(
-            f'not played, for this ROS installation lacks their types: {", ".join(unknown)}'
+            f'not played, as this ROS installation lacks their types: {", ".join(unknown)}'
         )
     return publishers
 
@@ -136,15 +136,15 @@ def header_stamp(data: bytes) -> int:
 
 class FusionObserver:
     """
-    Hears what the fusion node publishes: counts, times and hands it on.
+    Listens to the fusion node: counts, times and passes on what it publishes.
 
     Latencies are from the later image of the pair to the fused one, in s of a steady clock. The
-    fused image has the stamp of the visible one. The thermal image of the pair is taken to be the
-    one with the nearest stamp among those published by then.
+    fused image has the stamp of the visible one. The thermal image of the pair is assumed to be
+    the one with the nearest stamp among those published by then.
 
     :param client: of the node.
-    :param hand_on: called with topic, type, bytes and nanoseconds of the steady clock of every
-        fused image, its camera_info and the maps of its weights; without it, they are not heard.
+    :param hand_on: called with topic, type, bytes and nanoseconds of the steady clock for every
+        fused image, its camera_info and its weight maps; without it, there is no subscription.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class FusionObserver:
         self._baseline: dict[str, str] = {}
         self._published: dict[Source, dict[int, float]] = {source: {} for source in SOURCES}
         self.latencies: list[float] = []
-        # Fused images that came.
+        # Fused images that arrived.
         self.count = 0
 
     def published(self, source: Source, stamp: int, now: float) -> None:
@@ -170,12 +170,12 @@ class FusionObserver:
             del times[next(iter(times))]
 
     def start_over(self) -> None:
-        """Forget the stamps, which are about to come again; what still comes is not timed."""
+        """Forget the stamps, which will be repeated; messages still on their way are not timed."""
         for times in self._published.values():
             times.clear()
 
     def fused(self, stamp: int, now: float) -> None:
-        """Note that a fused image came; one whose visible image is not known is not timed."""
+        """Note a fused image; if its visible image is unknown, it is not timed."""
         self.count += 1
         visible, thermal = self._published['visible'].get(stamp), self._published['thermal']
         if visible is not None and thermal:
@@ -192,7 +192,7 @@ class FusionObserver:
         kind = message_type(type_name)
         if kind is None:
             self._node.get_logger().warning(
-                f'not recorded, for {type_name} is not known here: {topic}'
+                f'not recorded, as {type_name} is unknown here: {topic}'
             )
             return
         name = self._node.resolve_topic_name(topic)
@@ -208,30 +208,30 @@ class FusionObserver:
             self._hand_on(name, type_name, data, now)
 
     def listen_to_what_is_there(self) -> None:
-        """Subscribe to those topics to hand on that have come up since the last call."""
+        """Subscribe to the topics to pass on that have appeared since the last call."""
         if self._hand_on is None:
             return
         prefix = self._node.resolve_topic_name('x').removesuffix('x')
         for name, types in self._node.get_topic_names_and_types():
             topic = name.removeprefix(prefix)
             is_wanted = topic in (FUSED, 'fused/camera_info') or topic.startswith('fused/weights/')
-            # The raw images are enough; for the others the node would compress them all.
+            # The raw images are enough; the node would have to compress the others.
             is_wanted = is_wanted and not topic.endswith('/compressed')
             if is_wanted and self._node.count_publishers(name):
                 self.listen(topic, types[0])
 
     def begin(self) -> None:
-        """Count from now on: what came before is not of this run."""
+        """Start counting: earlier messages are not part of this run."""
         self._baseline, self.count = dict(self.client.values), 0
 
     @property
     def values(self) -> dict[str, str]:
-        """The node's diagnostics, counted from the beginning of the run."""
+        """The node's diagnostics, counted from the start of the run."""
         return subtract_counters(self.client.values, self._baseline)
 
     def settle(self) -> None:
         """
-        Wait until the node has nothing left to do, and what it published has come.
+        Wait until the node has nothing left to do and its messages have arrived.
 
         :raises ProcessError: it does not finish, see :meth:`FusionClient.settle`.
         """
@@ -242,9 +242,9 @@ class FusionObserver:
 
     def require_output(self) -> None:
         """
-        Check that a fused image came, where the topic was listened to.
+        Check that a fused image came, if there was a subscription.
 
-        :raises ProcessError: none did, with what the node received, made and dropped.
+        :raises ProcessError: none did; with what the node received, paired and dropped.
         """
         if self.count or FUSED not in self._heard:
             return
@@ -257,7 +257,7 @@ class FusionObserver:
         )
 
     def summary(self) -> dict[str, Any]:
-        """Return what the node made of the run, for JSON."""
+        """Return the results of the run, for JSON."""
         return {
             **node_summary(self.values),
             'fused_received': self.count,

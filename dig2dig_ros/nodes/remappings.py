@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Remappings on the command line that rename nothing: ROS accepts them without a word."""
+"""Remappings on the command line that have no effect: ROS accepts them silently."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from itertools import pairwise
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 
-# Every node has these, or may have them.
+# Topics that every node may have.
 _OF_ALL = ('/tf', '/tf_static', '/clock', '/rosout', '/parameter_events', '/diagnostics')
 
 
 def stray_remappings(node: Node, arguments: Sequence[str], topics: Iterable[str]) -> list[str]:
     """
-    Return what is to be said of remappings of topics that a node does not have.
+    Return warnings about remappings of topics that a node does not have.
 
     :param arguments: the command line.
-    :param topics: that the node has, as it names them.
+    :param topics: of the node, as it names them.
     """
     known = {_full(node, topic): topic for topic in topics}
     return [
@@ -44,7 +44,7 @@ def stray_remappings(node: Node, arguments: Sequence[str], topics: Iterable[str]
 
 
 def _remapped(node: Node, arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the topics of a command line that are remapped for a node, and to what."""
+    """Yield the topics that a command line remaps for a node, and their targets."""
     for option, value in pairwise(arguments):
         if option not in ('-r', '--remap') or ':=' not in value:
             continue
@@ -53,7 +53,7 @@ def _remapped(node: Node, arguments: Sequence[str]) -> Iterator[tuple[str, str]]
         if is_for_one and '://' not in name and other != node.get_name():
             continue
         name = rest.removeprefix('//') if '://' in name else rest
-        # Names of node and namespace, services, and what is for many topics.
+        # Names of node and namespace, services, and wildcards.
         if not name.startswith(('__', '~')) and '*' not in name and other != 'rosservice':
             yield name, target
 
@@ -68,7 +68,7 @@ def _full(node: Node, name: str) -> str:
 def _hint(node: Node, name: str, target: str, known: dict[str, str]) -> str:
     if target in (*known, *known.values()):
         return f'; did you mean -r {target}:={name}?'
-    # Without what all names share.
+    # Without the parts that all names share.
     bare = _full(node, name).removeprefix(f'{node.get_namespace().rstrip("/")}/').strip('/')
     nearest = get_close_matches(bare, known.values(), 1)
     return f'; did you mean {nearest[0]}?' if nearest else ''

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Run a node in a process of its own until it is done or a signal comes, and end it cleanly."""
+"""Run the node of a process until it is done or a signal comes, and end it cleanly."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ _BAD_PARAMETERS = (
 
 class SteadyExecutor(SingleThreadedExecutor):  # type: ignore[misc]
     """
-    Goes on after a callback has failed.
+    Continues after a callback has failed.
 
-    Callbacks that are not ours fail, too: rclpy raises on a clock before 1970 and on a parameter
-    of an unknown type, which anybody in the network can send.
+    Callbacks that are not ours fail, too: rclpy raises for a clock before 1970 and for a parameter
+    of an unknown type, which anybody on the network can send.
     """
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
@@ -58,7 +58,7 @@ class SteadyExecutor(SingleThreadedExecutor):  # type: ignore[misc]
         try:
             super().spin_once(timeout_sec)
         except (ExternalShutdownException, RCLError):
-            # After the latter, from taking a message, rclpy would never call anything again.
+            # After the latter, raised on taking a message, rclpy would never call anything again.
             raise
         except Exception as error:
             if not self.context.ok():
@@ -80,11 +80,11 @@ def run_node(
     Create a node, run it until it is done or interrupted, and end it.
 
     :param create: makes the node.
-    :param run: lets it work; the executor holds the node.
-    :param finish: stops what the node has running and returns a line that says what it did.
-        Called again if a signal breaks into it.
-    :param refusals: exceptions that say in one sentence what the user has to put right.
-    :return: the process's exit code: 0, or 1 where a parameter was bad or ``refusals`` came.
+    :param run: runs it; the executor holds the node.
+    :param finish: stops the node's work and returns a line on what it did. Called again if a
+        signal interrupts it.
+    :param refusals: exceptions that say in one sentence what the user has to correct.
+    :return: the process's exit code: 0, or 1 for a bad parameter or one of ``refusals``.
     """
     node: NodeT | None = None
     code = 0
@@ -93,7 +93,7 @@ def run_node(
         try:
             rclpy.init(args=args)
         except (RCLError, UnknownROSArgsError) as error:
-            # Without the places in the sources of rcl.
+            # Without the source locations in rcl.
             text = re.sub(r', at \S+:\d+', '', str(error))
             rclpy.logging.get_logger('dig2dig').fatal(f'ROS refuses the command line: {text}')
             return 1
@@ -109,7 +109,7 @@ def run_node(
         rclpy.logging.get_logger('dig2dig').fatal(str(error))
         code = 1
     except Exception:
-        # A signal may end the context inside of rclpy, which then fails in ways of its own.
+        # A signal may end the context inside rclpy, which then raises various errors.
         if rclpy.ok() or not begun:
             code = 1
             raise
@@ -120,16 +120,16 @@ def run_node(
 
 def _end(node: NodeT | None, finish: Callable[[NodeT], str], code: int) -> int:
     """
-    Finish also when more signals come: a terminal and a launch file both send one.
+    Finish even if more signals come: a terminal and a launch file both send one.
 
-    :param code: what the process is to end with.
-    :return: the same, or 1 where the end itself failed.
+    :param code: the exit code.
+    :return: the same, or 1 if ending failed.
     """
     # Not the node's own logger, whose topic ends with the context.
     logger = rclpy.logging.get_logger('dig2dig')
     while True:
         try:
-            # Before, because to shut rclpy down would bring the former handlers back.
+            # Before, because shutting rclpy down would restore the former handlers.
             uninstall_signal_handlers()
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
@@ -143,9 +143,9 @@ def _end(node: NodeT | None, finish: Callable[[NodeT], str], code: int) -> int:
             continue  # it came before signals were ignored
         except TimeoutError as error:
             logger.warning(str(error))
-            # The interpreter must not be taken down under a thread that computes.
+            # The interpreter must not be shut down while a thread computes.
             os._exit(code)
-        except Exception as error:  # the process ends all the same, and says why
-            logger.error(f'the end is not clean: {type(error).__name__}: {error}')
+        except Exception as error:  # the process still ends, and says why
+            logger.error(f'not shut down cleanly: {type(error).__name__}: {error}')
             return code or 1
         return code

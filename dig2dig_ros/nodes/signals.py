@@ -16,11 +16,11 @@
 Signals of processes that run nodes, listen to them or start them. Importable without ROS.
 
 The imports of a command take a second or more, and until they are done a signal would end the
-process with a traceback or as one that was killed. So signals are heard before anything else is
+process with a traceback, or as if it was killed. So signals are handled before anything else is
 imported: by :func:`run_command`, :func:`hear_interrupts` and, for ``python -m`` of a node,
-:func:`hear_module`. The exit code is 0 of a node and 130 of any other command. What came even
-earlier, while the interpreter itself started, ends the process as it ends any Python program: by
-the signal (-2 or -15), or with 1.
+:func:`hear_module`. The exit code is 0 for a node and 130 for any other command. An even earlier
+signal, while the interpreter starts, ends the process like any Python program: by the signal (-2
+or -15), or with 1.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _has_begun = False
 
 
 def begin() -> None:
-    """From now on there is something to end, and rclpy hears the signals."""
+    """Leave the signals to rclpy from now on, as there is something to end."""
     global _has_begun
     _has_begun = True
 
@@ -58,12 +58,12 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         # At once: an exception in the middle of an import may end up anywhere.
         os._exit(0)
     # Nothing more, not even for SIGINT: rclpy, whose handler calls this one, ends its context, and
-    # the node ends with it. An exception might come up inside a destructor of C++ and abort.
+    # the node with it. An exception could be raised inside a C++ destructor and abort.
 
 
 def run_command(module: str, arguments: Sequence[str] | None = None) -> int:
     """
-    Import a module and run its ``main``; from now on signals end the process well.
+    Import a module and run its ``main``; from now on, signals end the process cleanly.
 
     :param arguments: of the command line; default: those of this process.
     :return: the exit code.
@@ -85,9 +85,9 @@ def run_tool(
     refusals: tuple[type[Exception], ...] = (),
 ) -> int:
     """
-    Do the work of a command that is no node; one line says why it cannot be done.
+    Run a command that is not a node; if it fails, one line says why.
 
-    :param name: of the command, before that line.
+    :param name: of the command, to begin that line.
     :param work: parses the command line and returns an exit code.
     :param interrupted: the line after Ctrl-C.
     :param refusals: exceptions with a sentence, besides :class:`Refusal`, OSError and ImportError.
@@ -135,7 +135,7 @@ def _is_unread() -> bool:
 
 
 def hear_module() -> None:
-    """Hear the signals of the module of ``python -m``, if it is that which imports us."""
+    """Handle signals for the module of ``python -m``, if that is importing us."""
     if sys.argv[:1] != ['-m'] or '-m' not in sys.orig_argv[:-1]:
         return
     name = sys.orig_argv[sys.orig_argv.index('-m') + 1].rpartition('.')[2]
@@ -149,8 +149,8 @@ def hear_interrupts(name: str) -> None:
     """
     Let Ctrl-C end a command with one line and the code 130, whenever it comes.
 
-    It raises KeyboardInterrupt, as always, for the command to end with what there is; in the
-    middle of an import, where an exception may end up anywhere, the process ends at once.
+    It raises KeyboardInterrupt, as usual, so that the command can finish with its results so far;
+    in the middle of an import, where an exception may end up anywhere, the process ends at once.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -172,14 +172,14 @@ def hear_interrupts(name: str) -> None:
 
     line = f'{name}: interrupted\n'.encode()
     sys.excepthook = uncaught
-    # A shell has what it starts in the background ignore it.
+    # Shells make background processes ignore it.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, interrupt)
 
 
 def interrupt_on_termination() -> None:
     """
-    Make of SIGTERM and SIGHUP the KeyboardInterrupt that SIGINT is.
+    Turn SIGTERM and SIGHUP into KeyboardInterrupt, like SIGINT.
 
     A closed terminal or a supervisor's request must not leave a tool's processes behind.
     """
@@ -194,12 +194,12 @@ def interrupt_on_termination() -> None:
 @contextmanager
 def deferred_signals() -> Iterator[None]:
     """
-    Let signals that come in this block take their effect at its end.
+    Defer signals that come in this block until its end.
 
-    A KeyboardInterrupt in the midst of rclpy can be lost, in a destructor of C++ for example,
-    and the tool would go on; so messages are taken in such blocks, each a short one.
+    A KeyboardInterrupt inside rclpy can be lost, for example in a C++ destructor, and the tool
+    would continue; so messages are taken in such blocks, each a short one.
     """
-    if threading.current_thread() is not threading.main_thread():  # which alone handles signals
+    if threading.current_thread() is not threading.main_thread():  # only that handles signals
         yield
         return
     came: list[int] = []
@@ -223,10 +223,10 @@ def deferred_signals() -> Iterator[None]:
 @contextmanager
 def interruption(on_request: Callable[[], None] = lambda: None) -> Iterator[threading.Event]:
     """
-    Take the first SIGINT (Ctrl-C) as the wish to end with what there is.
+    Take the first SIGINT (Ctrl-C) as a request to finish with the results so far.
 
-    The next raises KeyboardInterrupt. Outside the main thread, which alone gets signals, they are
-    left alone.
+    The next one raises KeyboardInterrupt. Outside the main thread, which gets all signals, nothing
+    changes.
 
     :param on_request: called with the first one.
     :return: set by the first one.
@@ -246,5 +246,5 @@ def interruption(on_request: Callable[[], None] = lambda: None) -> Iterator[thre
     try:
         yield requested
     finally:
-        # None: it was not set by Python, and Python cannot put it back.
+        # None: it was not set by Python, and Python cannot restore it.
         signal.signal(signal.SIGINT, signal.SIG_DFL if previous is None else previous)

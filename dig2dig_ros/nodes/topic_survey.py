@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Which cameras publish, and what: their topics are listened to for some seconds."""
+"""Which cameras publish what: listens to their topics for some seconds."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ from dig2dig_ros.streams.stamp_watch import StampWatch
 
 _TYPES = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': CompressedImage}
 _COMPRESSED = '/compressed'
-# Seconds between two looks for new topics.
+# Seconds between two checks for new topics.
 _LOOK_SECONDS = 0.25
-# The names of publishers become known later than their topics, if at all: those of programs that
-# are not of ROS do not.
+# The names of publishers become known later than their topics, if at all: programs without ROS
+# have none.
 _NAME_SECONDS, _NO_NAME = 1.0, '_NODE_NAME_UNKNOWN_'
-# Of the images that a topic's stamps tell of, so many may be missing; and how many are needed to
-# tell.
+# Fraction of the images, judging by their stamps, that may be missing; and how many images are
+# needed to judge.
 _MOST_LOST, _FEWEST = 0.2, 8
 _NANOSECONDS = 1_000_000_000
 
 
 def rclpy_facts() -> dict[str, Any]:
-    """Return where rclpy is and which middleware it loads; to be asked in a process of its own."""
+    """Return where rclpy is and which middleware it loads; to be called in a separate process."""
     client = FusionClient.connect('dig2dig_doctor')
     client.close()
     return {
@@ -69,7 +69,7 @@ class CameraTopic:
         self.name = name
         self.type_name = type_name
         self.publishers: list[Any] = []
-        # In seconds of the steady clock; and stamps, and arrivals by the system's, in nanoseconds.
+        # Arrivals in seconds of the steady clock; stamps, and arrivals by the system clock, in ns.
         self.arrivals: list[float] = []
         self.stamps: list[int] = []
         self.received: list[int] = []
@@ -91,7 +91,7 @@ class CameraTopic:
 
     @property
     def is_colour(self) -> bool:
-        """Whether the images have colours, as far as their encoding says."""
+        """Whether the images have colour, judging by their encoding."""
         return any(word in self._encoding() for word in ('rgb', 'bgr', 'bayer', 'yuv', '8UC3'))
 
     def _encoding(self) -> str:
@@ -100,9 +100,9 @@ class CameraTopic:
 
     def finding(self, seconds: float, stamps_are_simulated: bool) -> Finding:
         """
-        Return what came.
+        Return the facts and problems of the topic.
 
-        :param seconds: for how long it was listened to, at most.
+        :param seconds: the longest time that it was listened to.
         """
         advice = []
         facts = [self.type_name.rpartition('/')[2], self._layout()]
@@ -115,25 +115,25 @@ class CameraTopic:
         if not count:
             advice.append(
                 f'{self.name} has a publisher, but no image came: the driver is paused, or its '
-                "images do not fit into its DDS profile's shared memory"
+                'images do not fit into the shared memory of its DDS profile'
             )
         if self._problem:
             advice.append(self._problem)
         if len(self.publishers) > 1:
             advice.append(
-                f'{self.name} has {len(self.publishers)} publishers, whose images get mixed: give '
+                f'{self.name} has {len(self.publishers)} publishers, whose images are mixed: give '
                 'each camera a namespace'
             )
         lost = self._lost()
         if lost > _MOST_LOST:
             advice.append(
-                f'{100 * lost:.0f} % of the images on {self.name} did not come, by the gaps '
-                'between their stamps: give its driver the DDS profile, or relieve the link'
+                f'{100 * lost:.0f} % of the images on {self.name} did not arrive, judging by gaps '
+                'in their stamps: give its driver the DDS profile, or reduce the load on the link'
             )
         return Finding(self.name, ', '.join(filter(None, facts)), tuple(advice))
 
     def _layout(self) -> str:
-        """Return encoding and size of the last image; finds out what only decoding shows."""
+        """Return encoding and size of the last image, decoding it if necessary."""
         last = self._last
         if last is None:
             return ''
@@ -163,7 +163,7 @@ class CameraTopic:
         return f'stamped {amount} {side} arrival'
 
     def _lost(self) -> float:
-        """Return the share of images that are missing between the first and the last stamp."""
+        """Return the fraction of images missing between the first and the last stamp."""
         stamps = sorted(set(filter(None, self.stamps)))
         if len(stamps) < _FEWEST:
             return 0.0
@@ -177,7 +177,7 @@ class TopicSurvey:
     """
     Listens to all cameras in a graph.
 
-    :param client: is listened with; also hears what a fusion node says of itself.
+    :param client: to listen with; also receives the diagnostics of a fusion node.
     """
 
     def __init__(self, client: FusionClient) -> None:
@@ -187,7 +187,7 @@ class TopicSurvey:
         self._has_clock = False
 
     def listen(self, seconds: float) -> None:
-        """Listen to what is there, and to what comes in the meantime."""
+        """Listen to all topics, including those that appear in the meantime."""
         self._seconds = seconds
         begin = time.monotonic()
         while (left := begin + seconds - time.monotonic()) > 0:
@@ -199,7 +199,7 @@ class TopicSurvey:
             topic.publishers = node.get_publishers_info_by_topic(topic.name)
 
     def _look(self, knows_names: bool) -> None:
-        """Subscribe to new topics; ``knows_names``: publishers without a name will get none."""
+        """Subscribe to new topics; ``knows_names``: unnamed publishers will stay so."""
         node = self._client.node
         images = {
             name: types[0]
@@ -207,29 +207,29 @@ class TopicSurvey:
             if types[0] in _TYPES and node.count_publishers(name)
         }
         for name, type_name in images.items():
-            # To listen to the compressed images of a raw topic would have the driver make them.
+            # Subscribing to the compressed topic would make the driver compress the images.
             is_other_form = name.endswith(_COMPRESSED) and name[: -len(_COMPRESSED)] in images
             if name in self.topics or is_other_form:
                 continue
             names = {info.node_name for info in node.get_publishers_info_by_topic(name)}
-            # Nor is the fusion node to make what nobody needs.
+            # Nor should the fusion node compute what nobody needs.
             if names == {NODE} or (_NO_NAME in names and not knows_names):
                 continue
             topic = self.topics[name] = CameraTopic(name, type_name)
             self._client.listen(name, _TYPES[type_name], topic.take, reliable=False, depth=50)
 
     def findings(self) -> list[Finding]:
-        """Return what each camera sends, what does not fit together, and how a fusion node is."""
+        """Return what each camera sends, contradictions, and the state of a fusion node."""
         cameras = [topic for _, topic in sorted(self.topics.items())]
         found = [topic.finding(self._seconds, self._has_clock) for topic in cameras]
         advice = [] if self._has_clock else _stamp_advice(cameras)
         if len(cameras) < 2:
-            number = 'no topic of images is' if not cameras else 'one topic of images alone is'
+            number = 'no image topic is' if not cameras else 'only one image topic is'
             advice.append(
-                f'{number} published: start the camera drivers, with the ROS_DOMAIN_ID, '
-                'discovery range and RMW_IMPLEMENTATION that are set here'
+                f'{number} published: start the camera drivers, with the same ROS_DOMAIN_ID, '
+                'discovery range and RMW_IMPLEMENTATION as here'
             )
-        listened = f'{len(cameras)} topics of images in {self._seconds:g} s'
+        listened = f'{len(cameras)} image topics in {self._seconds:g} s'
         if self._has_clock:
             listened += '; /clock is published: start the nodes with use_sim_time:=true'
         return [Finding('cameras', listened, tuple(advice)), *found, *self._node_finding()]
@@ -247,8 +247,8 @@ class TopicSurvey:
 
 
 def _stamp_advice(cameras: Sequence[CameraTopic]) -> list[str]:
-    """Return what is wrong with the stamps of cameras, each alone and beside the others."""
-    # The first colour camera for the visible one, as in the node; the others after it.
+    """Return problems with the stamps of the cameras, alone and compared with each other."""
+    # The first colour camera takes the place of the visible one; the others follow.
     ordered = sorted(cameras, key=lambda topic: not topic.is_colour)
     if not ordered:
         return []

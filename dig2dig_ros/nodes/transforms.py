@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The pose of the thermal camera from tf2, where it is installed."""
+"""The pose of the thermal camera from tf2, if installed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Transforms:
             raise RegistrationError(
                 f"extrinsics: tf needs tf2_ros ({error}): install it, or give a YAML file's path"
             ) from error
-        # Without the node: it would only add a service, and its own handling of clock jumps.
+        # Without the node, which would only add a service and its own handling of clock jumps.
         self._buffer = Buffer()
         self._listener = TransformListener(self._buffer, node)
 

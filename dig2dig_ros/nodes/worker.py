@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""One thread that always works on the latest item, so that callbacks never wait for it."""
+"""A thread that always processes the latest item, so that callbacks never wait for it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from typing import Generic, TypeVar
 
 ItemT = TypeVar('ItemT')
 
-# How long the item in work may take, once asked to end, until it counts as stuck.
+# Seconds that the current item may take after it was asked to stop, until it counts as stuck.
 STOP_SECONDS = 4.0
 
 
 class LatestWorker(Generic[ItemT]):
     """
-    Runs a function on items in its own thread; holds at most one item that waits.
+    Runs a function on items in its own thread; at most one item waits.
 
-    Whatever one item does, the next one is worked on.
+    Whatever happens to an item, the next one is processed.
 
     :param process: called with each item, in the worker's thread.
     :param failed: called there with what ``process`` raised, if it did.
@@ -53,7 +53,7 @@ class LatestWorker(Generic[ItemT]):
         self._thread.start()
 
     def offer(self, item: ItemT) -> ItemT | None:
-        """Hand over an item; return the one that was waiting and is now superseded, if any."""
+        """Hand over an item; return the waiting one that it supersedes, if any."""
         with self._condition:
             superseded, self._waiting = self._waiting, item
             self._condition.notify()
@@ -61,29 +61,29 @@ class LatestWorker(Generic[ItemT]):
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the item in work should be given up; may be read from any thread."""
+        """Whether the current item should be cancelled; may be read from any thread."""
         return self._stopping
 
     @property
     def busy_seconds(self) -> float:
-        """For how long the item in work has been in work; 0 without one."""
+        """For how long the current item has been processed; 0 without one."""
         begun = self._begun
         return time.monotonic() - begun if begun else 0.0
 
     def stop(self, timeout: float = STOP_SECONDS) -> ItemT | None:
         """
-        Finish the item in work, then end the thread.
+        Finish the current item, then end the thread.
 
-        :param timeout: seconds to wait for the item in work.
+        :param timeout: seconds to wait for the current item.
         :return: the item that was waiting and will not be processed, if any.
-        :raises TimeoutError: the item in work is not done in time; call it again later.
+        :raises TimeoutError: the current item is not done in time; call it again later.
         """
         with self._condition:
             self._stopping = True
             self._condition.notify()
         self._thread.join(timeout)
         if self._thread.is_alive():
-            raise TimeoutError(f'the fusion in work did not end within {timeout:g} s')
+            raise TimeoutError(f'the current fusion did not end within {timeout:g} s')
         waiting, self._waiting = self._waiting, None
         return waiting
 
@@ -99,7 +99,7 @@ class LatestWorker(Generic[ItemT]):
             self._begun = time.monotonic()
             try:
                 self._process(item)
-            except BaseException as error:  # SystemExit would end the thread without a word
+            except BaseException as error:  # SystemExit would end the thread silently
                 with suppress(Exception):
                     self._failed(error)
             self._begun = 0.0

@@ -240,7 +240,7 @@ def test_visible_bits_are_found_and_noted(fuser, fused):
     visible = VISIBLE.astype(np.uint16) * 16  # of 12 bits
     result = fuser(visible, THERMAL)
     assert np.abs(result.image.astype(int) - fused).max() <= 2
-    assert result.notes == ('visible uses 12 of 16 bits and is scaled by them',)
+    assert result.notes == ('visible uses 12 of 16 bits and is scaled accordingly',)
 
 
 def test_other_sizes_are_noted(fuser):

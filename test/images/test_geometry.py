@@ -69,9 +69,9 @@ def test_a_rounded_rotation_becomes_one_and_anything_else_is_refused() -> None:
     np.testing.assert_allclose(found, exact, atol=1e-4)
     np.testing.assert_allclose(found @ found.T, np.eye(3), atol=1e-12)
     for values, text in (
-        (np.eye(2), r'rotation has shape \(2, 2\) instead of 3 x 3 numbers'),
-        (1.01 * exact, 'rotation is none'),
-        (np.diag([1.0, 1.0, -1.0]), 'rotation is none'),
+        (np.eye(2), r'rotation has shape \(2, 2\), but must have 3 x 3 numbers'),
+        (1.01 * exact, 'rotation is not valid'),
+        (np.diag([1.0, 1.0, -1.0]), 'rotation is not valid'),
     ):
         with pytest.raises(RegistrationError, match=text):
             nearest_rotation(values, 'rotation')

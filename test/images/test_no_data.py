@@ -271,7 +271,7 @@ def test_sentences():
     image = raw()
     image[:, :6] = 0
     assert find_no_data(image).sentences('thermal') == (
-        '9.4 % of the thermal image is 0, far from all else: taken as no data, without weight',
+        '9.4 % of the thermal image is 0, far from the rest: taken as no data, without weight',
     )
     image = kelvin()
     image[:5] = np.nan

@@ -406,16 +406,16 @@ def test_black_hot_is_the_inverse_but_for_what_is_no_measurement(mode, dtype):
 @pytest.mark.parametrize(
     ('settings', 'reason'),
     [
-        ({'mode': 'agc'}, "'agc' is unknown: use auto, percentile, fixed, encoding"),
-        ({'percentiles': (50.0, 50.0)}, 'do not rise'),
+        ({'mode': 'agc'}, "unknown thermal range 'agc': use auto, percentile, fixed, encoding"),
+        ({'percentiles': (50.0, 50.0)}, 'must rise'),
         ({'percentiles': (-1.0, 50.0)}, 'within 0 to 100'),
         ({'percentiles': (1.0, 101.0)}, 'within 0 to 100'),
         ({'percentiles': (math.nan, 99.0)}, 'within 0 to 100'),
         ({'limits': (2.0, 1.0)}, 'limits 2, 1'),
         ({'limits': (0.0, math.inf)}, 'limits'),
-        ({'smoothing': -0.1}, 'smoothing -0.1'),
+        ({'smoothing': -0.1}, 'smoothing must be .* not -0.1'),
         ({'smoothing': math.nan}, 'smoothing'),
-        ({'minimum_span': 0.0}, 'minimum span 0'),
+        ({'minimum_span': 0.0}, 'minimum span must be above 0, not 0'),
         ({'polarity': 'hot'}, "polarity 'hot' is unknown: use white_hot or black_hot"),
     ],
 )

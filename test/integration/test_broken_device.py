@@ -112,7 +112,7 @@ def test_a_device_that_is_lost_ends_the_process_with_the_reason(robot):
     assert node.wait() == 1
     log = node.output()
     assert 'the device failed, and this process can no longer use it' in log
-    assert 'device-side assert triggered; start it again' in log
+    assert 'device-side assert triggered; restart it' in log
     assert 'Traceback' not in log
     assert any(
         diagnosis.level == DiagnosticStatus.ERROR and 'the device failed' in diagnosis.text
@@ -131,7 +131,7 @@ def test_a_shutdown_that_times_out_is_no_fusing_node(robot):
     diagnosis = client.diagnose()
     assert diagnosis.level == DiagnosticStatus.ERROR
     assert diagnosis.values['state'] == 'finalized'
-    assert 'shutdown failed: the fusion in work did not end within 4 s' in diagnosis.text
+    assert 'shutdown failed: the current fusion did not end within 4 s' in diagnosis.text
     # Once it has ended, all is given back.
     switch.write_text('')
     client.until(lambda: client.level == DiagnosticStatus.OK, what='the end of the shutdown')

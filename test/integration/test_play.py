@@ -115,7 +115,7 @@ def test_every_message_comes_as_it_was_recorded(domain, tmp_path):
     assert times == sorted(times)
     assert times[0] == stamps()[0] + DELAY - 1_000_000  # while it waited
     assert stamps()[-1] < times[-1] < stamps()[-1] + 20 * PERIOD
-    line = r'not played, for this ROS installation lacks their types: /detections \(vision_msgs'
+    line = r'not played, as this ROS installation lacks their types: /detections \(vision_msgs'
     assert len(re.findall(line, player.output())) == 1
     assert 'played: 18 messages of 3 topics' in player.output()
 

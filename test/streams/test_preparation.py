@@ -399,7 +399,7 @@ def test_zeros_that_are_no_data_leave_the_scene_its_range(preparation, encoding)
     condition = preparation.images.conditions['thermal']
     assert condition.kinds == ('no data',)
     assert condition.faults == (
-        '12 % of the thermal image is 0, far from all else: taken as no data, without weight',
+        '12 % of the thermal image is 0, far from the rest: taken as no data, without weight',
     )
     assert preparation.images.table(())['thermal without data (%)'] == '12.5'
     # One object for the same pixels: it is uploaded but once.
@@ -475,8 +475,8 @@ def test_12_bits_in_16_are_found_scaled_and_said(preparation, encoding):
     assert condition.trust == 1.0
     assert condition.kinds == ('few bits',)
     assert condition.faults == (
-        'the visible image uses 12 of 16 bits and is scaled by them: set visible_bits to 12, or '
-        'to 16 where it is only dark',
+        'the visible image uses 12 of 16 bits and is scaled accordingly: set visible_bits to 12, '
+        'or to 16 if it is just dark',
     )
     full = prepared(SourceImages(), 'visible', message(image << 4, encoding))
     np.testing.assert_allclose(ready.images[0], full, atol=1)
@@ -549,7 +549,7 @@ def test_an_additional_camera_of_12_bits_is_scaled_too():
     full = prepared(SourceImages(), 'visible', message(image << 4, 'bayer_rggb16'))
     np.testing.assert_allclose(result, full, atol=1)
     assert images.conditions['nir'].faults == (
-        'the nir image uses 12 of 16 bits and is scaled by them',
+        'the nir image uses 12 of 16 bits and is scaled accordingly',
     )
     # One of 8 bits after it has none to say of.
     prepared(images, 'nir', message(full, 'bgr8'), SECOND)

@@ -54,7 +54,7 @@ def test_cameras_are_found_with_what_they_send(domain):
     with cameras(domain, {**STREET, 'thermal_transport': 'compressed'}) as pair:
         code, output = run(domain, '--seconds', '8')
         assert pair.process.poll() is None, pair.output()
-    assert 'cameras 2 topics of images in 8 s' in output
+    assert 'cameras 2 image topics in 8 s' in output
     assert '/visible/image_raw Image, bgr8 64x48, ' in output
     assert (
         '/thermal/image_raw/compressed CompressedImage, mono16; png compressed 64x48, ' in output
@@ -114,7 +114,7 @@ def test_a_fusion_node_is_listened_to_and_is_no_camera(domain):
         assert process.process.poll() is None, process.output()
     assert code == 1
     # Those of the client, which stands in for them and sends nothing.
-    assert 'cameras 2 topics of images in 3 s /thermal/image_raw Image, 0 in 3 s' in output
+    assert 'cameras 2 image topics in 3 s /thermal/image_raw Image, 0 in 3 s' in output
     assert 'fused/' not in output.split('cameras 2')[1]
     assert 'fusion_node active, cpu (1 threads)' in output
     assert '-> fusion_node says: no visible image on /visible/image_raw' in output
@@ -123,7 +123,7 @@ def test_a_fusion_node_is_listened_to_and_is_no_camera(domain):
 def test_without_cameras_it_says_what_to_start(domain):
     code, output = run(domain, '--seconds', '0.5')
     assert code == 1
-    assert 'cameras 0 topics of images in 0.5 s -> no topic of images is published' in output
+    assert 'cameras 0 image topics in 0.5 s -> no image topic is published' in output
     assert f'discovery domain {domain}, discovery LOCALHOST' in output
 
 

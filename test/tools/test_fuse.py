@@ -197,7 +197,7 @@ def test_a_visible_image_of_12_bits_in_16_is_scaled_and_that_is_said(
 ) -> None:
     bright = np.maximum(colour(1), 20)
     assert fuse(bright.astype(np.uint16) * 16, structure(2)) == 0
-    assert '0.png uses 12 of 16 bits and is scaled by them' in capsys.readouterr().err
+    assert '0.png uses 12 of 16 bits and is scaled accordingly' in capsys.readouterr().err
     difference = read(tmp_path / 'fused.png').astype(int)
     difference -= expected(prior, bright, structure(2)).image
     assert np.abs(difference).mean() < 2
@@ -219,7 +219,7 @@ def test_counts_without_data_have_no_weight_and_it_is_said(
     assert (read(tmp_path / 'fused.weights.2.png')[:10] == 0).all()
     assert read(tmp_path / 'fused.weights.2.png')[30:].max() > 50
     error = capsys.readouterr().err
-    assert '1.png image is 0, far from all else: taken as no data, without weight' in error
+    assert '1.png image is 0, far from the rest: taken as no data, without weight' in error
     assert 'resized' not in error
 
 
@@ -722,7 +722,7 @@ def test_a_grey_first_image_of_16_bits_is_the_visible_one_as_in_the_node(
     output.parent.mkdir()
     where = [str(tmp_path), '-o', str(output.parent)] if is_folder else [*paths, '-o', str(output)]
     assert main([*where, '--prior', prior, '--device', 'cpu']) == 0
-    assert f'{paths[0]} uses 12 of 16 bits and is scaled by them' in capsys.readouterr().err
+    assert f'{paths[0]} uses 12 of 16 bits and is scaled accordingly' in capsys.readouterr().err
     assert np.array_equal(read(output), expected(prior, grey << 4, structure(2)).image)
 
 
