@@ -68,10 +68,10 @@ def em_guidance(
     y_k - x, with x = f - c_1 and y_k = c_k - c_1, is Laplacian, which is a Gaussian whose
     variance m_k is a latent variable with an exponential distribution of mean gamma_k.
 
-    - E-step: given x, 1 / m_k has the expectation sqrt(2 / gamma_k) / |y_k - x|, and m_k the
-      expectation |y_k - x| sqrt(gamma_k / 2) + gamma_k / 2 (a generalised inverse Gaussian).
+    - E-step: given x, 1 / m_k has the expectation ``sqrt(2 / gamma_k) / |y_k - x|``, and m_k
+      ``|y_k - x| sqrt(gamma_k / 2) + gamma_k / 2`` (a generalised inverse Gaussian).
     - M-step: gamma_k becomes the mean of the expected m_k. x minimises
-      sum_k (x - y_k)^2 / m_k + psi |grad z|^2 + eta |z - x|^2, first over the smooth z, which
+      ``sum_k (x - y_k)^2 / m_k + psi |grad z|^2 + eta |z - x|^2``, first over the smooth z, which
       is a division in the Fourier domain, then over x, pixel by pixel.
 
     For K = 2 this is the likelihood rectification of DDFM (Zhao et al., "DDFM: Denoising

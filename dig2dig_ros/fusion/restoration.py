@@ -67,7 +67,7 @@ _UNCERTAINTY = 10.0
 
 def data_consistent(estimate: Tensor, observation: Observation, deviation: float) -> Tensor:
     """
-    Correct an estimate by what was observed: argmin |y - A c|^2 / s^2 + |c - c_hat|^2 / d^2.
+    Correct an estimate by what was observed: ``argmin |y - A c|^2 / s^2 + |c - c_hat|^2 / d^2``.
 
     :param estimate: c_hat, (1, 1, H, W).
     :param deviation: d, how far off the estimate is, on [-1, 1]; positive.
