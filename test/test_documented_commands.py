@@ -12,12 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Every command line in the documents is one that its subcommand takes."""
+"""
+Every command line in the documents is one that its subcommand takes.
+
+``scripts/documented_commands.py`` runs those in code blocks; here only its tables are checked.
+"""
 
 from importlib import import_module
+import importlib.util
 from pathlib import Path
 import re
 import shlex
+import sys
+from typing import Any
 
 import pytest
 
@@ -89,3 +96,80 @@ def test_the_documents_show_every_subcommand() -> None:
     shown = [param.values[0] for param in LINES]
     for command in COMMANDS:
         assert any(line.startswith(command.name) for line in shown), command.name
+
+
+@pytest.fixture(scope='module')
+def script() -> Any:
+    """Return the module that runs the commands."""
+    spec = importlib.util.spec_from_file_location(
+        'documented_commands', CHECKOUT / 'scripts' / 'documented_commands.py'
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # A dataclass looks for the module in which it is defined.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_the_script_runs_is_ours_and_the_rest_has_a_reason(script: Any) -> None:
+    runs = re.compile(rf'(?:[A-Z_]+=\S+ )*(?:{re.escape(script.FOR_A_WHILE)} )?{script.PYTHON} ')
+    for item in script.documented():
+        assert item.reason() or runs.match(item.command()), item.title
+
+
+def test_the_tables_of_the_script_are_of_what_is_documented(script: Any) -> None:
+    commands = [each for each in script.documented() if not each.is_script]
+    scripts = [each.text for each in script.documented() if each.is_script]
+    # Of several that fit, the first one counts.
+    reasons = {
+        next((what for what, _ in script.NOT_RUN if re.match(what, each.text)), '')
+        for each in commands
+    }
+    assert reasons >= {what for what, _ in script.NOT_RUN}
+    run = [each for each in commands if not each.reason()]
+    for what, _ in script.STAND_INS:
+        assert any(re.search(what, each.text) for each in run), what
+    for table in (script.QUICKER, script.COMPANIONS, script.OTHER_CODES):
+        for begin, _ in table:
+            assert any(each.starts(begin) for each in run), begin
+    for begin, _ in (*script.SCRIPT_ARGUMENTS, *script.SCRIPTS_NOT_RUN):
+        assert any(text.startswith(begin) for text in scripts), begin
+
+
+def test_documented_launch_arguments_are_declared() -> None:
+    lines = [
+        line
+        for page in PAGES
+        for block in re.findall(r'```bash\n(.*?)```', page.read_text(encoding='utf-8'), re.DOTALL)
+        for line in re.sub(r'\\\n', ' ', block).splitlines()
+        if line.startswith('ros2 launch dig2dig ')
+    ]
+    assert lines
+    sources = '\n'.join(file.read_text(encoding='utf-8') for file in CHECKOUT.glob('launch/*.py'))
+    for line in lines:
+        file = line.split()[3]
+        assert (CHECKOUT / 'launch' / file).is_file(), line
+        for name in re.findall(r' (\w+):=', line):
+            assert f"'{name}'" in sources, (name, line)
+
+
+@pytest.mark.parametrize(
+    ('text', 'done', 'said'),
+    [
+        ('cat words && test ! -e made.txt && : -o made.txt', True, 'input\nexit code 0'),
+        ('cat words && cat missing', False, 'input\ncat: missing: '),
+        ('python -c "print(6 * 7)"', True, '42\nexit code 0'),
+    ],
+)
+def test_a_command_runs_where_its_inputs_are_and_its_outputs_are_not(
+    script: Any, tmp_path: Path, text: str, done: bool, said: str
+) -> None:
+    inputs = tmp_path / 'inputs'
+    inputs.mkdir()
+    (inputs / 'words').write_text('input\n', encoding='utf-8')
+    (inputs / 'made.txt').touch()
+    result, output = script.run(script.Documented('page.md', text), inputs, tmp_path / 'work')
+    assert result == done
+    assert output.replace('\n\n', '\n').startswith(said)
