@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# In an image; COCO counts no more.
+# Per image, as in COCO.
 MAX_DETECTIONS = 100
 
 

@@ -14,12 +14,12 @@
 
 
 """
-Late fusion: what one detector finds in several images of a scene becomes one set of boxes.
+Late fusion: merges the detections of one detector in several images of a scene.
 
-The sources are the cameras, registered, and the fused image. A score is taken for the probability
-that somebody is there, given what the source shows, and the sources for independent, so that
-their scores merge as a noisy-or (Pearl, "Probabilistic Reasoning in Intelligent Systems", 1988):
-nobody is there only if every source that found somebody is wrong. Boxes are averaged as in
+The sources are the registered cameras and the fused image. A score is taken as the probability of
+an object, given what the source shows, and the sources as independent, so their scores merge as a
+noisy-or (Pearl, "Probabilistic Reasoning in Intelligent Systems", 1988): there is no object only
+if every source that found one is wrong. Boxes are averaged as in
 weighted boxes fusion (Solovyev et al., Image and Vision Computing 107, 2021).
 """
 
@@ -39,26 +39,26 @@ from dig2dig_ros.detections.boxes import (
     suppress,
 )
 
-# Boxes kept of each source, the best: hostile input costs no more than a crowd.
+# Best boxes of each source that are kept: hostile input costs no more than a crowd.
 MAX_OF_SOURCE = 300
 # Boxes compared at a time with all others: few calls, and little memory.
 _BLOCK = 64
 
-# Where a source has its full say and finds nothing, 1 - DENIAL of the score is left.
+# If a source has its full say and finds nothing, 1 - DENIAL of the score is left.
 DENIAL = 0.3
 
 Calibration = Callable[[Array], Array]
-# From boxes (n, 4) to what a source has to say in each, (n,) in [0, 1].
+# From boxes (n, 4) to the say of a source in each, (n,) in [0, 1].
 Say = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
 class Merged(Detections):
     """
-    What K sources found, merged, best first.
+    The merged detections of K sources, best first.
 
-    :param source_scores: (n, K), what each source contributes to the score, see
-        :func:`late_nms` and :func:`noisy_or`; 0 where it found nothing.
+    :param source_scores: (n, K), the contribution of each source to the score, see
+        :func:`late_nms` and :func:`noisy_or`; 0 if it found nothing.
     """
 
     source_scores: Array
@@ -69,7 +69,7 @@ class LogisticCalibration:
     """
     A monotone map of scores: ``slope`` and ``offset`` apply to the log-odds (Platt, 1999).
 
-    With 1 and 0 it is the identity. A slope below 1 tempers a source that is too sure.
+    1 and 0 are the identity. A slope below 1 tempers an overconfident source.
 
     :raises ValueError: the slope is not above 0, or a number is not finite.
     """
@@ -81,16 +81,16 @@ class LogisticCalibration:
         """Check the numbers."""
         if not (0 < self.slope < np.inf and np.isfinite(self.offset)):
             raise ValueError(
-                f'a calibration has slope {self.slope} and offset {self.offset}: both have to be '
+                f'a calibration has slope {self.slope} and offset {self.offset}: both must be '
                 'finite, and the slope above 0'
             )
 
     def __call__(self, scores: Array) -> Array:
-        """Return scores in [0, 1], (n,), of scores in [0, 1], in the same order."""
+        """Map scores in [0, 1], (n,), to scores in [0, 1], keeping their order."""
         inside = np.clip(scores, 1e-12, 1 - 1e-12)
         log_odds = np.log(inside) - np.log1p(-inside)
         calibrated = 1 / (1 + np.exp(-(self.slope * log_odds + self.offset)))
-        # No evidence stays none.
+        # No evidence stays no evidence.
         return np.where(scores > 0, calibrated, 0.0)
 
 
@@ -103,8 +103,8 @@ def late_nms(
     :param detections: of each source.
     :param iou: a box that overlaps a better one by more is dropped.
     :param limit: the most boxes to keep.
-    :return: the boxes that are left as they were. Of ``source_scores`` only that of the source
-        which a box comes from is above 0.
+    :return: the remaining boxes, unchanged. In ``source_scores``, only the source of a box is
+        above 0.
     :raises ValueError: there is no source.
     """
     boxes, scores, sources = _stacked(detections)
@@ -126,9 +126,9 @@ def noisy_or(
     Merge the boxes of several sources of one class as probabilities.
 
     The evidence of a box of source k is p = v c(s): its score, calibrated, times the say of the
-    source inside it. From the strongest evidence down, each box that is still free begins a
-    cluster, which takes all free boxes that overlap it by at least ``iou``. Of each source, its
-    box of the strongest evidence counts; its others in the cluster are duplicates and dropped.
+    source inside it. From the strongest evidence down, each box that is still free starts a
+    cluster of all free boxes that overlap it by at least ``iou``. The box of each source with the
+    strongest evidence counts; its others in the cluster are duplicates and dropped.
     With F the sources that have a box in the cluster, and N those that have none there:
 
     - box = sum_F p_k box_k / sum_F p_k;
@@ -136,20 +136,20 @@ def noisy_or(
     - score = d (1 - prod_F (1 - p_k));
     - source_scores = d p_k, none of which is above the score.
 
-    A source without a say neither confirms nor denies: it moves neither score nor box, and a box
-    that only it found gets the score 0 and is left out. One whose say is not known (None) has its
-    full say where it finds something, and denies nothing; without ``says`` it is the plain
+    A source without a say neither confirms nor denies: it changes neither score nor box, and a box
+    that only it found gets the score 0 and is left out. One whose say is unknown (None) has its
+    full say where it finds something, and denies nothing; without ``says``, this is the plain
     noisy-or.
 
-    :param detections: of each source; of each one its best 300 boxes.
-    :param says: of each source, what it has to say in any boxes, such as :func:`say_of_boxes` of
-        its weight map.
-    :param calibrations: of each source, a map of scores that keeps their order; None: identity.
+    :param detections: of each source; its best 300 boxes are used.
+    :param says: for each source, a function from boxes to its say in them, such as
+        :func:`say_of_boxes` of its weight map.
+    :param calibrations: for each source, a map of scores that keeps their order; None: identity.
     :param iou: the least overlap with the best box of a cluster.
-    :param denial: in [0, 1], the part of the score that is lost where a source finds nothing and
-        has its full say: how sure the detector finds who is there.
+    :param denial: in [0, 1], the fraction of the score that is lost if a source with its full say
+        finds nothing: how reliably the detector finds what is there.
     :param limit: the most boxes to keep.
-    :raises ValueError: there is no source, or other than one say or calibration for each.
+    :raises ValueError: there is no source, or not one say or calibration for each.
     """
     boxes, _, sources = _stacked(detections)
     evidence = _evidence(detections, says, calibrations)
@@ -179,14 +179,14 @@ def noisy_or(
 
 
 def _clusters(boxes: Array, iou: float) -> NDArray[np.intp]:
-    """Return the number of the cluster of each box, where the strongest come first."""
+    """Return the number of the cluster of each box, strongest first."""
     clusters = np.full(len(boxes), -1, dtype=np.intp)
     number = 0
     for start in range(0, len(boxes), _BLOCK):
         near = intersection_over_union(boxes[start : start + _BLOCK], boxes) >= iou
         for index, row in enumerate(near, start):
             if clusters[index] < 0:
-                row[index] = True  # an empty box overlaps not even itself
+                row[index] = True  # an empty box does not even overlap itself
                 clusters[row & (clusters < 0)] = number
                 number += 1
     return clusters
@@ -194,16 +194,16 @@ def _clusters(boxes: Array, iou: float) -> NDArray[np.intp]:
 
 def say_of_boxes(weights: NDArray[np.float32], boxes: Array, share: float) -> Array:
     """
-    Return the say of a source inside boxes: its mean weight there, as a part of an equal share.
+    Return the say of a source inside boxes: its mean weight there, relative to an equal share.
 
-    The weights of the fusion hold the trust in each camera, too: a source that shows nothing new,
-    or is not trusted, has weights near 0 and no say. From the equal share on its say is full, as
+    The weights of the fusion include the trust in each camera: a source that shows nothing new, or
+    is not trusted, has weights near 0 and no say. From the equal share on, its say is full, as
     what another source adds is no reason to doubt this one.
 
     :param weights: (H, W) in [0, 1], the weight map of the source; over the sources of the fusion
         they sum to 1 at every pixel.
     :param boxes: (n, 4) in the pixels of the map, which may reach beyond it.
-    :param share: of each source where all are worth the same, 1 / K.
+    :param share: the equal share, 1 / K.
     :return: (n,) in [0, 1].
     """
     height, width = weights.shape
@@ -225,7 +225,7 @@ def say_of_boxes(weights: NDArray[np.float32], boxes: Array, share: float) -> Ar
 def _stacked(detections: Sequence[Detections]) -> tuple[Array, Array, NDArray[np.intp]]:
     """Return the boxes, scores and source indices of all sources, the best of each."""
     if not detections:
-        raise ValueError('there is no source whose boxes could be merged: give one or more')
+        raise ValueError('there are no sources to merge: give one or more')
     boxes = [each.boxes[:MAX_OF_SOURCE] for each in detections]
     scores = [each.scores[:MAX_OF_SOURCE] for each in detections]
     sources = np.repeat(np.arange(len(detections)), [len(each) for each in scores])

@@ -16,8 +16,8 @@
 """
 Detections in ROS messages: ``vision_msgs/Detection2DArray`` and yolo_ros's ``DetectionArray``.
 
-Messages are objects whose attributes are the fields of the definition, as rclpy and rosbags make
-them; nothing of ROS is needed. To write some, their classes are handed in.
+Messages are objects whose attributes are the fields of the definition, as in rclpy and rosbags;
+ROS is not needed. To write messages, pass their classes.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ DETECTION_2D_ARRAY = 'vision_msgs/msg/Detection2DArray'
 DETECTION_ARRAY = 'yolo_msgs/msg/DetectionArray'
 TYPES = (DETECTION_2D_ARRAY, DETECTION_ARRAY)
 
-# Most boxes in a message. Detectors stop at a few hundred.
+# Most boxes in a message; detectors stop at a few hundred.
 MAX_HYPOTHESES = 1000
-# Rounding may take a score that far out of [0, 1].
+# Rounding may move a score this far out of [0, 1].
 _SCORE_SLACK = 1e-6
-# Largest coordinate of a box, in pixels: no image is larger.
+# Largest coordinate of a box in pixels: no image is larger.
 _LARGEST = 1e6
 
 
 class MessageError(ValueError):
-    """A message holds no sound detections; the text says why, and what to do."""
+    """A message holds no valid detections; the message says why, and what to do."""
 
 
 class Label(NamedTuple):
@@ -54,7 +54,7 @@ class Label(NamedTuple):
     number: str
 
     def __str__(self) -> str:
-        """Return the name, or the number where there is none."""
+        """Return the name, or the number if there is none."""
         return self.name or self.number
 
 
@@ -68,15 +68,15 @@ class Hypothesis(NamedTuple):
 
 def hypotheses(message: Any, type_name: str) -> Iterator[Hypothesis]:
     """
-    Yield all that a message says, as it says it.
+    Yield everything in a message, unchecked.
 
     :param message: of that type; of ``Detection2DArray`` the layouts of vision_msgs 1 to 4.
     :param type_name: one of :data:`TYPES`.
-    :raises MessageError: the type is unknown, or the message is not of it.
+    :raises MessageError: the type is unknown, or the message does not have it.
     """
     if type_name not in TYPES:
         raise MessageError(
-            f'{type_name} holds no detections that can be read: {" or ".join(TYPES)} needed'
+            f'detections in {type_name} are not supported: use {" or ".join(TYPES)}'
         )
     try:
         for detection in message.detections:
@@ -99,9 +99,9 @@ def hypotheses(message: Any, type_name: str) -> Iterator[Hypothesis]:
 
 def sound_detections(message: Any, type_name: str) -> dict[Label, Detections]:
     """
-    Return what a message says by class, each class best first.
+    Return the detections in a message by class, each class best first.
 
-    Boxes without area, as where an object just leaves the image, are left out.
+    Boxes without area, as when an object just leaves the image, are left out.
 
     :raises MessageError: see :func:`hypotheses`; or a number is not finite, a side is negative,
         a score is not in [0, 1], a box is beyond any image, or there are too many.
@@ -110,8 +110,8 @@ def sound_detections(message: Any, type_name: str) -> dict[Label, Detections]:
     for count, each in enumerate(hypotheses(message, type_name)):
         if count >= MAX_HYPOTHESES:
             raise MessageError(
-                f'there are more than {MAX_HYPOTHESES} detections in one image: raise the least '
-                'score of the detector, or limit their number'
+                f'there are more than {MAX_HYPOTHESES} detections in one image: raise the score '
+                'threshold of the detector, or limit their number'
             )
         _check(each)
         left, top, right, bottom = each.box
@@ -136,9 +136,9 @@ def message_of(
     """
     Return merged boxes as a message of the type that the detectors send, best first.
 
-    In ``Detection2DArray`` the first result of each detection is the merged one. One more follows
-    for each source that found it, with the class 'CLASS/SOURCE' and what the source contributes,
-    which is never more than the merged score. ``DetectionArray`` has no place for that, see
+    In ``Detection2DArray``, the first result of each detection is the merged one. Another one
+    follows for each source that found it, with the class 'CLASS/SOURCE' and its contribution,
+    which never exceeds the merged score. ``DetectionArray`` has no place for that, see
     :func:`message_of_source`.
 
     :param sources: names, in the order of the columns of ``source_scores``.
@@ -229,20 +229,20 @@ def _centre_and_size(box: Sequence[float]) -> tuple[float, float, float, float]:
 def _check(found: Hypothesis) -> None:
     left, top, right, bottom = found.box
     if not all(map(math.isfinite, found.box)):
-        raise MessageError(f'a box of {found.label} is not finite: look at the detector')
+        raise MessageError(f'a box of {found.label} is not finite: check the detector')
     if right < left or bottom < top:
         raise MessageError(
-            f'a box of {found.label} has the size {right - left:g} x {bottom - top:g}, which is '
-            'below 0: look at the detector'
+            f'a box of {found.label} has the negative size {right - left:g} x {bottom - top:g}: '
+            'check the detector'
         )
     if max(map(abs, found.box)) > _LARGEST:
         raise MessageError(
             f'a box of {found.label} reaches to {max(map(abs, found.box)):g} pixels, beyond any '
-            'image: look at the detector'
+            'image: check the detector'
         )
-    if not -_SCORE_SLACK <= found.score <= 1 + _SCORE_SLACK:  # NaN is not, either
+    if not -_SCORE_SLACK <= found.score <= 1 + _SCORE_SLACK:  # nor NaN
         raise MessageError(
-            f'{found.label} has the score {found.score:g}, which is no probability: let the '
+            f'{found.label} has the score {found.score:g}, which is not a probability: have the '
             'detector give scores of 0 to 1'
         )
 

@@ -49,7 +49,7 @@ _EXPLANATIONS = {
     'LPIPS': 'Perceptual distance to both cameras, as a network sees it, from 0. Lower is better.',
     'mean rank': 'Place among the rows, averaged over several metrics; 1 is best in all. Lower '
     'is better.',
-    'prior calls': 'Images that went through the denoiser for one pair. Fewer is cheaper.',
+    'denoiser calls': 'Images that went through the denoiser for one pair. Fewer is cheaper.',
     'GFLOP': 'Billions of floating-point operations of the denoiser for one pair. Lower is '
     'cheaper.',
     'ms': 'Time to fuse one pair in milliseconds, median. Lower is better.',

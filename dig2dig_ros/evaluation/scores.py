@@ -294,7 +294,7 @@ def comparison_table(
             )
         )
     titles = (metric_info(metric).title for metric in metrics)
-    header = ('method', *titles, 'mean rank ↓', 'prior calls', 'GFLOP', 'ms')
+    header = ('method', *titles, 'mean rank ↓', 'denoiser calls', 'GFLOP', 'ms')
     notes = [rank_sentences(scores, metrics, ranking)]
     if LPIPS not in metrics:
         notes.append(LPIPS_MISSING)
@@ -412,4 +412,4 @@ def ablation_table(
         for name, label in labels.items()
     )
     titles = (metric_info(name).title for name in metrics)
-    return Table(title, ('', *titles, 'prior calls', 'ms'), rows)
+    return Table(title, ('', *titles, 'denoiser calls', 'ms'), rows)

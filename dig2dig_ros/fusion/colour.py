@@ -26,7 +26,7 @@ from dig2dig_ros.images.luma import LUMA_BGR
 
 # Side in pixels: more than a blurred edge or a clipped spot is wide, less than an object.
 _CELL = 16
-# The only image with colour keeps its chroma also where the fusion chooses another one.
+# The only image with colour keeps its chroma even where the fusion chooses another one.
 _LEAST_WEIGHT = 1e-3
 
 
@@ -50,12 +50,12 @@ def replace_luma(bgr: Tensor, new_luma: Tensor, old_luma: Tensor | None = None) 
     """
     Give an image another luma and keep its chroma (Cb and Cr).
 
-    Adding the same amount to blue, green and red changes the luma by just that amount and
-    leaves their differences, thus the chroma, alone.
+    Adding the same amount to blue, green and red changes the luma by just that amount, and not
+    their differences, that is, the chroma.
 
     :param bgr: (3, H, W) in [0, 1].
     :param new_luma: (H, W) in [0, 1].
-    :param old_luma: (H, W), that of the image, where it is known.
+    :param old_luma: (H, W), that of the image, if known.
     :return: (3, H, W), clipped to [0, 1].
     """
     if old_luma is None:
@@ -81,7 +81,7 @@ def mixed_chroma(images: Sequence[Tensor], weights: Tensor) -> Tensor:
     stack = torch.stack(list(images))
     saturation = stack.amax(dim=1) - stack.amin(dim=1)
     share = (weights[: len(stack)] + _LEAST_WEIGHT) * _surroundings(saturation)
-    # Where no image has colour, there is no share and no chroma.
+    # Where no image has colour, there are no shares and no chroma.
     share = share / share.sum(dim=0).clamp_min(torch.finfo(stack.dtype).tiny)
     chroma = stack - torch.stack([luma(image) for image in images])[:, None]
     return (share[:, None] * chroma).sum(dim=0)

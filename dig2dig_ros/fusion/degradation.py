@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-How a camera degrades the scene, as a parameter declares it.
+The degradation of a camera, as declared in a parameter.
 
 Free of torch, so that nodes start fast; :mod:`dig2dig_ros.fusion.observation` makes linear
 operators from it.
@@ -26,7 +26,7 @@ from functools import lru_cache
 import re
 from typing import Any
 
-# What a maker or a situation stands for; every term can be written out as well.
+# Short names for makes and situations; every term can be written out as well.
 PRESETS: dict[str, str] = {
     'lepton': 'x4, stripes auto, contrast auto, noise auto',
     'boson': 'x2, stripes auto, contrast auto, noise auto',
@@ -42,7 +42,7 @@ _LARGEST_FACTOR = 16.0
 
 
 class DegradationError(ValueError):
-    """A declared degradation is not understood, or cannot be that of an image."""
+    """A declared degradation is not understood, or impossible for an image."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ class Degradation:
     @lru_cache(maxsize=64)
     def parse(text: str) -> Degradation:
         """
-        Return what a text says: ``none``, a name of :data:`PRESETS`, or terms joined by commas.
+        Parse ``none``, a name of :data:`PRESETS`, or terms separated by commas.
 
-        :raises DegradationError: a term is not understood or comes twice; the text lists them all.
+        :raises DegradationError: a term is unknown or repeated; the message lists all terms.
         """
         words = text.strip()
         if words in ('', 'none'):
@@ -98,7 +98,7 @@ class Degradation:
         for term in PRESETS.get(words, words).split(','):
             for name, value in _term(term.strip(), text).items():
                 if name in values:
-                    raise DegradationError(f"'{text}' says {name} twice: give each term once")
+                    raise DegradationError(f"'{text}' has {name} twice: give each term once")
                 values[name] = value
         degradation = Degradation(**values)
         if degradation.blur > 0 and degradation.motion[0] > 0:
@@ -129,7 +129,7 @@ def _term(term: str, text: str) -> dict[str, Any]:
         factor = float(match[1])
         if not 1 <= factor <= _LARGEST_FACTOR:
             raise DegradationError(
-                f"'{term}' is no down-sampling: the factor must be 1 to {_LARGEST_FACTOR:g}"
+                f"'{term}' is not a down-sampling: the factor must be 1 to {_LARGEST_FACTOR:g}"
             )
         return {'factor': factor}
     if match := re.fullmatch(rf'blur\s+{_NUMBER}', term):
@@ -146,7 +146,7 @@ def _term(term: str, text: str) -> dict[str, Any]:
         return {'noise': _at_most(float(match[1]), 127, term)}
     known = ', '.join(PRESETS)
     raise DegradationError(
-        f"'{term}' in '{text}' is no degradation: use none, {known}, or terms joined by commas: "
+        f"unknown degradation '{term}' in '{text}': use none, {known}, or terms with commas: "
         f'{_TERMS}'
     )
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Where and how precisely to compute: names from the user to torch devices and dtypes."""
+"""Where to compute, and how precisely: from names to torch devices and dtypes."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _MMAP_THRESHOLD = (-3, 'MALLOC_MMAP_THRESHOLD_')
 _ARENA_MAX = (-8, 'MALLOC_ARENA_MAX')
 # More than any buffer of a pair at 1920x1080; older versions of glibc take half of it at most.
 _LARGEST_KEPT = 64 * 2**20
-# Freed memory that stays with the process at most: more than a pair at 1280x720 needs.
+# Most freed memory that stays with the process: more than a pair at 1280x720 needs.
 _MOST_KEPT = 256 * 2**20
 
 
-# What CUDA says of errors after which it answers nothing else until the process has ended.
+# Messages of CUDA errors after which nothing works until the process ends.
 _LOST = re.compile(
     r'CUDA.*(device-side assert|illegal (memory access|instruction)|misaligned address|'
     r'unspecified launch failure|launch timed out|hardware stack error|invalid program counter|'
@@ -66,7 +66,7 @@ def resolve_device(name: str) -> torch.device:
         return torch.device('cpu')
     match = re.fullmatch(r'cuda(?::(\d+))?', name)
     if match is None:
-        raise DeviceError(f"device '{name}' is unknown: use auto, cpu, cuda or cuda:N")
+        raise DeviceError(f"unknown device '{name}': use auto, cpu, cuda or cuda:N")
     if not torch.cuda.is_available():
         build = torch.version.cuda or 'no CUDA'
         raise DeviceError(
@@ -98,7 +98,7 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     """
     Turn ``auto``, ``fp32``, ``bf16`` or ``fp16`` into the dtype the prior computes in.
 
-    ``auto`` is bf16 where the hardware has it, else fp16 on a CUDA device, else fp32.
+    ``auto`` is bf16 if the hardware has it, else fp16 on a CUDA device, else fp32.
 
     :raises DeviceError: the name is unknown.
     """
@@ -107,20 +107,20 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
             return torch.bfloat16
         return torch.float16 if device.type == 'cuda' else torch.float32
     if name not in PRECISIONS:
-        raise DeviceError(f"precision '{name}' is unknown: use one of {PRECISION_CHOICES}")
+        raise DeviceError(f"unknown precision '{name}': use one of {PRECISION_CHOICES}")
     return PRECISIONS[name]
 
 
 @cache
 def keep_freed_memory() -> bool:
     """
-    Have the buffers of a pair stay with the process for the next pair, as far as malloc can.
+    Keep the buffers of a pair in the process for the next pair, as far as malloc can.
 
-    By default, glibc hands large buffers back to the kernel, which clears them before it gives
-    them out again; that takes a tenth of the time of a fusion on a CPU. What the user set by
-    environment variables is left as it is. Holds for the whole process, once for all.
+    By default, glibc returns large buffers to the kernel, which clears them before they are used
+    again; that takes a tenth of the time of a fusion on a CPU. Settings from environment variables
+    are not changed. Applies to the whole process, for good.
 
-    :return: whether something was changed; false where malloc is not glibc's.
+    :return: whether something was changed; false if malloc is not glibc's.
     """
     libc = _glibc()
     if libc is None or 'glibc.malloc' in os.environ.get('GLIBC_TUNABLES', ''):
@@ -129,7 +129,7 @@ def keep_freed_memory() -> bool:
     for (parameter, variable), values in (
         (_MMAP_THRESHOLD, (_LARGEST_KEPT, _LARGEST_KEPT // 2)),
         (_TRIM_THRESHOLD, (_MOST_KEPT,)),
-        # Those of other threads than the first would still be given back.
+        # Buffers of threads other than the first would still be returned.
         (_ARENA_MAX, (1,)),
     ):
         if variable not in os.environ:
@@ -138,7 +138,7 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory() -> None:
-    """Give the kernel back what :func:`keep_freed_memory` has kept."""
+    """Return what :func:`keep_freed_memory` has kept to the kernel."""
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)
@@ -154,11 +154,11 @@ def _glibc() -> ctypes.CDLL | None:
 
 def use_exact_float32() -> None:
     """
-    Have CUDA compute in float32 what is float32, for the whole process.
+    Have CUDA compute float32 in full precision, for the whole process.
 
-    By default, cuDNN computes convolutions of float32 in TF32, with 10 bits in place of 23.
+    By default, cuDNN computes float32 convolutions in TF32, with 10 bits in place of 23.
     """
-    # These are known to all versions of torch, and give way to what newer versions add.
+    # All versions of torch know these; newer settings take precedence.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     if hasattr(torch.backends.cudnn, 'conv'):
@@ -168,10 +168,10 @@ def use_exact_float32() -> None:
 
 def is_lost(device: torch.device, reason: str) -> bool:
     """
-    Return whether an error, by what it says, has ended all use of the device in this process.
+    Return whether an error, judging by its message, made the device unusable in this process.
 
-    After an error of a kernel, such as a failed assertion, CUDA gives the same error as the answer
-    to everything; a new process finds the device in order.
+    After an error in a kernel, such as a failed assertion, every CUDA call fails with the same
+    error; in a new process, the device works again.
     """
     if _LOST.search(reason):
         return True
@@ -179,13 +179,13 @@ def is_lost(device: torch.device, reason: str) -> bool:
         return False
     try:
         torch.cuda.synchronize(device)
-    except Exception:  # whatever it says: it does not answer
+    except Exception:  # any error: it does not answer
         return True
     return False
 
 
 def describe_device(device: torch.device) -> str:
-    """Return the device's name as people know it."""
+    """Return the device's name for people."""
     if device.type == 'cuda':
         return f'{device} ({torch.cuda.get_device_name(device)})'
     return f'{device} ({torch.get_num_threads()} threads)'

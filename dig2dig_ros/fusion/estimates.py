@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the prior estimates of the sources (Eq. 9-10), and at which of its noise levels."""
+"""The prior's estimates of the sources (Eq. 9-10), and their noise levels."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from dig2dig_ros.priors.base import Prior
 MAX_BATCH_PIXELS = 16_000_000
 # The estimates of all sources at all refreshes are held at once: 256 MB in float32.
 MAX_ESTIMATE_PIXELS = 64_000_000
-# A few seconds of a slow processor: how long it takes to give a fusion up.
+# A few seconds on a slow processor: how long it takes to cancel a fusion.
 _PIXELS_OF_A_CALL = 2_000_000
 
 
 class FusionCancelled(RuntimeError):
-    """The fusion was given up, as ``cancelled`` said."""
+    """The fusion was cancelled by ``cancelled``."""
 
     def __init__(self) -> None:
-        super().__init__('the fusion was given up')
+        super().__init__('the fusion was cancelled')
 
 
 class WatchedPrior(Prior):
     """
-    A prior that counts the images that go through it, and may be given up.
+    A prior that counts the images that go through it, and can be cancelled.
 
-    :param cancelled: asked before every call, which is kept short then, whether to give up.
+    :param cancelled: called before every call of the prior, which is then kept short.
     :ivar calls: images that went through the prior.
     :ivar total: sum of all estimates, on their device: finite where they all are. None before.
     """
@@ -58,7 +58,7 @@ class WatchedPrior(Prior):
         self._cancelled = cancelled
 
     def denoise(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
-        """Denoise as the prior does; raise :class:`FusionCancelled` where it is given up."""
+        """Denoise as the prior does; raise :class:`FusionCancelled` if cancelled."""
         self.calls += len(noisy)
         if self._cancelled is None:
             estimates = self._prior.denoise(noisy, timesteps)
@@ -66,7 +66,7 @@ class WatchedPrior(Prior):
             # On a CPU, larger batches are not faster.
             pixels = _PIXELS_OF_A_CALL if noisy.device.type == 'cpu' else noisy.numel()
             estimates = _in_parts(self._denoise_unless_cancelled, noisy, timesteps, pixels)
-        # What is clipped or weighted later does not show any more that it was infinite.
+        # After clipping or weighting, an infinity could no longer be seen.
         total = estimates.sum(dtype=torch.float32)
         self.total = total if self.total is None else self.total + total
         return estimates
@@ -81,11 +81,11 @@ class WatchedPrior(Prior):
         return self._prior.coefficients(timesteps, like)
 
     def noise_ratios(self) -> NDArray[np.float64]:
-        """Return the ratios of the prior, which it computes once."""
+        """Return the ratios of the prior, which are computed once."""
         return self._prior.noise_ratios()
 
     def levels_on(self, device: torch.device) -> Tensor:
-        """Return alpha_bar of all timesteps as the prior has it there."""
+        """Return alpha_bar of all timesteps on a device."""
         return self._prior.levels_on(device)
 
 
@@ -139,7 +139,7 @@ def timesteps_of_means(prior: Prior, timesteps: Sequence[int], downscale: int) -
 @torch.inference_mode()
 def denoise(prior: Prior, images: Tensor, deviation: float) -> Tensor:
     """
-    Return what the prior makes of noisy images, at the timestep of that much noise.
+    Denoise noisy images with the prior, at the timestep of their noise.
 
     :param images: (B, 1, H, W) on [-1, 1].
     :param deviation: standard deviation of their noise, positive.
@@ -171,7 +171,7 @@ def estimate_sources(
     :param x: (1, 1, H, W), x_t at the first timestep, to be denoised in the same batch.
     :return: (R, K, 1, H, W) for R timesteps, and the estimate made from ``x``, (1, 1, H, W);
         without it, (0, 1, H, W).
-    :raises ValueError: that is more than :data:`MAX_ESTIMATE_PIXELS`.
+    :raises ValueError: there are more pixels than :data:`MAX_ESTIMATE_PIXELS`.
     """
     x = sources[:0] if x is None else x
     height, width = sources.shape[-2:]

@@ -46,15 +46,15 @@ from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.priors import Prior
 from dig2dig_ros.priors.compact import CompactPrior
 
-# The lowest that PyTorch's exporter writes, for runtimes of some age.
+# The lowest that PyTorch's exporter writes, for older runtimes.
 OPSET = 18
-# Bytes of a constant that is computed beforehand.
+# Largest constant, in bytes, that is computed beforehand.
 _MOST_FOLDED = 1 << 26
 _CAMERAS = ('visible', 'thermal')
 _LAYOUTS = {
     'visible': 'uint8 (1, H, W, 3), blue-green-red, 0 to 255',
     'thermal': 'float32 (1, h, w), 0 (cold) to 1 (hot)',
-    'fused': 'uint8 (1, H, W, 3), blue-green-red, 0 to 255, on the pixels of visible',
+    'fused': 'uint8 (1, H, W, 3), blue-green-red, 0 to 255, in the pixels of visible',
     'weights': 'float32 (1, 2, H, W), 0 to 1: visible, thermal; their sum is 1',
 }
 _HOW_TO_INSTALL = "install the extra 'export' of dig2dig, or pip install onnx onnxscript"
@@ -67,9 +67,9 @@ class ExportError(ValueError):
 @dataclass(frozen=True)
 class Deviation:
     """
-    How far the outputs of an exported file are from those of PyTorch, at most.
+    The largest differences between the outputs of an exported file and those of PyTorch.
 
-    :param fused: in grey levels of 255, beyond the half that rounding to whole ones takes.
+    :param fused: in grey levels of 255, beyond the half level of rounding.
     :param weights: on [0, 1].
     """
 
@@ -79,10 +79,10 @@ class Deviation:
 
 class ExportedFusion(nn.Module):
     """
-    A fusion with all but the two images settled, as PyTorch computes it and as an ONNX file.
+    A fusion with everything but the two images fixed, in PyTorch and as an ONNX file.
 
     :param prior: on the CPU, in float32.
-    :param settings: what they declare ``auto`` is left out, see :func:`left_out`.
+    :param settings: anything declared ``auto`` is left out, see :func:`left_out`.
     :param size: (width, height) of the visible image.
     :param placement: where its pixels lie in the thermal image; default: the images are aligned,
         and of the same size.
@@ -129,7 +129,7 @@ class ExportedFusion(nn.Module):
 
     def unrounded(self, visible: Tensor, thermal: Tensor) -> tuple[Tensor, Tensor]:
         """Return what :meth:`forward` does, with the fused image as float32 in [0, 255]."""
-        # TensorRT does nothing with 8-bit images but convert them.
+        # TensorRT can only convert 8-bit images.
         images = {'image 0': visible.float()[0], 'image 1': thermal[0]}
         given = {**images, **self._constants}
         results = fuse_pair(self.prior, self._task, given, _no_noise).tensors
@@ -150,7 +150,7 @@ class ExportedFusion(nn.Module):
         """
         Return the ONNX file.
 
-        :param facts: what else is to be noted in its metadata.
+        :param facts: further entries of its metadata.
         :raises ExportError: a package is missing.
         """
         try:
@@ -159,7 +159,7 @@ class ExportedFusion(nn.Module):
         except ImportError as error:
             raise ExportError(f'{error.name} is missing: {_HOW_TO_INSTALL}') from error
         images = self._example()
-        # What follows from the schedule is a number before the computation is traced.
+        # Values from the schedule must be plain numbers before the computation is traced.
         self.prior.noise_ratios()
         with _quiet(), torch.inference_mode():
             program = torch.onnx.export(
@@ -173,7 +173,7 @@ class ExportedFusion(nn.Module):
                 verbose=False,
             )
             assert program is not None
-            # All that depends on constants alone, such as float64, which TensorRT does not have.
+            # Everything that only depends on constants, such as float64, which TensorRT lacks.
             optimizer.fold_constants(
                 program.model, input_size_limit=_MOST_FOLDED, output_size_limit=_MOST_FOLDED
             )
@@ -195,9 +195,9 @@ class ExportedFusion(nn.Module):
         self, model: bytes, visible: NDArray[np.uint8], thermal: NDArray[np.float32]
     ) -> Deviation:
         """
-        Compare what ONNX Runtime makes of a pair, on the CPU, with what PyTorch makes of it.
+        Compare the outputs of ONNX Runtime, on the CPU, and of PyTorch for a pair.
 
-        :param model: what :meth:`to_onnx` returned.
+        :param model: from :meth:`to_onnx`.
         :param visible: (H, W, 3) in blue-green-red.
         :param thermal: (h, w) in [0, 1].
         :raises ExportError: ONNX Runtime is missing.
@@ -214,7 +214,7 @@ class ExportedFusion(nn.Module):
         with torch.inference_mode():
             pair = torch.from_numpy(visible[None]), torch.from_numpy(thermal[None])
             image, shares = self.unrounded(*pair)
-        # A comparison that NaN does not pass.
+        # NaN fails this comparison.
         apart = np.abs(fused - image.numpy()).max() - 0.5
         return Deviation(
             float(np.maximum(apart, 0.0)), float(np.abs(weights - shares.numpy()).max())
@@ -227,7 +227,7 @@ class ExportedFusion(nn.Module):
         return visible, torch.zeros((1, rows, columns))
 
     def _description(self) -> dict[str, str]:
-        """Return what a program, or a person, that finds the file should know of it."""
+        """Return facts about the file, for programs and people."""
         return {
             'version': dig2dig_ros.__version__,
             'prior': self.prior.name,
@@ -243,7 +243,7 @@ def _no_noise(index: int) -> Tensor:
 
 
 def without_estimates(settings: FusionSettings) -> FusionSettings:
-    """Return settings that declare nothing that is to be estimated from each image."""
+    """Return the settings without anything that is estimated from each image."""
     visible, thermal = (
         str(replace(each, stripes=False, contrast=False, noise=each.noise or 0.0))
         for each in settings.degradations(2)
@@ -296,7 +296,7 @@ def _check(prior: Prior, settings: FusionSettings) -> None:
             )
     if not isinstance(prior, CompactPrior):
         raise ExportError(
-            f"prior '{prior.name}' cannot be exported: use compact, nano, or one that dig2dig "
+            f"denoiser '{prior.name}' cannot be exported: use compact, nano, or one that dig2dig "
             'has trained'
         )
     prior.check_timesteps(settings.timesteps)
@@ -304,7 +304,7 @@ def _check(prior: Prior, settings: FusionSettings) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what the exporter says of its own affairs, such as packages it can do without."""
+    """Silence the exporter's messages about itself, such as missing optional packages."""
     loggers: list[Any] = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript')]
     levels = [logger.level for logger in loggers]
     try:

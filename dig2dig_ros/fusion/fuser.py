@@ -139,7 +139,7 @@ class Fuser:
         if self.dtype == torch.float16 and not self.prior.stays_finite(self.device):
             if precision != 'auto':
                 raise PriorError(
-                    f"prior '{self.prior.name}' leaves the range of fp16: set precision to bf16 "
+                    f"denoiser '{self.prior.name}' leaves the range of fp16: use precision bf16 "
                     'or fp32'
                 )
             self.dtype = torch.float32
@@ -549,9 +549,9 @@ class Fuser:
         # Downloaded with the rest: nothing has waited for it.
         if not np.isfinite(results['finite']).all():
             raise NotFiniteError(
-                f"the result is not finite: the prior '{self.prior.name}' may be damaged, or of "
+                f"the result is not finite: denoiser '{self.prior.name}' may be damaged, or have "
                 f'numbers too large for {str(self.dtype).removeprefix("torch.")}; use another '
-                'prior, or precision fp32'
+                'denoiser, or precision fp32'
             )
         image = results['image']
         nothing = np.empty((0, *image.shape[:2]), np.float32)

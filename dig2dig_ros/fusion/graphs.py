@@ -13,12 +13,12 @@
 # limitations under the License.
 
 """
-CUDA graphs of what is computed of every pair, and the way of pixels to the device and back.
+CUDA graphs of the computation of a pair, and the transfer of pixels to the device and back.
 
-A pair is some hundred small kernels, and to launch them one by one takes longer than to run them.
+A pair is some hundred small kernels, and launching them one by one takes longer than running them.
 So, after a computation has run a few times, its kernels are recorded, and one launch replays them
-all, on buffers that stay where they are. The pair that makes the recording takes about as long as
-two. On the CPU, the function is run again on the same buffers instead, for tests without a GPU.
+all, on buffers that stay in place. The pair that makes the recording takes about twice as long. On
+the CPU, the function is run again on the same buffers instead, for tests without a GPU.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from torch import Tensor
 
 _LOG = logging.getLogger(__name__)
 
-# Recordings that are kept: a few sets of parameters, with a camera missing or fading or not, and
-# weight maps listened to or not. Each has inputs and outputs of its own; they share the rest.
+# Recordings that are kept: a few sets of parameters, with and without a missing or fading camera,
+# with and without weight maps. Each has its own inputs and outputs; they share the rest.
 MOST_RECORDINGS = 16
-# Runs on a thread before a computation is recorded there: in the first one, libraries choose and
-# load their kernels, and what comes only once or twice is not worth it.
+# Runs on a thread before a computation is recorded there: in the first run, libraries choose and
+# load their kernels, and a computation that occurs once or twice is not worth recording.
 RUNS_BEFORE = 3
 # Alignment of staged arrays in bytes.
 _ALIGNMENT = 256
@@ -51,9 +51,9 @@ _ALIGNMENT = 256
 @contextmanager
 def _no_garbage() -> Iterator[None]:
     """
-    Collect garbage before the block, and none in it.
+    Collect garbage before the block, and none inside it.
 
-    What is collected may be tensors of the device: to free those breaks a recording off.
+    Garbage may include tensors on the device, and freeing those would abort a recording.
     """
     was_enabled = gc.isenabled()
     gc.collect()
@@ -80,10 +80,10 @@ Computation = Callable[[Mapping[str, Tensor], bool], ResultT]
 @dataclass(frozen=True)
 class Input:
     """
-    What goes into a computation.
+    An input of a computation.
 
     :param tensor: on the host or on the device.
-    :param version: while it stays the same, so do the values; None is never the same.
+    :param version: equal versions mean equal values; None is never equal.
     """
 
     tensor: Tensor
@@ -93,16 +93,16 @@ class Input:
 @dataclass
 class _Recording(Generic[ResultT]):
     """
-    A computation that has been recorded, or may be.
+    A computation that is recorded, or may be.
 
-    :param inputs: where its inputs lie on the device.
-    :param versions: of what they hold.
+    :param inputs: its input buffers on the device.
+    :param versions: of their content.
     :param thread: the one that ran it last, ``runs`` times.
     :param failed: it cannot be recorded.
     :param graph: on CUDA devices, that of the recording.
     :param replay: runs it again; None until it is recorded.
-    :param result: of the run that was recorded; its tensors are where ``replay`` writes.
-    :param read: tensors that it reads besides its inputs, and that have to stay.
+    :param result: of the recorded run; ``replay`` writes to its tensors.
+    :param read: other tensors that it reads, which must be kept.
     """
 
     inputs: dict[str, Tensor]
@@ -116,7 +116,7 @@ class _Recording(Generic[ResultT]):
     read: Sequence[Tensor] = ()
 
     def forget(self) -> None:
-        """Give the recording up; the computation has to run once more before the next."""
+        """Discard the recording; the computation must run once more before the next one."""
         self.replay = self.result = None
         self.read = ()
         self.runs = min(self.runs, RUNS_BEFORE - 1)
@@ -127,9 +127,9 @@ class _Recording(Generic[ResultT]):
 
 class Staging:
     """
-    Memory of the host from and to which the device copies; it grows to what a pair needs.
+    Host memory for transfers from and to the device; it grows to what a pair needs.
 
-    :param pinned: page-locked, so that the device copies at full speed and by itself.
+    :param pinned: page-locked, so that the device copies at full speed and on its own.
     """
 
     def __init__(self, pinned: bool) -> None:
@@ -137,11 +137,11 @@ class Staging:
         self._memory = torch.empty(0, dtype=torch.uint8)
 
     def places(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return room for tensors of these shapes and types; valid until the next call."""
+        """Return buffers for tensors of these shapes and types; valid until the next call."""
         sizes = [tensor.numel() * tensor.element_size() for tensor in tensors.values()]
         steps = [-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes]
         if sum(steps) > self._memory.numel():
-            self._memory = torch.empty(0, dtype=torch.uint8)  # before there is a larger one
+            self._memory = torch.empty(0, dtype=torch.uint8)  # freed before the larger one
             self._memory = torch.empty(sum(steps), dtype=torch.uint8, pin_memory=self._pinned)
         places, begin = {}, 0
         for (name, tensor), size, step in zip(tensors.items(), sizes, steps, strict=True):
@@ -153,38 +153,38 @@ class Staging:
 
 class Replayer(Generic[ResultT]):
     """
-    Runs computations on a device, and records those that come again and again.
+    Runs computations on a device, and records those that recur.
 
     Not thread-safe: use it from one thread at a time, within :meth:`stream`, and call
     :meth:`download` before the next :meth:`run`, which overwrites the outputs of the last.
 
-    :param device: a CUDA device; on the CPU, to replay is to run the recorded function again.
+    :param device: a CUDA device; on the CPU, replaying runs the recorded function again.
     :param record: whether to record at all.
-    :ivar problem: why a computation could not be recorded; empty where all could.
+    :ivar problem: why a computation could not be recorded; empty if all could.
     """
 
     def __init__(self, device: torch.device, record: bool = True) -> None:
         self._device = device
         self._record_any = record
         cuda = device.type == 'cuda'
-        # Nothing can be recorded on the default stream; and others on it would wait for us.
+        # Nothing can be recorded on the default stream, and others on it would wait for us.
         stream: Any = torch.cuda.Stream
         self._stream = stream(device) if cuda else None
         self._upload, self._download = Staging(cuda), Staging(cuda)
         self._recordings: dict[Hashable, _Recording[ResultT]] = {}
-        # Whether something was enqueued that nobody has waited for.
+        # Whether something was enqueued that has not been waited for.
         self._is_pending = False
         self._complained = False
-        # Why the last recording failed that was tried.
+        # Why the last attempt to record failed.
         self.problem = ''
 
     @contextmanager
     def stream(self) -> Iterator[None]:
-        """Return the context in which everything that concerns a computation has to happen."""
+        """Return the context in which all work on a computation must happen."""
         if self._stream is None:
             yield
             return
-        # The device as well: when the stream is left, torch would go to the first one and stay.
+        # The device as well: on leaving the stream, torch would switch to the first device.
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             yield
 
@@ -204,15 +204,15 @@ class Replayer(Generic[ResultT]):
         """
         Run a computation, or replay it.
 
-        :param key: of the computation: with the same one, and inputs of the same shapes and
-            types, it does the same, whatever their values are.
+        :param key: identifies the computation: with the same key, and inputs of the same shapes
+            and types, it does the same, whatever their values.
         :param recordable: nothing in it waits for the device, and it has no side effects.
-        :param read: tensors on the device that it reads besides.
-        :return: its result, whose tensors are valid until the next call; of a replay, what else
-            is in it is of the run that was recorded.
+        :param read: other tensors on the device that it reads.
+        :return: its result, whose tensors are valid until the next call; in a replay, everything
+            else in it comes from the recorded run.
         """
         shapes = tuple((name, x.tensor.shape, x.tensor.dtype) for name, x in inputs.items())
-        if self._is_pending:  # the last one failed: it may still be copying what was staged
+        if self._is_pending:  # the last one failed: it may still be copying from the host
             self._wait()
         recording = self._recording((key, shapes), inputs)
         self._is_pending = True
@@ -238,15 +238,15 @@ class Replayer(Generic[ResultT]):
         return {name: np.array(place.numpy()) for name, place in places.items()}
 
     def clear(self) -> None:
-        """Give up all recordings and their memory; what is in flight is waited for."""
+        """Discard all recordings and their memory, after waiting for pending work."""
         self._wait()
         self._forget_graphs()
         self._recordings.clear()
         self.problem = ''
 
     def _forget_graphs(self) -> None:
-        # All or none: with a graph, torch gives back the workspace of cuBLAS on the stream, to
-        # which the others would go on writing.
+        # All or none: with a graph, torch frees the workspace of cuBLAS on the stream, to which
+        # the others would still write.
         for recording in self._recordings.values():
             recording.forget()
 
@@ -297,13 +297,13 @@ class Replayer(Generic[ResultT]):
             else:
                 self._capture(recording, computation)
             recording.read = read
-        except Exception as error:  # whatever a driver or a prior says of it: it runs as before
+        except Exception as error:  # from a driver or a prior: it runs as before
             recording.failed = True
             self._forget_graphs()
             said = f'{type(error).__name__}: {error}'.splitlines()[0]
             self.problem = (
-                'a computation is not recorded as a CUDA graph and runs kernel by kernel, which '
-                f'is slower: {said}'
+                'a computation cannot be recorded as a CUDA graph and runs kernel by kernel, '
+                f'which is slower: {said}'
             )
             if not self._complained:
                 self._complained = True
@@ -311,20 +311,20 @@ class Replayer(Generic[ResultT]):
 
     def _capture(self, recording: _Recording[ResultT], computation: Computation[ResultT]) -> None:
         assert self._stream is not None
-        # Those that need it one after the other share the memory.
+        # Recordings run one after the other, so they share the memory.
         graphs = [each.graph for each in self._recordings.values() if each.graph is not None]
         pool = graphs[0].pool() if graphs else None
         self._stream.synchronize()
         with _no_garbage():
-            # What the runs before have left unused: the graph has memory of its own.
+            # Left unused by earlier runs: the graph has its own memory.
             torch.cuda.empty_cache()
             graph = torch.cuda.CUDAGraph()
-            # What other threads do with the device meanwhile does no harm.
+            # Other threads may use the device meanwhile.
             graph.capture_begin(pool=pool, capture_error_mode='thread_local')
             try:
                 result = computation(recording.inputs, True)
             except BaseException:
-                with suppress(Exception):  # that only says that something was wrong
+                with suppress(Exception):  # it only repeats that something was wrong
                     graph.capture_end()
                 raise
             graph.capture_end()
@@ -332,7 +332,7 @@ class Replayer(Generic[ResultT]):
 
     @staticmethod
     def _remember(recording: _Recording[ResultT], computation: Computation[ResultT]) -> None:
-        """Keep a function, to be run again in place of a replay."""
+        """Keep a function to run again in place of a replay."""
         result = computation(recording.inputs, True)
 
         def replay() -> None:

@@ -13,15 +13,15 @@
 # limitations under the License.
 
 """
-Multimodal guidance: what the sources want the estimate of the clean image to be (Eq. 2-3).
+Multimodal guidance: how the sources change the estimate of the clean image (Eq. 2-3).
 
 With a Gaussian likelihood of source k around the clean image (docs/method.md), its conditional
 score is
 
     grad log p(c_k | x_t) = sqrt(alpha_bar_t) / (1 - alpha_bar_t) lambda (c_k - x_hat_0),
 
-which is what the score of the prior changes by when x_hat_0 moves by the fraction lambda towards
-c_k. So guidance is a function of estimates here; the sampler turns the movement into a score.
+which is the change of the prior's score when x_hat_0 moves by the fraction lambda towards c_k. So
+guidance is a function of estimates here; the sampler turns the change into a score.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from dig2dig_ros.fusion.information_gain import COARSE_CELL, refined, smooth_loc
 EM_SMOOTHNESS = 0.5
 EM_COUPLING = 0.1
 _LEAST_DISTANCE = 1e-3
-# Half a grey level of 255 on [-1, 1], squared: contrast that is not worth giving back.
+# Half a grey level of 255 on [-1, 1], squared: contrast that is not worth restoring.
 _NEGLIGIBLE_POWER = 1.5e-5
 
 
@@ -116,11 +116,10 @@ def weighted_increment(
     increments: Tensor, weights: Tensor, contrast_gain: float, window: int | None = None
 ) -> Tensor:
     """
-    Return what the weighted sources resolve in one interval, with the contrast they have.
+    Return what the weighted sources resolve in one interval, with their full contrast.
 
-    Averaging increments that are not the same leaves less contrast than they have:
-    (sum_k w_k D_k)^2 <= sum_k w_k D_k^2. The sum is amplified by what is missing, at most by
-    ``contrast_gain``. Identical increments miss nothing.
+    Averaging different increments reduces contrast: (sum_k w_k D_k)^2 <= sum_k w_k D_k^2. The sum
+    is amplified by what is lost, at most by ``contrast_gain``. Identical increments lose nothing.
 
     :param increments: (K, 1, H, W), D_k = c_hat_k^{t'} - c_hat_k^t.
     :param weights: (K, 1, H, W), summing to 1 over the sources.

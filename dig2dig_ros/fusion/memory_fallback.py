@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Cheaper settings while memory does not suffice for those asked for. Free of torch and ROS."""
+"""Cheaper settings while memory is too small for the chosen ones. No torch, no ROS."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from dig2dig_ros.fusion.settings import FusionSettings, PRIOR_DOWNSCALES
 if TYPE_CHECKING:
     from dig2dig_ros.fusion.fuser import Fuser, FusionResult
 
-# Seconds until the settings asked for are tried again. The wait doubles each time they fail.
+# Seconds until the chosen settings are tried again. The wait doubles each time they fail.
 _FIRST_WAIT, _LONGEST_WAIT = 30.0, 1920.0
-# What the allocators of torch, of the libraries below it and of OpenCV say, in lower case. The
-# primitive is of oneDNN, which says no more; the engine of cuDNN, which found no memory for any.
+# Messages of the allocators of torch, of the libraries below it and of OpenCV, in lower case. The
+# primitive is from oneDNN, the engine from cuDNN, neither of which says more.
 _OUT_OF_MEMORY = re.compile(
     "(can't|cannot|failed to|could not) allocate|(not enough|insufficient|out of) memory|"
     'bad_alloc|alloc_failed|could not create a (primitive|memory)|unable to find an engine'
@@ -45,7 +45,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     Return whether an error means that the host or the device has run out of memory.
 
-    For the memory of the host, and of the libraries below torch, only a text says so.
+    For host memory, and for the libraries below torch, only the message shows it.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError':
         return True
@@ -55,7 +55,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """Return an error without the stack of the library that it came from."""
+    """Return an error without the stack trace of its library."""
     name = type(error).__name__
     return f'{name}: {error}'.splitlines()[0] if str(error) else name
 
@@ -64,9 +64,9 @@ def free_memory(fuser: Fuser, error: Exception) -> str:
     """
     Free what a fusion that ran out of memory has left behind.
 
-    :return: why that failed, as it may after an error of the device; otherwise nothing.
+    :return: why that failed, for example after a device error; empty if it worked.
     """
-    # The tensors in all the frames that the error came through.
+    # The tensors in all stack frames of the error.
     traceback.clear_frames(error.__traceback__)
     try:
         fuser.free_memory()
@@ -77,10 +77,10 @@ def free_memory(fuser: Fuser, error: Exception) -> str:
 
 def cheapest(settings: FusionSettings) -> FusionSettings:
     """
-    Return the settings that need least memory and fuse alike.
+    Return the similar settings that need the least memory.
 
-    The gains are not refreshed, only one draw of noise is taken, and the prior sees the sources
-    as small as it can: the estimates of all refreshes and draws are held at once.
+    The gains are not refreshed, there is only one draw of noise, and the prior sees the sources at
+    the lowest resolution: the estimates of all refreshes and draws are held at once.
     """
     return replace(
         settings,
@@ -92,7 +92,7 @@ def cheapest(settings: FusionSettings) -> FusionSettings:
 
 class MemoryFallback:
     """
-    Fuses with the cheapest settings when memory runs out, and later as asked again.
+    Fuses with the cheapest settings when memory runs out, and later with the chosen ones again.
 
     One thread fuses; any other may call :meth:`table` and :meth:`warning`.
 
@@ -104,7 +104,7 @@ class MemoryFallback:
         self._begin(FusionSettings())
 
     def _begin(self, asked: FusionSettings) -> None:
-        # What is asked for and what is used: assigned as one, since other threads read them.
+        # The chosen and the used settings: assigned together, as other threads read them.
         self._in_force = (asked, asked)
         self._wait = _FIRST_WAIT
         self._tried_at, self._retry_at = -math.inf, math.inf
@@ -118,9 +118,9 @@ class MemoryFallback:
         **how: Any,
     ) -> FusionResult:
         """
-        Fuse; where memory runs out, once more with the cheapest settings.
+        Fuse; if memory runs out, once more with the cheapest settings.
 
-        They are likely to suffice, and the stream has no gap. A pair that fails again is not
+        They are likely to be enough, so the stream has no gap. A pair that fails again is not
         worth the time of the next one.
 
         :param log: called with a sentence when the settings are lowered.
@@ -139,7 +139,7 @@ class MemoryFallback:
         return fuser.fuse(*images, settings=cheapest(asked), **how)
 
     def _settings_for(self, asked: FusionSettings) -> FusionSettings:
-        """Return what to fuse the next pair with; what has just been asked for is tried."""
+        """Return the settings for the next pair; newly chosen ones are tried."""
         now = self._clock()
         if asked != self._in_force[0]:
             self._begin(asked)
@@ -149,7 +149,7 @@ class MemoryFallback:
         return self._in_force[1]
 
     def _lower(self) -> None:
-        """Note that memory ran out with the settings asked for."""
+        """Note that memory ran out with the chosen settings."""
         asked, now = self._in_force[0], self._clock()
         held = now - self._tried_at > self._wait
         self._wait = _FIRST_WAIT if held else min(2 * self._wait, _LONGEST_WAIT)
@@ -157,7 +157,7 @@ class MemoryFallback:
         self._in_force = (asked, cheapest(asked))
 
     def table(self, asked: FusionSettings) -> dict[str, str]:
-        """Return the settings in force, and why they are, as diagnostics show them."""
+        """Return the current settings, and why they are used, for diagnostics."""
         known, used = self._in_force
         if asked != known:
             used = asked
@@ -169,12 +169,12 @@ class MemoryFallback:
         }
 
     def warning(self) -> str | None:
-        """Return what a user should know while the settings are lowered, else None."""
+        """Return a warning while the settings are lowered, else None."""
         asked, used = self._in_force
         if used == asked:
             return None
         return (
-            f'memory ran out: fusing with S {used.dig_refresh_interval} and the prior at '
-            f'1/{used.prior_downscale} for now; use smaller images, a smaller prior or a lower '
+            f'memory ran out: fusing with S {used.dig_refresh_interval} and the denoiser at '
+            f'1/{used.prior_downscale} for now; use smaller images, a smaller denoiser or a lower '
             'num_inference_steps'
         )

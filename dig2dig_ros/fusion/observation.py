@@ -13,9 +13,9 @@
 # limitations under the License.
 
 """
-What a camera gave of the scene c, y = A c + n: the image, its operator and its noise.
+A camera's observation of the scene c, y = A c + n: the image, its operator and its noise.
 
-:func:`observe` makes an :class:`Observation` of an image and what a parameter says of its camera.
+:func:`observe` makes an :class:`Observation` from an image and its camera's declared degradation.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ from dig2dig_ros.fusion.linear_operators import (
 # One grey level of 255 on [-1, 1].
 GREY_LEVEL = 2 / 255
 
-# A 4K scene: more takes seconds and gigabytes, and no camera of a robot shows so much.
+# A 4K scene: more takes seconds and gigabytes, and no robot's camera shows that much.
 _MOST_SCENE_PIXELS = 3840 * 2160
-# Operators of cameras and sizes that stay in memory.
+# Number of operators, for cameras and sizes, that stay in memory.
 _KEPT_OPERATORS = 8
 
 
 @dataclass(frozen=True)
 class Observation:
     """
-    What one camera gave, and how: y = A c + n.
+    One camera's observation: y = A c + n.
 
     :param image: y, (1, 1, h, w) in [-1, 1].
     :param operator: A, from the size of the scene to that of y.
@@ -72,11 +72,11 @@ class Observation:
 
 def observe(degradation: Degradation, image: Tensor, noise: float) -> Observation:
     """
-    Say how an image of a camera came about; operators are made once for a size.
+    Model how a camera made an image; operators are made once per size.
 
     :param image: (1, 1, h, w) in [-1, 1].
     :param noise: standard deviation of its noise, on [-1, 1].
-    :raises DegradationError: the degradation does not go with the size of the image.
+    :raises DegradationError: the degradation is impossible for the size of the image.
     """
     if image.ndim != 4 or image.shape[:2] != (1, 1):
         raise ValueError(f'the image has shape {tuple(image.shape)}, but must be (1, 1, h, w)')
@@ -84,14 +84,14 @@ def observe(degradation: Degradation, image: Tensor, noise: float) -> Observatio
     rows, columns = degradation.scene_size(height, width)
     if degradation.factor > 1 and rows * columns > _MOST_SCENE_PIXELS:
         raise DegradationError(
-            f"'{degradation}' makes {columns}x{rows} pixels of an image of {width}x{height}: "
+            f"'{degradation}' turns an image of {width}x{height} into {columns}x{rows} pixels: "
             f'declare a smaller factor, for at most {_MOST_SCENE_PIXELS} pixels'
         )
     return Observation(image, _operator(degradation, (height, width)), noise)
 
 
 def fitting_size(degradation: Degradation, size: Size) -> Size:
-    """Return the size of an image that can be so degraded, as near to (h, w) as there is one."""
+    """Return the size nearest to (h, w) of an image that can be degraded like this."""
     spread = motion_psf(*degradation.motion).shape
     height, width = (
         max(side, math.ceil(reach / degradation.factor))
@@ -101,7 +101,7 @@ def fitting_size(degradation: Degradation, size: Size) -> Size:
 
 
 def forget_operators() -> None:
-    """Give back the memory of the operators that are kept, on every device."""
+    """Free the memory of the kept operators, on every device."""
     _operator.cache_clear()
 
 

@@ -13,7 +13,7 @@
 # limitations under the License.
 
 
-"""What a parameter means, and which values it takes."""
+"""The meaning of a parameter, and its allowed values."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class ParameterSpec:
     One parameter, of a node or of a fusion.
 
     :param name: as in YAML files.
-    :param default: its Python type is the parameter's; of an empty list, ``check`` knows more.
+    :param default: its Python type is the parameter's; for an empty list, see ``check``.
     :param description: one sentence or more; units in it.
     :param live: may change while the node is configured; takes effect on the next pair.
     :param limits: smallest and largest number allowed.
-    :param choices: the values allowed; none for any.
-    :param check: returns what is wrong with a value of the right type, or nothing.
+    :param choices: the values allowed; empty for any.
+    :param check: returns what is wrong with a value of the right type, or None.
     """
 
     name: str
@@ -50,13 +50,13 @@ class ParameterSpec:
 
     @property
     def allowed(self) -> str:
-        """Return the choices, or the range, in words; empty where there is neither."""
+        """Return the choices, or the range, in words; empty if there is neither."""
         if self.choices:
             return ', '.join(map(str, self.choices))
         return f'{self.limits[0]:.15g} to {self.limits[1]:.15g}' if self.limits else ''
 
     def problem(self, value: Any) -> str | None:
-        """Return why ``value`` is refused, or None where it is fine."""
+        """Return why ``value`` is refused, or None if it is valid."""
         reason = self._wrong_type(value)
         if reason is None and self.choices and value not in self.choices:
             reason = f'must be one of: {self.allowed}'
@@ -79,7 +79,7 @@ class ParameterSpec:
 
     def checked(self, value: Any) -> Any:
         """
-        Return a value from a file; a whole number as float where the parameter is one.
+        Return a value from a file; whole numbers become floats if the parameter is a float.
 
         :raises ValueError: it is refused; the message says why.
         """
@@ -90,7 +90,7 @@ class ParameterSpec:
 
     def parsed(self, text: str) -> Any:
         """
-        Return the value that a command line gives; lists are not for command lines.
+        Parse a value from a command line; lists are not supported there.
 
         :raises ValueError: it is refused; the message says why.
         """
@@ -99,21 +99,21 @@ class ParameterSpec:
         if kind is bool:
             value = {'true': True, 'false': False}.get(text.lower(), text)
         elif kind in (int, float):
-            with suppress(ValueError):  # what is no number is refused below, as it was written
+            with suppress(ValueError):  # anything else is refused below, quoted as written
                 value = kind(text)
         return self.checked(value)
 
 
 def _is(kind: type, value: Any) -> bool:
-    """Return whether a value is of a type; whole numbers are numbers, but true is no number."""
+    """Return whether a value has a type; whole numbers are numbers, but true is not."""
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """Return the known name that ``name`` was probably meant to be; empty where none is near."""
-    # By the last part, because the group is what gets forgotten.
+    """Return the known name that ``name`` was probably meant to be; empty if none is near."""
+    # By the last part, because the group is easily forgotten.
     by_last_part = {other.rpartition('.')[2]: other for other in known}
     nearest = get_close_matches(name.rpartition('.')[2], by_last_part, 1)
     return by_last_part[nearest[0]] if nearest else ''

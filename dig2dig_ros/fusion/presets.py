@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a fuser is made of: the presets that are shipped in config/, and types."""
+"""The arguments of a fuser: the presets shipped in config/, and type checks."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def load_preset(name: str) -> tuple[FusionSettings, dict[str, Any]]:
     """
     Read a shipped preset.
 
-    :return: the settings, and what else it sets that concerns a fuser: ``prior``, ``device``,
-        ``precision`` and ``num_threads``.
+    :return: the settings, and its other values for a fuser: ``prior``, ``device``, ``precision``
+        and ``num_threads``.
     :raises ValueError: there is no preset of this name.
     :raises FileNotFoundError: it is not installed.
     """
@@ -59,9 +59,9 @@ def load_preset(name: str) -> tuple[FusionSettings, dict[str, Any]]:
 
 def check_fuser_arguments(settings: object, prior: object, device: object) -> None:
     """
-    Check what a fuser is made of.
+    Check the arguments of a fuser.
 
-    :raises TypeError: of a wrong type; the message says what to pass.
+    :raises TypeError: one has a wrong type; the message says what to pass.
     """
     if isinstance(settings, str):
         if settings in EMBEDDED_PRIORS or os.path.exists(settings):
@@ -69,7 +69,7 @@ def check_fuser_arguments(settings: object, prior: object, device: object) -> No
         raise TypeError(f"for a preset, call Fuser.from_preset('{settings}')")
     if settings is not None and not isinstance(settings, FusionSettings):
         raise TypeError(
-            f'settings are FusionSettings, not {type(settings).__name__}: for some of them, call '
+            f'settings must be FusionSettings, not {type(settings).__name__}: for example, '
             'Fuser(FusionSettings(thermal_strength=0.6))'
         )
     if not isinstance(prior, (str, os.PathLike, Prior)):

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How to fuse: the settings of a fuser, checked. Free of torch, so that a node starts fast."""
+"""How to fuse: the settings of a fuser, checked. No torch, so that a node starts fast."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def _degradation(text: str) -> str | None:
 def _visible_degradation(text: str) -> str | None:
     problem = _degradation(text)
     if problem is None and Degradation.parse(text).factor != 1:
-        return 'the fused image has the pixels of the visible one: declare no down-sampling of it'
+        return 'the fused image has the pixels of the visible one: leave out the down-sampling'
     if problem is None and Degradation.parse(text).stripes:
-        return 'only thermal sensors have stripes that can be estimated: declare none of them'
+        return 'stripes are only estimated in thermal images: leave out stripes auto'
     if problem is None and Degradation.parse(text).contrast:
-        return 'only thermal images are stretched: declare no contrast auto'
+        return 'only thermal images are stretched: leave out contrast auto'
     return problem
 
 
@@ -94,7 +94,7 @@ class FusionSettings:
     How to fuse. Each setting is described once, next to its default.
 
     The node's parameters ``fusion.NAME``, the shipped parameter file, the page of parameters and
-    the options of the commands are made from these fields, by way of :data:`SETTINGS`.
+    the command-line options are generated from these fields, through :data:`SETTINGS`.
 
     :raises ValueError: a value is refused; the message names the setting, the value and the range.
     """
@@ -257,14 +257,14 @@ class FusionSettings:
         if self.guidance != 'score' and self.sampler == 'increments':
             raise ValueError(
                 f"guidance is {self.guidance!r}, but sampler 'increments' has no chain to guide: "
-                'take score, or sampler ddim or ancestral'
+                'use score, or sampler ddim or ancestral'
             )
 
     def changed(self, **changes: Any) -> FusionSettings:
         """
         Return these settings with some of them changed.
 
-        :raises TypeError: there is no setting of a name; the message says the nearest one.
+        :raises TypeError: there is no setting of this name; the message suggests the nearest one.
         :raises ValueError: a value is refused.
         """
         for name in changes.keys() - SETTINGS.keys():
@@ -281,7 +281,7 @@ class FusionSettings:
         return replace(self, **values)
 
     def degradations(self, sources: int) -> tuple[Degradation, ...]:
-        """Return how each of the sources is degraded; only of the first two it is declared."""
+        """Return the degradation of each source; it is only declared for the first two."""
         declared = (
             Degradation.parse(self.visible_degradation),
             Degradation.parse(self.thermal_degradation),
@@ -300,8 +300,8 @@ class FusionSettings:
         """
         The timesteps at which the gains are refreshed, noisiest first.
 
-        That is at every S-th step, the first one included; they are measured over the S steps
-        that follow (Dig2DIG, section 4.5).
+        That is at every S-th step, including the first one; they are measured over the following S
+        steps (Dig2DIG, section 4.5).
         """
         return self.timesteps[:: self.dig_refresh_interval]
 
@@ -319,5 +319,5 @@ def _described_settings() -> dict[str, ParameterSpec]:
     }
 
 
-# What each setting means and which values it takes, by name.
+# The meaning and allowed values of each setting, by name.
 SETTINGS: dict[str, ParameterSpec] = _described_settings()

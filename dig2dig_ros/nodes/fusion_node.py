@@ -210,7 +210,7 @@ class FusionNode(LifecycleNode):  # type: ignore[misc]
         self._device_facts = {key: str(facts[key]) for key in ('device', 'precision', 'prior')}
         self.get_logger().info(
             f'torch {facts["torch"]} of {sys.executable}, device {facts["device"]}, '
-            f'precision {facts["precision"]}, prior {facts["prior"]}, N {facts["N"]}, '
+            f'precision {facts["precision"]}, denoiser {facts["prior"]}, N {facts["N"]}, '
             f'S {facts["S"]}, resolution {width}x{height}, warm-up {warm_up:.2f} s'
         )
         return fuser

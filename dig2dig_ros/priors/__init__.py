@@ -54,8 +54,8 @@ def load_prior(name: str) -> Prior:
             prior = PretrainedPrior.from_diffusers(path)
         elif not path.is_file():
             raise PriorError(
-                f"prior '{name}' is neither an embedded prior {EMBEDDED_PRIORS} nor a file or "
-                'folder: give the full path of one'
+                f"denoiser '{name}' is neither an embedded denoiser {EMBEDDED_PRIORS} nor a file "
+                'or folder: give the full path of one'
             )
         elif path.suffix == '.safetensors':
             prior = CompactPrior.from_file(path, path.stem)

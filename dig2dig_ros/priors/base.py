@@ -48,9 +48,9 @@ class Prior(nn.Module, ABC):
     """
     A pretrained denoiser of single-channel images scaled to [-1, 1].
 
-    A prior owns the noise schedule that it was trained for, because its timesteps mean nothing
-    without it. Sub-classes implement :meth:`denoise` and may assume nothing about image sizes:
-    padding to what their network needs is theirs.
+    A prior has the noise schedule that it was trained for, as its timesteps mean nothing without
+    it. Subclasses implement :meth:`denoise` for any image size, and pad to what their network
+    needs.
 
     :cvar only_enqueues: whether :meth:`denoise`, on a GPU, neither waits for it nor copies to or
         from it, so that a CUDA graph can record it; then it does so at every call but the first.
@@ -81,8 +81,8 @@ class Prior(nn.Module, ABC):
         unknown = [timestep for timestep in timesteps if not 0 <= timestep <= last]
         if unknown:
             raise PriorError(
-                f"prior '{self.name}' was trained for timesteps 0 to {last}, but {max(unknown)} "
-                f'is asked for: set first_timestep to {last} or less, or choose another prior'
+                f"denoiser '{self.name}' was trained for timesteps 0 to {last}, not "
+                f'{max(unknown)}: set first_timestep to {last} or less, or use another denoiser'
             )
 
     @abstractmethod

@@ -57,7 +57,7 @@ class CompactConfig:
                 f'widths {self.widths} and blocks {self.blocks} must name the same levels, '
                 'at least one'
             )
-        # A file says them, and may be anybody's: what is built of them must stay affordable.
+        # They come from a file, which is untrusted: the network must stay affordable.
         for name, numbers, most in (
             ('widths', self.widths, _MOST_CHANNELS),
             ('blocks', self.blocks, _MOST_BLOCKS),
@@ -273,12 +273,12 @@ class CompactPrior(Prior):
                 }
                 state = {name: file.get_tensor(name).float() for name in names if fits}
         except (OSError, SafetensorError) as error:
-            raise PriorError(f'prior {path} cannot be read as safetensors: {error}') from error
-        reason = '' if fits else 'names or shapes of the weights are of another network'
+            raise PriorError(f'denoiser {path} cannot be read as safetensors: {error}') from error
+        reason = '' if fits else 'names or shapes of the weights belong to another network'
         if not all(value.isfinite().all() for value in state.values()):
             reason = 'weights are not finite'
         if reason:
-            raise PriorError(f'prior {path} does not match its own description: {reason}')
+            raise PriorError(f'denoiser {path} does not match its own description: {reason}')
         network = CompactUNet(network.config)
         network.load_state_dict(state)
         return cls(network, name)
@@ -288,12 +288,12 @@ def _described(metadata: dict[str, str], path: Path) -> CompactUNet:
     """
     Return the network that a file describes, without memory for its weights.
 
-    :raises PriorError: it is none of this architecture.
+    :raises PriorError: it has another architecture.
     """
     if metadata.get('format') != FORMAT:
         raise PriorError(
-            f'prior {path} has format {metadata.get("format")!r}, but {FORMAT!r} is needed: '
-            'use the embedded "compact" or a file that dig2dig train wrote'
+            f'denoiser {path} has format {metadata.get("format")!r}, not {FORMAT!r}: use the '
+            'embedded "compact" or a file from dig2dig train'
         )
     try:
         fields = json.loads(metadata['config'])
@@ -309,7 +309,9 @@ def _described(metadata: dict[str, str], path: Path) -> CompactUNet:
         RecursionError,
     ) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise PriorError(f'prior {path} does not match its own description: {reason}') from error
+        raise PriorError(
+            f'denoiser {path} does not match its own description: {reason}'
+        ) from error
 
 
 def _shapes_of(network: CompactUNet) -> dict[str, tuple[int, ...]]:
@@ -320,7 +322,7 @@ def save(network: CompactUNet, path: Path, facts: dict[str, str]) -> None:
     """
     Write weights as float16 safetensors, with the configuration in the same file.
 
-    :param facts: what a reader should know of the training (data, steps, ...).
+    :param facts: about the training (data, steps, ...), for readers.
     """
     metadata = {'format': FORMAT, 'config': json.dumps(asdict(network.config)), **facts}
     state = {

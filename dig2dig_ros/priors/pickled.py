@@ -64,7 +64,7 @@ def read_pickled(path: Path) -> Any:
 
 def _check_archive(file: BinaryIO, path: Path) -> None:
     """
-    Refuse a zip archive that is compressed: PyTorch never does that, and bombs are.
+    Refuse a compressed zip archive: PyTorch never compresses, and bombs do.
 
     :raises ValueError: it has two readings, or ends early.
     """
@@ -77,7 +77,7 @@ def _check_archive(file: BinaryIO, path: Path) -> None:
         stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
         if not stored or sum(entry.file_size for entry in entries) > size:
             raise PriorError(
-                f'prior {path} is a compressed archive, as PyTorch does not write it: save it '
+                f'denoiser {path} is a compressed archive, as PyTorch does not write it: save it '
                 'again, with torch.save'
             )
         for entry in entries:

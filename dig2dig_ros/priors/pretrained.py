@@ -45,7 +45,7 @@ DEFAULT_TILE = 256
 # Attention heads of all published unconditional guided-diffusion models; the number of heads
 # leaves no trace in the shapes of the weights.
 _HEAD_CHANNELS = 64
-# What no published network comes near, so that a file that says so is refused, and not built.
+# Far beyond any published network: files with larger numbers are refused before building it.
 _MOST_TENSORS, _MOST_LEVELS, _MOST_BLOCKS, _LARGEST_NUMBER = 10_000, 16, 32, 100_000
 _LARGEST_CONFIGURATION = 1 << 20
 _WEIGHT_FILES = ('diffusion_pytorch_model.safetensors', 'diffusion_pytorch_model.bin')
@@ -166,12 +166,14 @@ class PretrainedPrior(Prior):
         home = next((f for f in (folder, folder / 'unet') if (f / 'config.json').is_file()), None)
         if home is None:
             raise PriorError(
-                f'prior {folder} is a folder without config.json and unet/config.json: give one '
-                'that holds a UNet2DModel of diffusers or a pipeline with one'
+                f'denoiser {folder} is a folder without config.json or unet/config.json: give one '
+                'with a UNet2DModel of diffusers, or a pipeline around one'
             )
         weights = next((home / f for f in _WEIGHT_FILES if (home / f).is_file()), None)
         if weights is None:
-            raise PriorError(f'prior {home} has no weights: it needs {" or ".join(_WEIGHT_FILES)}')
+            raise PriorError(
+                f'denoiser {home} lacks weights: {" or ".join(_WEIGHT_FILES)} is needed'
+            )
         config = _read_json(home / 'config.json')
         channels = _check_unet_config(config, home)
         alpha_bar, prediction_type = _read_schedule(folder, home)
@@ -197,7 +199,7 @@ def _tiling(sample_size: int, multiple: int, path: Path) -> Tiling:
     try:
         return Tiling.for_side(side, multiple)
     except ValueError as error:
-        raise PriorError(f'prior {path} cannot work in tiles: {error}') from error
+        raise PriorError(f'denoiser {path} cannot work in tiles: {error}') from error
 
 
 def _first_line(error: Exception) -> str:
@@ -213,7 +215,7 @@ def _of_diffusers(name: str, path: Path) -> Any:
         return getattr(importlib.import_module('diffusers'), name)
     except (ImportError, RuntimeError) as error:  # it wraps what fails inside it in the latter
         raise PriorError(
-            f'prior {path} needs the Python package diffusers, which {sys.executable} cannot '
+            f'denoiser {path} needs the Python package diffusers, which {sys.executable} cannot '
             f'import ({_first_line(error)}): install it with "pip install diffusers", or '
             'with "pip install \'.[pretrained]\'" in the source folder of dig2dig'
         ) from error
@@ -225,9 +227,9 @@ def _build_network(config: dict[str, Any], path: Path) -> nn.Module:
     try:
         with torch.device('meta'):
             network: nn.Module = model_class.from_config(config)
-    except Exception as error:  # whatever the values of a foreign configuration lead to
+    except Exception as error:  # anything that the values of an untrusted configuration cause
         raise PriorError(
-            f'prior {path} describes no valid UNet2DModel: {_first_line(error)}'
+            f'denoiser {path} is not a valid UNet2DModel: {_first_line(error)}'
         ) from error
     return network
 
@@ -243,14 +245,14 @@ def _fill_network(network: nn.Module, state: dict[str, Tensor], path: Path) -> N
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
             raise PriorError(
-                f'prior {path} does not fit its network: {name} has shape '
-                f'{tuple(tensor.shape)}, but {tuple(expected[name].shape)} is needed'
+                f'denoiser {path} does not fit its network: {name} has shape '
+                f'{tuple(tensor.shape)}, not {tuple(expected[name].shape)}'
             )
     # Copies, because the file may be changed while a mapping of it is in use.
     copied = {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}
     network.load_state_dict(copied, assign=True)
     if any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
-        raise PriorError(f'prior {path} uses blocks whose constants are not in the file')
+        raise PriorError(f'denoiser {path} uses blocks whose constants are not in the file')
 
 
 def _check_names(missing: set[str], unexpected: set[str], path: Path) -> None:
@@ -258,7 +260,7 @@ def _check_names(missing: set[str], unexpected: set[str], path: Path) -> None:
         if names:
             more = f' and {len(names) - 1} more' if len(names) > 1 else ''
             raise PriorError(
-                f'prior {path} is not of the architecture that it seems to be: it {what} '
+                f'denoiser {path} does not have the architecture that it claims: it {what} '
                 f'weights {min(names)}{more}'
             )
 
@@ -270,7 +272,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     """
     Return the tensors of a file without executing anything from it.
 
-    :raises PriorError: it cannot be read, or they are no plain numbers that are all in the file.
+    :raises PriorError: it cannot be read, or holds more than plain numbers.
     """
     try:
         if path.suffix == '.safetensors':
@@ -280,51 +282,51 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
                 return _checked_weights({name: file.get_tensor(name) for name in names}, path)
         state = read_pickled(path)
     except (OSError, SafetensorError) as error:
-        raise PriorError(f'prior {path} cannot be read: {error}') from error
+        raise PriorError(f'denoiser {path} cannot be read: {error}') from error
     except PriorError:
         raise
     except Exception as error:  # a damaged pickle can fail in any way
         raise PriorError(
-            f'prior {path} cannot be read as weights of PyTorch: it is truncated, of another '
-            'format, or holds code, which is never executed'
+            f'denoiser {path} cannot be read as PyTorch weights: it is truncated, has another '
+            'format, or contains code, which is never executed'
         ) from error
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
         raise PriorError(
-            f'prior {path} holds something other than named weights: give the file of a network '
-            'alone, not of a whole training state'
+            f'denoiser {path} is not a file of named weights: give that of a network alone, not '
+            'of a whole training state'
         )
     return _checked_weights(state, path)
 
 
 def _check_count(count: int, path: Path) -> None:
     if count > _MOST_TENSORS:
-        raise PriorError(f'prior {path} has {count} weights, more than {_MOST_TENSORS}')
+        raise PriorError(f'denoiser {path} has {count} weights, more than {_MOST_TENSORS}')
 
 
 def _checked_weights(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """
-    Return weights that may be copied: finite numbers that take no more memory than their file.
+    Return weights that may be copied: finite numbers that take no more memory than the file.
 
     A view of one number can have any shape, and tensors without values, too.
     """
     _check_count(len(state), path)
     for name, tensor in state.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != 'cpu':
-            raise PriorError(f'prior {path}: {name} is no plain tensor of numbers')
+            raise PriorError(f'denoiser {path}: {name} is not a plain tensor of numbers')
         if not tensor.is_floating_point():
-            raise PriorError(f'prior {path}: {name} holds {tensor.dtype}, not fractions')
+            raise PriorError(f'denoiser {path}: {name} holds {tensor.dtype}, not floats')
     stated = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     if stated > path.stat().st_size:
         raise PriorError(
-            f'prior {path} has {path.stat().st_size} bytes, but its weights have the shapes of '
+            f'denoiser {path} has {path.stat().st_size} bytes, but its weights have the shapes of '
             f'{stated}: save them again, as contiguous tensors'
         )
     for name, tensor in state.items():
         # In float32: few operations know numbers of 8 bits.
         if not bool(tensor.float().isfinite().all()):
-            raise PriorError(f'prior {path} is damaged: {name} is not finite')
+            raise PriorError(f'denoiser {path} is damaged: {name} is not finite')
     return state
 
 
@@ -334,9 +336,9 @@ def _read_json(path: Path) -> dict[str, Any]:
             raise ValueError(f'it has more than {_LARGEST_CONFIGURATION} bytes')
         content = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError, RecursionError) as error:
-        raise PriorError(f'prior configuration {path} cannot be read: {error}') from error
+        raise PriorError(f'denoiser configuration {path} cannot be read: {error}') from error
     if not isinstance(content, dict):
-        raise PriorError(f'prior configuration {path} must be a JSON object')
+        raise PriorError(f'denoiser configuration {path} must be a JSON object')
     return content
 
 
@@ -352,42 +354,42 @@ def _current_name(key: str) -> str:
 
 
 def _check_unet_config(config: dict[str, Any], path: Path) -> int:
-    """Return the number of image channels, if the network can serve as a prior at all."""
+    """Return the number of image channels, if the network can be used as a prior."""
     kind = config.get('_class_name')
     if kind != 'UNet2DModel':
-        raise PriorError(f'prior {path} is a {kind}, but a UNet2DModel of diffusers is needed')
+        raise PriorError(f'denoiser {path} is a {kind}, not a UNet2DModel of diffusers')
     if config.get('num_class_embeds') is not None or config.get('class_embed_type') is not None:
-        raise PriorError(f'prior {path} is conditional on classes: an unconditional one is needed')
+        raise PriorError(f'denoiser {path} is class-conditional: use an unconditional one')
     if config.get('time_embedding_type', 'positional') == 'fourier':
         raise PriorError(
-            f'prior {path} is conditioned on noise scales, not on timesteps: a model of a '
-            'variance-preserving diffusion (DDPM) is needed'
+            f'denoiser {path} is conditioned on noise scales, not on timesteps: use a model of a '
+            'variance-preserving diffusion (DDPM)'
         )
     if not isinstance(config.get('block_out_channels'), list) or not config['block_out_channels']:
-        raise PriorError(f'prior {path} describes no valid UNet2DModel: no block_out_channels')
+        raise PriorError(f'denoiser {path} is not a valid UNet2DModel: no block_out_channels')
     for name, value in config.items():
         _check_affordable(name, value, path)
     return _check_channels(config.get('in_channels', 3), config.get('out_channels', 3), path)
 
 
 def _check_affordable(name: str, value: Any, path: Path) -> None:
-    """Refuse numbers of which the network would be built for ever."""
+    """Refuse numbers that would take for ever to build the network."""
     values = value if isinstance(value, list) else [value]
     if len(values) > _MOST_LEVELS:
         raise PriorError(
-            f'prior {path}: {name} has {len(values)} entries, not {_MOST_LEVELS} or less'
+            f'denoiser {path}: {name} has {len(values)} entries, not {_MOST_LEVELS} or less'
         )
     most = _MOST_BLOCKS if name == 'layers_per_block' else _LARGEST_NUMBER
     for number in values:
         if isinstance(number, (int, float)) and not abs(number) <= most:
-            raise PriorError(f'prior {path}: {name} is {number}, not {most} or less')
+            raise PriorError(f'denoiser {path}: {name} is {number}, not {most} or less')
 
 
 def _check_channels(inputs: int, outputs: int, path: Path) -> int:
     if inputs not in (1, 3) or outputs not in (inputs, 2 * inputs):
         raise PriorError(
-            f'prior {path} has {inputs} input and {outputs} output channels: 1 or 3 in, and as '
-            'many or (with a learned variance) twice as many out are needed'
+            f'denoiser {path} has {inputs} input and {outputs} output channels, but must have 1 '
+            'or 3 in, and as many or (with a learned variance) twice as many out'
         )
     return inputs
 
@@ -397,7 +399,7 @@ def _sample_size(config: dict[str, Any], path: Path) -> int:
     size = config.get('sample_size') or DEFAULT_TILE
     sides = size if isinstance(size, list) else [size]
     if not all(isinstance(side, int) and side > 0 for side in sides):
-        raise PriorError(f'prior {path} describes no valid UNet2DModel: sample_size is {size!r}')
+        raise PriorError(f'denoiser {path} is not a valid UNet2DModel: sample_size is {size!r}')
     return min(sides)
 
 
@@ -416,14 +418,14 @@ def _read_schedule(folder: Path, home: Path) -> tuple[Tensor, str]:
     prediction_type = config.get('prediction_type', former)
     if prediction_type not in PREDICTION_TYPES:
         raise PriorError(
-            f'prior {home}: {file} says that it predicts {prediction_type!r}, but one of '
-            f'{PREDICTION_TYPES} is needed'
+            f'denoiser {home}: {file} says that it predicts {prediction_type!r}, not one of '
+            f'{PREDICTION_TYPES}'
         )
     try:
         return _alpha_bar(config, _of_diffusers('DDPMScheduler', home)), prediction_type
     except (KeyError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         reason = f'no {error}' if isinstance(error, KeyError) else _first_line(error)
-        raise PriorError(f'prior {home}: {file} describes no usable schedule: {reason}') from error
+        raise PriorError(f'denoiser {home}: {file} has no usable schedule: {reason}') from error
 
 
 def _alpha_bar(config: dict[str, Any], scheduler_class: Any) -> Tensor:
@@ -436,16 +438,16 @@ def _alpha_bar(config: dict[str, Any], scheduler_class: Any) -> Tensor:
     steps = config['num_train_timesteps']
     if not isinstance(steps, int) or not 1 <= steps <= 100_000:
         raise ValueError(f'num_train_timesteps {steps!r}')
-    # Not its default where there is none: not every scheduler is one of variances.
+    # No default if missing: not every scheduler is defined by variances.
     options = {'num_train_timesteps': steps, 'beta_schedule': config['beta_schedule']}
     for name in ('beta_start', 'beta_end', 'trained_betas', 'rescale_betas_zero_snr'):
         if name in config:
             options[name] = config[name]
     beta = scheduler_class(**options).betas.double()
     if beta.shape != (steps,):
-        raise ValueError(f'its betas are not {steps} numbers')
+        raise ValueError(f'its betas must be {steps} numbers')
     if not bool(((beta > 0) & (beta < 1)).all()):  # also where one is not a number
-        raise ValueError('its betas are not between 0 and 1')
+        raise ValueError('its betas must be between 0 and 1')
     return torch.cumprod(1 - beta, dim=0)
 
 
@@ -481,10 +483,8 @@ class _GuidedLayout:
         :raises PriorError: it cannot be a network of this family.
         """
         if 'label_emb.weight' in state:
-            raise PriorError(
-                f'prior {path} is conditional on classes: an unconditional one is needed'
-            )
-        # What is not asked for here is missed or left over when the weights are given names.
+            raise PriorError(f'denoiser {path} is class-conditional: use an unconditional one')
+        # Anything not checked here is missing or left over when the weights are named.
         outputs = {key.split('.')[1] for key in state if key.startswith('output_blocks.')}
         doubling = [
             number
@@ -500,8 +500,8 @@ class _GuidedLayout:
             out_channels = state['out.2.weight'].shape[0]
         except (KeyError, IndexError) as error:
             raise PriorError(
-                f'prior {path} is no U-Net of guided-diffusion with residual blocks that change '
-                'the resolution, such as 256x256_diffusion_uncond.pt'
+                f'denoiser {path} is not a U-Net of guided-diffusion with residual blocks that '
+                'change the resolution, such as 256x256_diffusion_uncond.pt'
             ) from error
         layout = cls(
             _check_channels(in_channels, out_channels, path),
@@ -512,14 +512,14 @@ class _GuidedLayout:
         )
         if levels > _MOST_LEVELS or per_level > _MOST_BLOCKS:
             raise PriorError(
-                f'prior {path} has {levels} levels of {per_level} blocks, more than '
+                f'denoiser {path} has {levels} levels of {per_level} blocks, more than '
                 f'{_MOST_LEVELS} of {_MOST_BLOCKS}'
             )
         # There is always attention at the lowest resolution.
         headed = [w for w, a in zip(widths, layout.attention, strict=True) if a] + widths[-1:]
         if any(width % _HEAD_CHANNELS for width in headed):
             raise PriorError(
-                f'prior {path} has attention over {headed} channels, but it must be a multiple '
+                f'denoiser {path} has attention over {headed} channels, but it must be a multiple '
                 f'of {_HEAD_CHANNELS}, the size of an attention head in guided-diffusion'
             )
         return layout
@@ -614,8 +614,8 @@ def _as_layer(name: str, tensor: Tensor, key: str, path: Path) -> Tensor:
         return tensor
     if tensor.shape[0] % (3 * _HEAD_CHANNELS):
         raise PriorError(
-            f'prior {path} does not fit its network: {key} has {tensor.shape[0]} rows, not query, '
-            f'key and value of attention heads of {_HEAD_CHANNELS} channels'
+            f'denoiser {path} does not fit its network: {key} has {tensor.shape[0]} rows, not '
+            f'query, key and value of attention heads of {_HEAD_CHANNELS} channels'
         )
     # Query, key and value of one head after the other.
     rows = tensor.reshape(-1, 3, _HEAD_CHANNELS, *tensor.shape[1:])

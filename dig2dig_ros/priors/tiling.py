@@ -40,7 +40,7 @@ class Tiling:
         ``multiple`` from 1 of them to ``side - multiple``.
     :param multiple: the network takes sides that are multiples of this many pixels. Tiles begin
         at multiples of it too, so that all of them are subsampled on the same grid.
-    :raises ValueError: the numbers do not fit together.
+    :raises ValueError: the numbers contradict each other.
     """
 
     side: int

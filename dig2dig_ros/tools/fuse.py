@@ -80,7 +80,7 @@ def description(fuser: Fuser) -> str:
     """Return how a fuser fuses, and where."""
     about = fuser.describe()
     return (
-        f'N {about["N"]}, S {about["S"]}, prior {about["prior"]}, {about["device"]}, '
+        f'N {about["N"]}, S {about["S"]}, denoiser {about["prior"]}, {about["device"]}, '
         f'{about["precision"]}'
     )
 
@@ -179,7 +179,7 @@ def fuse_images(
     colour = 'grey' if result.image.ndim == 2 else f'chroma {chroma}'
     text = (
         f'{files[0]}: {len(paths)} images of {" and ".join(sizes)} pixels, {colour}, '
-        f'{description(fuser)}, {result.seconds * 1e3:.0f} ms, {result.prior_calls} prior calls'
+        f'{description(fuser)}, {result.seconds * 1e3:.0f} ms, {result.prior_calls} denoiser calls'
     )
     if len(files) > 1:
         text += f'; weights in {files[1]} to {files[-2]} and {files[-1]}'

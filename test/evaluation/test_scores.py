@@ -184,12 +184,16 @@ def test_comparison_has_ranks_costs_and_what_is_missing() -> None:
     table = comparison_table({**scores.means(), 'other': published}, scores.metrics, costs)
     rows = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
     assert list(rows) == ['mean', 'fused', 'other']
-    assert [rows['fused'][key] for key in ('prior calls', 'GFLOP', 'ms')] == [
+    assert [rows['fused'][key] for key in ('denoiser calls', 'GFLOP', 'ms')] == [
         '4',
         '2.5000',
         '20.0',
     ]
-    assert [rows['mean'][key] for key in ('prior calls', 'GFLOP', 'ms')] == ['n/a', 'n/a', '0.2']
+    assert [rows['mean'][key] for key in ('denoiser calls', 'GFLOP', 'ms')] == [
+        'n/a',
+        'n/a',
+        '0.2',
+    ]
     assert [rows[name]['mean rank ↓'] for name in rows] == ['2.00', '1.00', 'n/a']
     assert rows['other']['SSIM ↑'] == '1.5000'
     assert rows['other']['MSE ↓'] == rows['other']['ms'] == 'n/a'
@@ -216,7 +220,7 @@ def test_ablations_have_their_own_labels() -> None:
     costs = {'mean': Cost(milliseconds=1.0), 'fused': Cost(3, 1.0, 20.0)}
     labels = {'fused': 'S 1', 'mean': 'S 5'}
     table = ablation_table('Steps', labels, ['SSIM', 'MSE'], scores.means(), costs)
-    assert table.header == ('', 'SSIM ↑', 'MSE ↓', 'prior calls', 'ms')
+    assert table.header == ('', 'SSIM ↑', 'MSE ↓', 'denoiser calls', 'ms')
     means = [format_value(scores.means()['fused'][metric]) for metric in ('SSIM', 'MSE')]
     assert table.rows[0] == ('S 1', *means, '3', '20.0')
     assert table.rows[1][0] == 'S 5'

@@ -89,10 +89,10 @@ def test_only_noise_leaves_every_pixel_its_part_of_the_scene(text, expected):
         ('noise 200', 'at most 127'),
         ('stripes 5', 'stripes auto'),
         ('contrast 2', 'contrast auto'),
-        ('stripes auto, stripes auto', 'says stripes twice'),
-        ('x2, x4', 'says factor twice'),
+        ('stripes auto, stripes auto', 'has stripes twice'),
+        ('x2, x4', 'has factor twice'),
         ('blur 1, motion 9 0', 'both blur and motion'),
-        ('psf lens.npy', 'is no degradation'),
+        ('psf lens.npy', 'unknown degradation'),
     ],
 )
 def test_what_is_wrong_is_said(text, reason):

@@ -156,7 +156,7 @@ def test_what_cannot_be_exported_is_refused(changes, reason):
 
 
 def test_other_denoisers_and_unknown_timesteps_are_refused():
-    with pytest.raises(ExportError, match="prior 'gaussian' cannot be exported"):
+    with pytest.raises(ExportError, match="denoiser 'gaussian' cannot be exported"):
         ExportedFusion(GaussianPrior(), FusionSettings(), SIZE)
     prior = CompactPrior(CompactUNet(CompactConfig((8,), (1,), 2, num_train_timesteps=100)))
     with pytest.raises(PriorError, match='first_timestep'):

@@ -112,7 +112,7 @@ def test_memory_that_runs_out_lowers_the_settings_and_is_rarely_tried_again():
         'prior downscale': '4',
         'settings': 'the cheapest: memory ran out',
     }
-    assert 'memory ran out: fusing with S 4 and the prior at 1/4' in robot.fallback.warning()
+    assert 'memory ran out: fusing with S 4 and the denoiser at 1/4' in robot.fallback.warning()
 
 
 def test_memory_that_comes_back_is_used_again():

@@ -107,7 +107,7 @@ def test_presets_that_are_not_there(name, error, words):
     [
         ({'settings': 'realtime'}, r"call Fuser\.from_preset\('realtime'\)"),
         ({'settings': 'nano'}, r"call Fuser\(prior='nano'\)"),
-        ({'settings': {'seed': 1}}, r'settings are FusionSettings, not dict: for some of them'),
+        ({'settings': {'seed': 1}}, r'settings must be FusionSettings, not dict: for example'),
         ({'prior': 3}, 'prior is of type int: pass the name or the path of a denoiser'),
         ({'device': 0}, "device is of type int: pass 'auto', 'cpu', 'cuda' or 'cuda:0'"),
     ],

@@ -233,7 +233,7 @@ class Damaged:
 def test_results_that_are_not_finite_are_neither_returned_nor_written(tmp_path):
     fuser = Fuser(prior='nano', device='cpu', precision='fp32')
     fuser.prior = Damaged(fuser.prior)
-    with pytest.raises(NotFiniteError, match="not finite: the prior 'nano' may be damaged"):
+    with pytest.raises(NotFiniteError, match="not finite: denoiser 'nano' may be damaged"):
         next(fuser.fuse_many([VISIBLE], [COUNTS]))
     with pytest.raises(NotFiniteError):
         fuser([VISIBLE], [COUNTS])

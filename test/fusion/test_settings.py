@@ -72,8 +72,14 @@ def test_gains_are_refreshed_every_s_steps_from_the_first():
         ({'timestep_spacing': 'cubic'}, 'timestep_spacing'),
         ({'least_information': 1.5}, 'least_information is 1.5'),
         ({'thermal_strength': -0.1}, 'thermal_strength is -0.1'),
-        ({'visible_degradation': 'stripes auto'}, 'visible_degradation is .*only thermal'),
-        ({'visible_degradation': 'contrast auto'}, 'visible_degradation is .*only thermal'),
+        (
+            {'visible_degradation': 'stripes auto'},
+            'visible_degradation is .*only estimated in thermal',
+        ),
+        (
+            {'visible_degradation': 'contrast auto'},
+            'visible_degradation is .*only estimated in thermal',
+        ),
     ],
 )
 def test_bad_settings_are_refused_by_name(change, words):

@@ -271,7 +271,7 @@ def test_what_is_given_at_start_is_taken_and_logged(domain):
     with running(domain, parameters) as (client, process):
         client.until(lambda: client.values.get('N') == '401', 60)
         line = next(x for x in process.output().splitlines() if 'warm-up' in x)
-        for word in ('torch', 'device cpu', 'precision', 'prior nano', 'N 401', 'S 1'):
+        for word in ('torch', 'device cpu', 'precision', 'denoiser nano', 'N 401', 'S 1'):
             assert word in line
         assert f'resolution {WIDTH}x{HEIGHT}' in line
         assert FAST['device'] == 'cpu'

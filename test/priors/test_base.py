@@ -33,7 +33,7 @@ def test_timesteps_of_the_training_are_accepted():
 @pytest.mark.parametrize('timesteps', [[10], [3, 400, 2], [-1]])
 def test_other_timesteps_are_named(timesteps):
     prior = Identity('short', linear_alpha_bar(10))
-    message = f"'short' was trained for timesteps 0 to 9, but {max(timesteps)} is asked for"
+    message = f"'short' was trained for timesteps 0 to 9, not {max(timesteps)}: set"
     with pytest.raises(PriorError, match=message):
         prior.check_timesteps(timesteps)
 

@@ -144,7 +144,7 @@ def test_weights_survive_the_file(tmp_path):
 
 
 def test_missing_file_is_named():
-    with pytest.raises(PriorError, match=r'/no/where.*neither an embedded prior.*nor a file'):
+    with pytest.raises(PriorError, match=r'/no/where.*neither an embedded denoiser.*nor a file'):
         load_prior('/no/where.safetensors')
 
 

@@ -245,10 +245,10 @@ def test_weights_do_not_depend_on_the_file_once_loaded(diffusers, tmp_path):
         ({'middle_block.1.qkv.bias': None}, r'lacks weights middle_block\.1\.qkv\.bias'),
         ({'input_blocks.9.0.out_layers.3.bias': torch.zeros(1)}, 'has the unknown weights'),
         ({'ema.decay': torch.zeros(1)}, r'has the unknown weights ema\.decay'),
-        ({'label_emb.weight': torch.zeros((1000, 128))}, 'conditional on classes'),
+        ({'label_emb.weight': torch.zeros((1000, 128))}, 'class-conditional'),
         ({'out.2.weight': torch.zeros((5, 32, 3, 3))}, '3 input and 5 output channels'),
         ({'input_blocks.0.0.weight': torch.zeros((32, 4, 3, 3))}, '4 input and 6 output'),
-        ({'input_blocks.0.0.weight': torch.zeros(())}, 'no U-Net of guided-diffusion'),
+        ({'input_blocks.0.0.weight': torch.zeros(())}, 'not a U-Net of guided-diffusion'),
         ({'input_blocks.3.0.op.weight': torch.zeros((32, 32, 3, 3))}, 'has the unknown weights'),
         ({'middle_block.1.qkv.weight': torch.zeros((384, 64, 1))}, 'has shape'),
         ({'middle_block.1.qkv.weight': torch.zeros((100, 128, 1))}, 'not query, key and value'),
@@ -277,13 +277,13 @@ def test_attention_that_does_not_split_into_heads_is_refused(tmp_path):
     ],
 )
 def test_weights_of_something_else_are_refused(tmp_path, content):
-    with pytest.raises(PriorError, match=r'else\.pt is no U-Net of guided-diffusion'):
+    with pytest.raises(PriorError, match=r'else\.pt is not a U-Net of guided-diffusion'):
         load_prior(write(content, tmp_path / 'else.pt'))
 
 
 @pytest.mark.parametrize('content', [[torch.zeros(3)], {'epoch': 3}, {3: torch.zeros(3)}])
 def test_file_of_more_than_weights_is_refused(tmp_path, content):
-    with pytest.raises(PriorError, match='something other than named weights'):
+    with pytest.raises(PriorError, match='not a file of named weights'):
         load_prior(write(content, tmp_path / 'state.pt'))
 
 
@@ -292,14 +292,14 @@ def test_truncated_checkpoint_is_refused(tmp_path, kept):
     path = tmp_path / 'cut.pt'
     write(guided_weights(), path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(PriorError, match=r'cut\.pt cannot be read as weights'):
+    with pytest.raises(PriorError, match=r'cut\.pt cannot be read as PyTorch weights'):
         load_prior(str(path))
 
 
 def test_file_that_is_no_checkpoint_is_refused(tmp_path):
     path = tmp_path / 'photo.jpg'
     path.write_bytes(b'\xff\xd8\xff\xe0 not weights')
-    with pytest.raises(PriorError, match=r'photo\.jpg cannot be read as weights'):
+    with pytest.raises(PriorError, match=r'photo\.jpg cannot be read as PyTorch weights'):
         load_prior(str(path))
 
 
@@ -314,7 +314,7 @@ def test_code_in_a_checkpoint_is_refused_unexecuted(diffusers, unet, tmp_path, n
         path.write_bytes(pickle.dumps(weights, protocol=2))
     else:
         torch.save(weights, path, _use_new_zipfile_serialization=how == 'zip')
-    with pytest.raises(PriorError, match='holds code, which is never executed'):
+    with pytest.raises(PriorError, match='contains code, which is never executed'):
         load_prior(str(path if path.suffix == '.pt' else tmp_path))
     assert not (tmp_path / 'executed').exists()
 
@@ -408,14 +408,14 @@ def test_configurations_of_early_versions_are_understood(unet, tmp_path):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'_class_name': 'UNet2DConditionModel'}, 'is a UNet2DConditionModel, but a UNet2DModel'),
-        ({'num_class_embeds': 10}, 'conditional on classes'),
+        ({'_class_name': 'UNet2DConditionModel'}, 'is a UNet2DConditionModel, not a UNet2DModel'),
+        ({'num_class_embeds': 10}, 'class-conditional'),
         ({'time_embedding_type': 'fourier'}, 'conditioned on noise scales'),
         ({'in_channels': 4, 'out_channels': 4}, '4 input and 4 output channels'),
         ({'in_channels': 'many'}, 'many input'),
         ({'block_out_channels': None}, 'no block_out_channels'),
-        ({'down_block_types': ['DownBlock2D']}, 'describes no valid UNet2DModel'),
-        ({'down_block_types': ['DownBlock2D', 'Exec', 'DownBlock2D']}, 'no valid UNet2DModel'),
+        ({'down_block_types': ['DownBlock2D']}, 'is not a valid UNet2DModel'),
+        ({'down_block_types': ['DownBlock2D', 'Exec', 'DownBlock2D']}, 'not a valid UNet2DModel'),
         ({'block_out_channels': [8, 24, 24]}, 'has shape'),
         ({'layers_per_block': 2}, 'lacks weights'),
         ({'sample_size': 'large'}, 'sample_size'),
@@ -435,12 +435,12 @@ def test_folder_with_an_unsuitable_network_is_refused(unet, tmp_path, change, me
         ({'prediction_type': 'flow'}, "predicts 'flow'"),
         ({'beta_schedule': 'steps'}, 'steps is not implemented'),
         ({'beta_schedule': None}, 'None is not implemented'),
-        ({'beta_end': 1.5}, 'betas are not between 0 and 1'),
+        ({'beta_end': 1.5}, 'betas must be between 0 and 1'),
         ({'beta_start': 'small'}, 'no usable schedule'),
         ({'num_train_timesteps': 0}, 'num_train_timesteps 0'),
         ({'num_train_timesteps': '1000'}, "num_train_timesteps '1000'"),
-        ({'trained_betas': [0.1]}, 'betas are not 1000 numbers'),
-        ({'rescale_betas_zero_snr': True}, 'betas are not between 0 and 1'),
+        ({'trained_betas': [0.1]}, 'betas must be 1000 numbers'),
+        ({'rescale_betas_zero_snr': True}, 'betas must be between 0 and 1'),
     ],
 )
 def test_folder_with_an_unsuitable_schedule_is_refused(diffusers, unet, tmp_path, change, message):
@@ -463,14 +463,14 @@ def test_folder_without_a_network_is_refused(tmp_path):
     with pytest.raises(PriorError, match=r'without config\.json'):
         load_prior(str(tmp_path))
     (tmp_path / 'config.json').write_text('{}')
-    with pytest.raises(PriorError, match='has no weights'):
+    with pytest.raises(PriorError, match='lacks weights'):
         load_prior(str(tmp_path))
     write({}, tmp_path / 'diffusion_pytorch_model.bin')
-    with pytest.raises(PriorError, match='is a None, but a UNet2DModel'):
+    with pytest.raises(PriorError, match='is a None, not a UNet2DModel'):
         load_prior(str(tmp_path))
     for text in ('{', '[]'):
         (tmp_path / 'config.json').write_text(text)
-        with pytest.raises(PriorError, match=r'prior configuration .*config\.json'):
+        with pytest.raises(PriorError, match=r'denoiser configuration .*config\.json'):
             load_prior(str(tmp_path))
 
 
@@ -523,8 +523,8 @@ def test_views_of_one_number_are_not_made_weights(tmp_path, zipped):
 @pytest.mark.parametrize(
     ('tensor', 'message'),
     [
-        (torch.zeros(3).to_sparse(), 'no plain tensor'),
-        (torch.empty((1 << 20, 1 << 20), device='meta'), 'no plain tensor'),
+        (torch.zeros(3).to_sparse(), 'not a plain tensor'),
+        (torch.empty((1 << 20, 1 << 20), device='meta'), 'not a plain tensor'),
         (torch.zeros(3, dtype=torch.int64), 'holds torch.int64'),
         (torch.zeros(3, dtype=torch.complex64), 'holds torch.complex64'),
     ],
@@ -564,7 +564,7 @@ def test_an_archive_of_two_readings_is_not_unpacked(tmp_path):
         files + directory + stored + end,  # zipfile takes the directory right before the end
     ):
         path.write_bytes(content)
-        with pytest.raises(PriorError, match=r'packed\.pt cannot be read as weights of PyTorch'):
+        with pytest.raises(PriorError, match=r'packed\.pt cannot be read as PyTorch weights'):
             load_prior(str(path))
 
 
@@ -587,7 +587,7 @@ def test_what_is_no_tensor_is_not_made(tmp_path, how):
         plain = pickle.dumps({'a': 1}, protocol=2)
         assert plain in whole.read_bytes()
         path.write_bytes(whole.read_bytes().replace(plain, content))
-    with pytest.raises(PriorError, match='holds code, which is never executed'):
+    with pytest.raises(PriorError, match='contains code, which is never executed'):
         load_prior(str(path))
 
 

@@ -468,7 +468,7 @@ def render(report: Mapping[str, Any], found: Mapping[str, Trend]) -> str:
     node = report['node']
     lines = [
         f'{report["minutes"]:g} minutes ({report["warm_up_minutes"]:g} of them warm-up), '
-        f'{node["device"]}, {node["precision"]}, prior {node["prior"]}, N {node["N"]}, '
+        f'{node["device"]}, {node["precision"]}, denoiser {node["prior"]}, N {node["N"]}, '
         f'{report["resolution"]}: {report["fused"]} fused, {report["rate_hz"]:g} a second, '
         f'longest gap {report["longest_gap_ms"]:g} ms'
     ]

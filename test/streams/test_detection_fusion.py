@@ -251,7 +251,10 @@ def test_bad_messages_are_counted_and_said() -> None:
     assert robot.send('visible', LEFT, at=0) == []
     assert robot.drops('visible') == {'zero stamp': 1}
     texts = robot.fusion.health()
-    assert 'detections of thermal are refused: a box of person has the size -4 x 32' in texts[0]
+    assert (
+        'detections of thermal are refused: a box of person has the negative size -4 x 32'
+        in texts[0]
+    )
     assert 'detections of visible are refused: they have no stamp' in texts[1]
     robot.check_books()
     robot.now += 1.9

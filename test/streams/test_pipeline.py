@@ -322,7 +322,7 @@ def test_a_pair_without_memory_is_tried_once_more_with_less(
     assert pipeline.process(work) is not None
     assert failing.used == [1, 4]
     assert failing.freed == 1
-    assert said[0].startswith('memory ran out: fusing with S 1 and the prior at 1/4')
+    assert said[0].startswith('memory ran out: fusing with S 1 and the denoiser at 1/4')
     assert pipeline.health()[0].startswith('memory ran out')
     assert pipeline.table()['settings'] == 'the cheapest: memory ran out'
 
@@ -600,6 +600,6 @@ def test_what_a_damaged_prior_makes_is_counted_and_said_and_never_delivered(
     assert pipeline.process(work, deliver=delivered.append) is None
     assert delivered == []
     assert pipeline.statistics.drops['fusion error'] == 1
-    sentence = "the result is not finite: the prior 'nano' may be damaged"
+    sentence = "the result is not finite: denoiser 'nano' may be damaged"
     assert any(f'not fused: {sentence}' in text for text in pipeline.health())
     assert any(sentence in text for text in said)

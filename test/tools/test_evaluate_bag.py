@@ -225,7 +225,7 @@ def test_every_file_is_there_and_they_agree(first: tuple[Run, Path]) -> None:
     # What a fusion costs is that of the pairs, not of a fusion beside them.
     fuser = realtime_fuser()
     calls = fuser.fuse(visible_of(0), thermal_of(0)).prior_calls
-    assert printed['fused']['prior calls'] == str(calls)
+    assert printed['fused']['denoiser calls'] == str(calls)
     assert 'fused - mean' in run.out
 
 

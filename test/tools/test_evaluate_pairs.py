@@ -99,7 +99,7 @@ def test_table_holds_the_means_of_every_metric(
     titles = [metric.title for metric in METRICS.values()]
     assert list(rows['mean']) == [*titles, 'mean rank ↓', 'ms']
     row = tables(captured.out)[0]['mean']
-    assert (row['prior calls'], row['GFLOP']) == ('n/a', 'n/a')
+    assert (row['denoiser calls'], row['GFLOP']) == ('n/a', 'n/a')
 
     expected = []
     for name in SHAPES:
@@ -299,14 +299,14 @@ def test_every_row_can_be_made(pairs: Path, capsys: pytest.CaptureFixture[str]) 
     settings = FusionSettings(**FUSIONS['dig_chain_4'].overrides)
     image = structure(0, (48, 64))
     result = Fuser(settings, device='cpu').fuse(image, image)
-    assert found['dig_chain_4']['prior calls'] == result.prior_calls
+    assert found['dig_chain_4']['denoiser calls'] == result.prior_calls
     a_call = [
-        found[row]['GFLOP'] / found[row]['prior calls']
+        found[row]['GFLOP'] / found[row]['denoiser calls']
         for row in (*FUSIONS, FREE)
         if row != 'block_means'
     ]
     assert found['block_means']['GFLOP'] == 0
-    assert found['block_means']['prior calls'] == found['fused']['prior calls']
+    assert found['block_means']['denoiser calls'] == found['fused']['denoiser calls']
     assert found['block_means']['Qabf ↑'] != found['fused']['Qabf ↑']
     assert a_call == pytest.approx([a_call[0]] * len(a_call), rel=0.01)
     assert a_call[0] > 0
@@ -509,12 +509,12 @@ def test_ablations(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(steps) == ['N 15', 'N 20', 'N 25', 'N 50']
     names = ('PSNR_sum', 'SSIM', 'MSE', 'CC', 'Qabf', 'VIF')
     titles = [METRICS[name].title for name in names]
-    assert list(steps['N 50']) == [*titles, 'prior calls', 'ms']
+    assert list(steps['N 50']) == [*titles, 'denoiser calls', 'ms']
     # The same settings in all three tables, computed and timed once.
     assert distance['l2'] == interval['S 5'] == steps['N 25']
     assert captured.err.count('setting up') == 10
     assert distance['none'] != distance['l2'] != distance['l1']
-    calls = [int(row['prior calls']) for row in (*interval.values(), *steps.values())]
+    calls = [int(row['denoiser calls']) for row in (*interval.values(), *steps.values())]
     assert sorted(calls[:4], reverse=True) == calls[:4]
     assert sorted(calls[4:]) == calls[4:]
     assert 'LPIPS is missing' in captured.out

@@ -125,7 +125,7 @@ def test_colour_sources_and_their_weights(
     (line,) = captured.out.splitlines()
     default = FusionSettings()
     steps = f'N {default.num_inference_steps}, S {default.dig_refresh_interval}'
-    start = f'fused.png: {number} images of 64x48 pixels, chroma all, {steps}, prior tiny'
+    start = f'fused.png: {number} images of 64x48 pixels, chroma all, {steps}, denoiser tiny'
     assert start in line
     assert f'fused.weights.{number}.png and' in line
     assert captured.err == ''
@@ -434,8 +434,8 @@ def test_a_task_is_its_shipped_preset(
         ('a.png b.png -o out.png --preset none', 'none is neither a file nor a preset'),
         ('a.png b.png -o out.png --preset text.png', 'has no ros__parameters for fusion_node'),
         ('a.png b.png -o out.png --device cuda:99', "device 'cuda:99'"),
-        ('a.png b.png -o out.png --prior none', "prior 'none' is neither an embedded prior"),
-        ('a.png b.png -o out.png --prior text.png', 'prior text.png'),
+        ('a.png b.png -o out.png --prior none', "denoiser 'none' is neither an embedded denoiser"),
+        ('a.png b.png -o out.png --prior text.png', 'denoiser text.png'),
         ('a.png b.png -o out.png -N 500', 'first_timestep is 400, but must be at least 500'),
     ],
 )
@@ -655,7 +655,7 @@ def test_folders_are_paired_by_name(
     options = ('--prior', prior, '--device', 'cpu')
     assert main([*paths, '--weights', *options]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith('fused: 2 pairs fused, N 1, S 1, prior tiny')
+    assert out.startswith('fused: 2 pairs fused, N 1, S 1, denoiser tiny')
     assert '1 images without a counterpart are left out: ' in err
     assert 'alone.png' in err
     kinds = ('.overlay.png', '.png', '.weights.1.png', '.weights.2.png')
