@@ -78,7 +78,7 @@ def test_gains_are_refreshed_every_s_steps_from_the_first():
         ),
         (
             {'visible_degradation': 'contrast auto'},
-            'visible_degradation is .*only estimated in thermal',
+            'visible_degradation is .*only thermal images are stretched',
         ),
     ],
 )

@@ -160,7 +160,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_sentence(images, tmp_path, capsys
     ('words', 'reason'),
     [
         (['--widths', '8'], 'must name the same levels'),
-        (['--device', 'gpu'], "device 'gpu' is unknown"),
+        (['--device', 'gpu'], "unknown device 'gpu'"),
         (['--output', '/no/such/folder/a.safetensors'], 'there is no folder /no/such/folder'),
     ],
 )
