@@ -38,6 +38,10 @@ LONGEST_SIDE = 16_384
 _LARGEST_FILE = 1 << 30
 # Each scan of a progressive JPEG goes over all pixels; encoders make about ten.
 _MOST_SCANS = 100
+# Texts and colour profiles of a PNG that are compressed: for each, libpng holds up to 8 MB.
+_MOST_COMPRESSED_TEXTS = 16
+# Comments in the header of a PNM included.
+_LONGEST_PNM_HEADER = 1 << 16
 # A decoder holds a whole tile of a TIFF, however small the image is.
 _LARGEST_TILE = 1 << 24
 KINDS = ('JPEG', 'PNG', 'TIFF', 'WebP', 'BMP', 'PNM')
@@ -227,11 +231,12 @@ def _png(data: bytes) -> tuple[int, int] | None:
     """
     Return (width, height) from the header chunk, which comes first (PNG, 11.2.2).
 
-    :raises EncodedImageError: it has another one, is an animation, or its end is missing.
+    :raises EncodedImageError: it has another one, is an animation, has too many texts, or its end
+        is missing.
     """
     if data[8:16] != b'\0\0\0\rIHDR' or len(data) < 33:
         return None
-    position = 33
+    position, texts = 33, 0
     while position + 12 <= len(data):
         name = data[position + 4 : position + 8]
         if name == b'IEND':
@@ -240,6 +245,11 @@ def _png(data: bytes) -> tuple[int, int] | None:
             raise EncodedImageError('the PNG data is damaged: it has two headers')
         if name in (b'acTL', b'fcTL', b'fdAT'):
             raise EncodedImageError('the PNG data is an animation: give a single image')
+        texts += name in (b'zTXt', b'iTXt', b'iCCP')
+        if texts > _MOST_COMPRESSED_TEXTS:
+            raise EncodedImageError(
+                f'the PNG data has more than {_MOST_COMPRESSED_TEXTS} compressed texts'
+            )
         position += 12 + int.from_bytes(data[position : position + 4], 'big')
     raise EncodedImageError('the PNG data ends early: its end marker is missing')
 
@@ -322,5 +332,7 @@ def _bmp(data: bytes) -> tuple[int, int] | None:
 def _pnm(data: bytes) -> tuple[int, int] | None:
     """Return (width, height) from the header, which is text (Netpbm)."""
     gap = rb'(?:\s|#[^\n\r]*[\n\r])+'
-    header = re.match(rb'P[1-6]' + gap + rb'(\d{1,9})' + gap + rb'(\d{1,9})\s', data)
+    pattern = rb'P[1-6]' + gap + rb'(\d{1,9})' + gap + rb'(\d{1,9})\s'
+    # To search gigabytes of white space, re takes a hundred times as much memory.
+    header = re.match(pattern, data[:_LONGEST_PNM_HEADER])
     return (int(header[1]), int(header[2])) if header else None

@@ -49,6 +49,9 @@ _CONTAINERS = re.compile(
 )
 # FFmpeg looks at more than the beginning: it shall take nothing for a format of another kind.
 _ONLY_CONTAINERS = 'format_whitelist;mov,matroska,webm,avi|protocol_whitelist;file'
+# Each thread of a decoder holds a frame, which may be larger than the file states. OpenCV 4.6 does
+# not know how to say so.
+_ONE_THREAD = [cv2.CAP_PROP_N_THREADS, 1] if hasattr(cv2, 'CAP_PROP_N_THREADS') else []
 # Of CAP_PROP_CODEC_PIXEL_FORMAT: one channel of 16 bits, as for thermal counts.
 _GREY_16 = int.from_bytes(b'Y1\0\x10', 'little')
 # Frames per second that a file may state; others say nothing.
@@ -68,7 +71,7 @@ class VideoFrames:
     The frames of a video file, in order.
 
     :param path: an MP4, MOV, MKV, WebM or AVI file.
-    :param max_pixels: of a frame; larger ones are refused before one is decoded.
+    :param max_pixels: of a frame, as the file states it; FFmpeg may decode the first one to know.
     :ivar rate: frames per second as the file states them.
     :ivar count: how many frames the file states; 0 where it does not. There may be more or fewer.
     :raises VideoError: it cannot be opened, or its frames are too large; the latter also later.
@@ -89,7 +92,8 @@ class VideoFrames:
             raise VideoError(f'cannot read {path}: it is no MP4, MOV, MKV, WebM or AVI video')
         with _quiet(), _restricted():
             # With a full path nothing in the name is taken for a protocol.
-            self._capture = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG)
+            name = str(path.resolve())
+            self._capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, _ONE_THREAD)
         if not self._capture.isOpened():
             raise VideoError(
                 f'cannot read {path}: it is damaged, its codec is unknown, or OpenCV has no FFmpeg'

@@ -196,6 +196,24 @@ def test_a_png_with_two_headers():
         stated_size(png(16, 16, second))
 
 
+def test_a_png_whose_texts_would_be_inflated_by_the_thousand():
+    text = (b'zTXt', b'Comment\0\0' + zlib.compress(bytes(1 << 20)))
+    texts = [text, (b'iTXt', text[1]), (b'iCCP', text[1])] * 5
+    assert stated_size(png(16, 16, *texts, text)) == Stated('PNG', 16, 16)
+    with pytest.raises(EncodedImageError, match='more than 16 compressed texts'):
+        stated_size(png(16, 16, *texts, text, text))
+    assert stated_size(png(16, 16, *[(b'tEXt', b'a\0b')] * 100)) == Stated('PNG', 16, 16)
+
+
+@pytest.mark.parametrize('filling', [b' ', b'#\n'])
+def test_a_pnm_whose_header_is_megabytes(filling):
+    # The memory of the search is a multiple of what is searched.
+    head, tail = b'P5\n', b'16 1\n255\n' + bytes(16)
+    assert stated_size(head + filling * 1000 + tail) == Stated('PNM', 16, 1)
+    with pytest.raises(EncodedImageError, match='does not state a size'):
+        stated_size(head + filling * (1 << 16) + tail)
+
+
 def test_animations_are_no_images():
     with pytest.raises(EncodedImageError, match='PNG data is an animation'):
         stated_size(png(16, 16, (b'acTL', bytes(8))))
