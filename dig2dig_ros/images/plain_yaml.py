@@ -22,6 +22,8 @@ from typing import Any
 
 import yaml
 
+_LARGEST_FILE = 1 << 20
+
 
 class WithoutAliases:
     """
@@ -46,6 +48,23 @@ class TextLoader(WithoutAliases, yaml.BaseLoader):  # type: ignore[misc]
     """Reads texts, lists and mappings."""
 
 
+def read_plain(path: Path) -> Any:
+    """
+    Read a small YAML file of numbers, texts, lists and mappings.
+
+    :raises OSError: it cannot be read.
+    :raises ValueError: it is not such a file; the text, of one line, says why.
+    """
+    size = path.stat().st_size
+    # A device or a pipe may go on for ever.
+    if size > _LARGEST_FILE or not (path.is_file() or path.is_dir()):
+        raise ValueError(f'it is not a file, or has more than {_LARGEST_FILE} bytes')
+    try:
+        return yaml.load(path.read_text(encoding='utf-8'), Loader=PlainLoader)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(' '.join(str(error).split())) from error
+
+
 def ros_parameters(path: Path, node: str) -> dict[str, Any]:
     """
     Read what a ROS 2 parameter file sets for a node; nested names are joined by dots.
@@ -54,8 +73,8 @@ def ros_parameters(path: Path, node: str) -> dict[str, Any]:
     :raises ValueError: the file is not a parameter file, or sets nothing for the node.
     """
     try:
-        document = yaml.load(path.read_text(encoding='utf-8'), Loader=PlainLoader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        document = read_plain(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f'{path} cannot be read as YAML: {error}') from error
     parameters: dict[str, Any] = {}
     found = False

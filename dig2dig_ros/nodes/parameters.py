@@ -34,9 +34,9 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.utilities import remove_ros_args
-import yaml
 
 from dig2dig_ros.fusion.parameter_spec import nearest_name, ParameterSpec
+from dig2dig_ros.images.plain_yaml import read_plain
 from dig2dig_ros.streams.parameters import (
     fusion_settings,
     no_parameter,
@@ -92,8 +92,8 @@ def _addressed(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         if option in ('-p', '--param') and ':' in value.partition(':=')[0]:
             yield f'-p {value}', value.partition(':=')[0].rpartition(':')[0]
         elif option == '--params-file':
-            with suppress(OSError, ValueError, yaml.YAMLError):
-                content = yaml.safe_load(Path(value).read_text(encoding='utf-8'))
+            with suppress(OSError, ValueError):
+                content = read_plain(Path(value))
                 yield from ((f'--params-file {value}', name) for name in _nodes_of(content))
 
 

@@ -46,12 +46,16 @@ def node(module_domain, tmp_path_factory):
     other = str(tmp_path_factory.mktemp('parameters') / 'other.yaml')
     text = '/robot:\n  fuser:\n    ros__parameters:\n      prior: nano\n'
     Path(other).write_text(text, encoding='utf-8')
+    # ROS reads it, and Python's own reader comes to no end.
+    nested = other.replace('other', 'nested')
+    Path(nested).write_text(f'{text}      deep: {"[" * 2000}{"]" * 2000}\n', encoding='utf-8')
     with running(
         module_domain,
         GIVEN,
         [
             *('-r', 'visibel/image_raw:=/x', '-r', 'thermal/image_raw:=/y'),
-            *('-p', 'fusion:prior:=nano', '--params-file', other, '--', '--prier', 'nano'),
+            *('-p', 'fusion:prior:=nano', '--params-file', other, '--params-file', nested),
+            *('--', '--prier', 'nano'),
         ],
     ) as (client, process):
         client.until(lambda: client.values.get('state') == 'active', 60, 'active')

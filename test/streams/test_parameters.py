@@ -241,13 +241,21 @@ def test_a_misspelt_name_is_told_the_nearest(wrong, meant):
         'a: &a {x: 1}\n/**: {ros__parameters: {p: *a, q: *a}}',
         '[' * 1000,
         '/**: {ros__parameters: {prior: 2001-99-99}}',
+        '/**:\n  ros__parameters:\n    prior: !!python/name:os.system\n',
+        '/**: {ros__parameters: {prior: nano}}\n' + '#' * (1 << 20),
     ],
 )
 def test_a_parameter_file_that_is_no_plain_yaml_is_refused(tmp_path, text):
     path = tmp_path / 'parameters.yaml'
     path.write_text(text)
-    with pytest.raises(ValueError, match=r'parameters\.yaml cannot be read as YAML'):
+    with pytest.raises(ValueError, match=r'parameters\.yaml cannot be read as YAML') as caught:
         read_parameters(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_device_is_no_parameter_file():
+    with pytest.raises(ValueError, match=r'/dev/zero cannot be read as YAML: it is not a file'):
+        read_parameters(Path('/dev/zero'))
 
 
 @pytest.mark.parametrize(
