@@ -64,7 +64,6 @@ NOT_RUN = (
     (r'.* --device cuda ', 'needs a GPU'),
     (r'trtexec ', 'needs TensorRT'),
     (r'docker ', 'needs Docker and a network'),
-    (r'unshare ', 'needs namespaces; test/integration/test_isolation.py does the same'),
     (r'.* --scheduler ', 'needs a Dask cluster; test/evaluation/test_jobs.py starts one'),
     (r'ros2 launch dig2dig ', 'needs ros2 launch; test/test_launch*.py start the files'),
     (r'ros2 (launch|run) (?!dig2dig )', 'needs the package of somebody else'),
@@ -79,7 +78,7 @@ NOT_RUN = (
 
 # What is written another way here: first what runs it, then what it reads.
 STAND_INS = (
-    (r'^bash scripts/demo\.sh', 'dig2dig demo'),
+    (r'\bbash scripts/demo\.sh', 'dig2dig demo'),
     (r'^ros2 run dig2dig fusion_node', f'{FOR_A_WHILE} {_FUSION_NODE}'),
     (r'^ros2 run dig2dig pair_camera', f'{FOR_A_WHILE} {_PAIR_CAMERA}'),
     (

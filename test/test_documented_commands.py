@@ -114,9 +114,8 @@ def script() -> Any:
 
 
 def test_what_the_script_runs_is_ours_and_the_rest_has_a_reason(script: Any) -> None:
-    runs = re.compile(rf'(?:[A-Z_]+=\S+ )*(?:{re.escape(script.FOR_A_WHILE)} )?{script.PYTHON} ')
     for item in script.documented():
-        assert item.reason() or runs.match(item.command()), item.title
+        assert item.reason() or f'{script.PYTHON} ' in item.command(), item.title
 
 
 def test_the_tables_of_the_script_are_of_what_is_documented(script: Any) -> None:
