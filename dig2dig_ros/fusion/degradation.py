@@ -35,7 +35,7 @@ PRESETS: dict[str, str] = {
 _TERMS = (
     'x4 (down-sampling), blur 1.5 (standard deviation in pixels), motion 9 30 '
     '(length in pixels, degrees), stripes auto (of columns and rows), contrast auto (little of '
-    'it), noise 10 (standard deviation in grey levels of 255) or noise auto'
+    'it), blur auto, noise 10 (standard deviation in grey levels of 255) or noise auto'
 )
 _NUMBER = r'([0-9]+(?:\.[0-9]*)?|\.[0-9]+)'
 _LARGEST_FACTOR = 16.0
@@ -54,7 +54,8 @@ class Degradation:
 
     :param factor: the scene has this many times the pixels of the image along each side; each of
         these is the mean over its own, as on a sensor.
-    :param blur: standard deviation of a Gaussian, in pixels of the scene.
+    :param blur: standard deviation of a Gaussian, in pixels of the scene; None is estimated for
+        every frame, as is a factor by which the image was enlarged.
     :param motion: length of a straight movement in pixels of the scene and its direction in
         degrees, counter-clockwise from the right; length 0 is none.
     :param stripes: whether columns and rows have offsets, which are estimated for every frame.
@@ -63,7 +64,7 @@ class Degradation:
     """
 
     factor: float = 1.0
-    blur: float = 0.0
+    blur: float | None = 0.0
     motion: tuple[float, float] = (0.0, 0.0)
     stripes: bool = False
     contrast: bool = False
@@ -72,7 +73,8 @@ class Degradation:
     @property
     def is_only_noise(self) -> bool:
         """Whether every pixel shows its own part of the scene, with noise or without."""
-        return replace(self, stripes=False, contrast=False, noise=0.0).is_none
+        blur = self.blur or 0.0
+        return replace(self, stripes=False, contrast=False, blur=blur, noise=0.0).is_none
 
     @property
     def is_none(self) -> bool:
@@ -101,7 +103,7 @@ class Degradation:
                     raise DegradationError(f"'{text}' has {name} twice: give each term once")
                 values[name] = value
         degradation = Degradation(**values)
-        if degradation.blur > 0 and degradation.motion[0] > 0:
+        if degradation.blur != 0 and degradation.motion[0] > 0:
             raise DegradationError(f"'{text}' has both blur and motion: give one of them")
         return degradation
 
@@ -118,6 +120,8 @@ class Degradation:
             terms.append('stripes auto')
         if self.contrast:
             terms.append('contrast auto')
+        if self.blur is None:
+            terms.append('blur auto')
         if self.noise != 0:
             terms.append('noise auto' if self.noise is None else f'noise {self.noise:g}')
         return ', '.join(terms) or 'none'
@@ -140,6 +144,8 @@ def _term(term: str, text: str) -> dict[str, Any]:
         return {'stripes': True}
     if term == 'contrast auto':
         return {'contrast': True}
+    if term == 'blur auto':
+        return {'blur': None}
     if term == 'noise auto':
         return {'noise': None}
     if match := re.fullmatch(rf'noise\s+{_NUMBER}', term):

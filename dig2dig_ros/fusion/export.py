@@ -245,7 +245,15 @@ def _no_noise(index: int) -> Tensor:
 def without_estimates(settings: FusionSettings) -> FusionSettings:
     """Return the settings without anything that is estimated from each image."""
     visible, thermal = (
-        str(replace(each, stripes=False, contrast=False, noise=each.noise or 0.0))
+        str(
+            replace(
+                each,
+                stripes=False,
+                contrast=False,
+                blur=each.blur or 0.0,
+                noise=each.noise or 0.0,
+            )
+        )
         for each in settings.degradations(2)
     )
     return replace(settings, visible_degradation=visible, thermal_degradation=thermal)
@@ -262,6 +270,7 @@ def left_out(settings: FusionSettings) -> dict[str, str]:
         estimated = Degradation(
             stripes=degradation.stripes,
             contrast=degradation.contrast,
+            blur=None if degradation.blur is None else 0.0,
             noise=None if degradation.noise is None else 0.0,
         )
         if not estimated.is_none:

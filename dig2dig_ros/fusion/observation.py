@@ -110,7 +110,7 @@ def _operator(degradation: Degradation, size: Size) -> LinearOperator:
     """Return A, from the scene to images of this size."""
     scene = degradation.scene_size(*size)
     operator: LinearOperator = Identity(scene)
-    if degradation.blur > 0:
+    if degradation.blur:
         operator = gaussian_blur(scene, degradation.blur)
     elif degradation.motion[0] > 0:
         psf = motion_psf(*degradation.motion)

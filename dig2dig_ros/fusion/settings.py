@@ -63,6 +63,8 @@ def _visible_degradation(text: str) -> str | None:
         return 'stripes are only estimated in thermal images: leave out stripes auto'
     if problem is None and Degradation.parse(text).contrast:
         return 'only thermal images are stretched: leave out contrast auto'
+    if problem is None and Degradation.parse(text).blur is None:
+        return 'only the blur of thermal images is estimated: leave out blur auto'
     return problem
 
 
@@ -229,10 +231,11 @@ class FusionSettings:
         check=_visible_degradation,
     )
     thermal_degradation: str = _setting(
-        'stripes auto, contrast auto, noise auto',
+        'stripes auto, contrast auto, blur auto, noise auto',
         'Degradation of the thermal camera, to be undone: stripes auto (column and row offsets), '
-        'contrast auto (stretches flat images), noise auto, none, lepton, boson, or terms such '
-        "as 'x4, noise auto', where x4 is a sensor with a quarter of the pixels along each side.",
+        'contrast auto (stretches flat images), blur auto (sharpens blurred ones), noise auto, '
+        "none, lepton, boson, or terms such as 'x4, noise auto', where x4 is a sensor with a "
+        'quarter of the pixels along each side.',
         check=_degradation,
     )
     restoration_steps: int = _setting(

@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 from dig2dig_ros.errors import Refusal
 from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.fusion.denoising import LUMA_NOISE
+from dig2dig_ros.images.blur import deblurred
 from dig2dig_ros.images.camera_noise import CameraNoise
 from dig2dig_ros.images.contrast import stretched
 from dig2dig_ros.images.no_data import filled, placement_of_data, SOFT_EDGE
 from dig2dig_ros.images.placement import Placement
-from dig2dig_ros.images.sensor_noise import measure_noise, SensorNoise
+from dig2dig_ros.images.sensor_noise import measure_noise, NOISY, SensorNoise
 from dig2dig_ros.images.stripes import Stripes, without_stripes
 from dig2dig_ros.images.thermal_range import ThermalRange, ThermalRangeError
 
@@ -178,7 +179,7 @@ def measured_sources(
     degradations: Sequence[Degradation],
     known: Sequence[SensorNoise | None],
 ) -> list[Source]:
-    """Return the sources without stripes, stretched, and with their white noise; see ``fuse``."""
+    """Return the sources without stripes, sharpened, stretched, and with their white noise."""
     if len(known) > len(sources):
         raise FusionInputError(
             f'{len(known)} noises for {len(sources)} sources: give one for each'
@@ -186,15 +187,20 @@ def measured_sources(
     measured = []
     for index, (source, degradation) in enumerate(zip(sources, degradations, strict=True)):
         stripes, contrast = degradation.stripes, degradation.contrast
-        white = degradation.noise is None
+        white, blur = degradation.noise is None, degradation.blur is None
         noise = known[index] if index < len(known) else None
         pixels, full_scale = source.pixels, source.full_scale
-        if source.trust == 0 or not (stripes or contrast or degradation.noise != 0):
+        if source.trust == 0 or not (stripes or contrast or blur or degradation.noise != 0):
             measured.append(source)
             continue
         if noise is None:
             noise = measure_noise(
-                pixels, full_scale=full_scale, white=white, stripes=stripes, contrast=contrast
+                pixels,
+                full_scale=full_scale,
+                white=white,
+                stripes=stripes,
+                contrast=contrast,
+                blur=blur,
             )
         if stripes and pixels.ndim == 2:
             _check_stripes(noise.stripes, pixels, index)
@@ -203,6 +209,8 @@ def measured_sources(
         if degradation.noise is not None:
             deviation = degradation.noise * (LUMA_NOISE if pixels.ndim == 3 else 1)
             level = CameraNoise(read=deviation, deviation=deviation)
+        if blur and pixels.ndim == 2 and level.deviation < NOISY:
+            pixels, full_scale = deblurred(pixels, noise.blur, full_scale=full_scale)
         if contrast and pixels.ndim == 2:
             pixels, full_scale = stretched(pixels, noise.contrast, full_scale=full_scale)
             level = noise.contrast.of_noise(level)

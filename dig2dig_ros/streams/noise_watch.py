@@ -23,14 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dig2dig_ros.fusion.degradation import Degradation
+from dig2dig_ros.images.blur import Blur
 from dig2dig_ros.images.camera_noise import CameraNoise
 from dig2dig_ros.images.contrast import Contrast
-from dig2dig_ros.images.sensor_noise import measure_noise, SensorNoise
+from dig2dig_ros.images.sensor_noise import measure_noise, NOISY, SensorNoise
 from dig2dig_ros.images.stripes import Stripes
 
 # s. Time constants: of noise that follows the light, of a sensor's offsets, and of how fast a
-# stretched image may become brighter.
-NOISE_SECONDS, STRIPES_SECONDS, CONTRAST_SECONDS = 0.5, 2.0, 1.0
+# stretched image may become brighter, and a sharpened one sharper.
+NOISE_SECONDS, STRIPES_SECONDS, CONTRAST_SECONDS, BLUR_SECONDS = 0.5, 2.0, 1.0, 1.0
 # s. After such a gap, the past says nothing about the new image.
 _GAP = 10.0
 # An estimate is a jump if it is above the smoothed one by this factor.
@@ -39,7 +40,8 @@ _JUMP = 1.3
 _FALL = 0.7
 # A gain on its way to 1 has arrived when it is nearer than this.
 _AS_IT_IS = 0.02
-# Images in a row with stripes after which a camera has them, and without after which it has none.
+# Images in a row with stripes, or blur, after which a camera has them, and without after which it
+# has none.
 _WITH, _WITHOUT = 2, 5
 
 
@@ -54,7 +56,7 @@ class NoiseWatch:
 
     def __init__(self) -> None:
         self._white, self._stripes = NoiseTracker(), StripeTracker()
-        self._contrast = ContrastTracker()
+        self._contrast, self._blur = ContrastTracker(), BlurTracker()
         self.noise = SensorNoise()
 
     def __call__(
@@ -69,7 +71,8 @@ class NoiseWatch:
         :return: what to remove from the image; None if nothing has to be measured.
         """
         white, stripes = degradation.noise is None, degradation.stripes
-        if not (white or stripes or degradation.contrast):
+        blur = degradation.blur is None
+        if not (white or stripes or degradation.contrast or blur):
             self.noise = SensorNoise()
             return None
         full_scale = 1.0 if image.dtype.kind == 'f' else float(np.iinfo(image.dtype).max)
@@ -79,12 +82,14 @@ class NoiseWatch:
             white=white,
             stripes=stripes,
             contrast=degradation.contrast,
+            blur=blur,
         )
         contrast = self._contrast(found.contrast, stamp)
         self.noise = SensorNoise(
             self._white(found.white, stamp, contrast.gain),
             self._stripes(found.stripes, stamp, image.shape),
             contrast,
+            self._blur(found.blur, stamp),
         )
         return self.noise
 
@@ -96,6 +101,8 @@ class NoiseWatch:
             table[f'{source} stripes'] = f'{max(stripes.columns, stripes.rows):.1f}'
         if not self.noise.contrast.is_enough:
             table[f'{source} contrast'] = f'stretched by {self.noise.contrast.gain:.1f}'
+        if not self.noise.blur.is_none:
+            table[f'{source} blur'] = str(self.noise.blur)
         return table
 
 
@@ -117,7 +124,7 @@ class NoiseTracker:
     """
 
     def __init__(
-        self, *, noisy: float = 1.5, quiet: float = 1.25, seconds: float = NOISE_SECONDS
+        self, *, noisy: float = NOISY, quiet: float = 1.25, seconds: float = NOISE_SECONDS
     ) -> None:
         if not 0 <= quiet <= noisy < math.inf:
             raise ValueError(f'quiet is {quiet:g}, but must be from 0 to noisy, {noisy:g}')
@@ -235,6 +242,45 @@ class ContrastTracker:
             )
             if abs(self._smoothed.gain - 1) < _AS_IT_IS and contrast.is_enough:
                 self._smoothed = contrast
+        return self._smoothed
+
+
+class BlurTracker:
+    """
+    Follow the blur of one camera: of its lens, or of an enlargement.
+
+    It is there as soon as two images in a row have it (or the first one has), and gone after five
+    without; so it is where one kind follows the other. The deviation approaches those of the
+    images exponentially.
+
+    Not thread-safe: images have an order.
+
+    :param seconds: time constant of the smoothing; 0 takes each image for itself.
+    :raises ValueError: the time is impossible.
+    """
+
+    def __init__(self, *, seconds: float = BLUR_SECONDS) -> None:
+        self._clock = _Clock(seconds)
+        self._smoothed = self._last = Blur()
+        self._missed = 0
+
+    def __call__(self, blur: Blur, stamp: float) -> Blur:
+        """
+        Take the estimate of the next image.
+
+        :param stamp: of the image in s; where it goes back, or 10 s on, the past is forgotten.
+        :return: the blur to undo.
+        """
+        share, last = self._clock.share(stamp), self._last
+        self._last = blur
+        if share is None:
+            self._smoothed, self._missed = blur, 0
+        elif not blur.is_none and blur.is_like(self._smoothed):
+            self._smoothed, self._missed = self._smoothed.towards(blur, share), 0
+        else:
+            self._missed += 1
+            if blur.is_like(last) and (self._smoothed.is_none or self._missed >= _WITHOUT):
+                self._smoothed, self._missed = blur, 0
         return self._smoothed
 
 

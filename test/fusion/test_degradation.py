@@ -38,6 +38,7 @@ def test_nothing_is_declared(text):
         ('noise auto', Degradation(noise=None)),
         ('stripes auto', Degradation(stripes=True)),
         ('contrast auto', Degradation(contrast=True)),
+        ('blur auto', Degradation(blur=None)),
         ('noise auto, stripes auto', Degradation(stripes=True, noise=None)),
         ('blur 1, x2 ,noise 5.5', Degradation(factor=2, blur=1, noise=5.5)),
     ],
@@ -66,7 +67,7 @@ def test_a_preset_for_a_low_resolution_camera():
     ('text', 'expected'),
     [
         ('none', True),
-        ('stripes auto, contrast auto, noise auto', True),
+        ('stripes auto, contrast auto, blur auto, noise auto', True),
         ('noise 10', True),
         ('blur 1', False),
         ('motion 9 0, noise auto', False),

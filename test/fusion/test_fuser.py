@@ -21,6 +21,7 @@ import torch
 
 from dig2dig_ros.fusion.fuser import Fuser, FusionCancelled, FusionInputError, NotFiniteError
 from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.images.blur import deblurred
 from dig2dig_ros.images.camera_noise import CameraNoise
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.registration import Registration
@@ -623,6 +624,31 @@ def test_a_flat_thermal_image_is_stretched(fuser):
     ]
     assert contrasts[1] > 0.5 * contrasts[0]
     assert contrasts[1] > contrasts[2] + 20
+
+
+def test_a_blurred_thermal_image_is_sharpened(fuser):
+    random = np.random.default_rng(0)
+    visible, thermal = (np.full((128, 160), 40, np.float32) for _ in range(2))
+    for image in (visible, thermal):
+        for _ in range(60):
+            row, column = random.integers(0, 110), random.integers(0, 140)
+            height, width = random.integers(4, 40), random.integers(4, 40)
+            image[row : row + height, column : column + width] = random.uniform(20, 230)
+    visible, sharp = np.rint(visible).astype(np.uint8), np.rint(thermal).astype(np.uint8)
+    blurred = np.rint(cv2.GaussianBlur(thermal, (0, 0), 3)).astype(np.uint8)
+    as_it_is = replace(SETTINGS, thermal_degradation='stripes auto, contrast auto, noise auto')
+    blur = measure_noise(blurred, full_scale=255, blur=True).blur
+    assert blur.deviation == pytest.approx(3, rel=0.25)
+    expected = fuser.fuse(visible, deblurred(blurred, blur, full_scale=255)[0], settings=as_it_is)
+    result = fuser.fuse(visible, blurred)
+    np.testing.assert_array_equal(result.image, expected.image)
+    known = [None, SensorNoise(blur=blur)]
+    np.testing.assert_array_equal(fuser.fuse(visible, blurred, noise=known).image, result.image)
+    goal = fuser.fuse(visible, sharp).image.astype(float)
+    before = fuser.fuse(visible, blurred, settings=as_it_is).image
+    assert np.abs(result.image - goal).mean() < 0.9 * np.abs(before - goal).mean()
+    unblurred = fuser.fuse(visible, sharp, settings=as_it_is)
+    np.testing.assert_array_equal(fuser.fuse(visible, sharp).image, unblurred.image)
 
 
 def test_what_is_known_of_the_noise_counts_in_place_of_a_measurement(fuser):

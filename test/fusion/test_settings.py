@@ -80,6 +80,7 @@ def test_gains_are_refreshed_every_s_steps_from_the_first():
             {'visible_degradation': 'contrast auto'},
             'visible_degradation is .*only thermal images are stretched',
         ),
+        ({'visible_degradation': 'blur auto'}, 'visible_degradation is .*blur of thermal'),
     ],
 )
 def test_bad_settings_are_refused_by_name(change, words):

@@ -16,15 +16,18 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 
 from dig2dig_ros.fusion.degradation import Degradation
+from dig2dig_ros.images.blur import Blur
 from dig2dig_ros.images.camera_noise import CameraNoise
 from dig2dig_ros.images.contrast import Contrast
 from dig2dig_ros.images.sensor_noise import measure_noise, SensorNoise
 from dig2dig_ros.images.stripes import Stripes
 from dig2dig_ros.streams.noise_watch import (
+    BlurTracker,
     ContrastTracker,
     NoiseTracker,
     NoiseWatch,
@@ -276,3 +279,59 @@ def test_noise_that_stretching_makes_visible_is_taken_out():
     noise = watch(flat_image(0.15), 0.0, FLAT)
     assert noise.white.deviation == pytest.approx(0.67, rel=0.2)
     assert noise.contrast.of_noise(noise.white).deviation > 3
+
+
+def test_blur_is_there_in_the_second_image_and_gone_after_five_without():
+    tracker = BlurTracker()
+    assert tracker(Blur(), 0.0).is_none
+    blurred = [tracker(Blur(deviation=4.0), 0.1 * moment) for moment in range(1, 5)]
+    assert [each.deviation for each in blurred] == [0, 4, 4, 4]
+    gone = [tracker(Blur(), 0.1 * moment).is_none for moment in range(5, 12)]
+    assert gone == [False] * 4 + [True] * 3
+
+
+def test_an_image_that_once_has_no_blur_changes_nothing():
+    tracker = BlurTracker()
+    assert tracker(Blur(factor=4.0), 0.0).factor == 4
+    assert tracker(Blur(), 0.1).factor == 4
+    assert tracker(Blur(factor=4.0), 0.2).factor == 4
+    assert [tracker(Blur(), 0.1 * moment).factor for moment in range(3, 8)] == [4, 4, 4, 4, 1]
+
+
+def test_the_blur_of_a_lens_is_followed_slowly():
+    tracker = BlurTracker()
+    tracker(Blur(deviation=4.0, noise=0.1), 0.0)
+    found = [tracker(Blur(deviation=5.0, noise=0.2), moment * 0.1) for moment in range(1, 11)]
+    left = [np.exp(-0.1 * moment) for moment in range(1, 11)]
+    assert [each.deviation for each in found] == pytest.approx([5 - each for each in left])
+    assert [each.noise for each in found] == pytest.approx([0.2 - 0.1 * each for each in left])
+
+
+def test_one_kind_of_blur_takes_the_place_of_the_other():
+    tracker = BlurTracker()
+    tracker(Blur(deviation=4.0), 0.0)
+    found = [tracker(Blur(factor=8.0), moment * 0.1) for moment in range(1, 6)]
+    assert [each.factor for each in found] == [1, 1, 1, 1, 8]
+
+
+def test_after_a_gap_blur_is_what_the_image_has():
+    tracker = BlurTracker()
+    tracker(Blur(deviation=4.0), 0.0)
+    assert tracker(Blur(), 11.0).is_none
+
+
+def test_blur_is_in_the_table():
+    declared = Degradation.parse('blur auto, noise auto')
+    watch = NoiseWatch()
+    image = np.zeros((128, 160), np.float32)
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        row, column = random.integers(0, 110), random.integers(0, 140)
+        height, width = random.integers(4, 40), random.integers(4, 40)
+        image[row : row + height, column : column + width] = random.uniform(0, 250)
+    assert watch(image.astype(np.uint8), 0.0, declared).blur.is_none
+    assert 'thermal blur' not in watch.table('thermal')
+    blurred = np.rint(cv2.GaussianBlur(image, (0, 0), 3)).astype(np.uint8)
+    found = [watch(blurred, 0.1 * moment, declared).blur for moment in range(1, 4)]
+    assert [each.is_none for each in found] == [True, False, False]
+    assert watch.table('thermal')['thermal blur'] == f'{found[-1].deviation:.1f} pixels'

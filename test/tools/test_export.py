@@ -45,7 +45,7 @@ def test_a_checked_file_is_written(registration, tmp_path, capsys):
     assert lines[1].startswith('synthetic street: fused image at most 0.0')
     assert lines[2].startswith(f'{path}: 64x48, ')
     assert 'not in the file' in said.err
-    assert 'contrast auto, noise auto (thermal)' in said.err
+    assert 'contrast auto, blur auto, noise auto (thermal)' in said.err
     graph = onnx.load(path).graph
     shapes = [[side.dim_value for side in each.type.tensor_type.shape.dim] for each in graph.input]
     assert shapes == [[1, 48, 64, 3], [1, 24, 32]]
