@@ -64,6 +64,8 @@ _KINKS, _PEAKS, _DIVISORS = 0.02, 4, (1, 2, 3, 4)
 _UNEXPLAINED = 0.45
 # Frequencies above that of the former pixels are images of others; the filter ends as far above.
 _ROLL_OFF = 1.25
+# Least part of a frequency that is made whole.
+_LEAST_PASSED = 0.35
 # Number of deviations, or of former pixels, by which the image is continued beyond its border.
 _MARGIN = 3.0
 # Logarithm of the ratio of two factors that are one.
@@ -305,5 +307,5 @@ def _of_former_pixels(frequencies: NDArray[np.float64], blur: Blur) -> NDArray[n
     former = frequencies * blur.factor
     passed = np.sinc(former.clip(max=_ROLL_OFF / 2)) ** 3
     roll_off = ((_ROLL_OFF / 2 - former) / (_ROLL_OFF / 2 - 0.5)).clip(0, 1)
-    gain: NDArray[np.float64] = roll_off / passed.clip(min=0.2)
+    gain: NDArray[np.float64] = roll_off / passed.clip(min=_LEAST_PASSED)
     return gain
