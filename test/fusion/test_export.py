@@ -74,7 +74,7 @@ def test_the_file_computes_what_the_fuser_does_and_describes_itself():
 
     fused, weights = run(model, visible, thermal)
     settings = replace(CLEAN, thermal_strength=0.6)
-    expected = Fuser(settings, prior=prior, device='cpu').fuse(visible, thermal)
+    expected = Fuser(settings, prior=prior, device='cpu', precision='fp32').fuse(visible, thermal)
     assert np.abs(fused.astype(int) - expected.image).max() <= 1
     assert (fused == expected.image).mean() > 0.999
     np.testing.assert_allclose(weights, expected.weights, atol=1e-5)
@@ -121,7 +121,7 @@ def test_registration_and_declared_noise_are_baked_in():
     visible, thermal = images(size, thermal_size)
 
     fused, weights = run(model, visible, thermal)
-    fuser = Fuser(settings, prior=prior, device='cpu')
+    fuser = Fuser(settings, prior=prior, device='cpu', precision='fp32')
     expected = fuser.fuse(visible, thermal, placements=[None, placement])
     assert np.abs(fused.astype(int) - expected.image).max() <= 1
     assert (fused == expected.image).mean() > 0.999

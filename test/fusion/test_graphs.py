@@ -61,7 +61,7 @@ def film():
     for moment in range(OFTEN):
         yield SETTINGS, images(moment), {}
     for moment in range(OFTEN):
-        yield SETTINGS, images(moment), {'weights': False}
+        yield SETTINGS, images(moment), {'weight_maps': False}
     for moment in range(OFTEN):
         yield SETTINGS, images(moment), {'restored': True}
     # A camera that fades out, and is warped by a placement that is replaced on the way.
