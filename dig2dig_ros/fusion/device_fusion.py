@@ -77,6 +77,7 @@ class Task:
     All that the computation of a pair depends on but the values of its tensors.
 
     :param full_trust: the trust of all sources is 1.
+    :param all_sharp: none of the sources was blurred.
     :param weights: whether the weights are wanted, and the contributions with them.
     :param restored: whether the restored sources are.
     :param rounded: whether the fused image is wanted in whole grey levels, uint8; else it is
@@ -86,6 +87,7 @@ class Task:
     settings: FusionSettings
     sources: tuple[SourceTask, ...]
     full_trust: bool = True
+    all_sharp: bool = True
     weights: bool = True
     restored: bool = False
     rounded: bool = True
@@ -123,7 +125,8 @@ def fuse_pair(
         ``image k``, (H, W) or (H, W, 3) blue-green-red, uint8, float32, or int16 for the bits of
         uint16; where it has a placement, ``grid k``, (H, W, 2), and ``coverage k``, (H, W); where
         it is noisy or otherwise degraded, ``noise k``, (3,) float32, see
-        :func:`~dig2dig_ros.fusion.denoising.denoised`. And ``trust``, (K,) float32 in [0, 1].
+        :func:`~dig2dig_ros.fusion.denoising.denoised`. ``trust``, (K,) float32 in [0, 1], and
+        unless all are sharp ``sharpness``, (K,) float32 in (0, 1].
     :param noise: see :func:`~dig2dig_ros.fusion.sampler.sample`; of the first source's size.
     :param callback: called after every step of the sampler.
     :param cancelled: asked before every call of the prior whether to give up.
@@ -155,7 +158,10 @@ def fuse_pair(
             sources = filled_sources(sources, trust_maps)
             observations = []
         left = _sensor_noise(task, tensors, sources)
-        result = sample(watched, sources * 2 - 1, noise, settings, callback, observations, left)
+        sharpness = None if task.all_sharp else tensors['sharpness']
+        result = sample(
+            watched, sources * 2 - 1, noise, settings, callback, observations, left, sharpness
+        )
         # Summed before it is clipped, which makes white of what is infinite; nobody waits for it.
         fused = (result.fused[0, 0] + 1) / 2
         finite = fused.sum()

@@ -577,7 +577,13 @@ class Fuser:
             is_placed, is_trusted = placement is not None, source.trust > 0
             tasks.append(SourceTask(source.full_scale, is_placed, shrunk, is_trusted, is_noisy))
         full_trust = all(source.trust == 1 for source in sources)
-        return Task(settings, tuple(tasks), full_trust, weights, restored)
+        degradations = settings.degradations(len(sources))
+        all_sharp = (
+            all(degradation.blur is not None for degradation in degradations)
+            if self._replayer
+            else all(source.sharpness == 1 for source in sources)
+        )
+        return Task(settings, tuple(tasks), full_trust, all_sharp, weights, restored)
 
     def _run(
         self,
@@ -622,6 +628,9 @@ class Fuser:
         """Return what :func:`fuse_pair` wants to have on the device, by its names."""
         trust = tuple(source.trust for source in sources)
         inputs = {'trust': Input(torch.tensor(trust, dtype=torch.float32), trust)}
+        if not task.all_sharp:
+            sharpness = tuple(source.sharpness for source in sources)
+            inputs['sharpness'] = Input(torch.tensor(sharpness, dtype=torch.float32), sharpness)
         degradations = task.settings.degradations(len(sources))
         for index, source in enumerate(sources):
             inputs[f'image {index}'] = Input(self._pixels(source.pixels))

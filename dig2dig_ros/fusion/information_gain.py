@@ -22,6 +22,7 @@ estimates[r, k]             c_hat_k^t, Eq. 10: at pure noise, then at the refres
 reconstruction_loss         l(c_hat_k^t, c_k), per pixel over a local window
 information_gain            DIG_k(t), Eq. 8, over the S steps to the next refresh
 nats, information_gate      how much that is beyond the noise, docs/method.md
+sharpness_gate              what blur costs a source, docs/method.md
 softmax_weights             w_k(t), Eq. 11
 weigh_sources               all of it, as the settings ask for
 ==========================  =======================================================
@@ -61,6 +62,8 @@ _NOISE_IN_STRUCTURE, _NOISE_IN_DETAIL = 0.15, 2.0
 _LEAST_STRENGTH = 1e-9
 # Nats below which nobody has anything to say: all count alike then.
 _SOME_NATS = 0.1
+# Part of the nats of a blurred source from which on another one takes its place.
+_REPLACES = 0.5
 # Contrast on [-1, 1] that is too faint to see: six grey levels.
 _FAINT_CONTRAST = 12 / 255
 # Cells between those of which the information is looked at, whose mean over the frame counts.
@@ -347,12 +350,17 @@ def frame_information(gains: Tensor, first: int, sensor_noise: Tensor | None = N
     :param sensor_noise: see :func:`weigh_sources`.
     :return: (R, K, 1, 1, 1).
     """
+    seen = _information(gains[..., ::_EVERY, ::_EVERY], first, sensor_noise)
+    return seen.mean(dim=(-2, -1), keepdim=True)
+
+
+def _information(gains: Tensor, first: int, sensor_noise: Tensor | None) -> Tensor:
+    """Return what :func:`frame_information` does for each cell, (R, K, 1, h, w)."""
     power = gains.new_zeros(gains.shape[1]) if sensor_noise is None else sensor_noise.square()
     power = power.view(-1, 1, 1, 1)
-    seen = gains[..., ::_EVERY, ::_EVERY]
-    structure = nats(seen[:first], _STRUCTURE_FLOOR + _NOISE_IN_STRUCTURE**2 * power)
-    detail = nats(seen[first:], _DETAIL_FLOOR + _NOISE_IN_DETAIL**2 * power)
-    return torch.cat([structure, detail]).mean(dim=(-2, -1), keepdim=True)
+    structure = nats(gains[:first], _STRUCTURE_FLOOR + _NOISE_IN_STRUCTURE**2 * power)
+    detail = nats(gains[first:], _DETAIL_FLOOR + _NOISE_IN_DETAIL**2 * power)
+    return torch.cat([structure, detail])
 
 
 def information_gate(information: Tensor, least: float) -> Tensor:
@@ -371,6 +379,29 @@ def information_gate(information: Tensor, least: float) -> Tensor:
     best = information.amax(dim=1, keepdim=True)
     enough = least * (best + _SOME_NATS)
     return 2 * ((information + _SOME_NATS) / enough).clamp_max(1).log()
+
+
+def sharpness_gate(information: Tensor, sharpness: Tensor) -> Tensor:
+    """
+    Return what to add to the logits of the weights for sources that are blurred.
+
+    Blur takes few nats from a source, but its people are clouds over what the others show. So its
+    weight is multiplied by its sharpness, as far as another source shows something there: half of
+    its nats.
+
+    :param information: (K, 1, h, w) in nats, of objects.
+    :param sharpness: (K,) in (0, 1]; 1 is a sharp source, which counts exactly as before.
+    :return: (K, 1, h, w), not positive.
+    """
+    others = torch.stack(
+        [
+            torch.cat([information[:index], information[index + 1 :]]).amax(dim=0)
+            for index in range(len(information))
+        ]
+    )
+    enough = _REPLACES * information + _SOME_NATS
+    replaced = ((others + _SOME_NATS) / enough).clamp_max(1)
+    return torch.log1p((sharpness.view(-1, 1, 1, 1) - 1) * replaced)
 
 
 def common_decision(
@@ -444,6 +475,7 @@ def weigh_sources(
     settings: FusionSettings,
     from_pure_noise: bool,
     sensor_noise: Tensor | None = None,
+    sharpness: Tensor | None = None,
 ) -> Weighing:
     """
     Return the evidence for each source in each interval and the weights that follow from it.
@@ -455,6 +487,7 @@ def weigh_sources(
         the coarse structure, for which the settings have a window and a temperature of their own.
     :param sensor_noise: (K,), deviation on [-1, 1] of the white noise that the sources have been
         freed from; default: there was none.
+    :param sharpness: (K,) in (0, 1], see :func:`sharpness_gate`; default: all are sharp.
     """
     loss = settings.gain_loss
     rule = relative_dominability if settings.weights == 'rd' else information_gain
@@ -470,8 +503,12 @@ def weigh_sources(
     first = 1 if from_pure_noise else 0
     gate = _preference(settings, gains)
     if settings.least_information > 0 and settings.weights == 'dig' and loss == 'l2':
-        gate = gate + _gate(gains, first, settings.least_information, sensor_noise)
-    shares = torch.softmax(gate[0], dim=0)
+        information = frame_information(gains, first, sensor_noise)
+        gate = gate + information_gate(information, settings.least_information)
+        if sharpness is not None:
+            objects = _information(gains[:1], first, sensor_noise)[0]
+            gate = gate + sharpness_gate(objects, sharpness)
+    shares = torch.softmax(gate[0].mean(dim=(-2, -1), keepdim=True), dim=0)
     if settings.weights == 'uniform':
         return Weighing(gains, softmax_weights(torch.zeros_like(gains) + gate), cell, shares)
     compared = relative_gain(gains, NOISE_FLOORS[loss]) if settings.normalize_gain else gains
@@ -494,8 +531,3 @@ def _preference(settings: FusionSettings, gains: Tensor) -> Tensor:
     if strength != 0.5:
         logits[:, 1] = math.log(strength / (1 - strength))
     return logits
-
-
-def _gate(gains: Tensor, first: int, least: float, sensor_noise: Tensor | None) -> Tensor:
-    """Return :func:`information_gate` of intervals, of which ``first`` resolve the structure."""
-    return information_gate(frame_information(gains, first, sensor_noise), least)

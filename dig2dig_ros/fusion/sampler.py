@@ -134,6 +134,7 @@ def sample(
     callback: Callback | None = None,
     observations: Sequence[Observation | None] = (),
     sensor_noise: Tensor | None = None,
+    sharpness: Tensor | None = None,
 ) -> Sample:
     """
     Fuse K sources as the settings ask for.
@@ -146,12 +147,15 @@ def sample(
         for those left out, where the source is what was seen. A chain corrects such a source at
         every step, together with the fused image; ``increments`` takes it as it is.
     :param sensor_noise: see :func:`~dig2dig_ros.fusion.information_gain.weigh_sources`.
+    :param sharpness: likewise.
     :raises PriorError: the prior was not trained for the timesteps of the settings.
     """
     prior.check_timesteps(settings.timesteps)
     if settings.sampler == 'increments':
-        return _sum_increments(prior, sources, noise, settings, callback, sensor_noise)
-    return _follow_chain(prior, sources, noise, settings, callback, observations, sensor_noise)
+        return _sum_increments(prior, sources, noise, settings, callback, sensor_noise, sharpness)
+    return _follow_chain(
+        prior, sources, noise, settings, callback, observations, sensor_noise, sharpness
+    )
 
 
 def _sum_increments(
@@ -161,6 +165,7 @@ def _sum_increments(
     settings: FusionSettings,
     callback: Callback | None,
     sensor_noise: Tensor | None,
+    sharpness: Tensor | None,
 ) -> Sample:
     """
     Sum up what the sources resolve between refreshes, each increment weighted by its own gain.
@@ -172,7 +177,7 @@ def _sum_increments(
     timesteps = (prior.num_train_timesteps, *settings.refresh_timesteps)
     draws = [noise(index) for index in range(settings.noise_draws)]
     estimates, _ = estimate_sources(prior, sources, timesteps[1:], draws, settings.prior_downscale)
-    weighing = weigh_sources(estimates, sources, settings, True, sensor_noise)
+    weighing = weigh_sources(estimates, sources, settings, True, sensor_noise, sharpness)
     weights = refined(weighing.weights, weighing.cell, *sources.shape[-2:])
     known = [pure_noise_estimate(sources), *estimates, sources]
 
@@ -230,13 +235,14 @@ def _follow_chain(
     callback: Callback | None,
     observations: Sequence[Observation | None],
     sensor_noise: Tensor | None,
+    sharpness: Tensor | None,
 ) -> Sample:
     """Follow the guided reverse chain: Eq. 3, with alpha over the whole of a reduced step."""
     timesteps = timesteps_on(sources.device, settings.timesteps)
     levels = [*prior.levels(settings.timesteps), 1.0]
     # With the same noise for all, the mean of the noisy sources is the noisy mean: x_{t_N}.
     x = add_noise(prior, sources.mean(dim=0, keepdim=True), timesteps[:1], noise(0))
-    x0, weighing = _begin(prior, sources, noise, settings, x, sensor_noise)
+    x0, weighing = _begin(prior, sources, noise, settings, x, sensor_noise, sharpness)
     weights = refined(weighing.weights, weighing.cell, *sources.shape[-2:])
     scales = sources.new_ones((len(sources), 1, 1, 1))
     for step, (level, following) in enumerate(pairwise(levels)):
@@ -289,6 +295,7 @@ def _begin(
     settings: FusionSettings,
     x: Tensor,
     sensor_noise: Tensor | None,
+    sharpness: Tensor | None,
 ) -> tuple[Tensor, Weighing]:
     """
     Return the estimate made from x_{t_N}, and how the sources are weighed, in one prior call.
@@ -304,7 +311,7 @@ def _begin(
     estimates, x0 = estimate_sources(
         prior, sources, settings.refresh_timesteps, draws, settings.prior_downscale, x
     )
-    return x0, weigh_sources(estimates, sources, settings, False, sensor_noise)
+    return x0, weigh_sources(estimates, sources, settings, False, sensor_noise, sharpness)
 
 
 def _corrected(

@@ -49,6 +49,7 @@ class Source:
     placement: Placement | None
     trust: float
     noise: CameraNoise = field(default_factory=CameraNoise)
+    sharpness: float = 1.0
 
 
 def mapped(
@@ -205,16 +206,19 @@ def measured_sources(
         if stripes and pixels.ndim == 2:
             _check_stripes(noise.stripes, pixels, index)
             pixels = without_stripes(pixels, noise.stripes, full_scale=full_scale)
-        level = noise.white
+        level, sharpness = noise.white, 1.0
         if degradation.noise is not None:
             deviation = degradation.noise * (LUMA_NOISE if pixels.ndim == 3 else 1)
             level = CameraNoise(read=deviation, deviation=deviation)
         if blur and pixels.ndim == 2 and level.deviation < NOISY:
             pixels, full_scale = deblurred(pixels, noise.blur, full_scale=full_scale)
+            sharpness = noise.blur.sharpness
         if contrast and pixels.ndim == 2:
             pixels, full_scale = stretched(pixels, noise.contrast, full_scale=full_scale)
             level = noise.contrast.of_noise(level)
-        measured.append(replace(source, pixels=pixels, full_scale=full_scale, noise=level))
+        measured.append(
+            replace(source, pixels=pixels, full_scale=full_scale, noise=level, sharpness=sharpness)
+        )
     return measured
 
 

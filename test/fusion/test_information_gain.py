@@ -35,6 +35,7 @@ from dig2dig_ros.fusion.information_gain import (
     refined,
     relative_dominability,
     relative_gain,
+    sharpness_gate,
     softmax_weights,
     uniform_weights,
     weigh_sources,
@@ -365,6 +366,18 @@ def test_where_nobody_has_anything_to_say_all_count_alike():
     for least in (0.25, 1.0):
         assert (information_gate(information(0.0, 0.0, 0.0), least) == 0).all()
     assert (information_gate(information(3.0, 0.0), 0.0) == 0).all()
+
+
+def test_a_blurred_source_counts_less_where_another_one_shows_something():
+    # The second of three sources is blurred; the third one is blind.
+    other = torch.tensor([3.0, 0.95, 0.425, 0.0])
+    information = torch.stack([other, torch.full((4,), 1.9), torch.zeros(4)]).view(3, 1, 1, 4)
+    logits = sharpness_gate(information, torch.tensor([1.0, 0.1, 1.0]))
+    weights = logits.exp().view(3, 4)
+    # Half of the nats are enough; a tenth of a nat counts as nothing.
+    assert weights[1].tolist() == pytest.approx([0.1, 0.1, 0.55, 1 - 0.9 * 0.1 / 1.05])
+    assert (weights[[0, 2]] == 1).all()
+    assert (sharpness_gate(information, torch.ones(3)) == 0).all()
 
 
 def faint_and_strong(strength):

@@ -176,3 +176,20 @@ def test_a_small_image_has_no_blur():
 def test_blur_in_words():
     assert str(Blur(deviation=3.96)) == '4.0 pixels'
     assert str(Blur(factor=8)) == 'enlarged 8.0 times'
+
+
+@pytest.mark.parametrize(
+    ('blur', 'sharpness'),
+    [
+        (Blur(), 1),
+        (Blur(deviation=2.5), 1),
+        (Blur(deviation=3.25), 0.55),
+        (Blur(deviation=4), 0.1),
+        (Blur(deviation=20), 0.1),
+        (Blur(factor=5), 1),
+        (Blur(factor=6.5), 0.55),
+        (Blur(factor=8), 0.1),
+    ],
+)
+def test_what_is_lost_does_not_count(blur, sharpness):
+    assert blur.sharpness == pytest.approx(sharpness)
