@@ -564,25 +564,21 @@ class Fuser:
     def _task(
         self, sources: Sequence[Source], settings: FusionSettings, weights: bool, restored: bool
     ) -> Task:
-        tasks = []
+        tasks, all_sharp = [], True
         for source, degradation in zip(sources, settings.degradations(len(sources)), strict=True):
             placement, shrunk = source.placement, None
             if placement is not None:
                 shrunk = placement.reduced_size(*degradation.scene_size(*source.pixels.shape[:2]))
-            # What is recorded takes out as much noise as there is, so that one graph does for all.
+            # What is recorded takes out as much noise as there is, so that one graph does for all,
+            # and weighs by sharpness wherever it is estimated.
             is_noisy = (
                 degradation.noise != 0 if self._replayer else source.noise.deviation > _QUIET
             )
             is_noisy = is_noisy and degradation.is_only_noise and source.trust > 0
+            all_sharp &= degradation.blur is not None if self._replayer else source.sharpness == 1
             is_placed, is_trusted = placement is not None, source.trust > 0
             tasks.append(SourceTask(source.full_scale, is_placed, shrunk, is_trusted, is_noisy))
         full_trust = all(source.trust == 1 for source in sources)
-        degradations = settings.degradations(len(sources))
-        all_sharp = (
-            all(degradation.blur is not None for degradation in degradations)
-            if self._replayer
-            else all(source.sharpness == 1 for source in sources)
-        )
         return Task(settings, tuple(tasks), full_trust, all_sharp, weights, restored)
 
     def _run(
