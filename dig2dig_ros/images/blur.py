@@ -63,6 +63,8 @@ _FACTORS = (3.0, 16.0)
 # Part of the bends of lines that must be at equal distances, how many of the strongest distances
 # are tried, and of which of their multiples.
 _KINKS, _PEAKS, _DIVISORS = 0.02, 4, (1, 2, 3, 4)
+# Which of the lines are enough to compare distances.
+_SOME = 4
 # What straight lines between the kinks leave of the detail of an enlarged image, at most; they
 # leave nearly all of it in others, the blocks of JPEG included.
 _UNEXPLAINED = 0.45
@@ -170,10 +172,10 @@ def _lines(image: NDArray[Any], unit: float) -> Floats:
 
 def _enlargement(directions: tuple[Floats, Floats]) -> float:
     """Return the factor by which an image was enlarged along both sides, 1 where it was not."""
-    found = [_factor(lines) for lines in directions]
-    first, second = found
+    first = _factor(directions[0])
+    second = _factor(directions[1]) if first > 1 else 1.0
     # Sides that are no multiples of the factor make it differ a little.
-    if min(found) == 1 or not 0.9 < first / second < 1.1:
+    if second == 1 or not 0.9 < first / second < 1.1:
         return 1.0
     return math.sqrt(first * second)
 
@@ -197,9 +199,10 @@ def _factor(lines: Floats) -> float:
         for divisor in _DIVISORS
         if seen[peak] > _KINKS * bend.sum()
     }
-    found = [(_unexplained(lines, count), count) for count in counts if count >= first]
-    least, count = min(found, default=(1.0, 0))
-    return length / count if least < _UNEXPLAINED else 1.0
+    some = lines[::_SOME]
+    found = [(_unexplained(some, count), count) for count in counts if count >= first]
+    count = min(found, default=(1.0, 0))[1]
+    return length / count if count and _unexplained(lines, count) < _UNEXPLAINED else 1.0
 
 
 def _unexplained(lines: Floats, count: int) -> float:
