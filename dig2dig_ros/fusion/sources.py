@@ -66,7 +66,7 @@ def mapped(
 
     :param notes: takes what is to be said of pixels that hold no measurement.
     :param names: of the sources in messages, where they have others.
-    :param edge: pixels of the first one over which others fade out beside those.
+    :param edge: pixels of the first one over which others fade out around those.
     :raises FusionInputError: one is no array or no thermal image, or a placement does not fit.
     """
     count = len(arrays)

@@ -102,7 +102,7 @@ class Blur:
 
     @property
     def sharpness(self) -> float:
-        """How much what is sharpened counts beside a sharp source, above 0; 1 if it was sharp."""
+        """How much the sharpened image counts, in (0, 1]; 1 if it was sharp all along."""
         # Area averages and linear interpolation together have a deviation of half the factor.
         deviation = max(self.deviation, self.factor / 2)
         return float(np.interp(deviation, _USEFUL, (1.0, _LEAST_SHARPNESS)))

@@ -61,9 +61,9 @@ _AS_IT_IS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
 # MEFB, MFFW and six data sets of streets, one is below it. Chroma is counted in steps of this
 # many levels.
 _UNEXPLAINED, _CHROMA_STEP = 0.07, 8
-# Such a part of the pixels must be coloured, by so many levels, and brightness must vary.
+# Part of the pixels that must be coloured, by how many levels, and how much brightness varies.
 _PALETTE_SHARE, _PALETTE_LEVELS, _LEAST_DEVIATION = 0.1, 40, 4.0
-# Without loss, so many colours are those of a palette, more than of a drawing.
+# Fewest and most colours of a palette if compression lost none: drawings have fewer.
 _FEWEST_COLOURS, _MOST_COLOURS, _UNEXPLAINED_THEN = 16, 256, 0.15
 _PALETTE_PIXELS = 40_000
 NO_PALETTE = (

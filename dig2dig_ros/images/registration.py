@@ -18,7 +18,7 @@ Two cameras without a common optical centre agree by a homography for what lies 
 for everything where it is far away compared with their distance from each other. So a
 registration is a homography, with the lens distortion of both cameras where it is known.
 
-Conventions, beside those of :mod:`~dig2dig_ros.images.geometry`:
+Conventions, in addition to those of :mod:`~dig2dig_ros.images.geometry`:
 
 - Frames of cameras are optical frames as in ROS (REP 103): x right, y down, z forward, in m.
 - Rotation R and translation t take points of the thermal frame into the visible one,
@@ -118,7 +118,7 @@ class Registration:
         :param rotation: (3, 3), from the thermal optical frame into the visible one.
         :param translation: (3,) in m, of the thermal camera in the visible optical frame.
         :param plane_distance: in m, in front of both cameras; infinity is a distance, too.
-            :func:`plane_error` tells how far off other distances then are.
+            :func:`plane_error` returns how far off other distances then are.
         :raises RegistrationError: no rotation, no such plane, or cameras that cannot be overlaid.
         """
         turn = nearest_rotation(rotation, 'the rotation between the cameras')

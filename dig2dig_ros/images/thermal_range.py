@@ -92,7 +92,7 @@ class ThermalRange:
       so is the first one after a stamp that went back or a gap of five time constants. The span
       is at least ``minimum_span`` around its centre: noise is not stretched to full contrast,
       and a constant image becomes 0.5. It is at most ten times that of the central 95 % of the
-      pixels; beyond that, a few pixels set no range, and it ends one such span beside the 95 %.
+      pixels, which it exceeds by one such span at either end: a few pixels set no range.
     - ``fixed``: ``limits``, in counts of the image.
     - ``encoding``: the full range of the integer type; [0, 1] for floating point. No number in it
       stands for no data.

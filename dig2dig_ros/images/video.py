@@ -52,7 +52,7 @@ _ONLY_CONTAINERS = 'format_whitelist;mov,matroska,webm,avi|protocol_whitelist;fi
 # Each thread of a decoder holds a frame, which may be larger than the file states. OpenCV 4.6 does
 # not know how to say so.
 _ONE_THREAD = [cv2.CAP_PROP_N_THREADS, 1] if hasattr(cv2, 'CAP_PROP_N_THREADS') else []
-# Of CAP_PROP_CODEC_PIXEL_FORMAT: one channel of 16 bits, as for thermal counts.
+# Values of CAP_PROP_CODEC_PIXEL_FORMAT for one channel of 16 bits, as in thermal videos.
 _GREY_16 = int.from_bytes(b'Y1\0\x10', 'little')
 # Frames per second that a file may state; others say nothing.
 _RATES = (0.01, 1000.0)

@@ -33,9 +33,9 @@ import torch
 
 from dig2dig_ros.priors.base import PriorError
 
-# Of what describes the tensors of a network; it is a few hundred bytes for each.
+# Bytes that describe the tensors of a network, at most: a few hundred for each.
 _LARGEST_PICKLE = 1 << 24
-# Before zip archives, PyTorch wrote so many pickles, and the numbers behind them.
+# Number of pickles in files from before zip archives; the numbers follow them.
 _OLD_PICKLES = 5
 
 
@@ -88,7 +88,7 @@ def _check_archive(file: BinaryIO, path: Path) -> None:
 
 def _has_one_directory(end: bytes, size: int) -> bool:
     """
-    Tell whether all readers of a zip archive find the same directory (APPNOTE, 4.3.14 to 4.3.16).
+    Return whether all readers of a zip archive find one directory (APPNOTE, 4.3.14 to 4.3.16).
 
     :param end: the last bytes of the file: record and locator for 64 bits, if any, and record.
     """
