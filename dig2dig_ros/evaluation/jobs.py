@@ -66,6 +66,8 @@ Listener = Callable[[int, int, int, str], None]
 ATTEMPTS = 3
 NOT_BEGUN = 'not begun'
 
+# With a value, Python leaves the working folder out of its path.
+_SAFE_PATH = 'PYTHONSAFEPATH'
 # Read by the thread pools of PyTorch, NumPy's libraries and OpenCV when they are loaded.
 _THREAD_VARIABLES = (
     *('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'),
@@ -222,30 +224,50 @@ def _client(address: str | None, processes: int, threads: int) -> Iterator[Any]:
         yield client
 
 
-def _local_cluster(processes: int, threads: int) -> Any:
-    # Until multiprocessing has told a new process where its modules are, Python looks for them in
-    # the working folder first, which may be anybody's. Python 3.10 does not know the variable.
-    os.environ['PYTHONSAFEPATH'] = '1'
+@contextmanager
+def _local_cluster(processes: int, threads: int) -> Iterator[Any]:
     # Ctrl-C in a terminal signals all processes, but it is for this one to say what it means: the
     # others inherit that it is held back. This process of the standard library would release it.
     resource_tracker.ensure_running()
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     cluster = _import_distributed().LocalCluster
     # Dask's own variables would have malloc hand back what the next fusion takes again.
     variables: dict[str, Any] = {'distributed.nanny.pre-spawn-environ': {}}
+    with _safe_path():
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with import_module('dask.config').set(variables):
+                started = cluster(
+                    n_workers=processes,
+                    threads_per_worker=1,
+                    memory_limit=None,
+                    dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
+                    scheduler_kwargs={'allowed_failures': 0},
+                    env=dict.fromkeys(_THREAD_VARIABLES, str(threads)),
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        with started:
+            yield started
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """
+    Have new processes look for no modules in the working folder, which may be anybody's.
+
+    Until multiprocessing has told a process where its modules are, Python looks there first.
+    Python 3.10 does not know the variable. Dask starts processes again if they are killed.
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = '1'
     try:
-        with import_module('dask.config').set(variables):
-            return cluster(
-                n_workers=processes,
-                threads_per_worker=1,
-                memory_limit=None,
-                dashboard_address=None,
-                silence_logs=logging.CRITICAL,
-                scheduler_kwargs={'allowed_failures': 0},
-                env=dict.fromkeys(_THREAD_VARIABLES, str(threads)),
-            )
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 @lru_cache(maxsize=1)

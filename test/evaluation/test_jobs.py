@@ -222,6 +222,8 @@ def test_modules_of_the_working_folder_are_not_run(
     monkeypatch.setenv('PYTHONSAFEPATH', '')
     outcomes = run_jobs(add_up, works(tmp_path / 'jobs'), processes=2, on_progress=ignore)
     assert len(results(outcomes)) == 4
+    # Scripts that the caller starts afterwards find the modules next to them.
+    assert os.environ['PYTHONSAFEPATH'] == ''
 
 
 @pytest.fixture

@@ -443,7 +443,7 @@ def test_hostile_priors_are_refused_unexecuted(siege, tmp_path):
         assert siege.set_parameters({'prior': str(tmp_path / name)})[0][0]
         assert not siege.transition('configure'), name
         siege.check()
-        assert 'configuration failed: prior' in siege.client.text
+        assert 'configuration failed: denoiser' in siege.client.text
     assert not mark.exists()
     siege.set_parameters({'prior': 'nano'})
     assert siege.transition('configure')
