@@ -13,10 +13,10 @@
 # limitations under the License.
 
 """
-What is compressed in bags (messages, chunks, whole files), within bounds of memory and disk.
+Decompression of bags (messages, chunks, whole files), within limits of memory and disk.
 
-Fifty kilobytes of zstd or lz4 can stand for gigabytes, and their headers state what they like: so
-everything is decompressed in pieces, and given up where it becomes larger than it may be.
+Fifty kilobytes of zstd or lz4 can stand for gigabytes, and their headers may lie: so everything
+is decompressed in pieces, which stops when it becomes too large.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _LEFT_FREE = 1 << 30
 
 
 class BombError(ValueError):
-    """Something becomes larger than it may be."""
+    """Decompressed data exceed their limit."""
 
 
 def zstd() -> Any:
@@ -72,8 +72,8 @@ def decompressed(data: bytes, limit: int = LARGEST_MESSAGE) -> bytes:
     """
     pieces: list[bytes] = []
     total = 0
-    # In pieces: nobody takes the header's word for how much memory is needed. What recorders write
-    # is one frame.
+    # In pieces, as the header cannot be trusted about the memory needed. Recorders write one
+    # frame.
     for _ in range(_MOST_FRAMES):
         decompressor = zstd().ZstdDecompressor()
         piece = decompressor.decompress(data, _PIECE)
@@ -175,7 +175,7 @@ def decompressed_copy(
             # In small pieces: the one with the damage is lost.
             while piece := source.read(1 << 15):
                 if not written and not piece.startswith(tuple(magics)):
-                    raise BagError(f'{path} is neither an mcap nor an sqlite3 file, so no bag')
+                    raise BagError(f'{path} is not a bag: it is neither mcap nor sqlite3')
                 written += len(piece)
                 if written > most:
                     raise BagError(
@@ -184,13 +184,13 @@ def decompressed_copy(
                     )
                 if written % _PIECE < len(piece) and shutil.disk_usage(folder).free < _LEFT_FREE:
                     raise BagError(
-                        f'{path} does not fit into {folder} when decompressed, where less than '
-                        f'{_LEFT_FREE >> 20} MiB are free: set TMPDIR to a folder with room, or '
-                        f'{way_out}'
+                        f'{path} does not fit into {folder} when decompressed, as less than '
+                        f'{_LEFT_FREE >> 20} MiB would stay free: set TMPDIR to a folder with '
+                        f'room, or {way_out}'
                     )
                 target.write(piece)
     except (EOFError, zstd().ZstdError) as error:
-        note(f'{path} is cut short or damaged ({error}): what comes before is read')
+        note(f'{path} is cut short or damaged ({error}): read up to there')
     except OSError as error:
         raise BagError(
             f'cannot decompress {path} ({error.strerror}): set TMPDIR to a folder with room for '

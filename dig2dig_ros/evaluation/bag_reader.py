@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-ROS 2 bags: what is in them, and their messages in order of recording time.
+ROS 2 bags: their content, and their messages in the order of recording time.
 
 ROS is not needed. ``rosbags`` and ``mcap`` are the extra ``evaluation`` and are imported when a
 bag is opened.
@@ -72,9 +72,8 @@ class BagReader:
     """
     A bag: a folder with its ``metadata.yaml``, or one ``.mcap`` or ``.db3`` file.
 
-    Files, chunks and messages may be compressed. What a recorder left that was cut off (no
-    ``metadata.yaml``, no index, half a file) is read as far as possible, and
-    :attr:`problems` says what is missing.
+    Files, chunks and messages may be compressed. An interrupted recording (no ``metadata.yaml``,
+    no index, half a file) is read as far as possible, and :attr:`problems` says what is missing.
 
     It is open from the start; leave a ``with`` block or call :meth:`close`.
 
@@ -83,8 +82,8 @@ class BagReader:
     :ivar topics: all topics by name, those without messages included.
     :ivar start: recording time of the first message in nanoseconds, 0 without messages.
     :ivar end: recording time of the last message in nanoseconds, 0 without messages.
-    :ivar problems: sentences on what could not be read; damage that lies deep in the bag is
-        found only while reading, so look again afterwards.
+    :ivar problems: sentences on what could not be read; some damage is only found while reading,
+        so check again afterwards.
     :raises BagError: there is no bag, or nothing of it can be read.
     """
 
@@ -232,14 +231,14 @@ class BagReader:
         try:
             return typestore.deserialize_cdr(record.data, record.type)
         except Exception as error:
-            # Random bytes end the decoder of a type in many ways, not in SerdeError alone.
+            # Random bytes make the decoder raise many errors, not just SerdeError.
             raise BagError(
                 f'a message on {record.topic} ({record.type}) in {self.path}, recorded at '
                 f'{record.time} ns, is damaged: {error}'
             ) from error
 
     def _typestore(self, record: Record) -> Any:
-        """Return a store that knows the type of a record, preferably from the bag's words."""
+        """Return a store that knows the type of a record, preferably from the bag's definition."""
         same = [c for c in self._connections if c.type == record.type]
         other = next((c.serialization for c in same if c.serialization != 'cdr'), None)
         if other is not None:
@@ -303,7 +302,7 @@ def _bag_files(path: Path, note: Callable[[str], None]) -> tuple[list[Path], _Me
     :raises BagError: there is no bag at this path.
     """
     if not path.exists():
-        raise BagError(f'no bag at {path}: there is nothing of that name')
+        raise BagError(f'no bag at {path}: it does not exist')
     if not path.is_dir():
         return [path], None
 
@@ -316,12 +315,12 @@ def _bag_files(path: Path, note: Callable[[str], None]) -> tuple[list[Path], _Me
         metadata = None
         if found:
             note(
-                f'{path} has no metadata.yaml, as after a recording that was cut off: its '
-                'files are read by themselves'
+                f'{path} has no metadata.yaml, as after an interrupted recording: its files are '
+                'read without it'
             )
     except BagError as error:
         metadata = None
-        note(f'{error}: the files of the bag are read by themselves')
+        note(f'{error}: the files of the bag are read without it')
     if metadata is not None:
         listed = [path / name for name in metadata.files]
         missing = [file.name for file in listed if not file.is_file()]

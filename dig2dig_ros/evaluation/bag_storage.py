@@ -84,8 +84,8 @@ def open_bag_file(path: Path, scratch_folder: Callable[[], Path], note: Note) ->
             return kind(plain, path, note)
     if head.startswith(_ROS1_MAGIC):
         raise BagError(ros1_text(path))
-    what = 'is neither an mcap nor an sqlite3 file' if head else 'is empty (0 bytes)'
-    raise BagError(f'{path} {what}, so no bag')
+    what = 'is neither mcap nor sqlite3' if head else 'is empty (0 bytes)'
+    raise BagError(f'{path} is not a bag: it {what}')
 
 
 def ros1_text(path: Path) -> str:
@@ -152,7 +152,7 @@ class BagFile(ABC):
         if reason:
             self._note(
                 f'{self._label} is cut short or damaged after {sum(counts.values())} messages '
-                f'({reason}): what comes before is read'
+                f'({reason}): read up to there'
             )
         strays = sum(count for key, count in counts.items() if key not in self._topics)
         if strays:
@@ -559,7 +559,7 @@ def _topics_of(database: sqlite3.Connection) -> list[Any]:
         )
         # The last column says whether it is generated.
         if is_made_up or any(column[-1] or column[1].lower() == 'rowid' for column in columns):
-            raise BagError(f'its {table} is no plain table, which no recorder writes')
+            raise BagError(f'its {table} is not a plain table, as recorders write')
     return database.execute(
         'SELECT id, name, type, serialization_format FROM topics WHERE length(name) < ? '
         'AND length(type) < ? ORDER BY id LIMIT ?',

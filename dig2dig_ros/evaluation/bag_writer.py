@@ -40,8 +40,8 @@ class BagWriter:
 
     Messages are embedded with their definitions. The folder becomes a bag when it is closed:
     ``metadata.yaml`` is written last, so a process that dies leaves none that looks complete.
-    Leaving a ``with`` block by an exception leaves it like that, too; who wants to keep what is
-    there calls :meth:`close` before.
+    Leaving a ``with`` block by an exception has the same effect; to keep what is there, call
+    :meth:`close` before.
 
     :param path: of the folder, which is made.
     :param storage: ``'sqlite3'`` or ``'mcap'``.
@@ -55,13 +55,13 @@ class BagWriter:
         self.path = Path(path)
         plugins = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}
         if storage not in plugins:
-            raise BagError(f"storage '{storage}' is unknown: use one of {', '.join(plugins)}")
+            raise BagError(f"unknown storage '{storage}': use one of {', '.join(plugins)}")
         if storage == 'sqlite3' and re.search('[#?%]', str(self.path)):
             raise BagError(
-                f'cannot write sqlite3 to {self.path}: the path must be without #, ? and %'
+                f'cannot write sqlite3 to {self.path}: the path must not contain #, ? or %'
             )
         if self.path.exists():
-            raise BagError(f'{self.path} exists already: choose another name')
+            raise BagError(f'{self.path} already exists: choose another name')
         self._connections: dict[str, Any] = {}
         # Version 8 is the newest that Humble reads: 9 has lists where it expects text.
         self._writer: Any = Writer(self.path, version=8, storage_plugin=plugins[storage])
@@ -82,7 +82,7 @@ class BagWriter:
 
         typestore = default_typestore()
         if name in self._connections:
-            raise BagError(f'topic {name} was added to {self.path} before')
+            raise BagError(f'topic {name} was already added to {self.path}')
         if message_type not in typestore.fielddefs:
             reason = f'type {message_type} is unknown'
             raise BagError(f'cannot write topic {name} to {self.path}: {reason}')
@@ -114,7 +114,7 @@ class BagWriter:
             data = default_typestore().serialize_cdr(message, kind)
         except Exception as error:
             # Wrong fields end the serialiser of a type in many kinds of errors.
-            raise BagError(f'cannot write to topic {topic}, no {kind}: {error}') from error
+            raise BagError(f'cannot write to topic {topic}, not a {kind}: {error}') from error
         self.write_raw(topic, bytes(data), time)
 
     def write_raw(self, topic: str, data: bytes, time: int) -> None:
@@ -168,7 +168,7 @@ def image_message(array: NDArray[Any], encoding: str, header: Any) -> Any:
     :param array: pixels as :func:`dig2dig_ros.streams.codec.encode` takes them, colour in
         blue-green-red order.
     :param header: becomes the header of the message as it is, not a copy of it.
-    :raises CodecError: encoding and array do not belong together.
+    :raises CodecError: encoding and array do not match.
     """
     require_rosbags()
     fields = vars(encode(array, encoding, header, SimpleNamespace))

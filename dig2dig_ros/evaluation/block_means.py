@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A control for experiments: what a fusion is worth without a trained denoiser."""
+"""A control for experiments: the fusion without a trained denoiser."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BLOCK = 16
 
 class BlockMeans(Prior):
     """
-    Estimates an image by the means of its blocks, interpolated: no network, nothing learned.
+    Estimates an image by the interpolated means of its blocks: no network, nothing learned.
 
     Used in place of a prior, it shows how much of a result is due to the prior.
     """

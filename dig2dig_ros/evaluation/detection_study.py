@@ -15,8 +15,8 @@
 """
 What one person detector finds in several inputs: the cameras' images and fusions of them.
 
-With labels it is measured how right the inputs are, without labels only how far they agree. All
-inputs are compared on the same images.
+With labels, it measures how accurate the inputs are; without, only how far they agree. All inputs
+are compared on the same images.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def height_class(height: float) -> str:
 
     :param height: of the person as a part of the image's height.
     """
-    # Not a hair below a limit for rounding's sake.
+    # Not just below a limit because of rounding.
     return next(name for name, limit in SIZES.items() if height >= limit - 1e-9)
 
 
@@ -90,7 +90,7 @@ def sky_luma(visible: Image) -> float:
 
 def pair_up(first: Array, second: Array, iou: float = AGREEMENT_IOU) -> list[tuple[int, int]]:
     """
-    Find boxes of two sets that are of the same person: the largest overlap first, one to one.
+    Match boxes of the same person in two sets: the largest overlap first, one to one.
 
     :param first: (n, 4).
     :param second: (m, 4).
@@ -129,7 +129,7 @@ _FUSION_COUNTS = (
 @dataclass(frozen=True)
 class _Result:
     """
-    What an input achieved on the labelled images, in parts of one; NaN where not defined.
+    The figures of an input on the labelled images, as fractions; NaN if undefined.
 
     The names are those of `summary.json`, where the reference is the mean.
 
@@ -151,18 +151,18 @@ class _Result:
 
 class DetectionStudy:
     """
-    Collects what a detector finds, image by image, and makes tables of it.
+    Collects the detections image by image, and makes tables from them.
 
-    It keeps no image. For each labelled image it keeps scores and matches of at most 100
-    detections an input, for an image without labels nothing but sums.
+    It keeps no images. For each labelled image, it keeps scores and matches of at most 100
+    detections per input; for images without labels, only sums.
 
     :param inputs: names of what the detector sees; ``visible``, ``thermal``, ``mean`` and
         ``fused`` have a meaning in the tables.
     :param labels: the truth about some of the images, or None.
-    :param score: detections of at least this one count, but for the average precision, which
-        takes all.
-    :param night: patterns of names as the shell has them; if there are any, it is night in
-        the images that one fits, and day in all others. Without, :data:`NIGHT_LUMA` decides.
+    :param score: least score of a detection to count, except for the average precision, which
+        uses all.
+    :param night: shell patterns for names; if given, it is night in the images that match, and
+        day in all others. Otherwise, :data:`NIGHT_LUMA` decides.
     :param resamples: of the bootstrap over the labelled images.
     :ivar frames: number of images so far.
     :ivar persons: number of persons in the labels of those that have any.
@@ -179,7 +179,7 @@ class DetectionStudy:
         resamples: int = 2000,
     ) -> None:
         if not inputs:
-            raise ValueError('there is no input to run the detector on: name one or more')
+            raise ValueError('there is no input to run the detector on: give one or more')
         self.inputs = tuple(dict.fromkeys(inputs))
         self.frames = 0
         self.persons = 0
@@ -196,7 +196,7 @@ class DetectionStudy:
         # Sum and number of the contrasts at persons without labels.
         self._contrasts = {name: (0.0, 0) for name in self.inputs}
         self._shared = {(a, b): 0 for a in self.inputs for b in self.inputs if a != b}
-        # For each fusion with both cameras: persons, by which camera shows them.
+        # For each fusion, next to both cameras: persons by the camera that shows them.
         both = {VISIBLE, THERMAL} <= set(self.inputs)
         fusions = [name for name in self.inputs if both and name not in (VISIBLE, THERMAL)]
         self._fusions = {name: dict.fromkeys(_FUSION_COUNTS, 0) for name in fusions}
@@ -216,7 +216,7 @@ class DetectionStudy:
         fused: Mapping[str, Image],
     ) -> dict[str, int]:
         """
-        Run a detector on the inputs of one scene, and take what it finds as :meth:`add` does.
+        Run a detector on the inputs of one scene, and add the detections like :meth:`add`.
 
         :param names: see :meth:`add`, the images :func:`detector_inputs`.
         """
@@ -232,13 +232,13 @@ class DetectionStudy:
         images: Mapping[str, Image] = MappingProxyType({}),
     ) -> dict[str, int]:
         """
-        Take what was found in one image; if this raises, nothing of it counts.
+        Add the detections in one image; if this raises, the image does not count.
 
-        :param names: that the image may have in the labels and in the patterns of night.
+        :param names: possible names of the image in the labels and in the patterns of night.
         :param visible: the visible image, (H, W, 3) uint8 in blue-green-red order or (H, W).
         :param detections: by input, in pixels of an image of that size.
-        :param images: in which they were found, for the contrast of persons; may be missing.
-        :return: number of detections of at least the score, by input.
+        :param images: the images, for the contrast of persons; optional.
+        :return: number of detections with at least the score, by input.
         :raises LabelError: the image was labelled in another size.
         :raises ValueError: the detections of an input are missing.
         """
@@ -286,18 +286,18 @@ class DetectionStudy:
         return {name: len(boxes) for name, boxes in likely.items()}
 
     def warnings(self) -> list[str]:
-        """Return a sentence if there are labels, but of none of the images so far."""
+        """Return a sentence if there are labels, but none for the images so far."""
         if self._labels is None or self._labels_fit or not self.frames:
             return []
         known = next(iter(self._labels.images), None)
         names = 'none' if known is None else f'names such as {known}'
         return [
-            f'none of the labels in {self._labels.source} is of an image here: it has {names}, '
-            f'but the first image is {self._first_name}'
+            f'no label in {self._labels.source} is for an image here: it has {names}, but the '
+            f'first image is {self._first_name}'
         ]
 
     def tables(self) -> list[Table]:
-        """Return what was found: against the labels, else how far the inputs agree."""
+        """Return the results: against the labels, or how far the inputs agree."""
         if not self._labelled:
             return self._agreement_tables()
         results = self._measure()
@@ -305,7 +305,7 @@ class DetectionStudy:
 
     def ranking(self) -> tuple[str, dict[str, str]]:
         """
-        Return the figure by which the inputs that matter most compare, higher first.
+        Return the figure that compares the most important inputs, highest first.
 
         :return: what it is, and its values as text for the cameras, their mean and ``fused``.
         """
@@ -321,7 +321,7 @@ class DetectionStudy:
         return title, {name: format(figures[name], form) for name in order}
 
     def summary(self) -> dict[str, Any]:
-        """Return the figures for `summary.json`: rates as parts of one, NaN where undefined."""
+        """Return the figures for `summary.json`: rates as fractions, NaN if undefined."""
         summary: dict[str, Any] = {
             'score': self._score,
             'frames': self.frames,
@@ -372,15 +372,15 @@ class DetectionStudy:
         return persons, images
 
     def _accuracy(self, name: str, *times: str) -> DetectionAccuracy:
-        """Return what an input achieved in the labelled images of these times of day."""
+        """Return the accuracy of an input in the labelled images of these times of day."""
         return DetectionAccuracy([i.matches[name] for i in self._labelled if i.time in times])
 
     def _measure(self) -> dict[str, _Result]:
-        """Return the results by input, kept until there are more images."""
+        """Return the results by input, cached until there are more images."""
         if self._results is not None and self._results[0] == self.labelled:
             return self._results[1]
         accuracies = {name: self._accuracy(name, DAY, NIGHT) for name in self.inputs}
-        # Fewer images have no interval that means anything.
+        # With fewer images, an interval means nothing.
         draws = draw_images(self.labelled, self._resamples if self.labelled >= FEWEST_PAIRS else 0)
         resampled = {name: entry.bootstrap(draws) for name, entry in accuracies.items()}
         results = {}
@@ -413,7 +413,7 @@ class DetectionStudy:
         return results
 
     def _contrast(self, name: str) -> float:
-        """Return the mean contrast of the persons in an input, NaN where there is none."""
+        """Return the mean contrast of the persons in an input, NaN if there is none."""
         none = np.zeros(0)
         values = np.concatenate([none, *(i.contrasts.get(name, none) for i in self._labelled)])
         values = values[~np.isnan(values)]
@@ -461,17 +461,17 @@ class DetectionStudy:
         )
         if contrasts:
             notes.append(
-                'Person contrast is for the eye: the mean luma inside the box of a person less '
-                f'that of its ring, {RING:g} times as wide and high, in grey levels.'
+                'Person contrast is for the eye: the mean luma inside the box of a person minus '
+                f'that of a ring around it, {RING:g} times as wide and high, in grey levels.'
             )
         if self.labelled < FEWEST_PAIRS:
-            notes.append(f'Fewer than {FEWEST_PAIRS} images are too few for an interval.')
+            notes.append(f'An interval needs at least {FEWEST_PAIRS} images.')
         else:
             notes.append(
-                f'Intervals are of {self._resamples} resamples of the images, seed 0, and take '
-                'them as independent: the frames of one drive are alike, so that theirs are too '
-                'narrow.'
-                + (' A difference whose interval contains 0 is no finding.' if compared else '')
+                f'Intervals are from {self._resamples} resamples of the images, seed 0, which are '
+                'taken as independent: frames of the same drive are alike, which makes their '
+                'intervals too narrow.'
+                + (' If an interval contains 0, it is not significant.' if compared else '')
             )
         columns = (*header, 'boxes', 'images')
         return Table('Detection of persons', columns, tuple(rows), tuple(notes))
@@ -504,8 +504,8 @@ class DetectionStudy:
             tuple(header),
             tuple(rows),
             (
-                f'Missed is the miss rate at {self._score:g} in percent; in brackets the number '
-                'of persons. A cell without persons is empty, and one with few says little.',
+                f'Missed is the miss rate at {self._score:g} in percent, with the number of '
+                'persons in brackets. Cells without persons are empty; few persons say little.',
                 f'A person is near from {near} of the height of the image upwards, far below '
                 f'{medium} of it, and medium in between{here}. In images of 480 rows these are '
                 'the 80 and 30 pixels of the Caltech benchmark (Dollár et al., 2012).',
@@ -517,7 +517,7 @@ class DetectionStudy:
 
     @staticmethod
     def _persons_of_cameras(boxes: Mapping[str, Array]) -> Array:
-        """Return the persons that the cameras show, those of both once; all without cameras."""
+        """Return the persons that the cameras show, each once; all persons without cameras."""
         cameras = [boxes[name] for name in (VISIBLE, THERMAL) if name in boxes]
         persons, *others = cameras or boxes.values()
         for own in others:
@@ -527,7 +527,7 @@ class DetectionStudy:
         return persons
 
     def _compare(self, boxes: Mapping[str, Array]) -> None:
-        """Count the persons of one image that the inputs have in common."""
+        """Count the persons that the inputs have in common in one image."""
         common: dict[tuple[str, str], list[tuple[int, int]]] = {}
         for index, first in enumerate(self.inputs):
             self._found[first] += len(boxes[first])
@@ -539,7 +539,7 @@ class DetectionStudy:
         for name, counts in self._fusions.items():
             own, both = len(boxes[name]), common[VISIBLE, THERMAL]
             visible, thermal = dict(common[VISIBLE, name]), dict(common[THERMAL, name])
-            # The persons of the two cameras, those of both once.
+            # The persons of the two cameras, each once.
             cameras = len(boxes[VISIBLE]) + len(boxes[THERMAL]) - len(both)
             found = (
                 len(visible) + len(thermal) - sum(v in visible and t in thermal for v, t in both)
@@ -568,22 +568,22 @@ class DetectionStudy:
                 row.append(_levels(total / known if known else math.nan))
             rows.append(tuple(row))
         notes = [
-            f'Persons are detections of at least {self._score:g} in {self.frames} images, none '
-            'of which has labels'
+            f'Persons are detections with a score of at least {self._score:g} in {self.frames} '
+            'images without labels'
             + (
-                f'; also in: percent of them that the other input has too, at an IoU of '
+                f'; also in: percent of them that are also in the other input, at an IoU of '
                 f'{AGREEMENT_IOU:g}, one to one.'
                 if many
                 else '.'
             ),
-            'Agreement is not truth: what all inputs show may be a false alarm in all of them, '
-            'what one alone shows may be the person that the others miss, and more persons are '
-            'not better by themselves. Only labels can show that.',
+            'Agreement is not truth: a detection in all inputs may be a false alarm, one in a '
+            'single input may be a person that the others miss, and more persons are not better '
+            'in themselves. Only labels can tell.',
         ]
         if contrasts:
             notes.append(
                 'Person contrast: the mean luma inside the box of a person that a camera shows, '
-                'less that of the ring around it, in grey levels.'
+                'minus that of the ring around it, in grey levels.'
             )
         title = 'Agreement of the inputs' if many else 'Persons found'
         tables = [Table(title, tuple(header), tuple(rows), tuple(notes))]
@@ -602,37 +602,37 @@ class DetectionStudy:
             (*header, 'by neither', 'persons of the cameras', 'missed'),
             tuple(rows),
             (
-                'Percent of the persons of the fusion that the detector finds in a camera image '
-                'as well; missed: percent of the persons that it finds in at least one camera '
+                'Percent of the persons in the fusion that the detector also finds in a camera '
+                'image; missed: percent of the persons that it finds in at least one camera '
                 'image (one in both counts once), but not in the fusion.',
-                'A person that only the fusion shows may be one whom each camera alone shows too '
-                'weakly, or a false alarm; one that it misses may be a false alarm of a camera.',
+                'A person that only the fusion shows may be too weak in each camera alone, or a '
+                'false alarm; one that it misses may be a false alarm of a camera.',
             ),
         )
 
 
 def _part(count: int, total: int) -> float:
-    """Return a fraction, NaN of nothing."""
+    """Return a fraction, NaN if there is nothing."""
     return count / total if total else math.nan
 
 
 def _percent(value: float | None, sign: str = '') -> str:
-    """Return a fraction in percent with one decimal; empty where there is none."""
+    """Return a fraction in percent with one decimal; empty if there is none."""
     return '' if value is None or math.isnan(value) else f'{100 * value:{sign}.1f}'
 
 
 def _percent_range(ends: Interval | None, sign: str = '') -> str:
-    """Return an interval of fractions in percent; empty where there is none."""
+    """Return an interval of fractions in percent; empty if there is none."""
     return ' to '.join(_percent(end, sign) for end in ends or ())
 
 
 def _levels(value: float) -> str:
-    """Return grey levels with their sign; empty where there are none."""
+    """Return grey levels with their sign; empty if there are none."""
     return '' if math.isnan(value) else f'{value:+.0f}'
 
 
 def _verdict(difference: float, ends: Interval) -> str:
-    """Return a sentence on the AP50 of the fused image less that of the reference."""
+    """Return a sentence on the difference in AP50 of the fused image and the reference."""
     if ends[0] > 0 or ends[1] < 0:
         start = f'The AP50 of {FUSED} is {"above" if ends[0] > 0 else "below"} that of {REFERENCE}'
     else:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The images that a person detector is to see: the cameras' and fusions of them."""
+"""The inputs of a person detector: the cameras' images and fusions of them."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ VISIBLE, THERMAL, REFERENCE = 'visible', 'thermal', 'mean'
 
 def with_chroma_of(visible: Image, fused: NDArray[np.float32]) -> Image:
     """
-    Give a fused luma the colour of the visible image, as the fused image of this package has it.
+    Give a fused luma the colour of the visible image, as in this package's fused images.
 
     :param visible: (H, W, 3) in blue-green-red order, or grey, (H, W).
     :param fused: (H, W) on the 8-bit scale.
-    :return: the shape of ``visible``, with its Cb and Cr but for clipping.
+    :return: the shape of ``visible``, with its Cb and Cr, except for clipping.
     """
     if visible.ndim == 2:
         return to_uint8(fused)
@@ -53,17 +53,17 @@ def detector_inputs(
     fused: Mapping[str, Image] = MappingProxyType({}),
 ) -> dict[str, Image]:
     """
-    Return the images that a detector is to see.
+    Return the images to run a detector on.
 
     :param names: ``visible``, ``thermal``, those of
         :data:`~dig2dig_ros.evaluation.baselines.BASELINES`, which get the colour of the visible
         image, and those of ``fused``.
     :param visible: (H, W, 3) in blue-green-red order, or grey, (H, W).
     :param thermal: (H, W), registered with it.
-    :param fused: images by name, passed on as they are if they have the shape of ``visible``;
-        grey ones of its size get its colour.
+    :param fused: images by name, unchanged if they have the shape of ``visible``; grey ones of
+        its size get its colour.
     :return: one image for each name, in their order.
-    :raises ValueError: a name is none of these, or a baseline is to fuse images of two sizes.
+    :raises ValueError: a name is unknown, or a baseline gets images of two sizes.
     """
     known = {VISIBLE: visible, THERMAL: thermal}
     for name, image in fused.items():
@@ -79,5 +79,5 @@ def detector_inputs(
             images[name] = with_chroma_of(visible, BASELINES[name]([luma(visible), thermal]))
         else:
             there = dict.fromkeys((VISIBLE, THERMAL, *BASELINES, *fused))
-            raise ValueError(f'the input {name} is unknown: there are {", ".join(there)}')
+            raise ValueError(f'unknown input {name}: use one of {", ".join(there)}')
     return images

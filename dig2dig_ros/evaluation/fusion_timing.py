@@ -13,11 +13,11 @@
 # limitations under the License.
 
 """
-How fast fusions are: several of them on the same images in the same minutes.
+How fast fusions are: several of them on the same images, at the same time.
 
-What one run measures can be compared: the fusions take turns pair by pair, in another random
-order every round, so that whatever else the machine does meanwhile hits all of them alike. Ratios
-are medians over the rounds, each between two fusions of the same pair, a few milliseconds apart.
+The times of a run can be compared: the fusions take turns pair by pair, in a new random order
+every round, so that other load on the machine affects all of them alike. Ratios are medians over
+the rounds, each between two fusions of the same pair, a few milliseconds apart.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.streams.parameters import fusion_settings
 from dig2dig_ros.streams.statistics import percentiles_ms
 
-# Importing torch takes seconds, which a mistake in the command line need not cost.
+# Importing torch takes seconds, so a wrong command line is reported before.
 if TYPE_CHECKING:
     from dig2dig_ros.fusion.fuser import Fuser
 
@@ -60,18 +60,18 @@ Image = NDArray[np.uint8]
 
 # Seconds from one image of the video to the next, as of a camera of 10 Hz.
 _FRAME_SECONDS = 0.1
-# Decides how OpenMP's threads wait, and with that what a pair costs.
+# Determines how OpenMP's threads wait, and so the cost of a pair.
 _VARIABLES = ('OMP_NUM_THREADS', 'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'MKL_NUM_THREADS')
 # Rounds that are not counted: memory is allocated, kernels are chosen, caches are filled, and on a
 # GPU a graph is recorded after the third.
 _WARM_UP_ROUNDS = 6
-# Different images in the video.
+# Number of different images in the video.
 _FRAMES = 8
 
 
 @dataclass
 class Timing:
-    """What a contender took for every pair, and the threads of the process together meanwhile."""
+    """A contender's time for every pair, and the processor time of all threads meanwhile."""
 
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
@@ -83,10 +83,10 @@ def moving_pairs(
     """
     Return a short video of the synthetic street.
 
-    :param count: frames, a tenth of a second apart. Played forwards and backwards in turn it has
-        no jump.
-    :param noise: deviation of the white noise that both images get in addition to the street's
-        own, which is below 1, in grey levels.
+    :param count: frames, a tenth of a second apart. Played forwards and backwards, it has no
+        jump.
+    :param noise: deviation of the white noise added to both images, in grey levels; the street's
+        own is below 1.
     :return: visible (H, W, 3) in blue-green-red order and thermal (H, W), for each frame.
     :raises ValueError: the size is below 16 pixels.
     """
@@ -126,12 +126,12 @@ def take_turns(
     rounds: int,
 ) -> dict[str, Timing]:
     """
-    Let all contenders fuse every pair, in turns, as fast as they can.
+    Have all contenders fuse every pair in turns, as fast as they can.
 
     :param pairs: a video, played forwards and backwards.
     :param rounds: to count; a few more go before them as a warm-up.
-    :return: by name, one time a round.
-    :raises UsageError: a plug-in fails, or returns something else than a fused image.
+    :return: by name, one time per round.
+    :raises UsageError: a plug-in fails, or does not return a fused image.
     """
     random = np.random.default_rng(0)
     video = [*pairs, *pairs[-2:0:-1]]
@@ -156,9 +156,9 @@ def timing_facts(
     timings: Mapping[str, Timing], name: str, references: Sequence[str]
 ) -> dict[str, Any]:
     """
-    Return what to report of one contender.
+    Return the figures of one contender.
 
-    :param references: the names that its time is put in relation to.
+    :param references: names of contenders to compare its time with.
     :return: ``pairs``, ``rate_hz`` (pairs a second at the median time), ``ms`` (p50, p95, p99 of
         a pair), ``cpu_ms`` (median processor time of a pair, all threads together), ``ratio``:
         its time over that of each reference, the median over the rounds.
@@ -177,7 +177,7 @@ def timing_facts(
 @dataclass(frozen=True)
 class Variant:
     """
-    The fusion of this package in one of the ways that are asked for.
+    The fusion of this package with one of the chosen presets, devices and precisions.
 
     :param name: in the tables.
     :param preset: a shipped one or a file.
@@ -192,7 +192,7 @@ class Variant:
 def variants(
     presets: Sequence[str], devices: Sequence[str], precisions: Sequence[str]
 ) -> list[Variant]:
-    """Return all combinations, each once; device and precision are named where they differ."""
+    """Return all combinations, each once; device and precision are named if they differ."""
     found = {}
     for preset, device, precision in product(presets, devices, precisions):
         words = [Path(preset).stem]
@@ -209,7 +209,7 @@ def make_fuser(variant: Variant, threads: int | None) -> Fuser:
 
     :raises UsageError: the preset, the device or a value of the parameters is refused.
     """
-    # Fusions that take turns in a process share its threads, whatever a preset says.
+    # Fusions in one process share its threads, whatever the presets say.
     parameters = {
         **load_parameters(variant.preset),
         'device': variant.device,
@@ -223,7 +223,7 @@ def make_fuser(variant: Variant, threads: int | None) -> Fuser:
 
 
 def _own(variant: Variant, threads: int | None) -> Contender:
-    """Return the fusion of this package as the node uses it while nobody asks for weights."""
+    """Return the fusion of this package as in a node without subscribers to weights."""
     fuser = make_fuser(variant, threads)
 
     def fuse(visible: Image, thermal: Image) -> Image:
@@ -256,7 +256,7 @@ def compare_fusions(
     names = [contender.name for contender in contenders]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise UsageError(f'there are two of {", ".join(sorted(twice))}: rename a file')
+        raise UsageError(f'two fusions are named {", ".join(sorted(twice))}: rename a file')
     results, tables = [], []
     for width, height in sizes:
         size = f'{width}x{height}'
@@ -293,10 +293,10 @@ def _table(size: str, rows: Sequence[Mapping[str, Any]], references: Sequence[st
 
 def machine() -> dict[str, Any]:
     """
-    Return what decides on the speed, besides the code: processor, threads, versions, variables.
+    Return what determines speed besides the code: processor, threads, versions, variables.
 
-    ``load`` is the processes that ran or waited during the last minute, per core; ``cuda`` names
-    the GPUs, and is empty without torch.
+    ``load`` is the number of processes that ran or waited in the last minute, per core; ``cuda``
+    names the GPUs, and is empty without torch.
     """
     cores = os.cpu_count() or 1
     facts: dict[str, Any] = {
@@ -326,7 +326,7 @@ def _cpu_model() -> str:
 
 def origin(results: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], load: float) -> str:
     """
-    Return in a line where and with what figures came about.
+    Return a line on how and where figures were measured.
 
     :param results: each with ``about``, whose device and precision are named.
     :param facts: of :func:`machine`.

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The frames of a run to show, with their pictures: a bounded number, however long the run."""
+"""The frames of a run to show, with their pictures: a limited number, however long the run."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ BEST, WORST, SPACED = 'best', 'worst', 'evenly spaced'
 @dataclass(frozen=True)
 class GalleryFrame:
     """
-    A fused pair to look at.
+    A fused pair to show.
 
     :param index: running number of the pair, from 0.
     :param name: its stamp or file name.
-    :param score: that makes it best or worst, the higher the better; NaN if it has none.
+    :param score: decides whether it is best or worst, higher is better; NaN if it has none.
     :param labels: why it was chosen: one or more of :data:`BEST`, :data:`WORST`, :data:`SPACED`.
     :param pictures: JPEG files by what they show, in the order of the page.
     :param facts: what to show next to the pictures: metrics and detections, by name.
@@ -159,7 +159,7 @@ def jpeg(image: NDArray[Any], longest_side: int = 960, quality: int = 85) -> byt
     colours = image.ndim == 3 and image.shape[2] == 3
     if image.dtype != np.uint8 or not image.size or not (image.ndim == 2 or colours):
         raise ValueError(
-            f'a picture needs uint8 of shape (H, W) or (H, W, 3), got {image.dtype} of shape '
+            f'a picture must be uint8 of shape (H, W) or (H, W, 3), not {image.dtype} of shape '
             f'{image.shape}'
         )
     scale = longest_side / max(image.shape[:2])

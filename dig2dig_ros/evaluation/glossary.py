@@ -57,25 +57,24 @@ _EXPLANATIONS = {
     'quality of': 'Means over the scored pairs, here for one row; the tables have all.',
     'AP50': 'Average precision of persons: the area under precision against recall where a box '
     'counts from an overlap (IoU) of 0.5. 0 to 100 %, higher is better.',
-    'AP50 -': 'AP50 less that of the other image, in percent points. Above 0 is better.',
+    'AP50 -': 'AP50 minus that of the other image, in percentage points. Above 0 is better.',
     'AP50:95': 'Average precision, averaged over overlaps (IoU) from 0.5 to 0.95: also asks how '
     'well boxes fit. 0 to 100 %, higher is better.',
     '95 % interval': 'Where the figure lies in 95 % of resamplings of the images. Narrower is '
     'more certain.',
-    'miss rate': 'Part of the labelled persons that were not found, 0 to 100 %. Lower is better.',
-    'missed': 'Part of the persons that were not found, 0 to 100 %. Lower is better.',
+    'miss rate': 'Labelled persons that were not found, 0 to 100 %. Lower is better.',
+    'missed': 'Persons that were not found, 0 to 100 %. Lower is better.',
     'FPPI': 'False alarms per image, from 0. Lower is better.',
-    'person contrast': 'Mean luma inside the box of a person less that of the ring around it, '
+    'person contrast': 'Mean luma inside the box of a person minus that of the ring around it, '
     '-255 to 255 grey levels. Farther from 0 is easier to see; above 0, persons are brighter.',
-    'persons': 'Boxes that the detector is sure enough of. More is not better by itself: some '
-    'may be false alarms.',
-    'also in': 'Part of the persons of this row that are found in the other image, too, 0 to 100 '
-    '%. Agreement is not truth.',
-    'confirmed by': 'Part of the persons in the fused image that this camera shows, too, 0 to '
-    '100 %.',
-    'by neither': 'Part of the persons in the fused image that neither camera shows, 0 to 100 %: '
-    'too faint in each, or false alarms.',
-    'pair offset': 'Stamp of the thermal image less that of the visible one in ms. Closer to 0 '
+    'persons': 'Boxes with a high enough score. More is not better in itself: some may be false '
+    'alarms.',
+    'also in': 'Persons of this row that are also found in the other image, 0 to 100 %. '
+    'Agreement is not truth.',
+    'confirmed by': 'Persons in the fused image that this camera also shows, 0 to 100 %.',
+    'by neither': 'Persons in the fused image that neither camera shows, 0 to 100 %: too faint '
+    'in each, or false alarms.',
+    'pair offset': 'Stamp of the thermal image minus that of the visible one in ms. Closer to 0 '
     'is better: moving persons then match.',
     'mean weight': 'How much each camera counted, averaged over the image; they sum to 1. Near '
     '0.5 is normal; near 0, the camera was not trusted.',
@@ -84,7 +83,7 @@ _NAMES = sorted(_EXPLANATIONS, key=len, reverse=True)
 
 
 def explanation(term: str) -> str:
-    """Return what a heading means, for a tooltip; empty for one that speaks for itself."""
+    """Return the meaning of a heading, for a tooltip; empty if it is self-explanatory."""
     plain = re.sub(r'[\s↑↓]+$', '', term).casefold()
     for name in _NAMES:
         # The whole term, or its first words.

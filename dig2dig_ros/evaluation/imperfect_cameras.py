@@ -13,9 +13,9 @@
 # limitations under the License.
 
 """
-Two cameras that share one pinhole, each with a geometry, a lens and a sensor of its own.
+Two cameras that share one pinhole, each with its own geometry, lens and sensor.
 
-What they see of a scene is deterministic, and the truth about the geometry is known.
+Their images of a scene are deterministic, and the true geometry is known.
 
 Pixels are (x, y) with their centres at integers, as in :mod:`dig2dig_ros.images.registration`;
 an *ideal* pixel is where a camera would show a point if its lens had no distortion.
@@ -44,7 +44,7 @@ _MOST_MARGIN = 0.5  # of the width or height, on every side
 
 
 class ImperfectionError(ValueError):
-    """An imperfection is impossible or not understood; the text says what to do."""
+    """An imperfection is impossible or not understood; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Warp:
 @dataclass(frozen=True)
 class Flaws:
     """
-    Of one camera's lens and sensor.
+    The flaws of one camera's lens and sensor.
 
     :param distortion: (k1, k2), radial, as in the model plumb_bob.
     :param blur: standard deviation of a Gaussian, in pixels before down-sampling.
@@ -84,7 +84,7 @@ class Flaws:
 @dataclass(frozen=True, eq=False)
 class CameraGeometry:
     """
-    What a ``camera_info`` and the extrinsics of a camera say.
+    The ``camera_info`` and the extrinsics of a camera.
 
     :param matrix: (3, 3), of ideal pixels.
     :param distortion: (5,), of the model plumb_bob.
@@ -176,13 +176,13 @@ class ImperfectCameras:
 
     def look(self, source: Source, scene: Array, frame: int = 0) -> Array:
         """
-        Return what a camera makes of its view of the scene.
+        Return a camera's image of its view of the scene.
 
         :param scene: (H, W) or (H, W, 3), uint8 or uint16, of the field that ``scene_size``
             stands for, in any resolution; resolved finer than the camera, its pixels are averaged.
         :param frame: number of the image; each has noise of its own.
-        :return: the image of the camera's size and the scene's type; the scene itself where
-            nothing has to change.
+        :return: the image of the camera's size and the scene's type; the scene itself if nothing
+            has to change.
         """
         flaws = self._flaws[source]
         width, height = self._cameras[source].size

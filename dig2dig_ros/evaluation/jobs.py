@@ -24,9 +24,9 @@ A job function gets one job, a function that reports progress, and one that says
             progress(done, job.pairs, 'counting')
         return done
 
-It asks :func:`stopping` between any two steps that take long, and ends early with what it has. It
-is a function of an importable module, and jobs and results can be pickled. It may run again from
-the start after a worker was lost, so it should put its files in place only at its end.
+It calls :func:`stopping` between long steps, and ends early with its results so far. It is a
+function of an importable module, and jobs and results can be pickled. It may run again from the
+start after a worker was lost, so it should only put its files in place at its end.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ JobFunction = Callable[[J, ProgressFunction, StoppingFunction], R]
 # (index of the job, steps done, steps in all or 0, what is being done or what happened)
 Listener = Callable[[int, int, int, str], None]
 
-# How often a job may begin in all, when workers are lost below it.
+# How often a job may start in all, if its workers are lost.
 ATTEMPTS = 3
 NOT_BEGUN = 'not begun'
 
@@ -91,7 +91,7 @@ class ClusterError(UsageError):
 @dataclass(frozen=True)
 class Outcome(Generic[R]):
     """
-    What became of a job.
+    The outcome of a job.
 
     :param job: index of the job.
     :param result: what the function returned, None with an error.
@@ -123,8 +123,8 @@ def run_jobs(
     Run a function on every job.
 
     A job that raises becomes an outcome with an error and does not stop the others. A job whose
-    worker is lost, as when memory runs out, begins again, up to :data:`ATTEMPTS` times in all; on
-    a cluster one time more if its setting ``allowed-failures`` is the default.
+    worker is lost, for example when memory runs out, starts again, up to :data:`ATTEMPTS` times in
+    all; on a cluster once more if its setting ``allowed-failures`` is the default.
 
     :param processes: how many jobs run at a time on this machine; with 1, in this process.
     :param threads: of numerical libraries in each of several processes.
@@ -133,7 +133,7 @@ def run_jobs(
         sources of this package, which is checked, and files under the same paths.
     :param on_progress: called in this thread.
     :param on_outcome: likewise, for every job when it ends, and at the end for those not begun.
-    :param stopping: once it is true, no other job starts, and running ones are asked to stop.
+    :param stopping: once it returns true, no job starts, and running ones are asked to stop.
     :return: the outcomes in the order of the jobs.
     :raises ImportError: more than one process or a cluster need the package ``distributed``.
     :raises ClusterError: the scheduler cannot be reached, or a machine has other sources.
@@ -165,7 +165,7 @@ def _attempt(
     progress: ProgressFunction,
     stopping: StoppingFunction,
 ) -> Outcome[R]:
-    """Run a job; what it raises, but KeyboardInterrupt, is its outcome."""
+    """Run a job; any exception except KeyboardInterrupt becomes its outcome."""
     try:
         return Outcome(job, function(argument, progress, stopping), None)
     except (Exception, SystemExit) as error:
@@ -188,8 +188,8 @@ def _import_distributed() -> Any:
         return import_module('distributed')
     except ImportError as error:
         raise ImportError(
-            'several jobs at a time need the package distributed, which cannot be loaded '
-            f"({error}); pip install 'dig2dig[evaluation]'"
+            'parallel jobs need the package distributed, which cannot be loaded '
+            f"({error}): pip install 'dig2dig[evaluation]'"
         ) from error
 
 
@@ -226,11 +226,11 @@ def _client(address: str | None, processes: int, threads: int) -> Iterator[Any]:
 
 @contextmanager
 def _local_cluster(processes: int, threads: int) -> Iterator[Any]:
-    # Ctrl-C in a terminal signals all processes, but it is for this one to say what it means: the
-    # others inherit that it is held back. This process of the standard library would release it.
+    # Ctrl-C in a terminal signals all processes, but only this one should react: the others
+    # inherit a blocked signal. This helper process of the standard library would unblock it.
     resource_tracker.ensure_running()
     cluster = _import_distributed().LocalCluster
-    # Dask's own variables would have malloc hand back what the next fusion takes again.
+    # Dask's own variables would make malloc return memory that the next fusion needs again.
     variables: dict[str, Any] = {'distributed.nanny.pre-spawn-environ': {}}
     with _safe_path():
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -272,7 +272,7 @@ def _safe_path() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _sources() -> str:
-    """Return a digest of the sources of this package, as they were at the first call."""
+    """Return a digest of the sources of this package, as of the first call."""
     folder = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     for path in sorted(folder.rglob('*')):
@@ -282,7 +282,7 @@ def _sources() -> str:
 
 
 def _require_sources(wanted: str) -> None:
-    """Refuse a machine that would compute something else."""
+    """Refuse a machine with other sources."""
     if _sources() != wanted:
         raise ClusterError(f'{gethostname()} has {_sources()} of dig2dig, not {wanted}; {_ADVICE}')
 
@@ -298,7 +298,7 @@ def _run_by_dask(
     """
     Run jobs on a cluster, until all are settled or the running ones have been asked to stop.
 
-    Not more of them at a time than the workers have threads, so that the others can be left out.
+    Never more at a time than the workers have threads, so that the others can be cancelled.
     """
     run = uuid.uuid4().hex
     stop = _import_distributed().Event(run, client=client)
@@ -322,7 +322,7 @@ def _run_by_dask(
                 arguments = (function, job, jobs[job], run, _sources())
                 running[job] = client.submit(_run_on_worker, *arguments, pure=False)
             time.sleep(_WAKE_UP)
-            # What jobs say comes before their ends.
+            # Messages of jobs come before their ends.
             ended = [job for job, future in running.items() if future.done()]
             while messages:
                 message = messages.popleft()
@@ -343,7 +343,7 @@ def _run_by_dask(
                 else:
                     settle(outcome)
     finally:
-        # For good: what still runs sees it when it looks the next time.
+        # For good: running jobs see it at their next check.
         with suppress(OSError, RuntimeError):
             stop.set()
 
@@ -357,18 +357,18 @@ def _thread_count(client: Any) -> int:
 
 
 def _result(future: Any, job: int, attempts: int) -> Outcome[Any] | None:
-    """Return what became of a job whose future is done, None where it has another attempt."""
+    """Return the outcome of a job whose future is done, None if it gets another attempt."""
     outcome: Outcome[Any]
     try:
         outcome = future.result()
     except _import_distributed().KilledWorker:
-        # Dask blames all jobs that a lost worker had, those as well that had not begun.
+        # Dask blames all jobs of a lost worker, even those that had not begun.
         if attempts < ATTEMPTS:
             return None
         outcome = Outcome(job, None, f'{_LOST}, in each of {attempts} attempts')
     except Exception as error:
         outcome = _failed(job, error)
-    # It may have come to a worker, again perhaps, just before it was to stop.
+    # It may have reached a worker, perhaps again, just before it was to stop.
     return replace(outcome, attempts=attempts - (outcome.error == NOT_BEGUN))
 
 

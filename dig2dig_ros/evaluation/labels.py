@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Labels of persons in images, as three kinds of files have them."""
+"""Labels of persons in images, from three kinds of files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from dig2dig_ros.evaluation.options import UsageError
 
 
 class LabelError(UsageError):
-    """Labels are missing or make no sense; the message says where and what is wrong."""
+    """Labels are missing or invalid; the message says where and why."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ImageLabels:
     The truth about one image.
 
     :param boxes: (m, 4), the persons to be found.
-    :param ignore: (k, 4), regions in which a detection counts neither as right nor as wrong.
+    :param ignore: (k, 4), regions whose detections count neither as true nor as false positives.
     """
 
     boxes: Array
@@ -51,8 +51,8 @@ class LabelSet:
     The labels of a data set, by name of the image without folder and suffix.
 
     :param source: where they were read.
-    :param images: labels by name; of fractions of the image's size if ``relative``.
-    :param relative: boxes are fractions of width and height.
+    :param images: labels by name.
+    :param relative: boxes are fractions of the image's width and height.
     :param complete: an image that is not in it has no person, rather than no label.
     :param sizes: (width, height) of those images that it knows.
     """
@@ -67,7 +67,7 @@ class LabelSet:
         """
         Return the labels of an image, None if it has not been labelled.
 
-        :param names: that it may have; the first that is known counts.
+        :param names: its possible names; the first known one counts.
         :param width: of the image in pixels.
         :param height: of the image in pixels.
         :raises LabelError: it was labelled in another size.
@@ -97,7 +97,7 @@ def load_labels(path: str | Path, person: str | None = None) -> LabelSet:
     :param path: of the file or folder.
     :param person: name or number of the class of persons. Default: class 0 of YOLO's; COCO's
         category person or pedestrian, or its only one.
-    :raises LabelError: there is nothing, or it makes no sense.
+    :raises LabelError: the labels are missing or invalid.
     """
     path = Path(path)
     if path.is_dir():
@@ -105,7 +105,7 @@ def load_labels(path: str | Path, person: str | None = None) -> LabelSet:
     try:
         document = json.loads(path.read_text(encoding='utf-8'))
     except FileNotFoundError as error:
-        raise LabelError(f'there are no labels {path}') from error
+        raise LabelError(f'the labels {path} do not exist') from error
     except (OSError, ValueError) as error:
         raise LabelError(f'{path} cannot be read as JSON: {error}') from error
     if isinstance(document, dict) and {'images', 'annotations'} <= document.keys():
@@ -113,7 +113,7 @@ def load_labels(path: str | Path, person: str | None = None) -> LabelSet:
     if isinstance(document, dict) and isinstance(document.get('boxes'), dict):
         boxes, ignore = document['boxes'], document.get('ignore') or {}
         if not isinstance(ignore, dict):
-            raise LabelError(f'{path}: "ignore" has no lists of boxes by image')
+            raise LabelError(f'{path}: "ignore" must have lists of boxes by image')
         return LabelSet(path, _labels(path, boxes, ignore))
     raise LabelError(
         f'{path} has neither "boxes" by image nor the "images" and "annotations" of COCO'
@@ -124,7 +124,7 @@ def _boxes(values: Any, place: str = '') -> Array:
     """
     Return lists of corners as an array.
 
-    :raises LabelError: they are no boxes.
+    :raises LabelError: they are not boxes.
     """
     try:
         boxes = np.array(values, dtype=np.float64)
@@ -162,7 +162,8 @@ def _coco_category(path: Path, document: Mapping[str, Any], person: str | None) 
         found = found or list(names)
     if len(found) != 1:
         raise LabelError(
-            f'{path}: which category is a person? It has {", ".join(names.values()) or "none"}'
+            f'{path}: no category is a person: name one with --label-class; there are '
+            f'{", ".join(names.values()) or "none"}'
         )
     return found[0]
 
@@ -177,7 +178,7 @@ def _read_coco(path: Path, document: Mapping[str, Any], person: str | None) -> L
         for image in document['images']:
             name = Path(image['file_name']).stem
             if name in boxes:
-                raise LabelError(f'{path} has two images {name}')
+                raise LabelError(f'{path} has two images named {name}')
             names[image['id']] = name
             boxes[name], ignore[name] = [], []
             if 'width' in image and 'height' in image:
@@ -192,7 +193,7 @@ def _read_coco(path: Path, document: Mapping[str, Any], person: str | None) -> L
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise LabelError(
-            f'{path} is not as COCO has it: {type(error).__name__} {error}'
+            f'{path} is not in COCO format: {type(error).__name__} {error}'
         ) from error
     return LabelSet(path, _labels(path, boxes, ignore), sizes=sizes)
 
@@ -200,7 +201,7 @@ def _read_coco(path: Path, document: Mapping[str, Any], person: str | None) -> L
 def _read_yolo(folder: Path, person: str | None) -> LabelSet:
     if person is not None and not person.isdecimal():
         raise LabelError(
-            f'{folder}: YOLO labels have numbers for classes, not names such as {person}'
+            f'{folder}: classes of YOLO labels are numbers, not names such as {person}'
         )
     images = {}
     for path in sorted(folder.glob('*.txt')):
@@ -219,8 +220,8 @@ def _read_yolo(folder: Path, person: str | None) -> LabelSet:
             ) from error
         boxes = _boxes(corners(np.array(found).reshape(-1, 4)), str(path))
         if boxes.size and (boxes.min() < -0.5 or boxes.max() > 1.5):
-            raise LabelError(f'{path}: boxes are not in fractions of the image')
+            raise LabelError(f'{path}: boxes must be fractions of the image')
         images[path.stem] = ImageLabels(boxes, _boxes([]))
     if not images:
-        raise LabelError(f'there are no labels NAME.txt in {folder}')
+        raise LabelError(f'{folder} has no labels NAME.txt')
     return LabelSet(folder, images, relative=True, complete=True)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Ways to fuse images, as the evaluating commands compare them, and what they cost."""
+"""The fusions that the evaluation compares, and their costs."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class FusionMethod:
         return 0 if self.result is None else self.result.prior_calls
 
     def about(self) -> str:
-        """Return what a caption should say: device, prior and so on."""
+        """Return text for a caption: device, denoiser and so on."""
         return ', '.join(f'{key} {value}' for key, value in self.fuser.describe().items())
 
 
@@ -93,7 +93,7 @@ def baseline_method(name: str) -> Method:
 
 def plugin_method(path: Path) -> Method:
     """
-    Return somebody else's fusion, see :func:`~dig2dig_ros.evaluation.plugins.load_plugin`.
+    Return an external fusion, see :func:`~dig2dig_ros.evaluation.plugins.load_plugin`.
 
     :raises UsageError: it cannot be loaded.
     """
@@ -170,7 +170,7 @@ def prepare_methods(
         methods[row.name] = by_settings[key]
     for path in plugins:
         if path.stem in methods:
-            raise UsageError(f'there are two rows {path.stem}: rename the plug-in {path}')
+            raise UsageError(f'two rows are named {path.stem}: rename the plug-in {path}')
         methods[path.stem] = plugin_method(path)
     return methods
 
@@ -195,7 +195,7 @@ def time_methods(
     """
     Measure every method on one synthetic colour pair, in turns.
 
-    In turns, so that what else the machine does meanwhile affects all of them alike.
+    In turns, so that other load on the machine affects all of them alike.
 
     :param size: (width, height) in pixels; the methods have been warmed up with it.
     :return: median in milliseconds by name.
@@ -209,7 +209,7 @@ def time_methods(
     ):
         from dig2dig_ros.fusion.graphs import RUNS_BEFORE
 
-        for _ in range(RUNS_BEFORE + 2):  # until what is fused like this has been recorded
+        for _ in range(RUNS_BEFORE + 2):  # until the computation has been recorded
             fuse_with(methods, images)
     times: dict[str, list[float]] = {name: [] for name in methods}
     started = time.perf_counter()
@@ -261,7 +261,7 @@ def method_costs(
         if isinstance(method, FusionMethod):
             prior, settings = method.fuser.prior, method.fuser.settings
             calls = method.prior_calls
-            # Only the estimates of the sources are made of smaller images.
+            # Only the estimates of the sources use smaller images.
             whole = 0 if settings.sampler == 'increments' else settings.num_inference_steps
             smaller = (calls - whole) * gflop(prior, settings.prior_downscale)
             total = smaller + (whole * gflop(prior, 1) if whole else 0.0)

@@ -13,9 +13,9 @@
 # limitations under the License.
 
 """
-ONNX files, looked at before ONNX Runtime loads them: may they lead to other files?
+Checks of ONNX files before ONNX Runtime loads them: they must not refer to other files.
 
-A model may keep its weights in files that it names, and whoever made it chose the names.
+A model may keep its weights in other files, whose names its author chose.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _DEEPEST = 64
 
 
 class OnnxError(ValueError):
-    """A file is no ONNX model, or one that is not to be loaded."""
+    """A file is not an ONNX model, or one that must not be loaded."""
 
 
 def check_self_contained(data: bytes) -> None:
     """
-    Refuse a model that names other files.
+    Refuse a model that refers to other files.
 
-    :raises OnnxError: it does, or is no protocol buffer.
+    :raises OnnxError: it does, or is not a protocol buffer.
     """
     pending = [('model', 0, len(data), 0)]
     while pending:
@@ -56,8 +56,8 @@ def check_self_contained(data: bytes) -> None:
                 is_elsewhere = number == _DATA_LOCATION and data[start:stop].strip(b'\x80\0')
                 if is_elsewhere or number == _EXTERNAL_DATA:
                     raise OnnxError(
-                        'it keeps its weights in other files, which it names: save it as one '
-                        'file, with onnx.save(onnx.load(FILE), FILE)'
+                        'it keeps its weights in other files: save it as one file, with '
+                        'onnx.save(onnx.load(FILE), FILE)'
                     )
             elif wire == 2 and number in _INSIDE[kind]:
                 pending.append((_INSIDE[kind][number], start, stop, depth + 1))
@@ -77,7 +77,7 @@ def _fields(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int, int, 
         elif wire in (1, 5):
             position += 8 if wire == 1 else 4
         else:
-            raise OnnxError('it is no protocol buffer')
+            raise OnnxError('it is not a protocol buffer')
         if position > end:
             raise OnnxError('it ends early')
         yield key >> 3, wire, start, position
@@ -90,4 +90,4 @@ def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
             return value, position + place + 1
-    raise OnnxError('it is no protocol buffer')
+    raise OnnxError('it is not a protocol buffer')

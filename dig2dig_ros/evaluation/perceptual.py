@@ -46,7 +46,7 @@ class LpipsError(UsageError):
 
 
 class Lpips:
-    """The distance of images as people see it, by an ``lpips.LPIPS``; see :func:`load_lpips`."""
+    """The perceptual distance of images, by an ``lpips.LPIPS``; see :func:`load_lpips`."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -91,7 +91,7 @@ def load_lpips(network: str = 'alex') -> Lpips:
 
     name, file = NETWORKS[network]
     path = Path(torch.hub.get_dir()) / 'checkpoints' / file
-    # Without it the package would download it, which is for the user to decide.
+    # Without it, the package would download it, which the user should decide.
     if not path.is_file():
         raise LpipsError(
             f'LPIPS needs the weights of {name}, but there is no {path}: copy them there, or let '
@@ -99,6 +99,6 @@ def load_lpips(network: str = 'alex') -> Lpips:
             f"torchvision.models.{name}(weights='IMAGENET1K_V1')\""
         )
     with warnings.catch_warnings():
-        # The package asks torchvision for weights in a way that is deprecated.
+        # The package asks torchvision for weights in a deprecated way.
         warnings.simplefilter('ignore')
         return Lpips(lpips.LPIPS(net=network, verbose=False))

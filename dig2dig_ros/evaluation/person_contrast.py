@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How far persons stand out of what is around them: for the eye, what average precision is not."""
+"""How far persons stand out from their surroundings: visibility for people, not detectors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RING = 1.5
 
 def person_contrast(image: Image, boxes: Array) -> Array:
     """
-    Return the mean luma inside boxes less that of the rings around them.
+    Return the mean luma inside boxes minus that of the rings around them.
 
     A ring is the box, :data:`RING` times as wide and as high about the same centre, without the
     box, and without the boxes of other persons.

@@ -15,10 +15,10 @@
 """
 Plots for the report page, as SVG that takes its colours from the page.
 
-Drawn by matplotlib, without the state of its pyplot and whatever a user's matplotlibrc says. Text
-stays text in the font of the page. The colours of text and axes are ``currentColor``, all others
-CSS variables (``--plot-grid``, ``--plot-1`` and so on) with a fallback, so that one plot is
-legible on light and dark ground.
+Drawn by matplotlib, independent of pyplot's state and of a user's matplotlibrc. Text stays text,
+in the font of the page. Text and axes have ``currentColor``, everything else CSS variables
+(``--plot-grid``, ``--plot-1`` and so on) with a fallback, so that a plot is legible on light and
+dark backgrounds.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-# Distinguishable for people with colour-blindness, too (Okabe and Ito).
+# Distinguishable with colour blindness, too (Okabe and Ito).
 _COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#a6761d', '#56b4e9')
 # A source keeps its colour in all plots: cool visible, warm thermal, as in the weight overlay.
 _COLOUR_OF = {'visible': 0, 'thermal': 1, 'fused': 2, 'mean': 3}
 # Placeholders that matplotlib draws with, and that become the colours of the page.
 _INK, _GRID, _LINE = '#010101', '#010102', '#0102{:02x}'
-# In points, of which the page makes pixels; two plots side by side on a desk, one on a phone.
+# In points, pixels on the page; two plots fit side by side on a desktop, one on a phone.
 _WIDTH, _HEIGHT, _FONT = 400.0, 195.0, 11.0
 # Twice the pixels of the plot: more points cannot be told apart.
 
@@ -160,7 +160,7 @@ def _line_colour(number: int) -> str:
 
 
 def _looks(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
-    """Return colour, dashes and marker for each name; all differ where the colours run out."""
+    """Return colour, dashes and marker for each name; distinct even if the colours run out."""
     names = list(names)
     own = {name: _COLOUR_OF[name] for name in names if name in _COLOUR_OF}
     # Next to a name with a fixed colour, avoid the fixed colours of other names.
@@ -179,7 +179,7 @@ def _looks(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
 
 
 def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
-    """Name the lines above the plot, in as many columns as there is room for."""
+    """Name the lines above the plot, in as many columns as fit."""
     widest = max(map(len, names)) * 0.6 * _FONT + 36
     columns = int(max(1, min(len(names), _WIDTH // widest)))
     numbers = [str(number) for number in range(len(names))]

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Fusions of other people, from Python files, next to those of this package."""
+"""Fusions of other people, loaded from Python files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Contender:
     :param kind: ``dig2dig``, ``baseline`` or ``plugin``.
     :param fuse: visible (H, W, 3) uint8 in blue-green-red order and thermal (H, W) uint8 to the
         fused image, (H, W) or (H, W, 3) uint8; returns when the bytes are on the host.
-    :param facts: what a report should say of it, such as device and precision.
+    :param facts: for reports, such as device and precision.
     """
 
     name: str
@@ -52,12 +52,12 @@ class Contender:
 
 def load_plugin(path: Path) -> Contender:
     """
-    Load somebody else's fusion from a Python file, which runs with all rights of this process.
+    Load another fusion from a Python file, which runs with all permissions of this process.
 
-    The file has two functions. ``load()`` returns a model, whatever that is: device, precision
-    and weights are its own affair. ``fuse(model, visible, thermal)`` takes visible (H, W, 3) uint8
-    in blue-green-red order and thermal (H, W) uint8, not to be written to, and returns the fused
-    image as a NumPy array, (H, W) or (H, W, 3) uint8, when it is on the host.
+    The file has two functions. ``load()`` returns a model of any kind: device, precision and
+    weights are up to it. ``fuse(model, visible, thermal)`` takes visible (H, W, 3) uint8 in
+    blue-green-red order and thermal (H, W) uint8, which it must not write to, and returns the
+    fused image as a NumPy array on the host, (H, W) or (H, W, 3) uint8.
 
     :raises UsageError: the file cannot be imported, or a function is missing or fails.
     """
@@ -67,14 +67,14 @@ def load_plugin(path: Path) -> Contender:
     def blamed(what: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever is in the file
+        except Exception as error:  # anything from the file
             raise UsageError(f'plug-in {path} {what}: {type(error).__name__}: {error}') from error
 
     if not path.is_file():
-        raise UsageError(f'plug-in {path}: there is no such file')
+        raise UsageError(f'plug-in {path} does not exist')
     specification = importlib.util.spec_from_file_location(f'dig2dig_plugin_{path.stem}', path)
     if specification is None or specification.loader is None:
-        raise UsageError(f'plug-in {path}: not a Python file (NAME.py)')
+        raise UsageError(f'plug-in {path} is not a Python file (NAME.py)')
     module = importlib.util.module_from_spec(specification)
     with blamed('cannot be imported'):
         specification.loader.exec_module(module)
@@ -97,9 +97,9 @@ def load_plugin(path: Path) -> Contender:
 
 def check_fused(contender: Contender, fused: Any, pair: tuple[Image, Image]) -> None:
     """
-    Refuse what is no fused image of a pair.
+    Refuse anything that is not a fused image of a pair.
 
-    :raises UsageError: it is no uint8 array of shape (H, W) or (H, W, 3).
+    :raises UsageError: it is not a uint8 array of shape (H, W) or (H, W, 3).
     """
     height, width = pair[1].shape
     shapes = ((height, width), (height, width, 3))

@@ -13,10 +13,10 @@
 # limitations under the License.
 
 """
-What a live detector published, read from the messages of a recording.
+Detections that a live detector published, read from the messages of a recording.
 
-Messages are objects whose attributes are the fields of the definition, as rosbags and rclpy make
-them; nothing of ROS is needed.
+Messages are objects whose attributes are the fields of the definition, as in rosbags and rclpy;
+ROS is not needed.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class RecordedDetections:
     as needed: an image may be part of two pairs. What is kept of a message are the upright boxes
     of its persons, best first, without those that have no area or numbers that are not finite.
 
-    A live detector publishes only what is above its own threshold, so an average precision from
-    its messages is lower than one from the detector itself.
+    A live detector only publishes detections above its own threshold, so the average precision
+    from its messages is lower than that of the detector itself.
 
     :param name: of the input that the detector saw, see
         :class:`~dig2dig_ros.evaluation.detection_study.DetectionStudy`.
@@ -106,7 +106,7 @@ class RecordedDetections:
         return self._detections[nearest]
 
     def warnings(self) -> list[str]:
-        """Return a sentence for everything that a user should look into, none if all fitted."""
+        """Return a sentence on every problem; empty if there is none."""
         topic, kept = self.topic, len(self._detections)
         sentences = []
         if self._damaged:
@@ -118,30 +118,29 @@ class RecordedDetections:
             return [f'{self._name}: {text}' for text in (*sentences, f'nothing is on {topic}')]
         if self._replaced:
             sentences.append(
-                f'{self._replaced} messages on {topic} have the stamp of another one, of which '
-                'the last counts'
+                f'{self._replaced} messages on {topic} repeat a stamp; the last one of each counts'
             )
         if self._missed:
             sentences.append(
-                f'no message on {topic} has the stamp of the image for {self._missed} images; a '
-                'detector has to pass the stamp of the image on'
+                f'for {self._missed} images, no message on {topic} has their stamp: a detector '
+                'must copy the stamp of the image'
             )
         unmatched = kept - len(self._taken)
         if unmatched:
             sentences.append(
-                f'{unmatched} of {kept} messages on {topic} belong to no image that was evaluated'
+                f'{unmatched} of {kept} messages on {topic} do not belong to an evaluated image'
             )
         if self._classes and not any(len(entry.scores) for entry in self._detections.values()):
             usual = ', '.join(repr(kind) for kind, _ in self._classes.most_common(5))
             wanted = self._person or f'{" or ".join(PERSON_NAMES)} or {PERSON_NUMBER}'
             sentences.append(
-                f'no class on {topic} is {wanted}; there are {usual}: name the one of persons'
+                f'no class on {topic} is {wanted}: give that of persons; there are {usual}'
             )
         return [f'{self._name}: {text}' for text in sentences]
 
     def read(self, reader: BagReader) -> None:
         """
-        Take in all messages of a bag; those that are damaged are counted.
+        Take in all messages of a bag; damaged ones are counted.
 
         :raises BagError: the topic is not in the bag, or of another type.
         """
@@ -161,7 +160,7 @@ class RecordedDetections:
 
 
 def _persons(found: Iterable[Hypothesis], person: str | None) -> Detections:
-    """Return those of persons that make sense, best first."""
+    """Return the valid detections of persons, best first."""
     persons = [each for each in found if _is_person(each.label, person)]
     boxes = np.array([each.box for each in persons], dtype=np.float64).reshape(-1, 4)
     scores = np.array([each.score for each in persons], dtype=np.float64)
@@ -180,9 +179,9 @@ def _is_person(label: Label, person: str | None) -> bool:
 
 def _hypotheses(message: Any, type_name: str) -> list[Hypothesis]:
     """
-    Return all that a message says, persons or not.
+    Return all detections in a message, persons or not.
 
-    :raises BagError: the type is unknown, or the message is not of it.
+    :raises BagError: the type is unknown, or the message does not have it.
     """
     try:
         return list(hypotheses(message, type_name))

@@ -13,9 +13,9 @@
 # limitations under the License.
 
 """
-The pairs that a registration is estimated from: of a directory, a bag, or live topics.
+The pairs to estimate a registration from: a folder, a bag, or live topics.
 
-Messages go through the pipeline of the fusion node up to where it would fuse them.
+Messages go through the pipeline of the fusion node up to the fusion.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class CalibrationImages:
 
 def from_directory(directory: Path, number: int, values: Mapping[str, Any]) -> CalibrationImages:
     """
-    Read pairs of a directory, see :func:`~dig2dig_ros.images.image_pairs.find_pairs`.
+    Read pairs from a folder, see :func:`~dig2dig_ros.images.image_pairs.find_pairs`.
 
     :param number: of pairs to read at most.
     :param values: the node's parameters, for the thermal range and crop.

@@ -15,11 +15,10 @@
 """
 Replay a bag through the node's own pipeline.
 
-Nothing here looks at a clock, and nothing is dropped because something else takes time: the
-messages go in as they were recorded, one after the other, and every pair is fused. So a bag
-gives the same images however fast the machine is. A live node differs in two ways: it drops
-pairs that come while it is busy, and after a pause of the cameras it pairs what it has rather
-than wait.
+Nothing here depends on a clock, and nothing is dropped because of time: the messages go in as
+they were recorded, one after the other, and every pair is fused. So a bag gives the same images
+on any machine. A live node differs in two ways: it drops pairs that come while it is busy, and
+after a pause of the cameras it pairs what it has instead of waiting.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ from dig2dig_ros.streams.pipeline import Pipeline
 from dig2dig_ros.streams.preparation import FusedFrame, Work
 from dig2dig_ros.streams.statistics import FaultyImages, kind_of
 
-# Importing torch takes seconds, which a mistake in the bag need not cost.
+# Importing torch takes seconds, so a wrong bag is reported before.
 if TYPE_CHECKING:
     from dig2dig_ros.fusion.fuser import Fuser
 
 _NANOSECONDS = 1_000_000_000
-# Stamps of each camera that are compared where nothing pairs: an hour at 30 Hz.
+# Stamps of each camera to compare if nothing pairs: an hour at 30 Hz.
 _STAMPS_KEPT = 108_000
 
 
@@ -58,13 +57,13 @@ class BagReplay:
 
     :param reader: of the bag, open.
     :param topics: which of its topics are the sources.
-    :param values: all of the node's parameters by name. The types of the topics decide about the
-        transports, and what is compared are pairs: no image goes on alone.
+    :param values: all of the node's parameters by name. The transports follow the types of the
+        topics, and only pairs are fused: no image is used alone.
     :param fuser: to fuse with the settings of ``values``.
-    :ivar sizes: how many of the fused images of each source had which (width, height).
-    :ivar lossy: how many of the fused images of each source but the visible one were JPEG.
+    :ivar sizes: how many of the fused images of each source had each (width, height).
+    :ivar lossy: how many of the fused images of each source except the visible one were JPEG.
     :ivar stopped: whether :meth:`pairs` was asked to stop before the end of the bag.
-    :raises BagError: the pairing or the registration cannot be set up as the parameters say.
+    :raises BagError: the pairing or the registration cannot be set up with the parameters.
     """
 
     def __init__(
@@ -98,7 +97,7 @@ class BagReplay:
         self._cameras_of = topics.cameras_of_info()
         self._waiting: deque[Work] = deque()
         self._next_look = 0.0
-        # What was said since the second of the recording began.
+        # Warnings in the current second of the recording.
         self._lasting: frozenset[str] = frozenset()
         self._said: dict[str, str] = {}
         self._seconds: Counter[str] = Counter()
@@ -120,7 +119,7 @@ class BagReplay:
 
     @property
     def received(self) -> Counter[str]:
-        """How many images of each source came, by its name."""
+        """How many images each source sent, by its name."""
         return self._pipeline.statistics.images_received
 
     @property
@@ -135,12 +134,12 @@ class BagReplay:
 
     @property
     def faults(self) -> list[FaultyImages]:
-        """What live diagnostics would have said of the images, and of how many of them."""
+        """The warnings of live diagnostics about images, and for how many of them."""
         return self._pipeline.statistics.faults
 
     @property
     def health(self) -> dict[str, int]:
-        """What else live diagnostics would have warned of, and for how many seconds."""
+        """The other warnings of live diagnostics, and for how many seconds."""
         of_images = {kind_of(fault.text) for fault in self.faults}
         return {
             self._said[kind]: seconds
@@ -150,17 +149,17 @@ class BagReplay:
 
     @property
     def table(self) -> dict[str, str]:
-        """What live diagnostics would show in the end: settings, counters, cameras."""
+        """The table of live diagnostics at the end: settings, counters, cameras."""
         return self._pipeline.table()
 
     def pairs(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[FusedFrame]:
         """
-        Fuse pair after pair, in the order of the visible stamps.
+        Fuse one pair after the other, in the order of the visible stamps.
 
-        What cannot be fused is counted in :attr:`dropped`, with the first reason of each cause
-        in :attr:`examples`.
+        Anything that cannot be fused is counted in :attr:`dropped`, with the first reason of each
+        cause in :attr:`examples`.
 
-        :param stopping: asked at every message and every pair; once it is true, no pair follows.
+        :param stopping: called at every message and every pair; once true, no more pairs follow.
         """
         topics = [*self._source_of, *self._cameras_of]
         for record in self._reader.records(topics):
@@ -198,12 +197,12 @@ class BagReplay:
             self._waiting.extend(self._pipeline.add(source, message, record.time))
 
     def _look(self, now: float) -> None:
-        """Ask once in a second of the recording what live diagnostics would say."""
+        """Collect the warnings of live diagnostics once per second of the recording."""
         is_first = not self._now
         self._now = max(self._now, now)
         if is_first:
             self._pipeline.restart()
-            # What begins later than the other camera is not missing yet.
+            # A camera that starts later than the other is not missing yet.
             self._next_look = now + self._pipeline.values['stale_timeout']
         elif now >= self._next_look:
             self._next_look = now + 1.0
@@ -211,7 +210,7 @@ class BagReplay:
             self._listen()
 
     def _listen(self) -> None:
-        """Note what live diagnostics say now, each thing once in a second."""
+        """Note the current warnings of live diagnostics, each once per second."""
         said = {kind_of(text): text for text in self._pipeline.health()}
         for kind, text in said.items():
             if kind not in self._lasting:
@@ -233,7 +232,7 @@ class BagReplay:
             yield fused
 
     def finish(self, cause: str) -> None:
-        """Give up what waits for a partner or to be fused, and count it as ``cause``."""
+        """Drop what still waits for a partner or for the fusion, counted as ``cause``."""
         waiting = sum(len(work.messages) for work in self._waiting)
         self._waiting.clear()
         self._pipeline.statistics.dropped(cause, self._pipeline.pending + waiting)

@@ -15,10 +15,10 @@
 """
 The report on an evaluation: one HTML file that opens from disk.
 
-The page holds all it needs but the video, which lies next to it: pictures, plots, style and
-script; its content security policy keeps it from loading anything else. Everything but the
-before/after slider, the tooltips on touch screens and the sorting of tables is static HTML, and
-without scripts the pictures of the frames stand side by side.
+The page contains everything except the video, which is next to it: pictures, plots, style and
+script; its content security policy keeps it from loading anything else. Except for the
+before/after slider, the tooltips on touch screens and the sorting of tables, it is static HTML,
+and without scripts the pictures of a frame are shown side by side.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from dig2dig_ros.evaluation.glossary import explanation
 from dig2dig_ros.evaluation.tables import Table
 from dig2dig_ros.images.overlay import source_colours
 
-# Further warnings are folded away, so that the pictures stay within reach.
+# Further warnings are folded away, so that the pictures stay near the top.
 _WARNINGS_SHOWN = 5
 # Characters of a fact that fit on one line in large type.
 _LONG = 14
@@ -49,12 +49,12 @@ _LONG = 14
 @dataclass(frozen=True)
 class Report:
     """
-    What the page shows, in its order.
+    The content of the page, in its order.
 
     All texts are plain, and may contain any characters.
 
     :param title: what was evaluated.
-    :param verdict: what came of it, in a sentence.
+    :param verdict: the result, in a sentence.
     :param subtitle: a line below it: with what, on what, when.
     :param summary: (name, value) of the most important facts, the most important first.
     :param warnings: sentences on what was left out or looked wrong.
@@ -118,9 +118,9 @@ def write_report(path: Path, report: Report) -> None:
     """
     Write the page atomically: a reader sees either the old page or the new one.
 
-    :raises OSError: it cannot be written; an old page is left as it was.
+    :raises OSError: it cannot be written; an old page is unchanged.
     """
-    # File names need not be valid text; what is not becomes a question mark.
+    # File names may be invalid text; those characters become question marks.
     page = render(report).encode('utf-8', errors='replace')
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
@@ -145,7 +145,7 @@ def _tag(name: str, text: str, style: str = '') -> str:
 
 
 def _term(text: str) -> str:
-    """Return a heading with a tooltip, where it is one of the glossary."""
+    """Return a heading, with a tooltip if the glossary has it."""
     about = explanation(text)
     return f'<abbr title="{_text(about)}">{_text(text)}</abbr>' if about else _text(text)
 

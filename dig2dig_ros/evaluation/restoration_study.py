@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What declaring a degradation is worth: degraded pairs, fused, against clean ones."""
+"""What declaring a degradation gains: fusions of degraded pairs, compared with clean ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from dig2dig_ros.fusion.degradation import Degradation, DegradationError
 from dig2dig_ros.images.image_pairs import ImagePair, load_pair
 from dig2dig_ros.images.thermal_range import ThermalRange
 
-# Importing torch takes seconds, which a mistake in the command line need not cost.
+# Importing torch takes seconds, so a wrong command line is reported before.
 if TYPE_CHECKING:
     from dig2dig_ros.fusion.fuser import Fuser
 
@@ -49,7 +49,7 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Case:
-    """What the two cameras do to their images."""
+    """The degradations of the two cameras."""
 
     visible: Degradation
     thermal: Degradation
@@ -63,7 +63,7 @@ class Case:
         """
         parts = text.split(';')
         if len(parts) > 2:
-            raise DegradationError(f'{text!r} names more than two degradations')
+            raise DegradationError(f'{text!r} has more than two degradations: give one or two')
         case = cls(Degradation.parse(parts[0]), Degradation.parse(parts[-1]))
         if case.visible.factor != 1:
             raise DegradationError(
@@ -71,7 +71,7 @@ class Case:
                 "'none; x2' to reduce the thermal one"
             )
         if None in (case.visible.noise, case.thermal.noise):
-            raise DegradationError(f'{text!r} has noise auto, but noise is made by a number')
+            raise DegradationError(f'{text!r} has noise auto: give the noise as a number')
         return case
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ class Case:
         return {f'{RESTORED} {strength:g}': strength for strength in _STRENGTHS}
 
     def best(self, scores: ScoreBook, method: str, metric: str) -> str:
-        """Return the method, or that of its strengths which serves best."""
+        """Return the method, or the best of its strengths."""
         names = self.strengths() if method == RESTORED else (method,)
         return max(names, key=lambda name: scores.column(name, metric).mean())
 
@@ -96,7 +96,7 @@ class RestorationStudy:
     """
     Degrades pairs, fuses them in all ways, and keeps the scores.
 
-    :param fuser: to whose settings each case adds what it declares.
+    :param fuser: each case adds its declarations to the settings.
     :param ranges: maps thermal counts.
     :param cases: rows of the tables.
     :param lines: takes the scores of every pair as well.
@@ -130,7 +130,7 @@ class RestorationStudy:
         visible, counts = load_pair(pair, same_size=True, thermal_crop=self._crop)
         thermal = to_8_bits(self._ranges(counts, 0.0))
         if (visible == visible[:, :, :1]).all():
-            # Noise must not give colour to what has none.
+            # Noise must not colour a grey image.
             visible = np.ascontiguousarray(visible[:, :, 0])
         found = {case: self._compare(case, visible, thermal, index) for case in self._scores}
         for case, (values, milliseconds) in found.items():
@@ -201,10 +201,10 @@ class RestorationStudy:
             if len(strengths) > 1:
                 best = {m: strengths[case.best(scores, RESTORED, m)] for m in METRICS}
                 chosen.append(f'{case}: {", ".join(f"{s:g} ({m})" for m, s in best.items())}')
-        notes = ['Noise and strength in grey levels, each colour channel has its own noise.']
+        notes = ['Noise and strength in grey levels; each colour channel has its own noise.']
         if chosen:
             notes.append(
-                "Restored first, strength of non-local means as a part of the noise's deviation: "
+                "Restored first: strength of non-local means relative to the noise's deviation: "
                 f'{"; ".join(chosen)}.'
             )
         header = ('visible; thermal', *METHODS)
@@ -213,9 +213,9 @@ class RestorationStudy:
 
 def degrade(image: Image, degradation: Degradation, random: np.random.Generator) -> Image:
     """
-    Return what a camera of 8 bits would give of a scene.
+    Return the image of a scene from an 8-bit camera with this degradation.
 
-    :param image: (H, W) or (H, W, 3), of the size that the degradation makes whole pixels of.
+    :param image: (H, W) or (H, W, 3), of a size that the degradation maps to whole pixels.
     :return: (h, w) or (h, w, 3); noise is independent in all channels.
     """
     import torch

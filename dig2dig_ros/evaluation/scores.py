@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-Scores of ways to fuse, pair by pair, and the tables that are made of them.
+Scores of fusions, pair by pair, and their tables.
 
 Values are kept as plain arrays of numbers, so that thousands of pairs take a few megabytes.
 """
@@ -59,7 +59,7 @@ LPIPS_MISSING = 'LPIPS is missing: --lpips computes it, with the package lpips a
 @dataclass(frozen=True)
 class MethodOutput:
     """
-    What one method made of one pair.
+    The output of one method for one pair.
 
     :param image: (H, W), or (H, W, 3) in blue-green-red order.
     :param milliseconds: from the images to the fused one.
@@ -72,7 +72,7 @@ class MethodOutput:
 @dataclass(frozen=True)
 class Cost:
     """
-    What a method costs for one pair; None where it is not known or there is no such thing.
+    The cost of a method for one pair; None if unknown or not applicable.
 
     :param prior_calls: images that go through the prior.
     :param gflop: billions of floating-point operations of the prior.
@@ -97,7 +97,7 @@ def to_8_bits(image: NDArray[Any]) -> Image:
         return to_uint8(image.astype(np.float32) / np.float32(257.0))
     if image.dtype.kind == 'f':
         return to_uint8(image.astype(np.float32) * np.float32(255.0))
-    raise ValueError(f'an image of {image.dtype} has no 8-bit scale: uint8, uint16 or float only')
+    raise ValueError(f'an image of {image.dtype} has no 8-bit scale: use uint8, uint16 or float')
 
 
 def grey_8_bits(image: NDArray[Any], size: tuple[int, int] | None = None) -> Image:
@@ -105,8 +105,8 @@ def grey_8_bits(image: NDArray[Any], size: tuple[int, int] | None = None) -> Ima
     Return the 8-bit luma of an image.
 
     :param image: see :func:`to_8_bits`; (H, W) or (H, W, 3).
-    :param size: (width, height) in pixels to bring it to: bilinear where it grows, by area
-        where it shrinks.
+    :param size: (width, height) in pixels to resize it to: bilinear to enlarge, by area to
+        reduce.
     """
     grey = luma(to_8_bits(image))
     if size is None or size == (grey.shape[1], grey.shape[0]):
@@ -122,9 +122,9 @@ def fuse_with(
     known: Mapping[str, MethodOutput] | None = None,
 ) -> dict[str, MethodOutput]:
     """
-    Fuse one pair with every method; those that are one and the same method do it once.
+    Fuse one pair with every method; rows that share a method fuse once.
 
-    :param known: what is already there, by name.
+    :param known: existing results, by name.
     """
     fused: dict[str, MethodOutput] = {}
     done: dict[Method, MethodOutput] = {}
@@ -152,7 +152,7 @@ def score_images(
 
     :param visible: luma (H, W).
     :param thermal: likewise, of the same size.
-    :param threads: methods that are scored at a time; without influence on the values.
+    :param threads: number of methods to score at a time; does not affect the values.
     :raises MetricError: an image is too small, or sizes differ.
     """
     entries = {id(entry): entry for entry in fused.values()}
@@ -191,7 +191,7 @@ class ScoreBook:
 
     def values(self, method: str) -> NDArray[np.float64]:
         """Return the values of one method, (pairs, metrics)."""
-        # Copied: an array that lent its memory could not grow any more.
+        # Copied: an array whose memory is shared could not grow any more.
         return np.array(self._values[method]).reshape(self.pairs, len(self.metrics))
 
     def column(self, method: str, metric: str) -> NDArray[np.float64]:
@@ -200,7 +200,7 @@ class ScoreBook:
         return column
 
     def means(self) -> dict[str, dict[str, float]]:
-        """Return the means over the pairs, by method and metric; infinite where a value is."""
+        """Return the means over the pairs, by method and metric; infinite if a value is."""
         return {
             method: dict(
                 zip(self.metrics, map(float, self.values(method).mean(axis=0)), strict=True)
@@ -219,7 +219,7 @@ class ScoreBook:
 
 class ScoreFile:
     """
-    A CSV file of scores, one line for each pair and method, written as they come.
+    A CSV file of scores, with one line per pair and method, written immediately.
 
     :param path: is replaced.
     :param columns: names of the columns before the metrics, which identify a line.
@@ -242,11 +242,11 @@ class ScoreFile:
     def add(
         self, cells: Sequence[object], values: Mapping[str, float], after: Sequence[object] = ()
     ) -> None:
-        """Write one line; numbers as Python prints them, which reads back to the same number."""
+        """Write one line, with numbers as Python prints them, which read back exactly."""
         self._writer.writerow([*cells, *(values[name] for name in self._metrics), *after])
 
     def flush(self) -> None:
-        """Hand what was written to the operating system."""
+        """Flush to the operating system."""
         self._file.flush()
 
     def close(self) -> None:
@@ -263,7 +263,7 @@ def format_value(value: float) -> str:
 
 
 def optional(value: float | None, form: Callable[[float], str] = format_value) -> str:
-    """Return a value as text, ``n/a`` where there is none."""
+    """Return a value as text, ``n/a`` if there is none."""
     return NOT_AVAILABLE if value is None else form(value)
 
 
@@ -307,7 +307,7 @@ def rank_sentences(
     ranking: Mapping[str, float],
 ) -> str:
     """
-    Say over which rows the mean ranks are, and which rank the fusion has in every metric.
+    Say which rows the mean ranks are over, and the rank of the fusion in every metric.
 
     :param scores: mean values by row and metric.
     :param ranking: mean rank by row, for those that have one.
@@ -333,9 +333,9 @@ def rank_sentences(
 
 def format_difference(difference: Difference, higher_is_better: bool) -> str:
     """
-    Return a mean difference with its interval, marked where that excludes zero.
+    Return a mean difference with its interval, marked if that excludes zero.
 
-    Where both methods have infinite values, each for other pairs, there is no mean: ``n/a``.
+    If both methods have infinite values, for different pairs, there is no mean: ``n/a``.
     """
     if math.isnan(difference.mean):
         return NOT_AVAILABLE
@@ -377,7 +377,7 @@ def difference_table(scores: ScoreBook, against: Sequence[str]) -> Table:
         rows.append((metric.title, *cells))
     if scores.pairs < FEWEST_PAIRS:
         note = (
-            f'Mean differences. Not enough pairs ({scores.pairs}) for an interval, which needs '
+            f'Mean differences. {scores.pairs} pairs are too few for an interval, which needs '
             f'{FEWEST_PAIRS}.'
         )
     else:

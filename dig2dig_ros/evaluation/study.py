@@ -13,11 +13,11 @@
 # limitations under the License.
 
 """
-What an evaluation keeps of every pair, and the files that it leaves behind.
+What an evaluation keeps of every pair, and the files that it writes.
 
 Bags and folders of pairs are evaluated by the same :class:`Study`: `metrics.csv` and
-`timing.csv` are written as the pairs come, `summary.json`, the video and `report.html` at the
-end. Memory does not grow but for a few numbers a pair.
+`timing.csv` are written pair by pair, `summary.json`, the video and `report.html` at the end.
+Memory only grows by a few numbers per pair.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ from dig2dig_ros.images.video import FOR_BROWSERS, Image, Video
 GALLERY_METRIC = 'Qabf'
 # Plotted over the run: one that rewards the mean of the sources, and two that reward detail.
 PLOTTED_METRICS = ('SSIM', 'Qabf', 'VIF')
-# Of the videos that OpenCV writes.
+# Names of the videos that OpenCV writes.
 PLAYED_BY_BROWSERS = ('video.webm',)
-# What it writes, and the next one may replace.
+# Files that it writes, and that the next evaluation may replace.
 STUDY_FILES = (
     'metrics.csv',
     'timing.csv',
@@ -74,11 +74,11 @@ STUDY_FILES = (
     'report.html',
     *(name for name, _ in FOR_BROWSERS),
 )
-# What the picture of where things came from is called.
+# Name of the picture of the contributions.
 CONTRIBUTIONS = 'contributions'
 # Frames that share a video have no time between them.
 _FOLDER_RATE = 1.0
-# Of each of the three pictures of the video, in pixels: encoding takes as long as fusing does.
+# Width in pixels of each of the three pictures of the video: encoding takes as long as fusing.
 _PANEL_WIDTH = 480
 _PACKAGES = ('dig2dig', 'torch', 'numpy', 'opencv-python-headless', 'opencv-python', 'rosbags')
 
@@ -96,7 +96,7 @@ class StudyPair:
     :param milliseconds: of its fusion.
     :param time: in seconds from the first pair, or its number in a folder.
     :param offset: seconds between the stamps of the pair; None in a folder.
-    :param cells: what `metrics.csv` says of it, in the order of the study's columns.
+    :param cells: its entries in `metrics.csv`, in the order of the study's columns.
     """
 
     name: str
@@ -114,9 +114,9 @@ class Study:
     """
     Takes the pairs of one evaluation one after the other.
 
-    :param folder: where to write; it must be there.
+    :param folder: where to write; it must exist.
     :param sources: their names.
-    :param scores: takes the scores of the pairs that have some.
+    :param scores: for the scores of the scored pairs.
     :param columns: columns of `metrics.csv` before the metrics, in addition to the method.
     :param detection: what a detector finds in the pairs; None without one.
     :param rate: frames per second of the video; None for pairs without time.
@@ -169,8 +169,8 @@ class Study:
         """
         Take a pair in.
 
-        :param fused: what every method made of it.
-        :param values: their scores by method and metric, for pairs that are scored.
+        :param fused: the output of every method.
+        :param values: their scores by method and metric, for scored pairs.
         :param persons: found by a detector, by input.
         """
         means = [float(plane.mean()) for plane in pair.weights]
@@ -200,7 +200,7 @@ class Study:
             self.scores.add(values, {name: entry.milliseconds for name, entry in fused.items()})
             score = values.get(self.shown, {}).get(GALLERY_METRIC, math.nan)
             for name, row in values.items():
-                # The weights are those of the fusion, and say nothing of other rows.
+                # The weights are those of the fusion, and do not apply to other rows.
                 own = means if name == self.shown else [''] * len(means)
                 self._metrics.add([*pair.cells, name], row, own)
         self._metrics.flush()
@@ -261,17 +261,17 @@ class Study:
         not_fused: str = '',
     ) -> dict[str, Any]:
         """
-        Write what is said of all pairs together: `summary.json` and `report.html`.
+        Write the results over all pairs: `summary.json` and `report.html`.
 
         Call :meth:`close` before.
 
-        :param report: what the page says beyond the study's own part.
+        :param report: content of the page beyond the study's own.
         :param facts: likewise for `summary.json`.
         :param against: rows that the fusion is compared with pair by pair.
         :param groups: rows whose quality is drawn against their time together, with their labels,
             by the title of the group; empty for all rows in one plot.
         :param not_fused: what was left out, by cause; empty if nothing was.
-        :return: what `summary.json` holds.
+        :return: the content of `summary.json`.
         """
         apart: dict[str, list[Difference]] = {}
         if self.scores.pairs and FUSED in self.scores.methods:
@@ -310,7 +310,7 @@ class Study:
         return summary
 
     def _figures(self, apart: Mapping[str, Sequence[Difference]]) -> dict[str, Any]:
-        """Return what `summary.json` says of the pairs."""
+        """Return the entries of `summary.json` about the pairs."""
         figures: dict[str, Any] = {'pairs': self.pairs}
         if self.pairs:
             p50, p95 = np.percentile(np.asarray(self._milliseconds), [50, 95])
@@ -337,7 +337,7 @@ class Study:
         return figures
 
     def _summary_rows(self, figures: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Return what the page says of the pairs first."""
+        """Return the first rows of the page about the pairs."""
         rows: list[tuple[str, str]] = []
         if self.pairs:
             text = '{p50:.0f} ms median, {p95:.0f} ms 95th percentile'
@@ -372,7 +372,7 @@ class Study:
         if self._offsets:
             # With more than two sources, the one farthest from the visible one.
             second = self.sources[1] if len(self.sources) == 2 else 'farthest'
-            title = f'Pair offset: {second} stamp less {self.sources[0]} stamp'
+            title = f'Pair offset: {second} stamp minus {self.sources[0]} stamp'
             over_run(title, 'ms', self._times, {'offset': self._offsets})
         over_run('Time of the fusion', 'ms', self._times, {FUSED: self._milliseconds})
         if scores.pairs and len(scores.methods) > 1:
@@ -389,7 +389,7 @@ class Study:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what decides on the results, and the machine."""
+    """Return the versions of everything that affects the results, and the machine."""
     found = {'python': platform.python_version(), 'machine': platform.machine()}
     for name in _PACKAGES:
         try:
@@ -404,9 +404,9 @@ def versions() -> dict[str, str]:
 
 def as_json(value: Any) -> Any:
     """
-    Return a value as JSON can hold it.
+    Convert a value for JSON.
 
-    Infinities become texts (which ``float`` reads), as do paths and the like; NaN becomes null.
+    Infinities become text (which ``float`` reads), as do paths and the like; NaN becomes null.
     """
     if isinstance(value, Mapping):
         return {str(key): as_json(item) for key, item in value.items()}

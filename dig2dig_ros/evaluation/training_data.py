@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a prior is trained on: images as luma, and batches of altered and noisy patches of them."""
+"""Training data of a prior: images as luma, and batches of augmented noisy patches."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def augmented_patch(
     image: NDArray[np.uint8], side: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """
-    Cut a random patch and vary what cameras vary: scale, pose, tone, exposure, focus, noise.
+    Cut a random patch and augment it: scale, pose, tone, exposure, focus, noise.
 
     :return: (side, side) in [-1, 1].
     """
@@ -84,13 +84,13 @@ def augmented_patch(
         unit = 1.0 - unit
     if rng.random() < 0.4:
         unit = unit ** np.float32(math.exp(rng.uniform(-0.7, 0.7)))
-    if rng.random() < 0.4:  # dark and low-contrast scenes, down to almost nothing in view
+    if rng.random() < 0.4:  # dark and low-contrast scenes, down to almost nothing visible
         contrast = math.exp(rng.uniform(math.log(0.05), math.log(1.2)))
         offset = rng.uniform(0.0, 1.0 - min(contrast, 1.0))
         unit = unit * np.float32(contrast) + np.float32(offset)
     if rng.random() < 0.1:  # thermal optics are softer than visible ones
         unit = cv2.GaussianBlur(unit, (0, 0), rng.uniform(0.6, 1.8))
-    if rng.random() < 0.1:  # what a camera at its limit adds belongs to its image
+    if rng.random() < 0.1:  # noise of a camera at its limit is part of its image
         grain = rng.standard_normal(unit.shape, dtype=np.float32)
         unit = unit + grain * np.float32(rng.uniform(1.0, 6.0) / 255.0)
     unit = np.clip(unit, 0.0, 1.0)

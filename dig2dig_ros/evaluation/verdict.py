@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What came of an evaluation, in the one sentence that its page begins with."""
+"""The result of an evaluation, in the one sentence at the top of its page."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def verdict(
     warnings: int = 0,
 ) -> str:
     """
-    Say which images the detector did best on, or what the fused image keeps, and what was wrong.
+    Say which images the detector did best on, or what the fused image keeps, and any problems.
 
     :param pairs: that were fused.
-    :param edges_kept: part of each source's edges that an image preserves, 0 to 1, by image and
-        source; empty if nothing was scored.
-    :param detection: what a detector found; None without one.
+    :param edges_kept: fraction of each source's edges that an image preserves, 0 to 1, by image
+        and source; empty if nothing was scored.
+    :param detection: the detections; None without a detector.
     :param not_fused: what was left out, by cause; empty if nothing was.
     :param warnings: how many the page shows.
     """
@@ -67,8 +67,8 @@ def _detection(detection: DetectionStudy) -> str:
         return f'the detector did as well on all images ({figures})'
     if not detection.persons:
         return (
-            f'the detector found most persons in {best} ({figures}), but without labels nobody '
-            'knows how many of them are real'
+            f'the detector found most persons in {best} ({figures}), but without labels it is '
+            'unknown how many of them are real'
         )
     few = detection.labelled < FEWEST_PAIRS
     images = (

@@ -114,7 +114,7 @@ def with_definition(folder: Path, text: str, kind: str = 'a_msgs/msg/List') -> P
 )  # fmt: skip
 def test_an_sqlite_file_whose_tables_are_programs(tmp_path, statements):
     file = altered(tmp_path / 'bag', *statements)
-    with pytest.raises(BagError, match='is no plain table, which no recorder writes'):
+    with pytest.raises(BagError, match='is not a plain table, as recorders write'):
         read_all(file)
 
 
@@ -315,7 +315,7 @@ def test_a_compressed_file_grows_only_so_far(tmp_path, monkeypatch):
     with pytest.raises(BagError, match=r'does not fit into .*: set TMPDIR to a folder with room'):
         read_all(path)
     path.write_bytes(compressed_zeros(3))
-    with pytest.raises(BagError, match='neither an mcap nor an sqlite3 file'):
+    with pytest.raises(BagError, match='neither mcap nor sqlite3'):
         read_all(path)
 
 

@@ -94,7 +94,7 @@ def test_inputs_are_measured_against_labels() -> None:
     assert table.notes[0].startswith(
         'These images do not separate the AP50 of fused from that of mean'
     )
-    assert any('100 resamples' in note and 'one drive' in note for note in table.notes)
+    assert any('100 resamples' in note and 'the same drive' in note for note in table.notes)
 
 
 def test_a_sentence_says_which_of_fused_and_mean_is_ahead() -> None:
@@ -142,7 +142,7 @@ def test_few_images_have_no_interval() -> None:
     assert all(row[2] == '' and row[7] == '' for row in table.rows)
     assert column(table, 'AP50 - mean')['visible'] == '-49.5'
     assert not any('do not tell' in note for note in table.notes)
-    assert 'Fewer than 6 images are too few for an interval.' in table.notes
+    assert 'An interval needs at least 6 images.' in table.notes
     assert study.summary()['inputs']['visible']['ap50_interval'] is None
 
 

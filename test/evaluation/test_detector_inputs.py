@@ -37,7 +37,7 @@ def test_inputs_of_a_detector() -> None:
     assert grey['mean'].tolist() == [[16] * 4] * 4
     plain = detector_inputs(['peer'], visible, thermal, {'peer': thermal})['peer']
     np.testing.assert_array_equal(plain, with_chroma_of(visible, thermal.astype(np.float32)))
-    with pytest.raises(ValueError, match='input median is unknown: there are visible, thermal'):
+    with pytest.raises(ValueError, match='unknown input median: use one of visible, thermal'):
         detector_inputs(['median'], visible, thermal)
     with pytest.raises(ValueError, match='one shape'):
         detector_inputs(['mean'], visible, thermal[:-1])

@@ -126,7 +126,7 @@ def test_plugin_that_cannot_be_loaded(tmp_path: Path, text: str, message: str) -
 
 
 def test_plugin_that_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match='there is no such file'):
+    with pytest.raises(UsageError, match='does not exist'):
         load_plugin(tmp_path / 'missing.py')
     (tmp_path / 'weights.pth').write_bytes(b'1')
     with pytest.raises(UsageError, match='not a Python file'):

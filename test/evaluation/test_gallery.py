@@ -144,7 +144,7 @@ def test_jpeg_is_reduced_but_not_enlarged() -> None:
     'image', [np.zeros((4, 4)), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4), np.uint8)]
 )
 def test_jpeg_says_what_it_needs(image: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r'needs uint8 of shape .*got'):
+    with pytest.raises(ValueError, match=r'must be uint8 of shape .*not'):
         jpeg(image)
 
 

@@ -107,16 +107,16 @@ def test_yolo_labels(tmp_path: Path) -> None:
         ({'boxes': {'one': [[1, 2, 3]]}}, 'boxes of one: not a list of boxes of four numbers'),
         ({'boxes': {'one': [['a', 2, 3, 4]]}}, 'not a list of boxes of four numbers'),
         ({'boxes': {'one': [[5, 5, 5, 9]]}}, r'box \[5.0, 5.0, 5.0, 9.0\] is empty'),
-        ({'boxes': {}, 'ignore': [A]}, '"ignore" has no lists'),
+        ({'boxes': {}, 'ignore': [A]}, '"ignore" must have lists'),
         (
             coco(categories=[{'id': 1, 'name': 'a'}, {'id': 2, 'name': 'b'}]),
-            'which category .* a, b',
+            'no category .* a, b',
         ),
-        (coco(images=[{'id': 7}]), 'is not as COCO has it: KeyError'),
-        (coco(images=[]), 'is not as COCO has it: KeyError'),
+        (coco(images=[{'id': 7}]), 'is not in COCO format: KeyError'),
+        (coco(images=[]), 'is not in COCO format: KeyError'),
         (
             coco(images=[{'id': i, 'file_name': f'{i}/one.jpg'} for i in (7, 8)]),
-            'has two images one',
+            'has two images named one',
         ),
     ],
 )
@@ -132,7 +132,7 @@ def test_json_that_makes_no_sense_is_refused(
     [
         ('0 0.5 0.5 0.2\n', r'one\.txt: not lines of class, x, y, width and height'),
         ('person 0.5 0.5 0.2 0.2\n', 'not lines of class'),
-        ('0 50 50 20 20\n', 'not in fractions of the image'),
+        ('0 50 50 20 20\n', 'must be fractions of the image'),
         ('0 0.5 0.5 0 0\n', 'is empty'),
     ],
 )
@@ -143,13 +143,13 @@ def test_text_that_makes_no_sense_is_refused(tmp_path: Path, text: str, message:
 
 
 def test_missing_labels_are_named(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match=r'there are no labels .*none\.json'):
+    with pytest.raises(LabelError, match=r'the labels .*none\.json do not exist'):
         load_labels(tmp_path / 'none.json')
-    with pytest.raises(LabelError, match=r'there are no labels NAME\.txt'):
+    with pytest.raises(LabelError, match=r'has no labels NAME\.txt'):
         load_labels(tmp_path)
     (tmp_path / 'broken.json').write_text('{', encoding='utf-8')
     with pytest.raises(LabelError, match='cannot be read as JSON'):
         load_labels(tmp_path / 'broken.json')
     (tmp_path / 'one.txt').write_text('', encoding='utf-8')
-    with pytest.raises(LabelError, match='numbers for classes, not names such as person'):
+    with pytest.raises(LabelError, match='are numbers, not names such as person'):
         load_labels(tmp_path, 'person')

@@ -266,7 +266,7 @@ def test_detections_belong_to_the_image_of_their_stamp() -> None:
     # An image may be part of two pairs.
     assert taken(recorded, 3 * SECOND) == 0.3
     (unmatched,) = recorded.warnings()
-    assert '1 of 3 messages on /fused/detections belong to no image' in unmatched
+    assert '1 of 3 messages on /fused/detections do not belong to an evaluated image' in unmatched
 
 
 def test_a_stamp_may_be_off_by_a_millisecond() -> None:
@@ -302,7 +302,7 @@ def test_the_last_message_of_a_stamp_counts() -> None:
     recorded = recording(SECOND, SECOND)
     assert taken(recorded, SECOND) == 0.2
     (warning,) = recorded.warnings()
-    assert '1 messages on /fused/detections have the stamp of another one' in warning
+    assert '1 messages on /fused/detections repeat a stamp' in warning
 
 
 def test_what_did_not_fit_is_said() -> None:
@@ -313,7 +313,7 @@ def test_what_did_not_fit_is_said() -> None:
     recorded = recording(SECOND, 2 * SECOND)
     assert taken(recorded, 9 * SECOND) is None
     missed, unmatched = recorded.warnings()
-    assert 'has the stamp of the image for 1 images' in missed
+    assert 'for 1 images, no message' in missed
     assert '2 of 2 messages on /fused/detections' in unmatched
     assert RecordedDetections('fused', '/f').warnings() == ['fused: nothing is on /f']
 
@@ -325,7 +325,10 @@ def test_classes_without_a_person_are_named() -> None:
         recorded.add(message(('1', 0.9, CAR[2]), stamp=stamp), VISION)
         assert recorded.take(stamp) is not None
     (warning,) = recorded.warnings()
-    assert "no class on /f is person or pedestrian or 0; there are '1'" in warning
+    assert (
+        "no class on /f is person or pedestrian or 0: give that of persons; there are '1'"
+        in warning
+    )
 
 
 def test_a_message_that_cannot_be_read_is_not_kept() -> None:

@@ -209,7 +209,7 @@ def test_differences_of_few_pairs_have_no_interval() -> None:
     cells = dict(row for row in table.rows)
     assert cells['SSIM ↑'] == '+1.0000'
     assert cells['MSE ↓'] == '-1.0000'
-    assert 'Not enough pairs (2) for an interval, which needs 6' in table.notes[0]
+    assert '2 pairs are too few for an interval, which needs 6' in table.notes[0]
     enough = difference_table(book(6), ['mean'])
     assert all(row[1].endswith('✓') for row in enough.rows)
     assert 'over 6 pairs with 95 % percentile intervals' in enough.notes[0]

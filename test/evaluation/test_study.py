@@ -174,7 +174,7 @@ def test_what_is_said_of_all_pairs(tmp_path: Path) -> None:
     assert found['versions']['python'] == platform.python_version()
 
     page = (tmp_path / 'report.html').read_text(encoding='utf-8')
-    plots = ('Mean weight of each source', 'Pair offset: thermal stamp less visible stamp')
+    plots = ('Mean weight of each source', 'Pair offset: thermal stamp minus visible stamp')
     names = ('pair 1, 0.00 s', 'pair 8, 0.70 s', 'alt="mean"', 'alt="contributions"')
     assert re.search(r'The fused image keeps 9\d % of the visible edges and \d+ % of', page)
     assert '8 pairs were fused; 1 warning needs a look.' in page

@@ -80,7 +80,7 @@ def test_without_labels_more_persons_are_no_verdict() -> None:
     text = verdict(2, {'fused': {'visible': 0.5}}, detection, warnings=1)
     assert text == (
         'The detector found most persons in the fused image (persons per image: 2.00 against '
-        'visible 1.00), but without labels nobody knows how many of them are real; 2 pairs were '
+        'visible 1.00), but without labels it is unknown how many of them are real; 2 pairs were '
         'fused; 1 warning needs a look.'
     )
 

@@ -291,7 +291,7 @@ def _floor_table(results: Sequence[Mapping[str, Any]]) -> Table:
         )
         for row in results
     )
-    note = 'A call is one image through the prior; the times are those of all calls of a pair.'
+    note = 'A call is one image through the denoiser; the times are those of all calls of a pair.'
     return Table('The floor', header, rows, (note,))
 
 

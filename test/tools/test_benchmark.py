@@ -132,7 +132,7 @@ def test_node_over_dds(
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
-        (['fuser', '--plugin', 'nowhere.py'], 'plug-in nowhere.py: there is no such file'),
+        (['fuser', '--plugin', 'nowhere.py'], 'plug-in nowhere.py does not exist'),
         (['fuser', '--preset', 'nothing'], '--preset nothing is neither a file nor a preset'),
         (['fuser', '--device', 'cuda:99'], "device 'cuda:99' was asked for"),
         (['fuser', '--output', 'nowhere/result.json'], 'there is no folder nowhere'),
@@ -151,7 +151,11 @@ def test_two_plugins_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[s
         files.append(tmp_path / folder / 'mean.py')
         files[-1].write_text(PLUGIN, encoding='utf-8')
     words = [word for file in files for word in ('--plugin', str(file))]
-    fails_with(capsys, ['fuser', '--preset', 'realtime', '--size', SIZE, *words], 'two of mean')
+    fails_with(
+        capsys,
+        ['fuser', '--preset', 'realtime', '--size', SIZE, *words],
+        'two fusions are named mean',
+    )
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_what_cannot_be_done_is_told(tmp_path, capsys, monkeypatch, options, wor
     ('text', 'words'),
     [
         ('x2', "write 'none; x2'"),
-        ('noise auto', 'made by a number'),
+        ('noise auto', 'give the noise as a number'),
         ('foggy', 'foggy'),
         ('none; none; none', 'more than two'),
     ],

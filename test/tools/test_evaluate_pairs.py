@@ -421,7 +421,7 @@ def test_differences_by_default(
     output = capsys.readouterr().out
     rest = tables(output)[1:]
     assert [list(row['SSIM ↑']) for row in rest] == ([columns] if columns else [])
-    assert ('Not enough pairs (1) for an interval, which needs 6' in output) == bool(columns)
+    assert ('1 pairs are too few for an interval, which needs 6' in output) == bool(columns)
 
 
 def test_differences_to_a_row_that_is_not_there(
@@ -853,7 +853,10 @@ def test_a_public_detector_on_a_street_pair(
     ('arguments', 'message'),
     [
         (['--detector', 'none.onnx'], 'none.onnx does not exist'),
-        (['--detector', 'none.onnx', '--labels', 'none.json'], 'there are no labels'),
+        (
+            ['--detector', 'none.onnx', '--labels', 'none.json'],
+            'none.json do not exist',
+        ),
         (['--lpips', 'alex'], 'pip install lpips'),
         (['--task', 'multi-focus', '--preset', 'nowhere'], 'neither a file nor a preset'),
     ],
@@ -1033,6 +1036,6 @@ def test_a_plugin_is_a_row(
     assert main(arguments) == 0
     assert list(tables(capsys.readouterr().out)[0]) == ['mean', 'darker']
     assert main([*arguments, '--plugin', str(plugin)]) == 2
-    assert 'two rows darker' in capsys.readouterr().err
+    assert 'two rows are named darker' in capsys.readouterr().err
     assert main([str(pairs), '--compare', 'mean', '--plugin', 'none.py']) == 2
-    assert 'there is no such file' in capsys.readouterr().err
+    assert 'does not exist' in capsys.readouterr().err
