@@ -163,10 +163,11 @@ def test_what_does_not_fit_together_is_refused() -> None:
         noisy_or([NOTHING], calibrations=[None, None])
 
 
-def test_say_is_the_mean_weight_as_part_of_an_equal_share() -> None:
+def test_say_is_the_mean_weight_as_part_of_a_quarter_of_an_equal_share() -> None:
     weights = np.zeros((48, 64), np.float32)
-    weights[:, 32:] = 0.25
-    weights[:, 48:] = 0.9
+    # A quarter of the equal share is a full say.
+    weights[:, 32:] = 0.0625
+    weights[:, 48:] = 0.125
     boxes = boxes_of(
         [
             *([0, 0, 20, 20], [32, 0, 48, 20], [24, 0, 40, 48], [50, 10, 60, 40]),
