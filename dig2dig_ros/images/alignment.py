@@ -59,7 +59,7 @@ _LEAST_SCORE = 0.12
 _MOST_HALVES_DISTANCE = 0.012
 _LEAST_TOLERANCE = 2.0
 # How far the corners may be off: a part likewise, and its bounds in pixels. Set on RoadScene, FLIR
-# and MSRS so that no registration that was off by more than 5 pixels passed.
+# and MSRS so that none that was off by more than 5 pixels passed; docs/cameras.md has others.
 _MOST_UNCERTAINTY = 0.015
 _UNCERTAINTY_LIMITS = (5.0, 5.8)
 # How far the homography may be from a similarity, as part of its own uncertainty. At 1, 23 of 37
