@@ -1175,7 +1175,8 @@ def test_ctrl_c_ends_with_what_there_is(
         assert 0 < pairs < LONG
         assert summary['interrupted'] is True
         assert f'interrupted after {pairs} of about {LONG} pairs' in summary['warnings'][0]
-        assert f'{name}: interrupted, {pairs} pairs, {folder / "report.html"}' in running.shown
+        count = '1 pair' if pairs == 1 else f'{pairs} pairs'
+        assert f'{name}: interrupted, {count}, {folder / "report.html"}' in running.shown
         assert len(rows_of(folder, 'timing.csv')) == pairs
         scored = [stamp_text(START)] if name == 'one' else []
         assert [row['pair'] for row in rows_of(folder)] == scored
