@@ -16,8 +16,9 @@
 Redraw the pictures of the documentation: ``bash scripts/docs.sh --pictures``.
 
 Every picture in docs/images is made here, by a command of this package and, where that says so,
-scaled down or stored as JPEG. Everything that is seen comes from the built-in scene, but for one
-picture of the public RoadScene data set, which is not shipped: ``--pairs FOLDER``.
+scaled down or stored as JPEG. Everything that is seen comes from the built-in scene, but for
+pictures of the public data sets RoadScene and LLVIP, which are not shipped: ``--pairs`` and
+``--people``.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ _START = 1_700_000_000.0
 # The pair of LLVIP, and what has to stand with a picture of it.
 _PEOPLE_PAIR = '010009'
 _PEOPLE_SOURCE = 'Pair of LLVIP (Jia et al., 2021); less light is simulated.'
+# Pairs of RoadScene, and likewise.
+_DAY_PAIRS = ('FLIR_00603', 'FLIR_04598')
+_DAY_SOURCE = 'Pairs of RoadScene (Xu et al., 2022).'
 # The part of the page that the picture shows, in pixels.
 _PAGE = (1185, 1330)
 
@@ -98,6 +102,15 @@ def _roadscene(output: Path, work: Path, options: argparse.Namespace) -> None:
         return
     _dig2dig('demo', '--pairs', options.pairs, '--sheet-rows', 10, '--output', work)
     _store(work / 'contact_sheet.png', output / 'roadscene_pairs.jpg', 82, 0.75)
+
+
+def _brightness(output: Path, work: Path, options: argparse.Namespace) -> None:
+    if options.pairs is None:
+        print('brightness.jpg: left as it is; --pairs FOLDER draws it.', file=sys.stderr)
+        return
+    pairs = ('--pair', *_DAY_PAIRS, '--source', _DAY_SOURCE)
+    program = ('inspect_brightness', options.pairs, *pairs, '--device', 'cpu')
+    _program(*program, '--output', output)
 
 
 def _people(output: Path, work: Path, options: argparse.Namespace) -> None:
@@ -207,6 +220,12 @@ DRAWINGS = (
         _roadscene,
     ),
     Drawing(
+        ('brightness.jpg',),
+        'python docs/pictures/inspect_brightness.py FOLDER --pair FLIR_00603 FLIR_04598 '
+        '--device cpu --output docs/images',
+        _brightness,
+    ),
+    Drawing(
         ('people.jpg',),
         'python docs/pictures/inspect_people.py FOLDER --pair 010009 --detector MODEL.onnx',
         _people,
@@ -254,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add('--list', action='store_true', help='only print which command makes which picture')
     add('--only', nargs='+', choices=names, metavar='NAME', help='those that make these pictures')
-    add('--pairs', type=Path, metavar='FOLDER', help='RoadScene, for the picture of it')
+    add('--pairs', type=Path, metavar='FOLDER', help='RoadScene, for the pictures of it')
     add('--people', type=Path, metavar='FOLDER', help='LLVIP with labels, for the picture of it')
     add('--detector', type=Path, metavar='MODEL.onnx', help='YOLOv5n, for the same')
     add(

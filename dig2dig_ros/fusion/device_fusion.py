@@ -37,6 +37,11 @@ import torch
 from torch import Tensor
 import torch.nn.functional as F
 
+from dig2dig_ros.fusion.brightness import (
+    bright_and_cold,
+    keep_brightness,
+    with_share_of_first,
+)
 from dig2dig_ros.fusion.colour import grey, mixed_chroma, replace_luma
 from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.fusion.denoising import denoised, denoising_share
@@ -166,14 +171,14 @@ def fuse_pair(
         fused = (result.fused[0, 0] + 1) / 2
         finite = fused.sum()
         fused = fused.clamp_(0, 1)
+        kept: Tensor | None = None
+        if settings.visible_brightness > 0 and settings.chroma == 'first':
+            kept = settings.visible_brightness * bright_and_cold(sources)
+            fused = keep_brightness(fused, sources, kept)
         if task.weights or settings.chroma == 'all':
-            weights = result.mean_weights()
-            if trust_maps is not None:
-                weights = weights_of_originals(weights, trust_maps)
+            weights = _of_originals(result.mean_weights(), kept, trust_maps)
         if task.weights:
-            contributions = result.contributions()
-            if trust_maps is not None:
-                contributions = weights_of_originals(contributions, trust_maps)
+            contributions = _of_originals(result.contributions(), kept, trust_maps)
     planes = None if weights is None else weights[:, 0]
     image = _coloured(images, old_luma, fused, planes if settings.chroma == 'all' else None)
     image = image.mul_(255)
@@ -188,6 +193,13 @@ def fuse_pair(
     if task.restored:
         results.update(_restored_sources(task, tensors, images))
     return Fused(results, watched.calls)
+
+
+def _of_originals(weights: Tensor, kept: Tensor | None, trust_maps: Tensor | None) -> Tensor:
+    """Return the weights (K, 1, H, W) of the sources as they were before they were filled."""
+    if kept is not None:
+        weights = with_share_of_first(weights, kept)
+    return weights if trust_maps is None else weights_of_originals(weights, trust_maps)
 
 
 def _bytes(image: Tensor) -> Tensor:

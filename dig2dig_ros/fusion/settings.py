@@ -189,6 +189,13 @@ class FusionSettings:
         'one alone; 0.5 leaves it to the information gains.',
         limits=(0.0, 1.0),
     )
+    visible_brightness: float = _setting(
+        0.0,
+        'How much of the visible brightness is kept where the visible image is bright and the '
+        'thermal one cold, as in the sky by day: 0 (as much as the weights say) to 1 (all of it). '
+        'For images that people look at.',
+        limits=(0.0, 1.0),
+    )
     decision_window: int = _setting(
         0,
         'Side in pixels of the window in which the gains of all noise levels together choose one '

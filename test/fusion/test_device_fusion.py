@@ -156,6 +156,7 @@ def task(settings, thermal=THERMAL, visible=VISIBLE, **options):
         (task(replace(SETTINGS, prior_downscale=4), visible=NOISY_VISIBLE), NOISY),
         (task(replace(SETTINGS, thermal_strength=0.8), NOISY_THERMAL, restored=True), NOISY),
         (task(replace(SETTINGS, sampler='ddim'), NOISY_THERMAL), NOISY),
+        (task(replace(SETTINGS, visible_brightness=1.0)), PLAIN),
         (task(replace(SETTINGS, sampler='ddim')), PLAIN),
         (task(replace(SETTINGS, sampler='ancestral', noise_draws=1)), PLAIN),
         (task(replace(SETTINGS, sampler='ddim', weights='uniform')), PLAIN),

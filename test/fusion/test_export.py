@@ -68,12 +68,13 @@ def test_the_file_computes_what_the_fuser_does_and_describes_itself():
     onnx = pytest.importorskip('onnx')
     pytest.importorskip('onnxscript')
     prior = small_prior()
-    fusion = ExportedFusion(prior, FusionSettings(thermal_strength=0.6), SIZE)
+    chosen = {'thermal_strength': 0.6, 'visible_brightness': 0.5}
+    fusion = ExportedFusion(prior, FusionSettings(**chosen), SIZE)
     model = fusion.to_onnx({'preset': 'realtime'})
     visible, thermal = images()
 
     fused, weights = run(model, visible, thermal)
-    settings = replace(CLEAN, thermal_strength=0.6)
+    settings = replace(CLEAN, **chosen)
     expected = Fuser(settings, prior=prior, device='cpu', precision='fp32').fuse(visible, thermal)
     assert np.abs(fused.astype(int) - expected.image).max() <= 1
     assert (fused == expected.image).mean() > 0.999
@@ -92,7 +93,7 @@ def test_the_file_computes_what_the_fuser_does_and_describes_itself():
     assert facts['dig2dig.preset'] == 'realtime'
     assert 'blue-green-red' in facts['dig2dig.visible']
     stated = FusionSettings(**json.loads(facts['dig2dig.settings']))
-    assert stated == without_estimates(replace(FusionSettings(), thermal_strength=0.6))
+    assert stated == without_estimates(FusionSettings(**chosen))
     # TensorRT has no float64, and does nothing with 8-bit images but convert them.
     assert not float64_tensors(proto.graph)
     users = [each.op_type for each in proto.graph.node if 'visible' in each.input]

@@ -123,7 +123,9 @@ def test_ctrl_c_in_the_first_seconds_is_one_line(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['inspect_cameras', 'inspect_gains', 'inspect_noise'])
+@pytest.mark.parametrize(
+    'name', ['inspect_brightness', 'inspect_cameras', 'inspect_gains', 'inspect_noise']
+)
 def test_ctrl_c_in_the_first_seconds_of_a_script_is_one_line(
     interrupted_import: dict[str, str], name: str
 ) -> None:
