@@ -30,7 +30,7 @@ setup(
         'ROS 2 node that fuses a visible and a thermal camera into one image with a small '
         'diffusion denoiser, weighted by diffusion information gains'
     ),
-    # Beside this file itself, to which `colcon build --symlink-install` only has a link.
+    # Next to this file itself, to which `colcon build --symlink-install` only has a link.
     long_description=(Path(__file__).resolve().parent / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     author='The dig2dig Authors',

@@ -105,7 +105,7 @@ QUICKER = (
     ('python -m prior_floor', '--size 64x48 --seconds 0.05'),
 )
 
-# What has to run beside a command.
+# What has to run alongside a command.
 COMPANIONS = (
     (
         'ros2 run dig2dig calibrate --live',
@@ -161,7 +161,7 @@ class Documented:
         return f'{command} {options}'.strip()
 
     def companion(self) -> str:
-        """Return the command that has to run beside it; empty if none has to."""
+        """Return the command that has to run alongside it; empty if none has to."""
         return next((other for begin, other in COMPANIONS if self.starts(begin)), '')
 
     def made(self) -> set[str]:

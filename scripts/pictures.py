@@ -16,7 +16,7 @@
 Redraw the pictures of the documentation: ``bash scripts/docs.sh --pictures``.
 
 Every picture in docs/images is made here, by a command of this package and, where that says so,
-scaled down or stored as JPEG. Everything that is seen comes from the built-in scene, but for
+scaled down or stored as JPEG. Everything that is seen comes from the built-in scene, except
 pictures of the public data sets RoadScene and LLVIP, which are not shipped: ``--pairs`` and
 ``--people``.
 """

@@ -45,7 +45,7 @@ def nothing_to_play(bag: Path, topics: Mapping[str, Topic]) -> PlayError:
 
 class Pace:
     """
-    Tells when a recorded message is due, and what time it is in the recording.
+    When a recorded message is due, and what time it is in the recording.
 
     All times are whole nanoseconds: ``due`` and ``now`` of a steady clock, the others of the
     recording, from ``start`` to ``end``.

@@ -220,7 +220,7 @@ class ImperfectCameras:
         matrix = np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
         turn = similarity(math.radians(warp.rotation), 1.0)
         seen = np.linalg.inv(self.homography) @ matrix @ turn
-        seen[0, 1] = seen[1, 0] = 0.0  # but for rounding
+        seen[0, 1] = seen[1, 0] = 0.0  # up to rounding
         matrices: dict[Source, Array] = {'visible': matrix, 'thermal': seen}
         rotations: dict[Source, Array] = {'visible': np.eye(3), 'thermal': turn}
         self._cameras: dict[Source, CameraGeometry] = {

@@ -51,7 +51,7 @@ def person_contrast(image: Image, boxes: Array) -> Array:
     for index, (own, ring) in enumerate(zip(inner, outer, strict=True)):
         person = grey[own[1] : own[3], own[0] : own[2]]
         window = slice(ring[1], ring[3]), slice(ring[0], ring[2])
-        beside = grey[window][outside[window]]
-        if person.size and beside.size:
-            contrasts[index] = person.mean() - beside.mean()
+        around = grey[window][outside[window]]
+        if person.size and around.size:
+            contrasts[index] = person.mean() - around.mean()
     return contrasts

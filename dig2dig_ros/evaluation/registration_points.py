@@ -194,7 +194,7 @@ def fit_points(
     for source, points, size in zip(SOURCES, (visible, thermal), sizes, strict=True):
         if _on_a_line(points, _LINE * max(size)):
             raise UsageError(
-                f'the points lie on a line in the {source} image, but for one at most, which '
+                f'all points, or all but one, lie on a line in the {source} image, which '
                 'determines no homography: mark others, far from that line'
             )
     visible, thermal = np.ascontiguousarray(visible), np.ascontiguousarray(thermal)

@@ -56,7 +56,7 @@ def keep_brightness(fused: Tensor, sources: Tensor, kept: Tensor) -> Tensor:
     :param sources: (K, 1, H, W) in [0, 1], visible and thermal first.
     :param kept: (1, 1, h, w), how far, such as of :func:`bright_and_cold`.
     :return: (H, W) in [0, 1]. It is within what the fused image and the sources span at a pixel,
-        but for thermal detail, such as a wire, which a bright sky would hide.
+        except for thermal detail, such as a wire, which a bright sky would hide.
     """
     thermal = sources[1:2]
     missing = kept * cell_means(sources[:1] - fused, COARSE_CELL)

@@ -76,7 +76,7 @@ class StepState:
     :param kept: x_t / sqrt(alpha), with alpha over the whole step.
     :param unconditional: what the score of the prior adds.
     :param multimodal: what the weighted conditional scores of the sources add.
-    :param noise: sigma z; zero but in the ``ancestral`` chain.
+    :param noise: sigma z; zero except in the ``ancestral`` chain.
     """
 
     step: int
@@ -185,7 +185,7 @@ def _sum_increments(
         # One decision for all intervals holds for the mean brightness, too.
         fused = (weights[0] * known[0]).sum(dim=0, keepdim=True)
     else:
-        # The mean of all, but for what the shares differ from equal ones.
+        # The mean of all, plus what the shares differ from equal ones.
         beyond = (weighing.shares - 1 / len(sources)) * known[0]
         fused = (known[0].mean(dim=0, keepdim=True) + beyond.sum(dim=0, keepdim=True)).contiguous()
     for step, (before, target) in enumerate(pairwise(known)):

@@ -82,7 +82,7 @@ _BLOCKS = 10  # along the longer side
 # perspective, in units of half the longer side.
 _AFFINE_SIGMA = 0.01
 _PERSPECTIVE_SIGMA = 0.03
-# Of both where there is to be nothing but a similarity.
+# Both, if only a similarity is wanted.
 _SIMILARITY_SIGMA = 1e-4
 # Independent observations per unit of the score, since neighbouring pixels see the same edge: as
 # measured, for the uncertainty of the corners; and fewer, so that wrong blocks do not outweigh

@@ -216,7 +216,7 @@ class CameraModel:
         ideal = np.tan(np.linspace(0.0, math.atan(self._limit), 4096))
         with np.errstate(all='ignore'):
             radius = self._radius(ideal)[0]
-        # It rises but for rounding at the limit itself, and a pole there.
+        # It rises, except for rounding at the limit itself, and a pole there.
         return np.fmax.accumulate(radius), ideal
 
     def _radius(self, ideal: Array) -> tuple[Array, Array]:

@@ -294,12 +294,12 @@ def _mark(
     found: tuple[float, Mask] | None = None
     seen = 0
     for side in _BLENDS if rule.blends else (0,):
-        beside = marked
+        near = marked
         if side:
-            beside = cv2.dilate(marked.view(np.uint8), np.ones((side,) * 2, np.uint8)).view(bool)
+            near = cv2.dilate(marked.view(np.uint8), np.ones((side,) * 2, np.uint8)).view(bool)
             # Beyond the border of the image the mark may go on.
-            beside[[0, -1]] = beside[:, [0, -1]] = True
-        aside = beside[inner] if hidden is None else beside[inner] | hidden
+            near[[0, -1]] = near[:, [0, -1]] = True
+        aside = near[inner] if hidden is None else near[inner] | hidden
         rest = _sample(scene, aside, (low, high))
         others = scene[~aside]
         others = others[np.isfinite(others)] if others.dtype.kind == 'f' else others
@@ -316,7 +316,7 @@ def _mark(
         nearest = float(np.partition(others, rank)[rank])
         if abs(nearest - value) >= max(rule.spreads * spread, rule.magnitude * middle):
             blend = _BLENDED if side == _BLENDS[0] else _BLENDED_FURTHER
-            is_blended = beside & (image < nearest - blend * spread)
+            is_blended = near & (image < nearest - blend * spread)
             marked = marked | is_blended if side else marked
             found = value, marked
     return found

@@ -43,8 +43,8 @@ def read_pickled(path: Path) -> Any:
     """
     Return what ``torch.save`` wrote, without executing anything from it.
 
-    It takes no more memory than the file has bytes, but for tensors that are views: their shapes
-    are for the caller to check.
+    It takes no more memory than the file has bytes, except for tensors that are views: their
+    shapes are for the caller to check.
 
     :raises PriorError: it is compressed.
     :raises Exception: it is damaged, which may be said in any way, or holds more than tensors.

@@ -44,7 +44,7 @@ _LAST_DOMAIN = 232
 _DEFAULT_SEGMENT, _ENOUGH_SEGMENT = 512 * 1024, 4 * 1024**2
 # Two cameras and the node.
 _PROCESSES = 3
-# Of the socket buffers: images arrive as bursts of datagrams.
+# Bytes of the socket buffers: images arrive as bursts of datagrams.
 _ENOUGH_BUFFER = 4 * 1024**2
 _LONGEST_PROFILE = 1 << 20
 _MIB = 1024**2

@@ -433,7 +433,7 @@ class MessageFiltersPairer(Pairer[MessageT]):
     stamps whatever the tolerance.
 
     The synchronisers are fed with proxies that carry the corrected stamp, and their callback
-    only notes the pair, so nothing of the caller's runs inside their lock. They do not tell
+    only notes the pair, so nothing of the caller's runs inside their lock. They do not say
     what they drop. Their rule, the oldest goes when a queue is full, is followed here in books
     of the same size, which is where `pending` and the 'unpaired' counts come from. A pair whose
     visible message is older than that of the last pair comes out of them, too: it is dropped,

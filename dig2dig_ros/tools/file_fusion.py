@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from dig2dig_ros.fusion.settings import FusionSettings
 
 Show = Callable[[NDArray[np.uint8], int], bool]
-"""Shows a picture until a key, at most so many milliseconds if not 0; returns whether to go on."""
+"""Shows a picture until a key is pressed, or for some milliseconds; returns whether to go on."""
 # Of many paths, a message names the first.
 _MOST_NAMED = 3
 _TITLE = 'dig2dig fuse'
@@ -294,7 +294,7 @@ def fuse_videos(
 
     def look(result: FusionResult) -> bool:
         for note in result.notes:
-            # Of every frame the same, but for numbers.
+            # The same for every frame, except for numbers.
             if (kind := kind_of(note)) not in noted:
                 noted.add(kind)
                 report(f'dig2dig fuse: {note}')

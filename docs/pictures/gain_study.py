@@ -81,7 +81,7 @@ def follow_chains(
     """
     Fuse synthetic pairs with the weights of every rule, and measure every step.
 
-    :param fuser: its settings but for ``weights`` and ``seed`` hold.
+    :param fuser: its settings except ``weights`` and ``seed`` hold.
     :param count: of pairs of each kind; pair i has the seed ``seed + i``.
     :param size: (width, height) of the pairs.
     """

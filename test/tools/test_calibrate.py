@@ -423,7 +423,7 @@ def test_points_on_a_line_are_refused(
     plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = [(10 + 10 * i, 20 + 5 * i) for i in range(8)]
-    sentence = 'the points lie on a line in the visible image, but for one at most'
+    sentence = 'all points, or all but one, lie on a line in the visible image'
     for points in (line, [*line, (100, 20)], [(5, 5), (5, 5), (60, 60), (120, 8)]):
         file = points_file(tmp_path / 'points.yaml', points)
         assert sentence in refused(capsys, plain, '--points', file, '-o', tmp_path / 'r.yaml')

@@ -97,7 +97,7 @@
     const number = points.length + 1;
     const missing = open && SOURCES.find((source) => !open[source]);
     const more = points.length < 4 ? `${4 - points.length} more needed`
-      : points.length < LEAST ? 'enough to begin with, more tell how good they are'
+      : points.length < LEAST ? 'enough to start with; more show how good they are'
         : 'enough; more make it better';
     find('status').textContent = open
       ? `Point ${number}: now click the same point in the ${missing} image`
