@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 Image = NDArray[np.uint8]
 CLEAN, DEGRADED, RESTORED = 'clean', 'degraded', 'restored first'
-DECLARED, ESTIMATED = 'declared', 'noise estimated'
-METHODS = (CLEAN, DEGRADED, RESTORED, DECLARED, ESTIMATED)
+DEFAULT, DECLARED, ESTIMATED = 'not declared', 'declared', 'noise estimated'
+METHODS = (CLEAN, DEGRADED, RESTORED, DEFAULT, DECLARED, ESTIMATED)
 METRICS = ('SSIM', 'Qabf')
 # Strengths of non-local means, as parts of the noise's deviation.
 _STRENGTHS = (0.5, 0.75, 1.0, 1.5)
@@ -116,7 +116,9 @@ class RestorationStudy:
         self._lines = lines
         self._crop = crop
         self._scores = {
-            case: ScoreBook((CLEAN, DEGRADED, *case.strengths(), DECLARED, ESTIMATED), METRICS)
+            case: ScoreBook(
+                (CLEAN, DEGRADED, *case.strengths(), DEFAULT, DECLARED, ESTIMATED), METRICS
+            )
             for case in cases
         }
 
@@ -163,11 +165,13 @@ class RestorationStudy:
         def restored(strength: float) -> Image:
             return fuse(restored_first(seen, declared, strength))
 
+        chosen = self._fuser.settings
         estimated = [str(replace(degradation, noise=None)) for degradation in declared]
         methods: dict[str, Callable[[], Image]] = {
             CLEAN: lambda: fuse(clean),
             DEGRADED: lambda: fuse(seen),
             **{name: partial(restored, each) for name, each in case.strengths().items()},
+            DEFAULT: lambda: fuse(seen, chosen.visible_degradation, chosen.thermal_degradation),
             DECLARED: lambda: fuse(seen, *map(str, declared)),
             ESTIMATED: lambda: fuse(seen, *estimated),
         }

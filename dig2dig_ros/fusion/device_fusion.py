@@ -45,6 +45,7 @@ from dig2dig_ros.fusion.brightness import (
 from dig2dig_ros.fusion.colour import grey, mixed_chroma, replace_luma
 from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.fusion.denoising import denoised, denoising_share
+from dig2dig_ros.fusion.enlargement import sharpened_for_enlargement
 from dig2dig_ros.fusion.estimates import WatchedPrior
 from dig2dig_ros.fusion.observation import Observation, observe
 from dig2dig_ros.fusion.restoration import explained, restore, restore_colour
@@ -67,6 +68,7 @@ class SourceTask:
     :param shrunk: (height, width) to which it is reduced before it is warped; None: it is not.
     :param is_trusted: whether its trust is above 0.
     :param is_noisy: whether to remove white noise, as much as there is.
+    :param is_enlarged: whether it becomes so much larger that it is to be sharpened for it.
     """
 
     full_scale: float
@@ -74,6 +76,7 @@ class SourceTask:
     shrunk: tuple[int, int] | None = None
     is_trusted: bool = True
     is_noisy: bool = False
+    is_enlarged: bool = False
 
 
 @dataclass(frozen=True)
@@ -242,6 +245,8 @@ def _aligned_images(
         if not degradation.is_only_noise:
             level = tensors[f'noise {index}']
             image, observation = _restored(prior, image, degradation, level, task.settings)
+        if source.is_enlarged:
+            image = sharpened_for_enlargement(image)
         size = (images or [image])[0].shape[-2:]
         if source.is_placed:
             if source.shrunk is not None:
@@ -331,6 +336,10 @@ def _resized(image: Tensor, height: int, width: int) -> Tensor:
     """Return an image (C, H, W) in another size."""
     if image.shape[-2:] == (height, width):
         return image
+    if height >= image.shape[-2] and width >= image.shape[-1]:
+        # As those that are warped.
+        enlarged = F.interpolate(image[None], (height, width), mode='bicubic', align_corners=False)
+        return enlarged[0].clamp(0, 1)
     return F.interpolate(
         image[None], (height, width), mode='bilinear', align_corners=False, antialias=True
     )[0]

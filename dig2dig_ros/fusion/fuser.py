@@ -28,7 +28,6 @@ from types import TracebackType
 from typing import Any, overload
 from weakref import WeakKeyDictionary
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -45,6 +44,7 @@ from dig2dig_ros.fusion.device import (
     use_exact_float32,
 )
 from dig2dig_ros.fusion.device_fusion import fuse_pair, Fused, SourceTask, Task
+from dig2dig_ros.fusion.enlargement import LEAST_ENLARGEMENT
 from dig2dig_ros.fusion.estimates import FusionCancelled
 from dig2dig_ros.fusion.graphs import Input, Replayer, RUNS_BEFORE
 from dig2dig_ros.fusion.inputs import Image, InputReader, Inputs, Registered, split_batches
@@ -68,6 +68,7 @@ from dig2dig_ros.fusion.sources import (
     measured_sources,
     Source,
 )
+from dig2dig_ros.fusion.transfer import to_array, to_tensor
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.sensor_noise import SensorNoise
 from dig2dig_ros.images.thermal_range import ThermalRange
@@ -576,8 +577,16 @@ class Fuser:
             )
             is_noisy = is_noisy and degradation.is_only_noise and source.trust > 0
             all_sharp &= degradation.blur is not None if self._replayer else source.sharpness == 1
-            is_placed, is_trusted = placement is not None, source.trust > 0
-            tasks.append(SourceTask(source.full_scale, is_placed, shrunk, is_trusted, is_noisy))
+            tasks.append(
+                SourceTask(
+                    source.full_scale,
+                    is_placed=placement is not None,
+                    shrunk=shrunk,
+                    is_trusted=source.trust > 0,
+                    is_noisy=is_noisy,
+                    is_enlarged=source.enlargement >= LEAST_ENLARGEMENT,
+                )
+            )
         full_trust = all(source.trust == 1 for source in sources)
         return Task(settings, tuple(tasks), full_trust, all_sharp, weights, restored)
 
@@ -608,7 +617,7 @@ class Fuser:
     def _arrays(self, fused: Fused) -> dict[str, NDArray[Any]]:
         if self._replayer is not None:
             return self._replayer.download(fused)
-        return {name: _array(tensor) for name, tensor in fused.tensors.items()}
+        return {name: to_array(tensor) for name, tensor in fused.tensors.items()}
 
     def _is_recordable(self, settings: FusionSettings, pixels: int) -> bool:
         """Return whether a fusion only enqueues kernels, and few enough to be recorded."""
@@ -629,7 +638,7 @@ class Fuser:
             inputs['sharpness'] = Input(torch.tensor(sharpness, dtype=torch.float32), sharpness)
         degradations = task.settings.degradations(len(sources))
         for index, source in enumerate(sources):
-            inputs[f'image {index}'] = Input(self._pixels(source.pixels))
+            inputs[f'image {index}'] = Input(to_tensor(source.pixels, self.device))
             if task.sources[index].is_noisy or not degradations[index].is_only_noise:
                 own = source.noise
                 levels = tuple(value / 255 for value in (own.read, own.gain, own.deviation))
@@ -639,21 +648,6 @@ class Fuser:
                 inputs[f'grid {index}'] = Input(grid, source.placement)
                 inputs[f'coverage {index}'] = Input(coverage, source.placement)
         return inputs
-
-    def _pixels(self, array: NDArray[Any]) -> Tensor:
-        """Return checked pixels as a tensor of the host, which may share their memory."""
-        if array.dtype == np.uint16:
-            # Few torch operations know uint16, and none of them on older versions.
-            array = array.astype(np.float32) if self.device.type == 'cpu' else array.view(np.int16)
-        if array.ndim == 3 and self.device.type == 'cpu':
-            # Channel by channel, as all that follows takes them; OpenCV is quick at that.
-            planes = np.empty((array.shape[2], *array.shape[:2]), array.dtype)
-            cv2.split(np.ascontiguousarray(array), list(planes))
-            return torch.from_numpy(planes).permute(1, 2, 0)
-        if not array.flags.writeable or not array.flags.c_contiguous:
-            # Torch holds neither read-only memory nor the negative strides of a flipped view.
-            array = array.copy()
-        return torch.from_numpy(array)
 
     def _on_device(self, placement: Placement) -> tuple[Tensor, Tensor]:
         if placement not in self._placed:
@@ -688,11 +682,3 @@ def _draws(settings: FusionSettings) -> int:
         return settings.noise_draws
     fresh = settings.num_inference_steps if settings.sampler == 'ancestral' else 0
     return max(1 + fresh, settings.noise_draws)
-
-
-def _array(tensor: Tensor) -> NDArray[Any]:
-    """Return a tensor of the CPU as an array, an image pixel by pixel."""
-    if tensor.ndim != 3 or tensor.dtype != torch.uint8:
-        return tensor.numpy()
-    # Its channels lie apart, and OpenCV brings them together many times as fast as torch.
-    return np.asarray(cv2.merge(list(tensor.permute(2, 0, 1).numpy())))

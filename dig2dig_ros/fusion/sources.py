@@ -17,7 +17,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+import math
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,14 @@ class FusionInputError(Refusal, ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """A source to fuse, checked; pixels of uint8, uint16 or float32."""
+    """
+    A source to fuse, checked; pixels of uint8, uint16 or float32.
+
+    :param noise: white noise that it has.
+    :param sharpness: see :meth:`~dig2dig_ros.images.blur.Blur.sharpness`.
+    :param enlargement: how many pixels of the first source, along a side, a pixel becomes, if
+        that is to be done without blur; else 1.
+    """
 
     pixels: NDArray[Any]
     full_scale: float
@@ -50,6 +58,7 @@ class Source:
     trust: float
     noise: CameraNoise = field(default_factory=CameraNoise)
     sharpness: float = 1.0
+    enlargement: float = 1.0
 
 
 def mapped(
@@ -206,20 +215,41 @@ def measured_sources(
         if stripes and pixels.ndim == 2:
             _check_stripes(noise.stripes, pixels, index)
             pixels = without_stripes(pixels, noise.stripes, full_scale=full_scale)
-        level, sharpness = noise.white, 1.0
+        level, sharpness, enlargement = noise.white, 1.0, 1.0
         if degradation.noise is not None:
             deviation = degradation.noise * (LUMA_NOISE if pixels.ndim == 3 else 1)
             level = CameraNoise(read=deviation, deviation=deviation)
-        if blur and pixels.ndim == 2 and level.deviation < NOISY:
-            pixels, full_scale = deblurred(pixels, noise.blur, full_scale=full_scale)
-            sharpness = noise.blur.sharpness
+        if blur and pixels.ndim == 2:
+            factor = _enlargement(source, sources[0]) / degradation.factor
+            sharpness = noise.blur.sharpness(factor)
+            if noise.blur.is_none:
+                enlargement = factor
+            elif level.deviation < NOISY:
+                pixels, full_scale = deblurred(pixels, noise.blur, full_scale=full_scale)
         if contrast and pixels.ndim == 2:
             pixels, full_scale = stretched(pixels, noise.contrast, full_scale=full_scale)
             level = noise.contrast.of_noise(level)
         measured.append(
-            replace(source, pixels=pixels, full_scale=full_scale, noise=level, sharpness=sharpness)
+            Source(
+                pixels,
+                full_scale,
+                source.placement,
+                source.trust,
+                level,
+                sharpness,
+                enlargement,
+            )
         )
     return measured
+
+
+def _enlargement(source: Source, first: Source) -> float:
+    """Return how many pixels of the first source, along a side, a pixel of another one covers."""
+    rows, columns = source.pixels.shape[:2]
+    if source.placement is not None:
+        return source.placement.enlargement(rows, columns)
+    height, width = first.pixels.shape[:2]
+    return math.sqrt(height * width / (rows * columns))
 
 
 def _check_stripes(stripes: Stripes, pixels: NDArray[Any], index: int) -> None:

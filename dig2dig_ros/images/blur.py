@@ -100,11 +100,14 @@ class Blur:
         """Whether the image stays as it is."""
         return self.deviation == 0 and self.factor == 1
 
-    @property
-    def sharpness(self) -> float:
-        """How much the sharpened image counts, in (0, 1]; 1 if it was sharp all along."""
+    def sharpness(self, enlargement: float = 1.0) -> float:
+        """
+        Return how much the sharpened image counts, in (0, 1]; 1 if it was sharp all along.
+
+        :param enlargement: factor by which it is yet to be enlarged.
+        """
         # Area averages and linear interpolation together have a deviation of half the factor.
-        deviation = max(self.deviation, self.factor / 2)
+        deviation = enlargement * max(self.deviation, self.factor / 2)
         return float(np.interp(deviation, _USEFUL, (1.0, _LEAST_SHARPNESS)))
 
     def is_like(self, other: Blur) -> bool:

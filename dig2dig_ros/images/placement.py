@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +88,16 @@ class Placement:
         if max(step_x, step_y) <= 1.5:
             return None
         return max(1, round(height / max(1.0, step_y))), max(1, round(width / max(1.0, step_x)))
+
+    def enlargement(self, height: int, width: int) -> float:
+        """
+        Return how many pixels of the visible image, along a side, become of one of the other.
+
+        :param height: of the other image in pixels, as ``width``; of ``source_size``, or enlarged.
+        :return: 1 where the other image reaches nothing.
+        """
+        steps = self._steps[0] * width * self._steps[1] * height
+        return 1 / math.sqrt(steps) if steps > 0 else 1.0
 
     @cached_property
     def _steps(self) -> tuple[float, float]:

@@ -22,6 +22,7 @@ They are degraded as a camera would degrade them, rounded and clipped to 8 bits,
 - degraded: as they are, with a smaller thermal image resized to the visible one;
 - restored first: denoised with OpenCV's non-local means, at the best of several strengths, and
   the thermal image enlarged bicubically;
+- not declared: with the settings as they are, by default all that can be estimated;
 - declared: with the degradation declared in visible_degradation and thermal_degradation;
 - noise estimated: the same, with "noise auto" in place of the noise's deviation.
 

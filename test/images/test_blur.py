@@ -192,4 +192,10 @@ def test_blur_in_words():
     ],
 )
 def test_what_is_lost_does_not_count(blur, sharpness):
-    assert blur.sharpness == pytest.approx(sharpness)
+    assert blur.sharpness() == pytest.approx(sharpness)
+
+
+def test_what_is_yet_to_be_enlarged_is_lost_as_well():
+    assert Blur().sharpness(8) == Blur(factor=8).sharpness() == pytest.approx(0.1)
+    assert Blur(deviation=1.625).sharpness(2) == pytest.approx(0.55)
+    assert Blur(factor=3).sharpness(2) == Blur(factor=6).sharpness()
