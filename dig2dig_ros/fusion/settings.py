@@ -240,9 +240,9 @@ class FusionSettings:
     thermal_degradation: str = _setting(
         'stripes auto, contrast auto, blur auto, noise auto',
         'Degradation of the thermal camera, to be undone: stripes auto (column and row offsets), '
-        'contrast auto (stretches flat images), blur auto (sharpens blurred ones), noise auto, '
-        "none, lepton, boson, or terms such as 'x4, noise auto', where x4 is a sensor with a "
-        'quarter of the pixels along each side.',
+        'contrast auto (stretches flat images), blur auto (sharpens blurred and enlarged ones), '
+        "noise auto, none, lepton, boson, or terms such as 'x4, noise auto', where x4 is a sensor "
+        'with a quarter of the pixels along each side.',
         check=_degradation,
     )
     restoration_steps: int = _setting(
