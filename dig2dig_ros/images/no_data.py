@@ -50,8 +50,9 @@ _SAMPLE_PIXELS = 4096
 _OUTSIDE = 0.02
 # With fewer pixels there is no telling what the scene is.
 _LEAST_SCENE = 16
-# Largest part of an image that may be without data: beyond it, the scene cannot be identified.
-_MOST = 0.5
+# Part of an image without data from which on a value must be as far from the scene as nothing cold
+# is, and the largest part: beyond it, the scene cannot be identified.
+_MUCH, _MOST = 0.5, 0.95
 # Marks that an image may hold at each end of its values.
 _MARKS = 2
 # Degrees Celsius of 0 K, within the rounding of drivers.
@@ -289,6 +290,10 @@ def _mark(
 
     marked = image == value
     count = np.count_nonzero(marked[inner])
+    if count > _MUCH * scene.size:
+        if at_top:  # that is a saturated camera
+            return None
+        rule = _COLD_VALUE._replace(blends=rule.blends)
     if not rule.repeats <= count <= _MOST * scene.size:
         return None
     found: tuple[float, Mask] | None = None

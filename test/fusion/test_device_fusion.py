@@ -36,6 +36,7 @@ from dig2dig_ros.fusion.device_fusion import (
     Task,
     weights_of_originals,
 )
+from dig2dig_ros.fusion.enlargement import sharpened_for_enlargement
 from dig2dig_ros.fusion.sampler import sample
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.priors import load_prior
@@ -125,6 +126,7 @@ PLAIN = {
     'image 1': meta(HEIGHT, WIDTH),
 }
 WARPED = {**PLAIN, 'grid 1': meta(HEIGHT, WIDTH, 2), 'coverage 1': meta(HEIGHT, WIDTH)}
+SMALL = {**PLAIN, 'image 1': meta(HEIGHT // 2, WIDTH // 2)}
 WIDE = {**PLAIN, 'image 1': meta(96, 128, dtype=torch.int16)}
 NOISY = {**PLAIN, 'noise 0': meta(3), 'noise 1': meta(3)}
 VISIBLE, THERMAL = SourceTask(255.0), SourceTask(1.0)
@@ -157,6 +159,7 @@ def task(settings, thermal=THERMAL, visible=VISIBLE, **options):
         (task(replace(SETTINGS, thermal_strength=0.8), NOISY_THERMAL, restored=True), NOISY),
         (task(replace(SETTINGS, sampler='ddim'), NOISY_THERMAL), NOISY),
         (task(replace(SETTINGS, visible_brightness=1.0)), PLAIN),
+        (task(SETTINGS, SourceTask(1.0, is_enlarged=True), restored=True), SMALL),
         (task(replace(SETTINGS, sampler='ddim')), PLAIN),
         (task(replace(SETTINGS, sampler='ancestral', noise_draws=1)), PLAIN),
         (task(replace(SETTINGS, sampler='ddim', weights='uniform')), PLAIN),
@@ -167,6 +170,7 @@ def test_nothing_waits_between_upload_and_download(prior, task, tensors):
     assert prior.only_enqueues
     counts = []
     prior.coefficients(meta(1, dtype=torch.int64), meta(1))
+    sharpened_for_enlargement(meta(1, 8, 8))
     for _ in range(2):
         with device_only() as kernels:
             fused = fuse_pair(prior, task, tensors, noise)

@@ -84,6 +84,33 @@ MARKS = [
 ]
 
 
+@pytest.mark.parametrize(
+    ('scene', 'mark'),
+    [(raw, 0), (centikelvin, 0), (kelvin, 0.0), (celsius, -273.15), (celsius, -9999.0)],
+)
+@pytest.mark.parametrize('share', [0.55, 0.8])
+def test_a_small_view_in_a_large_frame_is_the_scene(scene, mark, share):
+    image = scene()
+    rows = round((1 - share) * SIZE[1])
+    view = image[-rows:].copy()
+    image[:-rows] = mark
+    assert find_no_data(image).values == pytest.approx((mark,), rel=1e-6)
+    mapped = ThermalRange()(image, 0.0)
+    np.testing.assert_allclose(mapped[-rows + 1 :], ThermalRange()(view, 0.0)[1:], atol=0.05)
+
+
+def test_a_cold_sky_that_fills_the_frame_is_data():
+    image = raw()
+    image[: round(0.6 * SIZE[1])] = image.min() - 200
+    assert find_no_data(image) is None
+
+
+def test_a_camera_that_is_blinded_is_no_camera_without_data():
+    image = raw()
+    image[: round(0.6 * SIZE[1])] = 65535
+    assert find_no_data(image) is None
+
+
 @pytest.mark.parametrize('where', ['five', 'dead pixels', 'frame', 'half'])
 @pytest.mark.parametrize(('scene', 'mark'), MARKS)
 def test_a_mark_is_no_data(scene, mark, where):
