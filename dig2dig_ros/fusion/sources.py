@@ -30,7 +30,13 @@ from dig2dig_ros.fusion.denoising import LUMA_NOISE
 from dig2dig_ros.images.blur import deblurred
 from dig2dig_ros.images.camera_noise import CameraNoise
 from dig2dig_ros.images.contrast import stretched
-from dig2dig_ros.images.no_data import filled, placement_of_data, SOFT_EDGE
+from dig2dig_ros.images.no_data import (
+    filled,
+    find_no_data,
+    NoData,
+    placement_of_data,
+    SOFT_EDGE,
+)
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.images.sensor_noise import measure_noise, NOISY, SensorNoise
 from dig2dig_ros.images.stripes import Stripes, without_stripes
@@ -92,19 +98,15 @@ def mapped(
     placed = [*placements, *[None] * (count - len(placements))]
     for index, image in enumerate(images):
         range_ = ranges[index] if index < len(ranges) else None
-        if range_ is None and not (index and holds_counts(image)):
-            continue
-        range_ = range_ or ThermalRange()
         name = names[index] if names else source_name(index)
-        if stamp is None:
-            range_.reset()
-        try:
-            levels = range_(image[..., 0] if image.shape[2:] == (1,) else image, stamp or 0.0)
-        except ThermalRangeError as error:
-            raise FusionInputError(f'{name}: {error}') from error
-        found = range_.no_data
+        if range_ is not None or (index and holds_counts(image)):
+            levels, found = _intensities(image, range_ or ThermalRange(), stamp, name)
+        elif index and image.ndim == 2 and image.dtype == np.uint8:
+            levels, found = image, find_no_data(image)
+        else:
+            continue
         if found is not None:
-            levels = filled(levels, found.mask)
+            levels = filled(levels, found.mask).astype(levels.dtype)
             if notes is not None:
                 fate = () if index else ('filled from around it where it is small',)
                 notes += found.sentences(name, *fate)
@@ -116,6 +118,19 @@ def mapped(
                 placed[index] = placement_of_data(found.mask, placement, first, edge)
         images[index] = levels
     return images, placed
+
+
+def _intensities(
+    image: NDArray[Any], range_: ThermalRange, stamp: float | None, name: str
+) -> tuple[NDArray[np.float32], NoData | None]:
+    """Return thermal counts mapped to [0, 1], and where they hold no measurement."""
+    if stamp is None:
+        range_.reset()
+    try:
+        levels = range_(image[..., 0] if image.shape[2:] == (1,) else image, stamp or 0.0)
+    except ThermalRangeError as error:
+        raise FusionInputError(f'{name}: {error}') from error
+    return levels, range_.no_data
 
 
 def holds_counts(image: NDArray[Any]) -> bool:

@@ -74,6 +74,13 @@ _BLENDED, _BLENDED_FURTHER = 0.25, 1.0
 # Side of a hole that is no dead pixel or line, and the least pixels over which trust rises around
 # it. Dead pixels are filled from around, and many of them with edges would leave nothing between.
 _LARGE, _EDGE = 3, 2.0
+# Black bars of 8-bit images: the brightest that is black, how far it may vary along a line (after
+# video compression), and the fewest lines and the largest part of them. A cold sky ends here and
+# there, a bar ends everywhere: behind its last line and one that is blended with it, this part of
+# the pixels is so many grey levels brighter.
+_BLACK, _FLAT, _FEWEST_LINES, _MOST_LINES = 24, 4, 2, 0.9
+_ENDS, _BRIGHTER = 0.8, 8
+_SIDES = ('top', 'bottom', 'left', 'right')
 
 
 class _Rule(NamedTuple):
@@ -115,12 +122,15 @@ class NoData:
     :param values: the numbers that stand for it, but NaN, lowest first.
     :param share: part of the image that has these numbers, rows left out.
     :param rows: how many rows at the upper and at the lower end are not image.
+    :param bars: how many rows at the top and bottom, and columns at the left and right, are black
+        bars of an 8-bit image.
     """
 
     mask: Mask
     values: tuple[float, ...] = ()
     share: float = 0.0
     rows: tuple[int, int] = (0, 0)
+    bars: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def sentences(self, source: str, fate: str = 'without weight') -> tuple[str, ...]:
         """
@@ -143,6 +153,12 @@ class NoData:
                 f'{named} of the {source} image are not image (telemetry?), {fate}: '
                 f'leave them out with thermal_crop: [{self.rows[0]}, {self.rows[1]}]'
             )
+        if any(self.bars):
+            sizes = zip(_SIDES, self.bars, strict=True)
+            named = ', '.join(f'{side} {count}' for side, count in sizes if count)
+            texts.append(
+                f'the {source} image has black bars ({named} pixels): taken as no data, {fate}'
+            )
         return tuple(texts)
 
 
@@ -150,15 +166,17 @@ def find_no_data(image: NDArray[Any], *, marks: bool = True) -> NoData | None:
     """
     Find the pixels of a thermal image that hold no measurement.
 
-    8-bit images have none: the camera, which knew its marks, has chosen their range.
+    8-bit images have black bars at most: the camera, which knew its marks, has chosen their range.
 
     :param image: (H, W) integers or floating point.
-    :param marks: look for numbers that stand for no data, and for rows of other numbers. Otherwise
-        only NaN, and floating point beyond 1e15, is none.
+    :param marks: look for numbers that stand for no data, for rows of other numbers, and for black
+        bars. Otherwise only NaN, and floating point beyond 1e15, is none.
     :return: None where all pixels are measurements; infinities are, as too hot or too cold.
     """
-    if image.dtype.itemsize == 1 or image.size == 0:
+    if image.size == 0:
         return None
+    if image.dtype.itemsize == 1:
+        return _black_bars(image) if marks and image.dtype == np.uint8 else None
     mask = unmeasured = _unmeasured(image)
     values = [] if unmeasured is None else _wild_values(image)
     inner = slice(None)
@@ -185,6 +203,33 @@ def find_no_data(image: NDArray[Any], *, marks: bool = True) -> NoData | None:
         mask[: rows[0]] = True
         mask[len(mask) - rows[1] :] = True
     return None if mask is None else NoData(mask, tuple(sorted(values)), share, rows)
+
+
+def _black_bars(image: NDArray[np.uint8]) -> NoData | None:
+    """Return the bars about an image, as letterboxing adds them, if it has any."""
+    top, bottom, left, right = (
+        _bar(view) for view in (image, image[::-1], image.T, image.T[::-1])
+    )
+    if not any((top, bottom, left, right)):
+        return None
+    mask = np.ones(image.shape, bool)
+    mask[top : image.shape[0] - bottom, left : image.shape[1] - right] = False
+    return NoData(mask, bars=(top, bottom, left, right))
+
+
+def _bar(lines: NDArray[np.uint8]) -> int:
+    """Return how many lines, from the first one on, are a black bar."""
+    count = 0
+    for line in lines:
+        if int(line.max()) > min(_BLACK, int(line.min()) + _FLAT):
+            break
+        count += 1
+    if not _FEWEST_LINES <= count <= _MOST_LINES * len(lines) or count + 1 >= len(lines):
+        return 0
+    # Without the bars across these lines.
+    inside = lines[count + 1][lines.max(axis=0) > _BLACK]
+    brighter = inside > lines[count - 1].max() + np.uint8(_BRIGHTER)
+    return count if brighter.size and brighter.mean() >= _ENDS else 0
 
 
 def _unmeasured(image: NDArray[Any]) -> Mask | None:
@@ -375,9 +420,9 @@ def _leading_rows(
     return count
 
 
-def filled(image: NDArray[np.float32], mask: Mask) -> NDArray[np.float32]:
+def filled(image: NDArray[Any], mask: Mask) -> NDArray[np.float32]:
     """
-    Return a mapped image whose pixels without data have the mean of those around them, if any.
+    Return intensities whose pixels without data have the mean of those around them, if any.
 
     They have no weight, but interpolation and measurements around them must not see a step.
     """

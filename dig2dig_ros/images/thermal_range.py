@@ -176,7 +176,8 @@ class ThermalRange:
         mode = self.mode
         if mode == 'auto':
             mode = 'encoding' if image.dtype == np.uint8 else 'percentile'
-        found = find_no_data(image, marks=mode != 'encoding')
+        # What is to be taken as measured is asked for by name.
+        found = find_no_data(image, marks=self.mode != 'encoding')
         sample = _measured_sample(image, found)
         self.no_data = found
         if mode == 'fixed':

@@ -527,6 +527,7 @@ def _with_no_data(condition: Condition, found: NoData | None, source: str) -> Co
         return condition
     texts = found.sentences(source)
     kinds = ('no data',) * bool(found.values) + ('rows that are not image',) * any(found.rows)
+    kinds += ('black bars',) * any(found.bars)
     return replace(condition, faults=(*condition.faults, *texts), kinds=(*condition.kinds, *kinds))
 
 

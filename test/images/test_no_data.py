@@ -248,9 +248,9 @@ def test_of_images_without_much_in_them_nothing_is_taken(image):
     assert find_no_data(image) is None
 
 
-def test_8_bits_have_none():
+def test_8_bits_have_no_marks():
     image = np.full(SHAPE, 150, np.uint8) + (street() * 20).astype(np.uint8)
-    image[:6] = 0
+    image[10:16, 5:60] = 0
     assert find_no_data(image) is None
 
 
@@ -329,3 +329,51 @@ def test_the_placement_leaves_it_out(size):
     assert (again.coverage <= placement.coverage).all()
     assert again.grid is placement.grid
     assert again.source_size == SIZE
+
+
+def in_a_frame(top=0, bottom=0, left=0, right=0, level=0, noise=0):
+    """Return a thermal image of 8 bits with black bars, as of a stream of another shape."""
+    counts = raw().astype(np.float64)
+    image = np.rint(40 + 180 * (counts - counts.min()) / (counts.max() - counts.min()))
+    black = np.ones(image.shape, bool)
+    black[top : len(image) - bottom, left : image.shape[1] - right] = False
+    bars = level + np.random.default_rng(0).integers(0, noise + 1, image.shape)
+    return np.where(black, bars, image).astype(np.uint8), black
+
+
+@pytest.mark.parametrize(
+    'bars',
+    [
+        {'top': 12, 'bottom': 12},
+        {'left': 30, 'right': 29},
+        {'left': 2},
+        {'top': 8, 'bottom': 12, 'left': 20, 'right': 15},
+        {'bottom': 15, 'level': 16, 'noise': 3},
+    ],
+)
+def test_black_bars_of_8_bits_are_no_data(bars):
+    image, black = in_a_frame(**bars)
+    found = find_no_data(image)
+    np.testing.assert_array_equal(found.mask, black)
+    sides = ('top', 'bottom', 'left', 'right')
+    assert found.bars == tuple(bars.get(side, 0) for side in sides)
+    (text,) = found.sentences('thermal')
+    named = ', '.join(f'{side} {bars[side]}' for side in sides if side in bars)
+    assert text == (
+        f'the thermal image has black bars ({named} pixels): taken as no data, without weight'
+    )
+    assert find_no_data(image, marks=False) is None
+    # By name, all numbers are measurements.
+    mapped = ThermalRange(mode='encoding')(image, 0.0)
+    np.testing.assert_allclose(mapped * 255, image, atol=0.01)
+
+
+def test_a_black_sky_and_a_black_image_are_no_bars():
+    image, _ = in_a_frame(top=12)
+    image[12:30, ::3] = 0  # trees, and sky between them
+    assert find_no_data(image) is None
+    assert find_no_data(np.zeros_like(image)) is None
+    image, _ = in_a_frame(top=1)
+    assert find_no_data(image) is None
+    image, _ = in_a_frame(top=12, level=25)
+    assert find_no_data(image) is None

@@ -410,6 +410,26 @@ def test_zeros_that_are_no_data_leave_the_scene_its_range(preparation, encoding)
     )
 
 
+def test_black_bars_of_an_8_bit_stream_have_no_weight(preparation):
+    counts = warm_street().astype(np.float64)
+    image = np.rint(40 + 200 * (counts - counts.min()) / (counts.max() - counts.min()))
+    image = image.astype(np.uint8)
+    image[:8] = 0
+    ready = preparation(group(street(), message(image, 'mono8'), 0.0), VALUES)
+    coverage = ready.placements[1].coverage
+    assert (coverage[:8] < 1e-6).all()
+    assert (coverage[26:] == 1).all()
+    assert ready.trust == (1.0, 1.0)
+    condition = preparation.images.conditions['thermal']
+    assert condition.kinds == ('black bars',)
+    assert condition.faults == (
+        'the thermal image has black bars (top 8 pixels): taken as no data, without weight',
+    )
+    by_name = VALUES | {'thermal_range': 'encoding'}
+    plain = preparation(group(street(1), message(image, 'mono8'), 0.1), by_name)
+    assert plain.placements[1] is None
+
+
 def test_nan_has_no_weight_and_is_no_fault(preparation):
     kelvin = (warm_street() / 100).astype(np.float32)
     kelvin[10:20, 50:60] = np.nan

@@ -223,6 +223,18 @@ def test_counts_without_data_have_no_weight_and_it_is_said(
     assert 'resized' not in error
 
 
+def test_black_bars_have_no_weight_and_it_is_said(
+    fuse: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thermal = np.clip(structure(2), 60, 255)
+    thermal[:10] = 0
+    assert fuse(colour(1), thermal, options=('--weights',)) == 0
+    assert (read(tmp_path / 'fused.weights.2.png')[:10] == 0).all()
+    assert read(tmp_path / 'fused.weights.2.png')[30:].max() > 50
+    error = capsys.readouterr().err
+    assert 'image has black bars (top 10 pixels): taken as no data, without weight' in error
+
+
 def test_a_colour_and_a_grey_image_keep_the_colour_of_the_first(
     fuse: Callable[..., int], prior: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
