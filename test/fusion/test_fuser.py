@@ -699,6 +699,15 @@ def test_a_thermal_image_of_fewer_pixels_is_sharpened(fuser, is_placed):
     assert np.abs(result - goal).mean() < 0.9 * np.abs(before - goal).mean()
 
 
+def test_what_is_declared_is_not_sharpened_once_more(fuser):
+    visible, small = blocks(128, 160, 0), of_fewer_pixels(blocks(128, 160, 1), 4)
+    images = [
+        fuser.fuse(visible, small, settings=replace(SETTINGS, thermal_degradation=text)).image
+        for text in ('x4', 'x4, blur auto')
+    ]
+    np.testing.assert_array_equal(*images)
+
+
 def test_a_thermal_image_of_very_few_pixels_counts_less_beside_one_that_shows_something(fuser):
     visible, thermal = blocks(128, 160, 0), blocks(128, 160, 1)
     fewest, fewer = of_fewer_pixels(thermal, 8), of_fewer_pixels(thermal, 4)
