@@ -45,7 +45,7 @@ from dig2dig_ros.fusion.brightness import (
 from dig2dig_ros.fusion.colour import grey, mixed_chroma, replace_luma
 from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.fusion.denoising import denoised, denoising_share
-from dig2dig_ros.fusion.enlargement import sharpened_for_enlargement
+from dig2dig_ros.fusion.enlargement import enlarged, sharpened_for_enlargement
 from dig2dig_ros.fusion.estimates import WatchedPrior
 from dig2dig_ros.fusion.observation import Observation, observe
 from dig2dig_ros.fusion.restoration import explained, restore, restore_colour
@@ -337,9 +337,7 @@ def _resized(image: Tensor, height: int, width: int) -> Tensor:
     if image.shape[-2:] == (height, width):
         return image
     if height >= image.shape[-2] and width >= image.shape[-1]:
-        # As those that are warped.
-        enlarged = F.interpolate(image[None], (height, width), mode='bicubic', align_corners=False)
-        return enlarged[0].clamp(0, 1)
+        return enlarged(image, height, width)
     return F.interpolate(
         image[None], (height, width), mode='bilinear', align_corners=False, antialias=True
     )[0]

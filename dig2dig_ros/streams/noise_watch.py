@@ -43,11 +43,13 @@ _AS_IT_IS = 0.02
 # Images in a row with stripes, or blur, after which a camera has them, and without after which it
 # has none.
 _WITH, _WITHOUT = 2, 5
+# s. Blur is a matter of the lens and the driver: it is looked for no more often than this.
+BLUR_PERIOD = 0.19
 
 
 class NoiseWatch:
     """
-    The noise of one camera, measured in every image and smoothed over time.
+    The noise of one camera, measured in every image, blur now and then, and smoothed over time.
 
     Not thread-safe: images have an order.
 
@@ -57,6 +59,7 @@ class NoiseWatch:
     def __init__(self) -> None:
         self._white, self._stripes = NoiseTracker(), StripeTracker()
         self._contrast, self._blur = ContrastTracker(), BlurTracker()
+        self._looked_for_blur: tuple[float, tuple[int, ...]] = (math.inf, ())
         self.noise = SensorNoise()
 
     def __call__(
@@ -75,6 +78,7 @@ class NoiseWatch:
         if not (white or stripes or degradation.contrast or blur):
             self.noise = SensorNoise()
             return None
+        looks = blur and self._blur_is_due(stamp, image.shape)
         full_scale = 1.0 if image.dtype.kind == 'f' else float(np.iinfo(image.dtype).max)
         found = measure_noise(
             image,
@@ -82,16 +86,23 @@ class NoiseWatch:
             white=white,
             stripes=stripes,
             contrast=degradation.contrast,
-            blur=blur,
+            blur=looks,
         )
         contrast = self._contrast(found.contrast, stamp)
         self.noise = SensorNoise(
             self._white(found.white, stamp, contrast.gain),
             self._stripes(found.stripes, stamp, image.shape),
             contrast,
-            self._blur(found.blur, stamp),
+            self._blur(found.blur, stamp) if looks else self.noise.blur if blur else Blur(),
         )
         return self.noise
+
+    def _blur_is_due(self, stamp: float, shape: tuple[int, ...]) -> bool:
+        last, same = self._looked_for_blur
+        if shape == same and 0 <= stamp - last < BLUR_PERIOD:
+            return False
+        self._looked_for_blur = stamp, shape
+        return True
 
     def table(self, source: str) -> dict[str, str]:
         """Return the entries for diagnostics, in grey levels of 255."""

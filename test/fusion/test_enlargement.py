@@ -19,12 +19,19 @@ import torch
 import torch.nn.functional as F
 
 from dig2dig_ros.evaluation.synthetic_scene import SyntheticScene
-from dig2dig_ros.fusion.enlargement import sharpened_for_enlargement
+from dig2dig_ros.fusion.enlargement import enlarged, sharpened_for_enlargement
 
 
-def enlarged(image, factor):
-    large = F.interpolate(image[None], scale_factor=factor, mode='bicubic', align_corners=False)
-    return large[0]
+def enlarged_by(image, factor):
+    return enlarged(image, image.shape[-2] * factor, image.shape[-1] * factor)
+
+
+def test_images_are_enlarged_by_cubic_interpolation():
+    torch.manual_seed(0)
+    image = torch.rand(2, 7, 9)
+    for size in ((28, 36), (7, 9), (20, 31), (8, 100)):
+        expected = F.interpolate(image[None], size, mode='bicubic', align_corners=False)[0]
+        torch.testing.assert_close(enlarged(image, *size), expected.clamp(0, 1))
 
 
 def test_what_pixels_and_interpolation_dim_is_made_up_for():
@@ -35,7 +42,7 @@ def test_what_pixels_and_interpolation_dim_is_made_up_for():
     small = F.avg_pool2d(whole, 4)
 
     def error(image):
-        return (enlarged(image, 4) - whole).square().mean()
+        return (enlarged_by(image, 4) - whole).square().mean()
 
     assert error(sharpened_for_enlargement(small)) < 0.6 * error(small)
 
@@ -45,7 +52,7 @@ def test_waves_keep_their_contrast_up_to_where_it_is_halved():
         places = torch.arange(1024) / 8
         wave = 0.5 + 0.3 * torch.cos(2 * torch.pi * frequency * places)
         whole = wave.expand(1, 64, 1024)
-        large = enlarged(sharpened_for_enlargement(F.avg_pool2d(whole, 8)), 8)
+        large = enlarged_by(sharpened_for_enlargement(F.avg_pool2d(whole, 8)), 8)
         middle = slice(300, 700)
         kept = ((large - 0.5) * (whole - 0.5))[..., middle].sum()
         kept = kept / (whole - 0.5).square()[..., middle].sum()

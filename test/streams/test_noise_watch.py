@@ -320,18 +320,37 @@ def test_after_a_gap_blur_is_what_the_image_has():
     assert tracker(Blur(), 11.0).is_none
 
 
-def test_blur_is_in_the_table():
-    declared = Degradation.parse('blur auto, noise auto')
-    watch = NoiseWatch()
+def blocks(blur):
+    """Return an image of blocks behind a lens that blurs by so many pixels, uint8."""
     image = np.zeros((128, 160), np.float32)
     random = np.random.default_rng(0)
     for _ in range(60):
         row, column = random.integers(0, 110), random.integers(0, 140)
         height, width = random.integers(4, 40), random.integers(4, 40)
         image[row : row + height, column : column + width] = random.uniform(0, 250)
-    assert watch(image.astype(np.uint8), 0.0, declared).blur.is_none
+    if blur:
+        image = cv2.GaussianBlur(image, (0, 0), blur)
+    return np.rint(image).astype(np.uint8)
+
+
+def test_blur_is_in_the_table():
+    declared = Degradation.parse('blur auto, noise auto')
+    watch = NoiseWatch()
+    assert watch(blocks(0), 0.0, declared).blur.is_none
     assert 'thermal blur' not in watch.table('thermal')
-    blurred = np.rint(cv2.GaussianBlur(image, (0, 0), 3)).astype(np.uint8)
-    found = [watch(blurred, 0.1 * moment, declared).blur for moment in range(1, 4)]
+    found = [watch(blocks(3), 0.2 * moment, declared).blur for moment in range(1, 4)]
     assert [each.is_none for each in found] == [True, False, False]
     assert watch.table('thermal')['thermal blur'] == f'{found[-1].deviation:.1f} pixels'
+
+
+def test_blur_is_looked_for_five_times_a_second():
+    declared = Degradation.parse('blur auto, noise auto')
+    sharp, blurred = blocks(0), blocks(3)
+    watch = NoiseWatch()
+    assert watch(sharp, 0.0, declared).blur.is_none
+    seen = [not watch(blurred, moment / 30, declared).blur.is_none for moment in range(1, 20)]
+    # In the second look, twelve images later.
+    assert seen == [False] * 11 + [True] * 8
+    # Images from before start again, and what is not declared is not there.
+    assert watch(sharp, 0.1, declared).blur.is_none
+    assert watch(blurred, 0.2, Degradation.parse('noise auto')).blur.is_none
