@@ -41,7 +41,9 @@ import dig2dig_ros
 from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.fusion.denoising import LUMA_NOISE, NEGLIGIBLE_NOISE
 from dig2dig_ros.fusion.device_fusion import fuse_pair, SourceTask, Task
+from dig2dig_ros.fusion.enlargement import LEAST_ENLARGEMENT
 from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.images.blur import Blur
 from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.priors import Prior
 from dig2dig_ros.priors.compact import CompactPrior
@@ -82,7 +84,8 @@ class ExportedFusion(nn.Module):
     A fusion with everything but the two images fixed, in PyTorch and as an ONNX file.
 
     :param prior: on the CPU, in float32.
-    :param settings: anything declared ``auto`` is left out, see :func:`left_out`.
+    :param settings: anything declared ``auto`` is left out, see :func:`left_out`, except for what
+        ``blur auto`` does for the enlargement by the placement.
     :param size: (width, height) of the visible image.
     :param placement: where its pixels lie in the thermal image; default: the images are aligned,
         and of the same size.
@@ -102,7 +105,7 @@ class ExportedFusion(nn.Module):
         self.settings = without_estimates(settings)
         self.size = size
         self.thermal_size = size if placement is None else placement.source_size
-        shrunk = None
+        shrunk, enlargement = None, 1.0
         self._constants = {'trust': torch.ones(2)}
         if placement is not None:
             if placement.coverage.shape != size[::-1]:
@@ -114,6 +117,11 @@ class ExportedFusion(nn.Module):
             shrunk = placement.reduced_size(*self.thermal_size[::-1])
             self._constants['grid 1'] = torch.tensor(placement.grid)
             self._constants['coverage 1'] = torch.tensor(placement.coverage)
+            if settings.degradations(2)[1].blur is None:
+                enlargement = placement.enlargement(*self.thermal_size[::-1])
+        sharpness = Blur().sharpness(enlargement)
+        if sharpness < 1:
+            self._constants['sharpness'] = torch.tensor([1.0, sharpness])
         levels = _noise_levels(self.settings)
         for index, level in enumerate(levels):
             if level > 0:
@@ -122,8 +130,15 @@ class ExportedFusion(nn.Module):
             self.settings,
             (
                 SourceTask(255.0, is_noisy=levels[0] > 0),
-                SourceTask(1.0, placement is not None, shrunk, is_noisy=levels[1] > 0),
+                SourceTask(
+                    1.0,
+                    is_placed=placement is not None,
+                    shrunk=shrunk,
+                    is_noisy=levels[1] > 0,
+                    is_enlarged=enlargement >= LEAST_ENLARGEMENT,
+                ),
             ),
+            all_sharp=sharpness == 1,
             rounded=False,
         )
 
@@ -159,9 +174,9 @@ class ExportedFusion(nn.Module):
         except ImportError as error:
             raise ExportError(f'{error.name} is missing: {_HOW_TO_INSTALL}') from error
         images = self._example()
-        # Values from the schedule must be plain numbers before the computation is traced.
-        self.prior.noise_ratios()
         with _quiet(), torch.inference_mode():
+            # What is computed once must be there before the computation is traced.
+            self(*images)
             program = torch.onnx.export(
                 self,
                 images,

@@ -132,6 +132,27 @@ def test_registration_and_declared_noise_are_baked_in():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('thermal_size', [(32, 24), (8, 6)])
+def test_a_small_thermal_image_is_sharpened_and_weighed_as_by_the_fuser(thermal_size):
+    pytest.importorskip('onnx')
+    pytest.importorskip('onnxscript')
+    factor = SIZE[0] / thermal_size[0]
+    matrix = np.array([[factor, 0, factor / 2 - 0.5], [0, factor, factor / 2 - 0.5], [0, 0, 1]])
+    placement = Registration(matrix, thermal_size, SIZE).placement(0.0)
+    settings = replace(CLEAN, thermal_degradation='blur auto')
+    prior = small_prior()
+    fusion = ExportedFusion(prior, settings, SIZE, placement)
+    visible, thermal = images(SIZE, thermal_size)
+    fused, weights = run(fusion.to_onnx(), visible, thermal)
+    fuser = Fuser(settings, prior=prior, device='cpu', precision='fp32')
+    expected = fuser.fuse(visible, thermal, placements=[None, placement])
+    assert np.abs(fused.astype(int) - expected.image).max() <= 1
+    np.testing.assert_allclose(weights, expected.weights, atol=1e-5)
+    plain = fuser.fuse(visible, thermal, placements=[None, placement], settings=CLEAN)
+    assert np.abs(fused.astype(int) - plain.image).max() > 5
+
+
+@pytest.mark.slow
 def test_a_deviation_is_seen():
     """A file of other settings is not taken for that of these."""
     pytest.importorskip('onnxscript')
