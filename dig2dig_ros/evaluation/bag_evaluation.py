@@ -439,7 +439,12 @@ class _BagEvaluation:
         found = self._recorded[name].take(stamp_of(pair.work.messages[index].message.header))
         if found is None or index == 0:
             return found
-        (height, width), (own_height, own_width) = (pair.images[i].shape[:2] for i in (0, index))
+        values = self._job.values
+        if name == 'thermal' and (values['thermal_to_visible'] or values['extrinsics']):
+            return found  # in the registered image
+        # As they came: where a part holds no data, they are warped to the visible one as well.
+        sizes = (pair.prepared.images[i].shape[:2] for i in (0, index))
+        (height, width), (own_height, own_width) = sizes
         scale = (width / own_width, height / own_height)
         return replace(found, boxes=found.boxes * (*scale, *scale))
 

@@ -34,7 +34,7 @@ def day(sky=200, road=100):
     texture = np.random.default_rng(0).integers(-20, 20, (HEIGHT, WIDTH))
     visible = np.full((HEIGHT, WIDTH), sky)
     visible[48:] = road + texture[48:]
-    thermal = np.full((HEIGHT, WIDTH), 20)
+    thermal = np.full((HEIGHT, WIDTH), 30)
     thermal[48:] = 120 + texture[:48]
     thermal[60:80, 60:68] = 240
     return visible.astype(np.uint8), thermal.astype(np.uint8)

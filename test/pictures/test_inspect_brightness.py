@@ -30,7 +30,7 @@ needs_matplotlib = pytest.mark.skipif(
 def folder(tmp_path):
     """Return a folder with a pair: a sky that is bright and cold, over a warm road."""
     visible = np.full((96, 128, 3), 210, np.uint8)
-    thermal = np.full((96, 128), 20, np.uint8)
+    thermal = np.full((96, 128), 30, np.uint8)
     visible[48:], thermal[48:] = 90, 150
     for name, image in (('visible', visible), ('thermal', thermal)):
         (tmp_path / name).mkdir()
