@@ -199,7 +199,7 @@ def fuse_pair(
 
 
 def _of_originals(weights: Tensor, kept: Tensor | None, trust_maps: Tensor | None) -> Tensor:
-    """Return the weights (K, 1, H, W) of the sources as they were before they were filled."""
+    """Return the weights (K, 1, H, W) of the original sources, kept brightness included."""
     if kept is not None:
         weights = with_share_of_first(weights, kept)
     return weights if trust_maps is None else weights_of_originals(weights, trust_maps)

@@ -21,7 +21,7 @@ by a known amount, so a filter on the few pixels makes up for it, at hardly any 
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 import math
 
 import numpy as np
@@ -43,13 +43,17 @@ _REACH = 3
 
 def enlarged(image: Tensor, height: int, width: int) -> Tensor:
     """
-    Enlarge an image by cubic interpolation, as ``grid_sample`` does, in a quarter of the time.
+    Enlarge an image by cubic interpolation, as ``grid_sample`` does.
 
     :param image: (C, h, w) in [0, 1].
     :return: (C, height, width) in [0, 1].
     """
-    rows = _interpolation(image.shape[-2], height, image.device)
-    columns = _interpolation(image.shape[-1], width, image.device)
+    if image.device.type != 'cpu':
+        large = F.interpolate(image[None], (height, width), mode='bicubic', align_corners=False)
+        return large[0].clamp_(0, 1)
+    # On a CPU, this takes a quarter of the time.
+    rows = _interpolation(image.shape[-2], height)
+    columns = _interpolation(image.shape[-1], width)
     return ((rows @ image) @ columns.mT).clamp_(0, 1)
 
 
@@ -60,7 +64,8 @@ def sharpened_for_enlargement(image: Tensor) -> Tensor:
     :param image: (C, h, w) in [0, 1].
     :return: likewise.
     """
-    kernel = _kernel(image.device)
+    # Filled in on the device: a recorded graph must not rely on a constant that somebody may free.
+    kernel = torch.cat([image.new_full((1,), tap) for tap in _taps()]).view(1, 1, 1, -1)
     planes = F.pad(image[:, None], (_REACH,) * 4, mode='replicate')
     planes = F.conv2d(F.conv2d(planes, kernel), kernel.mT)
     return planes[:, 0].clamp(0, 1)
@@ -75,7 +80,7 @@ def _cubic(distances: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=8)
-def _interpolation(few: int, many: int, device: torch.device) -> Tensor:
+def _interpolation(few: int, many: int) -> Tensor:
     """Return the weights (many, few) of the pixels of a line in those of a longer one."""
     places = (np.arange(many) + 0.5) * few / many - 0.5
     weights = np.zeros((many, few))
@@ -87,12 +92,12 @@ def _interpolation(few: int, many: int, device: torch.device) -> Tensor:
             (np.arange(many), pixels.clip(0, few - 1)),
             _cubic(np.abs(places - pixels)),
         )
-    return torch.tensor(weights, dtype=torch.float32, device=device)
+    return torch.tensor(weights, dtype=torch.float32)
 
 
-@lru_cache(maxsize=8)
-def _kernel(device: torch.device) -> Tensor:
-    """Return the taps (1, 1, 1, 2 reach + 1) of the inverse of pixels and interpolation."""
+@cache
+def _taps() -> tuple[float, ...]:
+    """Return the 2 reach + 1 taps of the inverse of pixels and interpolation."""
     frequencies = np.arange(1024) / 2048
     distances = np.linspace(0, 2, 201)
     cubic = _cubic(distances)
@@ -102,4 +107,4 @@ def _kernel(device: torch.device) -> Tensor:
     gain = 1 / passed.clip(min=_LEAST_PASSED)
     shifts = np.arange(-_REACH, _REACH + 1)
     taps = np.cos(2 * math.pi * shifts[:, None] * frequencies) @ gain
-    return torch.tensor(taps / taps.sum(), dtype=torch.float32, device=device).view(1, 1, 1, -1)
+    return tuple(float(tap) for tap in taps / taps.sum())

@@ -174,9 +174,9 @@ class ExportedFusion(nn.Module):
         except ImportError as error:
             raise ExportError(f'{error.name} is missing: {_HOW_TO_INSTALL}') from error
         images = self._example()
+        # Values from the schedule must be plain numbers before the computation is traced.
+        self.prior.noise_ratios()
         with _quiet(), torch.inference_mode():
-            # What is computed once must be there before the computation is traced.
-            self(*images)
             program = torch.onnx.export(
                 self,
                 images,

@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import math
 from typing import Any
 
@@ -245,14 +245,13 @@ def measured_sources(
             pixels, full_scale = stretched(pixels, noise.contrast, full_scale=full_scale)
             level = noise.contrast.of_noise(level)
         measured.append(
-            Source(
-                pixels,
-                full_scale,
-                source.placement,
-                source.trust,
-                level,
-                sharpness,
-                enlargement,
+            replace(
+                source,
+                pixels=pixels,
+                full_scale=full_scale,
+                noise=level,
+                sharpness=sharpness,
+                enlargement=enlargement,
             )
         )
     return measured

@@ -176,7 +176,7 @@ class ThermalRange:
         mode = self.mode
         if mode == 'auto':
             mode = 'encoding' if image.dtype == np.uint8 else 'percentile'
-        # What is to be taken as measured is asked for by name.
+        # Only where it is set by name, encoding takes all numbers as measurements.
         found = find_no_data(image, marks=self.mode != 'encoding')
         sample = _measured_sample(image, found)
         self.no_data = found

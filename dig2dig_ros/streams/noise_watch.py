@@ -89,11 +89,15 @@ class NoiseWatch:
             blur=looks,
         )
         contrast = self._contrast(found.contrast, stamp)
+        if looks:
+            known_blur = self._blur(found.blur, stamp)
+        else:
+            known_blur = self.noise.blur if blur else Blur()
         self.noise = SensorNoise(
             self._white(found.white, stamp, contrast.gain),
             self._stripes(found.stripes, stamp, image.shape),
             contrast,
-            self._blur(found.blur, stamp) if looks else self.noise.blur if blur else Blur(),
+            known_blur,
         )
         return self.noise
 

@@ -36,7 +36,6 @@ from dig2dig_ros.fusion.device_fusion import (
     Task,
     weights_of_originals,
 )
-from dig2dig_ros.fusion.enlargement import enlarged, sharpened_for_enlargement
 from dig2dig_ros.fusion.sampler import sample
 from dig2dig_ros.fusion.settings import FusionSettings
 from dig2dig_ros.priors import load_prior
@@ -170,7 +169,6 @@ def test_nothing_waits_between_upload_and_download(prior, task, tensors):
     assert prior.only_enqueues
     counts = []
     prior.coefficients(meta(1, dtype=torch.int64), meta(1))
-    enlarged(sharpened_for_enlargement(meta(1, HEIGHT // 2, WIDTH // 2)), HEIGHT, WIDTH)
     for _ in range(2):
         with device_only() as kernels:
             fused = fuse_pair(prior, task, tensors, noise)
