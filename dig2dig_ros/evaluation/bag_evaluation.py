@@ -385,7 +385,8 @@ class _BagEvaluation:
         if self._study.pairs % self._job.every == 0:
             # A failure of one pair does not stop the others.
             try:
-                compared = fuse_with(self._methods, pair.images, fused)
+                inputs = pair.prepared
+                compared = fuse_with(self._methods, inputs.images, fused, inputs.placements)
                 grey, thermal = grey_8_bits(visible), sources['thermal']
                 values = score_images(compared, grey, thermal, self._lpips, thread_count())
                 fused = compared
@@ -393,8 +394,13 @@ class _BagEvaluation:
                 self._unscored[f'not scored: {error}'] += 1
             try:
                 if self._under_conditions is not None:
-                    names = (stamp_text(pair.work.stamps[0]),)
-                    self._under_conditions.take(names, visible, sources['thermal'], stopping)
+                    self._under_conditions.take(
+                        (stamp_text(pair.work.stamps[0]),),
+                        visible,
+                        grey_8_bits(pair.prepared.images[1]),
+                        stopping,
+                        pair.prepared.placements[1],
+                    )
                 persons = self._detect(pair, sources, fused)
             except (ValueError, RuntimeError, cv2.error) as error:
                 self._unscored[f'without detections: {error}'] += 1

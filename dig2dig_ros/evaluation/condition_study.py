@@ -44,13 +44,14 @@ from dig2dig_ros.evaluation.average_precision import (
 )
 from dig2dig_ros.evaluation.comparison import FEWEST_PAIRS, FUSED, parse_rows, Row
 from dig2dig_ros.evaluation.conditions import Condition, NAMES, parse_conditions, SEVERITIES
-from dig2dig_ros.evaluation.detection_rows import BOXES, DetectionRows
+from dig2dig_ros.evaluation.detection_rows import BOXES, DetectionRows, in_visible_pixels
 from dig2dig_ros.evaluation.detector_inputs import THERMAL, VISIBLE
 from dig2dig_ros.evaluation.jobs import StoppingFunction
 from dig2dig_ros.evaluation.labels import ImageLabels, LabelSet
 from dig2dig_ros.evaluation.options import UsageError
 from dig2dig_ros.evaluation.scores import Image
 from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.streams.pairing import SOURCES
 
 Array = NDArray[np.float64]
@@ -131,20 +132,23 @@ class ConditionStudy:
         visible: Image,
         thermal: Image,
         stopping: StoppingFunction = lambda: False,
+        placement: Placement | None = None,
     ) -> bool:
         """
         Degrade a pair in all ways, and detect; if this raises, the pair does not count.
 
         :param names: possible names of the pair in the labels; the first seeds its noise.
         :param visible: (H, W, 3) in blue-green-red order, or grey, (H, W).
-        :param thermal: (H, W), registered with it.
+        :param thermal: (H', W'), in the pixels of its camera, in which it is degraded.
         :param stopping: called before every condition; once true, the pair does not count.
+        :param placement: of the thermal image; None if it covers the visible one.
         :return: whether it counts.
         :raises LabelError: the image was labelled in another size.
         """
         # Detections in a camera's image, by its degradation.
         seen: dict[tuple[str, str], Detections] = {}
-        truth = self._truth(names, visible, thermal, seen)
+        registered = in_visible_pixels(thermal, placement, visible)
+        truth = self._truth(names, visible, registered, seen)
         if truth is None:
             return False
         found: dict[tuple[str, str], ImageMatches] = {}
@@ -156,7 +160,7 @@ class ConditionStudy:
             known: dict[str, Detections] = {
                 source: seen[key] for source, key in keys.items() if key in seen
             }
-            detections = self._rows.detect(*images, known)
+            detections = self._rows.detect(*images, known, placement)
             seen |= {key: detections[source] for source, key in keys.items()}
             for name, own in detections.items():
                 found[str(condition), name] = match(own, truth, (0.5,))

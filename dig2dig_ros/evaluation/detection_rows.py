@@ -35,10 +35,28 @@ from dig2dig_ros.evaluation.comparison import FUSED
 from dig2dig_ros.evaluation.detector import Detector
 from dig2dig_ros.evaluation.detector_inputs import detector_inputs, THERMAL, VISIBLE
 from dig2dig_ros.evaluation.methods import FusionMethod
-from dig2dig_ros.evaluation.scores import fuse_with, Image, Method, MethodOutput
+from dig2dig_ros.evaluation.scores import fuse_with, grey_8_bits, Image, Method, MethodOutput
+from dig2dig_ros.images.geometry import size_of
+from dig2dig_ros.images.placement import Placement
+from dig2dig_ros.streams.preparation import registered_image
 
 LATE_NMS, LATE_NOISY_OR = 'late_nms', 'late_noisy_or'
 BOXES, BOXES_UNWEIGHTED = 'boxes', 'boxes_unweighted'
+
+
+def in_visible_pixels(thermal: Image, placement: Placement | None, visible: Image) -> Image:
+    """
+    Return a thermal image as a detector or a metric sees it with the visible one.
+
+    :param thermal: (H', W').
+    :param placement: of it; None if it covers the visible one.
+    :param visible: (H, W) or (H, W, 3).
+    :return: (H, W).
+    """
+    size = size_of(visible)
+    if placement is not None:
+        thermal = registered_image(thermal, placement, size)
+    return grey_8_bits(thermal, size)
 
 
 class DetectionRows:
@@ -60,27 +78,37 @@ class DetectionRows:
         self.names = (VISIBLE, THERMAL, *methods, LATE_NMS, LATE_NOISY_OR, *boxes)
 
     def detect(
-        self, visible: Image, thermal: Image, known: Mapping[str, Detections]
+        self,
+        visible: Image,
+        thermal: Image,
+        known: Mapping[str, Detections],
+        placement: Placement | None = None,
     ) -> dict[str, Detections]:
         """
-        Return the detections in a scene, by row.
+        Return the detections in a scene, by row, in pixels of the visible image.
+
+        The fusions get the thermal image in its own pixels, as in the node; the detector and the
+        other rows get it registered.
 
         :param visible: (H, W, 3) in blue-green-red order, or grey, (H, W).
-        :param thermal: (H, W), registered with it.
-        :param known: detections in ``visible`` and ``thermal``, if already known.
+        :param thermal: (H', W').
+        :param known: detections in ``visible`` and in the registered thermal image.
+        :param placement: of the thermal image; None if it covers the visible one.
         """
         found = dict(known)
+        images, placements = (visible, thermal), (None, placement)
+        registered = in_visible_pixels(thermal, placement, visible)
         fused: dict[str, MethodOutput] = {}
         restored: tuple[Image, ...] = ()
         weights = np.empty((0, *visible.shape[:2]), np.float32)
         if self._fused is not None:
-            result = self._fused.fuser.fuse(visible, thermal, restored=True)
+            result = self._fused.fuser.fuse(*images, placements=placements, restored=True)
             restored, weights = result.restored, result.weights
             fused[FUSED] = MethodOutput(result.image, result.seconds * 1e3)
-        fused = fuse_with(self._methods, (visible, thermal), fused)
+        fused = fuse_with(self._methods, images, fused, placements)
         names = [name for name in (VISIBLE, THERMAL, *self._methods) if name not in found]
         fusions = {name: output.image for name, output in fused.items()}
-        for name, image in detector_inputs(names, visible, thermal, fusions).items():
+        for name, image in detector_inputs(names, visible, registered, fusions).items():
             found[name] = self.detector.detect(image)
         cameras = [found[VISIBLE], found[THERMAL]]
         found[LATE_NMS], found[LATE_NOISY_OR] = late_nms(cameras), noisy_or(cameras)
@@ -88,7 +116,9 @@ class DetectionRows:
             seen = [
                 # If nothing was restored, the detections are known already.
                 own if np.array_equal(image, before) else self.detector.detect(image)
-                for own, image, before in zip(cameras, restored, (visible, thermal), strict=True)
+                for own, image, before in zip(
+                    cameras, restored, (visible, registered), strict=True
+                )
             ]
             found |= _united(seen, found[FUSED], weights)
         return {name: found[name] for name in self.names}

@@ -232,6 +232,11 @@ def _own(variant: Variant, threads: int | None) -> Contender:
     return Contender(variant.name, 'dig2dig', fuse, fuser.describe())
 
 
+def _baseline(name: str) -> Contender:
+    method = baseline_method(name)
+    return Contender(name, 'baseline', lambda *images: method(images, ()))
+
+
 def compare_fusions(
     ours: Sequence[Variant],
     plugins: Sequence[Path],
@@ -251,7 +256,7 @@ def compare_fusions(
     others = [load_plugin(path) for path in plugins]
     contenders = [_own(variant, threads) for variant in ours]
     references = [contender.name for contender in contenders]
-    contenders += [Contender(name, 'baseline', baseline_method(name)) for name in BASELINES]
+    contenders += [_baseline(name) for name in BASELINES]
     contenders += others
     names = [contender.name for contender in contenders]
     twice = {name for name in names if names.count(name) > 1}

@@ -47,7 +47,10 @@ from dig2dig_ros.evaluation.scores import (
     to_8_bits,
 )
 from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.images.geometry import size_of
+from dig2dig_ros.images.placement import Placement
 from dig2dig_ros.streams.parameters import fusion_settings
+from dig2dig_ros.streams.preparation import registered_images
 
 # Importing torch takes seconds, which the baselines do not need.
 if TYPE_CHECKING:
@@ -65,9 +68,11 @@ class FusionMethod:
         self.fuser = fuser
         self.result: FusionResult | None = None
 
-    def __call__(self, *images: NDArray[Any]) -> Image:
+    def __call__(
+        self, images: Sequence[NDArray[Any]], placements: Sequence[Placement | None]
+    ) -> Image:
         """Fuse one pair."""
-        self.result = self.fuser.fuse(*images)
+        self.result = self.fuser.fuse(*images, placements=placements)
         return self.result.image
 
     @property
@@ -84,9 +89,10 @@ def baseline_method(name: str) -> Method:
     """Return the baseline ``name`` on luma, rounded to 8 bits, in the size of the first image."""
     fuse = BASELINES[name]
 
-    def method(*images: NDArray[Any]) -> Image:
-        size = (images[0].shape[1], images[0].shape[0])
-        return to_uint8(fuse([grey_8_bits(image, size) for image in images]))
+    def method(images: Sequence[NDArray[Any]], placements: Sequence[Placement | None]) -> Image:
+        size = size_of(images[0])
+        registered = registered_images(images, placements, size)
+        return to_uint8(fuse([grey_8_bits(image, size) for image in registered]))
 
     return method
 
@@ -99,12 +105,12 @@ def plugin_method(path: Path) -> Method:
     """
     plugin = load_plugin(path)
 
-    def method(*images: NDArray[Any]) -> Image:
-        visible = to_8_bits(images[0])
+    def method(images: Sequence[NDArray[Any]], placements: Sequence[Placement | None]) -> Image:
+        size = size_of(images[0])
+        visible, thermal = registered_images(images, placements, size)[:2]
+        visible, thermal = to_8_bits(visible), grey_8_bits(thermal, size)
         if visible.ndim == 2:
             visible = np.repeat(visible[..., None], 3, axis=2)
-        size = (visible.shape[1], visible.shape[0])
-        thermal = grey_8_bits(images[1], size)
         fused = plugin.fuse(visible, thermal)
         check_fused(plugin, fused, (visible, thermal))
         return fused

@@ -25,6 +25,9 @@ from typing import Any, TYPE_CHECKING
 
 from dig2dig_ros.errors import Refusal
 from dig2dig_ros.fusion.settings import FusionSettings, SETTINGS
+from dig2dig_ros.images.geometry import RegistrationError
+from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.images.registration_file import load_registration
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.resources import config_file
 from dig2dig_ros.streams.parameters import (
@@ -162,6 +165,24 @@ def thermal_crop(parameters: Mapping[str, Any]) -> Sequence[int]:
     """Return how many rows to crop at the top and bottom of thermal images."""
     crop: Sequence[int] = parameters.get('thermal_crop', (0, 0))
     return crop
+
+
+def find_registration(parameters: Mapping[str, Any]) -> Registration | None:
+    """
+    Return the registration for image files that the parameters name, if any.
+
+    :raises UsageError: it cannot be read, or the parameters are for cameras with camera_info.
+    """
+    if parameters.get('extrinsics'):
+        raise UsageError(
+            'extrinsics need camera_info, which image files do not have: leave them out, and pass '
+            'a registration as thermal_to_visible (dig2dig calibrate)'
+        )
+    path = parameters.get('thermal_to_visible')
+    try:
+        return load_registration(path) if path else None
+    except RegistrationError as error:
+        raise UsageError(str(error)) from error
 
 
 def size_argument(text: str) -> tuple[int, int]:

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 import csv
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 from dig2dig_ros.evaluation.comparison import FUSED, Peers, Row
 from dig2dig_ros.evaluation.condition_study import ConditionStudy
 from dig2dig_ros.evaluation.conditions import Condition
-from dig2dig_ros.evaluation.detection_rows import DetectionRows
+from dig2dig_ros.evaluation.detection_rows import DetectionRows, in_visible_pixels
 from dig2dig_ros.evaluation.detection_study import DetectionStudy
 from dig2dig_ros.evaluation.detector import DetectorOptions
 from dig2dig_ros.evaluation.detector_inputs import THERMAL, VISIBLE
@@ -47,7 +48,12 @@ from dig2dig_ros.evaluation.methods import (
     time_methods,
 )
 from dig2dig_ros.evaluation.metrics import LPIPS, metric_names
-from dig2dig_ros.evaluation.options import report, thermal_crop, thermal_range
+from dig2dig_ros.evaluation.options import (
+    find_registration,
+    report,
+    thermal_crop,
+    thermal_range,
+)
 from dig2dig_ros.evaluation.perceptual import load_lpips
 from dig2dig_ros.evaluation.report import Report
 from dig2dig_ros.evaluation.scores import (
@@ -65,8 +71,11 @@ from dig2dig_ros.evaluation.scores import (
 )
 from dig2dig_ros.evaluation.study import Study, STUDY_FILES, StudyPair
 from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.images.geometry import size_of, stretch_text
 from dig2dig_ros.images.image_pairs import ImagePair, load_pair
-from dig2dig_ros.images.no_data import filled
+from dig2dig_ros.images.no_data import filled, placement_of_data
+from dig2dig_ros.images.placement import Placement
+from dig2dig_ros.images.registration import SOFT_EDGE
 
 ABLATION_METRICS = ('PSNR_sum', 'SSIM', 'MSE', 'CC', LPIPS, 'Qabf', 'VIF')
 
@@ -134,6 +143,13 @@ class PairEvaluation:
         self._sizes: set[tuple[int, int]] = set()
         ranges = thermal_range(job.parameters)
         self._ranges = ranges if job.thermal else None
+        self._edge: float = job.parameters.get('registration_edge', SOFT_EDGE)
+        self._registration = find_registration(job.parameters) if job.thermal else None
+        self._placement: Placement | None = None
+        if self._registration is not None:
+            self._placement = self._registration.placement(self._edge)
+        self._resized = 0
+        self._stretched: Counter[str] = Counter()
         self._lpips = load_lpips(job.lpips) if job.lpips else None
         warm_up = job.time_size or tuple(job.parameters.get('warmup_size', COMMON_SIZE))
         self._methods = prepare_methods(job.rows, job.parameters, warm_up, job.plugins)
@@ -195,17 +211,20 @@ class PairEvaluation:
             self._study.close()
 
     def _take(self, pair: ImagePair, stopping: StoppingFunction) -> None:
-        images = self._read(pair)
-        fused = fuse_with(self._methods, images)
-        first, second = (grey_8_bits(image) for image in images)
+        visible, thermal, placement = self._read(pair)
+        images = (visible, thermal)
+        fused = fuse_with(self._methods, images, placements=(None, placement))
+        first, second = grey_8_bits(visible), in_visible_pixels(thermal, placement, visible)
         values = score_images(fused, first, second, self._lpips, thread_count())
         persons: dict[str, int] | None = None
         if self._persons is not None:
             names = (pair.name, pair.visible.stem, pair.thermal.stem)
             found = {name: entry.image for name, entry in fused.items()}
             if self._under_conditions is not None:
-                self._under_conditions.take(names, images[0], second, stopping)
-            persons = self._persons.detect(self._detector, names, images[0], second, found)
+                self._under_conditions.take(
+                    names, visible, grey_8_bits(thermal), stopping, placement
+                )
+            persons = self._persons.detect(self._detector, names, visible, second, found)
         size = (first.shape[1], first.shape[0])
         self._sizes.add(size)
         if self._job.save is not None:
@@ -214,13 +233,14 @@ class PairEvaluation:
         if self._study is None:
             self.scores.add(values, {name: entry.milliseconds for name, entry in fused.items()})
             return
+        shown_sources = images if self._ranges is None else (visible, second)
         method, shown = self._methods[self._study.shown], fused[self._study.shown]
         assert isinstance(method, FusionMethod)
         assert method.result is not None
         _write_image(self._study.folder / 'fused' / f'{pair.name}.png', shown.image)
         frame = StudyPair(
             name=pair.name,
-            sources=dict(zip(self._study.sources, images, strict=True)),
+            sources=dict(zip(self._study.sources, shown_sources, strict=True)),
             fused=shown.image,
             weights=method.result.weights,
             contributions=method.result.contributions,
@@ -230,29 +250,39 @@ class PairEvaluation:
         )
         self._study.add(frame, fused, values, persons)
 
-    def _read(self, pair: ImagePair) -> tuple[Image, Image]:
+    def _read(self, pair: ImagePair) -> tuple[Image, Image, Placement | None]:
         """
-        Return both images of a pair, 8-bit: all methods and metrics use the same ones.
+        Return both images of a pair, 8-bit, and the placement of the second one.
 
-        :raises ImagePairError: it cannot be read, or the two images differ in size.
+        All methods and metrics use the same ones.
+
+        :raises ImagePairError: it cannot be read, or two photographs differ in size.
         :raises ThermalRangeError: the second image is not thermal.
+        :raises RegistrationError: the registration is for other sizes.
         """
         first, second = load_pair(
             pair,
             thermal=self._ranges is not None,
-            same_size=True,
+            same_size=self._ranges is None,
             thermal_crop=thermal_crop(self._job.parameters),
         )
         if self._ranges is None:
-            return first, second
+            return first, second, None
+        sizes = size_of(first), size_of(second)
+        if self._registration is not None:
+            self._registration.check_sizes(*sizes)
+        placement = self._placement
         mapped = self._ranges(second, 0.0)
         found = self._ranges.no_data
         if found is not None:
-            # All methods get the same images, and the others have no weights to leave pixels out.
             mapped = filled(mapped, found.mask)
-            for text in found.sentences('thermal', 'filled from around it where it is small'):
+            placement = placement_of_data(found.mask, placement, sizes[0], self._edge)
+            for text in found.sentences('thermal'):
                 report(f'{pair.name}: {text}')
-        return first, to_8_bits(mapped)
+        if self._registration is None and sizes[0] != sizes[1]:
+            self._resized += 1
+            self._stretched += Counter(filter(None, [stretch_text(sizes[1], sizes[0])]))
+        return first, to_8_bits(mapped), placement
 
     # Results over all pairs, of which there must be at least one
 
@@ -289,8 +319,9 @@ class PairEvaluation:
         return describe_rows(self._job.rows, self._methods)
 
     def odd(self) -> list[str]:
-        """Return warnings about the labels, in sentences."""
-        return self._persons.warnings() if self._persons is not None else []
+        """Return warnings about the sizes of the images and about the labels, in sentences."""
+        of_labels = self._persons.warnings() if self._persons is not None else []
+        return [*self._about_sizes(), *of_labels]
 
     def tables(self) -> list[Table]:
         """Return the tables of all rows, or of the ablations, and of the detections."""
@@ -372,6 +403,17 @@ class PairEvaluation:
             names = ', '.join(self._job.unpaired)
             warnings.append(f'left out, as they have no counterpart: {names}')
         return warnings + self.odd()
+
+    def _about_sizes(self) -> list[str]:
+        pairs = f'of {self.scores.pairs} pairs'
+        texts = [f'thermal images of {text} ({n} {pairs})' for text, n in self._stretched.items()]
+        if self._resized:
+            texts.append(
+                f'{self._resized} {pairs} have a thermal image of another size, which was resized '
+                'to that of the visible one, for the fusion and for the scores: they must be '
+                'registered'
+            )
+        return texts
 
 
 def _prepare_output(folder: Path) -> None:

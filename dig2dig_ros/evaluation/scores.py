@@ -47,10 +47,12 @@ from dig2dig_ros.evaluation.comparison import (
 from dig2dig_ros.evaluation.metrics import evaluate_pair, LPIPS, luma, metric_info
 from dig2dig_ros.evaluation.perceptual import Lpips
 from dig2dig_ros.evaluation.tables import Table
+from dig2dig_ros.images.placement import Placement
 
 Image = NDArray[np.uint8]
-# Images of one scene (visible, thermal, others) to the fused image, in colour or not.
-Method = Callable[..., Image]
+# Images of one scene (visible, thermal, others), each of any size, and their placements on the
+# visible one, or none, to the fused image, in colour or not.
+Method = Callable[[Sequence[NDArray[Any]], Sequence[Placement | None]], Image]
 
 NOT_AVAILABLE = 'n/a'
 LPIPS_MISSING = 'LPIPS is missing: --lpips computes it, with the package lpips and its weights.'
@@ -120,11 +122,13 @@ def fuse_with(
     methods: Mapping[str, Method],
     images: Sequence[NDArray[Any]],
     known: Mapping[str, MethodOutput] | None = None,
+    placements: Sequence[Placement | None] = (),
 ) -> dict[str, MethodOutput]:
     """
     Fuse one pair with every method; rows that share a method fuse once.
 
     :param known: existing results, by name.
+    :param placements: of each image, where it does not cover the visible one.
     """
     fused: dict[str, MethodOutput] = {}
     done: dict[Method, MethodOutput] = {}
@@ -134,7 +138,7 @@ def fuse_with(
             continue
         if method not in done:
             start = time.perf_counter()
-            image = method(*images)
+            image = method(images, placements)
             done[method] = MethodOutput(image, (time.perf_counter() - start) * 1e3)
         fused[name] = done[method]
     return fused

@@ -466,6 +466,23 @@ def registered_image(
     )
 
 
+def registered_images(
+    images: Sequence[NDArray[Any]],
+    placements: Sequence[Placement | None],
+    visible_size: tuple[int, int],
+) -> tuple[NDArray[Any], ...]:
+    """
+    Warp the images that have a placement to the pixels of the visible one; the others stay.
+
+    :param placements: of each image; empty if none has one.
+    :param visible_size: (width, height).
+    """
+    return tuple(
+        registered_image(image, placement, visible_size) if placement else image
+        for image, placement in zip(images, placements or [None] * len(images), strict=True)
+    )
+
+
 @dataclass(frozen=True)
 class FusedFrame:
     """
@@ -499,13 +516,8 @@ class FusedFrame:
     @cached_property
     def images(self) -> tuple[NDArray[Any], ...]:
         """The images as the fuser got them, warped to the visible one by their registration."""
-        height, width = self.result.image.shape[:2]
-        return tuple(
-            registered_image(image, placement, (width, height)) if placement else image
-            for image, placement in zip(
-                self.prepared.images, self.prepared.placements, strict=True
-            )
-        )
+        prepared = self.prepared
+        return registered_images(prepared.images, prepared.placements, size_of(self.result.image))
 
 
 def _few_levels(image: ArrivedImage, array: NDArray[Any]) -> dict[str, str]:

@@ -73,6 +73,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help='output folder; default: evaluation for bags, none for pairs')
     add('--overwrite', action='store_true', help='replace the results of an earlier evaluation')
     add('--limit', type=positive, metavar='PAIRS', help='use only the first pairs')
+    add('--thermal-to-visible', metavar='FILE',
+        help='registration of the thermal images, as dig2dig calibrate writes it; default: that '
+        'of --preset, if any')
     # fmt: on
     add_fusion_options(parser)
     scores = parser.add_argument_group('scores')

@@ -33,7 +33,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -43,14 +43,13 @@ from dig2dig_ros.evaluation.fusion_timing import moving_pairs
 from dig2dig_ros.evaluation.options import (
     add_fusion_options,
     chosen_parameters,
+    find_registration,
     report,
     set_up_fuser,
     size_argument,
     UsageError,
 )
-from dig2dig_ros.images.geometry import RegistrationError
 from dig2dig_ros.images.output_files import check_output_file
-from dig2dig_ros.images.registration_file import load_registration
 from dig2dig_ros.nodes.signals import run_tool
 from dig2dig_ros.streams.parameters import PARAMETERS_BY_NAME
 
@@ -87,19 +86,6 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add_fusion_options(parser)
     # fmt: on
     return parser.parse_args(argv)
-
-
-def find_registration(parameters: dict[str, Any]) -> Registration | None:
-    """
-    Return the registration that the parameters name, if any.
-
-    :raises UsageError: it cannot be read.
-    """
-    path = parameters.get('thermal_to_visible', '')
-    try:
-        return load_registration(path) if path else None
-    except RegistrationError as error:
-        raise UsageError(str(error)) from error
 
 
 def chosen_size(

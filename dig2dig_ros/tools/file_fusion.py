@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from dig2dig_ros.evaluation.options import (
     chosen_parameters,
+    find_registration,
     load_parameters,
     report,
     set_up_fuser,
@@ -152,7 +153,7 @@ class FileFusion:
         try:
             return InputReader(
                 others,
-                value('thermal_to_visible') or None,
+                find_registration(self.parameters),
                 thermal_range(self.parameters, value('thermal_range_smoothing')),
                 value('thermal_crop'),
                 edge=value('registration_edge'),

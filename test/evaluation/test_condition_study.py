@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+from collections.abc import Sequence
 import json
 from pathlib import Path
 
@@ -27,6 +28,9 @@ from dig2dig_ros.evaluation.detection_rows import DetectionRows
 from dig2dig_ros.evaluation.labels import ImageLabels, LabelSet
 from dig2dig_ros.evaluation.methods import baseline_method, FusionMethod
 from dig2dig_ros.evaluation.study import as_json
+from dig2dig_ros.images.placement import Placement
+from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.streams.preparation import registered_image
 
 NIGHT, WARM = [8.0, 10.0, 20.0, 40.0], [40.0, 10.0, 52.0, 40.0]
 
@@ -56,7 +60,8 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
     return visible, thermal
 
 
-def brighter(visible: np.ndarray, thermal: np.ndarray) -> np.ndarray:
+def brighter(images: Sequence[np.ndarray], placements: Sequence[Placement | None]) -> np.ndarray:
+    visible, thermal = images
     return np.maximum(visible, thermal[..., None])
 
 
@@ -163,6 +168,38 @@ def test_boxes_of_restored_cameras_and_the_fused_image_are_rows():
     assert tuple(found) == rows.names
     for name in ('boxes', 'boxes_unweighted', 'late_noisy_or'):
         assert {tuple(box) for box in found[name].boxes.round()} >= {tuple(NIGHT), tuple(WARM)}
+
+
+def test_a_small_thermal_image_is_degraded_and_fused_in_its_own_pixels():
+    from dig2dig_ros.fusion.fuser import Fuser
+
+    visible, thermal = scene()
+    small = cv2.resize(thermal[:, 16:], (24, 24), interpolation=cv2.INTER_AREA)
+    scaled = np.array([[2.0, 0, 16.5], [0, 2, 0.5], [0, 0, 1]])
+    placement = Registration(scaled, (24, 24), (64, 48)).placement()
+    pictures = []
+
+    class Watching(BrightAreas):
+        def detect(self, image: np.ndarray) -> Detections:
+            pictures.append(image)
+            return super().detect(image)
+
+    fuser = Fuser(prior='nano', device='cpu')
+    rows = DetectionRows(
+        Watching(), {'fused': FusionMethod(fuser), 'mean': baseline_method('mean')}
+    )
+    truth = ImageLabels(boxes_of([NIGHT, WARM]), boxes_of([]))
+    labels = LabelSet(Path('labels.json'), {'image': truth})
+    study = ConditionStudy(parse_conditions('clean,shift:mild'), rows, labels)
+    assert study.take(['image'], visible, small, placement=placement)
+    assert column(study.tables()[0], 'thermal')['clean'] == HALF
+    # Two of its own pixels are four of the visible image.
+    shifted = np.hstack([small[:, :1], small[:, :1], small[:, :-2]])
+    for image in (small, shifted):
+        fused = fuser.fuse(visible, image, placements=(None, placement)).image
+        assert any(np.array_equal(fused, picture) for picture in pictures)
+        registered = registered_image(image, placement, (64, 48))
+        assert any(np.array_equal(registered, picture) for picture in pictures)
 
 
 def test_all_rows_are_compared_with_the_boxes():

@@ -40,7 +40,9 @@ from dig2dig_ros.evaluation.options import load_parameters, UsageError
 from dig2dig_ros.evaluation.scores import fuse_with
 from dig2dig_ros.fusion.fuser import Fuser
 from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.images.registration import Registration
 from dig2dig_ros.streams.parameters import fusion_settings
+from dig2dig_ros.streams.preparation import registered_image
 
 SIZE = (64, 48)
 PARAMETERS = {'prior': 'nano', 'device': 'cpu', 'precision': 'fp32'}
@@ -58,11 +60,26 @@ VISIBLE, THERMAL = picture(0, 48, 64, 3), picture(1)
 @pytest.mark.parametrize('name', BASELINES)
 def test_a_baseline_fuses_luma(name: str) -> None:
     expected = to_uint8(BASELINES[name]([luma(VISIBLE), THERMAL]))
-    assert np.array_equal(baseline_method(name)(VISIBLE, THERMAL), expected)
+    fuse = baseline_method(name)
+    assert np.array_equal(fuse((VISIBLE, THERMAL), ()), expected)
     # 16 bits, and another size, are brought to those of the first image.
     wide = THERMAL.astype(np.uint16) * 257
-    assert np.array_equal(baseline_method(name)(VISIBLE, wide), expected)
-    assert baseline_method(name)(VISIBLE, picture(2, 24, 32)).shape == (48, 64)
+    assert np.array_equal(fuse((VISIBLE, wide), ()), expected)
+    assert fuse((VISIBLE, picture(2, 24, 32)), ()).shape == (48, 64)
+
+
+def test_every_row_gets_the_thermal_image_where_it_lies() -> None:
+    to_the_right = np.array([[1.0, 0, 8], [0, 1, 0], [0, 0, 1]])
+    small = picture(3, 48, 40)
+    placement = Registration(to_the_right, (40, 48), (64, 48)).placement()
+    methods = prepare_methods(parse_rows('mean,fused'), PARAMETERS, SIZE)
+    fused = fuse_with(methods, (VISIBLE, small), placements=(None, placement))
+    registered = registered_image(small, placement, SIZE)
+    assert np.array_equal(registered[:, 10:40], small[:, 2:32])
+    expected = to_uint8(BASELINES['mean']([luma(VISIBLE), registered]))
+    assert np.array_equal(fused['mean'].image, expected)
+    result = Fuser(**PARAMETERS).fuse(VISIBLE, small, placements=(None, placement))
+    assert np.array_equal(fused['fused'].image, result.image)
 
 
 def test_rows_of_the_same_settings_share_one_fusion_and_all_share_the_prior() -> None:
@@ -76,7 +93,7 @@ def test_rows_of_the_same_settings_share_one_fusion_and_all_share_the_prior() ->
     assert len({id(method.fuser.prior) for method in fusions.values()}) == 1
 
     result = Fuser(FusionSettings(), **PARAMETERS).fuse(VISIBLE, THERMAL)
-    assert np.array_equal(methods['fused'](VISIBLE, THERMAL), result.image)
+    assert np.array_equal(methods['fused']((VISIBLE, THERMAL), ()), result.image)
     assert fusions['fused'].prior_calls == result.prior_calls > 0
     assert 'prior nano' in fusions['fused'].about()
     about = describe_rows(rows, methods)
@@ -129,9 +146,9 @@ def test_times_are_measured_in_turns(capsys: pytest.CaptureFixture[str]) -> None
     seen: list[tuple[str, tuple[int, ...]]] = []
 
     def method(name: str) -> Any:
-        def fuse(*images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        def fuse(images: Any, placements: Any) -> NDArray[np.uint8]:
             seen.append((name, *(image.shape for image in images)))
-            return images[1]
+            return np.asarray(images[1])
 
         return fuse
 

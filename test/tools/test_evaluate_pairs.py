@@ -36,6 +36,8 @@ from dig2dig_ros.evaluation.comparison import ABLATIONS, changed_settings, FUSIO
 from dig2dig_ros.evaluation.metrics import evaluate_pair, luma, METRICS
 from dig2dig_ros.evaluation.options import load_parameters
 from dig2dig_ros.fusion.settings import FusionSettings
+from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.images.registration_file import save_registration
 from dig2dig_ros.streams.parameters import fusion_settings
 from dig2dig_ros.tools.evaluate import main
 
@@ -157,15 +159,52 @@ def test_wide_thermal_counts_are_cropped_and_mapped_for_all_methods(
     assert mapped == plain
 
 
-@pytest.mark.parametrize('problem', ['broken', 'other size'])
-def test_a_pair_that_fails_is_named_and_skipped(
-    pairs: Path, capsys: pytest.CaptureFixture[str], problem: str
+def scores_of_one(pairs: Path, thermal: Image) -> dict[str, float]:
+    visible = luma(cv2.imread(str(pairs / 'visible' / 'one.png'), cv2.IMREAD_COLOR))
+    return evaluate_pair(to_uint8(mean([visible, thermal])), visible, thermal)
+
+
+def test_a_thermal_image_of_another_size_is_resized_and_reported(
+    pairs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = pairs / 'thermal' / 'two.png'
-    if problem == 'broken':
-        path.write_bytes(b'not an image')
-    else:
-        assert cv2.imwrite(str(path), structure(5, (60, 60)))
+    path = pairs / 'thermal' / 'one.png'
+    small = structure(5, (20, 32))
+    assert cv2.imwrite(str(path), small)
+    assert main([str(pairs), '--compare', 'mean', '--limit', '1']) == 0
+    captured = capsys.readouterr()
+    expected = scores_of_one(pairs, cv2.resize(small, (64, 48)))
+    assert table(captured.out)['mean']['MSE ↓'] == pytest.approx(expected['MSE'], rel=1e-3)
+    assert '1 of 1 pairs have a thermal image of another size' in captured.err
+    assert 'thermal images of 32x20 pixels are stretched onto 64x48' in captured.err
+
+
+def test_a_registration_places_the_thermal_images(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, registration = pairs / 'thermal' / 'one.png', tmp_path / 'registration.yaml'
+    full = structure(10, SHAPES['one'])
+    assert cv2.imwrite(str(path), full[:, 16:])
+    to_the_right = np.array([[1.0, 0, 16], [0, 1, 0], [0, 0, 1]])
+    save_registration(Registration(to_the_right, (48, 48), (64, 48)), registration)
+    options = ['--compare', 'mean', '--thermal-to-visible', str(registration)]
+    assert main([str(pairs), *options]) == 1
+    captured = capsys.readouterr()
+    # Outside of the thermal image, its border is continued.
+    expected = scores_of_one(pairs, np.hstack([full[:, 16:17]] * 16 + [full[:, 16:]]))
+    assert table(captured.out)['mean']['MSE ↓'] == pytest.approx(expected['MSE'], rel=1e-3)
+    assert 'two: skipped, the registration is for visible images of 64x48' in captured.err
+    assert 'of another size' not in captured.err
+
+    preset = tmp_path / 'robot.yaml'
+    preset.write_text('/**: {ros__parameters: {extrinsics: pose.yaml}}', encoding='utf-8')
+    assert main([str(pairs), '--compare', 'mean', '--preset', str(preset)]) == 2
+    assert 'extrinsics need camera_info, which image files do not' in capsys.readouterr().err
+
+
+def test_a_pair_that_fails_is_named_and_skipped(
+    pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pairs / 'thermal' / 'two.png').write_bytes(b'not an image')
     assert main([str(pairs), '--compare', 'mean']) == 1
     captured = capsys.readouterr()
     assert '2 pairs of 64x48 pixels, 1 skipped' in captured.out
