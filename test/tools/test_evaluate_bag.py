@@ -65,6 +65,8 @@ from dig2dig_ros.evaluation.metrics import METRICS
 from dig2dig_ros.evaluation.replay import stamp_text
 from dig2dig_ros.evaluation.scores import format_value
 from dig2dig_ros.fusion.fuser import Fuser, FusionSettings
+from dig2dig_ros.images.registration import Registration
+from dig2dig_ros.images.registration_file import save_registration
 from dig2dig_ros.images.thermal_range import ThermalRange
 from dig2dig_ros.streams.cascade import Cascade
 from dig2dig_ros.streams.codec import decode, decode_compressed
@@ -734,6 +736,31 @@ def test_what_cameras_did_wrong_is_said_with_counts(tmp_path: Path) -> None:
     for warning in summary['warnings']:
         assert f'faulty: {warning}\n' in run.err
         assert warning in page
+
+
+@pytest.mark.slow
+def test_all_fusions_get_the_thermal_image_as_the_node_does(tmp_path: Path) -> None:
+    messages: list[Message] = []
+    for number in range(2):
+        moment = START + number * STEP
+        messages.append((VISIBLE, image(moment, visible_of(number)), moment))
+        messages.append((THERMAL, image(moment, picture(number + 20, 24, 24)), moment + MS))
+    write_bag(tmp_path / 'drive', 'mcap', messages)
+    scaled = np.array([[2.0, 0, 8.5], [0, 2, 0.5], [0, 0, 1]])
+    registration = tmp_path / 'registration.yaml'
+    save_registration(Registration(scaled, (24, 24), (64, 48)), registration)
+    # The increments do not depend on the seed, but the rows are fused one by one.
+    names = ('fused', 'fused:seed=1')
+    options = ('--compare', ','.join(names), '--thermal-to-visible', registration)
+    run = call(tmp_path / 'drive', '-o', tmp_path / 'out', *FUSION, *options)
+    assert run.code == 0
+    rows = rows_of(tmp_path / 'out' / 'drive')
+    fused, other = ([row for row in rows if row['method'] == name] for name in names)
+    assert len(fused) == len(other) == 2
+    metrics = [name for name in METRICS if name in fused[0]]
+    assert len(metrics) > 10
+    for own, theirs in zip(fused, other, strict=True):
+        assert [own[name] for name in metrics] == [theirs[name] for name in metrics]
 
 
 def test_images_too_small_for_the_metrics_are_fused_all_the_same(tmp_path: Path) -> None:
