@@ -94,7 +94,13 @@ def mapped(
                 f'{source_name(index)} is {type(array).__name__}, but fuse() takes arrays: call '
                 'fuser(visible, thermal), which also takes paths, PIL images and tensors'
             )
-    images = list(arrays)
+        if np.ma.is_masked(array):
+            raise FusionInputError(
+                f'{source_name(index)} is a masked array: convert it to floats, with NaN where '
+                'nothing was measured'
+            )
+    # Values that others are compared with are beyond the range of float16.
+    images = [x.astype(np.float32) if x.dtype == np.float16 else x for x in arrays]
     placed = [*placements, *[None] * (count - len(placements))]
     for index, image in enumerate(images):
         range_ = ranges[index] if index < len(ranges) else None

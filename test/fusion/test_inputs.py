@@ -17,6 +17,7 @@ import io
 from pathlib import Path
 import pickle
 import struct
+import warnings
 import zlib
 
 import cv2
@@ -310,6 +311,22 @@ def test_what_is_no_image_is_refused_with_what_to_do(fuser, visible, thermal, wo
 def test_fuse_takes_arrays_only(fuser, image):
     with pytest.raises(FusionInputError, match=r'visible is \w+, but fuse\(\) takes arrays: call'):
         fuser.fuse(image, THERMAL)
+
+
+def test_half_precision_is_mapped_as_single(fuser):
+    kelvin = (280 + THERMAL / np.float32(8)).astype(np.float16)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        result = fuser(VISIBLE, kelvin)
+    assert np.array_equal(result.image, fuser(VISIBLE, kelvin.astype(np.float32)).image)
+
+
+def test_a_mask_is_not_ignored(fuser):
+    for fuse in (fuser, fuser.fuse):
+        with pytest.raises(FusionInputError, match=r'thermal is a masked array: .* with NaN'):
+            fuse(VISIBLE, np.ma.masked_less(THERMAL, 50))
+        nothing = np.ma.masked_less(THERMAL, 0)
+        assert np.array_equal(fuse(VISIBLE, nothing).image, fuser.fuse(VISIBLE, THERMAL).image)
 
 
 def test_registrations_are_checked(fuser):
