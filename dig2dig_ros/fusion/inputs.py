@@ -43,6 +43,7 @@ from dig2dig_ros.images.image_pairs import (
     looks_like_palette,
     NO_PALETTE,
     read_photograph,
+    same_picture,
     to_grey,
 )
 from dig2dig_ros.images.placement import Placement
@@ -198,6 +199,9 @@ class InputReader:
             if index and (index != 1 or self._placement is None):
                 notes += _resized(array, arrays[0], called[index])
         arrays, placed = mapped(arrays, placements, ranges, stamp, notes, names, self._edge)
+        for array, name in zip(arrays[1:], called[1:], strict=True):
+            if same_picture(arrays[0], array):
+                notes.append(f'{name} is the same image as {called[0]}')
         return Inputs(tuple(arrays), tuple(placed), tuple(notes))
 
     def _without_colour(self, array: NDArray[Any], index: int, name: str) -> NDArray[Any]:

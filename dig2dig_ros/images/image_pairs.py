@@ -66,6 +66,9 @@ _PALETTE_SHARE, _PALETTE_LEVELS, _LEAST_DEVIATION = 0.1, 40, 4.0
 # Fewest and most colours of a palette if compression lost none: drawings have fewer.
 _FEWEST_COLOURS, _MOST_COLOURS, _UNEXPLAINED_THEN = 16, 256, 0.15
 _PALETTE_PIXELS = 40_000
+# Two images are one if these many of their rows differ by no more than rounding, in grey levels,
+# and are not all of one brightness.
+_COMPARED_ROWS, _ROUNDING, _LEAST_CONTRAST = 32, 2, 8
 NO_PALETTE = (
     'the thermal image looks like a colour palette (false colour): a palette is not intensity, so '
     'save white-hot grey or raw counts of 16 bits'
@@ -259,6 +262,27 @@ def looks_like_palette(image: NDArray[Any]) -> bool:
     if _FEWEST_COLOURS <= colours <= _MOST_COLOURS:
         return unexplained < _UNEXPLAINED_THEN
     return colours > _MOST_COLOURS and unexplained < _UNEXPLAINED
+
+
+def same_picture(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    """
+    Return whether two images are one, in colour or grey, and not of one brightness.
+
+    :param first: (H, W) or (H, W, 3) blue-green-red; uint8, uint16, or float in [0, 1].
+    :param second: likewise.
+    """
+    if first.shape[:2] != second.shape[:2]:
+        return False
+    stride = max(1, first.shape[0] // _COMPARED_ROWS)
+    levels = []
+    for image in (first, second):
+        rows = np.ascontiguousarray(image[::stride])
+        scale = {'u1': 1.0, 'u2': 1 / 257}.get(rows.dtype.str[1:], 255.0)
+        levels.append(to_grey(rows.astype(np.float32) * np.float32(scale)))
+    own, other = levels
+    with np.errstate(invalid='ignore'):
+        same = np.abs(own - other).max() <= _ROUNDING
+    return bool(same and own.max() - own.min() >= _LEAST_CONTRAST)
 
 
 def to_grey(image: NDArray[Any]) -> NDArray[Any]:

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from dig2dig_ros.fusion.degradation import Degradation
 from dig2dig_ros.images.bit_depth import BitDepth
 from dig2dig_ros.images.geometry import RegistrationError, size_of, stretch_text
+from dig2dig_ros.images.image_pairs import same_picture
 from dig2dig_ros.images.luma import LUMA_BGR
 from dig2dig_ros.images.no_data import filled, NoData, placement_of_data
 from dig2dig_ros.images.overlay import weight_map
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
 _NANOSECONDS = 1_000_000_000
 # Grey levels that are enough for a scene, even if something hot takes most of them.
 _ENOUGH_LEVELS = 64
+_SAME_PICTURE = (
+    '{0} images are those of the visible camera: give {0}/image_raw the topic of its own camera'
+)
 
 
 class PreparationError(ValueError):
@@ -342,6 +346,8 @@ class Preparation:
         placed = (None, placement, *[None] * (len(arrays) - 2))
         for source, array, each in zip(self._sources, arrays, placed, strict=True):
             self._note_shape(source, array, each)
+            if source != 'visible' and same_picture(arrays[0], array):
+                self.images.note(source, 'visible image', _SAME_PICTURE.format(source))
         placements = tuple(
             self._where_measured(source, each, self.visible_size, values)
             for source, each in zip(self._sources, placed, strict=True)

@@ -251,6 +251,11 @@ def test_other_sizes_are_noted(fuser):
     assert 'in height 2.00 times as much as in width' in second
 
 
+def test_one_image_twice_is_noted(fuser):
+    assert fuser(THERMAL, THERMAL).notes == ('thermal is the same image as visible',)
+    assert fuser(VISIBLE, VISIBLE, chroma='all').notes == ('thermal is the same image as visible',)
+
+
 def test_a_registration_or_its_file_places_the_thermal_image(fuser, tmp_path):
     small = cv2.resize(THERMAL, (32, 24), interpolation=cv2.INTER_AREA)
     matrix = np.array([[1.5, 0, 8], [0, 1.5, 6], [0, 0, 1]])

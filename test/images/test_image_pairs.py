@@ -29,6 +29,7 @@ from dig2dig_ros.images.image_pairs import (
     looks_like_palette,
     pair_folders,
     read_photograph,
+    same_picture,
     second_is_colour,
     unpaired,
 )
@@ -396,6 +397,22 @@ def heat(size=(160, 128)):
     counts = SyntheticScene(*size, seed=2).render(0.5).thermal.astype(np.float64)
     low, high = np.percentile(counts, (1, 99.5))
     return np.clip((counts - low) * 255 / (high - low), 0, 255).astype(np.uint8)
+
+
+def test_one_picture_is_recognised_in_colour_grey_and_floats():
+    colour = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    grey = cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY)
+    for other in (colour, grey, grey.astype(np.uint16) * 257, grey / np.float32(255)):
+        assert same_picture(colour, other)
+        assert same_picture(other, grey)
+    # Rows between those that are compared differ seldom by themselves; a person differs in many.
+    person = grey.copy()
+    person[10:40, 20:30] ^= 8
+    assert not same_picture(colour, person)
+    assert not same_picture(colour, colour[:, 1:])
+    assert not same_picture(colour, np.where(grey > 0, np.nan, 0).astype(np.float32))
+    dark = np.full_like(grey, 3)
+    assert not same_picture(dark, dark)
 
 
 @pytest.mark.parametrize('palette', PALETTES)

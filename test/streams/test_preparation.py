@@ -241,6 +241,18 @@ def test_a_thermal_image_of_another_shape_is_stretched_with_a_word(tmp_path):
         assert ready.images.conditions['thermal'].kinds == expected
 
 
+def test_two_inputs_from_one_camera_are_reported(preparation):
+    visible = np.random.default_rng(1).integers(20, 200, (48, 64), dtype=np.uint8)
+    values = {**VALUES, 'thermal_range': 'auto'}
+    for thermal, expected in ((visible, ('visible image',)), (255 - visible, ())):
+        preparation(group(message(visible, 'mono8'), message(thermal, 'mono8')), values)
+        condition = preparation.images.conditions['thermal']
+        assert (condition.kinds, condition.trust) == (expected, 1.0)
+    preparation(group(message(visible, 'mono8'), message(visible, 'mono8')), values)
+    (text,) = preparation.images.conditions['thermal'].faults
+    assert text.startswith('thermal images are those of the visible camera: give thermal/image_r')
+
+
 def test_what_is_malformed_is_named(preparation):
     broken = heat()
     broken.data = broken.data[:9]

@@ -461,7 +461,7 @@ def test_what_cannot_be_done_is_one_sentence_and_leaves_no_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ('a.png', 'b.png', 'x.weights.1.png'):
-        write(Path(name), colour(1))
+        write(Path(name), colour(ord(name[0])))
     write(Path('float.tif'), np.zeros(SHAPE, np.float32))
     Path('text.png').write_text('no image', encoding='utf-8')
     for name in ('folder', 'folder.png'):
