@@ -45,7 +45,7 @@ FLOORS = {
 WITH_RCLPY = {'nodes', 'tools'}
 
 # Lines, comments and docstrings included.
-MOST_OF_PACKAGE = 45_000
+MOST_OF_PACKAGE = 45_200
 MOST_OF_FILE = 700
 MOST_OF_COMMAND = 420
 MOST_OF_FUNCTION = 80

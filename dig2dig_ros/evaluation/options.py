@@ -24,6 +24,7 @@ import sys
 from typing import Any, TYPE_CHECKING
 
 from dig2dig_ros.errors import Refusal
+from dig2dig_ros.fusion.parameter_spec import nearest_name
 from dig2dig_ros.fusion.settings import FusionSettings, SETTINGS
 from dig2dig_ros.images.geometry import RegistrationError
 from dig2dig_ros.images.registration import Registration
@@ -36,6 +37,7 @@ from dig2dig_ros.streams.parameters import (
     no_parameter,
     NODE,
     PARAMETERS_BY_NAME,
+    PRESETS,
     read_parameters,
 )
 
@@ -82,14 +84,17 @@ def parameter_file(name: str) -> Path:
 
     :param name: a file, or the name of a shipped preset, for example ``realtime``.
     :raises UsageError: it is neither.
+    :raises FileNotFoundError: the preset is not installed.
     """
     path = Path(name)
     if path.is_file():
         return path.resolve()
-    try:
-        return config_file(f'{name}.yaml')
-    except FileNotFoundError as error:
-        raise UsageError(f'--preset {name} is neither a file nor a preset: {error}') from error
+    shipped = tuple(dict.fromkeys((*PRESETS, *TASKS.values())))
+    if name not in shipped:
+        nearest = nearest_name(name, shipped)
+        hint = f"did you mean '{nearest}'?" if nearest else f'use one of {", ".join(shipped)}'
+        raise UsageError(f'--preset {name} is neither a file nor a preset: {hint}')
+    return config_file(f'{name}.yaml')
 
 
 def load_parameters(name: str) -> dict[str, Any]:

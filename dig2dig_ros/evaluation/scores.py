@@ -55,6 +55,9 @@ Image = NDArray[np.uint8]
 Method = Callable[[Sequence[NDArray[Any]], Sequence[Placement | None]], Image]
 
 NOT_AVAILABLE = 'n/a'
+MEAN = 'mean'
+# Rows from which on their mean ranks are worth comparing.
+_ENOUGH_ROWS = 6
 LPIPS_MISSING = 'LPIPS is missing: --lpips computes it, with the package lpips and its weights.'
 
 
@@ -326,6 +329,11 @@ def rank_sentences(
             place = metric_ranks(scores, metric)
             places.append(f'{metric} {place[FUSED]:g}/{len(place)}')
         text += f'\nRanks of {FUSED}: {", ".join(places)}.'
+    if MEAN in ranking and len(ranking) < _ENOUGH_ROWS:
+        text += (
+            f'\nAmong fewer than {_ENOUGH_ROWS} rows, mean ranks say little: {MEAN} is close to '
+            'the best possible PSNR, SSIM, MSE and CC, whatever it looks like.'
+        )
     infinite = [name for name, row in scores.items() if not all(map(math.isfinite, row.values()))]
     if infinite:
         text += (

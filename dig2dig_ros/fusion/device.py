@@ -188,4 +188,5 @@ def describe_device(device: torch.device) -> str:
     """Return the device's name for people."""
     if device.type == 'cuda':
         return f'{device} ({torch.cuda.get_device_name(device)})'
-    return f'{device} ({torch.get_num_threads()} threads)'
+    threads = torch.get_num_threads()
+    return f'{device} ({threads} thread{"" if threads == 1 else "s"})'

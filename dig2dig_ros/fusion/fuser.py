@@ -197,6 +197,13 @@ class Fuser:
             torch.set_num_threads(threads)
         return fuser
 
+    def __repr__(self) -> str:
+        """Return what :meth:`describe` does, in a line."""
+        about = 'closed'
+        if not self._closed:
+            about = ', '.join(f'{name} {value}' for name, value in self.describe().items())
+        return f'<Fuser: {about}>'
+
     def __enter__(self) -> Fuser:
         """Return itself, to be closed at the end of the block."""
         return self

@@ -53,6 +53,7 @@ from dig2dig_ros.images.thermal_range import ThermalRange, ThermalRangeError, wi
 from dig2dig_ros.images.video import VIDEO_SUFFIXES
 
 _PIL_MODES = 'L, I;16, I, F, RGB, RGBA, LA or P'
+_SWAP = 'if the first image is the thermal one, swap them'
 
 
 class PilImage(Protocol):
@@ -168,11 +169,12 @@ class InputReader:
             self._depths.clear()
         called = names or [source_name(index) + place for index in range(len(images))]
         notes: list[str] = []
-        arrays, ranges = [], []
+        arrays: list[NDArray[Any]] = []
+        ranges: list[ThermalRange | None] = []
         for index, (image, name) in enumerate(zip(images, called, strict=True)):
             array = as_array(image, name)
             if index and self._others != 'photographs':
-                array = self._without_colour(array, index, name)
+                array = self._without_colour(array, index, name, arrays[0])
             is_thermal = index > 0 and self._others != 'photographs' and array.ndim == 2
             if index == 1 and is_thermal:
                 try:
@@ -200,11 +202,18 @@ class InputReader:
                 notes += _resized(array, arrays[0], called[index])
         arrays, placed = mapped(arrays, placements, ranges, stamp, notes, names, self._edge)
         for array, name in zip(arrays[1:], called[1:], strict=True):
+            if self._others == 'either' and array.ndim == 3 and _is_grey(arrays[0]):
+                notes.append(
+                    f'{name} has colour and {called[0]} has none: they are fused as photographs; '
+                    f'{_SWAP}'
+                )
             if same_picture(arrays[0], array):
                 notes.append(f'{name} is the same image as {called[0]}')
         return Inputs(tuple(arrays), tuple(placed), tuple(notes))
 
-    def _without_colour(self, array: NDArray[Any], index: int, name: str) -> NDArray[Any]:
+    def _without_colour(
+        self, array: NDArray[Any], index: int, name: str, first: NDArray[Any]
+    ) -> NDArray[Any]:
         """
         Return an image that has no colour with one channel, and others as they are.
 
@@ -219,7 +228,8 @@ class InputReader:
         if not has_colour(levels):
             return to_grey(array)
         if (index == 1 and self._others == 'thermal') or looks_like_palette(levels):
-            raise FusionInputError(f'{name}: {NO_PALETTE}; {self._advice}')
+            advice = f'{_SWAP}; {self._advice}' if _is_grey(first) else self._advice
+            raise FusionInputError(f'{name}: {NO_PALETTE}; {advice}')
         return array
 
     def _range_of(self, index: int, array: NDArray[Any]) -> ThermalRange | None:
@@ -229,6 +239,10 @@ class InputReader:
         if index not in self._ranges:
             self._ranges[index] = ThermalRange() if self._range is None else copy(self._range)
         return self._ranges[index]
+
+
+def _is_grey(image: NDArray[Any]) -> bool:
+    return image.ndim == 2 or bool((image == image[..., :1]).all())
 
 
 def as_array(image: object, name: str) -> NDArray[Any]:

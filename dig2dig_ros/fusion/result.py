@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FusionResult:
     """
     A fused image and how it came about. Notebooks show it as a picture.
@@ -62,6 +62,16 @@ class FusionResult:
     slowed: str = ''
     name: str = ''
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return what it is in a line; the arrays would fill pages."""
+        height, width = self.image.shape[:2]
+        name = f"'{self.name}', " if self.name else ''
+        weights = f', weights of {len(self.weights)} sources' if len(self.weights) else ''
+        notes = f', notes={list(self.notes)}' if self.notes else ''
+        return (
+            f'<FusionResult: {name}{width}x{height}{weights}, {1e3 * self.seconds:.0f} ms{notes}>'
+        )
 
     def overlay(self) -> NDArray[np.uint8]:
         """

@@ -135,8 +135,8 @@ def pair_folders(visible: str | Path, thermal: str | Path) -> tuple[list[ImagePa
     names = sorted(first.keys() & second.keys())
     if not names:
         raise ImagePairError(
-            f'{visible} holds {len(first)} images and {thermal} {len(second)} '
-            f'({", ".join(_SUFFIXES)}), but no two have the same name'
+            f'no pairs in {visible} ({len(first)} images) and {thermal} ({len(second)} images; '
+            f'{", ".join(_SUFFIXES)}): no two have the same name'
         )
     alone = [first[name] for name in first.keys() - second.keys()]
     alone += [second[name] for name in second.keys() - first.keys()]

@@ -123,7 +123,7 @@ def _find_fast_dds(environ: Mapping[str, str]) -> tuple[Finding, Transports]:
     if transports := environ.get(TRANSPORTS_VARIABLE):
         return Finding('DDS profile', f'{TRANSPORTS_VARIABLE}={transports}'), Transports()
     found = "none, so Fast DDS's own 512 KiB of shared memory"
-    advice = f'a colour image of 640x480 does not fit into it, and most are lost: {export}'
+    advice = f'a colour image of 640x480 does not fit into it, and may be lost: {export}'
     if environ.get(other):
         advice = f'{other} is set, but this Fast DDS reads its profile from {name}: {export}'
     return Finding('DDS profile', found, (advice,)), Transports(_DEFAULT_SEGMENT)

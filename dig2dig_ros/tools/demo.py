@@ -105,8 +105,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         'folder, 10 of the street')
     add('--size', type=size_argument, default=(640, 512), metavar='WxH',
         help='image size of the street; default: 640x512')
-    add('--preset', default='fusion', metavar='PRESET|FILE', help='parameters of the node: '
-        f'{", ".join(PRESETS)}, or a YAML file; default: %(default)s')
+    add('--preset', metavar='PRESET|FILE', help='parameters of the node: '
+        f'{", ".join(PRESETS)}, or a YAML file; default: fusion with a GPU, else realtime')
     for name in ('fusion.num_inference_steps', 'fusion.dig_refresh_interval', 'device'):
         add_parameter(parser, name)
     add('-o', '--output', type=Path, default=Path('demo_output'), metavar='DIR',
@@ -128,13 +128,22 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
             parser.error(f'--{name.replace("_", "-")} must be positive, not {value}')
     if options.domain_id is not None and not 0 <= options.domain_id <= 101:
         parser.error(f'--domain-id must be 0 to 101, not {options.domain_id}')
-    try:
-        parameter_file(options.preset)
-    except UsageError as error:
-        parser.error(str(error))
+    if options.preset is not None:
+        try:
+            parameter_file(options.preset)
+        except UsageError as error:
+            parser.error(str(error))
     if options.output.exists() and not options.output.is_dir():
         parser.error(f'--output: {options.output} exists and is not a folder')
     return options
+
+
+def preset_for(device: str) -> str:
+    """Return the shipped preset that keeps up with cameras on a device."""
+    import torch  # takes seconds, so a wrong command line is reported before
+
+    on_gpu = torch.cuda.is_available() if device == 'auto' else device.startswith('cuda')
+    return 'fusion' if on_gpu else 'realtime'
 
 
 class Demo:
@@ -351,6 +360,7 @@ def show(options: argparse.Namespace) -> int:
     demo: Demo | None = None
     try:
         folder = OutputFolder(options.output)
+        options.preset = options.preset or preset_for(options.device or 'auto')
         demo = Demo(options, folder)
         try:
             summary = demo.run()

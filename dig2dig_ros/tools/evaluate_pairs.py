@@ -310,3 +310,5 @@ def show(args: argparse.Namespace, job: PairJob, evaluation: PairEvaluation) -> 
     page = evaluation.write_report(tables)
     if page is not None:
         report(f'written: {page}')
+    elif args.save is None:
+        report('no files written: --output DIR writes a report page, scores and fused images')

@@ -240,7 +240,7 @@ def paired(paths: Sequence[Path]) -> list[ImagePair]:
     if alone:
         more = ' and others' if len(alone) > _MOST_NAMED else ''
         report(
-            f'dig2dig fuse: {len(alone)} images without a counterpart are left out: '
+            f'dig2dig fuse: left out, as they have no counterpart ({len(alone)}): '
             f'{", ".join(alone[:_MOST_NAMED])}{more}'
         )
     return pairs

@@ -104,8 +104,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--show', action='store_true',
         help='show the fused images in a window as well; Esc or q ends and keeps what is fused')
     add('--weights', action='store_true',
-        help='of images and folders, also write OUT.weights.1.png and so on (how much each image '
-        'counted at each pixel) and OUT.overlay.png (the same in colours)')
+        help='of images and folders, also write OUT.overlay.png (in colours, which image what is '
+        'seen came from) and OUT.weights.1.png and so on (the weights of the fusion)')
     add('--task', choices=TASKS,
         help='what the images are, which chooses settings; default: those of the node')
     add_fusion_options(parser, 'that of --task; it takes precedence over --task')

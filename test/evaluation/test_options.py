@@ -81,8 +81,13 @@ def test_whole_numbers_are_numbers(tmp_path: Path) -> None:
 
 
 def test_unknown_preset_is_refused() -> None:
-    with pytest.raises(UsageError, match='neither a file nor a preset'):
+    with pytest.raises(UsageError, match='neither a file nor a preset: use one of fusion, real'):
         load_parameters('no_such_preset')
+    with pytest.raises(UsageError, match="neither a file nor a preset: did you mean 'realtime'"):
+        load_parameters('realtim')
+    # Shipped, but for another node.
+    with pytest.raises(UsageError, match='detection_fusion is neither a file nor a preset'):
+        load_parameters('detection_fusion')
 
 
 @pytest.mark.parametrize('preset', ['fusion', 'realtime', 'paper', 'multi_focus'])

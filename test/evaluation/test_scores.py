@@ -15,6 +15,7 @@
 
 """Scores of methods: images on one scale, the book and the file of values, tables."""
 
+from collections.abc import Sequence
 import csv
 import math
 from pathlib import Path
@@ -42,6 +43,7 @@ from dig2dig_ros.evaluation.scores import (
     ScoreFile,
     to_8_bits,
 )
+from dig2dig_ros.images.placement import Placement
 
 Image = NDArray[np.uint8]
 # Every metric, with a value that tells its place.
@@ -85,15 +87,16 @@ def test_grey_images_of_another_size() -> None:
 
 
 def test_one_method_of_two_names_fuses_once() -> None:
-    calls: list[tuple[Image, ...]] = []
+    calls: list[Sequence[Image]] = []
 
-    def method(*images: Image) -> Image:
+    def method(images: Sequence[Image], placements: Sequence[Placement | None]) -> Image:
+        assert placements == ()
         calls.append(images)
         return images[0]
 
     first, second = picture(0), picture(1)
     known = MethodOutput(second, 1.0)
-    methods = {'a': method, 'b': method, 'c': lambda *images: images[1], 'd': method}
+    methods = {'a': method, 'b': method, 'c': lambda images, _: images[1], 'd': method}
     fused = fuse_with(methods, [first, second], {'d': known})
     assert len(calls) == 1
     assert list(fused) == ['a', 'b', 'c', 'd']
@@ -198,6 +201,7 @@ def test_comparison_has_ranks_costs_and_what_is_missing() -> None:
     assert rows['other']['SSIM ↑'] == '1.5000'
     assert rows['other']['MSE ↓'] == rows['other']['ms'] == 'n/a'
     assert 'among the 2 rows mean, fused' in table.notes[0]
+    assert 'Among fewer than 6 rows, mean ranks say little: mean is close' in table.notes[0]
     assert 'LPIPS is missing' in table.notes[1]
     with_lpips = comparison_table({'fused': {'LPIPS': 0.5}}, ['LPIPS'], {})
     assert not any('missing' in note for note in with_lpips.notes)

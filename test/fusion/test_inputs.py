@@ -251,6 +251,14 @@ def test_other_sizes_are_noted(fuser):
     assert 'in height 2.00 times as much as in width' in second
 
 
+def test_swapped_images_are_noticed(fuser):
+    with pytest.raises(FusionInputError, match='if the first image is the thermal one, swap them'):
+        fuser(THERMAL, VISIBLE)
+    with pytest.raises(FusionInputError) as refused:
+        fuser(VISIBLE, VISIBLE)
+    assert 'swap' not in str(refused.value)
+
+
 def test_one_image_twice_is_noted(fuser):
     assert fuser(THERMAL, THERMAL).notes == ('thermal is the same image as visible',)
     assert fuser(VISIBLE, VISIBLE, chroma='all').notes == ('thermal is the same image as visible',)

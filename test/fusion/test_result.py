@@ -14,6 +14,7 @@
 """What can be done with a fused image, and the life of a fuser."""
 
 from pathlib import Path
+import re
 
 import cv2
 import numpy as np
@@ -52,6 +53,20 @@ def test_it_is_saved_and_shown_without_loss(result, tmp_path):
         result.save(tmp_path / 'fused.xyz')
     with pytest.raises(FileNotFoundError):
         result.save(tmp_path / 'none' / 'fused.png')
+
+
+def test_it_is_printed_in_a_line(fuser, result):
+    line = f'<FusionResult: 64x48, weights of 2 sources, {1e3 * result.seconds:.0f} ms>'
+    assert repr(result) == line
+    plain = fuser(VISIBLE, THERMAL, weight_maps=False)
+    assert re.fullmatch(r'<FusionResult: 64x48, \d+ ms>', repr(plain))
+    small = fuser(VISIBLE, np.maximum(THERMAL[::2, ::2], 60))
+    assert repr(small).endswith("notes=['thermal has 32x24 pixels and is resized to 64x48']>")
+    assert repr(fuser).startswith('<Fuser: device cpu (')
+    assert 'prior nano' in repr(fuser)
+    with Fuser(prior='nano', device='cpu') as other:
+        pass
+    assert repr(other) == '<Fuser: closed>'
 
 
 def test_the_overlay_is_that_of_the_node(fuser, result):

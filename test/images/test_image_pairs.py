@@ -461,7 +461,7 @@ def test_two_folders_of_any_names(tmp_path):
     assert alone == [tmp_path / 'left' / 'alone.png']
     write(tmp_path / 'other' / 'x.png')
     with pytest.raises(
-        ImagePairError, match=r'holds 3 images and .*other 1 .* no two have the same'
+        ImagePairError, match=r'left \(3 images\) and .*other \(1 images; .*: no two have the same'
     ):
         pair_folders(tmp_path / 'left', tmp_path / 'other')
     with pytest.raises(ImagePairError, match=r'no images in .*1\.png: it is a file'):

@@ -117,7 +117,7 @@ def test_other_profiles_of_fast_dds(tmp_path, text, found, advice, transports):
 @pytest.mark.parametrize(
     ('environ', 'advice'),
     [
-        ({}, f'most are lost: here and for the camera drivers, export {NEW}={OWN}'),
+        ({}, f'may be lost: here and for the camera drivers, export {NEW}={OWN}'),
         ({'ROS_DISTRO': 'humble'}, f'export {OLD}={OWN}'),
         ({NEW: '/no/such.xml'}, f'{NEW} names /no/such.xml, which cannot be read (No such file'),
         ({OLD: OWN}, f'{OLD} is set, but this Fast DDS reads its profile from {NEW}'),

@@ -112,7 +112,7 @@ def test_node_over_dds(
     for row in (paced, flat_out):
         assert (row['name'], row['size']) == ('realtime', SIZE)
         assert row['about']['prior'] == 'nano'
-        assert row['about']['device'] == 'cpu (1 threads)'
+        assert row['about']['device'] == 'cpu (1 thread)'
         # Every pair of the run, and of this run alone, is accounted for.
         assert 0 < row['fused'] <= row['sent']
         assert row['fused'] + row['superseded'] <= row['sent']

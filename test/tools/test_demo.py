@@ -306,10 +306,24 @@ def test_wrong_argument_ends_with_a_sentence(
 
 def test_defaults(demo: Any) -> None:
     options = demo.parse_arguments([])
-    assert (options.preset, options.size) == ('fusion', (640, 512))
+    assert (options.preset, options.size) == (None, (640, 512))
     assert options.pairs is None
     assert options.output == Path('demo_output')
     assert not options.unaligned
+
+
+@pytest.mark.parametrize(
+    ('device', 'has_gpu', 'preset'),
+    [
+        *(('auto', True, 'fusion'), ('auto', False, 'realtime')),
+        *(('cpu', True, 'realtime'), ('cuda:0', False, 'fusion')),
+    ],
+)
+def test_the_preset_keeps_up_on_the_device(
+    demo: Any, monkeypatch: pytest.MonkeyPatch, device: str, has_gpu: bool, preset: str
+) -> None:
+    monkeypatch.setattr('torch.cuda.is_available', lambda: has_gpu)
+    assert demo.preset_for(device) == preset
 
 
 def test_sent_is_read_from_the_camera(demo: Any) -> None:

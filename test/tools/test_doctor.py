@@ -123,7 +123,7 @@ def test_a_fusion_node_is_listened_to_and_is_no_camera(domain):
     # Those of the client, which stands in for them and sends nothing.
     assert 'cameras 2 image topics in 3 s /thermal/image_raw Image, 0 in 3 s' in output
     assert 'fused/' not in output.split('cameras 2')[1]
-    assert 'fusion_node active, cpu (1 threads)' in output
+    assert 'fusion_node active, cpu (1 thread)' in output
     assert '-> fusion_node says: no visible image on /visible/image_raw' in output
 
 

@@ -113,6 +113,7 @@ def test_table_holds_the_means_of_every_metric(
         assert rows['mean'][metric.title] == pytest.approx(value, rel=1e-3, abs=1e-4), name
     assert '3 pairs of 52x44 to 64x48 pixels' in captured.out
     assert '[3/3] two: done; 0 s left' in captured.err
+    assert 'no files written: --output DIR writes a report page' in captured.err
 
 
 def test_limit_takes_the_first_pairs(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -357,6 +358,7 @@ def test_every_row_can_be_made(pairs: Path, capsys: pytest.CaptureFixture[str]) 
     # Another rule of weights makes another image.
     assert found['uniform']['Qabf ↑'] != found['fused']['Qabf ↑'] != found['rd']['Qabf ↑']
     assert 'among the 14 rows mean, laplacian, fused' in output
+    assert 'say little' not in output
     places = re.search(r'^Ranks of fused: (.*)\.$', output, flags=re.MULTILINE)
     assert places is not None
     assert [place.split()[0] for place in places[1].split(', ')] == list(METRICS)

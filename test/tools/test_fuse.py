@@ -428,6 +428,16 @@ def test_a_task_is_its_shipped_preset(
     assert np.array_equal(read(tmp_path / 'fused.png'), image)
 
 
+def test_swapped_images_are_reported(
+    fuse: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fuse(structure(2), colour(1)) == 0
+    text = 'has none: they are fused as photographs; if the first image is the thermal one, swap'
+    assert text in capsys.readouterr().err
+    assert fuse(colour(1), structure(2)) == 0
+    assert 'swap' not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
@@ -668,7 +678,7 @@ def test_folders_are_paired_by_name(
     assert main([*paths, '--weights', *options]) == 0
     out, err = capsys.readouterr()
     assert out.startswith('fused: 2 pairs fused, N 1, S 1, denoiser tiny')
-    assert '1 images without a counterpart are left out: ' in err
+    assert 'left out, as they have no counterpart (1): ' in err
     assert 'alone.png' in err
     kinds = ('.overlay.png', '.png', '.weights.1.png', '.weights.2.png')
     assert sorted(path.name for path in (tmp_path / 'fused').iterdir()) == [
