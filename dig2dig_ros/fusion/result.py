@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class FusionResult:
     """
     A fused image and how it came about. Notebooks show it as a picture.

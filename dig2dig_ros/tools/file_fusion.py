@@ -47,6 +47,7 @@ from dig2dig_ros.images.image_pairs import (
     read_photograph,
     unpaired,
 )
+from dig2dig_ros.images.output_files import OutputError
 from dig2dig_ros.images.overlay import weight_map, with_legend
 from dig2dig_ros.images.thermal_range import ThermalRangeError
 from dig2dig_ros.images.video import VIDEO_SUFFIXES
@@ -244,6 +245,20 @@ def paired(paths: Sequence[Path]) -> list[ImagePair]:
             f'{", ".join(alone[:_MOST_NAMED])}{more}'
         )
     return pairs
+
+
+def check_pair_files(pairs: Sequence[ImagePair], output: Path, weights: bool) -> None:
+    """
+    Make sure that no fused image replaces an image of a pair, by its name or as a link.
+
+    :raises OutputError: one would.
+    """
+    sources = [path for pair in pairs for path in (pair.visible, pair.thermal) if path.exists()]
+    inputs = {(found.st_dev, found.st_ino) for found in map(Path.stat, sources)}
+    for pair in pairs:
+        for path in output_files(output / f'{pair.name}.png', 2, weights):
+            if path.exists() and (path.stat().st_dev, path.stat().st_ino) in inputs:
+                raise OutputError(f'{path} is one of the inputs: name another output')
 
 
 def fuse_folders(

@@ -41,6 +41,7 @@ from dig2dig_ros.images.image_pairs import read_photograph
 from dig2dig_ros.images.output_files import check_output_file
 from dig2dig_ros.nodes.signals import run_tool
 from dig2dig_ros.tools.file_fusion import (
+    check_pair_files,
     FileFusion,
     fuse_folders,
     fuse_videos,
@@ -143,6 +144,7 @@ def fuse(args: argparse.Namespace) -> int:
     # Before torch is imported, which takes seconds.
     images = [read_photograph(path) for path in args.inputs] if kind == 'images' else []
     pairs = paired(args.inputs) if kind == 'folders' else []
+    check_pair_files(pairs, output, args.weights)
     fusion = FileFusion(args)
     if kind == 'images':
         return fuse_images(images, args.inputs, files, fusion, show)

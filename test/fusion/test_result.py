@@ -62,6 +62,8 @@ def test_it_is_printed_in_a_line(fuser, result):
     assert re.fullmatch(r'<FusionResult: 64x48, \d+ ms>', repr(plain))
     small = fuser(VISIBLE, np.maximum(THERMAL[::2, ::2], 60))
     assert repr(small).endswith("notes=['thermal has 32x24 pixels and is resized to 64x48']>")
+    assert result == result
+    assert result != plain
     assert repr(fuser).startswith('<Fuser: device cpu (')
     assert 'prior nano' in repr(fuser)
     with Fuser(prior='nano', device='cpu') as other:

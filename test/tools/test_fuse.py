@@ -691,6 +691,21 @@ def test_folders_are_paired_by_name(
     assert main([*paths, '--overwrite', *options]) == 0
 
 
+def test_no_folder_of_inputs_is_written_to(
+    tmp_path: Path, prior: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs_in(tmp_path, 'a', 'b')
+    options = ('--overwrite', '--prior', prior, '--device', 'cpu')
+    linked = tmp_path / 'out'
+    linked.mkdir()
+    (linked / 'b.png').symlink_to(tmp_path / 'thermal' / 'b.png')
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*.png')}
+    for output, name in ((tmp_path / 'visible', 'visible/a.png'), (linked, 'out/b.png')):
+        assert main([str(tmp_path), '-o', str(output), *options]) == 2
+        assert f'{name} is one of the inputs: name another output' in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob('*.png')} == before
+
+
 def test_a_pair_that_cannot_be_fused_is_left_out(
     tmp_path: Path, prior: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
