@@ -44,8 +44,9 @@ _GAP = 5.0
 _GREY_LEVELS = 6
 # Two ranges that share less than this part of the smaller one belong to different scenes.
 _SAME_SCENE = 0.25
-# So do two ranges if one is more than this many times the other.
-_OTHER_SCALE = 100.0
+# So do two ranges if one is more than this many times the other, or if the present one leaves out
+# more than this part of the pixels.
+_OTHER_SCALE, _MOST_CLIPPED = 100.0, 1 / 3
 # Part of its share by which a pixel at the new bound may change, as a few lie beyond it.
 _AT_BOUND = 0.9
 # Part of the pixels at each end that is not the bulk of the scene, and how many times as far
@@ -89,7 +90,9 @@ class ThermalRange:
       background changes by more than that share, however hot what enters. Inwards it moves as
       fast as that share allows, so that what was hot is soon forgotten. A range that hardly
       overlaps the present one (another scene, another gain of the camera) is taken over at once;
-      so is the first one after a stamp that went back or a gap of five time constants. The span
+      so is one of which the present one leaves out a third of the pixels (after a shutter that
+      the camera shows), and the first one after a stamp that went back or a gap of five time
+      constants. The span
       is at least ``minimum_span`` around its centre: noise is not stretched to full contrast,
       and a constant image becomes 0.5. It is at most ten times that of the central 95 % of the
       pixels, which it exceeds by one such span at either end: a few pixels set no range.
@@ -185,7 +188,7 @@ class ThermalRange:
         elif mode == 'encoding':
             low, high = _encoding_range(image.dtype)
         else:
-            low, high = self._follow(self._measure(sample), float(stamp))
+            low, high = self._follow(sample, float(stamp))
 
         with np.errstate(over='ignore'):
             mapped = image.astype(np.float32, order='C')
@@ -225,8 +228,9 @@ class ThermalRange:
             return max(1e-3, 1e-3 * abs(value))
         return 16.0 if dtype.itemsize == 1 else 64.0
 
-    def _follow(self, measured: tuple[float, float], stamp: float) -> tuple[float, float]:
-        """Move the range towards the measured one, as the class describes."""
+    def _follow(self, sample: NDArray[Any], stamp: float) -> tuple[float, float]:
+        """Move the range towards the one of this frame, as the class describes."""
+        measured = self._measure(sample)
         elapsed = stamp - self._stamp
         self._stamp = stamp
         if (
@@ -241,7 +245,12 @@ class ThermalRange:
         overlap = max(0.0, min(high, measured[1]) - max(low, measured[0]))
         overlap /= min(span, own_span)
         other_scene = max(0.0, 1.0 - overlap / _SAME_SCENE)
-        if other_scene == 1.0 or max(span, own_span) > _OTHER_SCALE * min(span, own_span):
+        clipped = float(((sample < low) | (sample > high)).mean())
+        if (
+            other_scene == 1.0
+            or (elapsed > 0 and clipped > _MOST_CLIPPED)
+            or max(span, own_span) > _OTHER_SCALE * min(span, own_span)
+        ):
             # Not smoothed: next to a wild frame, the sum of old and new is all rounding.
             self._range = measured
             return measured

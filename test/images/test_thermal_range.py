@@ -206,12 +206,24 @@ def test_a_jump_of_the_clock_starts_anew(stamp):
 def test_reset_starts_anew():
     thermal_range = ThermalRange()
     thermal_range(street(), 1.0)
-    wider = street(spread=2000)
-    remembered = thermal_range(wider, 1.0 + FRAME_TIME)
+    hotter = street(spread=550)
+    remembered = thermal_range(hotter, 1.0 + FRAME_TIME)
     thermal_range.reset()
-    fresh = thermal_range(wider, 1.0 + 2 * FRAME_TIME)
-    np.testing.assert_array_equal(fresh, ThermalRange()(wider, 0.0))
-    assert np.abs(remembered - fresh).max() > 0.3
+    fresh = thermal_range(hotter, 1.0 + 2 * FRAME_TIME)
+    np.testing.assert_array_equal(fresh, ThermalRange()(hotter, 0.0))
+    assert np.abs(remembered - fresh).max() > 0.1
+
+
+@pytest.mark.parametrize('rate', [9, 30, 60])
+def test_a_shutter_that_the_camera_shows_costs_no_frame_after_it(rate):
+    noise = np.random.default_rng(0)
+    scene = street(spread=1500)
+    thermal_range = ThermalRange()
+    before = thermal_range(scene, 0.0)
+    for number in range(1, rate + 1):
+        shutter = np.rint(scene.mean() + noise.normal(0, 3, scene.shape)).astype(np.uint16)
+        thermal_range(shutter, number / rate)
+    np.testing.assert_array_equal(thermal_range(scene, 1 + 1 / rate), before)
 
 
 def test_the_same_stamp_keeps_the_range():
